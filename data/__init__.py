@@ -1,0 +1,1 @@
+"""Data sets: raw files in, encoded and split rows out."""

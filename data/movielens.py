@@ -1,0 +1,146 @@
+"""MovieLens-1M as PEP uses it: ratings of 3 dropped, seven fields, label = rating above 3."""
+
+import logging
+import os
+import re
+from pathlib import Path
+
+import numpy as np
+
+from data import store
+from data.download import fetch_zip
+from data.lines import LineFile, check_bad_lines
+from utils.files import sha256_of_file
+
+log = logging.getLogger("pep")
+
+NAME = "movielens"
+FILES = ("ratings.dat", "users.dat", "movies.dat")
+URL = "https://files.grouplens.org/datasets/movielens/ml-1m.zip"
+MD5 = "c4d9eecfca2ab87c1945afe126590906"  # published beside the archive
+FIRST_RATING = 956_703_932  # time stamp of the data set's first rating, seconds
+EXPECTED_ROWS = 739_012  # ratings of 1, 2, 4 and 5 in the official archive
+SPLIT_SEED = 20_210_118
+RULES_VERSION = 1
+
+
+def find_folder(folder: str | None) -> Path:
+    """The folder with `ratings.dat`: the given one, else $PEP_DATA/ml-1m, else data/ml-1m (downloaded when absent).
+
+    Raises:
+        FileNotFoundError: a given folder lacks a file, or nothing is there and the download fails.
+    """
+    if folder is not None:
+        return _with_all_files(Path(folder), "--data")
+    if os.environ.get("PEP_DATA"):
+        return _with_all_files(Path(os.environ["PEP_DATA"]) / "ml-1m", "PEP_DATA")
+    home = Path(__file__).parent / "ml-1m"
+    if not all((home / name).is_file() for name in FILES):
+        fetch_zip(URL, MD5, FILES, home, "MovieLens-1M")
+    return home
+
+
+def _with_all_files(folder: Path, origin: str) -> Path:
+    missing = [name for name in FILES if not (folder / name).is_file()]
+    if missing:
+        raise FileNotFoundError(
+            f"{origin}: {folder} lacks {', '.join(missing)}; it must hold the unpacked MovieLens-1M files "
+            f"{', '.join(FILES)} (from {URL}). demo.py needs no files.")
+    return folder
+
+
+def open_dataset(folder: str | None, cache: Path, with_ids: bool = False, vocabulary: str = "all") -> store.Dataset:
+    """The encoded data set, from the cache when it was made from the same files by the same rules.
+
+    Args:
+        folder: see `find_folder`.
+        cache: where encoded sets are kept.
+        with_ids: add the fields user and movie (9 fields instead of the paper's 7).
+        vocabulary: see `data.store.build`.
+    """
+    raw = find_folder(folder)
+    target = cache / f"{NAME}-{9 if with_ids else 7}-{vocabulary}"
+    source = {"files": {name: sha256_of_file(raw / name) for name in FILES}, "rules": RULES_VERSION,
+              "split_seed": SPLIT_SEED}
+    dataset = store.load(target, source)
+    if dataset is None:
+        log.info("encoding MovieLens-1M from %s", raw)
+        columns, labels = read_columns(raw, with_ids)
+        dataset = store.build(NAME, columns, labels, SPLIT_SEED, vocabulary)
+        store.save(dataset, target, source)
+    return dataset
+
+
+def read_columns(folder: Path, with_ids: bool = False) -> tuple[dict[str, np.ndarray], np.ndarray]:
+    """Raw field columns and labels of the ratings that are not 3, in file order.
+
+    Raises:
+        ValueError: a file is empty or mis-encoded, or too many of its lines are unusable (see `data.lines`).
+    """
+    users = _users(LineFile(folder / "users.dat", 5))
+    movies = _movies(LineFile(folder / "movies.dat", 3))
+    columns = _ratings(LineFile(folder / "ratings.dat", 4), users, movies)
+    used = columns.pop("rating")
+    if len(used) != EXPECTED_ROWS:
+        log.warning("%s: %d usable ratings; the official archive has %d", folder, len(used), EXPECTED_ROWS)
+    if not with_ids:
+        del columns["user"], columns["movie"]
+    return columns, (used > 3).astype(np.int8)
+
+
+def _users(file: LineFile) -> dict[bytes, tuple[str, int, int, str]]:
+    """user -> (gender, age, occupation, zip code)."""
+    users = {}
+    for number, (user, gender, age, occupation, zip_code) in file.rows():
+        if gender in (b"F", b"M") and age.isdigit() and occupation.isdigit() and user.isdigit():
+            users[user] = (gender.decode(), int(age), int(occupation), zip_code.decode("latin-1"))
+        else:
+            file.bad(number, "expected user::F or M::age::occupation::zip")
+    check_bad_lines(file)
+    return users
+
+
+def _movies(file: LineFile) -> dict[bytes, tuple[int, str]]:
+    """movie -> (release year, genre combination)."""
+    movies = {}
+    for number, (movie, title, genres) in file.rows():
+        year = re.search(rb"\((\d{4})\)\s*$", title)
+        if year and movie.isdigit() and genres:
+            movies[movie] = (int(year[1]), genres.decode("latin-1"))
+        else:
+            file.bad(number, "expected movie::title (year)::genres")
+    check_bad_lines(file)
+    return movies
+
+
+def _ratings(file: LineFile, users: dict[bytes, tuple[str, int, int, str]],
+             movies: dict[bytes, tuple[int, str]]) -> dict[str, np.ndarray]:
+    ratings, seconds, who, what = [], [], [], []
+    scale = {b"1": 1, b"2": 2, b"3": 3, b"4": 4, b"5": 5}
+    for number, (user, movie, rating, time) in file.rows():
+        if user not in users or movie not in movies or rating not in scale or not time.isdigit():
+            file.bad(number, "expected a known user::a known movie::1 to 5::seconds")
+        elif rating != b"3":
+            ratings.append(scale[rating])
+            seconds.append(int(time))
+            who.append(user)
+            what.append(movie)
+    check_bad_lines(file)
+    gender, age, occupation, zip_code = zip(*(users[user] for user in who), strict=True)
+    year, genres = zip(*(movies[movie] for movie in what), strict=True)
+    return {
+        "timestamp": time_bucket(np.array(seconds) - FIRST_RATING), "gender": np.array(gender), "age": np.array(age),
+        "occupation": np.array(occupation), "zip": np.array(zip_code), "year": np.array(year),
+        "genres": np.array(genres), "user": np.array(who).astype(int), "movie": np.array(what).astype(int),
+        "rating": np.array(ratings, np.int8),
+    }
+
+
+def time_bucket(seconds: np.ndarray) -> np.ndarray:
+    """floor(ln(t)^2) for t > 2, else t - 2, of seconds since the first rating.
+
+    >>> time_bucket(np.array([0, 2, 3, 1000])).tolist()
+    [-2, 0, 1, 47]
+    """
+    logs = np.log(np.maximum(seconds, 1).astype(np.float64))
+    return np.where(seconds > 2, np.floor(logs * logs), seconds - 2).astype(np.int64)

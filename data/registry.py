@@ -1,0 +1,5 @@
+"""The data sets by name. A new one is a file with `open_dataset` and one line here."""
+
+from data import movielens
+
+DATASETS = {"movielens": movielens.open_dataset}

@@ -1,0 +1,129 @@
+"""Encoded data sets on disk: memory-mapped arrays and a manifest, whole or not there at all."""
+
+import json
+import shutil
+import tempfile
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from data.encode import build_vocabulary, encode
+from data.schema import Schema
+from utils.files import sha256_of, write_json
+
+FORMAT_VERSION = 1
+SPLITS = ("train", "validation", "test")
+
+
+@dataclass(frozen=True)
+class Dataset:
+    """Encoded rows in split order: the train rows first, then validation, then test.
+
+    Args:
+        schema: the fields.
+        ids: (rows, F) int32, global row numbers of the whole table.
+        labels: (rows,) float32 of 0 and 1.
+        counts: rows of train, validation and test.
+        manifest: what the rows are and how they were made; `manifest["content"]` identifies them.
+    """
+
+    schema: Schema
+    ids: np.ndarray
+    labels: np.ndarray
+    counts: tuple[int, int, int]
+    manifest: dict[str, Any]
+
+    @property
+    def hash(self) -> str:
+        """Identity of the encoded rows and their split: the same raw rows and rules give the same hash."""
+        return str(self.manifest["content"])
+
+    def split(self, name: str) -> tuple[np.ndarray, np.ndarray]:
+        """(ids, labels) of one split, as views."""
+        position = SPLITS.index(name)
+        start = sum(self.counts[:position])
+        rows = slice(start, start + self.counts[position])
+        return self.ids[rows], self.labels[rows]
+
+
+def split_rows(rows: int, seed: int) -> list[np.ndarray]:
+    """Random 80/10/10 split of 0 .. rows-1 into three ascending index sets that are disjoint and cover all.
+
+    The seed belongs to the data set, never to a run: search and retrain must see the same test rows.
+
+    >>> [len(part) for part in split_rows(1000, seed=1)]
+    [800, 100, 100]
+    """
+    if rows < 10:
+        raise ValueError(f"{rows} usable rows are too few to split 80/10/10; at least 10 are needed")
+    order = np.random.Generator(np.random.PCG64(seed)).permutation(rows)
+    held_out = rows // 10
+    bounds = [rows - 2 * held_out, rows - held_out]
+    return [np.sort(part) for part in np.split(order, bounds)]
+
+
+def build(name: str, columns: dict[str, np.ndarray], labels: np.ndarray, split_seed: int,
+          vocabulary: str = "all") -> Dataset:
+    """Split and encode raw columns.
+
+    Args:
+        name: of the data set.
+        columns: field name -> (rows,) raw values, in field order.
+        labels: (rows,) of 0 and 1.
+        split_seed: the data set's own.
+        vocabulary: "all" counts values over all rows, as the paper's Table 3 does; "train" over the training rows
+            only, with one unknown code a field.
+    """
+    if not np.isin(labels, (0, 1)).all():
+        raise ValueError(f"labels must be 0 or 1, got {sorted(set(np.unique(labels)) - {0, 1})[:3]}")
+    parts = split_rows(len(labels), split_seed)
+    order = np.concatenate(parts)
+    train_only = vocabulary == "train"
+    ids = np.empty((len(labels), len(columns)), np.int32)
+    sizes: list[int] = []
+    for position, (field, column) in enumerate(columns.items()):
+        known = build_vocabulary(column[parts[0]] if train_only else column, with_unknown=train_only)
+        ids[:, position] = encode(column[order], known, field) + sum(sizes)
+        sizes.append(known.size)
+    schema = Schema(name, tuple(columns), tuple(sizes))
+    ordered = labels[order].astype(np.float32)
+    manifest = {
+        "format": FORMAT_VERSION, "dataset": name, "fields": list(schema.fields), "sizes": sizes,
+        "rows": len(labels), "counts": [len(part) for part in parts], "positives": int(ordered.sum()),
+        "split_seed": split_seed, "vocabulary": vocabulary,
+        "content": sha256_of(ids.tobytes(), ordered.tobytes(), json.dumps([sizes, [len(p) for p in parts]]))[:16],
+    }
+    return Dataset(schema, ids, ordered, tuple(manifest["counts"]), manifest)
+
+
+def save(dataset: Dataset, folder: Path, source: dict[str, Any]) -> None:
+    """Write arrays and manifest to a temporary folder, then rename it to `folder`. `source` says what was read."""
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    temporary = Path(tempfile.mkdtemp(prefix=f".{folder.name}.", dir=folder.parent))
+    try:
+        np.save(temporary / "ids.npy", dataset.ids)
+        np.save(temporary / "labels.npy", dataset.labels)
+        write_json(temporary / "manifest.json", {**dataset.manifest, "source": source})
+        if folder.exists():
+            shutil.rmtree(folder)
+        temporary.rename(folder)
+    finally:
+        shutil.rmtree(temporary, ignore_errors=True)
+
+
+def load(folder: Path, source: dict[str, Any]) -> Dataset | None:
+    """Open a stored data set as memory maps, or return None when it is absent, of another source or unreadable."""
+    try:
+        manifest = json.loads((folder / "manifest.json").read_text())
+        if manifest.pop("source") != source or manifest["format"] != FORMAT_VERSION:
+            return None
+        ids = np.load(folder / "ids.npy", mmap_mode="r")
+        labels = np.load(folder / "labels.npy", mmap_mode="r")
+    except (OSError, ValueError, KeyError):
+        return None
+    if ids.shape != (manifest["rows"], len(manifest["fields"])) or labels.shape != (manifest["rows"],):
+        return None
+    schema = Schema(manifest["dataset"], tuple(manifest["fields"]), tuple(manifest["sizes"]))
+    return Dataset(schema, ids, labels, tuple(manifest["counts"]), manifest)

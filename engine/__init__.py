@@ -1,0 +1,1 @@
+"""Training: settings, one loop, hooks, evaluation, checkpoints."""

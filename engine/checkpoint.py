@@ -1,0 +1,96 @@
+"""Checkpoints and results on disk. No pickle: tensors as safetensors, everything else as JSON beside them."""
+
+import fcntl
+import json
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
+from torch import Tensor
+
+from utils.files import atomic_path
+
+TENSOR_KEY = "$tensor"
+
+
+def pack(value: Any, tensors: dict[str, Tensor], path: str = "t") -> Any:
+    """Replace every tensor in nested dicts and lists by a reference, collecting it in `tensors`.
+
+    >>> found = {}
+    >>> pack({"a": [1, torch.ones(2)]}, found), list(found)
+    ({'a': [1, {'$tensor': 't.a.1'}]}, ['t.a.1'])
+    """
+    if isinstance(value, Tensor):
+        tensors[path] = value.detach().cpu().clone().contiguous()  # a clone: safetensors refuses shared memory
+        return {TENSOR_KEY: path}
+    if isinstance(value, dict):
+        return {str(key): pack(item, tensors, f"{path}.{key}") for key, item in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [pack(item, tensors, f"{path}.{position}") for position, item in enumerate(value)]
+    return value
+
+
+def unpack(value: Any, tensors: dict[str, Tensor]) -> Any:
+    """The inverse of `pack`; tuples come back as lists, keys as strings."""
+    if isinstance(value, dict):
+        if set(value) == {TENSOR_KEY}:
+            return tensors[value[TENSOR_KEY]]
+        return {key: unpack(item, tensors) for key, item in value.items()}
+    if isinstance(value, list):
+        return [unpack(item, tensors) for item in value]
+    return value
+
+
+def save_checkpoint(path: Path, content: dict[str, Any]) -> None:
+    """Write nested content as one file, whole or not at all."""
+    tensors: dict[str, Tensor] = {}
+    text = json.dumps(pack(content, tensors))
+    with atomic_path(path) as temporary:
+        save_file(tensors, temporary, metadata={"content": text})
+
+
+def load_checkpoint(path: Path) -> dict[str, Any]:
+    """Read what `save_checkpoint` wrote.
+
+    Raises:
+        ValueError: the file is corrupt; the message says what to do.
+    """
+    try:
+        with safe_open(path, framework="pt") as opened:
+            text = opened.metadata()["content"]
+            tensors = {name: opened.get_tensor(name) for name in opened.keys()}  # noqa: SIM118 - not a dict
+        return unpack(json.loads(text), tensors)
+    except (SafetensorError, KeyError, TypeError, ValueError) as error:
+        raise ValueError(f"the checkpoint {path} is corrupt ({error}); delete it, or start again with --force") from error
+
+
+def optimizer_content(optimizer: torch.optim.Optimizer) -> dict[str, Any]:
+    """Moments and step counts by parameter number."""
+    return optimizer.state_dict()["state"]
+
+
+def restore_optimizer(optimizer: torch.optim.Optimizer, content: dict[str, Any]) -> None:
+    """Put back what `optimizer_content` gave."""
+    state = {int(number): moments for number, moments in content.items()}
+    optimizer.load_state_dict({"state": state, "param_groups": optimizer.state_dict()["param_groups"]})
+
+
+@contextmanager
+def only_one(folder: Path) -> Iterator[None]:
+    """Hold a folder for this process.
+
+    Raises:
+        RuntimeError: another living process holds it.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    with (folder / ".lock").open("w") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError as error:
+            raise RuntimeError(f"{folder} is in use by another process that runs the same settings; "
+                               "wait for it, or change a setting or the seed") from error
+        yield

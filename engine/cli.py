@@ -1,0 +1,64 @@
+"""The command line that all training scripts share."""
+
+import argparse
+import logging
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from engine.run import Interrupted, Place
+from engine.settings import Settings, parse, parse_assignment
+
+PUBLISHED = {"eval_interval": 5, "early_stop": 40}  # evaluation every 5 epochs, patience of 40 evaluations
+
+
+def parser(description: str) -> argparse.ArgumentParser:
+    """The options of every training script."""
+    options = argparse.ArgumentParser(description=description, formatter_class=argparse.ArgumentDefaultsHelpFormatter)
+    options.add_argument("--model", help="linear, fm, deepfm or autoint")
+    options.add_argument("--embedding", help="pep, or a baseline: uniform")
+    options.add_argument("--seed", type=int, default=1, help="of initial values, batch order and dropout")
+    options.add_argument("--data", help="folder with the raw files")
+    options.add_argument("--device", default="auto", choices=("auto", "cpu", "cuda"), help="where to train")
+    options.add_argument("--alias", help="name of the snapshot folder (default: dataset, embedding, width and seed)")
+    options.add_argument("--out", default="tmp", help="where snapshots and results go")
+    options.add_argument("--set", action="append", default=[], metavar="KEY=VALUE", help="change one setting")
+    options.add_argument("--published", action="store_true", help=f"the published early stopping: {PUBLISHED}")
+    options.add_argument("--force", action="store_true", help="run again what is finished")
+    options.add_argument("--overwrite", action="store_true", help="take over another search's alias folder")
+    return options
+
+
+def read(options: argparse.Namespace, script: dict[str, Any]) -> tuple[Settings, Place, frozenset[str]]:
+    """Checked settings, places, and the names that the user set by hand."""
+    explicit = dict(parse_assignment(text) for text in options.set)
+    explicit |= {name: getattr(options, name) for name in ("model", "embedding") if getattr(options, name)}
+    published = PUBLISHED if options.published else {}
+    settings = parse({**script, **published, **explicit})
+    place = Place(out=Path(options.out), data=options.data, device=options.device, alias=options.alias,
+                  force=options.force, overwrite=options.overwrite)
+    return settings, place, frozenset(explicit)
+
+
+def main(work: Callable[[], None]) -> None:
+    """Run a script's work: messages on standard error, user errors as one line, and 130 after an interrupt."""
+    logging.basicConfig(level=logging.INFO, format="%(message)s", stream=sys.stderr)
+    torch.set_flush_denormal(True)  # rows without data decay into denormals, which many processors handle slowly
+    try:
+        work()
+    except Interrupted as stop:
+        sys.exit(_say(stop, 130))
+    except (ValueError, OSError, RuntimeError, FloatingPointError) as error:
+        if type(error).__module__ != "builtins" and not isinstance(error, (OSError, ValueError)):
+            raise  # a library's own error: the traceback is worth more than one line
+        sys.exit(_say(error, 2))
+
+
+def _say(error: Exception, code: int) -> int:
+    print(f"{'' if code == 130 else 'error: '}{error}", file=sys.stderr)
+    return code
+
+

@@ -1,0 +1,92 @@
+"""Scores of a split, exact AUC, log-loss, and the published code's own way of measuring."""
+
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from scipy.stats import rankdata
+from torch import Tensor, nn
+
+from data.loader import in_order
+
+
+@dataclass(frozen=True)
+class Metrics:
+    """Of one split: `auc` over all its rows at once, `logloss` weighted by row."""
+
+    auc: float
+    logloss: float
+
+
+class Split:
+    """Rows that are evaluated in their stored order: ids (rows, F) and labels (rows,)."""
+
+    def __init__(self, ids: np.ndarray, labels: np.ndarray, device: torch.device | str = "cpu") -> None:
+        self.ids = torch.tensor(np.asarray(ids), device=device)
+        self.labels = np.asarray(labels)
+
+
+def auc(labels: np.ndarray, scores: np.ndarray) -> float:
+    """Area under the ROC curve: the share of (positive, negative) pairs in the right order, ties counting half.
+
+    Args:
+        labels: (rows,) of 0 and 1.
+        scores: (rows,).
+
+    Raises:
+        ValueError: only one class is there.
+
+    >>> auc(np.array([0, 1, 1, 0]), np.array([0.1, 0.4, 0.35, 0.35]))
+    0.875
+    """
+    positives = int(labels.sum())
+    negatives = len(labels) - positives
+    if not positives or not negatives:
+        raise ValueError(f"AUC needs both classes, got {positives} positives and {negatives} negatives")
+    ranks = rankdata(scores)
+    return float((ranks[labels > 0].sum() - positives * (positives + 1) / 2) / (positives * negatives))
+
+
+def logloss(labels: np.ndarray, logits: np.ndarray) -> float:
+    """Mean binary cross entropy of logits, in double precision.
+
+    >>> round(logloss(np.array([1.0]), np.array([0.0])), 4)
+    0.6931
+    """
+    logits = logits.astype(np.float64)
+    return float(np.mean(np.logaddexp(0, logits) - labels * logits))
+
+
+def mean_of_batch_aucs(labels: np.ndarray, scores: np.ndarray, batch_size: int) -> float:
+    """The published code's measure: the mean of the AUCs of consecutive batches. Depends on the rows' order.
+
+    Batches with one class only have no AUC and are left out; NaN when none is left.
+    """
+    starts = range(0, len(labels), batch_size)
+    batches = [(labels[s:s + batch_size], scores[s:s + batch_size]) for s in starts]
+    values = [auc(y, x) for y, x in batches if 0 < y.sum() < len(y)]
+    return float(np.mean(values)) if values else float("nan")
+
+
+@torch.no_grad()
+def logits_of(model: nn.Module, ids: Tensor) -> np.ndarray:
+    """Logits (rows,) of all rows in evaluation mode; the model's mode is put back."""
+    was_training = model.training
+    model.eval()
+    try:
+        return torch.cat([model(batch) for batch in in_order(ids)]).float().cpu().numpy()
+    finally:
+        model.train(was_training)
+
+
+def measure(model: nn.Module, split: Split) -> Metrics:
+    """AUC and log-loss of the validation (or training) rows."""
+    logits = logits_of(model, split.ids)
+    return Metrics(auc(split.labels, logits), logloss(split.labels, logits))
+
+
+def measure_test(model: nn.Module, test: Split, batch_size: int) -> dict[str, float]:
+    """The one place where test labels are read. Its result goes into curves and results, never into a choice."""
+    logits = logits_of(model, test.ids)
+    return {"test_auc": auc(test.labels, logits), "test_logloss": logloss(test.labels, logits),
+            "test_auc_mean_of_batches": mean_of_batch_aucs(test.labels, logits, batch_size)}

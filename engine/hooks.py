@@ -1,0 +1,291 @@
+"""What happens between optimiser steps. Each hook is called after every step and decides for itself."""
+
+import json
+import signal
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import nn
+from tqdm import tqdm
+
+from engine import snapshots
+from engine.evaluate import Metrics
+from engine.loop import State
+from models.build import num_embedding_params
+from utils.files import atomic_path
+
+
+class EverySteps:
+    """Call `hook` at every n-th step and at the end of each epoch."""
+
+    def __init__(self, interval: int, hook: Callable[[State], str | None]) -> None:
+        self.interval = interval
+        self.hook = hook
+
+    def __call__(self, state: State) -> str | None:
+        """The hook's reason."""
+        return self.hook(state) if state.epoch_done or state.step % self.interval == 0 else None
+
+
+class EveryEpochs:
+    """Call `hook` at the end of every n-th epoch, and of the last."""
+
+    def __init__(self, interval: int, last: int, hook: Callable[[State], str | None]) -> None:
+        self.interval = interval
+        self.last = last
+        self.hook = hook
+
+    def __call__(self, state: State) -> str | None:
+        """The hook's reason."""
+        due = state.epoch_done and (state.epoch % self.interval == 0 or state.epoch == self.last)
+        return self.hook(state) if due else None
+
+
+def require_finite(state: State) -> None:
+    """Raise FloatingPointError when the loss is not finite."""
+    state.mean_loss()
+
+
+class Evaluate:
+    """Measure validation and test, and keep the curve. Only `history` (validation) is open to choices.
+
+    Args:
+        validation: measures the validation rows.
+        test: measures the test rows; its numbers go to the curve file alone.
+        curve: JSON-lines file with one line an evaluation.
+    """
+
+    def __init__(self, validation: Callable[[nn.Module], Metrics], test: Callable[[nn.Module], dict[str, float]],
+                 curve: Path) -> None:
+        self.validation = validation
+        self.test = test
+        self.curve = curve
+        self.history: list[dict[str, Any]] = []
+        self.test_history: list[dict[str, float]] = []
+
+    def __call__(self, state: State) -> None:
+        """Add a line to the curve."""
+        metrics = self.validation(state.model)
+        self.history.append({
+            "epoch": state.epoch, "step": state.step, "train_loss": state.mean_loss(),
+            "validation_auc": metrics.auc, "validation_logloss": metrics.logloss,
+            "num_embedding_params": num_embedding_params(state.model)})
+        self.test_history.append(self.test(state.model))
+        lines = [json.dumps({**a, **b}) + "\n" for a, b in zip(self.history, self.test_history, strict=True)]
+        with atomic_path(self.curve) as temporary:
+            temporary.write_text("".join(lines))
+
+    def content(self) -> dict[str, Any]:
+        """For the checkpoint."""
+        return {"history": self.history, "test_history": self.test_history}
+
+    def restore(self, content: dict[str, Any]) -> None:
+        """From the checkpoint."""
+        self.history, self.test_history = content["history"], content["test_history"]
+
+
+class EarlyStop:
+    """Keep the weights of the best validation; stop after `patience` evaluations without a better one.
+
+    Args:
+        history: that of `Evaluate`, which must come before this hook.
+        metric: "auc" (higher is better) or "loss" (validation log-loss, lower is better).
+        patience: evaluations.
+    """
+
+    def __init__(self, history: Callable[[], list[dict[str, Any]]], metric: str, patience: int) -> None:
+        self.history = history
+        self.metric = metric
+        self.patience = patience
+        self.seen = 0
+        self.best: dict[str, Any] | None = None
+        self.best_weights: dict[str, torch.Tensor] = {}
+
+    def __call__(self, state: State) -> str | None:
+        """A reason when patience has run out."""
+        history = self.history()
+        if len(history) == self.seen:
+            return None
+        self.seen = len(history)
+        if self.best is None or self._score(history[-1]) > self._score(self.best):
+            self.best = {**history[-1], "evaluation": self.seen}
+            self.best_weights = {name: value.clone() for name, value in state.model.state_dict().items()}
+        return "early_stop" if self.seen - self.best["evaluation"] >= self.patience else None
+
+    def _score(self, line: dict[str, Any]) -> float:
+        return line["validation_auc"] if self.metric == "auc" else -line["validation_logloss"]
+
+    def content(self) -> dict[str, Any]:
+        """For the checkpoint."""
+        return {"seen": self.seen, "best": self.best, "best_weights": self.best_weights}
+
+    def restore(self, content: dict[str, Any]) -> None:
+        """From the checkpoint."""
+        self.seen, self.best, self.best_weights = content["seen"], content["best"], content["best_weights"]
+
+
+class SaveAtBudgets:
+    """Save the pruned table whenever the non-zero count falls to the next budget; stop when all are met.
+
+    Exact budgets are cut from the table of the last count above the target; as-reached ones hold what the step landed
+    on. Unmet ones are cut from the last table by `finish`.
+
+    Args:
+        embedding: the PEP embedding that is searched.
+        targets: non-zero counts, falling.
+        exact: cut to the very count.
+        save: takes (name, table, meta) and writes the snapshot.
+    """
+
+    def __init__(self, embedding: Any, targets: tuple[int, ...], exact: bool,
+                 save: Callable[[str, np.ndarray, dict[str, Any]], None]) -> None:
+        self.embedding = embedding
+        self.open = list(targets)
+        self.exact = exact
+        self.save = save
+        self.above = self._parts()  # of the last count above the next target
+
+    def __call__(self, state: State) -> str | None:
+        """Count, save what was crossed; a reason when no budget is open."""
+        count = self.embedding.num_params()
+        met = [target for target in self.open if count <= target]
+        self.open = self.open[len(met):]
+        where = {"epoch": state.epoch, "step": state.step}
+        if self.exact:
+            for target in met:
+                self._cut(target, self.above, {**where, "source": "cut"})
+        elif met:
+            table = self.embedding.table().cpu().numpy()
+            self._save(str(count), table, {**where, "source": "reached", "budgets": met})
+        if not self.open:
+            return "budgets_met"
+        self.above = self._parts()
+        return None
+
+    def finish(self, state: State) -> list[int]:
+        """Cut the budgets that were not reached from the last table, with a |V|-only cut beside each; list them."""
+        if self.exact:
+            for target in self.open:
+                meta = {"epoch": state.epoch, "step": state.step, "source": "cut_last"}
+                self._cut(target, self._parts(), meta)
+                weight = self.embedding.weight.detach().cpu().numpy()
+                table = snapshots.cut_to(weight, np.abs(weight), target)
+                self._save(f"{target}{snapshots.MAGNITUDE}", table, {**meta, "source": "cut_last_magnitude"})
+        return self.open
+
+    def _parts(self) -> dict[str, torch.Tensor]:
+        return {"weight": self.embedding.weight.detach().clone(),
+                "thresholds": self.embedding.thresholds.detach().clone()}
+
+    @torch.no_grad()
+    def _cut(self, target: int, parts: dict[str, torch.Tensor], meta: dict[str, Any]) -> None:
+        margins = self.embedding.margins_of(parts["weight"], parts["thresholds"])
+        values = torch.sign(parts["weight"]) * margins
+        table = snapshots.cut_to(values.cpu().numpy(), margins.cpu().numpy(), target)
+        self._save(str(target), table, {**meta, "budgets": [target]})
+
+    def _save(self, name: str, table: np.ndarray, meta: dict[str, Any]) -> None:
+        self.save(name, table, {**meta, "num_embedding_params": int(np.count_nonzero(table))})
+
+    def content(self) -> dict[str, Any]:
+        """For the checkpoint."""
+        return {"open": self.open, "above": self.above}
+
+    def restore(self, content: dict[str, Any]) -> None:
+        """From the checkpoint."""
+        self.open = content["open"]
+        device = self.embedding.weight.device
+        self.above = {name: value.to(device) for name, value in content["above"].items()}
+
+
+class Progress:
+    """One bar over all planned steps: loss, remaining parameters, last validation AUC, time left."""
+
+    def __init__(self, title: str, batches: int, max_epochs: int, history: Callable[[], list[dict[str, Any]]]) -> None:
+        self.history = history
+        self.batches = batches
+        self.bar = tqdm(total=batches * max_epochs, desc=title, unit="step", smoothing=0.05, disable=None,
+                        mininterval=0.5, file=sys.stderr)
+        self.next_look = 0.0
+
+    def __call__(self, state: State) -> None:
+        """Move the bar; the numbers are refreshed once a second, so that a device is not waited for at each step."""
+        self.bar.n = state.step
+        if self.bar.disable or time.monotonic() < self.next_look:
+            return
+        self.next_look = time.monotonic() + 1.0
+        shown = {"epoch": state.epoch, "loss": f"{state.mean_loss():.4f}", "params": num_embedding_params(state.model)}
+        if self.history():
+            shown["auc"] = f"{self.history()[-1]['validation_auc']:.4f}"
+        self.bar.set_postfix(shown, refresh=False)
+        self.bar.refresh()
+
+    def close(self) -> None:
+        """Leave the bar as it is."""
+        self.bar.close()
+
+
+class TensorBoard:
+    """Write the evaluation curve for TensorBoard: `tensorboard --logdir tmp/runs`."""
+
+    def __init__(self, folder: Path, evaluate: Evaluate, first_step: int) -> None:
+        from torch.utils.tensorboard import SummaryWriter  # a second of imports that --set tensorboard=false saves
+
+        self.evaluate = evaluate
+        self.seen = len(evaluate.history)
+        self.writer = SummaryWriter(str(folder), purge_step=first_step + 1)
+
+    def __call__(self, state: State) -> None:
+        """Add the newest line."""
+        if len(self.evaluate.history) > self.seen:
+            self.seen = len(self.evaluate.history)
+            line = {**self.evaluate.history[-1], **self.evaluate.test_history[-1]}
+            for name, value in line.items():
+                if name not in ("epoch", "step"):
+                    self.writer.add_scalar(name, value, state.step)
+            self.writer.flush()
+
+
+class Checkpoint:
+    """Save everything every `seconds`, and when the process is asked to end (Ctrl-C or SIGTERM); then stop.
+
+    It comes last, so that the other hooks have acted on the step before it is saved.
+    """
+
+    def __init__(self, save: Callable[[State], None], seconds: float) -> None:
+        self.save = save
+        self.seconds = seconds
+        self.last = time.monotonic()
+        self.asked = False
+
+    def __call__(self, state: State) -> str | None:
+        """"interrupted" when the process was asked to end."""
+        if self.asked or time.monotonic() - self.last >= self.seconds:
+            state.mean_loss()  # a state with a broken loss must not replace a good checkpoint
+            self.save(state)
+            self.last = time.monotonic()
+        return "interrupted" if self.asked else None
+
+    @contextmanager
+    def listening(self) -> Iterator[None]:
+        """Catch the signals inside the block (in the main thread; elsewhere Python forbids it)."""
+        if threading.current_thread() is not threading.main_thread():
+            yield
+            return
+
+        def note(number: int, frame: object) -> None:
+            self.asked = True
+
+        before = {number: signal.signal(number, note) for number in (signal.SIGINT, signal.SIGTERM)}
+        try:
+            yield
+        finally:
+            for number, handler in before.items():
+                signal.signal(number, handler)

@@ -1,0 +1,79 @@
+"""The training loop. It runs every method and knows none of them."""
+
+import math
+import time
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
+from typing import Protocol
+
+import torch
+from torch import Tensor, nn
+
+from data.loader import Loader
+
+
+@dataclass
+class State:
+    """Where a training stands. `batch` counts the batches done of the current epoch, `step` those of the whole run."""
+
+    model: nn.Module
+    optimizer: torch.optim.Optimizer
+    loss_sum: Tensor  # of the current epoch; after its last batch, of the epoch just done
+    epoch: int = 0  # finished epochs
+    batch: int = 0
+    step: int = 0
+    epoch_done: bool = False  # the step just taken ended an epoch
+    loss_batches: int = 0
+    epoch_seconds: list[float] = field(default_factory=list)  # training alone, of epochs run in one piece
+
+    def mean_loss(self) -> float:
+        """Mean loss of the current epoch so far.
+
+        Raises:
+            FloatingPointError: it is not finite.
+        """
+        mean = float(self.loss_sum) / max(self.loss_batches, 1)
+        if not math.isfinite(mean):
+            raise FloatingPointError(f"the loss is {mean} at step {self.step} (epoch {self.epoch}, batch {self.batch}); "
+                                     "lower lr or look at the data. The last good checkpoint stays")
+        return mean
+
+
+class Hook(Protocol):
+    """Acts after a step. Returns a reason to stop, or None."""
+
+    def __call__(self, state: State) -> str | None:
+        """Look at the state; every hook sees every step."""
+
+
+def fit(state: State, loader: Loader, step, hooks: Sequence[Hook], max_epochs: int) -> str:
+    """Train from where `state` stands until a hook gives a reason to stop or `max_epochs` are done; say which."""
+    state.model.train()
+    while state.epoch < max_epochs:
+        if state.batch == 0:
+            state.loss_sum, state.loss_batches = torch.zeros_like(state.loss_sum), 0
+        whole, started = state.batch == 0, time.perf_counter()
+        for ids, labels in loader.epoch(state.epoch, state.batch):
+            state.loss_sum = state.loss_sum + step(ids, labels)
+            state.loss_batches += 1
+            state.step += 1
+            state.batch += 1
+            state.epoch_done = state.batch == loader.batches
+            if state.epoch_done:
+                state.epoch, state.batch = state.epoch + 1, 0
+                if whole:
+                    _wait(state.loss_sum)
+                    state.epoch_seconds.append(time.perf_counter() - started)
+            if reason := _call(hooks, state):
+                return reason
+    return "max_epochs"
+
+
+def _call(hooks: Iterable[Hook], state: State) -> str | None:
+    reasons = [hook(state) for hook in hooks]  # all of them, so that the checkpoint after a stop is complete
+    return next((reason for reason in reasons if reason), None)
+
+
+def _wait(tensor: Tensor) -> None:
+    if tensor.is_cuda:
+        torch.cuda.synchronize(tensor.device)

@@ -1,0 +1,235 @@
+"""One training from settings to result: the only place that knows both data and models."""
+
+import hashlib
+import json
+import logging
+import statistics
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+
+from data.loader import Loader
+from data.registry import DATASETS
+from data.store import Dataset
+from engine import checkpoint
+from engine.evaluate import Split, measure, measure_test
+from engine.hooks import (Checkpoint, EarlyStop, Evaluate, EveryEpochs, EverySteps, Progress, TensorBoard,
+                          require_finite)
+from engine.loop import Hook, State, fit
+from engine.optim import Step, build_optimizer, choose_compiled
+from engine.record import ROOT, peak_memory_bytes, pick_device, provenance
+from engine.settings import Settings, identity
+from models.build import num_embedding_params
+from utils.files import require_writable, sha256_of, write_json
+
+log = logging.getLogger("pep")
+
+ALGORITHM_VERSION = 1  # raise it when the same settings would give other results
+
+
+class Interrupted(Exception):
+    """The process was asked to end; a checkpoint has been written."""
+
+
+@dataclass(frozen=True)
+class Place:
+    """Where a run reads and writes, and on which device. Nothing here changes a result's identity."""
+
+    out: Path = Path("tmp")
+    cache: Path = ROOT / "data" / "cache"
+    data: str | None = None
+    device: str = "auto"
+    alias: str | None = None
+    force: bool = False
+    overwrite: bool = False
+
+
+@dataclass
+class Run:
+    """One training with everything that it needs.
+
+    Args:
+        stage: "search", "train" or "retrain"; each draws its own random numbers from the seed.
+        extra: further things that the result depends on (the mask of a ticket, say).
+    """
+
+    settings: Settings
+    seed: int
+    place: Place
+    dataset: Dataset
+    stage: str
+    extra: dict[str, Any]
+
+    @property
+    def run_id(self) -> str:
+        """Hash of everything that the result depends on."""
+        return sha256_of(f"v{ALGORITHM_VERSION}", identity(self.settings), self.dataset.hash, str(self.seed),
+                         json.dumps(self.extra, sort_keys=True))[:12]
+
+    @property
+    def folder(self) -> Path:
+        """tmp/runs/<run id>."""
+        return self.place.out / "runs" / self.run_id
+
+    def finished(self) -> dict[str, Any] | None:
+        """The result, when there is a whole one and --force is off."""
+        path = self.folder / "result.json"
+        if self.place.force or not path.exists():
+            return None
+        try:
+            return json.loads(path.read_text())
+        except ValueError as error:
+            raise ValueError(f"{path} is corrupt ({error}); run again with --force") from error
+
+
+def derive(seed: int, purpose: str) -> int:
+    """A generator seed for one purpose, so that no two purposes share random numbers.
+
+    >>> derive(1, "order") == derive(1, "order"), derive(1, "order") == derive(1, "table")
+    (True, False)
+    """
+    return int.from_bytes(hashlib.sha256(f"{purpose}:{seed}".encode()).digest()[:6], "little")
+
+
+def open_data(settings: Settings, place: Place) -> tuple[Dataset, torch.device]:
+    """Check the device and the output folder, then open the data set."""
+    device = pick_device(place.device)
+    require_writable(place.out)
+    data = settings.data
+    return DATASETS[data.dataset](place.data, place.cache, data.with_ids, data.vocabulary), device
+
+
+def execute(run: Run, model: nn.Module, hooks_for: Callable[["Bench"], list[Hook]],
+            finish: Callable[["Bench"], dict[str, Any]], keep_best: bool) -> dict[str, Any]:
+    """Train `model`, resuming where a killed run was, and write the result.
+
+    Args:
+        hooks_for: the method's own hooks; those with `content` and `restore` travel with the checkpoint.
+        finish: what the method does after training; its record is merged into the result.
+        keep_best: early stopping on validation, and the result from its best weights; otherwise the last ones.
+    """
+    with checkpoint.only_one(run.folder):
+        bench = Bench(run, model)
+        own = hooks_for(bench)
+        reason = bench.train(own, keep_best)
+        if reason == "interrupted":
+            raise Interrupted(f"interrupted at step {bench.state.step}; the same command goes on from there")
+        if keep_best:
+            model.load_state_dict(bench.stopper.best_weights)
+        result = {**bench.result(reason), **finish(bench)}
+        write_json(run.folder / "result.json", result)
+        (run.folder / "checkpoint.safetensors").unlink(missing_ok=True)
+        return result
+
+
+class Bench:
+    """The things on the table during one training."""
+
+    def __init__(self, run: Run, model: nn.Module) -> None:
+        train, self.run = run.settings.train, run
+        self.device = pick_device(run.place.device)
+        self.model = model.to(self.device)
+        self.loader = Loader(*run.dataset.split("train"), train.batch_size,
+                             derive(run.seed, f"{run.stage}:order"), self.device)
+        self.validation = Split(*run.dataset.split("validation"), self.device)
+        self.test = Split(*run.dataset.split("test"), self.device)
+        optimizer = build_optimizer(model, train.lr, train.l2_regularization, train.l2_penalty)
+        self.state = State(model, optimizer, torch.zeros((), device=self.device))
+        self.evaluate = Evaluate(lambda m: measure(m, self.validation),
+                                 lambda m: measure_test(m, self.test, train.batch_size), run.folder / "curve.jsonl")
+        self.stopper = EarlyStop(lambda: self.evaluate.history, train.early_stop_metric, train.early_stop)
+        self.compiled = False
+        self.seconds_before = 0.0
+        self.started = time.monotonic()
+
+    def train(self, own: list[Hook], keep_best: bool) -> str:
+        """Assemble the hooks and fit; returns the reason to stop."""
+        run, train = self.run, self.run.settings.train
+        stateful = {"evaluate": self.evaluate, "stopper": self.stopper}
+        stateful |= {f"own{i}": hook for i, hook in enumerate(own) if hasattr(hook, "content")}
+        torch.manual_seed(derive(run.seed, f"{run.stage}:dropout"))
+        path = run.folder / "checkpoint.safetensors"
+        if path.exists() and not run.place.force:
+            self._restore(checkpoint.load_checkpoint(path), stateful)
+            log.info("resuming run %s at epoch %d, batch %d", run.run_id, self.state.epoch, self.state.batch)
+        else:
+            self.compiled = choose_compiled(train.compile, self.loader.batches * train.max_epochs, self.device)
+        step = Step(self.model, self.state.optimizer, train.grad_clip, self.compiled, train.batch_size)
+        title = f"{run.stage} {run.settings.model.model}/{run.settings.model.embedding}"
+        progress = Progress(title, self.loader.batches, train.max_epochs, lambda: self.evaluate.history)
+        saver = Checkpoint(lambda state: checkpoint.save_checkpoint(path, self._content(stateful)),
+                           train.checkpoint_seconds)
+        hooks: list[Hook] = [EverySteps(train.log_interval, require_finite),
+                             *(EverySteps(train.log_interval, hook) for hook in own),
+                             EveryEpochs(train.eval_interval, train.max_epochs, self.evaluate)]
+        hooks += [self.stopper] if keep_best else []
+        if train.tensorboard:
+            hooks.append(TensorBoard(run.folder / "tensorboard", self.evaluate, self.state.step))
+        with saver.listening():
+            try:
+                return fit(self.state, self.loader, step, [*hooks, progress, saver], train.max_epochs)
+            finally:
+                progress.close()
+
+    def result(self, reason: str) -> dict[str, Any]:
+        """The record of a finished training, measured on the model as it is now."""
+        run = self.run
+        if not self.evaluate.history:
+            self.evaluate(self.state)
+        validation, test = measure(self.model, self.validation), measure_test(self.model, self.test,
+                                                                             self.loader.batch_size)
+        history, tests = self.evaluate.history, self.evaluate.test_history
+        seconds = statistics.median(self.state.epoch_seconds) if self.state.epoch_seconds else None
+        width = run.settings.model.latent_dim if self.model.embedding is not None else 0
+        return {
+            "run_id": run.run_id, "stage": run.stage, "seed": run.seed, "settings": run.settings.flat(),
+            "identity": {"settings": json.loads(identity(run.settings)), "extra": run.extra,
+                         "algorithm_version": ALGORITHM_VERSION},
+            "manifest": run.dataset.hash, "stop_reason": reason, "epochs": self.state.epoch, "steps": self.state.step,
+            "selected_epoch": self.stopper.best["epoch"] if self.stopper.best else self.state.epoch,
+            "validation_auc": validation.auc, "validation_logloss": validation.logloss,
+            "test_auc": test["test_auc"], "test_logloss": test["test_logloss"],
+            "published_protocol": {"best_test_auc": max(line["test_auc_mean_of_batches"] for line in tests),
+                                   "best_test_logloss": min(line["test_logloss"] for line in tests)},
+            "train_loss": history[-1]["train_loss"],
+            "num_embedding_params": num_embedding_params(self.model),
+            "num_embedding_params_dense": run.dataset.schema.num_rows * width,
+            "seconds_per_epoch": seconds, "samples_per_second": self.loader.rows / seconds if seconds else None,
+            "seconds": self.seconds_before + time.monotonic() - self.started,
+            "peak_memory_bytes": peak_memory_bytes(self.device), "compiled": self.compiled, **provenance(self.device),
+        }
+
+    def _content(self, stateful: dict[str, Any]) -> dict[str, Any]:
+        state = self.state
+        rng = {"cpu": torch.get_rng_state()}
+        if self.device.type == "cuda":
+            rng["cuda"] = torch.cuda.get_rng_state(self.device)
+        return {
+            "model": self.model.state_dict(), "optimizer": checkpoint.optimizer_content(state.optimizer), "rng": rng,
+            "counters": {"epoch": state.epoch, "batch": state.batch, "step": state.step,
+                         "loss_batches": state.loss_batches, "epoch_seconds": state.epoch_seconds},
+            "loss_sum": state.loss_sum, "hooks": {name: hook.content() for name, hook in stateful.items()},
+            "compiled": self.compiled, "threads": torch.get_num_threads(),
+            "seconds": self.seconds_before + time.monotonic() - self.started,
+        }
+
+    def _restore(self, content: dict[str, Any], stateful: dict[str, Any]) -> None:
+        if content["threads"] != torch.get_num_threads():
+            log.warning("the checkpoint was written with %d threads, now there are %d: the last bits may differ",
+                        content["threads"], torch.get_num_threads())
+        self.model.load_state_dict(content["model"])
+        checkpoint.restore_optimizer(self.state.optimizer, content["optimizer"])
+        for name, value in content["counters"].items():
+            setattr(self.state, name, value)
+        self.state.loss_sum = content["loss_sum"].to(self.device)
+        for name, hook in stateful.items():
+            hook.restore(content["hooks"][name])
+        self.compiled, self.seconds_before = content["compiled"], content["seconds"]
+        torch.set_rng_state(content["rng"]["cpu"])
+        if "cuda" in content["rng"]:
+            torch.cuda.set_rng_state(content["rng"]["cuda"], self.device)

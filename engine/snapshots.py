@@ -1,0 +1,142 @@
+"""Pruned tables at their budgets: `<alias folder>/<number of parameters>.npz`, the initial table beside them."""
+
+import json
+import zipfile
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from utils.files import atomic_path, sha256_of, write_json
+
+INITIAL = "initial"
+MAGNITUDE = ".magnitude"  # suffix of the |V|-only cut beside a budget that the search did not reach
+
+
+@dataclass(frozen=True)
+class Snapshot:
+    """A pruned table (N, D), zero outside its mask, and how it came about."""
+
+    table: np.ndarray
+    meta: dict[str, Any]
+
+    @property
+    def count(self) -> int:
+        """Its non-zero entries."""
+        return int(np.count_nonzero(self.table))
+
+    @property
+    def mask_hash(self) -> str:
+        """Identity of the mask."""
+        return sha256_of(np.packbits(self.table != 0).tobytes(), str(self.table.shape))[:16]
+
+
+def cut_to(values: np.ndarray, margins: np.ndarray, count: int) -> np.ndarray:
+    """Keep exactly the `count` entries with the largest margins (ties: the lower index) and zero the others.
+
+    Args:
+        values: (N, D), what is kept of.
+        margins: (N, D), |V| - g(s) for PEP, |V| for plain magnitude pruning.
+
+    Raises:
+        ValueError: `count` is more than the entries.
+
+    >>> cut_to(np.array([[1.0, 2.0], [3.0, 4.0]]), np.array([[5, 5], [5, 9]]), 2).tolist()
+    [[1.0, 0.0], [0.0, 4.0]]
+    """
+    if count > margins.size:
+        raise ValueError(f"cannot keep {count} of {margins.size} entries")
+    kept = np.argsort(-margins.ravel(), kind="stable")[:count]
+    table = np.zeros(values.size, values.dtype)
+    table[kept] = values.ravel()[kept]
+    return table.reshape(values.shape)
+
+
+def save(folder: Path, name: str, table: np.ndarray, meta: dict[str, Any], **more: np.ndarray) -> Path:
+    """Write folder/name.npz, whole or not at all."""
+    path = folder / f"{name}.npz"
+    with atomic_path(path) as temporary:
+        with temporary.open("wb") as file:
+            np.savez_compressed(file, table=table, meta=np.array(json.dumps(meta)), **more)
+    return path
+
+
+def read(path: Path) -> tuple[Snapshot, dict[str, np.ndarray]]:
+    """A snapshot and the further arrays of its file.
+
+    Raises:
+        ValueError: the file is corrupt, or its table is not what its record says.
+    """
+    try:
+        with np.load(path, allow_pickle=False) as arrays:
+            content = {name: arrays[name] for name in arrays.files}
+        snapshot = Snapshot(content.pop("table"), json.loads(str(content.pop("meta"))))
+        recorded = snapshot.meta.get("num_embedding_params")
+    except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile, AttributeError) as error:
+        raise ValueError(f"the snapshot {path} is corrupt ({error}); run the search again with --force") from error
+    if recorded is not None and recorded != snapshot.count:
+        raise ValueError(f"the snapshot {path} is corrupt: it holds {snapshot.count} parameters, its record says "
+                         f"{recorded}; run the search again with --force")
+    return snapshot, content
+
+
+def names(folder: Path) -> list[str]:
+    """Names of the budget snapshots in a folder, most parameters first; the |V|-only cuts come last."""
+    found = [path.stem for path in folder.glob("*.npz") if path.stem != INITIAL and not path.name.startswith(".")]
+    return sorted(found, key=lambda name: (MAGNITUDE in name, -int(name.removesuffix(MAGNITUDE))))
+
+
+def resolve(folder: Path, wanted: int | str) -> list[str]:
+    """Snapshot names for `retrain_emb_param`: a count, a budget (as_reached files bear other numbers), or `all`.
+
+    Raises:
+        FileNotFoundError: no such snapshot; the existing ones are listed.
+    """
+    existing = names(folder)
+    if not existing:
+        raise FileNotFoundError(f"there are no snapshots in {folder}; run the search with this alias first")
+    if wanted == "all":
+        return [name for name in existing if MAGNITUDE not in name]
+    if str(wanted) in existing:
+        return [str(wanted)]
+    for name in existing:
+        if wanted in read(folder / f"{name}.npz")[0].meta.get("budgets", []):
+            return [name]
+    raise FileNotFoundError(f"there is no snapshot {wanted!r} in {folder}; there are: {', '.join(existing)}")
+
+
+def claim(folder: Path, search: dict[str, Any], overwrite: bool) -> None:
+    """Make an alias folder belong to one search, recorded in its search.json.
+
+    Raises:
+        FileExistsError: it belongs to another search and `overwrite` is off.
+    """
+    owner = owner_of(folder)
+    if owner is not None and owner["run_id"] == search["run_id"]:
+        return
+    if owner is not None:
+        if not overwrite:
+            raise FileExistsError(
+                f"{folder} belongs to another search (run {owner['run_id']}, {owner['settings']['dataset']}, seed "
+                f"{owner['seed']}); choose another --alias, or give --overwrite to replace its snapshots")
+        for path in folder.glob("*.npz"):
+            path.unlink()
+    write_json(folder / "search.json", search)
+
+
+def owner_of(folder: Path) -> dict[str, Any] | None:
+    """The record of the search that a folder belongs to, or None for a new folder.
+
+    Raises:
+        ValueError: search.json is corrupt.
+    """
+    path = folder / "search.json"
+    if not path.exists():
+        return None
+    try:
+        owner = json.loads(path.read_text())
+        owner["run_id"], owner["settings"]["dataset"], owner["seed"], owner["manifest"]
+    except (ValueError, KeyError, TypeError) as error:
+        raise ValueError(f"{path} is corrupt ({error}); choose another --alias or delete the folder") from error
+    return owner

@@ -1,0 +1,194 @@
+"""The two stages: train (a PEP search or a baseline) and retrain a search's snapshots as lottery tickets."""
+
+import logging
+import shutil
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import nn
+
+from data.store import Dataset
+from engine import snapshots
+from engine.evaluate import measure, measure_test
+from engine.hooks import SaveAtBudgets
+from engine.run import Bench, Place, Run, derive, execute, open_data
+from engine.settings import SNAPSHOT_DECIDES, Settings, parse
+from models.build import build_embedding, build_model
+from models.embedding.base import initial_table
+from models.embedding.masked import Masked
+from utils.files import sha256_of
+
+log = logging.getLogger("pep")
+
+
+def alias_folder(out: Path, settings: Settings, seed: int, alias: str | None) -> Path:
+    """tmp/embedding/<model>/<alias>; the default alias names dataset, embedding, width and seed."""
+    model = settings.model
+    if alias is not None and (not alias or Path(alias).name != alias or alias in (".", "..")):
+        raise ValueError(f"--alias must be a plain folder name, got {alias!r}")
+    default = f"{settings.data.dataset}_{model.embedding}_d{model.latent_dim}_seed{seed}"
+    return out / "embedding" / model.model / (alias or default)
+
+
+def train(settings: Settings, seed: int, place: Place) -> dict[str, Any]:
+    """Train from scratch. With the PEP embedding this is the search, which leaves snapshots in its alias folder.
+
+    A finished run is not run again; asked for under another alias, its snapshots are copied there.
+
+    Raises:
+        ValueError: no budget lies within the table's size, or the embedding is `masked`.
+        FileExistsError: the alias folder belongs to another search.
+    """
+    if settings.model.embedding == "masked":
+        raise ValueError("embedding 'masked' needs a snapshot's mask: use the retrain script")
+    dataset, _ = open_data(settings, place)
+    searching = settings.model.embedding == "pep" and settings.model.model != "linear"
+    targets = _usable_targets(settings, dataset) if searching else ()
+    run = Run(settings, seed, place, dataset, "search" if searching else "train", {})
+    folder = alias_folder(place.out, settings, seed, place.alias)
+    if searching:
+        owner = {"run_id": run.run_id, "settings": settings.flat(), "seed": seed, "manifest": dataset.hash}
+        result = run.finished()
+        if result is not None and _copy_snapshots(result, folder, owner, place):
+            log.info("run %s is finished; its snapshots are in %s", run.run_id, folder)
+            return result
+        snapshots.claim(folder, owner, place.overwrite)
+    elif (result := run.finished()) is not None:
+        log.info("run %s is finished: %s", run.run_id, run.folder)
+        return result
+
+    sizes, values = dataset.schema.sizes, settings.flat()
+    embedding = build_embedding(sizes, values, derive(seed, "table")) if values["model"] != "linear" else None
+    model = build_model(sizes, values, derive(seed, f"{run.stage}:model"), embedding)
+    if searching:
+        _save_initial(folder, model, run.run_id)
+    saver: list[SaveAtBudgets] = []
+
+    def hooks_for(bench: Bench) -> list:
+        if searching:
+            saver.append(SaveAtBudgets(model.embedding, targets, settings.search.budget == "exact",
+                                       lambda name, table, meta: _save(bench, folder, name, table, meta)))
+        return list(saver)
+
+    def finish(bench: Bench) -> dict[str, Any]:
+        if not searching:
+            return {}
+        unmet = saver[0].finish(bench.state)
+        return {"alias": folder.name, "budgets_not_reached": unmet, "snapshots": snapshots.names(folder)}
+
+    return execute(run, model, hooks_for, finish, keep_best=not searching)
+
+
+def retrain(settings: Settings, seed: int, place: Place, explicit: frozenset[str] = frozenset()) -> list[dict[str, Any]]:
+    """Retrain the snapshots that `retrain_emb_param` names; one result each, most parameters first.
+
+    Model and data settings come from the search that made the snapshots. `explicit` names those that the user set by
+    hand: one that contradicts the search is an error.
+
+    Raises:
+        FileNotFoundError: no such alias folder or snapshot; the existing ones are listed.
+        ValueError: a snapshot is corrupt, was made from other data, or contradicts an explicit setting.
+    """
+    folder = alias_folder(place.out, settings, seed, place.alias)
+    owner = snapshots.owner_of(folder)
+    if owner is None:
+        near = sorted(path.parent.name for path in folder.parent.glob("*/search.json"))
+        raise FileNotFoundError(f"there is no search in {folder}; run the search first, or name one with --alias "
+                                f"(in {folder.parent} there are: {', '.join(near) or 'none'})")
+    settings = _as_searched(settings, owner, explicit)
+    wanted = snapshots.resolve(folder, settings.retrain.retrain_emb_param)
+    tickets = {name: snapshots.read(folder / f"{name}.npz")[0] for name in wanted}
+    initial, others = snapshots.read(folder / f"{snapshots.INITIAL}.npz")
+    dataset, _ = open_data(settings, place)
+    if owner["manifest"] != dataset.hash:
+        raise ValueError(f"the snapshots in {folder} were made from other data (manifest {owner['manifest']}, this is "
+                         f"{dataset.hash}); use the same raw files, or run the search again")
+    return [_retrain_one(settings, seed, place, dataset, ticket, initial.table, others)
+            for ticket in tickets.values()]
+
+
+def _retrain_one(settings: Settings, seed: int, place: Place, dataset: Dataset, ticket: snapshots.Snapshot,
+                 initial: np.ndarray, others: dict[str, np.ndarray]) -> dict[str, Any]:
+    sizes, values = dataset.schema.sizes, settings.flat()
+    extra = {"mask": ticket.mask_hash}
+    if settings.retrain.re_init:
+        generator = torch.Generator().manual_seed(derive(seed, "re_init"))
+        start = initial_table(*initial.shape, generator)
+    else:
+        start = torch.from_numpy(initial)
+        extra["initial"] = sha256_of(initial.tobytes())[:16]
+    run = Run(settings, seed, place, dataset, "retrain", extra)
+    if (result := run.finished()) is not None:
+        log.info("run %s is finished: %s", run.run_id, run.folder)
+        return result
+    embedding = Masked(start, torch.from_numpy(ticket.table != 0), len(sizes))
+    model = build_model(sizes, values, derive(seed, "retrain:model"), embedding)
+    if settings.retrain.rewind == "all":
+        model.load_state_dict({name: torch.from_numpy(value) for name, value in others.items()}, strict=False)
+    return execute(run, model, lambda bench: [], lambda bench: {"snapshot": ticket.meta}, keep_best=True)
+
+
+def _usable_targets(settings: Settings, dataset: Dataset) -> tuple[int, ...]:
+    targets, size = settings.search.candidate_p, dataset.schema.num_rows * settings.model.latent_dim
+    if not targets:
+        raise ValueError("candidate_p is empty: name at least one budget to search for")
+    usable = tuple(target for target in targets if target <= size)
+    if not usable:
+        raise ValueError(f"no budget of candidate_p {list(targets)} lies within the table's {size} parameters")
+    if len(usable) < len(targets):
+        log.warning("budgets above the table's %d parameters are skipped: %s", size,
+                    [target for target in targets if target > size])
+    return usable
+
+
+def _save_initial(folder: Path, model: nn.Module, run_id: str) -> None:
+    """V0 and, for rewind="all", every other initial value; written before the first step."""
+    others = {name: value.numpy() for name, value in model.state_dict().items() if not name.startswith("embedding.")}
+    snapshots.save(folder, snapshots.INITIAL, model.embedding.weight.detach().numpy(), {"run_id": run_id}, **others)
+
+
+def _save(bench: Bench, folder: Path, name: str, table: np.ndarray, meta: dict[str, Any]) -> None:
+    """Save a snapshot with what its table scores in the search's own model, before any retraining."""
+    searched = bench.model.embedding
+    values = torch.from_numpy(table)
+    fields = searched.deep_width // searched.width
+    bench.model.embedding = Masked(values, values != 0, fields).to(bench.device)
+    try:
+        validation = measure(bench.model, bench.validation)
+        test = measure_test(bench.model, bench.test, bench.loader.batch_size)
+    finally:
+        bench.model.embedding = searched
+    scores = {"validation_auc": validation.auc, "validation_logloss": validation.logloss, **test}
+    snapshots.save(folder, name, table, {**meta, "run_id": bench.run.run_id, "without_retraining": scores})
+
+
+def _copy_snapshots(result: dict[str, Any], folder: Path, owner: dict[str, Any], place: Place) -> bool:
+    """Have a finished search's snapshots in `folder`; False when they are gone and the search must run again."""
+    source = folder.parent / result["alias"]
+    holder = snapshots.owner_of(source)
+    files = [f"{name}.npz" for name in (snapshots.INITIAL, *result["snapshots"])]
+    if holder is None or holder["run_id"] != owner["run_id"] or not all((source / file).exists() for file in files):
+        log.warning("run %s is finished, but its snapshots are no longer in %s: searching again", owner["run_id"],
+                    source)
+        return False
+    if folder != source:
+        snapshots.claim(folder, owner, place.overwrite)
+        for file in files:
+            shutil.copyfile(source / file, folder / file)
+    return True
+
+
+def _as_searched(settings: Settings, owner: dict[str, Any], explicit: frozenset[str]) -> Settings:
+    """The settings with model and data as in the search."""
+    flat = settings.flat()
+    searched = parse(owner["settings"]).flat()
+    for name in SNAPSHOT_DECIDES:
+        if name in explicit and flat[name] != searched[name]:
+            raise ValueError(f"{name}={flat[name]!r} was given, but the snapshot was made with {searched[name]!r}; "
+                             f"leave {name} away, or run another search")
+        flat[name] = searched[name]
+    kept = parse(flat)
+    return replace(kept, model=replace(kept.model, embedding="masked"))

@@ -1,0 +1,1 @@
+"""Click models with an injected embedding."""

@@ -1,0 +1,90 @@
+"""AutoInt (Song et al. 2019): self-attention between the fields."""
+
+import math
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+from torchfm.layer import MultiLayerPerceptron
+
+from .embedding.base import Embedding
+from .kernels.dropout import Dropout, replace_dropout
+from .linear import FirstOrder
+
+
+@dataclass(frozen=True)
+class Attention:
+    """Shape of the attention part: `layers` layers of `heads` heads over vectors of `width`."""
+
+    width: int = 64
+    heads: int = 2
+    layers: int = 3
+    dropout: float = 0.4
+    residual: bool = True
+
+    def __post_init__(self) -> None:
+        if self.width % self.heads:
+            raise ValueError(f"atten_embed_dim {self.width} must be a multiple of num_heads {self.heads}")
+
+
+class SelfAttention(nn.Module):
+    """One layer of torch's MultiheadAttention (its parameters, its result), written out so that the dropout of the
+    attention weights is ours.
+    """
+
+    def __init__(self, attention: Attention) -> None:
+        super().__init__()
+        self.layer = nn.MultiheadAttention(attention.width, attention.heads, batch_first=True)
+        self.dropout = Dropout(attention.dropout)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(B, F, width) -> (B, F, width)."""
+        batch, fields, width = x.shape
+        heads = self.layer.num_heads
+        mixed = nn.functional.linear(x, self.layer.in_proj_weight, self.layer.in_proj_bias)  # (B, F, 3 * width)
+        query, key, value = mixed.view(batch, fields, 3, heads, width // heads).permute(2, 0, 3, 1, 4)  # (B, heads, F, .)
+        scores = query @ key.transpose(2, 3) / math.sqrt(width // heads)  # (B, heads, F, F)
+        attended = self.dropout(torch.softmax(scores, dim=-1)) @ value  # (B, heads, F, .)
+        return self.layer.out_proj(attended.transpose(1, 2).reshape(batch, fields, width))
+
+
+class AutoInt(nn.Module):
+    """Linear map D -> width, self-attention layers, residual from D, ReLU, linear map to one logit.
+
+    Args:
+        embedding: the injected one.
+        num_fields: F.
+        attention: its shape.
+        mlp_dims: hidden widths of the deep branch, or None for none (`full_part=False`).
+        dropout: of the deep branch.
+        with_linear: add the first-order part (Table 4's "AutoInt+LR").
+    """
+
+    def __init__(self, embedding: Embedding, num_fields: int, attention: Attention, mlp_dims: tuple[int, ...] | None,
+                 dropout: float, with_linear: bool) -> None:
+        super().__init__()
+        width = attention.width
+        self.embedding = embedding
+        self.project = nn.Linear(embedding.width, width)
+        self.attention = nn.ModuleList(SelfAttention(attention) for _ in range(attention.layers))
+        self.residual = nn.Linear(embedding.width, width) if attention.residual else None
+        self.output = nn.Linear(num_fields * width, 1)
+        self.mlp = None
+        if mlp_dims is not None:
+            self.mlp = replace_dropout(MultiLayerPerceptron(embedding.deep_width, mlp_dims, dropout))
+        self.linear = FirstOrder(embedding.num_rows) if with_linear else None
+
+    def forward(self, ids: Tensor) -> Tensor:
+        """ids (B, F) -> logits (B,)."""
+        vectors = self.embedding(ids)  # (B, F, D)
+        crossed = self.project(vectors)  # (B, F, width)
+        for layer in self.attention:
+            crossed = layer(crossed)
+        if self.residual is not None:
+            crossed = crossed + self.residual(vectors)
+        logits = self.output(torch.relu(crossed).flatten(1))  # (B, 1)
+        if self.mlp is not None:
+            logits = logits + self.mlp(self.embedding.deep_input(ids, vectors))
+        if self.linear is not None:
+            logits = logits + self.linear(ids)[:, None]
+        return logits.squeeze(1)

@@ -1,0 +1,31 @@
+"""DeepFM (Guo et al. 2017)."""
+
+from torch import Tensor, nn
+from torchfm.layer import FactorizationMachine, MultiLayerPerceptron
+
+from .embedding.base import Embedding
+from .kernels.dropout import replace_dropout
+from .linear import FirstOrder
+
+
+class DeepFM(nn.Module):
+    """FM plus a multilayer perceptron (batch norm, ReLU, dropout) on the same vectors.
+
+    >>> import torch
+    >>> from .embedding.uniform import Uniform
+    >>> DeepFM(Uniform(torch.ones(9, 4), num_fields=2), (8,), 0.2)(torch.tensor([[0, 3], [1, 4]])).shape
+    torch.Size([2])
+    """
+
+    def __init__(self, embedding: Embedding, mlp_dims: tuple[int, ...], dropout: float) -> None:
+        super().__init__()
+        self.embedding = embedding
+        self.linear = FirstOrder(embedding.num_rows)
+        self.fm = FactorizationMachine(reduce_sum=True)
+        self.mlp = replace_dropout(MultiLayerPerceptron(embedding.deep_width, mlp_dims, dropout))
+
+    def forward(self, ids: Tensor) -> Tensor:
+        """ids (B, F) -> logits (B,)."""
+        vectors = self.embedding(ids)  # (B, F, D)
+        deep = self.mlp(self.embedding.deep_input(ids, vectors))  # (B, 1)
+        return self.linear(ids) + (self.fm(vectors) + deep).squeeze(1)

@@ -1,0 +1,1 @@
+"""Embedding schemes, one file each."""

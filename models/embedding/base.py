@@ -1,0 +1,61 @@
+"""What every embedding is: a module that turns ids into vectors and knows its own size."""
+
+import math
+from typing import Protocol
+
+import torch
+from torch import Tensor, nn
+
+
+class Embedding(Protocol):
+    """The first of the three plug points. B batch, F fields, N rows, D width."""
+
+    num_rows: int
+    width: int
+    deep_width: int  # W, of `deep_input`
+
+    def __call__(self, ids: Tensor) -> Tensor:
+        """ids (B, F) -> vectors (B, F, D)."""
+
+    def deep_input(self, ids: Tensor, vectors: Tensor) -> Tensor:
+        """What a deep branch reads, (B, W). `vectors` are those of the same ids, so that nothing is looked up twice."""
+
+    def table(self) -> Tensor:
+        """The whole table as used, (N, D), without gradient."""
+
+    def num_params(self) -> int:
+        """Embedding parameters left: the non-zero entries of the table."""
+
+
+class TableEmbedding(nn.Module):
+    """Shared parts of the embeddings whose deep input is the flattened forward."""
+
+    def __init__(self, num_rows: int, width: int, num_fields: int) -> None:
+        super().__init__()
+        if min(num_rows, width, num_fields) < 1:
+            raise ValueError(f"rows, width and fields must be positive, got {num_rows}, {width}, {num_fields}")
+        self.num_rows = num_rows
+        self.width = width
+        self.deep_width = num_fields * width
+
+    def deep_input(self, ids: Tensor, vectors: Tensor) -> Tensor:
+        """(B, F * D)."""
+        return vectors.flatten(1)
+
+    def table(self) -> Tensor:
+        """(N, D)."""
+        raise NotImplementedError
+
+    def num_params(self) -> int:
+        """Counted when asked."""
+        return int(torch.count_nonzero(self.table()))
+
+
+def initial_table(num_rows: int, width: int, generator: torch.Generator) -> Tensor:
+    """V0 (N, D): Xavier-uniform over the whole matrix, bound sqrt(6 / (N + D)).
+
+    >>> initial_table(4129, 64, torch.Generator().manual_seed(1)).abs().max() <= math.sqrt(6 / 4193)
+    tensor(True)
+    """
+    bound = math.sqrt(6.0 / (num_rows + width))
+    return torch.empty(num_rows, width).uniform_(-bound, bound, generator=generator)

@@ -1,0 +1,40 @@
+"""A pruned table under a fixed mask: the lottery ticket that is retrained."""
+
+import torch
+from torch import Tensor, nn
+
+from ..kernels.lookup import lookup
+from .base import TableEmbedding
+
+
+class Masked(TableEmbedding):
+    """Entries outside the mask are zero and stay exactly zero (PEP, section 4.2).
+
+    They start at zero and get no data gradient, so coupled decay and Adam's moments leave them at zero too.
+
+    Args:
+        initial: (N, D) values to start from; multiplied by the mask.
+        mask: (N, D) of bool.
+        num_fields: F.
+
+    >>> Masked(torch.ones(2, 2), torch.tensor([[True, False], [True, True]]), num_fields=1).num_params()
+    3
+    """
+
+    mask: Tensor
+
+    def __init__(self, initial: Tensor, mask: Tensor, num_fields: int) -> None:
+        if initial.shape != mask.shape or mask.dtype != torch.bool:
+            raise ValueError(f"the mask must be bool of shape {tuple(initial.shape)}, "
+                             f"got {mask.dtype} of shape {tuple(mask.shape)}")
+        super().__init__(initial.shape[0], initial.shape[1], num_fields)
+        self.weight = nn.Parameter(initial * mask)
+        self.register_buffer("mask", mask.clone())
+
+    def forward(self, ids: Tensor) -> Tensor:
+        """ids (B, F) -> (B, F, D)."""
+        return lookup(self.weight * self.mask, ids)
+
+    def table(self) -> Tensor:
+        """(N, D), zero outside the mask."""
+        return self.weight.detach() * self.mask

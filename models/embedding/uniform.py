@@ -1,0 +1,27 @@
+"""One width for every feature: the base model."""
+
+from torch import Tensor, nn
+
+from ..kernels.lookup import lookup
+from .base import TableEmbedding
+
+
+class Uniform(TableEmbedding):
+    """A dense table that starts from `initial` (N, D).
+
+    >>> import torch
+    >>> Uniform(torch.ones(5, 2), num_fields=1)(torch.tensor([[3]])).shape
+    torch.Size([1, 1, 2])
+    """
+
+    def __init__(self, initial: Tensor, num_fields: int) -> None:
+        super().__init__(initial.shape[0], initial.shape[1], num_fields)
+        self.weight = nn.Parameter(initial.clone())
+
+    def forward(self, ids: Tensor) -> Tensor:
+        """ids (B, F) -> (B, F, D)."""
+        return lookup(self.weight, ids)
+
+    def table(self) -> Tensor:
+        """(N, D)."""
+        return self.weight.detach()

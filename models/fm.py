@@ -1,0 +1,27 @@
+"""Factorisation machine (Rendle 2010)."""
+
+from torch import Tensor, nn
+from torchfm.layer import FactorizationMachine
+
+from .embedding.base import Embedding
+from .linear import FirstOrder
+
+
+class FM(nn.Module):
+    """First-order part plus the summed pairwise products of the field vectors.
+
+    >>> import torch
+    >>> from .embedding.uniform import Uniform
+    >>> FM(Uniform(torch.ones(9, 4), num_fields=2))(torch.tensor([[0, 3]])).shape
+    torch.Size([1])
+    """
+
+    def __init__(self, embedding: Embedding) -> None:
+        super().__init__()
+        self.embedding = embedding
+        self.linear = FirstOrder(embedding.num_rows)
+        self.fm = FactorizationMachine(reduce_sum=True)
+
+    def forward(self, ids: Tensor) -> Tensor:
+        """ids (B, F) -> logits (B,)."""
+        return self.linear(ids) + self.fm(self.embedding(ids)).squeeze(1)

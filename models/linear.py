@@ -1,0 +1,41 @@
+"""Logistic regression, and the first-order part of the other models."""
+
+import torch
+from torch import Tensor, nn
+from torchfm.layer import FeaturesLinear
+
+from .kernels.lookup import lookup
+
+
+class FirstOrder(nn.Module):
+    """One weight a feature and a bias: torchfm's FeaturesLinear over global ids, ids (B, F) -> (B,).
+
+    The layer's own forward adds field offsets again and scatters its gradient in no fixed order; its parameters are
+    looked up here instead.
+    """
+
+    def __init__(self, num_rows: int) -> None:
+        super().__init__()
+        self.layer = FeaturesLinear([num_rows])  # weights start standard normal, as in torchfm
+
+    def forward(self, ids: Tensor) -> Tensor:
+        """ids (B, F) -> (B,)."""
+        return lookup(self.layer.fc.weight, ids).sum(dim=(1, 2)) + self.layer.bias
+
+
+class Linear(nn.Module):
+    """Logistic regression (LR): no embedding at all.
+
+    >>> Linear(num_rows=9)(torch.tensor([[0, 3]])).shape
+    torch.Size([1])
+    """
+
+    embedding = None
+
+    def __init__(self, num_rows: int) -> None:
+        super().__init__()
+        self.linear = FirstOrder(num_rows)
+
+    def forward(self, ids: Tensor) -> Tensor:
+        """ids (B, F) -> logits (B,)."""
+        return self.linear(ids)

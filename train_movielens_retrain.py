@@ -1,0 +1,29 @@
+"""Retrain the pruned tables of a search on MovieLens-1M as lottery tickets.
+
+    python train_movielens_retrain.py                                    # every budget of the default search
+    python train_movielens_retrain.py --set retrain_emb_param=6541
+    python train_movielens_retrain.py --set re_init=true                 # same masks, fresh values
+"""
+
+import train_movielens
+from engine import cli, stages
+from reports import table
+
+SETTINGS = {
+    **train_movielens.SETTINGS,  # model settings are read from the snapshot; these say where it is
+    "retrain_emb_param": "all",  # a number of parameters, a budget, or all
+    "re_init": False,  # True: same mask, fresh random values instead of the initial ones
+    "rewind": "embedding",  # embedding: the rest starts fresh, as published; all: everything from its initial values
+    "max_epochs": 150,
+}
+
+
+def main() -> None:
+    """Read the command line, retrain, print the results."""
+    options = cli.parser(__doc__).parse_args()
+    settings, place, explicit = cli.read(options, SETTINGS)
+    print(table.of_results(stages.retrain(settings, options.seed, place, explicit)))
+
+
+if __name__ == "__main__":
+    cli.main(main)
