@@ -55,6 +55,6 @@ def check_bad_lines(file: LineFile) -> None:
     report = f"{file.path}: {bad} of {len(file.lines)} lines cannot be used:\n  " + "\n  ".join(file.bad_lines[:SHOWN])
     if bad > SHOWN:
         report += f"\n  ... and {bad - SHOWN} more"
-    if bad > MAX_BAD_SHARE * len(file.lines) and bad > 1 or bad == len(file.lines):
+    if (bad > MAX_BAD_SHARE * len(file.lines) and bad > 1) or bad == len(file.lines):
         raise ValueError(f"{report}\nMore than {MAX_BAD_SHARE:.1%} of the file is unusable; fetch it again")
     log.warning("%s\nThey are left out.", report)

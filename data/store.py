@@ -89,13 +89,14 @@ def build(name: str, columns: dict[str, np.ndarray], labels: np.ndarray, split_s
         sizes.append(known.size)
     schema = Schema(name, tuple(columns), tuple(sizes))
     ordered = labels[order].astype(np.float32)
+    counts = (len(parts[0]), len(parts[1]), len(parts[2]))
     manifest = {
         "format": FORMAT_VERSION, "dataset": name, "fields": list(schema.fields), "sizes": sizes,
-        "rows": len(labels), "counts": [len(part) for part in parts], "positives": int(ordered.sum()),
+        "rows": len(labels), "counts": list(counts), "positives": int(ordered.sum()),
         "split_seed": split_seed, "vocabulary": vocabulary,
-        "content": sha256_of(ids.tobytes(), ordered.tobytes(), json.dumps([sizes, [len(p) for p in parts]]))[:16],
+        "content": sha256_of(ids.tobytes(), ordered.tobytes(), json.dumps([sizes, list(counts)]))[:16],
     }
-    return Dataset(schema, ids, ordered, tuple(manifest["counts"]), manifest)
+    return Dataset(schema, ids, ordered, counts, manifest)
 
 
 def save(dataset: Dataset, folder: Path, source: dict[str, Any]) -> None:

@@ -65,7 +65,8 @@ def load_checkpoint(path: Path) -> dict[str, Any]:
             tensors = {name: opened.get_tensor(name) for name in opened.keys()}  # noqa: SIM118 - not a dict
         return unpack(json.loads(text), tensors)
     except (SafetensorError, KeyError, TypeError, ValueError) as error:
-        raise ValueError(f"the checkpoint {path} is corrupt ({error}); delete it, or start again with --force") from error
+        raise ValueError(f"the checkpoint {path} is corrupt ({error}); delete it, or start again with "
+                         "--force") from error
 
 
 def optimizer_content(optimizer: torch.optim.Optimizer) -> dict[str, Any]:

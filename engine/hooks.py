@@ -12,12 +12,12 @@ from typing import Any
 
 import numpy as np
 import torch
-from torch import nn
 from tqdm import tqdm
 
 from engine import snapshots
 from engine.evaluate import Metrics
 from engine.loop import State
+from models.base import ClickModel
 from models.build import num_embedding_params
 from utils.files import atomic_path
 
@@ -62,7 +62,7 @@ class Evaluate:
         curve: JSON-lines file with one line an evaluation.
     """
 
-    def __init__(self, validation: Callable[[nn.Module], Metrics], test: Callable[[nn.Module], dict[str, float]],
+    def __init__(self, validation: Callable[[ClickModel], Metrics], test: Callable[[ClickModel], dict[str, float]],
                  curve: Path) -> None:
         self.validation = validation
         self.test = test

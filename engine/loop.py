@@ -2,21 +2,22 @@
 
 import math
 import time
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import Protocol
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from data.loader import Loader
+from models.base import ClickModel
 
 
 @dataclass
 class State:
     """Where a training stands. `batch` counts the batches done of the current epoch, `step` those of the whole run."""
 
-    model: nn.Module
+    model: ClickModel
     optimizer: torch.optim.Optimizer
     loss_sum: Tensor  # of the current epoch; after its last batch, of the epoch just done
     epoch: int = 0  # finished epochs
@@ -34,8 +35,8 @@ class State:
         """
         mean = float(self.loss_sum) / max(self.loss_batches, 1)
         if not math.isfinite(mean):
-            raise FloatingPointError(f"the loss is {mean} at step {self.step} (epoch {self.epoch}, batch {self.batch}); "
-                                     "lower lr or look at the data. The last good checkpoint stays")
+            raise FloatingPointError(f"the loss is {mean} at step {self.step} (epoch {self.epoch}, batch "
+                                     f"{self.batch}); lower lr or look at the data. The last good checkpoint stays")
         return mean
 
 
@@ -46,7 +47,8 @@ class Hook(Protocol):
         """Look at the state; every hook sees every step."""
 
 
-def fit(state: State, loader: Loader, step, hooks: Sequence[Hook], max_epochs: int) -> str:
+def fit(state: State, loader: Loader, step: Callable[[Tensor, Tensor], Tensor], hooks: Sequence[Hook],
+        max_epochs: int) -> str:
     """Train from where `state` stands until a hook gives a reason to stop or `max_epochs` are done; say which."""
     state.model.train()
     while state.epoch < max_epochs:

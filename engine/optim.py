@@ -13,7 +13,7 @@ COMPILE_FROM_STEPS = 10_000  # below it, compiling (3 to 20 s) costs more than i
 
 
 def build_optimizer(model: nn.Module, lr: float, l2_regularization: float, l2_penalty: float) -> torch.optim.Optimizer:
-    """Fused Adam with *coupled* L2: the gradient gets wd * p before the moments, thresholds and untouched rows included.
+    """Fused Adam with *coupled* L2: the gradient gets wd * p before the moments, on thresholds and untouched rows too.
 
     This decay is part of PEP: it raises the thresholds from where their data gradient is nil, and it empties the rows
     that no batch touches. Decoupled decay (AdamW) or a sparse Adam is another algorithm.

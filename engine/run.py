@@ -11,19 +11,18 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch import nn
 
 from data.loader import Loader
 from data.registry import DATASETS
 from data.store import Dataset
 from engine import checkpoint
 from engine.evaluate import Split, measure, measure_test
-from engine.hooks import (Checkpoint, EarlyStop, Evaluate, EveryEpochs, EverySteps, Progress, TensorBoard,
-                          require_finite)
+from engine.hooks import Checkpoint, EarlyStop, Evaluate, EveryEpochs, EverySteps, Progress, TensorBoard, require_finite
 from engine.loop import Hook, State, fit
 from engine.optim import Step, build_optimizer, choose_compiled
 from engine.record import ROOT, peak_memory_bytes, pick_device, provenance
 from engine.settings import Settings, identity
+from models.base import ClickModel
 from models.build import num_embedding_params
 from utils.files import require_writable, sha256_of, write_json
 
@@ -104,7 +103,7 @@ def open_data(settings: Settings, place: Place) -> tuple[Dataset, torch.device]:
     return DATASETS[data.dataset](place.data, place.cache, data.with_ids, data.vocabulary), device
 
 
-def execute(run: Run, model: nn.Module, hooks_for: Callable[["Bench"], list[Hook]],
+def execute(run: Run, model: ClickModel, hooks_for: Callable[["Bench"], list[Hook]],
             finish: Callable[["Bench"], dict[str, Any]], keep_best: bool) -> dict[str, Any]:
     """Train `model`, resuming where a killed run was, and write the result.
 
@@ -130,7 +129,7 @@ def execute(run: Run, model: nn.Module, hooks_for: Callable[["Bench"], list[Hook
 class Bench:
     """The things on the table during one training."""
 
-    def __init__(self, run: Run, model: nn.Module) -> None:
+    def __init__(self, run: Run, model: ClickModel) -> None:
         train, self.run = run.settings.train, run
         self.device = pick_device(run.place.device)
         self.model = model.to(self.device)

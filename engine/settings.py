@@ -172,7 +172,7 @@ def identity(settings: Settings) -> str:
     kept = {}
     for name, value in flat.items():
         rules = _FIELDS[name].metadata
-        concerned = not rules["only"] or active & set(rules["only"])
+        concerned = not rules["only"] or bool(active & set(rules["only"]))
         if flat["model"] == "linear" and name in ("embedding", "latent_dim", "l2_regularization"):
             concerned = False
         if rules["named"] and concerned and value != _FIELDS[name].default:

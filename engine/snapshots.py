@@ -56,9 +56,9 @@ def cut_to(values: np.ndarray, margins: np.ndarray, count: int) -> np.ndarray:
 def save(folder: Path, name: str, table: np.ndarray, meta: dict[str, Any], **more: np.ndarray) -> Path:
     """Write folder/name.npz, whole or not at all."""
     path = folder / f"{name}.npz"
-    with atomic_path(path) as temporary:
-        with temporary.open("wb") as file:
-            np.savez_compressed(file, table=table, meta=np.array(json.dumps(meta)), **more)
+    with atomic_path(path) as temporary, temporary.open("wb") as file:
+        arrays: Any = {"table": table, "meta": np.array(json.dumps(meta)), **more}
+        np.savez_compressed(file, **arrays)
     return path
 
 

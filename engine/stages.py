@@ -8,7 +8,6 @@ from typing import Any
 
 import numpy as np
 import torch
-from torch import nn
 
 from data.store import Dataset
 from engine import snapshots
@@ -16,6 +15,7 @@ from engine.evaluate import measure, measure_test
 from engine.hooks import SaveAtBudgets
 from engine.run import Bench, Place, Run, derive, execute, open_data
 from engine.settings import SNAPSHOT_DECIDES, Settings, parse
+from models.base import ClickModel
 from models.build import build_embedding, build_model
 from models.embedding.base import initial_table
 from models.embedding.masked import Masked
@@ -61,7 +61,7 @@ def train(settings: Settings, seed: int, place: Place) -> dict[str, Any]:
         return result
 
     sizes, values = dataset.schema.sizes, settings.flat()
-    embedding = build_embedding(sizes, values, derive(seed, "table")) if values["model"] != "linear" else None
+    embedding = build_embedding(sizes, values, derive(seed, "table"))
     model = build_model(sizes, values, derive(seed, f"{run.stage}:model"), embedding)
     if searching:
         _save_initial(folder, model, run.run_id)
@@ -82,7 +82,8 @@ def train(settings: Settings, seed: int, place: Place) -> dict[str, Any]:
     return execute(run, model, hooks_for, finish, keep_best=not searching)
 
 
-def retrain(settings: Settings, seed: int, place: Place, explicit: frozenset[str] = frozenset()) -> list[dict[str, Any]]:
+def retrain(settings: Settings, seed: int, place: Place,
+            explicit: frozenset[str] = frozenset()) -> list[dict[str, Any]]:
     """Retrain the snapshots that `retrain_emb_param` names; one result each, most parameters first.
 
     Model and data settings come from the search that made the snapshots. `explicit` names those that the user set by
@@ -116,7 +117,7 @@ def _retrain_one(settings: Settings, seed: int, place: Place, dataset: Dataset, 
     extra = {"mask": ticket.mask_hash}
     if settings.retrain.re_init:
         generator = torch.Generator().manual_seed(derive(seed, "re_init"))
-        start = initial_table(*initial.shape, generator)
+        start = initial_table(initial.shape[0], initial.shape[1], generator)
     else:
         start = torch.from_numpy(initial)
         extra["initial"] = sha256_of(initial.tobytes())[:16]
@@ -144,7 +145,7 @@ def _usable_targets(settings: Settings, dataset: Dataset) -> tuple[int, ...]:
     return usable
 
 
-def _save_initial(folder: Path, model: nn.Module, run_id: str) -> None:
+def _save_initial(folder: Path, model: ClickModel, run_id: str) -> None:
     """V0 and, for rewind="all", every other initial value; written before the first step."""
     others = {name: value.numpy() for name, value in model.state_dict().items() if not name.startswith("embedding.")}
     snapshots.save(folder, snapshots.INITIAL, model.embedding.weight.detach().numpy(), {"run_id": run_id}, **others)
@@ -153,9 +154,7 @@ def _save_initial(folder: Path, model: nn.Module, run_id: str) -> None:
 def _save(bench: Bench, folder: Path, name: str, table: np.ndarray, meta: dict[str, Any]) -> None:
     """Save a snapshot with what its table scores in the search's own model, before any retraining."""
     searched = bench.model.embedding
-    values = torch.from_numpy(table)
-    fields = searched.deep_width // searched.width
-    bench.model.embedding = Masked(values, values != 0, fields).to(bench.device)
+    bench.model.embedding = Masked.of_table(torch.from_numpy(table), searched.num_fields).to(bench.device)
     try:
         validation = measure(bench.model, bench.validation)
         test = measure_test(bench.model, bench.test, bench.loader.batch_size)

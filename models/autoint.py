@@ -7,6 +7,7 @@ import torch
 from torch import Tensor, nn
 from torchfm.layer import MultiLayerPerceptron
 
+from .base import ClickModel
 from .embedding.base import Embedding
 from .kernels.dropout import Dropout, replace_dropout
 from .linear import FirstOrder
@@ -42,13 +43,14 @@ class SelfAttention(nn.Module):
         batch, fields, width = x.shape
         heads = self.layer.num_heads
         mixed = nn.functional.linear(x, self.layer.in_proj_weight, self.layer.in_proj_bias)  # (B, F, 3 * width)
-        query, key, value = mixed.view(batch, fields, 3, heads, width // heads).permute(2, 0, 3, 1, 4)  # (B, heads, F, .)
+        mixed = mixed.view(batch, fields, 3, heads, width // heads)
+        query, key, value = mixed.permute(2, 0, 3, 1, 4)  # each (B, heads, F, width / heads)
         scores = query @ key.transpose(2, 3) / math.sqrt(width // heads)  # (B, heads, F, F)
         attended = self.dropout(torch.softmax(scores, dim=-1)) @ value  # (B, heads, F, .)
         return self.layer.out_proj(attended.transpose(1, 2).reshape(batch, fields, width))
 
 
-class AutoInt(nn.Module):
+class AutoInt(ClickModel):
     """Linear map D -> width, self-attention layers, residual from D, ReLU, linear map to one logit.
 
     Args:

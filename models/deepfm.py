@@ -1,14 +1,15 @@
 """DeepFM (Guo et al. 2017)."""
 
-from torch import Tensor, nn
+from torch import Tensor
 from torchfm.layer import FactorizationMachine, MultiLayerPerceptron
 
+from .base import ClickModel
 from .embedding.base import Embedding
 from .kernels.dropout import replace_dropout
 from .linear import FirstOrder
 
 
-class DeepFM(nn.Module):
+class DeepFM(ClickModel):
     """FM plus a multilayer perceptron (batch norm, ReLU, dropout) on the same vectors.
 
     >>> import torch

@@ -1,13 +1,14 @@
 """Factorisation machine (Rendle 2010)."""
 
-from torch import Tensor, nn
+from torch import Tensor
 from torchfm.layer import FactorizationMachine
 
+from .base import ClickModel
 from .embedding.base import Embedding
 from .linear import FirstOrder
 
 
-class FM(nn.Module):
+class FM(ClickModel):
     """First-order part plus the summed pairwise products of the field vectors.
 
     >>> import torch

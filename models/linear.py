@@ -1,9 +1,9 @@
 """Logistic regression, and the first-order part of the other models."""
 
-import torch
 from torch import Tensor, nn
 from torchfm.layer import FeaturesLinear
 
+from .base import ClickModel
 from .kernels.lookup import lookup
 
 
@@ -23,7 +23,7 @@ class FirstOrder(nn.Module):
         return lookup(self.layer.fc.weight, ids).sum(dim=(1, 2)) + self.layer.bias
 
 
-class Linear(nn.Module):
+class Linear(ClickModel):
     """Logistic regression (LR): no embedding at all.
 
     >>> Linear(num_rows=9)(torch.tensor([[0, 3]])).shape

@@ -36,6 +36,7 @@ class TableEmbedding(nn.Module):
             raise ValueError(f"rows, width and fields must be positive, got {num_rows}, {width}, {num_fields}")
         self.num_rows = num_rows
         self.width = width
+        self.num_fields = num_fields
         self.deep_width = num_fields * width
 
     def deep_input(self, ids: Tensor, vectors: Tensor) -> Tensor:

@@ -31,6 +31,11 @@ class Masked(TableEmbedding):
         self.weight = nn.Parameter(initial * mask)
         self.register_buffer("mask", mask.clone())
 
+    @classmethod
+    def of_table(cls, table: Tensor, num_fields: int) -> "Masked":
+        """A pruned table as it is: its non-zero entries are the mask."""
+        return cls(table, table != 0, num_fields)
+
     def forward(self, ids: Tensor) -> Tensor:
         """ids (B, F) -> (B, F, D)."""
         return lookup(self.weight * self.mask, ids)

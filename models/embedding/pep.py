@@ -66,7 +66,7 @@ class Pep(TableEmbedding):
         self.weight = nn.Parameter(initial.clone())
         shape = thresholds.shape(self.num_rows, self.width, len(field_sizes))
         self.thresholds = nn.Parameter(torch.full(shape, float(thresholds.init)))
-        self.type = thresholds.type
+        self.granularity = thresholds.type
         self.scale = thresholds.scale
         self.gate = GATES[thresholds.gate]
         field_of_row = torch.repeat_interleave(torch.arange(len(field_sizes)), torch.tensor(field_sizes))
@@ -75,7 +75,7 @@ class Pep(TableEmbedding):
     def gates(self, thresholds: Tensor) -> Tensor:
         """g(s) for the whole table, broadcastable against (N, D)."""
         gates = self.scale * self.gate(thresholds)
-        return gates[self.field_of_row] if self.type in ("field", "field_dim") else gates
+        return gates[self.field_of_row] if self.granularity in ("field", "field_dim") else gates
 
     def forward(self, ids: Tensor) -> Tensor:
         """ids (B, F) -> (B, F, D).
@@ -94,12 +94,11 @@ class Pep(TableEmbedding):
     def gather_first(self, ids: Tensor) -> Tensor:
         """Threshold only the rows that the batch holds."""
         values = lookup(self.weight, ids)
-        if self.type in ("global", "dimension"):
-            thresholds = self.thresholds
-        elif self.type in ("feature", "feature_dim"):
-            thresholds = lookup(self.thresholds, ids)
-        else:
-            thresholds = self.thresholds[None]  # (1, F, 1 or D): column f of a batch holds ids of field f
+        thresholds: Tensor = self.thresholds  # `global` and `dimension` broadcast as they are
+        if self.granularity in ("feature", "feature_dim"):
+            thresholds = lookup(thresholds, ids)
+        elif self.granularity in ("field", "field_dim"):
+            thresholds = thresholds[None]  # (1, F, 1 or D): column f of a batch holds ids of field f
         return soft_threshold(values, self.scale * self.gate(thresholds))
 
     @torch.no_grad()

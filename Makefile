@@ -1,0 +1,37 @@
+# Everything runs in .venv, which is made when it is missing. Needs Python >= 3.11 (PYTHON=... to choose one) and make.
+PYTHON ?= python3
+RUN := .venv/bin/python
+DATA := $(if $(PEP_DATA),PEP_DATA=$(abspath $(PEP_DATA)))
+
+.PHONY: demo test check slow bench clean
+
+demo: .venv/run
+	$(RUN) demo.py
+
+test: .venv/dev
+	$(DATA) $(RUN) -m pytest -m "not slow"
+
+slow: .venv/dev
+	$(DATA) $(RUN) -m pytest -m slow
+
+check: .venv/dev
+	$(RUN) -m ruff check .
+	$(RUN) -m mypy
+	$(DATA) $(RUN) -m pytest -m "not slow"
+
+bench: .venv/dev
+	$(RUN) benchmarks/bench_step.py
+
+.venv/run: requirements.txt
+	@$(PYTHON) -c 'import sys; sys.exit("Python 3.11 or newer is needed, this is " + sys.version.split()[0] if sys.version_info < (3, 11) else 0)'
+	test -x $(RUN) || $(PYTHON) -m venv .venv
+	$(RUN) -m pip install --quiet --disable-pip-version-check -r requirements.txt
+	touch $@
+
+.venv/dev: .venv/run requirements-dev.txt
+	$(RUN) -m pip install --quiet --disable-pip-version-check -r requirements-dev.txt
+	touch $@
+
+clean:
+	rm -rf .venv tmp data/cache build *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +
