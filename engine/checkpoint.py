@@ -85,13 +85,13 @@ def only_one(folder: Path) -> Iterator[None]:
     """Hold a folder for this process.
 
     Raises:
-        RuntimeError: another living process holds it.
+        BlockingIOError: another living process holds it.
     """
     folder.mkdir(parents=True, exist_ok=True)
     with (folder / ".lock").open("w") as file:
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError as error:
-            raise RuntimeError(f"{folder} is in use by another process that runs the same settings; "
-                               "wait for it, or change a setting or the seed") from error
+            raise BlockingIOError(f"{folder} is in use by another process that runs the same settings; "
+                                  "wait for it, or change a setting or the seed") from error
         yield

@@ -29,6 +29,7 @@ def parser(description: str) -> argparse.ArgumentParser:
     options.add_argument("--published", action="store_true", help=f"the published early stopping: {PUBLISHED}")
     options.add_argument("--force", action="store_true", help="run again what is finished")
     options.add_argument("--overwrite", action="store_true", help="take over another search's alias folder")
+    options.add_argument("--traceback", action="store_true", help="show where in the code an error comes from")
     return options
 
 
@@ -44,21 +45,21 @@ def read(options: argparse.Namespace, script: dict[str, Any]) -> tuple[Settings,
 
 
 def main(work: Callable[[], None]) -> None:
-    """Run a script's work: messages on standard error, user errors as one line, and 130 after an interrupt."""
+    """Run a script's work: messages on standard error, bad input as one line (exit code 2), 130 after an interrupt."""
     logging.basicConfig(level=logging.INFO, format="%(message)s", stream=sys.stderr)
     torch.set_flush_denormal(True)  # rows without data decay into denormals, which many processors handle slowly
     try:
         work()
     except Interrupted as stop:
-        sys.exit(_say(stop, 130))
-    except (ValueError, OSError, RuntimeError, FloatingPointError) as error:
-        if type(error).__module__ != "builtins" and not isinstance(error, (OSError, ValueError)):
-            raise  # a library's own error: the traceback is worth more than one line
-        sys.exit(_say(error, 2))
+        sys.exit(_say(str(stop), 130))
+    except (ValueError, OSError, FloatingPointError) as error:
+        if "--traceback" in sys.argv:
+            raise
+        sys.exit(_say(f"error: {error}", 2))
 
 
-def _say(error: Exception, code: int) -> int:
-    print(f"{'' if code == 130 else 'error: '}{error}", file=sys.stderr)
+def _say(message: str, code: int) -> int:
+    print(message, file=sys.stderr)
     return code
 
 

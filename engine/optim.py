@@ -1,5 +1,6 @@
 """The optimiser and the training step."""
 
+import importlib.util
 import logging
 import shutil
 
@@ -70,6 +71,9 @@ def choose_compiled(setting: str, steps: int, device: torch.device) -> bool:
         return setting == "on"
     if device.type == "cpu" and not any(shutil.which(name) for name in ("c++", "g++", "clang++")):
         log.info("step: eager (no C++ compiler found, so the step cannot be compiled)")
+        return False
+    if device.type == "cuda" and importlib.util.find_spec("triton") is None:
+        log.info("step: eager (triton is not installed, so the step cannot be compiled)")
         return False
     compiled = steps >= COMPILE_FROM_STEPS
     log.info("step: %s (%d steps planned; compiling pays from %d)", "compiled" if compiled else "eager", steps,

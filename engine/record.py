@@ -17,11 +17,11 @@ def pick_device(name: str) -> torch.device:
     """`auto` (CUDA when there is one), `cpu` or `cuda`.
 
     Raises:
-        RuntimeError: CUDA is asked for and absent.
+        ValueError: CUDA is asked for and absent.
     """
     if name == "cuda" and not torch.cuda.is_available():
-        raise RuntimeError("--device cuda was asked for, but torch sees no CUDA device (torch "
-                           f"{torch.__version__}); use --device auto or cpu, or install a CUDA build of torch")
+        raise ValueError(f"--device cuda was asked for, but torch {torch.__version__} sees no CUDA device; use "
+                         "--device auto or cpu, or install a CUDA build of torch")
     return torch.device("cuda" if name == "auto" and torch.cuda.is_available() else "cpu" if name == "auto" else name)
 
 

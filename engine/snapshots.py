@@ -106,17 +106,18 @@ def resolve(folder: Path, wanted: int | str) -> list[str]:
     raise FileNotFoundError(f"there is no snapshot {wanted!r} in {folder}; there are: {', '.join(existing)}")
 
 
-def claim(folder: Path, search: dict[str, Any], overwrite: bool) -> None:
-    """Make an alias folder belong to one search, recorded in its search.json.
+def claim(folder: Path, search: dict[str, Any], overwrite: bool, afresh: bool = False) -> None:
+    """Make an alias folder belong to one search, recorded in its search.json; `afresh` empties one that does already.
 
     Raises:
         FileExistsError: it belongs to another search and `overwrite` is off.
     """
     owner = owner_of(folder)
-    if owner is not None and owner["run_id"] == search["run_id"]:
+    same = owner is not None and owner["run_id"] == search["run_id"]
+    if same and not afresh:
         return
     if owner is not None:
-        if not overwrite:
+        if not same and not overwrite:
             raise FileExistsError(
                 f"{folder} belongs to another search (run {owner['run_id']}, {owner['settings']['dataset']}, seed "
                 f"{owner['seed']}); choose another --alias, or give --overwrite to replace its snapshots")

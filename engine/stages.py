@@ -55,7 +55,7 @@ def train(settings: Settings, seed: int, place: Place) -> dict[str, Any]:
         if result is not None and _copy_snapshots(result, folder, owner, place):
             log.info("run %s is finished; its snapshots are in %s", run.run_id, folder)
             return result
-        snapshots.claim(folder, owner, place.overwrite)
+        snapshots.claim(folder, owner, place.overwrite, afresh=place.force)
     elif (result := run.finished()) is not None:
         log.info("run %s is finished: %s", run.run_id, run.folder)
         return result
