@@ -57,7 +57,9 @@ class Step:
         self.optimizer.zero_grad(set_to_none=True)
         loss = (self.full if len(labels) == self.batch_size else self.eager)(ids, labels)
         loss.backward()
-        torch.nn.utils.clip_grad_norm_(self.parameters, self.grad_clip, foreach=True)
+        norm = torch.nn.utils.get_total_norm([p.grad for p in self.parameters if p.grad is not None], foreach=True)
+        if norm.is_cuda or norm > self.grad_clip:  # on a CPU the answer is at hand and a multiplication by 1 is saved
+            torch.nn.utils.clip_grads_with_norm_(self.parameters, self.grad_clip, norm, foreach=True)
         self.optimizer.step()
         return loss.detach()
 

@@ -13,11 +13,26 @@ GATES: dict[str, Callable[[Tensor], Tensor]] = {
 }
 
 
-def soft_threshold(values: Tensor, gates: Tensor) -> Tensor:
-    """sign(V) relu(|V| - g), element by element; `gates` must broadcast against `values`.
+class _SoftThreshold(torch.autograd.Function):
+    """The backward pass compares again instead of keeping a bool mask, which the compiler reads one entry at a time."""
 
-    An entry with |V| <= g is zero and passes no gradient, neither to V nor to g (eq. 11): relu's derivative at zero is
-    zero in torch. The derivative of sign is taken as zero, that of |V| as sign(V).
+    @staticmethod
+    def forward(ctx, values: Tensor, gates: Tensor) -> Tensor:
+        ctx.save_for_backward(values, gates)
+        return values - torch.clamp(values, -gates, gates)
+
+    @staticmethod
+    def backward(ctx, grad: Tensor) -> tuple[Tensor, Tensor]:
+        values, gates = ctx.saved_tensors
+        kept = torch.where(values.abs() > gates, grad, 0.0)
+        return kept, (-kept * torch.sign(values)).sum_to_size(gates.shape)
+
+
+def soft_threshold(values: Tensor, gates: Tensor) -> Tensor:
+    """sign(V) relu(|V| - g), element by element; `gates` must broadcast to the shape of `values`.
+
+    An entry with |V| <= g is zero and passes no gradient, neither to V nor to g (eq. 11). The derivative of sign is
+    taken as zero, that of |V| as sign(V).
 
     Args:
         values: V, any shape.
@@ -26,4 +41,9 @@ def soft_threshold(values: Tensor, gates: Tensor) -> Tensor:
     >>> soft_threshold(torch.tensor([-3.0, 0.5, 2.0]), torch.tensor(1.0)).tolist()
     [-2.0, 0.0, 1.0]
     """
+    return _SoftThreshold.apply(values, gates)
+
+
+def soft_threshold_plain(values: Tensor, gates: Tensor) -> Tensor:
+    """The definition of `soft_threshold`; torch's own gradient of it is the one of eq. 11."""
     return torch.sign(values) * torch.relu(values.abs() - gates)
