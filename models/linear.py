@@ -26,6 +26,7 @@ class FirstOrder(nn.Module):
 class Linear(ClickModel):
     """Logistic regression (LR): no embedding at all.
 
+    >>> import torch
     >>> Linear(num_rows=9)(torch.tensor([[0, 3]])).shape
     torch.Size([1])
     """

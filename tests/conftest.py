@@ -3,10 +3,15 @@
 import os
 from pathlib import Path
 
+import hypothesis
 import pytest
 import torch
+from makers import write_movielens
 
 torch.set_flush_denormal(True)
+torch.set_num_threads(1)  # made data is too small for more, and on a busy machine threads wait for each other
+hypothesis.settings.register_profile("suite", deadline=None, derandomize=True, database=None, max_examples=50)
+hypothesis.settings.load_profile("suite")
 
 
 def pytest_collection_modifyitems(items):
@@ -30,3 +35,18 @@ def pytest_terminal_summary(terminalreporter):
 @pytest.fixture
 def real_data() -> Path:
     return Path(os.environ["PEP_DATA"])
+
+
+@pytest.fixture(scope="session")
+def made_data(tmp_path_factory) -> Path:
+    """A small made folder in the original MovieLens format, to be read and never written."""
+    return write_movielens(tmp_path_factory.mktemp("made") / "ml-1m")
+
+
+@pytest.fixture
+def one_thread():
+    """Small tensors are slower on many threads, and very much so on a busy machine."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
