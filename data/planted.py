@@ -1,0 +1,98 @@
+"""A made data set whose truth is known: a teacher factorisation machine with a planted width for each field.
+
+A field of planted width k uses the first k coordinates of the teacher's vectors and is zero in the others, so that its
+interactions with all other fields have rank k; a field of width 0 has a first-order weight and interacts with nothing.
+Values follow a Zipf law, so most are rare. Labels are tosses of the teacher's probabilities, so on average no model
+ranks them better than the teacher's own logits do.
+"""
+
+from dataclasses import dataclass
+from functools import lru_cache
+from pathlib import Path
+
+import numpy as np
+
+from data import store
+
+NAME = "planted"
+ROWS = 60_000
+SEED = 20_210_503  # of teacher, rows and labels
+SPLIT_SEED = 20_210_118
+ZIPF = 0.8  # value number r of a field is drawn in proportion to r ** -ZIPF
+PAIRS, FIRST_ORDER = 2.0, 0.7  # standard deviations of the two parts of the teacher's logits
+
+
+@dataclass(frozen=True)
+class Field:
+    """One field: how many values it has, and how many coordinates of its teacher's vectors are in use."""
+
+    name: str
+    size: int
+    width: int
+
+
+FIELDS = (  # width does not follow size: neither the small nor the large fields are the useful ones
+    Field("a", 200, 0), Field("b", 40, 0), Field("c", 20, 1), Field("d", 300, 1), Field("e", 100, 2),
+    Field("f", 30, 4), Field("g", 120, 4), Field("h", 60, 8), Field("i", 80, 8),
+)
+
+
+@dataclass(frozen=True)
+class Rows:
+    """Raw rows: codes (rows, F), counted from 0 in each field; the teacher's logits and the labels, (rows,) each."""
+
+    codes: np.ndarray
+    logits: np.ndarray
+    labels: np.ndarray
+
+
+def num_params() -> int:
+    """Non-zero entries of the teacher's table: what a model needs that has the planted widths."""
+    return sum(field.size * field.width for field in FIELDS)
+
+
+@lru_cache(maxsize=4)
+def draw(rows: int = ROWS, seed: int = SEED) -> Rows:
+    """Make a teacher and its rows; the same seed gives the same ones in any process.
+
+    >>> made = draw(1000)
+    >>> made.codes.shape, sorted(set(made.labels.tolist()))
+    ((1000, 9), [0, 1])
+    """
+    rng = np.random.Generator(np.random.PCG64(seed))
+    width = max(field.width for field in FIELDS)
+    codes = np.empty((rows, len(FIELDS)), np.int32)
+    first, total, squares = np.zeros(rows), np.zeros((rows, width)), np.zeros(rows)
+    for position, field in enumerate(FIELDS):
+        popularity = np.arange(1, field.size + 1) ** -ZIPF
+        drawn = rng.choice(field.size, rows, p=popularity / popularity.sum())
+        table = rng.standard_normal((field.size, width)) * (np.arange(width) < field.width)
+        first += rng.standard_normal(field.size)[drawn]
+        total += table[drawn]  # (rows, width)
+        squares += (table[drawn] ** 2).sum(axis=1)
+        codes[:, position] = drawn
+    pairs = ((total ** 2).sum(axis=1) - squares) / 2
+    logits = PAIRS * _standard(pairs) + FIRST_ORDER * _standard(first)
+    labels = rng.random(rows) < 1 / (1 + np.exp(-logits))
+    return Rows(codes, logits, labels.astype(np.int8))
+
+
+def teacher_logits(split: str) -> np.ndarray:
+    """The teacher's own logits (rows,) of the rows of a split, in the data set's order."""
+    parts = store.split_rows(ROWS, SPLIT_SEED)
+    return draw().logits[parts[store.SPLITS.index(split)]]
+
+
+def open_dataset(folder: str | None, cache: Path, with_ids: bool = False, vocabulary: str = "all") -> store.Dataset:
+    """Make and encode the data set; nothing is read or written. `folder`, `cache` and `with_ids` mean nothing here.
+
+    >>> open_dataset(None, Path()).schema.sizes == tuple(field.size for field in FIELDS)
+    True
+    """
+    made = draw()
+    columns = {field.name: made.codes[:, position] for position, field in enumerate(FIELDS)}
+    return store.build(NAME, columns, made.labels, SPLIT_SEED, vocabulary)
+
+
+def _standard(values: np.ndarray) -> np.ndarray:
+    return (values - values.mean()) / values.std()
