@@ -76,7 +76,7 @@ class TrainSettings:
     eval_interval: int = option(2, low=1)  # epochs
     early_stop: int = option(8, low=1)  # evaluations without gain
     early_stop_metric: str = option("auc", choices=("auc", "loss"))
-    log_interval: int = option(10, low=1)  # steps between counts
+    log_interval: int = option(10, low=1, only=("pep",))  # steps between counts
     compile: str = option("auto", choices=("auto", "on", "off"), named=False)
     tensorboard: bool = option(True, named=False)
     checkpoint_seconds: float = option(60.0, low=0, named=False)

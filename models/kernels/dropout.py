@@ -14,15 +14,18 @@ LEVELS = 1 << 16
 # The tag keeps the compiler from merging two draws of one shape into one.
 @torch.library.custom_op("pep::random_keep", mutates_args=(), tags=(torch.Tag.nondeterministic_seeded,))
 def random_keep(like: Tensor, dropped: int) -> Tensor:
-    """Bool mask of the shape of `like`, False with probability dropped / 65,536, from torch's global generator."""
+    """Mask of the shape of `like`, 0 with probability dropped / 65,536, else 1, from torch's global generator.
+
+    Of floats: the compiler reads bools one at a time.
+    """
     words = torch.empty((like.numel() + 3) // 4, dtype=torch.int64, device=like.device)
     bits = words.random_(-(1 << 63), None).view(torch.int16)[: like.numel()]
-    return (bits >= dropped - LEVELS // 2).view(like.shape)
+    return (bits >= dropped - LEVELS // 2).to(like.dtype).view(like.shape)
 
 
 @random_keep.register_fake
 def _(like: Tensor, dropped: int) -> Tensor:
-    return torch.empty(like.shape, dtype=torch.bool, device=like.device)
+    return torch.empty(like.shape, dtype=like.dtype, device=like.device)
 
 
 class Dropout(nn.Module):
