@@ -15,7 +15,7 @@ import numpy as np
 from data import store
 
 NAME = "planted"
-ROWS = 60_000
+ROWS = 100_000
 SEED = 20_210_503  # of teacher, rows and labels
 SPLIT_SEED = 20_210_118
 ZIPF = 0.8  # value number r of a field is drawn in proportion to r ** -ZIPF
@@ -31,15 +31,15 @@ class Field:
     width: int
 
 
-FIELDS = (  # width does not follow size: neither the small nor the large fields are the useful ones
-    Field("a", 200, 0), Field("b", 40, 0), Field("c", 20, 1), Field("d", 300, 1), Field("e", 100, 2),
-    Field("f", 30, 4), Field("g", 120, 4), Field("h", 60, 8), Field("i", 80, 8),
+FIELDS = (  # each width but 2 at two sizes, so that a field's size does not tell its width
+    Field("a", 200, 0), Field("b", 30, 0), Field("c", 150, 1), Field("d", 25, 1), Field("e", 40, 2),
+    Field("f", 100, 4), Field("g", 30, 4), Field("h", 25, 8), Field("i", 50, 8),
 )
 
 
 @dataclass(frozen=True)
-class Rows:
-    """Raw rows: codes (rows, F), counted from 0 in each field; the teacher's logits and the labels, (rows,) each."""
+class Drawn:
+    """Raw rows: codes (rows, F), from 0 in each field; the teacher's logits and the labels, (rows,) each."""
 
     codes: np.ndarray
     logits: np.ndarray
@@ -47,12 +47,16 @@ class Rows:
 
 
 def num_params() -> int:
-    """Non-zero entries of the teacher's table: what a model needs that has the planted widths."""
+    """Non-zero entries of the teacher's own table, the sum of size x width over the fields.
+
+    >>> num_params()
+    1375
+    """
     return sum(field.size * field.width for field in FIELDS)
 
 
-@lru_cache(maxsize=4)
-def draw(rows: int = ROWS, seed: int = SEED) -> Rows:
+@lru_cache(maxsize=2)
+def draw(rows: int = ROWS, seed: int = SEED) -> Drawn:
     """Make a teacher and its rows; the same seed gives the same ones in any process.
 
     >>> made = draw(1000)
@@ -71,24 +75,35 @@ def draw(rows: int = ROWS, seed: int = SEED) -> Rows:
         total += table[drawn]  # (rows, width)
         squares += (table[drawn] ** 2).sum(axis=1)
         codes[:, position] = drawn
-    pairs = ((total ** 2).sum(axis=1) - squares) / 2
+    pairs = ((total ** 2).sum(axis=1) - squares) / 2  # the sum of all products of two fields' vectors
     logits = PAIRS * _standard(pairs) + FIRST_ORDER * _standard(first)
     labels = rng.random(rows) < 1 / (1 + np.exp(-logits))
-    return Rows(codes, logits, labels.astype(np.int8))
+    return Drawn(codes, logits, labels.astype(np.int8))
 
 
 def teacher_logits(split: str) -> np.ndarray:
-    """The teacher's own logits (rows,) of the rows of a split, in the data set's order."""
+    """The teacher's own logits (rows,) of a split's rows, in the order of `Dataset.split`.
+
+    >>> len(teacher_logits("test"))
+    10000
+    """
     parts = store.split_rows(ROWS, SPLIT_SEED)
     return draw().logits[parts[store.SPLITS.index(split)]]
 
 
 def open_dataset(folder: str | None, cache: Path, with_ids: bool = False, vocabulary: str = "all") -> store.Dataset:
-    """Make and encode the data set; nothing is read or written. `folder`, `cache` and `with_ids` mean nothing here.
+    """Make and encode the data set; nothing is read or written, so `folder` and `cache` are not looked at.
+
+    Codes run by falling popularity within each field, as in every data set; fields keep their order and widths.
+
+    Raises:
+        ValueError: `with_ids` is asked for; there are no users and movies here.
 
     >>> open_dataset(None, Path()).schema.sizes == tuple(field.size for field in FIELDS)
     True
     """
+    if with_ids:
+        raise ValueError("with_ids=True: the planted data set has no user and movie ids; leave with_ids away")
     made = draw()
     columns = {field.name: made.codes[:, position] for position, field in enumerate(FIELDS)}
     return store.build(NAME, columns, made.labels, SPLIT_SEED, vocabulary)

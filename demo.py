@@ -1,0 +1,120 @@
+"""PEP on made data whose true widths are known: search, retrain, table and figure. No download.
+
+    python demo.py                # half a minute on one core; a second call reuses the finished runs
+    python demo.py --seed 2
+
+A teacher factorisation machine makes the labels. Each field uses a planted number of coordinates, some none. The search
+does not know them; what it leaves of each field is held against what was planted.
+"""
+
+import argparse
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from scipy.stats import spearmanr
+
+from data import planted
+from data.store import Dataset
+from engine import cli, snapshots, stages
+from engine.evaluate import auc
+from engine.run import Place
+from engine.settings import parse
+from reports import demo_figure, table
+
+SETTINGS = {
+    "dataset": "planted",
+    "model": "fm",
+    "embedding": "pep",
+    "latent_dim": 16,  # twice the widest planted field: 650 x 16 = 10,400 parameters
+    "threshold_init": -8.0,  # s rises by at most lr a step, so pruning begins within the first epochs
+    "gk": 2.0,  # decay lets s rise to 0 and no further, so g ends at gk / 2 = 1; the learned entries are that large
+    "candidate_p": [2_750, 1_375, 900],  # 1,375 is what the teacher itself has
+    "batch_size": 1024,
+    "lr": 1e-2,  # ten times that of the data sets: 78 steps an epoch have to do
+    "l2_regularization": 1.5e-4,  # it moves the thresholds; lower, and the smallest budget is not reached
+    "max_epochs": 40,
+    "eval_interval": 1,
+    "early_stop": 6,
+    "compile": "off",  # a step takes 1 ms
+    "tensorboard": False,
+}
+UNIFORM_WIDTHS = (2, 4, 16)
+
+
+def learn(settings: dict[str, Any], seed: int, place: Place) -> list[dict[str, Any]]:
+    """Search, then retrain every budget: the results of the tickets, most parameters first."""
+    stages.train(parse(settings), seed, place)
+    return stages.retrain(parse(settings), seed, place)
+
+
+def uniform(settings: dict[str, Any], widths: tuple[int, ...], seed: int, place: Place) -> list[dict[str, Any]]:
+    """The same model with one width for every feature: one result a width."""
+    return [stages.train(parse({**settings, "embedding": "uniform", "latent_dim": width}), seed, place)
+            for width in widths]
+
+
+def pruned_table(settings: dict[str, Any], count: int, seed: int, place: Place) -> np.ndarray:
+    """The table (N, D) that the search saved at a budget, zero where it was pruned."""
+    folder = stages.alias_folder(place.out, parse(settings), seed, place.alias)
+    return snapshots.read(folder / f"{count}.npz")[0].table
+
+
+def recovered_widths(pruned: np.ndarray, dataset: Dataset) -> dict[str, float]:
+    """Entries kept of the vector that a training row looks up, on average, in each field.
+
+    So a feature counts as often as it occurs. An average over the field's features would mostly tell of the rare ones,
+    whose vectors are pruned in every field because the data say little about them.
+    """
+    schema, ids = dataset.schema, dataset.split("train")[0]
+    kept = np.count_nonzero(pruned, axis=1)  # (N,)
+    return dict(zip(schema.fields, kept[ids].mean(axis=0).tolist(), strict=True))
+
+
+def teacher_auc(dataset: Dataset) -> float:
+    """What the true logits score on the test rows."""
+    return auc(dataset.split("test")[1], planted.teacher_logits("test"))
+
+
+def options() -> argparse.Namespace:
+    """The command line."""
+    read = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    read.add_argument("--seed", type=int, default=1, help="of initial values and batch order; the data stay the same")
+    read.add_argument("--out", type=Path, default=Path("tmp/demo"), help="where runs and figure go (tmp/demo)")
+    read.add_argument("--force", action="store_true", help="run again what is finished")
+    read.add_argument("--traceback", action="store_true", help="show where in the code an error comes from")
+    return read.parse_args()
+
+
+def main() -> None:
+    """Run everything, print the table, draw the figure."""
+    given = options()
+    torch.set_num_threads(1)  # such small steps gain nothing from a second thread, and lose tenfold on a busy machine
+    place = Place(out=given.out, device="cpu", force=given.force, overwrite=True)  # the folder is the demo's own
+    dataset = planted.open_dataset(None, place.cache)
+    baselines = uniform(SETTINGS, UNIFORM_WIDTHS, given.seed, place)
+    tickets = learn(SETTINGS, given.seed, place)
+    best, dense = teacher_auc(dataset), baselines[-1]["test_auc"]
+    rows = [(f"uniform d {run['settings']['latent_dim']}", run) for run in baselines]
+    rows += [("PEP, retrained", run) for run in tickets]
+    print(table.plain(
+        ["model", "parameters", "test AUC", f"against d {SETTINGS['latent_dim']}", "against the teacher"],
+        [[name, f"{run['num_embedding_params']:,}", f"{run['test_auc']:.4f}", f"{run['test_auc'] - dense:+.4f}",
+          f"{run['test_auc'] - best:+.4f}"] for name, run in rows]
+        + [["teacher", f"{planted.num_params():,}", f"{best:.4f}", f"{best - dense:+.4f}", ""]]))
+
+    widths = {field.name: field.width for field in planted.FIELDS}
+    recovered = recovered_widths(pruned_table(SETTINGS, planted.num_params(), given.seed, place), dataset)
+    print(f"\nwidths recovered at {planted.num_params():,} parameters (kept entries of the vector a row looks up)")
+    print(table.plain(["field", "features", "planted", "recovered"],
+                      [[field.name, str(field.size), str(field.width), f"{recovered[field.name]:.1f}"]
+                       for field in planted.FIELDS]))
+    correlation = spearmanr(list(widths.values()), list(recovered.values())).statistic
+    print(f"rank correlation of recovered and planted widths: {correlation:.2f}")
+    path = demo_figure.draw(given.out / f"demo_seed{given.seed}.png", [*baselines, *tickets], best, widths, recovered)
+    print(f"figure: {path}")
+
+
+if __name__ == "__main__":
+    cli.main(main)

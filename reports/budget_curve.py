@@ -1,0 +1,204 @@
+"""The figure of the paper's main claim: test AUC against the number of embedding parameters."""
+
+import json
+import statistics
+from collections import defaultdict
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from matplotlib.axes import Axes
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.container import ErrorbarContainer
+from matplotlib.figure import Figure
+from matplotlib.ticker import FuncFormatter, LogLocator, NullLocator
+
+from utils.files import atomic_path
+
+COLUMN = (3.4, 2.6)  # inches: one column of a two-column page
+DPI = 200
+COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9")  # Okabe and Ito, for all kinds of eyes
+MARKERS = "os^Dv<"
+INK = "#555555"
+PEP, MAGNITUDE = "PEP", "cut by |V| alone"
+FREE = ("candidate_p",)  # settings that name budgets and change none of the tables at them
+
+Results = Sequence[dict[str, Any]]
+
+
+class Point(NamedTuple):
+    """One place on a curve."""
+
+    params: float  # embedding parameters; the mean where seeds differ
+    aucs: list[float]  # test AUC of each seed
+    from_last: bool  # cut from a search's last table, because the search itself did not get that low
+
+    @property
+    def mean(self) -> float:
+        """Over seeds."""
+        return statistics.mean(self.aucs)
+
+    @property
+    def spread(self) -> float:
+        """Standard deviation of a sample; 0 for one seed."""
+        return statistics.stdev(self.aucs) if len(self.aucs) > 1 else 0.0
+
+
+def draw(results: Results, dataset: str, model: str, folder: Path) -> Path | None:
+    """Write folder/<dataset>_<model>.png from the retrained tickets, the baselines and LR; None without any.
+
+    Points of several seeds are drawn as their mean with one standard deviation either way. Runs that differ in a
+    setting are separate series, and the legend says which setting.
+
+    Args:
+        results: the contents of result.json files, of any data sets and models.
+        dataset, model: those to draw.
+        folder: made when it is absent.
+    """
+    series = series_of([result for result in results if result["settings"]["dataset"] == dataset
+                        and result["settings"]["model"] in (model, "linear")])
+    if not series:
+        return None
+    figure = new_figure(COLUMN)
+    axes = figure.add_subplot()
+    draw_series(axes, series)
+    axes.set_title(f"{model} on {dataset}", fontsize=8)
+    return save(figure, folder / f"{dataset}_{model}.png")
+
+
+def new_figure(size: tuple[float, float]) -> Figure:
+    """An empty figure of `size` inches. It needs no display and leaves pyplot's state alone."""
+    figure = Figure(figsize=size, dpi=DPI, layout="constrained")
+    FigureCanvasAgg(figure)
+    return figure
+
+
+def save(figure: Figure, path: Path) -> Path:
+    """Write a figure, whole or not at all."""
+    with atomic_path(path) as temporary:
+        figure.savefig(temporary, format="png")
+    return path
+
+
+def series_of(results: Results) -> dict[str, list[dict[str, Any]]]:
+    """Results by the label of their curve; searches have no point of their own.
+
+    >>> run = {"run_id": "a", "stage": "train", "seed": 1, "manifest": "m", "settings": {"embedding": "uniform",
+    ...        "model": "fm"}, "identity": {"settings": {"embedding": "uniform", "latent_dim": 8}}}
+    >>> other = {**run, "run_id": "b", "identity": {"settings": {"embedding": "uniform", "latent_dim": 8, "lr": 0.1}}}
+    >>> list(series_of([run, other]))
+    ['uniform', 'uniform, lr 0.1']
+    """
+    by_id = {result["run_id"]: result for result in results}
+    kinds: dict[str, list[tuple[dict[str, Any], dict[str, str]]]] = defaultdict(list)
+    for result in by_id.values():
+        if result["stage"] != "search":
+            kinds[_kind(result)].append((result, _facts(result, by_id)))
+    series: dict[str, list[dict[str, Any]]] = defaultdict(list)
+    for kind in sorted(kinds, key=lambda name: (name != PEP, name == "LR", name)):
+        members = kinds[kind]
+        names = {name for _, facts in members for name in facts}
+        varying = sorted(name for name in names if len({facts.get(name) for _, facts in members}) > 1)
+        labels = [", ".join([kind, *(f"{name} {facts[name]}" for name in varying if name in facts)])
+                  for _, facts in members]
+        for label, (result, _) in sorted(zip(labels, members, strict=True), key=lambda item: item[0]):
+            series[label].append(result)
+    first = (PEP, "uniform")  # so that these two keep their colours from figure to figure
+    return {label: series[label] for label in sorted(series, key=lambda label: label not in first)}
+
+
+def points_of(results: Results) -> list[Point]:
+    """One curve's points by rising parameters.
+
+    Tickets of one budget share a point even where their searches landed on other counts (`budget="as_reached"`).
+    """
+    groups: dict[int, list[dict[str, Any]]] = defaultdict(list)
+    for result in results:
+        budgets = result.get("snapshot", {}).get("budgets") or [result["num_embedding_params"]]
+        groups[budgets[0]].append(result)
+    return sorted(Point(statistics.mean(result["num_embedding_params"] for result in group),
+                        [result["test_auc"] for result in group],
+                        any(result.get("snapshot", {}).get("source") == "cut_last" for result in group))
+                  for group in groups.values())
+
+
+def draw_series(axes: Axes, series: dict[str, list[dict[str, Any]]]) -> None:
+    """Draw labelled results; those without embedding parameters (LR) are horizontal lines."""
+    curves = {label: points_of(results) for label, results in series.items()}
+    for number, (label, points) in enumerate(curves.items()):
+        if points[-1].params == 0:
+            horizontal(axes, label, points[-1].mean)
+            continue
+        colour = COLOURS[number % len(COLOURS)]
+        marker = MARKERS[(number + number // len(COLOURS)) % len(MARKERS)]
+        spreads = [point.spread for point in points]
+        axes.errorbar([point.params for point in points], [point.mean for point in points],
+                      yerr=spreads if any(spreads) else None, label=label, color=colour, marker=marker, markersize=4,
+                      linewidth=1.2, capsize=2)
+        hollow = [point for point in points if point.from_last]
+        axes.plot([point.params for point in hollow], [point.mean for point in hollow], linestyle="none", color=colour,
+                  marker=marker, markersize=4, markerfacecolor="white", zorder=5)
+    every = [point for points in curves.values() for point in points]
+    if any(point.from_last for point in every):
+        axes.plot([], [], linestyle="none", marker="o", markersize=4, markerfacecolor="white", color=INK,
+                  label="hollow: cut from the last table")
+    _label(axes, several=any(len(point.aucs) > 1 for point in every))
+
+
+def _label(axes: Axes, several: bool) -> None:
+    axes.set_xscale("log")
+    axes.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5), numticks=20))
+    axes.xaxis.set_major_formatter(FuncFormatter(lambda count, _: short(count)))
+    axes.xaxis.set_minor_locator(NullLocator())
+    axes.set_xlabel("embedding parameters", fontsize=8)
+    axes.set_ylabel("test AUC (mean ± s.d. over seeds)" if several else "test AUC", fontsize=8)
+    tidy(axes)
+    handles, labels = axes.get_legend_handles_labels()
+    order = sorted(range(len(handles)), key=lambda i: not isinstance(handles[i], ErrorbarContainer))  # curves first
+    axes.legend([handles[i] for i in order], [labels[i] for i in order], fontsize=6.5, frameon=False)
+
+
+def horizontal(axes: Axes, label: str, level: float) -> None:
+    """A dashed line across the axes, named in the legend."""
+    axes.axhline(level, color=INK, linestyle="--", linewidth=1, label=label)
+
+
+def tidy(axes: Axes) -> None:
+    """Small ticks, a light grid below the data, no box."""
+    axes.tick_params(labelsize=7, colors=INK)
+    axes.grid(alpha=0.25, linewidth=0.5)
+    axes.set_axisbelow(True)
+    axes.spines[["top", "right"]].set_visible(False)
+
+
+def short(count: float) -> str:
+    """A count as an axis shows it.
+
+    >>> short(500), short(2000), short(23_675), short(1e6)
+    ('500', '2k', '23.7k', '1M')
+    """
+    for size, letter in ((1e6, "M"), (1e3, "k")):
+        if count >= size:
+            return f"{count / size:.3g}{letter}"
+    return f"{count:.3g}"
+
+
+def _kind(result: dict[str, Any]) -> str:
+    if result["settings"]["model"] == "linear":
+        return "LR"
+    if result["stage"] == "retrain":
+        return MAGNITUDE if result["snapshot"]["source"] == "cut_last_magnitude" else PEP
+    return result["settings"]["embedding"]
+
+
+def _facts(result: dict[str, Any], by_id: dict[str, dict[str, Any]]) -> dict[str, str]:
+    """Everything but seed, width of a baseline and budget that sets a run apart, as text."""
+    own = dict(result["identity"]["settings"])
+    if result["stage"] == "retrain":
+        search = by_id.get(result["snapshot"].get("run_id"))
+        searched = search["identity"]["settings"] if search else {}
+        own |= {f"search {name}": value for name, value in searched.items() if own.get(name) != value}
+    else:
+        own.pop("latent_dim", None)
+    own = {name: value for name, value in own.items() if name.removeprefix("search ") not in FREE}
+    return {**{name: json.dumps(value).strip('"') for name, value in own.items()}, "data": result["manifest"]}
