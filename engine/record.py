@@ -1,5 +1,6 @@
 """What every result says about where it came from."""
 
+import contextlib
 import importlib.metadata
 import platform
 import resource
@@ -54,9 +55,21 @@ def device_name(device: torch.device) -> str:
         return platform.processor() or platform.machine()
 
 
+def reset_peak_memory(device: torch.device) -> None:
+    """Start counting `peak_memory_bytes` afresh, where the system can (CUDA, and Linux for the process)."""
+    if device.type == "cuda":
+        torch.cuda.reset_peak_memory_stats(device)
+    elif sys.platform == "linux":
+        with contextlib.suppress(OSError):
+            Path("/proc/self/clear_refs").write_text("5")
+
+
 def peak_memory_bytes(device: torch.device) -> int:
-    """Most memory held so far: by tensors on a GPU, by the whole process on a CPU."""
+    """Most memory held since `reset_peak_memory`: by tensors on a GPU, by the whole process on a CPU."""
     if device.type == "cuda":
         return torch.cuda.max_memory_allocated(device)
+    with contextlib.suppress(OSError, StopIteration):
+        lines = Path("/proc/self/status").read_text().splitlines()
+        return next(int(line.split()[1]) * 1024 for line in lines if line.startswith("VmHWM:"))
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     return peak if sys.platform == "darwin" else peak * 1024

@@ -20,7 +20,7 @@ from engine.evaluate import Split, measure, measure_test
 from engine.hooks import Checkpoint, EarlyStop, Evaluate, EveryEpochs, EverySteps, Progress, TensorBoard, require_finite
 from engine.loop import Hook, State, fit
 from engine.optim import Step, build_optimizer, choose_compiled
-from engine.record import ROOT, peak_memory_bytes, pick_device, provenance
+from engine.record import ROOT, peak_memory_bytes, pick_device, provenance, reset_peak_memory
 from engine.settings import Settings, identity
 from models.base import ClickModel
 from models.build import num_embedding_params
@@ -132,6 +132,7 @@ class Bench:
     def __init__(self, run: Run, model: ClickModel) -> None:
         train, self.run = run.settings.train, run
         self.device = pick_device(run.place.device)
+        reset_peak_memory(self.device)
         self.model = model.to(self.device)
         self.loader = Loader(*run.dataset.split("train"), train.batch_size,
                              derive(run.seed, f"{run.stage}:order"), self.device)

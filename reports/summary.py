@@ -12,11 +12,15 @@ from reports.collect import results_in
 HEAD = ("model", "scheme", "parameters", "test AUC", "test log-loss", "best test AUC (published protocol)", "seeds")
 
 
-def scheme_of(result: dict[str, Any]) -> str:
-    """What a run is, in words: every setting that sets it apart is named.
+def scheme_of(result: dict[str, Any], searches: dict[str, dict[str, Any]]) -> str:
+    """What a run is, in words: every setting that sets it apart is named, those of a ticket's search too.
+
+    Args:
+        result: of one run.
+        searches: results of searches by run id.
 
     >>> settings = {"model": "fm", "embedding": "uniform", "latent_dim": 8}
-    >>> scheme_of({"settings": settings, "stage": "train", "identity": {"settings": settings}})
+    >>> scheme_of({"settings": settings, "stage": "train", "identity": {"settings": settings}}, {})
     'uniform d 8'
     """
     settings = result["settings"]
@@ -28,8 +32,12 @@ def scheme_of(result: dict[str, Any]) -> str:
     else:
         name = f"{'PEP search' if result['stage'] == 'search' else settings['embedding']} d {settings['latent_dim']}"
     told = ("model", "embedding", "latent_dim", "candidate_p", "max_epochs", "dataset")
-    others = {key: value for key, value in result["identity"]["settings"].items() if key not in told}
-    if result["stage"] == "retrain" and "latent_dim" in result["identity"]["settings"]:
+    own = dict(result["identity"]["settings"])
+    if result["stage"] == "retrain":
+        search = searches.get(result["snapshot"]["run_id"])
+        own = {**(search["identity"]["settings"] if search else {"search": "unknown"}), **own}
+    others = {key: value for key, value in own.items() if key not in told}
+    if result["stage"] == "retrain" and "latent_dim" in own:
         others["d"] = settings["latent_dim"]
     return name + "".join(f", {key} {value}" for key, value in sorted(others.items()))
 
@@ -37,10 +45,12 @@ def scheme_of(result: dict[str, Any]) -> str:
 def summarise(results: Iterable[dict[str, Any]]) -> list[tuple[str, ...]]:
     """Rows under HEAD. Runs that differ in the seed alone share a row; a search's own row has the mean count."""
     groups: dict[tuple[str, str, int], list[dict[str, Any]]] = defaultdict(list)
+    results = list(results)
+    searches = {result["run_id"]: result for result in results if result["stage"] == "search"}
     for result in results:
         count = 0 if result["stage"] == "search" else result["num_embedding_params"]
-        groups[result["settings"]["model"], scheme_of(result), count].append(result)
-    rows = []
+        groups[result["settings"]["model"], scheme_of(result, searches), count].append(result)
+    rows: list[tuple[str, ...]] = []
     for (model, scheme, _), group in sorted(groups.items(), key=_by_model_and_size):
         count = round(statistics.mean(result["num_embedding_params"] for result in group))
         rows.append((model, scheme, f"{count:,}", spread([r["test_auc"] for r in group]),
