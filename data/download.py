@@ -1,6 +1,7 @@
 """Fetching a public archive: progress shown, checksum checked, only the wanted members taken out of it."""
 
 import hashlib
+import http.client
 import shutil
 import tempfile
 import urllib.request
@@ -8,6 +9,8 @@ import zipfile
 from pathlib import Path
 
 from tqdm import tqdm
+
+from utils.files import atomic_path
 
 CHUNK = 1 << 16
 TIMEOUT = 30  # seconds without an answer
@@ -26,7 +29,7 @@ def fetch_zip(url: str, md5: str, members: tuple[str, ...], target: Path, title:
         archive = Path(scratch) / "archive.zip"
         try:
             found = _download(url, archive, title)
-        except OSError as error:
+        except (OSError, http.client.HTTPException) as error:
             raise FileNotFoundError(
                 f"{title} is not at {target} and could not be downloaded ({error}). Get it from {url} on a machine "
                 f"with network and put {', '.join(members)} into {target}, or name their folder with --data. "
@@ -41,10 +44,8 @@ def fetch_zip(url: str, md5: str, members: tuple[str, ...], target: Path, title:
                 raise ValueError(f"{url}: the archive lacks {', '.join(missing)}")
             target.mkdir(parents=True, exist_ok=True)
             for name in members:
-                part = target / f".{name}.part"
-                with opened.open(inside[name]) as source, part.open("wb") as copy:
+                with atomic_path(target / name) as part, opened.open(inside[name]) as source, part.open("wb") as copy:
                     shutil.copyfileobj(source, copy)
-                part.replace(target / name)
 
 
 def _download(url: str, path: Path, title: str) -> str:

@@ -28,6 +28,8 @@ class LineFile:
                              "plain Latin-1; unpack the official archive again")
         self.lines = content.replace(b"\r\n", b"\n").removesuffix(b"\n").split(b"\n")
         self.bad_lines: list[str] = []
+        if not content.endswith(b"\n"):
+            log.warning("%s does not end with a line end; its last line may be cut off: %r", path, self.lines[-1][:60])
 
     def rows(self) -> Iterator[tuple[int, list[bytes]]]:
         """Yield (line number from 1, fields) of every line of the right width; the others are noted as bad."""

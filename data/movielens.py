@@ -10,7 +10,7 @@ import numpy as np
 from data import store
 from data.download import fetch_zip
 from data.lines import LineFile, check_bad_lines
-from utils.files import sha256_of_file
+from utils.files import sha256_of, sha256_of_file
 
 log = logging.getLogger("pep")
 
@@ -59,9 +59,9 @@ def open_dataset(folder: str | None, cache: Path, with_ids: bool = False, vocabu
         vocabulary: see `data.store.build`.
     """
     raw = find_folder(folder)
-    target = cache / f"{NAME}-{9 if with_ids else 7}-{vocabulary}"
-    source = {"files": {name: sha256_of_file(raw / name) for name in FILES}, "rules": RULES_VERSION,
-              "split_seed": SPLIT_SEED}
+    hashes = {name: sha256_of_file(raw / name) for name in FILES}
+    source = {"files": hashes, "rules": RULES_VERSION, "split_seed": SPLIT_SEED}
+    target = cache / f"{NAME}-{9 if with_ids else 7}-{vocabulary}-{sha256_of(*hashes.values())[:8]}"
     dataset = store.load(target, source)
     if dataset is None:
         log.info("encoding MovieLens-1M from %s", raw)
@@ -126,6 +126,8 @@ def _ratings(file: LineFile, users: dict[bytes, tuple[str, int, int, str]],
             who.append(user)
             what.append(movie)
     check_bad_lines(file)
+    if not ratings:
+        raise ValueError(f"{file.path} has no usable rating (ratings of 3 are dropped)")
     gender, age, occupation, zip_code = zip(*(users[user] for user in who), strict=True)
     year, genres = zip(*(movies[movie] for movie in what), strict=True)
     return {

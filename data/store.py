@@ -107,9 +107,12 @@ def save(dataset: Dataset, folder: Path, source: dict[str, Any]) -> None:
         np.save(temporary / "ids.npy", dataset.ids)
         np.save(temporary / "labels.npy", dataset.labels)
         write_json(temporary / "manifest.json", {**dataset.manifest, "source": source})
-        if folder.exists():
-            shutil.rmtree(folder)
-        temporary.rename(folder)
+        shutil.rmtree(folder, ignore_errors=True)
+        try:
+            temporary.rename(folder)
+        except OSError:
+            if load(folder, source) is None:  # else another process stored the same set at this moment
+                raise
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
 
@@ -122,7 +125,7 @@ def load(folder: Path, source: dict[str, Any]) -> Dataset | None:
             return None
         ids = np.load(folder / "ids.npy", mmap_mode="r")
         labels = np.load(folder / "labels.npy", mmap_mode="r")
-    except (OSError, ValueError, KeyError):
+    except (OSError, EOFError, ValueError, KeyError, TypeError, AttributeError):
         return None
     if ids.shape != (manifest["rows"], len(manifest["fields"])) or labels.shape != (manifest["rows"],):
         return None

@@ -17,7 +17,7 @@ PUBLISHED = {"eval_interval": 5, "early_stop": 40}  # evaluation every 5 epochs,
 
 def parser(description: str) -> argparse.ArgumentParser:
     """The options of every training script."""
-    options = argparse.ArgumentParser(description=description, formatter_class=argparse.ArgumentDefaultsHelpFormatter)
+    options = argparse.ArgumentParser(description=description, formatter_class=argparse.RawDescriptionHelpFormatter)
     options.add_argument("--model", help="linear, fm, deepfm or autoint")
     options.add_argument("--embedding", help="pep, or a baseline: uniform")
     options.add_argument("--seed", type=int, default=1, help="of initial values, batch order and dropout")

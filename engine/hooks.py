@@ -1,6 +1,7 @@
 """What happens between optimiser steps. Each hook is called after every step and decides for itself."""
 
 import json
+import logging
 import signal
 import sys
 import threading
@@ -20,6 +21,8 @@ from engine.loop import State
 from models.base import ClickModel
 from models.build import num_embedding_params
 from utils.files import atomic_path
+
+log = logging.getLogger("pep")
 
 
 class EverySteps:
@@ -178,6 +181,8 @@ class SaveAtBudgets:
                 weight = self.embedding.weight.detach().cpu().numpy()
                 table = snapshots.cut_to(weight, np.abs(weight), target)
                 self._save(f"{target}{snapshots.MAGNITUDE}", table, {**meta, "source": "cut_last_magnitude"})
+        elif self.open:
+            log.warning("budgets that the search did not reach, and of which there is no snapshot: %s", self.open)
         return self.open
 
     def _parts(self) -> dict[str, torch.Tensor]:

@@ -2,6 +2,7 @@
 
 import ast
 import json
+import math
 import types
 import typing
 from dataclasses import asdict, dataclass, field, fields
@@ -157,7 +158,7 @@ def parse_assignment(text: str) -> tuple[str, Any]:
         return name.strip(), value.strip().lower() == "true"
     try:
         return name.strip(), ast.literal_eval(value.strip())
-    except (ValueError, SyntaxError):
+    except (ValueError, SyntaxError, TypeError):
         return name.strip(), value.strip()
 
 
@@ -193,6 +194,8 @@ def _check(name: str, value: Any) -> Any:
         if too_low or (rules["below"] is not None and not element < rules["below"]):
             upper = f" and below {rules['below']}" if rules["below"] is not None else ""
             raise ValueError(f"{name} must be at least {rules['low']}{upper}, got {value!r}")
+    if isinstance(value, float) and not math.isfinite(value):
+        raise ValueError(f"{name} must be a finite number, got {value!r}")
     return value
 
 

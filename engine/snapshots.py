@@ -2,6 +2,7 @@
 
 import json
 import zipfile
+import zlib
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -73,7 +74,8 @@ def read(path: Path) -> tuple[Snapshot, dict[str, np.ndarray]]:
             content = {name: arrays[name] for name in arrays.files}
         snapshot = Snapshot(content.pop("table"), json.loads(str(content.pop("meta"))))
         recorded = snapshot.meta.get("num_embedding_params")
-    except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile, AttributeError) as error:
+    except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile, AttributeError, RuntimeError,
+            zlib.error) as error:
         raise ValueError(f"the snapshot {path} is corrupt ({error}); run the search again with --force") from error
     if recorded is not None and recorded != snapshot.count:
         raise ValueError(f"the snapshot {path} is corrupt: it holds {snapshot.count} parameters, its record says "
@@ -83,7 +85,7 @@ def read(path: Path) -> tuple[Snapshot, dict[str, np.ndarray]]:
 
 def names(folder: Path) -> list[str]:
     """Names of the budget snapshots in a folder, most parameters first; the |V|-only cuts come last."""
-    found = [path.stem for path in folder.glob("*.npz") if path.stem != INITIAL and not path.name.startswith(".")]
+    found = [path.stem for path in folder.glob("*.npz") if path.stem.removesuffix(MAGNITUDE).isdigit()]
     return sorted(found, key=lambda name: (MAGNITUDE in name, -int(name.removesuffix(MAGNITUDE))))
 
 

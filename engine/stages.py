@@ -44,18 +44,19 @@ def train(settings: Settings, seed: int, place: Place) -> dict[str, Any]:
     """
     if settings.model.embedding == "masked":
         raise ValueError("embedding 'masked' needs a snapshot's mask: use the retrain script")
-    dataset, _ = open_data(settings, place)
     searching = settings.model.embedding == "pep" and settings.model.model != "linear"
+    if searching and not settings.search.candidate_p:
+        raise ValueError("candidate_p is empty: name at least one budget to search for")
+    folder = alias_folder(place.out, settings, seed, place.alias)
+    dataset, _ = open_data(settings, place)
     targets = _usable_targets(settings, dataset) if searching else ()
     run = Run(settings, seed, place, dataset, "search" if searching else "train", {})
-    folder = alias_folder(place.out, settings, seed, place.alias)
     if searching:
         owner = {"run_id": run.run_id, "settings": settings.flat(), "seed": seed, "manifest": dataset.hash}
         result = run.finished()
         if result is not None and _copy_snapshots(result, folder, owner, place):
             log.info("run %s is finished; its snapshots are in %s", run.run_id, folder)
             return result
-        snapshots.claim(folder, owner, place.overwrite, afresh=place.force)
     elif (result := run.finished()) is not None:
         log.info("run %s is finished: %s", run.run_id, run.folder)
         return result
@@ -63,12 +64,14 @@ def train(settings: Settings, seed: int, place: Place) -> dict[str, Any]:
     sizes, values = dataset.schema.sizes, settings.flat()
     embedding = build_embedding(sizes, values, derive(seed, "table"))
     model = build_model(sizes, values, derive(seed, f"{run.stage}:model"), embedding)
-    if searching:
-        _save_initial(folder, model, run.run_id)
     saver: list[SaveAtBudgets] = []
 
     def hooks_for(bench: Bench) -> list:
-        if searching:
+        if searching:  # the run's lock is held from here on
+            snapshots.claim(folder, owner, place.overwrite, afresh=place.force)
+            _save_initial(folder, model, run.run_id)
+            if not place.force:
+                _bring_along(folder, run.run_id)
             saver.append(SaveAtBudgets(model.embedding, targets, settings.search.budget == "exact",
                                        lambda name, table, meta: _save(bench, folder, name, table, meta)))
         return list(saver)
@@ -147,8 +150,19 @@ def _usable_targets(settings: Settings, dataset: Dataset) -> tuple[int, ...]:
 
 def _save_initial(folder: Path, model: ClickModel, run_id: str) -> None:
     """V0 and, for rewind="all", every other initial value; written before the first step."""
-    others = {name: value.numpy() for name, value in model.state_dict().items() if not name.startswith("embedding.")}
-    snapshots.save(folder, snapshots.INITIAL, model.embedding.weight.detach().numpy(), {"run_id": run_id}, **others)
+    others = {name: value.cpu().numpy() for name, value in model.state_dict().items()
+              if not name.startswith("embedding.")}
+    initial = model.embedding.weight.detach().cpu().numpy()
+    snapshots.save(folder, snapshots.INITIAL, initial, {"run_id": run_id}, **others)
+
+
+def _bring_along(folder: Path, run_id: str) -> None:
+    """Copy what the same search, stopped, had saved under another alias: resumed, it will not save those again."""
+    for record in folder.parent.glob("*/search.json"):
+        owner = snapshots.owner_of(record.parent)
+        if record.parent != folder and owner is not None and owner["run_id"] == run_id:
+            for name in snapshots.names(record.parent):
+                shutil.copyfile(record.parent / f"{name}.npz", folder / f"{name}.npz")
 
 
 def _save(bench: Bench, folder: Path, name: str, table: np.ndarray, meta: dict[str, Any]) -> None:
@@ -184,6 +198,9 @@ def _as_searched(settings: Settings, owner: dict[str, Any], explicit: frozenset[
     """The settings with model and data as in the search."""
     flat = settings.flat()
     searched = parse(owner["settings"]).flat()
+    if "embedding" in explicit and flat["embedding"] != searched["embedding"]:
+        raise ValueError(f"embedding={flat['embedding']!r} was given, but the snapshot was made with "
+                         f"{searched['embedding']!r}; leave embedding away, or run another search")
     for name in SNAPSHOT_DECIDES:
         if name in explicit and flat[name] != searched[name]:
             raise ValueError(f"{name}={flat[name]!r} was given, but the snapshot was made with {searched[name]!r}; "

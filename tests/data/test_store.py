@@ -1,0 +1,197 @@
+import json
+import os
+from pathlib import Path
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from data import store
+from data.schema import Schema
+
+SOURCE = {"files": {"a.dat": "00ff"}, "rules": 1}
+
+
+def toy(rows=200, seed=0, vocabulary="all"):
+    rng = np.random.default_rng(seed)
+    columns = {"age": rng.integers(0, 9, rows), "town": np.array([f"town {i}" for i in rng.integers(0, 40, rows)])}
+    return store.build("toy", columns, rng.integers(0, 2, rows), split_seed=7, vocabulary=vocabulary)
+
+
+def same(one, other):
+    return (one.schema == other.schema and one.counts == other.counts and one.manifest == other.manifest
+            and np.array_equal(one.ids, other.ids) and np.array_equal(one.labels, other.labels))
+
+
+@given(st.integers(10, 3000), st.integers(0, 2**32))
+def test_splits_are_disjoint_cover_all_rows_and_are_deterministic(rows, seed):
+    parts = store.split_rows(rows, seed)
+    assert np.sort(np.concatenate(parts)).tolist() == list(range(rows))
+    assert len(parts[1]) == len(parts[2]) == rows // 10
+    again = store.split_rows(rows, seed)
+    assert all(np.array_equal(one, other) for one, other in zip(parts, again, strict=True))
+
+
+def test_the_split_is_pinned_and_follows_its_seed():
+    parts = store.split_rows(20, seed=1)
+    assert parts[1].tolist() == [13, 14]
+    assert parts[2].tolist() == [6, 19]
+    assert store.split_rows(20, seed=2)[1].tolist() != [13, 14]
+
+
+def test_too_few_rows_to_split_are_an_error_that_says_how_many_came():
+    with pytest.raises(ValueError, match=r"9 usable rows.*at least 10"):
+        store.split_rows(9, seed=1)
+
+
+@pytest.mark.parametrize("vocabulary", ["all", "train"])
+def test_ids_of_each_field_stay_in_the_rows_of_that_field(vocabulary):
+    dataset = toy(vocabulary=vocabulary)
+    for position, (start, size) in enumerate(zip(dataset.schema.offsets, dataset.schema.sizes, strict=True)):
+        column = dataset.ids[:, position]
+        assert start <= column.min()
+        assert column.max() < start + size
+    assert dataset.ids.dtype == np.int32
+
+
+def test_build_keeps_rows_together_in_split_order():
+    rows = 200
+    labels = np.arange(rows) % 2
+    dataset = store.build("toy", {"row": np.arange(rows)}, labels, split_seed=7)
+    order = np.concatenate(store.split_rows(rows, 7))
+    assert dataset.ids[:, 0].tolist() == order.tolist()  # every value comes once, so codes follow the values
+    assert dataset.labels.tolist() == labels[order].tolist()
+    ids, split_labels = dataset.split("test")
+    assert ids[:, 0].tolist() == store.split_rows(rows, 7)[2].tolist()
+    assert len(split_labels) == 20
+
+
+def test_train_vocabulary_gives_held_out_values_the_unknown_code():
+    rows = 100
+    train = store.split_rows(rows, 7)[0]
+    column = np.full(rows, 5)
+    column[np.setdiff1d(np.arange(rows), train)] = 99
+    strict = store.build("toy", {"f": column}, np.arange(rows) % 2, 7, vocabulary="train")
+    assert strict.schema.sizes == (2,)
+    assert strict.split("train")[0].max() == 0
+    assert strict.split("validation")[0].min() == strict.split("test")[0].min() == 1
+    loose = store.build("toy", {"f": column}, np.arange(rows) % 2, 7, vocabulary="all")
+    assert loose.schema.sizes == (2,)
+    assert loose.ids[:, 0].tolist() == (column[np.concatenate(store.split_rows(rows, 7))] == 99).tolist()
+
+
+@pytest.mark.parametrize("bad", [2, -1])
+def test_a_label_other_than_0_or_1_is_an_error_that_shows_it(bad):
+    labels = np.zeros(20, np.int64)
+    labels[3] = bad
+    with pytest.raises(ValueError, match=f"labels must be 0 or 1, got .*{bad}"):
+        store.build("toy", {"f": np.arange(20)}, labels, 7)
+
+
+def test_hash_follows_ids_labels_and_sizes():
+    rows = 50
+    column, labels = np.arange(rows) % 4, np.arange(rows) % 2
+    first = store.build("toy", {"f": column}, labels, 7)
+    assert store.build("toy", {"f": column}, labels, 7).hash == first.hash
+    assert store.build("toy", {"f": column}, 1 - labels, 7).hash != first.hash
+    assert store.build("toy", {"f": np.arange(rows) % 5}, labels, 7).hash != first.hash
+    assert store.build("toy", {"f": column}, labels, 8).hash != first.hash
+
+
+def test_schema_refuses_an_empty_field_and_a_wrong_number_of_sizes():
+    with pytest.raises(ValueError, match="at least one value"):
+        Schema("toy", ("a", "b"), (3, 0))
+    with pytest.raises(ValueError, match="2 field names but 1 sizes"):
+        Schema("toy", ("a", "b"), (3,))
+
+
+def test_save_and_load_round_trip(tmp_path):
+    dataset = toy()
+    store.save(dataset, tmp_path / "toy", SOURCE)
+    loaded = store.load(tmp_path / "toy", SOURCE)
+    assert same(loaded, dataset)
+    assert isinstance(loaded.ids, np.memmap)
+    assert [path.name for path in tmp_path.iterdir()] == ["toy"]
+
+
+def test_save_replaces_an_older_set(tmp_path):
+    store.save(toy(seed=0), tmp_path / "toy", SOURCE)
+    store.save(toy(seed=1), tmp_path / "toy", {**SOURCE, "rules": 2})
+    assert same(store.load(tmp_path / "toy", {**SOURCE, "rules": 2}), toy(seed=1))
+
+
+def test_load_gives_none_for_an_absent_set_another_source_and_another_format(tmp_path):
+    assert store.load(tmp_path / "toy", SOURCE) is None
+    store.save(toy(), tmp_path / "toy", SOURCE)
+    assert store.load(tmp_path / "toy", {**SOURCE, "rules": 2}) is None
+    manifest = json.loads((tmp_path / "toy" / "manifest.json").read_text())
+    (tmp_path / "toy" / "manifest.json").write_text(json.dumps({**manifest, "format": store.FORMAT_VERSION + 1}))
+    assert store.load(tmp_path / "toy", SOURCE) is None
+
+
+def cut_in_half(path):
+    path.write_bytes(path.read_bytes()[:path.stat().st_size // 2])
+
+
+def fewer_rows(path):
+    np.save(path, np.load(path)[:-1])
+
+
+DAMAGES = {"cut in half": cut_in_half, "emptied": lambda path: path.write_bytes(b""),
+           "gone": lambda path: path.unlink(), "noise": lambda path: path.write_bytes(b"\x93\xff\x00 not it"),
+           "another array": fewer_rows, "another json": lambda path: path.write_text("[]")}
+
+
+@pytest.mark.parametrize(("name", "damage"), [
+    *((name, damage) for name in ("ids.npy", "labels.npy") for damage in DAMAGES if damage != "another json"),
+    *(("manifest.json", damage) for damage in DAMAGES if damage != "another array")])
+def test_load_gives_none_for_a_damaged_set(tmp_path, name, damage):
+    store.save(toy(), tmp_path / "toy", SOURCE)
+    DAMAGES[damage](tmp_path / "toy" / name)
+    assert store.load(tmp_path / "toy", SOURCE) is None
+
+
+def fail_at_call(monkeypatch, number, error):
+    calls, original = [], np.save
+
+    def save(*arguments):
+        calls.append(arguments)
+        if len(calls) == number:
+            raise error
+        original(*arguments)
+
+    monkeypatch.setattr(store.np, "save", save)
+
+
+@pytest.mark.parametrize("error", [OSError(28, "No space left on device"), KeyboardInterrupt()])
+def test_an_interrupted_save_leaves_nothing(tmp_path, monkeypatch, error):
+    fail_at_call(monkeypatch, 2, error)
+    with pytest.raises(type(error)):
+        store.save(toy(), tmp_path / "toy", SOURCE)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_an_interrupted_save_leaves_the_older_set_whole(tmp_path, monkeypatch):
+    store.save(toy(seed=0), tmp_path / "toy", SOURCE)
+    fail_at_call(monkeypatch, 2, OSError(28, "No space left on device"))
+    with pytest.raises(OSError, match="No space left"):
+        store.save(toy(seed=1), tmp_path / "toy", SOURCE)
+    assert same(store.load(tmp_path / "toy", SOURCE), toy(seed=0))
+    assert [path.name for path in tmp_path.iterdir()] == ["toy"]
+
+
+def test_a_process_that_saves_the_same_set_at_the_same_moment_does_no_harm(tmp_path, monkeypatch):
+    target, original, came = tmp_path / "toy", os.rename, []
+
+    def other_process_comes_first(source, destination):
+        if Path(destination) == target and not came:
+            came.append(True)
+            store.save(toy(), target, SOURCE)
+        original(source, destination)
+
+    monkeypatch.setattr(os, "rename", other_process_comes_first)
+    store.save(toy(), target, SOURCE)
+    assert came
+    assert same(store.load(target, SOURCE), toy())
+    assert [path.name for path in tmp_path.iterdir()] == ["toy"]

@@ -1,0 +1,239 @@
+import json
+from dataclasses import fields
+
+import pytest
+
+import train_movielens
+import train_movielens_retrain
+from engine.run import Place, Run
+from engine.settings import ModelSettings, TrainSettings, identity, parse, parse_assignment
+
+
+@pytest.mark.parametrize(("key", "nearest"), [
+    ("laten_dim", "latent_dim"), ("treshold_type", "threshold_type"), ("candidatep", "candidate_p"),
+    ("reinit", "re_init"), ("evalinterval", "eval_interval")])
+def test_an_unknown_setting_names_the_nearest_known_one(key, nearest):
+    with pytest.raises(ValueError, match=f"unknown setting '{key}'; did you mean '{nearest}'"):
+        parse({key: 1})
+
+
+def test_an_unknown_setting_far_from_all_lists_the_known_ones():
+    with pytest.raises(ValueError, match=r"unknown setting 'qqqq'\. Known: .*latent_dim, .*with_linear"):
+        parse({"qqqq": 1})
+
+
+WRONG_TYPES = [
+    ("latent_dim", True, "int"), ("latent_dim", 8.0, "int"), ("latent_dim", "8", "int"), ("latent_dim", None, "int"),
+    ("latent_dim", [8], "int"), ("max_epochs", "ten", "int"), ("lr", "fast", "float"), ("lr", True, "float"),
+    ("lr", [0.1], "float"), ("threshold_init", "-15", "float"), ("with_ids", 1, "bool"), ("with_ids", "yes", "bool"),
+    ("model", 3, "str"), ("budget", True, "str"), ("mlp_dims", 100, "a list of whole numbers"),
+    ("mlp_dims", "100", "a list of whole numbers"), ("candidate_p", {500}, "a list of whole numbers"),
+    ("retrain_emb_param", 1.5, "int or str"), ("retrain_emb_param", True, "int or str"),
+    ("retrain_emb_param", None, "int or str"), ("compile", False, "str"),
+]
+
+
+@pytest.mark.parametrize(("name", "value", "wanted"), WRONG_TYPES)
+def test_a_wrong_type_names_setting_wanted_type_and_value(name, value, wanted):
+    with pytest.raises(ValueError, match=f"{name} must be {wanted}, got ") as caught:
+        parse({name: value})
+    assert repr(value) in str(caught.value)
+
+
+@pytest.mark.parametrize("value", [[100, 2.5], ["a"], [True, 100], [None], [[100]]])
+def test_a_wrong_element_of_a_list_is_refused_with_the_whole_list(value):
+    with pytest.raises(ValueError, match=r"mlp_dims must be") as caught:
+        parse({"mlp_dims": value})
+    assert repr(value) in str(caught.value)
+
+
+OUT_OF_RANGE = [
+    ("latent_dim", 0), ("latent_dim", -8), ("mlp_dims", [100, 0]), ("dropout", 1.0), ("dropout", -0.1),
+    ("att_dropout", 1), ("num_heads", 0), ("num_layers", 0), ("gk", 0.0), ("batch_size", 1), ("lr", -1e-3),
+    ("lr", float("nan")), ("l2_regularization", -1e-5), ("grad_clip", 0), ("max_epochs", 0), ("eval_interval", 0),
+    ("early_stop", 0), ("log_interval", 0), ("checkpoint_seconds", -1), ("candidate_p", [500, 0]),
+]
+
+
+@pytest.mark.parametrize(("name", "value"), OUT_OF_RANGE)
+def test_a_value_out_of_range_names_setting_bound_and_value(name, value):
+    with pytest.raises(ValueError, match=f"{name} must be at least .*, got "):
+        parse({name: value})
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("inf"), float("-inf")])
+def test_a_start_value_that_is_not_finite_is_refused(value):
+    with pytest.raises(ValueError, match="threshold_init must be a finite number, got"):
+        parse({"threshold_init": value})
+
+
+@pytest.mark.parametrize(("name", "value", "nearest"), [
+    ("threshold_type", "field_dims", "field_dim"), ("threshold_type", "column", ""), ("g_type", "sigmiod", "sigmoid"),
+    ("model", "deepfn", "deepfm"), ("embedding", "uniforn", "uniform"), ("dataset", "movielnes", "movielens"),
+    ("vocabulary", "al", "all"), ("budget", "exactly", "exact"), ("rewind", "embeddings", "embedding"),
+    ("early_stop_metric", "aux", "auc"), ("compile", "of", "off")])
+def test_an_unknown_choice_names_the_nearest_and_all_known_ones(name, value, nearest):
+    with pytest.raises(ValueError, match=f"unknown {name} '{value}'.*Known: ") as caught:
+        parse({name: value})
+    assert (f"did you mean '{nearest}'?" if nearest else "Known: dimension, feature, feature_dim") in str(caught.value)
+
+
+@pytest.mark.parametrize("targets", [[100, 200], [200, 200], [300, 100, 200]])
+def test_budgets_that_do_not_fall_are_refused(targets):
+    with pytest.raises(ValueError, match=r"candidate_p must be strictly decreasing, got \["):
+        parse({"candidate_p": targets})
+
+
+def test_attention_width_must_be_a_multiple_of_the_heads():
+    with pytest.raises(ValueError, match="atten_embed_dim 64 must be a multiple of num_heads 3"):
+        parse({"model": "autoint", "num_heads": 3})
+    assert parse({"model": "fm", "num_heads": 3}).model.num_heads == 3
+
+
+def test_whole_numbers_become_floats_and_lists_become_tuples():
+    settings = parse({"lr": 1, "mlp_dims": [10, 20], "candidate_p": [5]})
+    assert isinstance(settings.train.lr, float)
+    assert settings.model.mlp_dims == (10, 20)
+    assert settings.search.candidate_p == (5,)
+
+
+def test_flat_settings_parse_to_the_same_settings_also_by_way_of_json():
+    settings = parse({**train_movielens.SETTINGS, "lr": 0.01, "mlp_dims": [7]})
+    assert parse(settings.flat()) == settings
+    assert parse(json.loads(json.dumps(settings.flat()))) == settings
+
+
+@pytest.mark.parametrize("script", [train_movielens, train_movielens_retrain])
+def test_the_scripts_settings_are_valid_and_the_search_names_every_model_setting(script):
+    assert set(script.SETTINGS) <= set(parse(script.SETTINGS).flat())
+    assert {item.name for item in fields(ModelSettings)} <= set(script.SETTINGS)
+
+
+def test_settings_are_frozen():
+    with pytest.raises(AttributeError):
+        parse({}).train.lr = 1.0
+
+
+@pytest.mark.parametrize(("text", "expected"), [
+    ("latent_dim=8", ("latent_dim", 8)), ("lr=1e-3", ("lr", 1e-3)), ("threshold_init=-150", ("threshold_init", -150)),
+    ("mlp_dims=[100, 100]", ("mlp_dims", [100, 100])), (" re_init = TRUE ", ("re_init", True)),
+    ("with_ids=false", ("with_ids", False)), ("budget=as_reached", ("budget", "as_reached")),
+    ("budget='exact'", ("budget", "exact")),
+    ("retrain_emb_param=6541.magnitude", ("retrain_emb_param", "6541.magnitude")),
+    ("a=b=c", ("a", "b=c")), ("a=", ("a", "")), ("mlp_dims=[100", ("mlp_dims", "[100")),
+    ("mlp_dims={[1]}", ("mlp_dims", "{[1]}"))])
+def test_parse_assignment(text, expected):
+    key, value = parse_assignment(text)
+    assert (key, value, type(value)) == (*expected, type(expected[1]))
+
+
+@pytest.mark.parametrize("text", ["latent_dim", "=8", " =8", ""])
+def test_an_assignment_without_key_or_sign_is_refused(text):
+    with pytest.raises(ValueError, match=r"--set takes key=value, got"):
+        parse_assignment(text)
+
+
+def test_an_assignment_is_never_evaluated_as_code():
+    assert parse_assignment("alias=__import__('os').getcwd()") == ("alias", "__import__('os').getcwd()")
+
+
+# identity
+
+
+class FixedData:
+    hash = "0123456789abcdef"
+
+
+def run_id(given, seed=1, extra=None):
+    return Run(parse(given), seed, Place(), FixedData(), "search", extra or {}).run_id
+
+
+# Literal settings rather than a script's: a script may change what it asks for, an id may not change its meaning.
+SEARCH = {"candidate_p": [100_000, 50_000, 23_675, 15_000, 10_000, 9_281, 8_604, 6_541]}
+BUDGETS = '"candidate_p": [100000, 50000, 23675, 15000, 10000, 9281, 8604, 6541]'
+PINNED = {
+    "neutral": ({},
+        '{}', "6a6e00cf66b8"),
+    "movielens": (SEARCH,
+        '{' + BUDGETS + '}', "7081b1d3f6b6"),
+    "movielens deepfm": ({**SEARCH, "model": "deepfm", "mlp_dims": [50]},
+        '{' + BUDGETS + ', "mlp_dims": [50], "model": "deepfm"}', "ec0ccb17d0e8"),
+    "movielens autoint": ({**SEARCH, "model": "autoint", "att_dropout": 0.0},
+        '{"att_dropout": 0.0, ' + BUDGETS + ', "model": "autoint"}', "a2b124fac085"),
+    "movielens uniform": ({**SEARCH, "embedding": "uniform", "latent_dim": 8},
+        '{"embedding": "uniform", "latent_dim": 8}', "399df8cd02e2"),
+    "movielens linear": ({**SEARCH, "model": "linear", "l2_penalty": 0.0},
+        '{"l2_penalty": 0.0, "model": "linear"}', "2f6dd7294e83"),
+    "movielens field": ({**SEARCH, "threshold_type": "field", "budget": "as_reached", "with_ids": True},
+        '{"budget": "as_reached", ' + BUDGETS + ', "threshold_type": "field", "with_ids": true}', "1ec736a93fc5"),
+    "retrain": ({"max_epochs": 150, "embedding": "masked", "re_init": True},
+        '{"embedding": "masked", "max_epochs": 150, "re_init": true}', "8ed5d5c1359f"),
+}
+
+
+@pytest.mark.parametrize("name", PINNED)
+def test_identities_and_run_ids_are_pinned_so_that_old_runs_stay_reachable(name):
+    given, text, number = PINNED[name]
+    assert identity(parse(given)) == text
+    assert run_id(given) == number
+
+
+def test_run_id_follows_seed_data_and_extra(monkeypatch):
+    ids = {run_id(SEARCH), run_id(SEARCH, seed=2), run_id(SEARCH, extra={"mask": "00"})}
+    monkeypatch.setattr(FixedData, "hash", "other")
+    assert len(ids | {run_id(SEARCH)}) == 4
+
+
+CHANGES = {
+    "dataset": None, "with_ids": True, "vocabulary": "train", "model": "deepfm", "embedding": "uniform",
+    "latent_dim": 9, "mlp_dims": [9], "dropout": 0.1, "num_heads": 4, "num_layers": 1, "att_dropout": 0.1,
+    "atten_embed_dim": 32, "has_residual": False, "full_part": False, "with_linear": True,
+    "threshold_type": "global", "threshold_init": -9.0, "g_type": "softplus", "gk": 2.0, "batch_size": 99, "lr": 0.5,
+    "l2_regularization": 0.5, "l2_penalty": 0.5, "grad_clip": 1.0, "max_epochs": 9, "eval_interval": 9,
+    "early_stop": 9, "early_stop_metric": "loss", "log_interval": 9, "compile": "off", "tensorboard": False,
+    "checkpoint_seconds": 1.0, "candidate_p": [9], "budget": "as_reached", "retrain_emb_param": 9, "re_init": True,
+    "rewind": "all",
+}
+NEVER = {"compile", "tensorboard", "checkpoint_seconds", "retrain_emb_param"}
+THRESHOLDS = {"threshold_type", "threshold_init", "g_type", "gk", "candidate_p", "budget", "log_interval"}
+ATTENTION = {"num_heads", "num_layers", "att_dropout", "atten_embed_dim", "has_residual", "full_part", "with_linear"}
+MLP, TICKET = {"mlp_dims", "dropout"}, {"re_init", "rewind"}
+WITHOUT_EFFECT = {
+    ("fm", "pep"): NEVER | ATTENTION | MLP | TICKET,
+    ("fm", "uniform"): NEVER | ATTENTION | MLP | TICKET | THRESHOLDS,
+    ("fm", "masked"): NEVER | ATTENTION | MLP | THRESHOLDS,
+    ("deepfm", "pep"): NEVER | ATTENTION | TICKET,
+    ("autoint", "uniform"): NEVER | TICKET | THRESHOLDS,
+    ("linear", "pep"): NEVER | ATTENTION | MLP | TICKET | THRESHOLDS | {"embedding", "latent_dim", "l2_regularization"},
+}
+
+
+def test_every_setting_is_among_the_changes_below():
+    assert set(CHANGES) == set(parse({}).flat())
+    assert all(parse({name: value}).flat()[name] != parse({}).flat()[name]
+               for name, value in CHANGES.items() if name != "dataset")
+
+
+@pytest.mark.parametrize(("model", "embedding"), WITHOUT_EFFECT)
+def test_identity_changes_with_just_the_settings_that_matter_to_model_and_embedding(model, embedding):
+    base = {"model": model, "embedding": embedding}
+    changed = {name for name, value in CHANGES.items() if name not in ("dataset", "model", "embedding")
+               and identity(parse({**base, name: value})) != identity(parse(base))}
+    assert changed == set(CHANGES) - WITHOUT_EFFECT[model, embedding] - {"dataset", "model", "embedding"}
+
+
+def test_logistic_regression_is_the_same_run_under_any_embedding():
+    assert run_id({"model": "linear", "embedding": "pep"}) == run_id({"model": "linear", "embedding": "uniform"})
+    assert run_id({"model": "fm", "embedding": "pep"}) != run_id({"model": "fm", "embedding": "uniform"})
+
+
+def test_a_setting_left_at_its_neutral_default_does_not_enter_the_identity():
+    neutral = parse({}).flat()
+    assert identity(parse({**neutral, "dataset": "movielens"})) == identity(parse({})) == "{}"
+
+
+def test_neutral_defaults_are_pinned_because_changing_one_would_rename_every_run():
+    assert TrainSettings() == TrainSettings(1024, 1e-3, 1e-5, 1e-5, 100.0, 100, 2, 8, "auc", 10, "auto", True, 60.0)
+    flat = parse({}).flat()
+    assert (flat["model"], flat["embedding"], flat["latent_dim"]) == ("fm", "pep", 64)
+    assert (flat["threshold_type"], flat["threshold_init"], flat["g_type"]) == ("feature_dim", -15.0, "sigmoid")

@@ -1,0 +1,134 @@
+"""The budget curve: which runs make which points, and a file that is whole or not there."""
+
+import struct
+
+import pytest
+from matplotlib.container import ErrorbarContainer
+
+from reports import budget_curve
+from reports.budget_curve import draw, draw_series, new_figure, points_of, series_of
+
+
+def run(name, stage="train", seed=1, params=8, auc=0.8, model="fm", dataset="movielens", manifest="m", snapshot=None,
+        **settings):
+    settings = {"model": model, "dataset": dataset, "embedding": "uniform", **settings}
+    return {"run_id": name, "stage": stage, "seed": seed, "num_embedding_params": params, "test_auc": auc,
+            "manifest": manifest, "settings": settings, "identity": {"settings": settings},
+            **({"snapshot": snapshot} if snapshot else {})}
+
+
+def ticket(name, budget, search="s", source="cut", **more):
+    snapshot = {"source": source, "budgets": [budget], "run_id": search}
+    return run(name, "retrain", params=more.pop("params", budget), snapshot=snapshot, embedding="masked", **more)
+
+
+LR = run("lr", params=0, auc=0.7, model="linear")
+
+
+def drawn(results):
+    axes = new_figure(budget_curve.COLUMN).add_subplot()
+    draw_series(axes, series_of(results))
+    return axes
+
+
+def test_seeds_share_a_point_with_mean_and_spread():
+    (point,) = points_of([ticket("a", 100, seed=1, auc=0.80), ticket("b", 100, seed=2, auc=0.82)])
+    assert point.params == 100
+    assert point.mean == pytest.approx(0.81)
+    assert point.spread == pytest.approx(0.02 / 2 ** 0.5)
+
+
+def test_points_rise_in_parameters_and_tickets_of_one_budget_share_one():
+    points = points_of([ticket("c", 500, params=480), ticket("a", 100, params=90), ticket("b", 100, seed=2, params=96)])
+    assert [point.params for point in points] == [93, 480]
+    assert [len(point.aucs) for point in points] == [2, 1]
+
+
+def test_uniform_widths_make_one_series_and_tickets_another():
+    series = series_of([run("a", latent_dim=8), run("b", latent_dim=16, params=16), ticket("t", 100), LR,
+                        run("s", "search", embedding="pep")])
+    assert {label: len(results) for label, results in series.items()} == {"PEP": 1, "uniform": 2, "LR": 1}
+
+
+def test_runs_that_differ_in_a_setting_are_not_mixed():
+    mixed = [ticket("a", 100), ticket("b", 100, re_init=True), ticket("c", 100, source="cut_last_magnitude")]
+    assert list(series_of(mixed)) == ["PEP", "PEP, re_init true", "cut by |V| alone"]
+
+
+def test_tickets_of_searches_that_differ_are_not_mixed():
+    searches = [run("s", "search", embedding="pep"), run("z", "search", embedding="pep", threshold_type="dimension")]
+    tickets = [ticket("a", 100, search="s"), ticket("b", 100, search="z")]
+    assert list(series_of([*searches, *tickets])) == ["PEP", "PEP, search threshold_type dimension"]
+
+
+def test_searches_that_differ_in_their_budgets_alone_are_mixed():
+    searches = [run("s", "search", embedding="pep", candidate_p=[9]), run("z", "search", embedding="pep")]
+    assert list(series_of([*searches, ticket("a", 9), ticket("b", 100, search="z")])) == ["PEP"]
+
+
+def test_other_data_is_another_series():
+    assert len(series_of([run("a"), run("b", manifest="other")])) == 2
+
+
+def test_a_run_that_is_given_twice_counts_once():
+    assert len(series_of([run("a"), run("a")])["uniform"]) == 1
+
+
+def test_lr_is_a_horizontal_line_and_curves_stand_on_a_log_axis():
+    axes = drawn([run("a"), run("b", params=64, auc=0.9), LR])
+    assert axes.get_xscale() == "log"
+    (curve,) = axes.containers
+    assert isinstance(curve, ErrorbarContainer)
+    assert curve.lines[0].get_xdata().tolist() == [8, 64]
+    assert curve.lines[0].get_ydata().tolist() == [0.8, 0.9]
+    assert [text.get_text() for text in axes.get_legend().get_texts()] == ["uniform", "LR"]
+    assert any(list(line.get_ydata()) == [0.7, 0.7] for line in axes.lines)
+
+
+def test_error_bars_and_the_axis_say_that_there_are_several_seeds():
+    single, several = drawn([run("a")]), drawn([run("a"), run("b", seed=2, auc=0.82)])
+    assert not single.containers[0].has_yerr
+    assert several.containers[0].has_yerr
+    assert "s.d." in several.get_ylabel()
+    assert "s.d." not in single.get_ylabel()
+
+
+def test_budgets_that_the_search_did_not_reach_are_marked():
+    assert "hollow" in drawn([ticket("a", 100, source="cut_last")]).get_legend().get_texts()[-1].get_text()
+    assert len(drawn([ticket("a", 100)]).get_legend().get_texts()) == 1
+
+
+def test_the_file_holds_this_data_set_and_model_alone(tmp_path, monkeypatch):
+    seen = []
+    monkeypatch.setattr(budget_curve, "draw_series", lambda axes, series: seen.append(series))
+    draw([run("a"), run("b", model="deepfm"), run("c", dataset="criteo"), LR], "movielens", "fm", tmp_path)
+    assert {label: [result["run_id"] for result in results] for label, results in seen[0].items()} == {
+        "uniform": ["a"], "LR": ["lr"]}
+
+
+def test_a_png_of_one_column_is_written(tmp_path):
+    path = draw([run("a"), ticket("t", 100), LR], "movielens", "fm", tmp_path / "figures")
+    assert path == tmp_path / "figures" / "movielens_fm.png"
+    content = path.read_bytes()
+    assert content.startswith(b"\x89PNG")
+    assert struct.unpack(">II", content[16:24]) == (680, 520)
+    assert [file.name for file in path.parent.iterdir()] == [path.name]
+
+
+def test_nothing_to_draw_makes_no_file(tmp_path):
+    assert draw([run("a")], "movielens", "autoint", tmp_path) is None
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_failed_drawing_leaves_the_old_figure(tmp_path, monkeypatch):
+    path = draw([run("a")], "movielens", "fm", tmp_path)
+    before = path.read_bytes()
+
+    def fail(*arguments, **named):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr("matplotlib.figure.Figure.savefig", fail)
+    with pytest.raises(OSError, match="No space"):
+        draw([run("a"), LR], "movielens", "fm", tmp_path)
+    assert path.read_bytes() == before
+    assert [file.name for file in tmp_path.iterdir()] == [path.name]

@@ -1,0 +1,665 @@
+"""The scripts as a user runs them, on a small made folder: a few real processes, the rest in this one."""
+
+import fcntl
+import functools
+import json
+import math
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from makers import tree, write_movielens
+
+import train_movielens
+import train_movielens_retrain
+from engine import cli, snapshots
+from engine.run import Place
+
+ROOT = Path(train_movielens.__file__).parent
+QUICK = ("latent_dim=8", "candidate_p=[400, 150]", "max_epochs=2", "eval_interval=1", "batch_size=256", "compile=off")
+QUIET = "tensorboard=false"
+CROSSING = ("threshold_init=-3", "lr=0.02", "log_interval=1", "candidate_p=[1500, 1200, 900]", "max_epochs=6")
+ALIAS = "movielens_pep_d8_seed1"
+FULL = OSError(28, "No space left on device")
+KEYS = {"run_id", "stage", "seed", "settings", "identity", "manifest", "stop_reason", "epochs", "steps",
+        "selected_epoch", "validation_auc", "validation_logloss", "test_auc", "test_logloss", "published_protocol",
+        "train_loss", "num_embedding_params", "num_embedding_params_dense", "seconds_per_epoch", "samples_per_second",
+        "seconds", "peak_memory_bytes", "compiled", "commit", "versions", "device", "threads"}
+
+
+def sets(*assignments):
+    return [word for assignment in assignments for word in ("--set", assignment)]
+
+
+@pytest.fixture(scope="module")
+def clone(tmp_path_factory):
+    """The sources alone, as a fresh clone has them: no data, no cache, no results."""
+    folder = tmp_path_factory.mktemp("clone")
+    for name in ("data", "models", "engine", "reports", "utils"):
+        shutil.copytree(ROOT / name, folder / name, ignore=shutil.ignore_patterns("cache", "ml-1m", "criteo", "avazu"))
+    for path in ROOT.glob("train_movielens*.py"):
+        shutil.copy2(path, folder)
+    return folder
+
+
+def process(clone, script, *arguments, cwd=None):
+    return subprocess.run([sys.executable, str(clone / script), *arguments], cwd=cwd or clone, capture_output=True,
+                          text=True, timeout=120, env={**os.environ, "OMP_NUM_THREADS": "1"})
+
+
+@pytest.fixture(scope="module")
+def finished(clone, made_data, tmp_path_factory):
+    """A search and a retrain of all its snapshots, by two processes that were started in another folder."""
+    cwd = tmp_path_factory.mktemp("work")
+    search = process(clone, "train_movielens.py", "--data", str(made_data), *sets(*QUICK), cwd=cwd)
+    retrain = process(clone, "train_movielens_retrain.py", "--data", str(made_data), *sets(*QUICK, QUIET), cwd=cwd)
+    assert (search.returncode, retrain.returncode) == (0, 0), search.stderr + retrain.stderr
+    return {"out": cwd / "tmp", "cwd": cwd, "search": search, "retrain": retrain}
+
+
+class Shell:
+    """Runs the scripts in this process with fixed --data, --out and quick settings."""
+
+    def __init__(self, out, data, monkeypatch, capsys):
+        self.out, self.data, self.monkeypatch, self.capsys = out, str(data), monkeypatch, capsys
+
+    def __call__(self, script, *arguments, quick=True):
+        """(exit code, standard output, standard error)."""
+        words = [*sets(*QUICK, QUIET)] if quick else []
+        self.monkeypatch.setattr(sys, "argv", ["x", "--data", self.data, "--out", str(self.out), *words, *arguments])
+        code = 0
+        try:
+            cli.main(script.main)
+        except SystemExit as stop:
+            code = stop.code
+        return (code, *self.capsys.readouterr())
+
+    def search(self, *arguments, **options):
+        return self(train_movielens, *arguments, **options)
+
+    def retrain(self, *arguments, **options):
+        return self(train_movielens_retrain, *arguments, **options)
+
+    def results(self, stage=None):
+        found = [json.loads(path.read_text()) for path in sorted(self.out.glob("runs/*/result.json"))]
+        return {result["run_id"]: result for result in found if stage in (None, result["stage"])}
+
+    def alias(self, name=ALIAS, model="fm"):
+        return self.out / "embedding" / model / name
+
+
+@pytest.fixture
+def shell(tmp_path, made_data, monkeypatch, capsys, tmp_path_factory):
+    cache = tmp_path_factory.getbasetemp() / "cache-of-scripts"
+    monkeypatch.setattr(cli, "Place", functools.partial(Place, cache=cache))
+    return Shell(tmp_path / "out", made_data, monkeypatch, capsys)
+
+
+@pytest.fixture
+def after(shell, finished):
+    """A shell whose output folder holds the finished search and retrain."""
+    shutil.copytree(finished["out"], shell.out)
+    return shell
+
+
+def stored(shell):
+    """The files of searches and runs; figures are drawn from all of them, so every script may draw them anew."""
+    return {name: stamp for name, stamp in tree(shell.out).items()
+            if not name.startswith("figures/") and not name.endswith("/.lock")}
+
+
+def result_of(shell, count):
+    return next(r for r in shell.results("retrain").values() if r["num_embedding_params"] == count)
+
+
+def names(folder):
+    return sorted(path.name for path in folder.iterdir())
+
+
+# search, then retrain
+
+
+def test_search_leaves_the_snapshots_at_their_budgets_beside_the_initial_table(finished):
+    folder = finished["out"] / "embedding" / "fm" / ALIAS
+    assert names(folder) == ["150.magnitude.npz", "150.npz", "400.magnitude.npz", "400.npz", "initial.npz",
+                             "search.json"]
+    initial, others = snapshots.read(folder / "initial.npz")
+    assert {name: array.size for name, array in others.items()} == {"linear.layer.bias": 1,
+                                                                    "linear.layer.fc.weight": len(initial.table)}
+    bound = math.sqrt(6 / sum(initial.table.shape))
+    assert 0.9 * bound < abs(initial.table).max() <= bound
+    for count in (400, 150):
+        snapshot, _ = snapshots.read(folder / f"{count}.npz")
+        assert snapshot.count == count
+        assert snapshot.meta["source"] == "cut_last"
+        assert 0 < snapshot.meta["without_retraining"]["test_auc"] < 1
+        assert snapshot.table.shape == initial.table.shape
+
+
+def test_every_run_has_its_own_folder_and_nothing_is_left_beside_the_results(finished):
+    assert names(finished["cwd"]) == ["tmp"]
+    assert set(names(finished["out"])) - {"figures"} == {"embedding", "runs"}
+    assert names(finished["out"] / "embedding" / "fm") == [ALIAS]
+    folders = list((finished["out"] / "runs").iterdir())
+    assert len(folders) == 3
+    for folder in folders:
+        stage = json.loads((folder / "result.json").read_text())["stage"]
+        assert {path.name for path in folder.iterdir()} - {".lock"} == {
+            "curve.jsonl", "result.json", *(["tensorboard"] if stage == "search" else [])}
+    assert len(list(finished["out"].glob("runs/*/tensorboard/events.*"))) == 1
+
+
+def test_results_say_everything(after):
+    results = after.results()
+    assert sorted((result["stage"], result["num_embedding_params"]) for result in results.values())[:2] == [
+        ("retrain", 150), ("retrain", 400)]
+    for run_id, result in results.items():
+        assert set(result) >= KEYS
+        assert result["run_id"] == run_id
+        assert result["seed"] == 1
+        assert result["settings"]["latent_dim"] == 8
+        assert result["settings"]["embedding"] == ("pep" if result["stage"] == "search" else "masked")
+        assert (result["stop_reason"], result["epochs"], result["steps"]) == ("max_epochs", 2, 16)
+        assert result["num_embedding_params_dense"] == 8 * len(snapshots.read(after.alias() / "400.npz")[0].table)
+        assert 0 < result["test_auc"] < 1
+        assert 0 < result["validation_auc"] < 1
+        assert 0 < result["test_logloss"] < 9
+        assert 0 < result["seconds_per_epoch"] < result["seconds"]
+        assert result["samples_per_second"] == pytest.approx(1965 / result["seconds_per_epoch"])
+        assert result["peak_memory_bytes"] > 50 * 2**20
+        assert result["threads"] == 1
+        assert set(result["published_protocol"]) == {"best_test_auc", "best_test_logloss"}
+    search, = after.results("search").values()
+    assert search["snapshots"] == ["400", "150", "400.magnitude", "150.magnitude"]
+    assert search["budgets_not_reached"] == [400, 150]
+    assert search["alias"] == ALIAS
+
+
+def test_the_curve_has_one_line_an_evaluation_and_agrees_with_the_result(after):
+    for run_id, result in after.results().items():
+        lines = [json.loads(line) for line in (after.out / "runs" / run_id / "curve.jsonl").read_text().splitlines()]
+        assert [line["epoch"] for line in lines] == [1, 2]
+        assert [line["step"] for line in lines] == [8, 16]
+        assert set(lines[0]) >= {"train_loss", "validation_auc", "validation_logloss", "test_auc", "test_logloss",
+                                 "num_embedding_params"}
+        protocol = result["published_protocol"]
+        assert protocol["best_test_auc"] == max(line["test_auc_mean_of_batches"] for line in lines)
+        assert protocol["best_test_logloss"] == min(line["test_logloss"] for line in lines)
+        selected = next(line for line in lines if line["epoch"] == result["selected_epoch"])
+        assert result["test_auc"] == pytest.approx(selected["test_auc"])
+        if result["stage"] == "retrain":
+            assert selected["validation_auc"] == max(line["validation_auc"] for line in lines)
+        else:
+            assert selected is lines[-1]
+
+
+def test_the_table_on_standard_output_has_one_line_a_result(finished, after):
+    dense = f"{result_of(after, 400)['num_embedding_params_dense']:,}"
+    search, retrain = finished["search"].stdout.splitlines(), finished["retrain"].stdout.splitlines()
+    assert [line.split()[0] for line in search] == ["stage", "search", "*"]
+    assert [line.split()[:3] for line in retrain[1:3]] == [["retrain", "400", dense], ["retrain", "150", dense]]
+    assert {line.split()[-1] for line in (search[1], *retrain[1:3])} == set(after.results())
+
+
+def test_a_ticket_keeps_its_mask_and_learns(shell):
+    learn = sets("max_epochs=12", "lr=0.01", "batch_size=64")
+    assert shell.search(*learn)[0] == 0
+    assert shell.retrain(*learn)[0] == 0
+    results = [*shell.results("retrain").values(), *shell.results("search").values()]
+    assert {result["num_embedding_params"] for result in results} >= {400, 150}
+    assert all(result["test_auc"] > 0.85 for result in results)  # 0.95 to 0.98 when it was written
+
+
+def test_budgets_that_are_crossed_end_the_search_and_are_cut_exactly(shell):
+    assert shell.search(*sets(*CROSSING))[0] == 0
+    result, = shell.results().values()
+    assert result["stop_reason"] == "budgets_met"
+    assert result["snapshots"] == ["1500", "1200", "900"]
+    for count in (1500, 1200, 900):
+        assert snapshots.read(shell.alias() / f"{count}.npz")[0].meta["source"] == "cut"
+
+
+def test_budgets_as_reached_bear_their_own_count_and_are_found_by_budget(shell):
+    assert shell.search(*sets(*CROSSING, "budget=as_reached"))[0] == 0
+    counts = [int(name) for name in snapshots.names(shell.alias())]
+    assert all(count <= budget for count, budget in zip(counts, (1500, 1200, 900), strict=True))
+    assert counts != [1500, 1200, 900]
+    assert shell.retrain(*sets("retrain_emb_param=1200"))[0] == 0
+    retrained, = shell.results("retrain").values()
+    assert retrained["num_embedding_params"] == counts[1]
+
+
+def test_budgets_that_were_not_reached_as_reached_are_named(shell, caplog):
+    assert shell.search(*sets(*CROSSING, "budget=as_reached", "candidate_p=[1500, 3]", "max_epochs=1"))[0] == 0
+    result, = shell.results().values()
+    assert result["budgets_not_reached"] == [3]
+    assert len(result["snapshots"]) == 1
+    assert "[3]" in "".join(record.getMessage() for record in caplog.records if record.levelname == "WARNING")
+
+
+@pytest.mark.parametrize(("arguments", "params"), [(("--model", "linear"), 0), (("--embedding", "uniform"), None)])
+def test_baselines_are_trained_and_leave_no_snapshots(shell, arguments, params):
+    code, out, _ = shell.search(*arguments)
+    result, = shell.results().values()
+    assert code == 0
+    assert result["stage"] == out.splitlines()[1].split()[0] == "train"
+    assert result["num_embedding_params"] == (result["num_embedding_params_dense"] if params is None else params)
+    assert not (shell.out / "embedding").exists()
+
+
+def test_fresh_values_and_a_full_rewind_are_other_runs_than_the_ticket(after):
+    before = set(after.results())
+    auc = {"ticket": result_of(after, 400)["test_auc"]}
+    for option in ("re_init=true", "rewind=all"):
+        assert after.retrain(*sets("retrain_emb_param=400", option))[0] == 0
+        new, = set(after.results()) - before
+        before.add(new)
+        auc[option] = after.results()[new]["test_auc"]
+    assert len(set(auc.values())) == 3
+
+
+def test_retrain_takes_model_settings_from_the_search(shell):
+    assert shell.search("--model", "deepfm", "--alias", "mine", *sets("mlp_dims=[7]", "candidate_p=[300]"))[0] == 0
+    code, _, error = shell.retrain("--model", "deepfm", "--alias", "mine")
+    assert code == 0, error
+    result, = shell.results("retrain").values()
+    assert result["settings"]["mlp_dims"] == [7]
+    assert result["num_embedding_params"] == 300
+
+
+# again
+
+
+def test_what_is_finished_is_not_run_again_even_in_another_process(after):
+    before = stored(after)
+    code, out, _ = after.search()
+    assert code == 0
+    assert next(iter(after.results("search"))) in out
+    assert after.retrain()[0] == 0
+    assert stored(after) == before
+
+
+@pytest.mark.parametrize("assignment", ["checkpoint_seconds=5", "compile=auto", "num_heads=4"])
+def test_a_setting_without_effect_does_not_make_another_run(after, assignment):
+    before = stored(after)
+    assert after.search(*sets(assignment))[0] == 0
+    assert stored(after) == before
+
+
+def test_force_runs_again_and_gives_the_same_result(after):
+    before, times = after.results(), stored(after)
+    assert after.search("--force")[0] == 0
+    assert after.retrain("--force")[0] == 0
+    assert set(after.results()) == set(before)
+    for run_id, result in after.results().items():
+        name = f"runs/{run_id}/result.json"
+        assert stored(after)[name][1] > times[name][1]
+        assert (result["test_auc"], result["train_loss"]) == (before[run_id]["test_auc"], before[run_id]["train_loss"])
+    for name in ("400.npz", "150.npz", "initial.npz"):
+        path = f"embedding/fm/{ALIAS}/{name}"
+        assert stored(after)[path][1] > times[path][1]
+
+
+def test_a_new_alias_gets_copies_without_training(after):
+    before = stored(after)
+    assert after.search("--alias", "mine")[0] == 0
+    assert set(before.items()) <= set(stored(after).items())
+    assert names(after.alias("mine")) == names(after.alias())
+    for name in ("400.npz", "150.npz", "400.magnitude.npz", "150.magnitude.npz", "initial.npz"):
+        assert (after.alias("mine") / name).read_bytes() == (after.alias() / name).read_bytes()
+    assert after.retrain("--alias", "mine")[0] == 0
+    assert len(after.results()) == 3
+
+
+def test_a_search_whose_snapshots_are_gone_is_run_again(after, caplog):
+    (after.alias() / "150.npz").unlink()
+    assert after.search()[0] == 0
+    assert "snapshots are no longer in" in caplog.text
+    assert "150.npz" in names(after.alias())
+
+
+# refused before any data is read
+
+
+def test_a_wrong_setting_ends_a_process_with_code_2_and_one_line_before_data_is_looked_for(clone, tmp_path):
+    arguments = ["--data", str(tmp_path / "absent"), "--set", "laten_dim=8"]
+    done = process(clone, "train_movielens.py", *arguments, cwd=tmp_path)
+    assert done.returncode == 2
+    assert done.stdout == ""
+    assert done.stderr.startswith("error: unknown setting 'laten_dim'; did you mean 'latent_dim'?")
+    assert len(done.stderr.splitlines()) == 1
+    assert list(tmp_path.iterdir()) == []
+
+
+REFUSED = {
+    "unknown setting": (sets("laten_dim=8"), "did you mean 'latent_dim'"),
+    "wrong type": (sets("latent_dim=wide"), "latent_dim must be int, got 'wide'"),
+    "bool for int": (sets("max_epochs=true"), "max_epochs must be int, got True"),
+    "out of range": (sets("batch_size=1"), "batch_size must be at least 2, got 1"),
+    "no sign": (sets("latent_dim"), "--set takes key=value, got 'latent_dim'"),
+    "rising budgets": (sets("candidate_p=[1, 2]"), "candidate_p must be strictly decreasing"),
+    "model": (["--model", "deepfn"], "unknown model 'deepfn'; did you mean 'deepfm'?"),
+    "embedding": (["--embedding", "pepp"], "unknown embedding 'pepp'; did you mean 'pep'?"),
+}
+
+
+@pytest.mark.parametrize("script", [train_movielens, train_movielens_retrain])
+@pytest.mark.parametrize("what", REFUSED)
+def test_a_wrong_setting_is_refused_before_data_or_snapshots_are_looked_for(shell, script, what):
+    arguments, message = REFUSED[what]
+    shell.data = "/nonexistent"
+    code, out, error = shell(script, *arguments)
+    assert (code, out) == (2, "")
+    assert error.startswith("error: ")
+    assert message in error
+    assert not shell.out.exists()
+
+
+EARLY = {
+    "masked": (["--embedding", "masked"], "use the retrain script"),
+    "no budget": (sets("candidate_p=[]"), "candidate_p is empty"),
+    "alias with a path": (["--alias", "../mine"], "--alias must be a plain folder name, got '../mine'"),
+    "alias of dots": (["--alias", ".."], "--alias must be a plain folder name"),
+    "empty alias": (["--alias", ""], "--alias must be a plain folder name"),
+}
+
+
+@pytest.mark.parametrize("what", EARLY)
+def test_what_needs_no_data_to_be_refused_is_refused_before_data_is_looked_for(shell, what):
+    arguments, message = EARLY[what]
+    shell.data = "/nonexistent"
+    code, _, error = shell.search(*arguments)
+    assert code == 2
+    assert message in error
+
+
+def test_cuda_asked_for_and_absent_is_refused_before_data_is_looked_for(shell, monkeypatch):
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    shell.data = "/nonexistent"
+    code, _, error = shell.search("--device", "cuda")
+    assert code == 2
+    assert error.startswith("error: --device cuda was asked for, but torch")
+
+
+def test_an_output_folder_that_cannot_be_written_is_refused_before_data_is_looked_for(shell, tmp_path):
+    (tmp_path / "file").write_text("x")
+    shell.data, shell.out = "/nonexistent", tmp_path / "file" / "out"
+    code, _, error = shell.search()
+    assert code == 2
+    assert error.startswith(f"error: cannot write to the folder {shell.out}")
+    assert "--out" in error
+
+
+def test_absent_data_is_an_error_that_names_the_folder_and_the_files(shell):
+    shell.data = "/nonexistent"
+    code, _, error = shell.search()
+    assert code == 2
+    assert "--data: /nonexistent lacks ratings.dat, users.dat, movies.dat" in error
+    assert "demo.py" in error
+
+
+def test_budgets_beyond_the_table_are_skipped_aloud_and_an_error_when_none_remains(shell, caplog):
+    code, _, error = shell.search(*sets("candidate_p=[90000, 80000]"))
+    assert code == 2
+    assert "no budget of candidate_p [90000, 80000] lies within the table's 2280 parameters" in error
+    assert shell.search(*sets("candidate_p=[90000, 300]"))[0] == 0
+    assert "are skipped: [90000]" in caplog.text
+    assert snapshots.names(shell.alias()) == ["300", "300.magnitude"]
+
+
+@pytest.mark.parametrize("script", ["train_movielens", "train_movielens_retrain"])
+def test_help_shows_options_and_examples(monkeypatch, capsys, script):
+    module = {"train_movielens": train_movielens, "train_movielens_retrain": train_movielens_retrain}[script]
+    monkeypatch.setattr(sys, "argv", ["x", "--help"])
+    with pytest.raises(SystemExit) as stop:
+        cli.main(module.main)
+    shown = capsys.readouterr().out
+    assert stop.value.code == 0
+    assert all(option in shown for option in ("--set", "--seed", "--data", "--device", "--alias", "--out", "--force"))
+    examples = [line for line in module.__doc__.splitlines() if f"python {script}.py" in line]
+    assert len(examples) >= 3
+    assert all(line in shown.splitlines() for line in examples)
+
+
+def test_published_early_stopping_is_used_unless_the_user_sets_another():
+    parser = cli.parser("")
+    options = parser.parse_args(["--published", *sets("early_stop=3")])
+    settings, _, explicit = cli.read(options, train_movielens.SETTINGS)
+    assert (settings.train.eval_interval, settings.train.early_stop) == (5, 3)
+    assert explicit == {"early_stop"}
+    settings, _, _ = cli.read(parser.parse_args([]), train_movielens.SETTINGS)
+    assert (settings.train.eval_interval, settings.train.early_stop) == (2, 8)
+
+
+# snapshots that are absent, corrupt or of something else
+
+
+def test_a_snapshot_that_does_not_exist_is_an_error_that_lists_the_existing_ones(after):
+    code, _, error = after.retrain(*sets("retrain_emb_param=7"))
+    assert code == 2
+    assert "there is no snapshot 7 in" in error
+    assert "there are: 400, 150, 400.magnitude, 150.magnitude" in error
+
+
+def test_a_search_that_does_not_exist_is_an_error_that_lists_the_existing_ones(after):
+    code, _, error = after.retrain("--seed", "9")
+    assert code == 2
+    assert "there is no search in" in error
+    assert "movielens_pep_d8_seed9" in error
+    assert f"there are: {ALIAS})" in error
+
+
+def test_snapshots_of_other_data_are_refused(after, tmp_path):
+    after.data = str(write_movielens(tmp_path / "other", seed=1))
+    before = stored(after)
+    code, _, error = after.retrain()
+    assert code == 2
+    assert "were made from other data" in error
+    assert stored(after) == before
+
+
+@pytest.mark.parametrize("name", ["150.npz", "400.npz", "initial.npz"])
+@pytest.mark.parametrize("damage", ["noise", "cut off"])
+def test_a_corrupt_snapshot_is_refused_before_anything_is_trained(after, name, damage):
+    path = after.alias() / name
+    path.write_bytes(b"noise" if damage == "noise" else path.read_bytes()[:-30])
+    before = stored(after)
+    code, _, error = after.retrain("--force")
+    assert code == 2
+    assert f"{name} is corrupt" in error
+    assert "run the search again" in error
+    assert stored(after) == before
+
+
+def test_an_initial_table_that_is_gone_is_refused_before_anything_is_trained(after):
+    (after.alias() / "initial.npz").unlink()
+    before = stored(after)
+    code, _, error = after.retrain("--force")
+    assert code == 2
+    assert "initial.npz" in error
+    assert "run the search again" in error
+    assert stored(after) == before
+
+
+def test_a_corrupt_result_is_an_error_that_names_it(after):
+    run_id, = after.results("search")
+    path = after.out / "runs" / run_id / "result.json"
+    path.write_text(path.read_text()[:100])
+    code, _, error = after.search()
+    assert code == 2
+    assert f"{path} is corrupt" in error
+    assert "--force" in error
+
+
+def test_a_corrupt_search_record_is_an_error_that_names_it(after):
+    (after.alias() / "search.json").write_text("{")
+    for script in (after.search, after.retrain):
+        code, _, error = script()
+        assert code == 2
+        assert "search.json is corrupt" in error
+
+
+@pytest.mark.parametrize(("assignment", "had"), [("latent_dim=32", "8"), ("model=deepfm", None), ("gk=2.0", "1.0"),
+                                                 ("with_ids=true", "False"), ("threshold_type=field", "'feature_dim'"),
+                                                 ("embedding=uniform", "'pep'")])
+def test_a_setting_that_contradicts_the_search_is_refused(after, assignment, had):
+    before = stored(after)
+    code, _, error = after.retrain("--alias", ALIAS, *sets(assignment))
+    assert code == 2
+    if had is None:
+        assert "there is no search in" in error
+    else:
+        assert f"was given, but the snapshot was made with {had}" in error
+        assert assignment.partition("=")[0] in error
+    assert stored(after) == before
+
+
+def test_a_width_of_which_there_is_no_search_is_refused_and_the_searches_are_listed(after):
+    code, _, error = after.retrain(*sets("latent_dim=32"))
+    assert code == 2
+    assert "movielens_pep_d32_seed1" in error
+    assert f"there are: {ALIAS})" in error
+
+
+# one search's files are never another's
+
+
+def only(files, part):
+    return {name: stamp for name, stamp in files.items() if part(name)}
+
+
+def test_two_seeds_share_no_file(after):
+    before = stored(after)
+    assert after.search("--seed", "2")[0] == 0
+    assert after.retrain("--seed", "2")[0] == 0
+    files = stored(after)
+    assert only(files, before.__contains__) == before
+    assert len(after.results()) == 6
+    assert names(after.out / "embedding" / "fm") == [ALIAS, "movielens_pep_d8_seed2"]
+    masks = {snapshots.read(after.alias(alias) / "400.npz")[0].mask_hash for alias in names(after.out / "embedding/fm")}
+    assert len(masks) == 2
+
+
+def test_another_data_set_under_the_same_alias_is_refused_until_overwrite_is_given(after, tmp_path):
+    before, first = stored(after), after.data
+    other = str(write_movielens(tmp_path / "other", seed=1))
+    after.data = other
+    code, _, error = after.search()
+    assert code == 2
+    assert "belongs to another search" in error
+    assert "--overwrite" in error
+    assert stored(after) == before
+
+    assert after.search("--alias", "other")[0] == 0
+    assert after.retrain("--alias", "other")[0] == 0
+    assert only(stored(after), before.__contains__) == before
+    assert len(after.results()) == 6
+
+    assert after.search("--overwrite")[0] == 0
+    runs = only(before, lambda name: name.startswith("runs/"))
+    assert only(stored(after), runs.__contains__) == runs
+    assert snapshots.owner_of(after.alias())["manifest"] == snapshots.owner_of(after.alias("other"))["manifest"]
+
+    after.data = first
+    code, _, error = after.search()
+    assert code == 2
+    assert "belongs to another search" in error
+
+
+def test_other_settings_under_the_same_alias_are_refused(after):
+    before = stored(after)
+    code, _, error = after.search(*sets("gk=2.0"))
+    assert code == 2
+    assert "belongs to another search" in error
+    assert stored(after) == before
+
+
+def test_a_run_that_another_process_is_working_on_is_refused(after):
+    run_id, = after.results("search")
+    with (after.out / "runs" / run_id / ".lock").open("w") as file:
+        fcntl.flock(file, fcntl.LOCK_EX)
+        before = tree(after.alias())
+        code, _, error = after.search("--force")
+        assert code == 2
+        assert "in use by another process" in error
+        assert tree(after.alias()) == before
+
+
+# full disks
+
+
+def test_a_full_disk_at_a_snapshot_is_an_error_and_the_same_command_goes_on_from_there(shell, monkeypatch):
+    arguments = sets(*CROSSING, "checkpoint_seconds=0")
+    original = np.savez_compressed
+
+    def fill(file, **arrays):
+        if "/.900." in file.name:
+            file.write(b"PK half")
+            raise FULL
+        original(file, **arrays)
+
+    monkeypatch.setattr(np, "savez_compressed", fill)
+    code, _, error = shell.search(*arguments)
+    assert code == 2
+    assert "No space left" in error
+    assert names(shell.alias()) == ["1200.npz", "1500.npz", "initial.npz", "search.json"]
+    assert shell.results() == {}
+    monkeypatch.setattr(np, "savez_compressed", original)
+    assert shell.search(*arguments)[0] == 0
+    result, = shell.results().values()
+    assert result["snapshots"] == ["1500", "1200", "900"]
+
+
+def test_a_stopped_search_that_goes_on_under_another_alias_leaves_all_budgets_there(shell, monkeypatch):
+    arguments = sets(*CROSSING, "checkpoint_seconds=0")
+    original = snapshots.save
+
+    def stop(folder, name, *rest, **more):
+        if name == "900":
+            raise FULL
+        return original(folder, name, *rest, **more)
+
+    monkeypatch.setattr(snapshots, "save", stop)
+    assert shell.search(*arguments)[0] == 2
+    monkeypatch.setattr(snapshots, "save", original)
+    assert shell.search("--alias", "mine", *arguments)[0] == 0
+    assert snapshots.names(shell.alias("mine")) == ["1500", "1200", "900"]
+
+
+def test_a_full_disk_while_a_snapshot_is_replaced_leaves_no_half_snapshot(after, monkeypatch):
+    def fill(file, **arrays):
+        file.write(b"PK half")
+        raise FULL
+
+    (after.alias() / "150.npz").unlink()  # so that the search runs again
+    before = stored(after)
+    monkeypatch.setattr(np, "savez_compressed", fill)
+    code, _, error = after.search()
+    assert code == 2
+    assert "No space left" in error
+    assert only(stored(after), before.__contains__) == before
+    assert snapshots.names(after.alias()) == ["400", "400.magnitude", "150.magnitude"]
+
+
+@pytest.mark.parametrize("name", ["result.json", "curve.jsonl"])
+def test_a_full_disk_while_a_result_is_written_leaves_the_old_one(after, monkeypatch, name):
+    before = only(stored(after), lambda path: path.endswith(f"/{name}"))
+    original = Path.write_text
+
+    def fill(self, text, *rest, **more):
+        if name in self.name:
+            original(self, text[:20])
+            raise FULL
+        return original(self, text, *rest, **more)
+
+    monkeypatch.setattr(Path, "write_text", fill)
+    code, _, error = after.retrain("--force")
+    assert code == 2
+    assert "No space left" in error
+    assert only(stored(after), lambda path: path.endswith(f"/{name}")) == before
+    assert not list(after.out.rglob("*.part*"))

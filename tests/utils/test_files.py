@@ -1,0 +1,117 @@
+import json
+import os
+import stat
+
+import pytest
+
+from utils.files import atomic_path, require_writable, sha256_of, sha256_of_file, write_json
+from utils.names import unknown
+
+FULL = OSError(28, "No space left on device")
+
+
+@pytest.mark.parametrize("error", [FULL, KeyboardInterrupt(), ValueError("x")])
+def test_an_error_while_writing_leaves_the_old_file_whole_and_no_temporary_one(tmp_path, error):
+    target = tmp_path / "a.json"
+    target.write_text("old")
+    with pytest.raises(type(error)), atomic_path(target) as temporary:  # noqa: PT012 - the block is what is tested
+        temporary.write_text("half")
+        raise error
+    assert [path.name for path in tmp_path.iterdir()] == ["a.json"]
+    assert target.read_text() == "old"
+
+
+def test_the_old_file_is_there_until_the_new_one_is_whole(tmp_path):
+    target = tmp_path / "a.json"
+    target.write_text("old")
+    with atomic_path(target) as temporary:
+        temporary.write_text("new")
+        assert target.read_text() == "old"
+        assert temporary.parent == target.parent  # a rename works within one file system only
+    assert target.read_text() == "new"
+    assert [path.name for path in tmp_path.iterdir()] == ["a.json"]
+
+
+@pytest.mark.parametrize("step", ["fsync", "rename"])
+def test_an_error_at_the_end_of_writing_leaves_the_old_file_too(tmp_path, monkeypatch, step):
+    target = tmp_path / "a.json"
+    target.write_text("old")
+
+    def fail(*arguments, **options):
+        raise FULL
+
+    for name in {"fsync": ["fsync"], "rename": ["rename", "replace"]}[step]:
+        monkeypatch.setattr(os, name, fail)
+    with pytest.raises(OSError, match="No space left"):
+        write_json(target, {"a": 1})
+    assert [path.name for path in tmp_path.iterdir()] == ["a.json"]
+    assert target.read_text() == "old"
+
+
+def test_bytes_reach_the_disk_before_the_rename(tmp_path, monkeypatch):
+    target, seen, original = tmp_path / "a.txt", [], os.fsync
+    monkeypatch.setattr(os, "fsync", lambda number: (seen.append(target.exists()), original(number)))
+    with atomic_path(target) as temporary:
+        temporary.write_text("new")
+    assert seen[:1] == [False]
+
+
+def test_a_file_gets_the_usual_permissions(tmp_path):
+    before = os.umask(0o027)
+    try:
+        write_json(tmp_path / "a.json", {})
+        assert os.umask(0o027) == 0o027
+    finally:
+        os.umask(before)
+    assert stat.S_IMODE((tmp_path / "a.json").stat().st_mode) == 0o640
+
+
+def test_write_json_makes_folders_and_sorts_keys(tmp_path):
+    path = tmp_path / "new" / "folder" / "a.json"
+    write_json(path, {"b": [1, None], "a": "é"})
+    assert json.loads(path.read_text()) == {"a": "é", "b": [1, None]}
+    assert path.read_text().index('"a"') < path.read_text().index('"b"')
+
+
+def test_write_json_of_what_json_cannot_hold_leaves_the_old_file(tmp_path):
+    (tmp_path / "a.json").write_text("old")
+    with pytest.raises(TypeError):
+        write_json(tmp_path / "a.json", {"a": object()})
+    assert (tmp_path / "a.json").read_text() == "old"
+
+
+def test_hashes_are_pinned_and_parts_do_not_run_together(tmp_path):
+    assert sha256_of("ab", b"c") == "43ee655579de01ca739b3f95c1c2d3f46d353b2c0df818064ea594506cdb2617"
+    assert sha256_of("ab", "c") != sha256_of("a", "bc")
+    (tmp_path / "a").write_bytes(b"abc")
+    assert sha256_of_file(tmp_path / "a") == "ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad"
+
+
+def test_require_writable_makes_the_folder_and_leaves_it_empty(tmp_path):
+    require_writable(tmp_path / "a" / "b")
+    assert list((tmp_path / "a" / "b").iterdir()) == []
+
+
+@pytest.mark.parametrize("below", ["", "deeper"])
+def test_a_folder_that_cannot_be_written_is_an_error_that_names_it_and_the_option(tmp_path, below):
+    (tmp_path / "file").write_text("x")
+    folder = tmp_path / "file" / below if below else tmp_path / "file"
+    with pytest.raises(OSError, match=rf"cannot write to the folder {folder} .*--out"):
+        require_writable(folder)
+    assert (tmp_path / "file").read_text() == "x"
+
+
+def test_a_folder_in_which_no_file_can_be_made_is_refused(tmp_path, monkeypatch):
+    def refuse(dir):
+        raise PermissionError(13, "Permission denied")
+
+    monkeypatch.setattr("utils.files.tempfile.TemporaryFile", refuse)
+    with pytest.raises(OSError, match=rf"cannot write to the folder {tmp_path} .*Permission denied"):
+        require_writable(tmp_path)
+
+
+def test_unknown_names_the_nearest_only_when_one_is_near():
+    assert unknown("model", "deepfn", ["fm", "deepfm"]) == (
+        "unknown model 'deepfn'; did you mean 'deepfm'? Known: deepfm, fm")
+    assert unknown("model", "zzz", ["fm", "deepfm"]) == "unknown model 'zzz'. Known: deepfm, fm"
+    assert "Known: fm" in unknown("model", 3, ["fm"])
