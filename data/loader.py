@@ -28,6 +28,8 @@ class Loader:
                  device: torch.device | str = "cpu") -> None:
         if batch_size < 2:
             raise ValueError(f"batch_size must be at least 2, got {batch_size}")
+        if len(labels) < 2:
+            raise ValueError(f"{len(labels)} training rows are too few; at least 2 are needed")
         self.ids = torch.tensor(np.asarray(ids), device=device)
         self.labels = torch.tensor(np.asarray(labels), device=device)
         self.batch_size = batch_size

@@ -2,7 +2,7 @@
 
 import math
 import time
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Protocol
 
@@ -25,6 +25,7 @@ class State:
     step: int = 0
     epoch_done: bool = False  # the step just taken ended an epoch
     loss_batches: int = 0
+    stop_reason: str | None = None
     epoch_seconds: list[float] = field(default_factory=list)  # training alone, of epochs run in one piece
 
     def mean_loss(self) -> float:
@@ -51,7 +52,7 @@ def fit(state: State, loader: Loader, step: Callable[[Tensor, Tensor], Tensor], 
         max_epochs: int) -> str:
     """Train from where `state` stands until a hook gives a reason to stop or `max_epochs` are done; say which."""
     state.model.train()
-    while state.epoch < max_epochs:
+    while state.epoch < max_epochs and not state.stop_reason:
         if state.batch == 0:
             state.loss_sum, state.loss_batches = torch.zeros_like(state.loss_sum), 0
         whole, started = state.batch == 0, time.perf_counter()
@@ -66,14 +67,11 @@ def fit(state: State, loader: Loader, step: Callable[[Tensor, Tensor], Tensor], 
                 if whole:
                     _wait(state.loss_sum)
                     state.epoch_seconds.append(time.perf_counter() - started)
-            if reason := _call(hooks, state):
-                return reason
-    return "max_epochs"
-
-
-def _call(hooks: Iterable[Hook], state: State) -> str | None:
-    reasons = [hook(state) for hook in hooks]  # all of them, so that the checkpoint after a stop is complete
-    return next((reason for reason in reasons if reason), None)
+            for hook in hooks:  # all of them, so that the checkpoint after a stop is complete and holds the reason
+                state.stop_reason = hook(state) or state.stop_reason
+            if state.stop_reason:
+                break
+    return state.stop_reason or "max_epochs"
 
 
 def _wait(tensor: Tensor) -> None:

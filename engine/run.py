@@ -113,6 +113,8 @@ def execute(run: Run, model: ClickModel, hooks_for: Callable[["Bench"], list[Hoo
         keep_best: early stopping on validation, and the result from its best weights; otherwise the last ones.
     """
     with checkpoint.only_one(run.folder):
+        for part in run.folder.glob(".*.part*"):  # left by a process that was killed while it wrote
+            part.unlink()
         bench = Bench(run, model)
         own = hooks_for(bench)
         reason = bench.train(own, keep_best)
@@ -121,6 +123,7 @@ def execute(run: Run, model: ClickModel, hooks_for: Callable[["Bench"], list[Hoo
         if keep_best:
             model.load_state_dict(bench.stopper.best_weights)
         result = {**bench.result(reason), **finish(bench)}
+        result = json.loads(json.dumps(result))  # so that it is the same now as when it is read back
         write_json(run.folder / "result.json", result)
         (run.folder / "checkpoint.safetensors").unlink(missing_ok=True)
         return result
@@ -212,7 +215,8 @@ class Bench:
         return {
             "model": self.model.state_dict(), "optimizer": checkpoint.optimizer_content(state.optimizer), "rng": rng,
             "counters": {"epoch": state.epoch, "batch": state.batch, "step": state.step,
-                         "loss_batches": state.loss_batches, "epoch_seconds": state.epoch_seconds},
+                         "loss_batches": state.loss_batches, "epoch_seconds": state.epoch_seconds,
+                         "stop_reason": state.stop_reason},
             "loss_sum": state.loss_sum, "hooks": {name: hook.content() for name, hook in stateful.items()},
             "compiled": self.compiled, "threads": torch.get_num_threads(),
             "seconds": self.seconds_before + time.monotonic() - self.started,

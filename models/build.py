@@ -13,6 +13,7 @@ from .embedding.base import TableEmbedding, initial_table
 from .embedding.pep import Pep, Thresholds
 from .embedding.uniform import Uniform
 from .fm import FM
+from .kernels.dropout import number_dropout
 from .linear import Linear
 
 Values = dict[str, Any]  # checked settings, by their published names
@@ -48,7 +49,9 @@ def build_model(field_sizes: Sizes, values: Values, seed: int, embedding: TableE
     """A model around `embedding` (None for `linear`); its other parameters are drawn from `seed` alone."""
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
-        return MODELS[values["model"]](embedding, field_sizes, values)
+        model = MODELS[values["model"]](embedding, field_sizes, values)
+    number_dropout(model)
+    return model
 
 
 def num_embedding_params(model: ClickModel) -> int:

@@ -11,12 +11,12 @@ from torch import Tensor, nn
 LEVELS = 1 << 16
 
 
-# The tag keeps the compiler from merging two draws of one shape into one.
 @torch.library.custom_op("pep::random_keep", mutates_args=(), tags=(torch.Tag.nondeterministic_seeded,))
-def random_keep(like: Tensor, dropped: int) -> Tensor:
+def random_keep(like: Tensor, dropped: int, layer: int = 0) -> Tensor:
     """Mask of the shape of `like`, 0 with probability dropped / 65,536, else 1, from torch's global generator.
 
-    Of floats: the compiler reads bools one at a time.
+    Of floats: the compiler reads bools one at a time. `layer` does nothing here; it keeps the compiler from merging
+    the draws of two layers that drop entries of the same tensor.
     """
     words = torch.empty((like.numel() + 3) // 4, dtype=torch.int64, device=like.device)
     bits = words.random_(-(1 << 63), None).view(torch.int16)[: like.numel()]
@@ -24,7 +24,7 @@ def random_keep(like: Tensor, dropped: int) -> Tensor:
 
 
 @random_keep.register_fake
-def _(like: Tensor, dropped: int) -> Tensor:
+def _(like: Tensor, dropped: int, layer: int = 0) -> Tensor:
     return torch.empty(like.shape, dtype=like.dtype, device=like.device)
 
 
@@ -40,12 +40,13 @@ class Dropout(nn.Module):
         if not 0 <= p < 1:
             raise ValueError(f"dropout must be in [0, 1), got {p}")
         self.dropped = round(p * LEVELS)
+        self.layer = 0  # see `number_dropout`
 
     def forward(self, x: Tensor) -> Tensor:
         """Any shape."""
         if not self.training or not self.dropped:
             return x
-        return x * random_keep(x.detach(), self.dropped) * (LEVELS / (LEVELS - self.dropped))
+        return x * random_keep(x.detach(), self.dropped, self.layer) * (LEVELS / (LEVELS - self.dropped))
 
 
 def replace_dropout(module: nn.Module) -> nn.Module:
@@ -56,3 +57,10 @@ def replace_dropout(module: nn.Module) -> nn.Module:
         else:
             replace_dropout(child)
     return module
+
+
+def number_dropout(model: nn.Module) -> None:
+    """Give each of a model's dropout layers a number of its own."""
+    layers = [module for module in model.modules() if isinstance(module, Dropout)]
+    for number, layer in enumerate(layers):
+        layer.layer = number

@@ -1,0 +1,299 @@
+"""How long a training step takes: published style, ours with PEP, ours with the uniform base model.
+
+    python benchmarks/bench_step.py --threads 1 --json benchmarks/results/step_cpu_1_thread.json
+
+All variants of a model take turns, a round each, so that other work on the machine hits them alike; the medians over
+rounds are reported. A round is one epoch of `--steps` batches, so it holds its share of the shuffling; the first round
+of each variant, with the compiling, is not timed. Loading is part of every variant's time, evaluation of none.
+
+published: rows one by one through torch's DataLoader, the whole table thresholded in plain eager torch and its
+    non-zeros counted at every step, unfused Adam, torch's own dropout and attention, denormals kept.
+pep: our loop with the search's own hooks, which count the non-zeros every `log_interval` steps. Denormals are flushed,
+    as our scripts do.
+uniform: the same loop around a dense table.
+
+The denormal mode belongs to a thread and is switched in the main thread alone; torch's other threads keep the mode
+that they were made with. It hardly matters here: denormals appear only after more steps than a benchmark takes.
+"""
+
+import argparse
+import statistics
+import sys
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+from torch.nn.functional import binary_cross_entropy_with_logits, embedding
+from torch.utils.data import DataLoader, Dataset
+from torchfm.layer import FactorizationMachine, FeaturesLinear, MultiLayerPerceptron
+
+sys.path.insert(0, str(Path(__file__).resolve().parent.parent))  # so that it also runs as a plain script
+
+from data.loader import Loader
+from engine.hooks import EverySteps, SaveAtBudgets, require_finite
+from engine.loop import Hook, State, fit
+from engine.optim import Step, build_optimizer, choose_compiled
+from engine.record import commit, device_name, pick_device
+from engine.settings import parse
+from models.build import build_embedding, build_model
+from models.embedding.base import initial_table
+from train_movielens import SETTINGS
+from utils.files import write_json
+
+FIELD_SIZES = (278, 2, 7, 21, 3439, 81, 301)  # MovieLens-1M's
+MODELS = ("fm", "deepfm", "autoint")
+VARIANTS = ("published", "pep", "uniform")
+LONG_RUN = 57_700  # steps of a whole search: 100 epochs of 577
+SEED = 1
+
+Round = Callable[[], None]  # trains one epoch
+
+
+@dataclass(frozen=True)
+class Rows:
+    """Made rows: values (rows, F) int64 counted from 0 in each field, few of them common; labels (rows,) float32."""
+
+    codes: np.ndarray
+    labels: np.ndarray
+
+    @property
+    def ids(self) -> np.ndarray:
+        """(rows, F) int32 ids that count through all fields."""
+        return (self.codes + np.cumsum((0, *FIELD_SIZES[:-1]))).astype(np.int32)
+
+
+def made_rows(rows: int, seed: int = SEED) -> Rows:
+    """Draw rows; the same seed gives the same ones."""
+    rng = np.random.default_rng(seed)
+    skewed = rng.random((rows, len(FIELD_SIZES))) ** 3
+    return Rows((skewed * np.array(FIELD_SIZES)).astype(np.int64), (rng.random(rows) < 0.78).astype(np.float32))
+
+
+class RowByRow(Dataset):
+    """One row at a time, as torch's DataLoader asks for them."""
+
+    def __init__(self, rows: Rows) -> None:
+        self.rows = rows
+
+    def __len__(self) -> int:
+        return len(self.rows.labels)
+
+    def __getitem__(self, index: int) -> tuple[np.ndarray, np.float32]:
+        """(F,) values and the label."""
+        return self.rows.codes[index], self.rows.labels[index]
+
+
+class ThresholdedTable(nn.Module):
+    """A table that is thresholded whole at every forward; the pruned table is kept for counting."""
+
+    offsets: Tensor
+
+    def __init__(self, initial: Tensor, threshold_init: float) -> None:
+        super().__init__()
+        self.weight = nn.Parameter(initial.clone())
+        self.thresholds = nn.Parameter(torch.full_like(initial, threshold_init))
+        self.register_buffer("offsets", torch.tensor((0, *np.cumsum(FIELD_SIZES)[:-1])))
+        self.sparse = initial
+
+    def forward(self, codes: Tensor) -> Tensor:
+        """(B, F) -> (B, F, D)."""
+        weight, thresholds = self.weight, self.thresholds
+        self.sparse = torch.sign(weight) * torch.relu(torch.abs(weight) - torch.sigmoid(thresholds))
+        return embedding(codes + self.offsets, self.sparse)
+
+    def num_params(self) -> int:
+        """Non-zero entries of the table of the last forward."""
+        return torch.nonzero(self.sparse).size(0)
+
+
+class Published(nn.Module):
+    """FM, DeepFM or AutoInt of torchfm's layers, as the published code composes them.
+
+    Args:
+        values: settings by their published names.
+        initial: V0 (N, D).
+    """
+
+    def __init__(self, values: dict[str, Any], initial: Tensor) -> None:
+        super().__init__()
+        self.table = ThresholdedTable(initial, values["threshold_init"])
+        fields, width = len(FIELD_SIZES), initial.shape[1]
+        self.attention = self.mlp = None
+        if values["model"] == "autoint":
+            self.attention = PublishedAttention(values, fields, width)
+        else:
+            self.linear, self.fm = FeaturesLinear(FIELD_SIZES), FactorizationMachine(reduce_sum=True)
+        if values["model"] != "fm":
+            self.mlp = MultiLayerPerceptron(fields * width, values["mlp_dims"], values["dropout"])
+
+    def forward(self, codes: Tensor) -> Tensor:
+        """(B, F) -> logits (B,)."""
+        vectors = self.table(codes)  # (B, F, D)
+        logits = self.linear(codes) + self.fm(vectors) if self.attention is None else self.attention(vectors)  # (B, 1)
+        if self.mlp is not None:
+            logits = logits + self.mlp(vectors.flatten(1))
+        return logits.squeeze(1)
+
+
+class PublishedAttention(nn.Module):
+    """AutoInt's interaction part around torch's MultiheadAttention."""
+
+    def __init__(self, values: dict[str, Any], fields: int, width: int) -> None:
+        super().__init__()
+        inner = values["atten_embed_dim"]
+        self.project = nn.Linear(width, inner)
+        self.layers = nn.ModuleList(nn.MultiheadAttention(inner, values["num_heads"], dropout=values["att_dropout"])
+                                    for _ in range(values["num_layers"]))
+        self.residual = nn.Linear(width, inner)
+        self.output = nn.Linear(fields * inner, 1)
+
+    def forward(self, vectors: Tensor) -> Tensor:
+        """(B, F, D) -> (B, 1)."""
+        crossed = self.project(vectors).transpose(0, 1)  # (F, B, inner)
+        for layer in self.layers:
+            crossed, _ = layer(crossed, crossed, crossed)
+        crossed = crossed.transpose(0, 1) + self.residual(vectors)
+        return self.output(torch.relu(crossed).flatten(1))
+
+
+class PublishedStep:
+    """One step in the published style: everything eager, nothing fused, the non-zeros counted each time."""
+
+    def __init__(self, model: Published, values: dict[str, Any]) -> None:
+        self.model = model
+        self.grad_clip = values["grad_clip"]
+        self.count = 0
+        self.optimizer = torch.optim.Adam(model.parameters(), lr=values["lr"], foreach=False, fused=False,
+                                          weight_decay=values["l2_regularization"])
+
+    def __call__(self, codes: Tensor, labels: Tensor) -> None:
+        """codes (B, F), labels (B,)."""
+        self.optimizer.zero_grad()
+        loss = binary_cross_entropy_with_logits(self.model(codes), labels)
+        loss.backward()
+        nn.utils.clip_grad_norm_(self.model.parameters(), self.grad_clip)
+        self.optimizer.step()
+        self.count = self.model.table.num_params()
+
+
+def published_round(values: dict[str, Any], rows: Rows, device: torch.device) -> Round:
+    """The published variant, ready to train."""
+    generator = torch.Generator().manual_seed(SEED)
+    model = Published(values, initial_table(sum(FIELD_SIZES), values["latent_dim"], generator)).to(device).train()
+    loader, step = DataLoader(RowByRow(rows), values["batch_size"], shuffle=True), PublishedStep(model, values)
+
+    def epoch() -> None:
+        torch.set_flush_denormal(False)
+        for codes, labels in loader:
+            step(codes.to(device), labels.to(device))
+        torch.set_flush_denormal(True)
+
+    return epoch
+
+
+def our_round(values: dict[str, Any], rows: Rows, device: torch.device, compiled: bool) -> Round:
+    """One of our variants, ready to train: the real loop, with the hooks that a search has at every step."""
+    model = build_model(FIELD_SIZES, values, SEED, build_embedding(FIELD_SIZES, values, SEED)).to(device)
+    optimizer = build_optimizer(model, values["lr"], values["l2_regularization"], values["l2_penalty"])
+    step = Step(model, optimizer, values["grad_clip"], compiled, values["batch_size"])
+    loader = Loader(rows.ids, rows.labels, values["batch_size"], SEED, device)
+    state = State(model, optimizer, torch.zeros((), device=device))
+    hooks: list[Hook] = [EverySteps(values["log_interval"], require_finite)]
+    if values["embedding"] == "pep":
+        saver = SaveAtBudgets(model.embedding, (0,), True, lambda name, table, meta: None)  # 0 is never reached
+        hooks.append(EverySteps(values["log_interval"], saver))
+
+    def epoch() -> None:
+        torch.set_flush_denormal(True)
+        fit(state, loader, step, hooks, state.epoch + 1)
+
+    return epoch
+
+
+def variants_of(model: str, rows: Rows, device: torch.device, compiled: bool) -> dict[str, Round]:
+    """The three variants of a model by name."""
+    values = {name: parse({**SETTINGS, "model": model, "embedding": name}).flat() for name in ("pep", "uniform")}
+    return {"published": published_round(values["pep"], rows, device),
+            **{name: our_round(values[name], rows, device, compiled) for name in values}}
+
+
+def measure(variants: dict[str, Round], rounds: int, device: torch.device) -> dict[str, list[float]]:
+    """Seconds of each timed round, by variant. Every other round goes through the variants backwards."""
+    seconds: dict[str, list[float]] = {name: [] for name in variants}
+    for number in range(rounds + 1):
+        for name in list(variants) if number % 2 else reversed(variants):
+            started = time.perf_counter()
+            variants[name]()
+            if device.type == "cuda":
+                torch.cuda.synchronize(device)
+            if number:  # round 0 warms up
+                seconds[name].append(time.perf_counter() - started)
+    return seconds
+
+
+def bench(model: str, options: argparse.Namespace) -> list[dict[str, Any]]:
+    """One row a variant."""
+    device, batch = pick_device(options.device), parse(SETTINGS).train.batch_size
+    compiled = choose_compiled(options.compile, LONG_RUN, device)
+    variants = variants_of(model, made_rows(options.steps * batch), device, compiled)
+    origin = {"device": device_name(device), "threads": torch.get_num_threads(), "torch": torch.__version__,
+              "commit": commit(), "rounds": options.rounds, "steps_per_round": options.steps, "batch_size": batch}
+    rows = []
+    for name, seconds in measure(variants, options.rounds, device).items():
+        each = [1e3 * spent / options.steps for spent in seconds]
+        middle = statistics.median(each)
+        rows.append({"model": model, "variant": name, "ms_per_step": middle, "samples_per_second": 1e3 * batch / middle,
+                     "ms_per_step_of_rounds": each, "compiled": compiled and name != "published", **origin})
+    return rows
+
+
+def table(rows: Sequence[dict[str, Any]]) -> str:
+    """One line a model: milliseconds a step, our speed against the published style, PEP's cost over the base model."""
+    lines = [f"{'model':<10}" + "".join(f"{name + ' ms':>14}" for name in VARIANTS)
+             + f"{'pep samples/s':>16}{'pep/published':>16}{'pep over uniform':>19}"]
+    for model in dict.fromkeys(row["model"] for row in rows):
+        by_variant = {row["variant"]: row for row in rows if row["model"] == model}
+        published, pep, uniform = (by_variant[name]["ms_per_step"] for name in VARIANTS)
+        lines.append(f"{model:<10}" + "".join(f"{value:>14.3f}" for value in (published, pep, uniform))
+                     + f"{by_variant['pep']['samples_per_second']:>16,.0f}{published / pep:>15.2f}x"
+                     + f"{100 * (pep / uniform - 1):>+18.1f}%")
+    return "\n".join(lines)
+
+
+def _positive(text: str) -> int:
+    if int(text) < 1:
+        raise argparse.ArgumentTypeError(f"must be at least 1, got {text}")
+    return int(text)
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Read the command line, measure, print, write."""
+    options = argparse.ArgumentParser(description=__doc__.splitlines()[0],
+                                      formatter_class=argparse.ArgumentDefaultsHelpFormatter)
+    options.add_argument("--model", action="append", choices=MODELS, help="may be repeated; all when left away")
+    options.add_argument("--steps", type=_positive, default=200, help="steps of a round")
+    options.add_argument("--rounds", type=_positive, default=7, help="timed rounds of each variant")
+    options.add_argument("--threads", type=_positive, help="CPU threads; torch's own choice when left away")
+    options.add_argument("--device", default="auto", choices=("auto", "cpu", "cuda"))
+    options.add_argument("--compile", default="auto", choices=("auto", "on", "off"), help="auto: as in a long run")
+    options.add_argument("--json", type=Path, metavar="FILE", help="write the rows here, e.g. below benchmarks/results")
+    given = options.parse_args(arguments)
+    if given.threads:
+        torch.set_num_threads(given.threads)
+    rows = []
+    for model in dict.fromkeys(given.model or MODELS):
+        rows += bench(model, given)
+    print("{device}, {threads} threads, torch {torch}, commit {commit}; medians of {rounds} rounds of "
+          "{steps_per_round} steps of {batch_size} rows".format(**rows[0]))
+    print(table(rows))
+    if given.json:
+        write_json(given.json, rows)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,133 @@
+import numpy as np
+import pytest
+import torch
+
+from models.build import EMBEDDINGS, build_embedding
+from models.embedding.base import TableEmbedding, initial_table
+from models.embedding.masked import Masked
+from models.embedding.pep import THRESHOLD_TYPES
+from models.kernels.threshold import GATES
+
+SIZES, WIDTH = (5, 2, 9), 3
+NUM_ROWS = sum(SIZES)
+
+
+def masked(seed):
+    generator = torch.Generator().manual_seed(seed)
+    mask = torch.rand(NUM_ROWS, WIDTH, generator=generator) < 0.4
+    return Masked(initial_table(NUM_ROWS, WIDTH, generator), mask, len(SIZES))
+
+
+def from_registry(**values):
+    return lambda seed: build_embedding(SIZES, {"model": "fm", "latent_dim": WIDTH, **values}, seed)
+
+
+def pep(threshold_type, g_type):
+    return from_registry(embedding="pep", threshold_type=threshold_type, threshold_init=-1.5, g_type=g_type, gk=0.7)
+
+
+CASES = {"uniform": from_registry(embedding="uniform"), "masked": masked,
+         **{f"pep {kind} {gate}": pep(kind, gate) for kind in THRESHOLD_TYPES for gate in GATES}}
+
+
+def test_every_registered_embedding_is_among_the_cases():
+    assert {name.split()[0] for name in CASES} == {*EMBEDDINGS, "masked"}
+
+
+def batch(rows):
+    """Ids that name every row of the whole table when `rows` is 9 or more."""
+    starts = np.cumsum((0, *SIZES[:-1]))
+    return torch.tensor(np.arange(rows)[:, None] % SIZES + starts, dtype=torch.int32)
+
+
+@pytest.mark.parametrize("rows", [2, 9, 40])  # fewer ids than the table has rows, more, and many more
+@pytest.mark.parametrize("name", CASES)
+def test_contract(name, rows):
+    embedding: TableEmbedding = CASES[name](3)
+    ids = batch(rows)
+    with torch.no_grad():
+        vectors = embedding(ids)
+    table = embedding.table()
+    assert vectors.shape == (rows, len(SIZES), WIDTH)
+    assert vectors.dtype == torch.float32
+    assert (embedding.num_rows, embedding.width) == (NUM_ROWS, WIDTH)
+    assert embedding.deep_input(ids, vectors).shape == (rows, embedding.deep_width)
+    assert table.shape == (NUM_ROWS, WIDTH)
+    assert not table.requires_grad
+    torch.testing.assert_close(vectors, table[ids.long()])
+    assert torch.equal(vectors == 0, table[ids.long()] == 0)
+    assert embedding.num_params() == int((table.numpy() != 0).sum())
+    assert 0 < embedding.num_params() <= NUM_ROWS * WIDTH
+
+
+@pytest.mark.parametrize("name", CASES)
+def test_the_count_follows_the_table(name):
+    embedding = CASES[name](3)
+    before = embedding.num_params()
+    row, column = embedding.table().nonzero()[0]
+    with torch.no_grad():
+        embedding.weight[row, column] = 0.0
+    assert embedding.num_params() == before - 1
+
+
+@pytest.mark.parametrize("name", CASES)
+def test_state_round_trip_and_seeds(name):
+    embedding, other = CASES[name](3), CASES[name](4)
+    assert torch.equal(embedding.table(), CASES[name](3).table())
+    assert not torch.equal(embedding.table(), other.table())
+    with torch.no_grad():
+        for parameter in embedding.parameters():
+            parameter += 0.05 * torch.rand_like(parameter)
+    other.load_state_dict(embedding.state_dict())
+    ids = batch(9)
+    assert torch.equal(embedding(ids), other(ids))
+    assert torch.equal(embedding.table(), other.table())
+
+
+@pytest.mark.parametrize("name", CASES)
+def test_an_id_outside_the_table_is_an_index_error(name):
+    ids = batch(9)
+    ids[0, 0] = NUM_ROWS
+    with pytest.raises(IndexError):
+        CASES[name](3)(ids)
+
+
+def test_initial_values_are_xavier_uniform_over_the_whole_matrix():
+    table = initial_table(1000, 24, torch.Generator().manual_seed(1))
+    bound = np.sqrt(6 / 1024)
+    assert 0.999 * bound < table.abs().max() <= bound
+    assert table.std() == pytest.approx(bound / np.sqrt(3), rel=0.02)
+    assert abs(table.mean()) < 0.01 * bound
+
+
+def test_every_scheme_starts_from_the_same_table():
+    assert torch.equal(CASES["pep field sigmoid"](3).weight, CASES["uniform"](3).weight)
+
+
+def test_masked_starts_zero_outside_the_mask_and_refuses_another_shape_or_type():
+    initial, mask = torch.ones(4, 2), torch.tensor([[True, False]] * 4)
+    assert torch.equal(Masked(initial, mask, 1).weight, initial * mask)
+    with pytest.raises(ValueError, match=r"bool of shape \(4, 2\).*shape \(2, 4\)"):
+        Masked(initial, mask.T, 1)
+    with pytest.raises(ValueError, match="must be bool"):
+        Masked(initial, mask.float(), 1)
+
+
+def test_masked_does_not_share_memory_with_what_it_was_made_of():
+    initial, mask = torch.ones(4, 2), torch.ones(4, 2, dtype=torch.bool)
+    embedding = Masked(initial, mask, 1)
+    initial.zero_()
+    mask.zero_()
+    assert embedding.num_params() == 8
+
+
+def test_pep_refuses_field_sizes_that_do_not_sum_to_the_rows():
+    with pytest.raises(ValueError, match=r"sum to 3, the table has 4"):
+        EMBEDDINGS["pep"](torch.ones(4, 2), (1, 2), {"threshold_type": "global", "threshold_init": -15.0,
+                                                    "g_type": "sigmoid", "gk": 1.0})
+
+
+@pytest.mark.parametrize(("rows", "width"), [(0, 2), (4, 0)])
+def test_an_empty_table_is_refused(rows, width):
+    with pytest.raises(ValueError, match="must be positive"):
+        EMBEDDINGS["uniform"](torch.ones(rows, width), (rows,), {})

@@ -1,0 +1,200 @@
+import json
+
+import numpy as np
+import pytest
+import tiny
+import torch
+
+from engine import snapshots, stages
+from engine.evaluate import Split
+from engine.run import derive
+from models.build import build_embedding
+from models.embedding.masked import Masked
+
+DATA = tiny.dataset()
+BUDGETS = [500, 300, 40]
+SEARCH = {"embedding": "pep", "candidate_p": BUDGETS, "max_epochs": 12}
+
+
+@pytest.fixture(scope="module")
+def searched(tmp_path_factory):
+    """A DeepFM search: its folder, its result, and the state of its model before the first step."""
+    with pytest.MonkeyPatch.context() as patch:
+        tiny.install(patch, DATA)
+        initial = tiny.spy(patch)
+        out = tmp_path_factory.mktemp("lottery")
+        result = tiny.train(out, model="deepfm", **SEARCH)
+    return out, result, initial[0][1]
+
+
+@pytest.fixture
+def retrain(searched, monkeypatch):
+    """Retrain one budget; return the result, the model, its state before the first step, and the snapshot."""
+    tiny.install(monkeypatch, DATA)
+    seen = tiny.spy(monkeypatch)
+    out, search, _ = searched
+
+    def run(budget, **changes):
+        settings = tiny.settings(**{"model": "deepfm", "retrain_emb_param": budget, **SEARCH, **changes})
+        [result] = stages.retrain(settings, 1, tiny.place(out, force=True))
+        model, before = seen[-1]
+        snapshot, _ = snapshots.read(folder(out, search) / f"{budget}.npz")
+        return result, model, before, snapshot
+
+    return run
+
+
+def folder(out, search):
+    return out / "embedding" / "deepfm" / search["alias"]
+
+
+def test_the_search_leaves_one_snapshot_a_budget_and_the_initial_table(searched):
+    out, search, _ = searched
+    assert search["stop_reason"] == "max_epochs"
+    assert search["budgets_not_reached"] == [40]
+    assert search["snapshots"] == ["500", "300", "40", "40.magnitude"]
+    sources = {}
+    for name in search["snapshots"]:
+        snapshot, _ = snapshots.read(folder(out, search) / f"{name}.npz")
+        assert snapshot.count == int(name.split(".")[0])
+        assert snapshot.meta["run_id"] == search["run_id"]
+        assert 0.4 < snapshot.meta["without_retraining"]["validation_auc"] <= 1
+        sources[name] = snapshot.meta["source"]
+    assert sources == {"500": "cut", "300": "cut", "40": "cut_last", "40.magnitude": "cut_last_magnitude"}
+
+
+def test_the_initial_table_is_the_one_before_the_first_step(searched):
+    out, search, before = searched
+    initial, others = snapshots.read(folder(out, search) / "initial.npz")
+    values = tiny.settings(model="deepfm", **SEARCH).flat()
+    fresh = build_embedding(DATA.schema.sizes, values, derive(1, "table"))
+    assert np.array_equal(initial.table, fresh.weight.detach())
+    assert np.array_equal(initial.table, before["embedding.weight"])
+    assert others.keys() == {name for name in before if not name.startswith("embedding.")}
+    assert all(np.array_equal(value, before[name]) for name, value in others.items())
+
+
+def test_a_snapshot_scores_what_its_table_scores_in_the_searched_model(searched, monkeypatch):
+    out = searched[0]
+    tiny.install(monkeypatch, DATA)
+    seen = tiny.spy(monkeypatch)
+    again = tiny.train(out / "again", model="deepfm", **SEARCH)
+    model, _ = seen[0]
+    snapshot, _ = snapshots.read(folder(out / "again", again) / "40.npz")
+    model.embedding = Masked.of_table(torch.from_numpy(snapshot.table), DATA.schema.num_fields)
+    scores = snapshot.meta["without_retraining"]
+    measured = stages.measure(model, split("validation"))
+    assert (measured.auc, measured.logloss) == (scores["validation_auc"], scores["validation_logloss"])
+    assert stages.measure_test(model, split("test"), 64).items() <= scores.items()
+    assert again["test_auc"] != scores["test_auc"]  # the search's own result is that of the whole last table
+
+
+def split(name):
+    return Split(*DATA.split(name))
+
+
+@pytest.mark.parametrize("budget", BUDGETS)
+def test_the_ticket_starts_from_the_masked_initial_table_and_stays_zero_outside(searched, retrain, budget):
+    out, search, _ = searched
+    result, model, before, snapshot = retrain(budget)
+    initial = snapshots.read(folder(out, search) / "initial.npz")[0].table
+    kept = snapshot.table != 0
+    assert np.array_equal(before["embedding.weight"], initial * kept)
+    after = model.embedding.weight.detach().numpy()
+    assert (after[~kept] == 0).all()
+    assert (after[kept] != initial[kept]).all()
+    assert np.array_equal(model.embedding.table() != 0, kept)
+    assert result["num_embedding_params"] == budget == int(kept.sum())
+    assert result["num_embedding_params_dense"] == kept.size
+    assert result["snapshot"] == snapshot.meta
+    assert result["stage"] == "retrain"
+
+
+def test_by_default_everything_else_starts_fresh(searched, retrain):
+    _, _, search_start = searched
+    _, _, before, _ = retrain(300)
+    for name in ("linear.layer.fc.weight", "mlp.mlp.0.weight"):
+        assert not torch.equal(before[name], search_start[name])
+
+
+def test_rewind_all_restores_every_initial_value(searched, retrain):
+    _, _, search_start = searched
+    _, _, before, snapshot = retrain(300, rewind="all")
+    others = [name for name in before if not name.startswith("embedding.")]
+    assert len(others) > 8
+    assert all(torch.equal(before[name], search_start[name]) for name in others)
+    assert np.array_equal(before["embedding.weight"], search_start["embedding.weight"].numpy() * (snapshot.table != 0))
+
+
+def test_re_init_keeps_the_mask_and_draws_fresh_values(searched, retrain):
+    result, model, before, snapshot = retrain(300, re_init=True)
+    ticket, _, rewound, _ = retrain(300)
+    kept = snapshot.table != 0
+    fresh = before["embedding.weight"].numpy()
+    assert np.array_equal(fresh != 0, kept)
+    assert (fresh[kept] != rewound["embedding.weight"].numpy()[kept]).all()
+    assert np.abs(fresh).max() <= np.sqrt(6 / sum(kept.shape))
+    assert (model.embedding.weight.detach().numpy()[~kept] == 0).all()
+    assert result["run_id"] != ticket["run_id"]
+    for name in ("linear.layer.fc.weight", "mlp.mlp.0.weight"):
+        assert torch.equal(before[name], rewound[name])
+
+
+def test_all_retrains_every_budget_largest_first_and_leaves_out_the_magnitude_cuts(searched, monkeypatch):
+    tiny.install(monkeypatch, DATA)
+    settings = tiny.settings(model="deepfm", retrain_emb_param="all", **{**SEARCH, "max_epochs": 1})
+    results = stages.retrain(settings, 1, tiny.place(searched[0]))
+    assert [result["num_embedding_params"] for result in results] == BUDGETS
+    assert len({result["run_id"] for result in results}) == 3
+    again = stages.retrain(settings, 1, tiny.place(searched[0]))
+    assert again == json.loads(json.dumps(results))  # read, not run again: even the times are the same
+
+
+def test_a_search_as_reached_is_retrained_by_the_name_of_its_budget(tmp_path, monkeypatch):
+    tiny.install(monkeypatch, DATA)
+    search = tiny.train(tmp_path, **SEARCH, budget="as_reached", log_interval=5)
+    assert search["budgets_not_reached"] == [40]
+    assert "500" not in search["snapshots"]
+    counts = [int(name) for name in search["snapshots"]]
+    assert 300 < counts[0] <= 500
+    [result] = stages.retrain(tiny.settings(**SEARCH, retrain_emb_param=500), 1, tiny.place(tmp_path))
+    assert result["num_embedding_params"] == counts[0]
+    assert result["snapshot"]["source"] == "reached"
+
+
+def test_a_retrain_on_other_rows_is_refused(searched, monkeypatch):
+    tiny.install(monkeypatch, tiny.with_test_labels(DATA, lambda labels: 1 - labels))
+    with pytest.raises(ValueError, match="made from other data"):
+        stages.retrain(tiny.settings(model="deepfm", retrain_emb_param=300), 1, tiny.place(searched[0]))
+
+
+def test_a_finished_search_is_not_run_again_and_a_lost_snapshot_is_searched_again(tmp_path, monkeypatch):
+    tiny.install(monkeypatch, DATA)
+    seen = tiny.spy(monkeypatch)
+    first = json.loads(json.dumps(tiny.train(tmp_path, **SEARCH)))
+    assert tiny.train(tmp_path, **SEARCH) == first
+    assert len(seen) == 1
+    copied = tiny.train(tmp_path, places={"alias": "other"}, **SEARCH)
+    assert len(seen) == 1
+    assert copied == first
+    one, other = (tmp_path / "embedding" / "fm" / name for name in (first["alias"], "other"))
+    assert {path.name for path in one.iterdir()} == {path.name for path in other.iterdir()}
+    before = (one / "300.npz").read_bytes()
+    assert (other / "300.npz").read_bytes() == before
+    (one / "300.npz").unlink()
+    again = tiny.train(tmp_path, **SEARCH)
+    assert len(seen) == 2
+    assert (one / "300.npz").read_bytes() == before
+    assert tiny.without_times(again) == tiny.without_times(first)
+
+
+def test_another_seed_is_another_search_and_its_alias_is_refused(tmp_path, monkeypatch):
+    tiny.install(monkeypatch, DATA)
+    settings = {**SEARCH, "max_epochs": 1}
+    first = tiny.train(tmp_path, places={"alias": "mine"}, **settings)
+    with pytest.raises(FileExistsError, match="belongs to another search"):
+        tiny.train(tmp_path, seed=2, places={"alias": "mine"}, **settings)
+    second = tiny.train(tmp_path, seed=2, places={"alias": "mine", "overwrite": True}, **settings)
+    assert first["run_id"] != second["run_id"]
+    owner = json.loads((tmp_path / "embedding" / "fm" / "mine" / "search.json").read_text())
+    assert (owner["run_id"], owner["seed"]) == (second["run_id"], 2)

@@ -1,0 +1,331 @@
+"""A run that is killed anywhere and started again ends with the bits of one that was left alone."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+import tiny
+import torch
+
+import engine.run
+from engine import checkpoint, optim, snapshots, stages
+from engine.checkpoint import load_checkpoint
+from engine.hooks import Checkpoint, Evaluate
+
+DATA = tiny.dataset(rows=600)  # 8 steps an epoch, the last on half a batch
+CASES = {
+    "deepfm": {"model": "deepfm", "embedding": "uniform", "max_epochs": 4, "mlp_dims": [32], "lr": 0.2,
+               "early_stop": 9},  # the first epoch is the best
+    "search": {"embedding": "pep", "candidate_p": [600, 300, 20], "max_epochs": 4, "lr": 0.05, "log_interval": 3},
+}
+EACH_STEP = {"checkpoint_seconds": 0.0}
+
+
+class Killed(BaseException):
+    """Stands in for a power cut: nothing catches it but the test."""
+
+
+@pytest.fixture
+def seen(monkeypatch):
+    """Every model that is trained, and its state before."""
+    tiny.install(monkeypatch, DATA)
+    return tiny.spy(monkeypatch)
+
+
+def bits(out, result, seen):
+    """All that the last run left: its result, its curve, its snapshots and its model's weights."""
+    model, _ = seen[-1]
+    files = [*out.glob("runs/*/curve.jsonl"), *out.glob("embedding/*/*/*.npz")]
+    return {"result": tiny.without_times(result), **{str(path.relative_to(out)): path.read_bytes() for path in files},
+            **{name: value.numpy().tobytes() for name, value in model.state_dict().items()}}
+
+
+def same(one, other):
+    assert one.keys() == other.keys()
+    assert {name for name, value in one.items() if value != other[name]} == set()
+
+
+@pytest.fixture(scope="module")
+def undisturbed(tmp_path_factory):
+    """What each case leaves when nobody kills it."""
+    made = {}
+    with pytest.MonkeyPatch.context() as patch:
+        tiny.install(patch, DATA)
+        models = tiny.spy(patch)
+        for name, settings in CASES.items():
+            out = tmp_path_factory.mktemp(name)
+            made[name] = bits(out, tiny.train(out, **settings), models)
+    assert any(name.endswith("300.npz") for name in made["search"])
+    assert made["deepfm"]["result"]["selected_epoch"] == 1
+    return made
+
+
+def half_a_file(tensors, path, metadata):
+    """A checkpoint of which only the first half reaches the disk."""
+    original_save_file(tensors, path, metadata=metadata)
+    content = Path(path).read_bytes()
+    Path(path).write_bytes(content[:len(content) // 2])
+
+
+original_save_file = checkpoint.save_file
+PLACES = {
+    "before the update": (optim.Step, "__call__", None, False),
+    "after the update": (optim.Step, "__call__", None, True),
+    "before the evaluation": (Evaluate, "__call__", None, False),
+    "after the evaluation": (Evaluate, "__call__", None, True),
+    "before the snapshot": (snapshots, "save", None, False),
+    "after the snapshot": (snapshots, "save", None, True),
+    "halfway through the checkpoint": (checkpoint, "save_file", half_a_file, True),
+    "after the checkpoint": (Checkpoint, "__call__", None, True),
+    "before the result": (engine.run, "write_json", None, False),
+}
+
+
+def kill_at(patch, place, number):
+    """Raise Killed at the `number`-th time that a place is reached."""
+    owner, name, instead, after = PLACES[place]
+    original, calls = getattr(owner, name), []
+
+    def counted(*arguments, **named):
+        calls.append(1)
+        if len(calls) != number:
+            return original(*arguments, **named)
+        if after:
+            (instead or original)(*arguments, **named)
+        raise Killed
+
+    patch.setattr(owner, name, counted)
+
+
+def killed(out, place, number, every=1, **settings):
+    """Whether a run was killed; `every` spaces its checkpoints, in steps."""
+    with pytest.MonkeyPatch.context() as patch:
+        save = Checkpoint.__call__
+        patch.setattr(Checkpoint, "__call__", lambda hook, state: None if state.step % every else save(hook, state))
+        kill_at(patch, place, number)
+        try:
+            tiny.train(out, **settings, **EACH_STEP)
+        except Killed:
+            return True
+    return False
+
+
+FREQUENT = ["before the update", "after the update", "halfway through the checkpoint", "after the checkpoint"]
+
+
+@pytest.mark.parametrize("seed", range(6))
+@pytest.mark.parametrize("case", CASES)
+def test_killed_twice_at_random_steps(tmp_path, seen, undisturbed, case, seed):
+    rng = np.random.default_rng(seed)
+    every = int(rng.choice([1, 5]))  # with 5, steps are lost and done again
+    for _ in range(2):
+        assert killed(tmp_path, rng.choice(FREQUENT), rng.integers(2, 16 // every), every, **CASES[case])
+    same(bits(tmp_path, tiny.train(tmp_path, **CASES[case]), seen), undisturbed[case])
+
+
+SEAMS = [("after the checkpoint", 8), ("before the update", 9),  # the end of an epoch, and the very next step
+         ("before the evaluation", 2), ("after the evaluation", 2),
+         ("before the update", 1)]  # nothing is saved yet
+SNAPSHOTS = [("before the snapshot", 1), ("before the snapshot", 2), ("after the snapshot", 2)]  # 1 is the initial one
+
+
+@pytest.mark.parametrize(("case", "place", "number"), [
+    *((case, *seam) for case in CASES for seam in SEAMS), *(("search", *seam) for seam in SNAPSHOTS)])
+def test_killed_at_the_seams(tmp_path, seen, undisturbed, case, place, number):
+    assert killed(tmp_path, place, number, **CASES[case])
+    same(bits(tmp_path, tiny.train(tmp_path, **CASES[case]), seen), undisturbed[case])
+
+
+@pytest.mark.parametrize(("settings", "reason"), [
+    (CASES["deepfm"], "max_epochs"),
+    ({**CASES["deepfm"], "early_stop": 2}, "early_stop"),
+    (CASES["search"], "max_epochs"),
+    ({**CASES["search"], "candidate_p": [600, 300]}, "budgets_met"),
+], ids=["epochs", "early stop", "search", "budgets met"])
+def test_killed_after_the_last_step_and_before_the_result(tmp_path, seen, settings, reason):
+    result = tiny.train(tmp_path / "whole", **settings)
+    assert result["stop_reason"] == reason
+    expected = bits(tmp_path / "whole", result, seen)
+    assert killed(tmp_path / "killed", "before the result", 1, **settings)
+    same(bits(tmp_path / "killed", tiny.train(tmp_path / "killed", **settings), seen), expected)
+
+
+def test_a_killed_retraining_goes_on(tmp_path, seen):
+    tiny.train(tmp_path, **CASES["search"])
+    settings = tiny.settings(**CASES["search"], **EACH_STEP, retrain_emb_param=300)
+    with pytest.MonkeyPatch.context() as patch:
+        kill_at(patch, "after the update", 13)
+        with pytest.raises(Killed):
+            stages.retrain(settings, 1, tiny.place(tmp_path))
+    [resumed] = stages.retrain(settings, 1, tiny.place(tmp_path))
+    weights = seen[-1][0].state_dict()
+    [whole] = stages.retrain(settings, 1, tiny.place(tmp_path, force=True))
+    assert tiny.without_times(resumed) == tiny.without_times(whole)
+    assert all(torch.equal(value, weights[name]) for name, value in seen[-1][0].state_dict().items())
+
+
+def test_a_killed_run_with_a_compiled_step_goes_on(tmp_path, seen):
+    settings = {**CASES["deepfm"], "compile": "on", "max_epochs": 2}
+    result = tiny.train(tmp_path / "whole", **settings)
+    assert result["compiled"]
+    expected = bits(tmp_path / "whole", result, seen)
+    assert killed(tmp_path / "killed", "before the update", 12, **settings)
+    resumed = tiny.train(tmp_path / "killed", **{**settings, "compile": "auto"})  # the checkpoint knows
+    resumed["settings"]["compile"] = "on"
+    same(bits(tmp_path / "killed", resumed, seen), expected)
+
+
+def test_resuming_does_not_repeat_finished_steps(tmp_path, seen, monkeypatch):
+    assert killed(tmp_path, "before the update", 20, **CASES["deepfm"])
+    steps, original = [], optim.Step.__call__
+    monkeypatch.setattr(optim.Step, "__call__", lambda *arguments: (steps.append(1), original(*arguments))[1])
+    assert tiny.train(tmp_path, **CASES["deepfm"])["steps"] == 32
+    assert len(steps) == 32 - 19
+
+
+def test_a_finished_run_leaves_no_checkpoint_and_no_temporary_file(tmp_path, seen):
+    result = tiny.train(tmp_path, **CASES["search"], **EACH_STEP)
+    assert {path.name for path in (tmp_path / "runs" / result["run_id"]).iterdir()} == {
+        "curve.jsonl", "result.json", ".lock"}
+    [alias] = (tmp_path / "embedding" / "fm").iterdir()
+    assert {path.name for path in alias.iterdir()} == {
+        "600.npz", "300.npz", "20.npz", "20.magnitude.npz", "initial.npz", "search.json"}
+
+
+# ---- damaged checkpoints, broken losses -----------------------------------------------------------------------------
+
+
+def checkpoint_of(out):
+    [path] = out.glob("runs/*/checkpoint.safetensors")
+    return path
+
+
+def without_record(path):
+    original_save_file({"a": torch.ones(1)}, path)
+
+
+DAMAGES = {"cut in half": lambda path: path.write_bytes(path.read_bytes()[:path.stat().st_size // 2]),
+           "empty": lambda path: path.write_bytes(b""), "noise": lambda path: path.write_bytes(os.urandom(999)),
+           "without its record": without_record}
+
+
+@pytest.mark.parametrize("damage", DAMAGES)
+def test_a_corrupt_checkpoint_is_an_error_that_names_it_and_force_starts_again(tmp_path, seen, undisturbed, damage):
+    assert killed(tmp_path, "before the update", 12, **CASES["deepfm"])
+    path = checkpoint_of(tmp_path)
+    DAMAGES[damage](path)
+    damaged = path.read_bytes()
+    with pytest.raises(ValueError, match=r"checkpoint\.safetensors is corrupt .*delete it, or .*--force"):
+        tiny.train(tmp_path, **CASES["deepfm"])
+    assert path.read_bytes() == damaged
+    result = tiny.train(tmp_path, places={"force": True}, **CASES["deepfm"])
+    same(bits(tmp_path, result, seen), undisturbed["deepfm"])
+
+
+@pytest.mark.parametrize("log_interval", [1, 100])  # counts at each step, and only at the end of an epoch
+def test_a_broken_loss_is_an_error_that_names_the_step_and_the_last_good_checkpoint_stays(
+        tmp_path, seen, undisturbed, log_interval):
+    settings = {**CASES["deepfm"], "log_interval": log_interval}
+    original, steps = optim.Step.__call__, []
+
+    def broken(step, ids, labels):
+        steps.append(1)
+        with torch.no_grad():
+            if len(steps) == 13:
+                step.parameters[0].fill_(float("inf"))
+        return original(step, ids, labels)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(optim.Step, "__call__", broken)
+        with pytest.raises(FloatingPointError, match=r"the loss is (nan|inf) at step 13 \(epoch 1, batch 5\)"):
+            tiny.train(tmp_path, **settings, **EACH_STEP)
+    content = load_checkpoint(checkpoint_of(tmp_path))
+    assert content["counters"]["step"] == 12
+    assert all(value.isfinite().all() for value in content["model"].values())
+    resumed = bits(tmp_path, tiny.train(tmp_path, **settings), seen)
+    assert resumed["embedding.weight"] == undisturbed["deepfm"]["embedding.weight"]
+
+
+def test_a_learning_rate_that_blows_up_ends_in_that_error(tmp_path, seen):
+    with pytest.raises(FloatingPointError, match=r"at step \d+ \(epoch \d+, batch \d+\); lower lr"):
+        tiny.train(tmp_path, **{**CASES["deepfm"], "lr": 1e30})
+
+
+def test_a_checkpoint_of_another_number_of_threads_is_resumed_with_a_warning(tmp_path, seen, caplog):
+    assert killed(tmp_path, "before the update", 12, **CASES["deepfm"])
+    path = checkpoint_of(tmp_path)
+    content = load_checkpoint(path)
+    checkpoint.save_checkpoint(path, {**content, "threads": 17})
+    tiny.train(tmp_path, **CASES["deepfm"])
+    assert "written with 17 threads, now there are 1" in caplog.text
+
+
+# ---- real processes -------------------------------------------------------------------------------------------------
+
+ROOT = Path(__file__).resolve().parents[2]
+CHILD = """
+import json, sys, time
+import torch
+torch.set_num_threads(1)
+import tiny
+from data.registry import DATASETS
+from engine import cli, optim
+from pathlib import Path
+
+made = tiny.dataset(rows=600)
+DATASETS["movielens"] = lambda *arguments: made
+step = optim.Step.__call__
+optim.Step.__call__ = lambda *arguments: (time.sleep(0.3), step(*arguments))[1]
+cli.main(lambda: print(tiny.train(Path(sys.argv[1]), **json.loads(sys.argv[2]))["run_id"]))
+"""
+
+
+def start(out, **settings):
+    """A process that trains slowly, once it has written its first checkpoint."""
+    paths = os.pathsep.join([str(ROOT), str(ROOT / "tests")])
+    child = subprocess.Popen([sys.executable, "-c", CHILD, str(out), json.dumps({**settings, **EACH_STEP})],
+                             env={**os.environ, "PYTHONPATH": paths}, stderr=subprocess.PIPE, text=True)
+    deadline = time.monotonic() + 60
+    while not list(out.glob("runs/*/checkpoint.safetensors")):
+        assert child.poll() is None, child.stderr.read()
+        assert time.monotonic() < deadline
+        time.sleep(0.02)
+    return child
+
+
+def test_a_killed_process_is_resumed(tmp_path, seen, undisturbed):
+    child = start(tmp_path, **CASES["search"])
+    time.sleep(0.7)  # two more steps
+    child.kill()
+    assert child.wait() == -signal.SIGKILL
+    assert 1 <= load_checkpoint(checkpoint_of(tmp_path))["counters"]["step"] < 32
+    same(bits(tmp_path, tiny.train(tmp_path, **CASES["search"]), seen), undisturbed["search"])
+
+
+def test_a_running_process_keeps_others_out_and_ends_at_sigterm_with_a_checkpoint_and_code_130(
+        tmp_path, seen, undisturbed):
+    child = start(tmp_path, **CASES["deepfm"])
+    with pytest.raises(BlockingIOError, match="in use by another process"):
+        tiny.train(tmp_path, **CASES["deepfm"])
+    child.terminate()
+    _, messages = child.communicate(timeout=60)
+    assert child.returncode == 130
+    step = load_checkpoint(checkpoint_of(tmp_path))["counters"]["step"]
+    assert f"interrupted at step {step}; the same command goes on from there" in messages
+    assert "Traceback" not in messages
+    assert 1 <= step < 32
+    same(bits(tmp_path, tiny.train(tmp_path, **CASES["deepfm"]), seen), undisturbed["deepfm"])
+
+
+def test_a_search_that_is_kept_out_leaves_the_other_ones_snapshots_alone(tmp_path, seen):
+    first = tiny.train(tmp_path, **CASES["search"])
+    before = {path: path.read_bytes() for path in tmp_path.glob("embedding/*/*/*")}
+    with checkpoint.only_one(tmp_path / "runs" / first["run_id"]), pytest.raises(BlockingIOError):
+        tiny.train(tmp_path, places={"force": True}, **CASES["search"])
+    assert {path: path.read_bytes() for path in tmp_path.glob("embedding/*/*/*")} == before

@@ -1,0 +1,147 @@
+"""Imports run one way, and files stay small: the rules of the house, read from the source."""
+
+import ast
+import itertools
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parent.parent
+MAY_IMPORT = {
+    "utils": set(),
+    "data": {"utils", "data"},
+    "models": set(),  # by relative imports alone, so that the folder also installs as a package of its own
+    "transforms": {"models", "transforms"},
+    "engine": {"utils", "data", "models", "engine"},
+    "reports": {"utils", "reports"},
+}
+FOLDERS = [folder for folder in MAY_IMPORT if (ROOT / folder).is_dir()]
+OURS = {*MAY_IMPORT, "benchmarks", "tests", *(path.stem for path in ROOT.glob("*.py"))}
+SOURCES = sorted([*ROOT.glob("*.py"), *ROOT.glob("benchmarks/**/*.py"),
+                  *(path for folder in FOLDERS for path in (ROOT / folder).rglob("*.py") if "cache" not in path.parts)])
+
+
+def name_of(path):
+    return str(path.relative_to(ROOT))
+
+
+def tree_of(path):
+    return ast.parse(path.read_text())
+
+
+def imported(path):
+    """(number of leading dots, dotted name) of everything that a file imports, in functions too."""
+    for node in ast.walk(tree_of(path)):
+        if isinstance(node, ast.Import):
+            yield from ((0, alias.name) for alias in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            yield from ((node.level, ".".join(filter(None, (node.module, alias.name)))) for alias in node.names)
+
+
+def ours(path):
+    """Our own top-level names that a file imports absolutely."""
+    return {name.split(".")[0] for level, name in imported(path) if not level} & OURS
+
+
+@pytest.mark.parametrize("folder", FOLDERS)
+def test_imports_run_one_way(folder):
+    wrong = {name_of(path): ours(path) - MAY_IMPORT[folder]
+             for path in SOURCES if path.is_relative_to(ROOT / folder)}
+    assert {name: found for name, found in wrong.items() if found} == {}
+
+
+def test_relative_imports_stay_inside_their_folder():
+    for path in SOURCES:
+        depth = len(path.relative_to(ROOT).parts) - 1  # folders around the file
+        assert all(level <= depth for level, _ in imported(path)), name_of(path)
+
+
+def test_only_four_files_know_both_data_and_models():
+    both = {name_of(path) for path in SOURCES if {"data", "models"} <= ours(path) and path.parent != ROOT
+            and "benchmarks" not in path.parts}
+    assert both == {
+        "engine/run.py", "engine/stages.py",
+        "engine/settings.py",  # the names in both registries
+        "engine/loop.py",  # for its annotations
+    }
+
+
+def users(name):
+    return {name_of(path) for path in SOURCES
+            for node in ast.walk(tree_of(path))
+            if (isinstance(node, ast.Name) and node.id == name) or (isinstance(node, ast.alias) and node.name == name)}
+
+
+def test_test_rows_are_opened_in_one_place_and_their_labels_read_by_one_function():
+    opened = {name_of(path) for path in SOURCES if path.parent != ROOT for node in ast.walk(tree_of(path))
+              if isinstance(node, ast.Call) and isinstance(node.func, ast.Attribute) and node.func.attr == "split"
+              and any(isinstance(argument, ast.Constant) and argument.value == "test" for argument in node.args)}
+    assert opened == {"engine/run.py"}
+    assert users("measure_test") == {"engine/run.py", "engine/stages.py"}
+
+
+@pytest.mark.parametrize("choosing", ["EarlyStop", "SaveAtBudgets"])
+def test_what_chooses_never_speaks_of_test(choosing):
+    [found] = [node for node in tree_of(ROOT / "engine" / "hooks.py").body
+               if isinstance(node, ast.ClassDef) and node.name == choosing]
+    assert "test" not in ast.unparse(found)
+
+
+def test_the_models_install_alone(tmp_path):
+    shutil.copytree(ROOT / "models", tmp_path / "pep", ignore=shutil.ignore_patterns("__pycache__"))
+    modules = [".".join(path.relative_to(tmp_path).with_suffix("").parts) for path in tmp_path.rglob("*.py")
+               if path.name != "__init__.py"]
+    code = f"import sys; sys.path.insert(0, {str(tmp_path)!r})\n" + "\n".join(f"import {name}" for name in modules)
+    done = subprocess.run([sys.executable, "-I", "-c", code], capture_output=True, text=True, cwd=tmp_path)
+    assert (done.returncode, done.stderr) == (0, "")
+
+
+def functions(path):
+    return [node for node in ast.walk(tree_of(path)) if isinstance(node, (ast.FunctionDef, ast.AsyncFunctionDef))]
+
+
+def test_no_file_is_over_300_lines():
+    long = {name_of(path): len(path.read_text().splitlines()) for path in SOURCES}
+    assert {name: lines for name, lines in long.items() if lines > 300} == {}
+
+
+def test_no_function_is_over_60_lines():
+    long = {f"{name_of(path)} {node.name}": node.end_lineno - node.lineno + 1
+            for path in SOURCES for node in functions(path)}
+    assert {name: lines for name, lines in long.items() if lines > 60} == {}
+
+
+def test_constructors_take_at_most_6_arguments():
+    many = {f"{name_of(path)}:{node.lineno}": len(node.args.args) + len(node.args.kwonlyargs) - 1
+            for path in SOURCES for node in functions(path) if node.name == "__init__"}
+    assert {name: count for name, count in many.items() if count > 6} == {}
+
+
+def exits(node, inside=None):
+    """Names of the functions around each call of exit (None outside of all)."""
+    if isinstance(node, ast.Call) and ast.unparse(node.func) in ("exit", "quit", "sys.exit", "os._exit"):
+        yield inside
+    for child in ast.iter_child_nodes(node):
+        yield from exits(child, node.name if isinstance(node, ast.FunctionDef) else inside)
+
+
+def test_only_main_exits():
+    found = {name_of(path): set(exits(tree_of(path))) for path in SOURCES}
+    assert {name: around for name, around in found.items() if around - {"main"}} == {}
+    assert any(found.values())
+
+
+def test_nothing_is_pickled():
+    names = {name_of(path): {name for _, name in imported(path)} & {"pickle", "joblib", "cloudpickle"}
+             for path in SOURCES}
+    assert {path: found for path, found in names.items() if found} == {}
+    calls = itertools.chain.from_iterable(ast.walk(tree_of(path)) for path in SOURCES)
+    called = {ast.unparse(node.func) for node in calls if isinstance(node, ast.Call)}
+    assert called.isdisjoint({"torch.load", "torch.save"})
+
+
+def test_utils_holds_at_most_four_files():
+    assert len([path for path in (ROOT / "utils").glob("*.py") if path.name != "__init__.py"]) <= 4

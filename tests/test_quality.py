@@ -1,0 +1,43 @@
+"""A model that runs but does not learn fails: floors for the AUC on rows that were never trained on."""
+
+import pytest
+import tiny
+
+from engine import stages
+
+SETTINGS = {"max_epochs": 30, "early_stop": 5}
+FULL = sum(tiny.SIZES.values()) * tiny.SETTINGS["latent_dim"]
+
+
+@pytest.fixture(autouse=True)
+def data(monkeypatch):
+    tiny.install(monkeypatch, tiny.dataset(rows=3000))  # the labels follow pairs of values
+
+
+@pytest.mark.parametrize(("model", "floor"), [("fm", 0.92), ("deepfm", 0.9), ("autoint", 0.89)])
+def test_models_learn_pairs(tmp_path, model, floor):
+    result = tiny.train(tmp_path, model=model, embedding="uniform", **SETTINGS)
+    assert result["test_auc"] > floor
+    assert result["num_embedding_params"] == FULL
+
+
+def test_logistic_regression_learns_the_first_order_and_no_more(tmp_path):
+    assert 0.7 < tiny.train(tmp_path, model="linear", **SETTINGS)["test_auc"] < 0.82
+
+
+@pytest.mark.parametrize("threshold_type", ["feature_dim", "feature", "dimension"])
+def test_pep_keeps_what_the_labels_need(tmp_path, threshold_type):
+    half = FULL // 2
+    settings = {**SETTINGS, "embedding": "pep", "threshold_type": threshold_type, "candidate_p": [half]}
+    search = tiny.train(tmp_path, **settings)
+    assert search["snapshots"][0] == str(half)
+    [ticket] = stages.retrain(tiny.settings(**settings, retrain_emb_param=half), 1, tiny.place(tmp_path))
+    assert ticket["num_embedding_params"] == half
+    assert ticket["test_auc"] > 0.87
+
+
+def test_a_table_pruned_to_a_handful_is_worse(tmp_path):
+    settings = {**SETTINGS, "embedding": "pep", "candidate_p": [FULL // 2, 10]}
+    tiny.train(tmp_path, **settings)
+    half, handful = stages.retrain(tiny.settings(**settings), 1, tiny.place(tmp_path))
+    assert handful["test_auc"] < half["test_auc"] - 0.08
