@@ -1,9 +1,6 @@
 """The figure of the paper's main claim: test AUC against the number of embedding parameters."""
 
-import json
 import statistics
-from collections import defaultdict
-from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -13,6 +10,7 @@ from matplotlib.container import ErrorbarContainer
 from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, LogLocator, NullLocator
 
+from reports.series import Results, by_budget, from_last, series_of
 from utils.files import atomic_path
 
 COLUMN = (3.4, 2.6)  # inches: one column of a two-column page
@@ -20,10 +18,6 @@ DPI = 200
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9")  # Okabe and Ito, for all kinds of eyes
 MARKERS = "os^Dv<"
 INK = "#555555"
-PEP, MAGNITUDE = "PEP", "cut by |V| alone"
-FREE = ("candidate_p",)  # settings that name budgets and change none of the tables at them
-
-Results = Sequence[dict[str, Any]]
 
 
 class Point(NamedTuple):
@@ -80,46 +74,11 @@ def save(figure: Figure, path: Path) -> Path:
     return path
 
 
-def series_of(results: Results) -> dict[str, list[dict[str, Any]]]:
-    """Results by the label of their curve; searches have no point of their own.
-
-    >>> run = {"run_id": "a", "stage": "train", "seed": 1, "manifest": "m", "settings": {"embedding": "uniform",
-    ...        "model": "fm"}, "identity": {"settings": {"embedding": "uniform", "latent_dim": 8}}}
-    >>> other = {**run, "run_id": "b", "identity": {"settings": {"embedding": "uniform", "latent_dim": 8, "lr": 0.1}}}
-    >>> list(series_of([run, other]))
-    ['uniform', 'uniform, lr 0.1']
-    """
-    by_id = {result["run_id"]: result for result in results}
-    kinds: dict[str, list[tuple[dict[str, Any], dict[str, str]]]] = defaultdict(list)
-    for result in by_id.values():
-        if result["stage"] != "search":
-            kinds[_kind(result)].append((result, _facts(result, by_id)))
-    series: dict[str, list[dict[str, Any]]] = defaultdict(list)
-    for kind in sorted(kinds, key=lambda name: (name != PEP, name == "LR", name)):
-        members = kinds[kind]
-        names = {name for _, facts in members for name in facts}
-        varying = sorted(name for name in names if len({facts.get(name) for _, facts in members}) > 1)
-        labels = [", ".join([kind, *(f"{name} {facts[name]}" for name in varying if name in facts)])
-                  for _, facts in members]
-        for label, (result, _) in sorted(zip(labels, members, strict=True), key=lambda item: item[0]):
-            series[label].append(result)
-    first = (PEP, "uniform")  # so that these two keep their colours from figure to figure
-    return {label: series[label] for label in sorted(series, key=lambda label: label not in first)}
-
-
 def points_of(results: Results) -> list[Point]:
-    """One curve's points by rising parameters.
-
-    Tickets of one budget share a point even where their searches landed on other counts (`budget="as_reached"`).
-    """
-    groups: dict[int, list[dict[str, Any]]] = defaultdict(list)
-    for result in results:
-        budgets = result.get("snapshot", {}).get("budgets") or [result["num_embedding_params"]]
-        groups[budgets[0]].append(result)
+    """One curve's points by rising parameters."""
     return sorted(Point(statistics.mean(result["num_embedding_params"] for result in group),
-                        [result["test_auc"] for result in group],
-                        any(result.get("snapshot", {}).get("source") == "cut_last" for result in group))
-                  for group in groups.values())
+                        [result["test_auc"] for result in group], from_last(group))
+                  for group in by_budget(results).values())
 
 
 def draw_series(axes: Axes, series: dict[str, list[dict[str, Any]]]) -> None:
@@ -181,24 +140,3 @@ def short(count: float) -> str:
         if count >= size:
             return f"{count / size:.3g}{letter}"
     return f"{count:.3g}"
-
-
-def _kind(result: dict[str, Any]) -> str:
-    if result["settings"]["model"] == "linear":
-        return "LR"
-    if result["stage"] == "retrain":
-        return MAGNITUDE if result["snapshot"]["source"] == "cut_last_magnitude" else PEP
-    return result["settings"]["embedding"]
-
-
-def _facts(result: dict[str, Any], by_id: dict[str, dict[str, Any]]) -> dict[str, str]:
-    """Everything but seed, width of a baseline and budget that sets a run apart, as text."""
-    own = dict(result["identity"]["settings"])
-    if result["stage"] == "retrain":
-        search = by_id.get(result["snapshot"].get("run_id"))
-        searched = search["identity"]["settings"] if search else {}
-        own |= {f"search {name}": value for name, value in searched.items() if own.get(name) != value}
-    else:
-        own.pop("latent_dim", None)
-    own = {name: value for name, value in own.items() if name.removeprefix("search ") not in FREE}
-    return {**{name: json.dumps(value).strip('"') for name, value in own.items()}, "data": result["manifest"]}

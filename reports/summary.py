@@ -2,61 +2,35 @@
 
 import statistics
 import sys
-from collections import defaultdict
 from collections.abc import Iterable
 from pathlib import Path
-from typing import Any
 
 from reports.collect import results_in
+from reports.series import Results, by_budget, from_last, series_of
 
 HEAD = ("model", "scheme", "parameters", "test AUC", "test log-loss", "best test AUC (published protocol)", "seeds")
 
 
-def scheme_of(result: dict[str, Any], searches: dict[str, dict[str, Any]]) -> str:
-    """What a run is, in words: every setting that sets it apart is named, those of a ticket's search too.
-
-    Args:
-        result: of one run.
-        searches: results of searches by run id.
-
-    >>> settings = {"model": "fm", "embedding": "uniform", "latent_dim": 8}
-    >>> scheme_of({"settings": settings, "stage": "train", "identity": {"settings": settings}}, {})
-    'uniform d 8'
-    """
-    settings = result["settings"]
-    if settings["model"] == "linear":
-        name = "LR"
-    elif result["stage"] == "retrain":
-        name = {"cut": "PEP ticket", "reached": "PEP ticket", "cut_last": "PEP ticket, cut from the last table",
-                "cut_last_magnitude": "same table cut by |V| alone"}[result["snapshot"]["source"]]
-    else:
-        name = f"{'PEP search' if result['stage'] == 'search' else settings['embedding']} d {settings['latent_dim']}"
-    told = ("model", "embedding", "latent_dim", "candidate_p", "max_epochs", "dataset")
-    own = dict(result["identity"]["settings"])
-    if result["stage"] == "retrain":
-        search = searches.get(result["snapshot"]["run_id"])
-        own = {**(search["identity"]["settings"] if search else {"search": "unknown"}), **own}
-    others = {key: value for key, value in own.items() if key not in told}
-    if result["stage"] == "retrain" and "latent_dim" in own:
-        others["d"] = settings["latent_dim"]
-    return name + "".join(f", {key} {value}" for key, value in sorted(others.items()))
+def summarise(results: Results) -> list[tuple[str, ...]]:
+    """Rows under HEAD, by model and falling parameters. Runs that differ in the seed alone share a row."""
+    groups = []
+    models = sorted({result["settings"]["model"] for result in results})
+    for model in models:
+        series = series_of([result for result in results if result["settings"]["model"] == model])
+        for label, members in series.items():
+            groups += [(model, label, group) for group in by_budget(members).values()]
+    groups.sort(key=lambda item: (item[0], -item[2][0]["num_embedding_params"]))
+    return [(model, _scheme(label, group),
+             f"{round(statistics.mean(result['num_embedding_params'] for result in group)):,}",
+             spread([result["test_auc"] for result in group]), spread([result["test_logloss"] for result in group]),
+             spread([result["published_protocol"]["best_test_auc"] for result in group]), str(len(group)))
+            for model, label, group in groups]
 
 
-def summarise(results: Iterable[dict[str, Any]]) -> list[tuple[str, ...]]:
-    """Rows under HEAD. Runs that differ in the seed alone share a row; a search's own row has the mean count."""
-    groups: dict[tuple[str, str, int], list[dict[str, Any]]] = defaultdict(list)
-    results = list(results)
-    searches = {result["run_id"]: result for result in results if result["stage"] == "search"}
-    for result in results:
-        count = 0 if result["stage"] == "search" else result["num_embedding_params"]
-        groups[result["settings"]["model"], scheme_of(result, searches), count].append(result)
-    rows: list[tuple[str, ...]] = []
-    for (model, scheme, _), group in sorted(groups.items(), key=_by_model_and_size):
-        count = round(statistics.mean(result["num_embedding_params"] for result in group))
-        rows.append((model, scheme, f"{count:,}", spread([r["test_auc"] for r in group]),
-                     spread([r["test_logloss"] for r in group]),
-                     spread([r["published_protocol"]["best_test_auc"] for r in group]), str(len(group))))
-    return rows
+def _scheme(label: str, group: Results) -> str:
+    if group[0]["stage"] == "train" and group[0]["settings"]["model"] != "linear":
+        label += f", d {group[0]['settings']['latent_dim']}"
+    return label + (", cut from the last table" if from_last(group) else "")
 
 
 def spread(values: list[float]) -> str:
@@ -74,11 +48,6 @@ def markdown(head: Iterable[str], rows: Iterable[Iterable[str]]) -> str:
     lines = [list(head), *[list(row) for row in rows]]
     lines.insert(1, ["---"] * len(lines[0]))
     return "\n".join(f"| {' | '.join(line)} |" for line in lines)
-
-
-def _by_model_and_size(item: tuple[tuple[str, str, int], list[dict[str, Any]]]) -> tuple[str, int, str]:
-    (model, scheme, _), group = item
-    return model, -group[0]["num_embedding_params"], scheme
 
 
 if __name__ == "__main__":
