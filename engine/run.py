@@ -81,7 +81,9 @@ class Run:
         if self.place.force or not path.exists():
             return None
         try:
-            return json.loads(path.read_text())
+            result = json.loads(path.read_text())
+            log.info("run %s is finished: %s", self.run_id, self.folder)
+            return result
         except ValueError as error:
             raise ValueError(f"{path} is corrupt ({error}); run again with --force") from error
 

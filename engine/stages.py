@@ -49,40 +49,44 @@ def train(settings: Settings, seed: int, place: Place) -> dict[str, Any]:
         raise ValueError("candidate_p is empty: name at least one budget to search for")
     folder = alias_folder(place.out, settings, seed, place.alias)
     dataset, _ = open_data(settings, place)
-    targets = _usable_targets(settings, dataset) if searching else ()
-    run = Run(settings, seed, place, dataset, "search" if searching else "train", {})
     if searching:
-        owner = {"run_id": run.run_id, "settings": settings.flat(), "seed": seed, "manifest": dataset.hash}
-        result = run.finished()
-        if result is not None and _copy_snapshots(result, folder, owner, place):
-            log.info("run %s is finished; its snapshots are in %s", run.run_id, folder)
-            return result
-    elif (result := run.finished()) is not None:
-        log.info("run %s is finished: %s", run.run_id, run.folder)
-        return result
+        return _search(Run(settings, seed, place, dataset, "search", {}), folder)
+    run = Run(settings, seed, place, dataset, "train", {})
+    return run.finished() or execute(run, _fresh_model(run), lambda bench: [], lambda bench: {}, keep_best=True)
 
-    sizes, values = dataset.schema.sizes, settings.flat()
-    embedding = build_embedding(sizes, values, derive(seed, "table"))
-    model = build_model(sizes, values, derive(seed, f"{run.stage}:model"), embedding)
+
+def _search(run: Run, folder: Path) -> dict[str, Any]:
+    """Run a PEP search that leaves its snapshots in `folder`."""
+    settings, place = run.settings, run.place
+    targets = _usable_targets(settings, run.dataset)
+    owner = {"run_id": run.run_id, "settings": settings.flat(), "seed": run.seed, "manifest": run.dataset.hash}
+    result = run.finished()
+    if result is not None and _copy_snapshots(result, folder, owner, place):
+        log.info("the snapshots are in %s", folder)
+        return result
+    model = _fresh_model(run)
     saver: list[SaveAtBudgets] = []
 
-    def hooks_for(bench: Bench) -> list:
-        if searching:  # the run's lock is held from here on
-            snapshots.claim(folder, owner, place.overwrite, afresh=place.force)
-            _save_initial(folder, model, run.run_id)
-            if not place.force:
-                _bring_along(folder, run.run_id)
-            saver.append(SaveAtBudgets(model.embedding, targets, settings.search.budget == "exact",
-                                       lambda name, table, meta: _save(bench, folder, name, table, meta)))
+    def hooks_for(bench: Bench) -> list:  # called when the run's lock is held
+        snapshots.claim(folder, owner, place.overwrite, afresh=place.force)
+        _save_initial(folder, model, run.run_id)
+        if not place.force:
+            _bring_along(folder, run.run_id)
+        saver.append(SaveAtBudgets(model.embedding, targets, settings.search.budget == "exact",
+                                   lambda name, table, meta: _save(bench, folder, name, table, meta)))
         return list(saver)
 
     def finish(bench: Bench) -> dict[str, Any]:
-        if not searching:
-            return {}
         unmet = saver[0].finish(bench.state)
         return {"alias": folder.name, "budgets_not_reached": unmet, "snapshots": snapshots.names(folder)}
 
-    return execute(run, model, hooks_for, finish, keep_best=not searching)
+    return execute(run, model, hooks_for, finish, keep_best=False)
+
+
+def _fresh_model(run: Run) -> ClickModel:
+    sizes, values = run.dataset.schema.sizes, run.settings.flat()
+    embedding = build_embedding(sizes, values, derive(run.seed, "table"))
+    return build_model(sizes, values, derive(run.seed, f"{run.stage}:model"), embedding)
 
 
 def retrain(settings: Settings, seed: int, place: Place,
@@ -126,7 +130,6 @@ def _retrain_one(settings: Settings, seed: int, place: Place, dataset: Dataset, 
         extra["initial"] = sha256_of(initial.tobytes())[:16]
     run = Run(settings, seed, place, dataset, "retrain", extra)
     if (result := run.finished()) is not None:
-        log.info("run %s is finished: %s", run.run_id, run.folder)
         return result
     embedding = Masked(start, torch.from_numpy(ticket.table != 0), len(sizes))
     model = build_model(sizes, values, derive(seed, "retrain:model"), embedding)
@@ -137,8 +140,6 @@ def _retrain_one(settings: Settings, seed: int, place: Place, dataset: Dataset, 
 
 def _usable_targets(settings: Settings, dataset: Dataset) -> tuple[int, ...]:
     targets, size = settings.search.candidate_p, dataset.schema.num_rows * settings.model.latent_dim
-    if not targets:
-        raise ValueError("candidate_p is empty: name at least one budget to search for")
     usable = tuple(target for target in targets if target <= size)
     if not usable:
         raise ValueError(f"no budget of candidate_p {list(targets)} lies within the table's {size} parameters")
