@@ -12,7 +12,7 @@ from torch import Tensor
 
 
 @numba.njit(cache=True, nogil=True)
-def _add_rows(grad, ids, out):  # pragma: no cover - compiled, so coverage cannot see it
+def _add_rows(grad, ids, out):
     for i in range(ids.shape[0]):
         row = ids[i]
         for d in range(grad.shape[1]):
