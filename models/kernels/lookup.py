@@ -3,7 +3,7 @@
 The plain definition is `table[ids]`. Its compiled backward on a CPU adds rows with atomics from several threads, in
 whatever order they arrive, so two runs differ in their last bits and a resumed run could not be told from a wrong one.
 `scatter_rows` is opaque to the compiler and adds rows in batch order. On a CPU it is a numba loop: 0.06 ms for 7,168
-rows of 64 into 4,129 (0.43 ms for torch's embedding_dense_backward, one core of an AMD EPYC 9004), and the same bits.
+rows of 64 into 4,129 (0.43 ms for torch's embedding_dense_backward, one core of an AMD EPYC), and the same bits.
 """
 
 import numba
