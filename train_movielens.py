@@ -6,7 +6,10 @@
     python train_movielens.py --model linear
 """
 
+from typing import Any
+
 from engine import cli, stages
+from engine.run import open_data
 from reports import table
 
 SETTINGS = {
@@ -48,13 +51,27 @@ SETTINGS = {
     "tensorboard": True,
     "checkpoint_seconds": 60.0,
 }
+VARIANTS = {"published": {"eval_interval": 5, "early_stop": 40}}  # the published code's patience, in evaluations
+
+
+def search(description: str, script: dict[str, Any], variants: cli.Variants) -> None:
+    """Read the command line, train, print the result. The scripts of the other data sets call it too.
+
+    Args:
+        script: the settings.
+        variants: options that change several of them at once.
+    """
+    options = cli.parser(description, variants).parse_args()
+    settings, place, _ = cli.read(options, script, variants)
+    if options.encode_only:
+        print(open_data(settings, place)[0].describe())
+    else:
+        print(table.of_results([stages.train(settings, options.seed, place)]))
 
 
 def main() -> None:
-    """Read the command line, train, print the result."""
-    options = cli.parser(__doc__).parse_args()
-    settings, place, _ = cli.read(options, SETTINGS)
-    print(table.of_results([stages.train(settings, options.seed, place)]))
+    """The script."""
+    search(__doc__, SETTINGS, VARIANTS)
 
 
 if __name__ == "__main__":

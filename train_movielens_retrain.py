@@ -5,6 +5,8 @@
     python train_movielens_retrain.py --set re_init=true                 # same masks, fresh values
 """
 
+from typing import Any
+
 import train_movielens
 from engine import cli, stages
 from reports import budget_curve, table
@@ -19,14 +21,19 @@ SETTINGS = {
 }
 
 
-def main() -> None:
+def retrain(description: str, script: dict[str, Any], variants: cli.Variants) -> None:
     """Read the command line, retrain, print the results, draw all there are of this data set and model."""
-    options = cli.parser(__doc__).parse_args()
-    settings, place, explicit = cli.read(options, SETTINGS)
+    options = cli.parser(description, variants).parse_args()
+    settings, place, explicit = cli.read(options, script, variants)
     results = stages.retrain(settings, options.seed, place, explicit)
     print(table.of_results(results))
     ran = results[0]["settings"]
     print("figure:", budget_curve.draw(results_in(place.out), ran["dataset"], ran["model"], place.out / "figures"))
+
+
+def main() -> None:
+    """The script."""
+    retrain(__doc__, SETTINGS, train_movielens.VARIANTS)
 
 
 if __name__ == "__main__":

@@ -1,15 +1,28 @@
 """Batches as slices of whole tensors: no row is ever read on its own."""
 
+import logging
 import math
+import os
 from collections.abc import Iterator
+from pathlib import Path
 
 import numpy as np
 import torch
 from torch import Tensor
 
+log = logging.getLogger("pep")
+
+FITS = 0.5  # share of the free memory that a data set may take
+CHUNK_BYTES = 1 << 28  # shuffled rows made at a time, of a set in memory
+MAPPED_CHUNK_BYTES = 1 << 30  # of one on disk: each chunk is one sweep through the file
+
 
 class Loader:
-    """Shuffled training batches, the same for the same (seed, epoch) on every machine.
+    """Shuffled training batches, the same for the same (seed, epoch) on every machine and wherever the rows are.
+
+    An epoch is an exact permutation of all rows. It is gathered chunk by chunk; from a file too large for memory, each
+    chunk's rows are read in the order of the file and then put into the order of the chunk, so the file is swept
+    through once a chunk and never searched row by row.
 
     Args:
         ids: (rows, F) int32 global ids.
@@ -17,7 +30,7 @@ class Loader:
         batch_size: B; the last batch of an epoch is shorter. A last batch of a single row is left out, because batch
             normalisation has no variance there.
         seed: of the order.
-        device: where the whole set lives and is shuffled.
+        device: where the batches go; the whole set too when it fits.
 
     >>> loader = Loader(np.arange(10, dtype=np.int32)[:, None], np.zeros(10, np.float32), 4, seed=0)
     >>> [len(labels) for ids, labels in loader.epoch(0)]
@@ -30,8 +43,9 @@ class Loader:
             raise ValueError(f"batch_size must be at least 2, got {batch_size}")
         if len(labels) < 2:
             raise ValueError(f"{len(labels)} training rows are too few; at least 2 are needed")
-        self.ids = torch.tensor(np.asarray(ids), device=device)
-        self.labels = torch.tensor(np.asarray(labels), device=device)
+        self.device = torch.device(device)
+        self.place = choose_place(ids.nbytes + labels.nbytes, self.device)
+        self.ids, self.labels = (put(array, self.place, self.device) for array in (ids, labels))
         self.batch_size = batch_size
         self.seed = seed
 
@@ -53,14 +67,68 @@ class Loader:
 
     def epoch(self, epoch: int, start: int = 0) -> Iterator[tuple[Tensor, Tensor]]:
         """Yield (ids (B,F), labels (B,)) of one epoch from its batch number `start` on."""
-        order = self.order(epoch)
-        ids, labels = self.ids[order], self.labels[order]
-        for batch in range(start, self.batches):
-            rows = slice(batch * self.batch_size, (batch + 1) * self.batch_size)
-            yield ids[rows], labels[rows]
+        order, per_chunk = self.order(epoch), self._batches_per_chunk()
+        for first in range(start - start % per_chunk, self.batches, per_chunk):
+            rows = order[first * self.batch_size:(first + per_chunk) * self.batch_size]
+            ids, labels = self._gather(rows)
+            for batch in range(max(start - first, 0), min(per_chunk, self.batches - first)):
+                part = slice(batch * self.batch_size, (batch + 1) * self.batch_size)
+                yield ids[part], labels[part]
+
+    def _batches_per_chunk(self) -> int:
+        row_bytes = self.ids[0].nbytes + self.labels[0].nbytes
+        chunk = MAPPED_CHUNK_BYTES if self.place == "mapped" else CHUNK_BYTES
+        return max(chunk // (row_bytes * self.batch_size), 1)
+
+    def _gather(self, rows: Tensor) -> tuple[Tensor, Tensor]:
+        if self.place != "mapped":
+            return tuple(self._send(array[rows]) for array in (self.ids, self.labels))  # type: ignore[return-value]
+        ascending, position = rows.sort()
+        gathered = []
+        for array in (self.ids, self.labels):
+            chunk = torch.empty((len(rows), *array.shape[1:]), dtype=array.dtype)
+            chunk[position] = array[ascending]
+            gathered.append(self._send(chunk))
+        return gathered[0], gathered[1]
+
+    def _send(self, chunk: Tensor) -> Tensor:
+        if chunk.device.type == self.device.type:
+            return chunk
+        return chunk.pin_memory().to(self.device, non_blocking=True)
 
 
-def in_order(ids: Tensor, batch_size: int = 16_384) -> Iterator[Tensor]:
-    """Yield a tensor's rows in their stored order, for evaluation."""
+def choose_place(size: int, device: torch.device) -> str:
+    """Where `size` bytes of encoded rows are kept: on the "device", in the "host"'s memory, or "mapped" from the disk.
+
+    >>> choose_place(1000, torch.device("cpu"))
+    'host'
+    """
+    if device.type == "cuda" and size <= FITS * torch.cuda.mem_get_info(device)[0]:
+        place = "device"
+    else:
+        place = "host" if size <= FITS * free_memory() else "mapped"
+    log.debug("%.1f GB of encoded rows: %s", size / 1e9, place)
+    return place
+
+
+def put(array: np.ndarray, place: str, device: torch.device) -> Tensor:
+    """A stored array as a tensor at its place; a mapped one is not copied."""
+    if place == "mapped":
+        return torch.from_numpy(array)
+    return torch.tensor(np.asarray(array), device=device if place == "device" else "cpu")
+
+
+def free_memory() -> int:
+    """Bytes of memory that can be had without swapping, what the file cache would give back included."""
+    meminfo = Path("/proc/meminfo")
+    if meminfo.exists():
+        for line in meminfo.read_text().splitlines():
+            if line.startswith("MemAvailable:"):
+                return int(line.split()[1]) * 1024
+    return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") // 2  # not Linux: half of what there is
+
+
+def in_order(ids: Tensor, device: torch.device, batch_size: int = 16_384) -> Iterator[Tensor]:
+    """Yield a tensor's rows in their stored order, on `device`, for evaluation."""
     for batch in range(math.ceil(len(ids) / batch_size)):
-        yield ids[batch * batch_size:(batch + 1) * batch_size]
+        yield ids[batch * batch_size:(batch + 1) * batch_size].to(device)

@@ -9,7 +9,8 @@ import numpy as np
 
 from data import store
 from data.download import fetch_zip
-from data.lines import LineFile, check_bad_lines
+from data.lines import LineFile
+from data.split import RANDOM, identity
 from utils.files import sha256_of, sha256_of_file
 
 log = logging.getLogger("pep")
@@ -49,7 +50,8 @@ def _with_all_files(folder: Path, origin: str) -> Path:
     return folder
 
 
-def open_dataset(folder: str | None, cache: Path, with_ids: bool = False, vocabulary: str = "all") -> store.Dataset:
+def open_dataset(folder: str | None, cache: Path, with_ids: bool = False, vocabulary: str = "all",
+                 split: str = RANDOM) -> store.Dataset:
     """The encoded data set, from the cache when it was made from the same files by the same rules.
 
     Args:
@@ -57,16 +59,18 @@ def open_dataset(folder: str | None, cache: Path, with_ids: bool = False, vocabu
         cache: where encoded sets are kept.
         with_ids: add the fields user and movie (9 fields instead of the paper's 7).
         vocabulary: see `data.store.build`.
+        split: see `data.split.parts_of`; row numbers are those of the ratings that are not 3.
     """
     raw = find_folder(folder)
     hashes = {name: sha256_of_file(raw / name) for name in FILES}
-    source = {"files": hashes, "rules": RULES_VERSION, "split_seed": SPLIT_SEED}
-    target = cache / f"{NAME}-{9 if with_ids else 7}-{vocabulary}-{sha256_of(*hashes.values())[:8]}"
+    source = {"files": hashes, "rules": RULES_VERSION, "split_seed": SPLIT_SEED, "split": identity(split)}
+    key = sha256_of(*hashes.values(), identity(split))[:8]
+    target = cache / f"{NAME}-{9 if with_ids else 7}-{vocabulary}-{key}"
     dataset = store.load(target, source)
     if dataset is None:
         log.info("encoding MovieLens-1M from %s", raw)
         columns, labels = read_columns(raw, with_ids)
-        dataset = store.build(NAME, columns, labels, SPLIT_SEED, vocabulary)
+        dataset = store.build(NAME, columns, labels, SPLIT_SEED, vocabulary, split)
         store.save(dataset, target, source)
     return dataset
 
@@ -96,7 +100,7 @@ def _users(file: LineFile) -> dict[bytes, tuple[str, int, int, str]]:
             users[user] = (gender.decode(), int(age), int(occupation), zip_code.decode("latin-1"))
         else:
             file.bad(number, "expected user::F or M::age::occupation::zip")
-    check_bad_lines(file)
+    file.check()
     return users
 
 
@@ -109,7 +113,7 @@ def _movies(file: LineFile) -> dict[bytes, tuple[int, str]]:
             movies[movie] = (int(year[1]), genres.decode("latin-1"))
         else:
             file.bad(number, "expected movie::title (year)::genres")
-    check_bad_lines(file)
+    file.check()
     return movies
 
 
@@ -125,7 +129,7 @@ def _ratings(file: LineFile, users: dict[bytes, tuple[str, int, int, str]],
             seconds.append(int(time))
             who.append(user)
             what.append(movie)
-    check_bad_lines(file)
+    file.check()
     if not ratings:
         raise ValueError(f"{file.path} has no usable rating (ratings of 3 are dropped)")
     gender, age, occupation, zip_code = zip(*(users[user] for user in who), strict=True)

@@ -3,6 +3,8 @@
 import json
 import shutil
 import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -11,10 +13,10 @@ import numpy as np
 
 from data.encode import build_vocabulary, encode
 from data.schema import Schema
+from data.split import RANDOM, SPLITS, parts_of
 from utils.files import sha256_of, write_json
 
 FORMAT_VERSION = 1
-SPLITS = ("train", "validation", "test")
 
 
 @dataclass(frozen=True)
@@ -27,6 +29,7 @@ class Dataset:
         labels: (rows,) float32 of 0 and 1.
         counts: rows of train, validation and test.
         manifest: what the rows are and how they were made; `manifest["content"]` identifies them.
+        dense: (rows, M) float32, the numbers of a data set that has some.
     """
 
     schema: Schema
@@ -34,11 +37,20 @@ class Dataset:
     labels: np.ndarray
     counts: tuple[int, int, int]
     manifest: dict[str, Any]
+    dense: np.ndarray | None = None
 
     @property
     def hash(self) -> str:
         """Identity of the encoded rows and their split: the same raw rows and rules give the same hash."""
         return str(self.manifest["content"])
+
+    def describe(self) -> str:
+        """Two lines: rows, features, positives; rows of each field."""
+        schema, rows = self.schema, sum(self.counts)
+        split = ", ".join(f"{name} {count:,}" for name, count in zip(SPLITS, self.counts, strict=True))
+        sizes = ", ".join(f"{name} {size:,}" for name, size in zip(schema.fields, schema.sizes, strict=True))
+        return (f"{schema.name}: {rows:,} rows ({split}), {self.manifest['positives'] / rows:.2%} positive, "
+                f"{schema.num_fields} fields, {schema.num_rows:,} features\n{sizes}")
 
     def split(self, name: str) -> tuple[np.ndarray, np.ndarray]:
         """(ids, labels) of one split, as views."""
@@ -48,24 +60,8 @@ class Dataset:
         return self.ids[rows], self.labels[rows]
 
 
-def split_rows(rows: int, seed: int) -> list[np.ndarray]:
-    """Random 80/10/10 split of 0 .. rows-1 into three ascending index sets that are disjoint and cover all.
-
-    The seed belongs to the data set, never to a run: search and retrain must see the same test rows.
-
-    >>> [len(part) for part in split_rows(1000, seed=1)]
-    [800, 100, 100]
-    """
-    if rows < 10:
-        raise ValueError(f"{rows} usable rows are too few to split 80/10/10; at least 10 are needed")
-    order = np.random.Generator(np.random.PCG64(seed)).permutation(rows)
-    held_out = rows // 10
-    bounds = [rows - 2 * held_out, rows - held_out]
-    return [np.sort(part) for part in np.split(order, bounds)]
-
-
 def build(name: str, columns: dict[str, np.ndarray], labels: np.ndarray, split_seed: int,
-          vocabulary: str = "all") -> Dataset:
+          vocabulary: str = "all", split: str = RANDOM) -> Dataset:
     """Split and encode raw columns.
 
     Args:
@@ -75,10 +71,11 @@ def build(name: str, columns: dict[str, np.ndarray], labels: np.ndarray, split_s
         split_seed: the data set's own.
         vocabulary: "all" counts values over all rows, as the paper's Table 3 does; "train" over the training rows
             only, with one unknown code a field.
+        split: see `data.split.parts_of`.
     """
     if not np.isin(labels, (0, 1)).all():
         raise ValueError(f"labels must be 0 or 1, got {sorted(set(np.unique(labels)) - {0, 1})[:3]}")
-    parts = split_rows(len(labels), split_seed)
+    parts = parts_of(split, len(labels), split_seed)
     order = np.concatenate(parts)
     train_only = vocabulary == "train"
     ids = np.empty((len(labels), len(columns)), np.int32)
@@ -100,13 +97,20 @@ def build(name: str, columns: dict[str, np.ndarray], labels: np.ndarray, split_s
 
 
 def save(dataset: Dataset, folder: Path, source: dict[str, Any]) -> None:
-    """Write arrays and manifest to a temporary folder, then rename it to `folder`. `source` says what was read."""
-    folder.parent.mkdir(parents=True, exist_ok=True)
-    temporary = Path(tempfile.mkdtemp(prefix=f".{folder.name}.", dir=folder.parent))
-    try:
+    """Write arrays and manifest of a data set without numbers to `folder`. `source` says what was read."""
+    with new_folder(folder, source) as temporary:
         np.save(temporary / "ids.npy", dataset.ids)
         np.save(temporary / "labels.npy", dataset.labels)
         write_json(temporary / "manifest.json", {**dataset.manifest, "source": source})
+
+
+@contextmanager
+def new_folder(folder: Path, source: dict[str, Any]) -> Iterator[Path]:
+    """Yield a temporary folder; rename it to `folder`, in the place of an older one, when the block ends well."""
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    temporary = Path(tempfile.mkdtemp(prefix=f".{folder.name}.", dir=folder.parent))
+    try:
+        yield temporary
         shutil.rmtree(folder, ignore_errors=True)
         try:
             temporary.rename(folder)
@@ -118,16 +122,24 @@ def save(dataset: Dataset, folder: Path, source: dict[str, Any]) -> None:
 
 
 def load(folder: Path, source: dict[str, Any]) -> Dataset | None:
-    """Open a stored data set as memory maps, or return None when it is absent, of another source or unreadable."""
+    """Open a stored data set as memory maps, or return None when it is absent, of another source or unreadable.
+
+    The maps are copy-on-write: the files are never written to.
+    """
     try:
         manifest = json.loads((folder / "manifest.json").read_text())
         if manifest.pop("source") != source or manifest["format"] != FORMAT_VERSION:
             return None
-        ids = np.load(folder / "ids.npy", mmap_mode="r")
-        labels = np.load(folder / "labels.npy", mmap_mode="r")
+        ids = np.load(folder / "ids.npy", mmap_mode="c")
+        labels = np.load(folder / "labels.npy", mmap_mode="c")
+        numbers = manifest.get("numbers", 0)
+        dense = np.load(folder / "dense.npy", mmap_mode="c") if numbers else None
     except (OSError, EOFError, ValueError, KeyError, TypeError, AttributeError):
         return None
-    if ids.shape != (manifest["rows"], len(manifest["fields"])) or labels.shape != (manifest["rows"],):
+    rows = manifest["rows"]
+    if ids.shape != (rows, len(manifest["fields"])) or labels.shape != (rows,):
+        return None
+    if dense is not None and dense.shape != (rows, numbers):
         return None
     schema = Schema(manifest["dataset"], tuple(manifest["fields"]), tuple(manifest["sizes"]))
-    return Dataset(schema, ids, labels, tuple(manifest["counts"]), manifest)
+    return Dataset(schema, ids, labels, tuple(manifest["counts"]), manifest, dense)

@@ -1,9 +1,8 @@
 """Checkpoints and results on disk. No pickle: tensors as safetensors, everything else as JSON beside them."""
 
-import fcntl
 import json
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +12,7 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from utils.files import atomic_path
+from utils.locks import locked
 
 TENSOR_KEY = "$tensor"
 
@@ -87,10 +87,9 @@ def only_one(folder: Path) -> Iterator[None]:
     Raises:
         BlockingIOError: another living process holds it.
     """
-    folder.mkdir(parents=True, exist_ok=True)
-    with (folder / ".lock").open("w") as file:
+    with ExitStack() as stack:
         try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            stack.enter_context(locked(folder / ".lock", wait=False))
         except BlockingIOError as error:
             raise BlockingIOError(f"{folder} is in use by another process that runs the same settings; "
                                   "wait for it, or change a setting or the seed") from error

@@ -12,33 +12,42 @@ import torch
 from engine.run import Interrupted, Place
 from engine.settings import Settings, parse, parse_assignment
 
-PUBLISHED = {"eval_interval": 5, "early_stop": 40}  # evaluation every 5 epochs, patience of 40 evaluations
+Variants = dict[str, dict[str, Any]]  # option -> the settings that it changes
 
 
-def parser(description: str) -> argparse.ArgumentParser:
-    """The options of every training script."""
+def parser(description: str, variants: Variants) -> argparse.ArgumentParser:
+    """The options of every training script, and the script's own variants of its settings."""
     options = argparse.ArgumentParser(description=description, formatter_class=argparse.RawDescriptionHelpFormatter)
     options.add_argument("--model", help="linear, fm, deepfm or autoint")
     options.add_argument("--embedding", help="pep, or a baseline: uniform")
     options.add_argument("--seed", type=int, default=1, help="of initial values, batch order and dropout")
     options.add_argument("--data", help="folder with the raw files")
+    options.add_argument("--split", help="random (80/10/10), or ids:FILE, an .npz of row numbers for train, "
+                         "validation and test")
     options.add_argument("--device", default="auto", choices=("auto", "cpu", "cuda"), help="where to train")
     options.add_argument("--alias", help="name of the snapshot folder (default: dataset, embedding, width and seed)")
     options.add_argument("--out", default="tmp", help="where snapshots and results go")
     options.add_argument("--set", action="append", default=[], metavar="KEY=VALUE", help="change one setting")
-    options.add_argument("--published", action="store_true", help=f"the published early stopping: {PUBLISHED}")
+    options.add_argument("--encode-only", action="store_true", help="encode the raw files, and stop")
+    for name, changed in variants.items():
+        options.add_argument(f"--{name}", action="store_true", help=f"short for these settings: {changed}")
     options.add_argument("--force", action="store_true", help="run again what is finished")
     options.add_argument("--overwrite", action="store_true", help="take over another search's alias folder")
     options.add_argument("--traceback", action="store_true", help="show where in the code an error comes from")
     return options
 
 
-def read(options: argparse.Namespace, script: dict[str, Any]) -> tuple[Settings, Place, frozenset[str]]:
-    """Checked settings, places, and the names that the user set by hand."""
+def read(options: argparse.Namespace, script: dict[str, Any],
+         variants: Variants) -> tuple[Settings, Place, frozenset[str]]:
+    """Checked settings, places, and the names that the user set by hand.
+
+    What the user sets goes before the variants that were asked for, and these before the script's dict.
+    """
     explicit = dict(parse_assignment(text) for text in options.set)
-    explicit |= {name: getattr(options, name) for name in ("model", "embedding") if getattr(options, name)}
-    published = PUBLISHED if options.published else {}
-    settings = parse({**script, **published, **explicit})
+    explicit |= {name: getattr(options, name) for name in ("model", "embedding", "split") if getattr(options, name)}
+    varied = {key: value for name, changed in variants.items() if getattr(options, name)
+              for key, value in changed.items()}
+    settings = parse({**script, **varied, **explicit})
     place = Place(out=Path(options.out), data=options.data, device=options.device, alias=options.alias,
                   force=options.force, overwrite=options.overwrite)
     return settings, place, frozenset(explicit)

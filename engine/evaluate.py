@@ -5,9 +5,9 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 from scipy.stats import rankdata
-from torch import Tensor, nn
+from torch import nn
 
-from data.loader import in_order
+from data.loader import choose_place, in_order, put
 
 
 @dataclass(frozen=True)
@@ -22,7 +22,8 @@ class Split:
     """Rows that are evaluated in their stored order: ids (rows, F) and labels (rows,)."""
 
     def __init__(self, ids: np.ndarray, labels: np.ndarray, device: torch.device | str = "cpu") -> None:
-        self.ids = torch.tensor(np.asarray(ids), device=device)
+        self.device = torch.device(device)
+        self.ids = put(ids, choose_place(ids.nbytes, self.device), self.device)
         self.labels = np.asarray(labels)
 
 
@@ -71,24 +72,24 @@ def mean_of_batch_aucs(labels: np.ndarray, scores: np.ndarray, batch_size: int) 
 
 
 @torch.no_grad()
-def logits_of(model: nn.Module, ids: Tensor) -> np.ndarray:
+def logits_of(model: nn.Module, split: Split) -> np.ndarray:
     """Logits (rows,) of all rows in evaluation mode; the model's mode is put back."""
     was_training = model.training
     model.eval()
     try:
-        return torch.cat([model(batch) for batch in in_order(ids)]).float().cpu().numpy()
+        return torch.cat([model(batch) for batch in in_order(split.ids, split.device)]).float().cpu().numpy()
     finally:
         model.train(was_training)
 
 
 def measure(model: nn.Module, split: Split) -> Metrics:
     """AUC and log-loss of the validation (or training) rows."""
-    logits = logits_of(model, split.ids)
+    logits = logits_of(model, split)
     return Metrics(auc(split.labels, logits), logloss(split.labels, logits))
 
 
 def measure_test(model: nn.Module, test: Split, batch_size: int) -> dict[str, float]:
     """The one place where test labels are read. Its result goes into curves and results, never into a choice."""
-    logits = logits_of(model, test.ids)
+    logits = logits_of(model, test)
     return {"test_auc": auc(test.labels, logits), "test_logloss": logloss(test.labels, logits),
             "test_auc_mean_of_batches": mean_of_batch_aucs(test.labels, logits, batch_size)}

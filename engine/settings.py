@@ -9,6 +9,7 @@ from dataclasses import asdict, dataclass, field, fields
 from typing import Any
 
 from data.registry import DATASETS
+from data.split import check_name
 from models.build import EMBEDDINGS, MODELS
 from models.embedding.pep import THRESHOLD_TYPES
 from models.kernels.threshold import GATES
@@ -40,6 +41,7 @@ class DataSettings:
     dataset: str = option("movielens", choices=DATASETS)
     with_ids: bool = option(False)  # MovieLens: add user and movie id (9 fields)
     vocabulary: str = option("all", choices=("all", "train"))  # rows whose values are counted
+    split: str = option("random", named=False)  # random 80/10/10, or ids:FILE; the data's hash tells them apart
 
 
 @dataclass(frozen=True)
@@ -119,8 +121,8 @@ RECORDS: dict[str, type] = {"data": DataSettings, "model": ModelSettings, "train
                             "search": SearchSettings, "retrain": RetrainSettings}
 _FIELDS = {item.name: item for record in RECORDS.values() for item in fields(record)}
 _TYPES = {name: kind for record in RECORDS.values() for name, kind in typing.get_type_hints(record).items()}
-SNAPSHOT_DECIDES = ("dataset", "with_ids", "vocabulary", *(item.name for item in fields(ModelSettings)
-                                                         if item.name != "embedding"))
+SNAPSHOT_DECIDES = (*(item.name for item in fields(DataSettings)),
+                    *(item.name for item in fields(ModelSettings) if item.name != "embedding"))
 
 
 def parse(given: dict[str, Any]) -> Settings:
@@ -210,6 +212,7 @@ def _typed(name: str, value: Any, kind: Any, whole: Any) -> Any:
 
 
 def _check_together(settings: Settings) -> None:
+    check_name(settings.data.split)
     targets = settings.search.candidate_p
     if list(targets) != sorted(set(targets), reverse=True):
         raise ValueError(f"candidate_p must be strictly decreasing, got {list(targets)}")

@@ -427,12 +427,12 @@ def test_help_shows_options_and_examples(monkeypatch, capsys, script):
 
 
 def test_published_early_stopping_is_used_unless_the_user_sets_another():
-    parser = cli.parser("")
+    parser = cli.parser("", train_movielens.VARIANTS)
     options = parser.parse_args(["--published", *sets("early_stop=3")])
-    settings, _, explicit = cli.read(options, train_movielens.SETTINGS)
+    settings, _, explicit = cli.read(options, train_movielens.SETTINGS, train_movielens.VARIANTS)
     assert (settings.train.eval_interval, settings.train.early_stop) == (5, 3)
     assert explicit == {"early_stop"}
-    settings, _, _ = cli.read(parser.parse_args([]), train_movielens.SETTINGS)
+    settings, _, _ = cli.read(parser.parse_args([]), train_movielens.SETTINGS, train_movielens.VARIANTS)
     assert (settings.train.eval_interval, settings.train.early_stop) == (2, 8)
 
 

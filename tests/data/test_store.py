@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 
 from data import store
 from data.schema import Schema
+from data.split import split_rows
 
 SOURCE = {"files": {"a.dat": "00ff"}, "rules": 1}
 
@@ -26,23 +27,23 @@ def same(one, other):
 
 @given(st.integers(10, 3000), st.integers(0, 2**32))
 def test_splits_are_disjoint_cover_all_rows_and_are_deterministic(rows, seed):
-    parts = store.split_rows(rows, seed)
+    parts = split_rows(rows, seed)
     assert np.sort(np.concatenate(parts)).tolist() == list(range(rows))
     assert len(parts[1]) == len(parts[2]) == rows // 10
-    again = store.split_rows(rows, seed)
+    again = split_rows(rows, seed)
     assert all(np.array_equal(one, other) for one, other in zip(parts, again, strict=True))
 
 
 def test_the_split_is_pinned_and_follows_its_seed():
-    parts = store.split_rows(20, seed=1)
+    parts = split_rows(20, seed=1)
     assert parts[1].tolist() == [13, 14]
     assert parts[2].tolist() == [6, 19]
-    assert store.split_rows(20, seed=2)[1].tolist() != [13, 14]
+    assert split_rows(20, seed=2)[1].tolist() != [13, 14]
 
 
 def test_too_few_rows_to_split_are_an_error_that_says_how_many_came():
     with pytest.raises(ValueError, match=r"9 usable rows.*at least 10"):
-        store.split_rows(9, seed=1)
+        split_rows(9, seed=1)
 
 
 @pytest.mark.parametrize("vocabulary", ["all", "train"])
@@ -59,17 +60,17 @@ def test_build_keeps_rows_together_in_split_order():
     rows = 200
     labels = np.arange(rows) % 2
     dataset = store.build("toy", {"row": np.arange(rows)}, labels, split_seed=7)
-    order = np.concatenate(store.split_rows(rows, 7))
+    order = np.concatenate(split_rows(rows, 7))
     assert dataset.ids[:, 0].tolist() == order.tolist()  # every value comes once, so codes follow the values
     assert dataset.labels.tolist() == labels[order].tolist()
     ids, split_labels = dataset.split("test")
-    assert ids[:, 0].tolist() == store.split_rows(rows, 7)[2].tolist()
+    assert ids[:, 0].tolist() == split_rows(rows, 7)[2].tolist()
     assert len(split_labels) == 20
 
 
 def test_train_vocabulary_gives_held_out_values_the_unknown_code():
     rows = 100
-    train = store.split_rows(rows, 7)[0]
+    train = split_rows(rows, 7)[0]
     column = np.full(rows, 5)
     column[np.setdiff1d(np.arange(rows), train)] = 99
     strict = store.build("toy", {"f": column}, np.arange(rows) % 2, 7, vocabulary="train")
@@ -78,7 +79,7 @@ def test_train_vocabulary_gives_held_out_values_the_unknown_code():
     assert strict.split("validation")[0].min() == strict.split("test")[0].min() == 1
     loose = store.build("toy", {"f": column}, np.arange(rows) % 2, 7, vocabulary="all")
     assert loose.schema.sizes == (2,)
-    assert loose.ids[:, 0].tolist() == (column[np.concatenate(store.split_rows(rows, 7))] == 99).tolist()
+    assert loose.ids[:, 0].tolist() == (column[np.concatenate(split_rows(rows, 7))] == 99).tolist()
 
 
 @pytest.mark.parametrize("bad", [2, -1])

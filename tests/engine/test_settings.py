@@ -192,9 +192,9 @@ CHANGES = {
     "l2_regularization": 0.5, "l2_penalty": 0.5, "grad_clip": 1.0, "max_epochs": 9, "eval_interval": 9,
     "early_stop": 9, "early_stop_metric": "loss", "log_interval": 9, "compile": "off", "tensorboard": False,
     "checkpoint_seconds": 1.0, "candidate_p": [9], "budget": "as_reached", "retrain_emb_param": 9, "re_init": True,
-    "rewind": "all",
+    "rewind": "all", "split": f"ids:{__file__}",
 }
-NEVER = {"compile", "tensorboard", "checkpoint_seconds", "retrain_emb_param"}
+NEVER = {"split", "compile", "tensorboard", "checkpoint_seconds", "retrain_emb_param"}
 THRESHOLDS = {"threshold_type", "threshold_init", "g_type", "gk", "candidate_p", "budget", "log_interval"}
 ATTENTION = {"num_heads", "num_layers", "att_dropout", "atten_embed_dim", "has_residual", "full_part", "with_linear"}
 MLP, TICKET = {"mlp_dims", "dropout"}, {"re_init", "rewind"}

@@ -101,14 +101,14 @@ class Scores(torch.nn.Module):
 @pytest.mark.parametrize("training", [True, False])
 def test_logits_are_of_all_rows_in_order_in_evaluation_mode_and_the_mode_is_put_back(training):
     model = Scores().train(training)
-    ids = torch.arange(40_000)[:, None]
-    assert np.array_equal(logits_of(model, ids), np.arange(40_000, dtype=np.float32))
+    ids = np.arange(40_000, dtype=np.int32)[:, None]
+    assert np.array_equal(logits_of(model, Split(ids, ids[:, 0])), np.arange(40_000, dtype=np.float32))
     assert model.training == training
 
 
 def test_evaluation_puts_the_mode_back_after_an_error():
     with pytest.raises(IndexError):
-        logits_of(model := Scores().train(), torch.zeros(3))
+        logits_of(model := Scores().train(), Split(np.zeros(3, np.int32), np.zeros(3, np.float32)))
     assert model.training
 
 

@@ -1,0 +1,63 @@
+"""Learn embedding sizes on Avazu (the search), or train a baseline with --embedding uniform.
+
+    python train_avazu.py --encode-only                        # raw file -> encoded set, once
+    python train_avazu.py                                      # FM, thresholds for every entry: PEP-0 and PEP-1
+    python train_avazu.py --coarse                             # thresholds for whole dimensions: PEP-2 to PEP-4
+    python train_avazu.py --set threshold_init=-15             # another schedule: pruning starts 135,000 steps earlier
+    python train_avazu.py --embedding uniform --set latent_dim=16
+"""
+
+from engine import cli
+from train_movielens import search
+
+SETTINGS = {
+    "dataset": "avazu",
+    "vocabulary": "all",  # all, as the paper's Table 3 counts; train: values of the training rows only
+    "split": "random",  # random: 80/10/10; ids:FILE: an .npz of row numbers for train, validation and test
+    "model": "fm",  # linear, fm, deepfm, autoint
+    "embedding": "pep",  # pep, uniform
+    "latent_dim": 24,  # width d of a vector; the paper's text says 64, its scripts 24
+    # PEP
+    "threshold_type": "feature_dim",  # global, dimension, feature, field, feature_dim, field_dim
+    "threshold_init": -150.0,  # s rises by about lr a step, and g(s) is exactly 0 below -104: see the README
+    "g_type": "sigmoid",  # sigmoid, softplus
+    "gk": 1.0,  # g is multiplied by it
+    "candidate_p": [1_000_000, 300_000, 100_000, 30_000, 10_000, 2_805, 2_225, 2_215, 1_479],  # parameters; the
+    # last four are Table 4's for AutoInt, AutoInt with first-order part, DeepFM, and FM
+    "budget": "exact",  # exact: cut to the very number; as_reached: whatever count the step landed on
+    # models
+    "mlp_dims": [400, 400, 400],  # deepfm, autoint
+    "dropout": 0.2,  # of the MLP
+    "num_heads": 2,  # autoint, and the next six
+    "num_layers": 3,
+    "att_dropout": 0.0,
+    "atten_embed_dim": 64,
+    "has_residual": True,
+    "full_part": True,  # with the MLP
+    "with_linear": False,  # with a first-order part
+    # training
+    "batch_size": 1024,
+    "lr": 1e-3,  # Adam
+    "l2_regularization": 1e-5,  # coupled, on table and thresholds: it is what moves the thresholds
+    "l2_penalty": 1e-5,  # coupled, on everything else
+    "grad_clip": 100.0,  # global norm
+    "max_epochs": 30,  # 31,586 steps each on the whole file
+    "eval_interval": 1,  # epochs
+    "early_stop": 5,  # evaluations without gain; a search is never stopped early
+    "early_stop_metric": "auc",  # auc or loss, on validation
+    "log_interval": 10,  # steps between counts of the remaining parameters
+    # running; none of these changes a result
+    "compile": "auto",  # on, off; auto compiles long runs
+    "tensorboard": True,
+    "checkpoint_seconds": 600.0,
+}
+VARIANTS = {"coarse": {"threshold_type": "dimension", "candidate_p": [10_000_000, 5_000_000, 2_000_000]}}
+
+
+def main() -> None:
+    """The script."""
+    search(__doc__, SETTINGS, VARIANTS)
+
+
+if __name__ == "__main__":
+    cli.main(main)

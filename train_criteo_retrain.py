@@ -1,0 +1,26 @@
+"""Retrain the pruned tables of a search on Criteo as lottery tickets.
+
+    python train_criteo_retrain.py                                    # every budget of the default search
+    python train_criteo_retrain.py --coarse                           # of the one with --coarse
+    python train_criteo_retrain.py --set retrain_emb_param=1067
+"""
+
+import train_criteo
+from engine import cli
+from train_movielens_retrain import retrain
+
+SETTINGS = {
+    **train_criteo.SETTINGS,  # model settings are read from the snapshot; these say where it is
+    "retrain_emb_param": "all",  # a number of parameters, a budget, or all
+    "re_init": False,  # True: same mask, fresh random values instead of the initial ones
+    "rewind": "embedding",  # embedding: the rest starts fresh, as published; all: everything from its initial values
+}
+
+
+def main() -> None:
+    """The script."""
+    retrain(__doc__, SETTINGS, train_criteo.VARIANTS)
+
+
+if __name__ == "__main__":
+    cli.main(main)
