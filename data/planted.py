@@ -13,6 +13,7 @@ from pathlib import Path
 import numpy as np
 
 from data import store
+from data.split import RANDOM, SPLITS, split_rows
 
 NAME = "planted"
 ROWS = 100_000
@@ -87,11 +88,12 @@ def teacher_logits(split: str) -> np.ndarray:
     >>> len(teacher_logits("test"))
     10000
     """
-    parts = store.split_rows(ROWS, SPLIT_SEED)
-    return draw().logits[parts[store.SPLITS.index(split)]]
+    parts = split_rows(ROWS, SPLIT_SEED)
+    return draw().logits[parts[SPLITS.index(split)]]
 
 
-def open_dataset(folder: str | None, cache: Path, with_ids: bool = False, vocabulary: str = "all") -> store.Dataset:
+def open_dataset(folder: str | None, cache: Path, with_ids: bool = False, vocabulary: str = "all",
+                 split: str = RANDOM) -> store.Dataset:
     """Make and encode the data set; nothing is read or written, so `folder` and `cache` are not looked at.
 
     Codes run by falling popularity within each field, as in every data set; fields keep their order and widths.
@@ -106,8 +108,14 @@ def open_dataset(folder: str | None, cache: Path, with_ids: bool = False, vocabu
         raise ValueError("with_ids=True: the planted data set has no user and movie ids; leave with_ids away")
     made = draw()
     columns = {field.name: made.codes[:, position] for position, field in enumerate(FIELDS)}
-    return store.build(NAME, columns, made.labels, SPLIT_SEED, vocabulary)
+    return store.build(NAME, columns, made.labels, SPLIT_SEED, vocabulary, split)
 
 
 def _standard(values: np.ndarray) -> np.ndarray:
     return (values - values.mean()) / values.std()
+
+
+if __name__ == "__main__":
+    from data.raw_planted import main
+
+    main()
