@@ -4,11 +4,14 @@
     python benchmarks/bench_memory.py --model deepfm --set threshold_type=dimension
 
 The table has 1,086,810 rows in 39 fields of Criteo's kind; the batches are random. A few steps of the search are taken,
-with its own hooks. Encoded data are not in it: they cost 160 bytes a row, in memory or mapped from the disk.
+with its own hooks. Encoded data are not in it: they cost 160 bytes a row, in memory or mapped from the disk. The median
+of the steps' times says how long a search would be; `bench_step.py` is the place to compare.
 """
 
 import argparse
+import statistics
 import sys
+import time
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -19,7 +22,7 @@ import torch
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))  # so that it also runs as a plain script
 
 from data.loader import Loader
-from engine.hooks import SaveAtBudgets
+from engine.hooks import EverySteps, SaveAtBudgets
 from engine.loop import State, fit
 from engine.optim import Step, build_optimizer, choose_compiled
 from engine.record import commit, device_name, peak_memory_bytes, pick_device, reset_peak_memory
@@ -30,7 +33,7 @@ from utils.files import write_json
 
 ROWS = 1_086_810  # Table 3's features of Criteo
 FIELDS = 39
-STEPS = 5
+STEPS = 8
 
 
 def field_sizes(rows: int) -> tuple[int, ...]:
@@ -48,6 +51,7 @@ def measure(given: dict[str, Any], rows: int, device: torch.device) -> dict[str,
     reset_peak_memory(device)
     before = peak_memory_bytes(device)
     model = build_model(sizes, values, 1, build_embedding(sizes, values, 1)).to(device)
+    model.embedding.fold()  # as a search does
     train = settings.train
     optimizer = build_optimizer(model, train.lr, train.l2_regularization, train.l2_penalty)
     rng = np.random.default_rng(1)
@@ -56,7 +60,16 @@ def measure(given: dict[str, Any], rows: int, device: torch.device) -> dict[str,
     loader = Loader(ids.astype(np.int32), labels, train.batch_size, 1, device)
     saver = SaveAtBudgets(model.embedding, (1,), True, lambda name, table, meta: None)
     step = Step(model, optimizer, train.grad_clip, choose_compiled(train.compile, STEPS, device), train.batch_size)
-    fit(State(model, optimizer, torch.zeros((), device=device)), loader, step, [saver], 1)
+    times: list[float] = []
+
+    def clocked(ids: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
+        started = time.perf_counter()
+        loss = step(ids, labels)
+        float(loss)
+        times.append(time.perf_counter() - started)
+        return loss
+
+    fit(State(model, optimizer, torch.zeros((), device=device)), loader, clocked, [EverySteps(STEPS, saver)], 1)
     parts = []
     for name, parameter in model.named_parameters():
         state = optimizer.state[parameter]
@@ -67,6 +80,7 @@ def measure(given: dict[str, Any], rows: int, device: torch.device) -> dict[str,
             "threshold_init": settings.model.threshold_init, "num_rows": rows, "width": settings.model.latent_dim,
             "last_count_above_a_budget": sum(tensor.nbytes for tensor in saver.above.values()),
             "process_before_bytes": before, "peak_memory_bytes": peak_memory_bytes(device),
+            "ms_per_step": 1000 * statistics.median(times[2:]), "threads": torch.get_num_threads(),
             "device": device_name(device), "commit": commit()}
 
 
@@ -84,7 +98,8 @@ def table(result: dict[str, Any]) -> str:
     lines += [f"{'all other parameters':<28}{'':>18}{small / 1e6:>9.1f}",
               f"{'copy for exact budgets':<28}{'':>18}{result['last_count_above_a_budget'] / 1e6:>9.1f}",
               f"{'process before the model':<28}{'':>18}{result['process_before_bytes'] / 1e6:>9.1f}",
-              f"{'process at its peak':<28}{'':>18}{result['peak_memory_bytes'] / 1e6:>9.1f}"]
+              f"{'process at its peak':<28}{'':>18}{result['peak_memory_bytes'] / 1e6:>9.1f}",
+              f"{result['ms_per_step']:.0f} ms a step ({result['threads']} threads)"]
     return "\n".join(lines)
 
 

@@ -49,7 +49,8 @@ def open_raw(layout: Layout, folder: str | None, cache: Path, with_ids: bool, vo
     if with_ids:
         raise ValueError(f"with_ids=True: {layout.name} has no user and movie ids; leave with_ids away")
     path = find_file(layout, folder)
-    source = {**fingerprint(path), "rules": layout.rules_version, "split_seed": layout.split_seed,
+    seen = fingerprint(path)
+    source = {**seen, "rules": layout.rules_version, "split_seed": layout.split_seed,
               "split": splits.identity(split), "vocabulary": vocabulary}
     target = cache / f"{layout.name}-{sha256_of(*map(str, source.values()))[:12]}"
     with locked(cache / f"{target.name}.lock", wait=True):
@@ -60,6 +61,8 @@ def open_raw(layout: Layout, folder: str | None, cache: Path, with_ids: bool, vo
             log.info("encoding %s from %s into %s", layout.name, path, target)
             with store.new_folder(target, source) as temporary:
                 encode_file(layout, path, temporary, source, split)
+                if fingerprint(path) != seen:  # replaced while we waited for the lock, say
+                    raise ValueError(f"{path} is another file than when it was opened; start again")
             dataset = store.load(target, source)
     if dataset is None:
         raise OSError(f"{target} cannot be read back; delete it and start again")

@@ -14,6 +14,7 @@ import numpy as np
 
 from data.layout import Layout
 
+LONGEST_LINE = 1 << 16  # bytes; real lines have a few hundred
 ENDS = 1 << 20  # bytes of head and tail that identify a file of gigabytes
 
 
@@ -79,7 +80,7 @@ class RawFile:
             while True:
                 try:
                     text = stream.read(self.block_bytes)
-                except (EOFError, zlib.error, gzip.BadGzipFile, zipfile.BadZipFile, NotImplementedError) as error:
+                except (EOFError, zlib.error, gzip.BadGzipFile, zipfile.BadZipFile) as error:
                     raise ValueError(f"{self.path} is damaged or cut short ({error}); fetch it again") from error
                 self.position = on_disk.tell()
                 if not text:
@@ -87,6 +88,9 @@ class RawFile:
                 text = rest + text
                 end = text.rfind(b"\n") + 1
                 text, rest = text[:end], text[end:]
+                if len(rest) > LONGEST_LINE:
+                    raise ValueError(f"{self.path} has a line of more than {LONGEST_LINE} bytes; line ends must be LF "
+                                     "or CRLF")
                 if text:
                     text = self._without_header(text) if first else text
                     first = False
@@ -149,7 +153,11 @@ def _zip_member(path: Path, file: IO[bytes], layout: Layout) -> Iterator[IO[byte
         found = [name for name in names if Path(name).name in wanted]
         if len(found) != 1:
             raise ValueError(f"{path} must hold exactly one of {', '.join(wanted)}; it holds {', '.join(names[:5])}")
-        with archive.open(found[0]) as member:
+        try:
+            opened = archive.open(found[0])
+        except (zipfile.BadZipFile, NotImplementedError, RuntimeError) as error:
+            raise ValueError(f"{path}: {found[0]} cannot be unpacked ({error}); unpack it by hand") from error
+        with opened as member:
             if found[0].endswith(".gz"):
                 with gzip.open(member) as stream:
                     yield cast(IO[bytes], stream)

@@ -1,6 +1,7 @@
 """Which rows are for training, validation and test: a random split, or one that was made elsewhere."""
 
 import zipfile
+import zlib
 from pathlib import Path
 
 import numpy as np
@@ -92,7 +93,8 @@ def _read(path: Path) -> dict[str, np.ndarray]:
     try:
         with np.load(path, allow_pickle=False) as arrays:
             found = {name: arrays[name] for name in SPLITS}
-    except (ValueError, OSError, KeyError, EOFError, zipfile.BadZipFile, AttributeError, TypeError) as error:
+    except (ValueError, OSError, KeyError, EOFError, AttributeError, TypeError, zipfile.BadZipFile,
+            zlib.error) as error:
         raise ValueError(f"{path} must be an .npz with the arrays {', '.join(SPLITS)} ({error})") from error
     for name, ids in found.items():
         if ids.ndim != 1 or not np.issubdtype(ids.dtype, np.integer):

@@ -134,12 +134,12 @@ def load(folder: Path, source: dict[str, Any]) -> Dataset | None:
         labels = np.load(folder / "labels.npy", mmap_mode="c")
         numbers = manifest.get("numbers", 0)
         dense = np.load(folder / "dense.npy", mmap_mode="c") if numbers else None
+        rows, counts = manifest["rows"], tuple(manifest["counts"])
+        schema = Schema(manifest["dataset"], tuple(manifest["fields"]), tuple(manifest["sizes"]))
     except (OSError, EOFError, ValueError, KeyError, TypeError, AttributeError):
         return None
-    rows = manifest["rows"]
-    if ids.shape != (rows, len(manifest["fields"])) or labels.shape != (rows,):
+    if ids.shape != (rows, schema.num_fields) or labels.shape != (rows,):
         return None
     if dense is not None and dense.shape != (rows, numbers):
         return None
-    schema = Schema(manifest["dataset"], tuple(manifest["fields"]), tuple(manifest["sizes"]))
-    return Dataset(schema, ids, labels, tuple(manifest["counts"]), manifest, dense)
+    return Dataset(schema, ids, labels, counts, manifest, dense)

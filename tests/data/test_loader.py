@@ -4,7 +4,9 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from data.loader import Loader, in_order
+from data import loader as loaders
+from data.loader import Loader, choose_place, free_memory, in_order, put
+from engine import evaluate
 
 
 def make(rows=103, batch_size=10, seed=3):
@@ -70,6 +72,146 @@ def test_a_batch_size_below_2_is_refused():
 @given(st.integers(0, 50), st.integers(1, 20))
 def test_in_order_yields_all_rows_in_their_stored_order(rows, batch_size):
     ids = torch.arange(rows)[:, None]
-    batches = list(in_order(ids, batch_size))
+    batches = list(in_order(ids, torch.device("cpu"), batch_size))
     assert torch.equal(torch.cat(batches) if batches else ids[:0], ids)
     assert all(len(batch) == batch_size for batch in batches[:-1])
+
+
+# where the rows are
+
+PLACES = ("device", "host", "mapped")
+ROW = 3 * 4 + 4  # bytes of three ids and a label
+
+
+@pytest.fixture(scope="module")
+def mapped(tmp_path_factory):
+    """Memory maps of the ids (503, 3) and the labels of 503 rows, opened as an encoded set's are."""
+    folder = tmp_path_factory.mktemp("mapped")
+    rows = np.arange(503)
+    np.save(folder / "ids.npy", np.stack([rows, 1000 + rows, 5000 - rows], axis=1).astype(np.int32))
+    np.save(folder / "labels.npy", rows.astype(np.float32))
+    return np.load(folder / "ids.npy", mmap_mode="c"), np.load(folder / "labels.npy", mmap_mode="c")
+
+
+def placed(monkeypatch, arrays, place, chunk_bytes, batch_size=10):
+    """A loader of these arrays at that place, which gathers so many bytes at a time."""
+    monkeypatch.setattr(loaders, "choose_place", lambda size, device: place)
+    monkeypatch.setattr(loaders, "CHUNK_BYTES", chunk_bytes if place != "mapped" else None)
+    monkeypatch.setattr(loaders, "MAPPED_CHUNK_BYTES", chunk_bytes if place == "mapped" else None)
+    made = Loader(*arrays, batch_size, seed=3)
+    assert made.place == place
+    return made
+
+
+@pytest.mark.parametrize("chunk_bytes", [1, 25 * ROW, 70 * ROW, 10**9], ids=["a byte", "2.5 batches", "7", "all"])
+@pytest.mark.parametrize("start", [0, 1, 7, 50, 51])
+@pytest.mark.parametrize("place", PLACES)
+def test_the_batches_are_slices_of_the_order_wherever_the_rows_are(monkeypatch, mapped, place, start, chunk_bytes):
+    loader = placed(monkeypatch, mapped, place, chunk_bytes)
+    order = loader.order(2).numpy()
+    expected = [order[first:first + 10] for first in range(10 * start, 503, 10)]
+    found = list(loader.epoch(2, start))
+    assert len(found) == len(expected) == 51 - start
+    for (ids, labels), rows in zip(found, expected, strict=True):
+        assert torch.equal(ids, torch.from_numpy(mapped[0][rows]))
+        assert torch.equal(labels, torch.from_numpy(mapped[1][rows]))
+        assert (ids.dtype, labels.dtype) == (torch.int32, torch.float32)
+
+
+@pytest.mark.parametrize("place", PLACES)
+def test_every_row_comes_once_an_epoch_wherever_the_rows_are(monkeypatch, mapped, place):
+    for epoch in range(3):
+        batches = rows_of(placed(monkeypatch, mapped, place, 25 * ROW), epoch)
+        assert sorted(row for batch in batches for row in batch) == list(range(503))
+
+
+@pytest.mark.parametrize("place", PLACES)
+def test_chunks_are_as_large_as_they_may_be_and_no_larger(monkeypatch, mapped, place):
+    """Of 2.5 batches two, of less than one still one; and those before the start are not made."""
+    for chunk_bytes, sizes in ((25 * ROW, [20] * 25 + [3]), (5 * ROW, [10] * 50 + [3]), (10**9, [503])):
+        loader, seen = placed(monkeypatch, mapped, place, chunk_bytes), []
+        gather = loader._gather
+        monkeypatch.setattr(loader, "_gather", lambda rows, gather=gather, seen=seen: (
+            seen.append(len(rows)), gather(rows))[1])
+        list(loader.epoch(0))
+        assert seen == sizes
+        seen.clear()
+        list(loader.epoch(0, start=49))  # rows 490 to 502
+        assert seen == {25: [20, 3], 5: [10, 3]}.get(chunk_bytes // ROW, [503])
+
+
+def test_a_mapped_set_is_not_copied_and_one_in_memory_is(mapped):
+    ids, _ = mapped
+    cpu = torch.device("cpu")
+    assert put(ids, "mapped", cpu).data_ptr() == ids.ctypes.data
+    for place in ("host", "device"):
+        copy = put(ids, place, cpu)
+        assert copy.data_ptr() != ids.ctypes.data
+        assert torch.equal(copy, torch.from_numpy(ids))
+
+
+def test_a_mapped_file_is_swept_from_front_to_back_in_every_chunk(monkeypatch, mapped):
+    loader, read = placed(monkeypatch, mapped, "mapped", 70 * ROW), []
+
+    class Watched:
+        def __init__(self, array):
+            self.array, self.dtype, self.shape = array, array.dtype, array.shape
+
+        def __getitem__(self, rows):
+            if isinstance(rows, torch.Tensor):
+                read.append(rows.tolist())
+            return self.array[rows]
+
+        def __len__(self):
+            return len(self.array)
+
+    loader.ids = Watched(loader.ids)
+    list(loader.epoch(0))
+    assert [len(rows) for rows in read] == [70] * 7 + [13]
+    assert all(rows == sorted(rows) for rows in read)
+
+
+def test_rows_are_kept_in_memory_when_they_take_half_of_what_is_free(monkeypatch):
+    monkeypatch.setattr(loaders, "free_memory", lambda: 1000)
+    cpu = torch.device("cpu")
+    assert [choose_place(size, cpu) for size in (0, 500, 501, 10**15)] == ["host", "host", "mapped", "mapped"]
+
+
+def test_rows_are_kept_on_the_device_when_they_take_half_of_what_is_free_there(monkeypatch):
+    monkeypatch.setattr(loaders, "free_memory", lambda: 3000)
+    monkeypatch.setattr(torch.cuda, "mem_get_info", lambda device: (1000, 10**9))
+    cuda = torch.device("cuda")
+    assert [choose_place(size, cuda) for size in (500, 501, 1500, 1501)] == ["device", "host", "host", "mapped"]
+
+
+def test_a_loader_asks_for_room_for_ids_and_labels(monkeypatch, mapped):
+    monkeypatch.setattr(loaders, "free_memory", lambda: 2 * 503 * ROW)
+    assert Loader(*mapped, 10, seed=0).place == "host"
+    monkeypatch.setattr(loaders, "free_memory", lambda: 2 * 503 * ROW - 1)
+    assert Loader(*mapped, 10, seed=0).place == "mapped"
+
+
+def test_free_memory_is_what_the_system_says_is_available(monkeypatch, tmp_path):
+    (tmp_path / "meminfo").write_text("MemTotal: 99 kB\nMemFree: 5 kB\nMemAvailable:      12 kB\n")
+    monkeypatch.setattr(loaders, "Path", lambda name: tmp_path / name.removeprefix("/proc/"))
+    assert free_memory() == 12 * 1024
+    (tmp_path / "meminfo").unlink()
+    monkeypatch.setattr(loaders.os, "sysconf", {"SC_PAGE_SIZE": 4096, "SC_PHYS_PAGES": 10}.get)
+    assert free_memory() == 20_480
+
+
+def test_scores_of_a_mapped_split_are_those_of_one_in_memory(monkeypatch, tmp_path):
+    rng = np.random.default_rng(0)
+    np.save(tmp_path / "ids.npy", rng.integers(0, 50, (40_000, 3)).astype(np.int32))  # more than two batches
+    ids, labels = np.load(tmp_path / "ids.npy", mmap_mode="c"), np.zeros(40_000, np.float32)
+    table = torch.nn.EmbeddingBag(50, 1, mode="sum", _weight=torch.from_numpy(rng.normal(size=(50, 1))))
+    logits = []
+    for place in PLACES:
+        monkeypatch.setattr(evaluate, "choose_place", lambda size, device, place=place: place)
+        split = evaluate.Split(ids, labels)
+        assert (split.ids.data_ptr() == ids.ctypes.data) == (place == "mapped")
+        logits.append(evaluate.logits_of(table, split))
+    expected = table.weight.detach().numpy()[np.asarray(ids), 0].sum(axis=1)
+    assert np.allclose(logits[0][:, 0], expected, atol=1e-5)
+    assert np.array_equal(logits[0], logits[1])
+    assert np.array_equal(logits[0], logits[2])

@@ -1,5 +1,7 @@
 import json
 import os
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -10,6 +12,7 @@ from hypothesis import strategies as st
 from data import store
 from data.schema import Schema
 from data.split import split_rows
+from data.writer import Writer
 
 SOURCE = {"files": {"a.dat": "00ff"}, "rules": 1}
 
@@ -196,3 +199,109 @@ def test_a_process_that_saves_the_same_set_at_the_same_moment_does_no_harm(tmp_p
     assert came
     assert same(store.load(target, SOURCE), toy())
     assert [path.name for path in tmp_path.iterdir()] == ["toy"]
+
+
+@pytest.mark.parametrize("part", ["ids", "labels"])
+def test_a_loaded_set_may_be_written_to_without_changing_the_file(tmp_path, part):
+    store.save(toy(), tmp_path / "toy", SOURCE)
+    getattr(store.load(tmp_path / "toy", SOURCE), part)[:] = 1
+    assert same(store.load(tmp_path / "toy", SOURCE), toy())
+
+
+@pytest.mark.parametrize("key", [
+    "source", "format", "rows", "fields", "sizes", "counts", "dataset"])
+def test_load_gives_none_for_a_manifest_that_lacks_something(tmp_path, key):
+    store.save(toy(), tmp_path / "toy", SOURCE)
+    manifest = json.loads((tmp_path / "toy" / "manifest.json").read_text())
+    del manifest[key]
+    (tmp_path / "toy" / "manifest.json").write_text(json.dumps(manifest))
+    assert store.load(tmp_path / "toy", SOURCE) is None
+
+
+def test_build_follows_a_split_that_was_made_elsewhere(tmp_path):
+    parts = [np.arange(50, 200), np.arange(20), np.arange(20, 50)]
+    np.savez(tmp_path / "split.npz", train=parts[0], validation=parts[1], test=parts[2])
+    rows, labels = np.arange(200), np.arange(200) % 2
+    made = store.build("toy", {"row": rows}, labels, 7, "all", f"ids:{tmp_path / 'split.npz'}")
+    assert made.counts == (150, 20, 30)
+    assert made.ids[:, 0].tolist() == np.concatenate(parts).tolist()
+    assert made.labels.tolist() == labels[np.concatenate(parts)].tolist()
+    assert made.hash != store.build("toy", {"row": rows}, labels, 7).hash
+
+
+# rows that are written as they come
+
+
+def write_rows(folder, made, dense=None, pieces=7, drop=0):
+    """Write a set through a Writer in pieces: of each piece its train rows come first, then validation, then test."""
+    folder.mkdir()
+    rows = sum(made.counts)
+    starts = np.cumsum([0, *made.counts])
+    part = np.repeat(np.arange(3), made.counts)
+    numbers = np.empty((rows, 0)) if dense is None else dense
+    with ThreadPoolExecutor(2) as pool:
+        writer = Writer(folder, made.schema, made.counts, numbers.shape[1], pool)
+        come = np.random.default_rng(0).permutation(rows)[:rows - drop]
+        done = [0, 0, 0]
+        for piece in np.array_split(come, pieces):
+            sizes = np.bincount(part[piece], minlength=3)
+            order = np.concatenate([starts[i] + done[i] + np.arange(size) for i, size in enumerate(sizes)])
+            done = [before + size for before, size in zip(done, sizes, strict=True)]
+            writer.add(sizes, made.ids[order].astype(np.int64), made.labels[order].astype(np.int8), numbers[order])
+        writer.finish({"vocabulary": "all"}, SOURCE)
+
+
+@pytest.mark.parametrize("pieces", [1, 7, 150])
+@pytest.mark.parametrize("with_numbers", [False, True])
+def test_a_writer_puts_every_split_in_its_place(tmp_path, pieces, with_numbers):
+    made = toy()
+    dense = np.random.default_rng(1).normal(size=(200, 4)).astype(np.float32) if with_numbers else None
+    write_rows(tmp_path / "toy", made, dense, pieces)
+    found = store.load(tmp_path / "toy", SOURCE)
+    assert (found.schema, found.counts, found.manifest["positives"]) == (made.schema, made.counts, made.labels.sum())
+    assert np.array_equal(found.ids, made.ids)
+    assert np.array_equal(found.labels, made.labels)
+    assert (found.ids.dtype, found.labels.dtype) == (np.int32, np.float32)
+    if with_numbers:
+        assert np.array_equal(found.dense, dense)
+        assert isinstance(found.dense, np.memmap)
+    else:
+        assert found.dense is None
+    assert found.manifest["vocabulary"] == "all"
+
+
+def test_the_hash_of_a_written_set_follows_its_rows_and_not_how_they_came(tmp_path):
+    made, dense = toy(), np.ones((200, 2), np.float32)
+    other, changed = replace(made, ids=made.ids[::-1]), dense.copy()
+    changed[77, 1] = 2
+    sets = {"one": (made, dense, 3), "other pieces": (made, dense, 11), "rows": (other, dense, 3),
+            "numbers": (made, changed, 3), "labels": (replace(made, labels=1 - made.labels), dense, 3)}
+    hashes = {}
+    for name, arguments in sets.items():
+        write_rows(tmp_path / name, *arguments)
+        hashes[name] = store.load(tmp_path / name, SOURCE).hash
+    assert hashes["one"] == hashes["other pieces"]
+    assert len(set(hashes.values())) == 4
+
+
+def test_a_writer_that_got_fewer_rows_than_announced_writes_no_manifest(tmp_path):
+    with pytest.raises(AssertionError, match="another number of rows than announced"):
+        write_rows(tmp_path / "toy", toy(), drop=1)
+    assert store.load(tmp_path / "toy", SOURCE) is None
+
+
+def test_a_full_disk_comes_up_from_a_writer(tmp_path, monkeypatch):
+    def full(self, sizes, array):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr("data.writer._Array.add", full)
+    with pytest.raises(OSError, match="No space left"):
+        write_rows(tmp_path / "toy", toy())
+
+
+@pytest.mark.parametrize("damage", [damage for damage in DAMAGES if damage != "another json"])
+def test_load_gives_none_for_damaged_numbers(tmp_path, damage):
+    write_rows(tmp_path / "toy", toy(), np.ones((200, 2), np.float32))
+    assert store.load(tmp_path / "toy", SOURCE).dense.shape == (200, 2)
+    DAMAGES[damage](tmp_path / "toy" / "dense.npy")
+    assert store.load(tmp_path / "toy", SOURCE) is None

@@ -1,0 +1,105 @@
+"""One process at a time, and never a lock that outlives its holder."""
+
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from utils import locks
+from utils.locks import locked
+
+ROOT = Path(locks.__file__).parent.parent
+HOLD = """
+import logging, pathlib, sys
+from utils.locks import locked
+logging.basicConfig(level=logging.INFO, format="%(message)s", stream=sys.stdout)
+path = pathlib.Path(sys.argv[1])
+with locked(path, wait=True):
+    note = path.parent / "note"
+    print("held", note.read_text() if note.exists() else "", flush=True)
+    sys.stdin.read()
+"""
+
+
+@pytest.fixture(autouse=True)
+def in_time():
+    """To wait for ever is a failure, not a test without end."""
+    def late(number, frame):
+        raise TimeoutError("waited for half a minute")
+
+    before = signal.signal(signal.SIGALRM, late)
+    signal.alarm(30)
+    yield
+    signal.alarm(0)
+    signal.signal(signal.SIGALRM, before)
+
+
+@pytest.fixture
+def holder(tmp_path):
+    """Start a process that takes the lock, and holds it until its input ends."""
+    started = []
+
+    def start():
+        started.append(subprocess.Popen([sys.executable, "-c", HOLD, str(tmp_path / "lock")], cwd=ROOT, text=True,
+                                        stdin=subprocess.PIPE, stdout=subprocess.PIPE))
+        return started[-1]
+
+    yield start
+    for process in started:
+        process.kill()
+        process.communicate()
+
+
+def free(path):
+    with locked(path, wait=False):
+        return True
+
+
+def test_without_waiting_a_lock_that_another_process_holds_is_an_error(tmp_path, holder):
+    process = holder()
+    assert process.stdout.readline() == "held \n"
+    with pytest.raises(BlockingIOError), locked(tmp_path / "lock", wait=False):
+        pytest.fail("both hold it")
+    process.communicate()
+    assert process.returncode == 0
+    assert free(tmp_path / "lock")
+
+
+def test_waiting_says_so_and_goes_on_when_the_other_process_is_done(tmp_path, holder):
+    with locked(tmp_path / "lock", wait=False):
+        process = holder()
+        assert process.stdout.readline() == f"waiting for another process that holds {tmp_path / 'lock'}\n"
+        (tmp_path / "note").write_text("the first is done")
+    assert process.stdout.readline() == "held the first is done\n"
+
+
+@pytest.mark.parametrize("end", [signal.SIGKILL, signal.SIGTERM])
+def test_a_process_that_dies_lets_go(tmp_path, holder, end):
+    process = holder()
+    assert process.stdout.readline() == "held \n"
+    process.send_signal(end)
+    process.wait()
+    assert free(tmp_path / "lock")
+
+
+def test_it_is_held_until_the_block_ends_also_by_an_error(tmp_path):
+    with pytest.raises(KeyError), locked(tmp_path / "lock", wait=False):  # noqa: PT012 - the block is what is tested
+        with pytest.raises(BlockingIOError):
+            free(tmp_path / "lock")
+        raise KeyError
+    assert free(tmp_path / "lock")
+
+
+def test_two_locks_do_not_hinder_each_other(tmp_path):
+    with locked(tmp_path / "one", wait=False):
+        assert free(tmp_path / "other")
+
+
+def test_the_folder_is_made_and_the_lock_file_stays(tmp_path):
+    """Were it removed, a process that waits and one that comes would hold two different files."""
+    path = tmp_path / "new" / "folder" / "lock"
+    assert free(path)
+    assert path.exists()
+    assert free(path)
