@@ -153,7 +153,8 @@ class SaveAtBudgets:
         self.open = list(targets)
         self.exact = exact
         self.save = save
-        self.above = self._parts()  # of the last count above the next target
+        self.above: dict[str, torch.Tensor] = {}  # V and s at the last count above the next target
+        self._keep()
 
     def __call__(self, state: State) -> str | None:
         """Count, save what was crossed; a reason when no budget is open."""
@@ -169,7 +170,7 @@ class SaveAtBudgets:
             self._save(str(count), table, {**where, "source": "reached", "budgets": met})
         if not self.open:
             return "budgets_met"
-        self.above = self._parts()
+        self._keep()
         return None
 
     def finish(self, state: State) -> list[int]:
@@ -177,7 +178,7 @@ class SaveAtBudgets:
         if self.exact:
             for target in self.open:
                 meta = {"epoch": state.epoch, "step": state.step, "source": "cut_last"}
-                self._cut(target, self._parts(), meta)
+                self._cut(target, self.embedding.parts(), meta)
                 weight = self.embedding.weight.detach().cpu().numpy()
                 table = snapshots.cut_to(weight, np.abs(weight), target)
                 self._save(f"{target}{snapshots.MAGNITUDE}", table, {**meta, "source": "cut_last_magnitude"})
@@ -185,13 +186,15 @@ class SaveAtBudgets:
             log.warning("budgets that the search did not reach, and of which there is no snapshot: %s", self.open)
         return self.open
 
-    def _parts(self) -> dict[str, torch.Tensor]:
-        return {"weight": self.embedding.weight.detach().clone(),
-                "thresholds": self.embedding.thresholds.detach().clone()}
+    def _keep(self) -> None:
+        """Copy V and s over the last copy: fresh memory costs several times as much as the copying."""
+        for name, value in self.embedding.parts().items() if self.exact else ():  # as-reached budgets are never cut
+            fits = name in self.above and self.above[name].shape == value.shape
+            self.above[name] = self.above[name].copy_(value) if fits else value.clone()
 
     @torch.no_grad()
     def _cut(self, target: int, parts: dict[str, torch.Tensor], meta: dict[str, Any]) -> None:
-        margins = self.embedding.margins_of(parts["weight"], parts["thresholds"])
+        margins = self.embedding.margins_of(**parts)
         values = torch.sign(parts["weight"]) * margins
         table = snapshots.cut_to(values.cpu().numpy(), margins.cpu().numpy(), target)
         self._save(str(target), table, {**meta, "budgets": [target]})

@@ -38,6 +38,9 @@ def build_optimizer(model: nn.Module, lr: float, l2_regularization: float, l2_pe
 class Step:
     """One optimiser step: loss, gradients, clipping by global norm, Adam. Nothing here waits for a GPU.
 
+    The parameters are those that the optimiser holds at the time: a hook may put others in their place between steps,
+    and the compiled function is then compiled again by itself.
+
     Args:
         compiled: compile loss, gradients and their norm into one graph for batches of `batch_size`; shorter batches run
             the same function eagerly.
@@ -45,14 +48,14 @@ class Step:
 
     def __init__(self, model: nn.Module, optimizer: torch.optim.Optimizer, grad_clip: float, compiled: bool,
                  batch_size: int) -> None:
-        self.parameters = list(model.parameters())
         self.optimizer = optimizer
         self.grad_clip = grad_clip
         self.batch_size = batch_size
 
-        def gradients(ids: Tensor, labels: Tensor) -> tuple[Tensor, Tensor, tuple[Tensor, ...]]:
+        def gradients(ids: Tensor, labels: Tensor,
+                      parameters: list[Tensor]) -> tuple[Tensor, Tensor, tuple[Tensor, ...]]:
             loss = binary_cross_entropy_with_logits(model(ids), labels)
-            grads = torch.autograd.grad(loss, self.parameters)
+            grads = torch.autograd.grad(loss, parameters)
             norm = torch.stack([(grad * grad).sum() for grad in grads]).sum().sqrt()
             return loss.detach(), norm, grads
 
@@ -61,11 +64,12 @@ class Step:
 
     def __call__(self, ids: Tensor, labels: Tensor) -> Tensor:
         """ids (B, F), labels (B,) -> the batch's mean loss, detached, still on the device."""
-        loss, norm, grads = (self.full if len(labels) == self.batch_size else self.eager)(ids, labels)
-        for parameter, grad in zip(self.parameters, grads, strict=True):
+        parameters = [parameter for group in self.optimizer.param_groups for parameter in group["params"]]
+        loss, norm, grads = (self.full if len(labels) == self.batch_size else self.eager)(ids, labels, parameters)
+        for parameter, grad in zip(parameters, grads, strict=True):
             parameter.grad = grad
         if norm.is_cuda or norm > self.grad_clip:  # on a CPU the answer is at hand and a multiplication by 1 is saved
-            torch.nn.utils.clip_grads_with_norm_(self.parameters, self.grad_clip, norm, foreach=True)
+            torch.nn.utils.clip_grads_with_norm_(parameters, self.grad_clip, norm, foreach=True)
         self.optimizer.step()
         return loss
 

@@ -102,7 +102,7 @@ def open_data(settings: Settings, place: Place) -> tuple[Dataset, torch.device]:
     device = pick_device(place.device)
     require_writable(place.out)
     data = settings.data
-    return DATASETS[data.dataset](place.data, place.cache, data.with_ids, data.vocabulary), device
+    return DATASETS[data.dataset](place.data, place.cache, data.with_ids, data.vocabulary, data.split), device
 
 
 def execute(run: Run, model: ClickModel, hooks_for: Callable[["Bench"], list[Hook]],
@@ -110,7 +110,8 @@ def execute(run: Run, model: ClickModel, hooks_for: Callable[["Bench"], list[Hoo
     """Train `model`, resuming where a killed run was, and write the result.
 
     Args:
-        hooks_for: the method's own hooks; those with `content` and `restore` travel with the checkpoint.
+        hooks_for: the method's own hooks, called every `log_interval` steps, those with a true `every_step` after each;
+            those with `content` and `restore` travel with the checkpoint.
         finish: what the method does after training; its record is merged into the result.
         keep_best: early stopping on validation, and the result from its best weights; otherwise the last ones.
     """
@@ -143,8 +144,7 @@ class Bench:
                              derive(run.seed, f"{run.stage}:order"), self.device)
         self.validation = Split(*run.dataset.split("validation"), self.device)
         self.test = Split(*run.dataset.split("test"), self.device)
-        optimizer = build_optimizer(model, train.lr, train.l2_regularization, train.l2_penalty)
-        self.state = State(model, optimizer, torch.zeros((), device=self.device))
+        self.state = State(model, self._optimizer(), torch.zeros((), device=self.device))
         self.evaluate = Evaluate(lambda m: measure(m, self.validation),
                                  lambda m: measure_test(m, self.test, train.batch_size), run.folder / "curve.jsonl")
         self.stopper = EarlyStop(lambda: self.evaluate.history, train.early_stop_metric, train.early_stop)
@@ -152,11 +152,15 @@ class Bench:
         self.seconds_before = 0.0
         self.started = time.monotonic()
 
+    def _optimizer(self) -> torch.optim.Optimizer:
+        train = self.run.settings.train
+        return build_optimizer(self.model, train.lr, train.l2_regularization, train.l2_penalty)
+
     def train(self, own: list[Hook], keep_best: bool) -> str:
         """Assemble the hooks and fit; returns the reason to stop."""
         run, train = self.run, self.run.settings.train
         stateful = {"evaluate": self.evaluate, "stopper": self.stopper}
-        stateful |= {f"own{i}": hook for i, hook in enumerate(own) if hasattr(hook, "content")}
+        stateful |= {f"own{i}": hook for i, hook in enumerate(hook for hook in own if hasattr(hook, "content"))}
         torch.manual_seed(derive(run.seed, f"{run.stage}:dropout"))
         path = run.folder / "checkpoint.safetensors"
         if path.exists() and not run.place.force:
@@ -170,7 +174,8 @@ class Bench:
         saver = Checkpoint(lambda state: checkpoint.save_checkpoint(path, self._content(stateful)),
                            train.checkpoint_seconds)
         hooks: list[Hook] = [EverySteps(train.log_interval, require_finite),
-                             *(EverySteps(train.log_interval, hook) for hook in own),
+                             *(hook if getattr(hook, "every_step", False) else EverySteps(train.log_interval, hook)
+                               for hook in own),
                              EveryEpochs(train.eval_interval, train.max_epochs, self.evaluate)]
         hooks += [self.stopper] if keep_best else []
         if train.tensorboard:
@@ -229,6 +234,7 @@ class Bench:
             log.warning("the checkpoint was written with %d threads, now there are %d: the last bits may differ",
                         content["threads"], torch.get_num_threads())
         self.model.load_state_dict(content["model"])
+        self.state.optimizer = self._optimizer()  # the state that was loaded may have come with other parameters
         checkpoint.restore_optimizer(self.state.optimizer, content["optimizer"])
         for name, value in content["counters"].items():
             setattr(self.state, name, value)

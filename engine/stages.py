@@ -11,6 +11,7 @@ import torch
 
 from data.store import Dataset
 from engine import snapshots
+from engine.clock import Unfold
 from engine.evaluate import measure, measure_test
 from engine.hooks import SaveAtBudgets
 from engine.run import Bench, Place, Run, derive, execute, open_data
@@ -25,11 +26,15 @@ log = logging.getLogger("pep")
 
 
 def alias_folder(out: Path, settings: Settings, seed: int, alias: str | None) -> Path:
-    """tmp/embedding/<model>/<alias>; the default alias names dataset, embedding, width and seed."""
+    """tmp/embedding/<model>/<alias>; the default alias names dataset, embedding, width and seed.
+
+    A granularity other than feature_dim is named too: the paper's budgets come from two searches.
+    """
     model = settings.model
     if alias is not None and (not alias or Path(alias).name != alias or alias in (".", "..")):
         raise ValueError(f"--alias must be a plain folder name, got {alias!r}")
-    default = f"{settings.data.dataset}_{model.embedding}_d{model.latent_dim}_seed{seed}"
+    coarse = "" if model.threshold_type == "feature_dim" else f"_{model.threshold_type}"
+    default = f"{settings.data.dataset}_{model.embedding}{coarse}_d{model.latent_dim}_seed{seed}"
     return out / "embedding" / model.model / (alias or default)
 
 
@@ -65,6 +70,7 @@ def _search(run: Run, folder: Path) -> dict[str, Any]:
         log.info("the snapshots are in %s", folder)
         return result
     model = _fresh_model(run)
+    model.embedding.fold()
     saver: list[SaveAtBudgets] = []
 
     def hooks_for(bench: Bench) -> list:  # called when the run's lock is held
@@ -74,7 +80,7 @@ def _search(run: Run, folder: Path) -> dict[str, Any]:
             _bring_along(folder, run.run_id)
         saver.append(SaveAtBudgets(model.embedding, targets, settings.search.budget == "exact",
                                    lambda name, table, meta: _save(bench, folder, name, table, meta)))
-        return list(saver)
+        return [Unfold(model.embedding), *saver]  # unfolded first, so that the counts use the thresholds
 
     def finish(bench: Bench) -> dict[str, Any]:
         unmet = saver[0].finish(bench.state)

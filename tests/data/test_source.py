@@ -244,10 +244,12 @@ def in_directory(content, offset, value):
     return content[:at] + bytes([value]) + content[at + 1:]
 
 
-@pytest.mark.parametrize(("offset", "value"), [(10, 9), (8, 1), (42, 1)],
-                         ids=["packed by Windows with Deflate64", "encrypted", "another place"])
-def test_a_zip_whose_member_cannot_be_opened_is_an_error_that_names_the_file(tmp_path, offset, value):
-    refuse(write(tmp_path, in_directory(zipped({"toy.txt": TEXT}), offset, value)), [])
+@pytest.mark.parametrize(("offset", "value", "why"), [
+    (10, 9, "not supported"), (8, 1, "encrypted"), (42, 1, "Bad magic number")],
+    ids=["packed by Windows with Deflate64", "encrypted", "another place"])
+def test_a_zip_whose_member_cannot_be_opened_is_an_error_that_says_why(tmp_path, offset, value, why):
+    content = in_directory(zipped({"toy.txt": TEXT}), offset, value)
+    refuse(write(tmp_path, content), [": toy.txt cannot be unpacked (", why, "unpack it by hand"])
 
 
 @pytest.mark.parametrize(("members", "shown"), [
@@ -286,13 +288,20 @@ def test_a_file_that_is_rewritten_to_the_same_size_while_it_is_read_is_an_error(
         list(blocks)
 
 
-def test_a_long_file_without_any_line_end_is_refused_before_all_of_it_is_read(tmp_path, monkeypatch):
-    monkeypatch.setattr(source, "LONGEST_LINE", 1000)
-    raw = RawFile(write(tmp_path, TEXT.replace(b"\n", b"\r")), TOY, 1000)
-    with pytest.raises(ValueError, match="line"):
-        for _ in raw.blocks():
-            pass
-    assert raw.position < raw.size / 2
+@pytest.mark.parametrize("before", [b"", b"0,\n" * 999], ids=["none", "after some"])
+def test_a_long_file_without_line_ends_is_refused_before_all_of_it_is_read(tmp_path, monkeypatch, before):
+    monkeypatch.setattr(source, "LONGEST_LINE", 5000)
+    raw = RawFile(write(tmp_path, before + TEXT.replace(b"\n", b"\r")), TOY, 1000)
+    with pytest.raises(ValueError, match="has a line") as caught:
+        list(raw.blocks())
+    assert str(caught.value) == f"{raw.path} has a line of more than 5000 bytes; line ends must be LF or CRLF"
+    assert 5000 < raw.position <= len(before) + 6000
+
+
+def test_a_line_of_the_greatest_length_is_read(tmp_path, monkeypatch):
+    monkeypatch.setattr(source, "LONGEST_LINE", 5000)
+    assert read(write(tmp_path, b"0" * 5000 + b"\n")) == b"0" * 5000 + b"\n"
+    refuse(write(tmp_path, b"0" * 5001), ["a line of more than 5000 bytes"])
 
 
 def test_the_real_layouts_name_the_published_files():

@@ -208,8 +208,7 @@ def test_a_loaded_set_may_be_written_to_without_changing_the_file(tmp_path, part
     assert same(store.load(tmp_path / "toy", SOURCE), toy())
 
 
-@pytest.mark.parametrize("key", [
-    "source", "format", "rows", "fields", "sizes", "counts", "dataset"])
+@pytest.mark.parametrize("key", ["source", "format", "rows", "fields", "sizes", "counts", "dataset"])
 def test_load_gives_none_for_a_manifest_that_lacks_something(tmp_path, key):
     store.save(toy(), tmp_path / "toy", SOURCE)
     manifest = json.loads((tmp_path / "toy" / "manifest.json").read_text())

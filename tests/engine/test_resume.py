@@ -23,6 +23,8 @@ CASES = {
     "deepfm": {"model": "deepfm", "embedding": "uniform", "max_epochs": 4, "mlp_dims": [32], "lr": 0.2,
                "early_stop": 9},  # the first epoch is the best
     "search": {"embedding": "pep", "candidate_p": [600, 300, 20], "max_epochs": 4, "lr": 0.05, "log_interval": 3},
+    "clock": {"embedding": "pep", "candidate_p": [600, 300, 20], "max_epochs": 4, "lr": 0.05, "log_interval": 3,
+              "threshold_init": -111.0},  # it unfolds after step 13
 }
 EACH_STEP = {"checkpoint_seconds": 0.0}
 
@@ -156,6 +158,18 @@ def test_killed_after_the_last_step_and_before_the_result(tmp_path, seen, settin
     same(bits(tmp_path / "killed", tiny.train(tmp_path / "killed", **settings), seen), expected)
 
 
+@pytest.mark.parametrize("every", [1, 5])
+@pytest.mark.parametrize("place", ["before the update", "after the update", "after the checkpoint"])
+@pytest.mark.parametrize("number", [12, 13, 14])
+def test_killed_around_the_unfolding(tmp_path, seen, undisturbed, caplog, number, place, every):
+    caplog.set_level("INFO", "pep")
+    assert killed(tmp_path, place, number, every, **CASES["clock"])
+    same(bits(tmp_path, tiny.train(tmp_path, **CASES["clock"]), seen), undisturbed["clock"])
+    unfolded = [record.args for record in caplog.records if "each for itself" in record.getMessage()]
+    assert {step for _, step in unfolded} <= {13}
+    assert len(unfolded) <= 2
+
+
 def test_a_killed_retraining_goes_on(tmp_path, seen):
     tiny.train(tmp_path, **CASES["search"])
     settings = tiny.settings(**CASES["search"], **EACH_STEP, retrain_emb_param=300)
@@ -238,7 +252,7 @@ def test_a_broken_loss_is_an_error_that_names_the_step_and_the_last_good_checkpo
         steps.append(1)
         with torch.no_grad():
             if len(steps) == 13:
-                step.parameters[0].fill_(float("inf"))
+                step.optimizer.param_groups[0]["params"][0].fill_(float("inf"))
         return original(step, ids, labels)
 
     with pytest.MonkeyPatch.context() as patch:
