@@ -51,7 +51,7 @@ def open_raw(layout: Layout, folder: str | None, cache: Path, with_ids: bool, vo
     path = find_file(layout, folder)
     seen = fingerprint(path)
     source = {**seen, "rules": layout.rules_version, "split_seed": layout.split_seed,
-              "split": splits.identity(split), "vocabulary": vocabulary}
+              "split": splits.identity(split), "vocabulary": vocabulary, "min_count": layout.min_count}
     target = cache / f"{layout.name}-{sha256_of(*map(str, source.values()))[:12]}"
     with locked(cache / f"{target.name}.lock", wait=True):
         dataset = store.load(target, source)

@@ -53,7 +53,7 @@ def number_lines(raw: RawFile, bad: BadLines, target: Path, pool: ThreadPoolExec
     """Read `raw` once, write its rows to `target`; bad lines are noted in `bad` and checked.
 
     Raises:
-        ValueError: too many lines are bad; this is noticed as soon as the rest of the file could not mend it.
+        ValueError: too many lines are bad, of those read and as many as the rest of the file may be expected to have.
     """
     layout = raw.layout
     numbered = Numbered(target, [], [ValueCounter() for _ in layout.fields], len(layout.numbers))

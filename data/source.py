@@ -28,6 +28,8 @@ def find_file(layout: Layout, given: str | None) -> Path:
         folder, origin = Path(given), "--data"
         if folder.is_file():
             return folder
+        if not folder.exists():
+            raise FileNotFoundError(f"--data: there is no file or folder {folder}")
     elif os.environ.get("PEP_DATA"):
         folder, origin = Path(os.environ["PEP_DATA"]) / layout.name, "PEP_DATA"
     else:

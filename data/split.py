@@ -93,7 +93,7 @@ def _read(path: Path) -> dict[str, np.ndarray]:
     try:
         with np.load(path, allow_pickle=False) as arrays:
             found = {name: arrays[name] for name in SPLITS}
-    except (ValueError, OSError, KeyError, EOFError, AttributeError, TypeError, zipfile.BadZipFile,
+    except (ValueError, OSError, KeyError, EOFError, AttributeError, TypeError, RuntimeError, zipfile.BadZipFile,
             zlib.error) as error:
         raise ValueError(f"{path} must be an .npz with the arrays {', '.join(SPLITS)} ({error})") from error
     for name, ids in found.items():

@@ -109,6 +109,7 @@ def new_folder(folder: Path, source: dict[str, Any]) -> Iterator[Path]:
     """Yield a temporary folder; rename it to `folder`, in the place of an older one, when the block ends well."""
     folder.parent.mkdir(parents=True, exist_ok=True)
     temporary = Path(tempfile.mkdtemp(prefix=f".{folder.name}.", dir=folder.parent))
+    temporary.chmod(folder.parent.stat().st_mode & 0o777)  # mkdtemp's own mode shuts out others who share the cache
     try:
         yield temporary
         shutil.rmtree(folder, ignore_errors=True)

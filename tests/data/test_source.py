@@ -93,6 +93,7 @@ def test_nothing_there_is_an_error_that_names_the_place_the_names_the_url_and_th
     if origin == "PEP_DATA":
         monkeypatch.setenv("PEP_DATA", str(tmp_path))
     folder = tmp_path / "criteo"
+    folder.mkdir()
     with pytest.raises(FileNotFoundError) as caught:
         find_file(criteo.LAYOUT, str(folder) if origin == "--data" else None)
     assert str(caught.value) == (
@@ -302,6 +303,11 @@ def test_a_line_of_the_greatest_length_is_read(tmp_path, monkeypatch):
     monkeypatch.setattr(source, "LONGEST_LINE", 5000)
     assert read(write(tmp_path, b"0" * 5000 + b"\n")) == b"0" * 5000 + b"\n"
     refuse(write(tmp_path, b"0" * 5001), ["a line of more than 5000 bytes"])
+
+
+def test_a_path_that_is_not_there_is_an_error_of_its_own(tmp_path):
+    with pytest.raises(FileNotFoundError, match=f"--data: there is no file or folder {tmp_path / 'train.txt'}"):
+        find_file(criteo.LAYOUT, str(tmp_path / "train.txt"))
 
 
 def test_the_real_layouts_name_the_published_files():
