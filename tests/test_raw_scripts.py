@@ -1,0 +1,115 @@
+"""The scripts of Criteo and Avazu as a user runs them, on small planted files."""
+
+import functools
+import importlib
+import json
+import sys
+
+import numpy as np
+import pytest
+
+import train_avazu
+import train_criteo
+import train_movielens
+from data import raw_planted
+from engine import cli, snapshots
+from engine.run import Place
+
+ROWS = 3000
+FILES = {"criteo": "train.txt", "avazu": "train"}
+QUICK = ("latent_dim=4", "max_epochs=2", "batch_size=512", "compile=off", "tensorboard=false", "mlp_dims=[8]",
+         "num_layers=1", "atten_embed_dim=4")
+
+
+@pytest.fixture(scope="module")
+def raw(tmp_path_factory):
+    """A folder as PEP_DATA names one, and a cache that all tests share."""
+    folder = tmp_path_factory.mktemp("raw")
+    for name, file in FILES.items():
+        raw_planted.write(name, ROWS, folder / name / file)
+    return folder
+
+
+@pytest.fixture
+def shell(raw, tmp_path, monkeypatch, capsys):
+    """Run a script with quick settings; (exit code, standard output, standard error)."""
+    monkeypatch.setenv("PEP_DATA", str(raw))
+    monkeypatch.setattr(cli, "Place", functools.partial(Place, cache=raw / "cache"))
+
+    def run(script, *arguments, sets=()):
+        words = [word for assignment in (*QUICK, *sets) for word in ("--set", assignment)]
+        monkeypatch.setattr(sys, "argv", ["x", "--out", str(tmp_path / "out"), *words, *arguments])
+        code = 0
+        try:
+            cli.main(importlib.import_module(script).main)
+        except SystemExit as stop:
+            code = stop.code
+        return (code, *capsys.readouterr())
+
+    return run
+
+
+def folder_of(tmp_path, model, alias):
+    return tmp_path / "out" / "embedding" / model / alias
+
+
+@pytest.mark.parametrize("model", ["fm", "deepfm", "autoint"])
+@pytest.mark.parametrize("name", FILES)
+def test_a_fine_and_a_coarse_search_leave_their_snapshots_side_by_side_and_retrain(shell, tmp_path, name, model):
+    seen = {}
+    for grain, alias in (((), f"{name}_pep_d4_seed1"), (("--coarse",), f"{name}_pep_dimension_d4_seed1")):
+        sets = ("candidate_p=[900, 300]", "threshold_init=-4")
+        code, _, error = shell(f"train_{name}", "--model", model, *grain, sets=sets)
+        assert code == 0, error
+        folder = folder_of(tmp_path, model, alias)
+        assert {"900", "300"} <= set(snapshots.names(folder))
+        code, output, error = shell(f"train_{name}_retrain", "--model", model, *grain, sets=("retrain_emb_param=300",))
+        assert code == 0, error
+        assert "retrain  300 " in output
+        seen[alias] = json.loads((folder / "search.json").read_text())["settings"]["threshold_type"]
+    assert list(seen.values()) == ["feature_dim", "dimension"]
+
+
+def test_encode_only_says_what_the_set_is_and_trains_nothing(shell, tmp_path):
+    code, output, _ = shell("train_avazu", "--encode-only")
+    assert code == 0
+    assert output.startswith(f"avazu: {ROWS:,} rows (train 2,400, validation 300, test 300), ")
+    assert "22 fields" in output
+    assert "device_ip" in output
+    assert not (tmp_path / "out" / "runs").exists()
+
+
+def test_the_same_search_on_another_split_is_another_run(shell, tmp_path):
+    parts = np.split(np.random.default_rng(0).permutation(ROWS), [2000, 2500])
+    np.savez(tmp_path / "split.npz", train=parts[0], validation=parts[1], test=parts[2])
+    for split in ([], ["--split", f"ids:{tmp_path / 'split.npz'}"]):
+        assert shell("train_criteo", "--embedding", "uniform", *split)[0] == 0
+    results = [json.loads(path.read_text()) for path in (tmp_path / "out").glob("runs/*/result.json")]
+    assert len({result["run_id"] for result in results}) == len({result["manifest"] for result in results}) == 2
+    assert {result["settings"]["split"] for result in results} == {"random", f"ids:{tmp_path / 'split.npz'}"}
+
+
+@pytest.mark.parametrize(("split", "message"), [
+    ("stratified", "split must be 'random' or 'ids:FILE', got 'stratified'"),
+    ("ids:absent.npz", "split: there is no file 'absent.npz'")])
+def test_a_wrong_split_is_an_error_of_one_line_before_any_data_is_looked_for(shell, monkeypatch, split, message):
+    monkeypatch.setenv("PEP_DATA", "/nowhere")
+    code, _, error = shell("train_criteo", "--split", split)
+    assert (code, error.count("\n")) == (2, 1)
+    assert message in error
+
+
+def test_the_published_start_is_run_as_one_clock(shell, caplog):
+    caplog.set_level("INFO")
+    code, _, error = shell("train_criteo", sets=("candidate_p=[300]", "lr=0.02"))
+    assert code == 0, error
+    assert "thresholds: one clock for all" in caplog.text
+
+
+def test_the_scripts_hold_the_published_settings():
+    for script, budget in ((train_criteo, 1_067), (train_avazu, 1_479)):
+        published = {"latent_dim": 24, "threshold_init": -150.0, "mlp_dims": [400, 400, 400], "att_dropout": 0.0,
+                     "batch_size": 1024, "early_stop": 5, "eval_interval": 1}
+        assert {name: script.SETTINGS[name] for name in published} == published
+        assert budget in script.SETTINGS["candidate_p"]
+        assert set(script.SETTINGS) - {"split", "vocabulary"} == set(train_movielens.SETTINGS) - {"with_ids"}
