@@ -82,7 +82,7 @@ class Loader:
 
     def _gather(self, rows: Tensor) -> tuple[Tensor, Tensor]:
         if self.place != "mapped":
-            return tuple(self._send(array[rows]) for array in (self.ids, self.labels))  # type: ignore[return-value]
+            return self._send(self.ids[rows]), self._send(self.labels[rows])
         ascending, position = rows.sort()
         gathered = []
         for array in (self.ids, self.labels):

@@ -21,7 +21,7 @@ def parser(description: str, variants: Variants) -> argparse.ArgumentParser:
     options.add_argument("--model", help="linear, fm, deepfm or autoint")
     options.add_argument("--embedding", help="pep, or a baseline: uniform")
     options.add_argument("--seed", type=int, default=1, help="of initial values, batch order and dropout")
-    options.add_argument("--data", help="folder with the raw files")
+    options.add_argument("--data", help="folder with the raw files; for Criteo and Avazu also the file itself")
     options.add_argument("--split", help="random (80/10/10), or ids:FILE, an .npz of row numbers for train, "
                          "validation and test")
     options.add_argument("--device", default="auto", choices=("auto", "cpu", "cuda"), help="where to train")
