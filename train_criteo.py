@@ -45,7 +45,7 @@ SETTINGS = {
     "eval_interval": 1,  # epochs
     "early_stop": 5,  # evaluations without gain; a search is never stopped early
     "early_stop_metric": "auc",  # auc or loss, on validation
-    "log_interval": 10,  # steps between counts of the remaining parameters
+    "log_interval": 100,  # steps between counts of the remaining parameters; an epoch has 35,813
     # running; none of these changes a result
     "compile": "auto",  # on, off; auto compiles long runs
     "tensorboard": True,

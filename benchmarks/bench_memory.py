@@ -22,7 +22,8 @@ import torch
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))  # so that it also runs as a plain script
 
 from data.loader import Loader
-from engine.hooks import EverySteps, SaveAtBudgets
+from engine.budgets import SaveAtBudgets
+from engine.hooks import EverySteps
 from engine.loop import State, fit
 from engine.optim import Step, build_optimizer, choose_compiled
 from engine.record import commit, device_name, peak_memory_bytes, pick_device, reset_peak_memory

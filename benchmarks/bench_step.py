@@ -35,7 +35,8 @@ from torchfm.layer import FactorizationMachine, FeaturesLinear, MultiLayerPercep
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))  # so that it also runs as a plain script
 
 from data.loader import Loader
-from engine.hooks import EverySteps, SaveAtBudgets, require_finite
+from engine.budgets import SaveAtBudgets
+from engine.hooks import EverySteps, require_finite
 from engine.loop import Hook, State, fit
 from engine.optim import Step, build_optimizer, choose_compiled
 from engine.record import commit, device_name, pick_device

@@ -11,11 +11,9 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 from tqdm import tqdm
 
-from engine import snapshots
 from engine.evaluate import Metrics
 from engine.loop import State
 from models.base import ClickModel
@@ -75,6 +73,7 @@ class Evaluate:
 
     def __call__(self, state: State) -> None:
         """Add a line to the curve."""
+        state.refresh()
         metrics = self.validation(state.model)
         self.history.append({
             "epoch": state.epoch, "step": state.step, "train_loss": state.mean_loss(),
@@ -134,85 +133,6 @@ class EarlyStop:
         self.seen, self.best, self.best_weights = content["seen"], content["best"], content["best_weights"]
 
 
-class SaveAtBudgets:
-    """Save the pruned table whenever the non-zero count falls to the next budget; stop when all are met.
-
-    Exact budgets are cut from the table of the last count above the target; as-reached ones hold what the step landed
-    on. Unmet ones are cut from the last table by `finish`.
-
-    Args:
-        embedding: the PEP embedding that is searched.
-        targets: non-zero counts, falling.
-        exact: cut to the very count.
-        save: takes (name, table, meta) and writes the snapshot.
-    """
-
-    def __init__(self, embedding: Any, targets: tuple[int, ...], exact: bool,
-                 save: Callable[[str, np.ndarray, dict[str, Any]], None]) -> None:
-        self.embedding = embedding
-        self.open = list(targets)
-        self.exact = exact
-        self.save = save
-        self.above: dict[str, torch.Tensor] = {}  # V and s at the last count above the next target
-        self._keep()
-
-    def __call__(self, state: State) -> str | None:
-        """Count, save what was crossed; a reason when no budget is open."""
-        count = self.embedding.num_params()
-        met = [target for target in self.open if count <= target]
-        self.open = self.open[len(met):]
-        where = {"epoch": state.epoch, "step": state.step}
-        if self.exact:
-            for target in met:
-                self._cut(target, self.above, {**where, "source": "cut"})
-        elif met:
-            table = self.embedding.table().cpu().numpy()
-            self._save(str(count), table, {**where, "source": "reached", "budgets": met})
-        if not self.open:
-            return "budgets_met"
-        self._keep()
-        return None
-
-    def finish(self, state: State) -> list[int]:
-        """Cut the budgets that were not reached from the last table, with a |V|-only cut beside each; list them."""
-        if self.exact:
-            for target in self.open:
-                meta = {"epoch": state.epoch, "step": state.step, "source": "cut_last"}
-                self._cut(target, self.embedding.parts(), meta)
-                weight = self.embedding.weight.detach().cpu().numpy()
-                table = snapshots.cut_to(weight, np.abs(weight), target)
-                self._save(f"{target}{snapshots.MAGNITUDE}", table, {**meta, "source": "cut_last_magnitude"})
-        elif self.open:
-            log.warning("budgets that the search did not reach, and of which there is no snapshot: %s", self.open)
-        return self.open
-
-    def _keep(self) -> None:
-        """Copy V and s over the last copy: fresh memory costs several times as much as the copying."""
-        for name, value in self.embedding.parts().items() if self.exact else ():  # as-reached budgets are never cut
-            fits = name in self.above and self.above[name].shape == value.shape
-            self.above[name] = self.above[name].copy_(value) if fits else value.clone()
-
-    @torch.no_grad()
-    def _cut(self, target: int, parts: dict[str, torch.Tensor], meta: dict[str, Any]) -> None:
-        margins = self.embedding.margins_of(**parts)
-        values = torch.sign(parts["weight"]) * margins
-        table = snapshots.cut_to(values.cpu().numpy(), margins.cpu().numpy(), target)
-        self._save(str(target), table, {**meta, "budgets": [target]})
-
-    def _save(self, name: str, table: np.ndarray, meta: dict[str, Any]) -> None:
-        self.save(name, table, {**meta, "num_embedding_params": int(np.count_nonzero(table))})
-
-    def content(self) -> dict[str, Any]:
-        """For the checkpoint."""
-        return {"open": self.open, "above": self.above}
-
-    def restore(self, content: dict[str, Any]) -> None:
-        """From the checkpoint."""
-        self.open = content["open"]
-        device = self.embedding.weight.device
-        self.above = {name: value.to(device) for name, value in content["above"].items()}
-
-
 class Progress:
     """One bar over all planned steps: loss, remaining parameters, last validation AUC, time left."""
 
@@ -229,6 +149,7 @@ class Progress:
         if self.bar.disable or time.monotonic() < self.next_look:
             return
         self.next_look = time.monotonic() + 1.0
+        state.refresh()
         shown = {"epoch": state.epoch, "loss": f"{state.mean_loss():.4f}", "params": num_embedding_params(state.model)}
         if self.history():
             shown["auc"] = f"{self.history()[-1]['validation_auc']:.4f}"
@@ -276,6 +197,7 @@ class Checkpoint:
     def __call__(self, state: State) -> str | None:
         """"interrupted" when the process was asked to end."""
         if self.asked or time.monotonic() - self.last >= self.seconds:
+            state.refresh()
             state.mean_loss()  # a state with a broken loss must not replace a good checkpoint
             self.save(state)
             self.last = time.monotonic()

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from data.loader import Loader
+from engine.optim import Adam
 from models.base import ClickModel
 
 
@@ -18,7 +19,7 @@ class State:
     """Where a training stands. `batch` counts the batches done of the current epoch, `step` those of the whole run."""
 
     model: ClickModel
-    optimizer: torch.optim.Optimizer
+    optimizer: Adam
     loss_sum: Tensor  # of the current epoch; after its last batch, of the epoch just done
     epoch: int = 0  # finished epochs
     batch: int = 0
@@ -28,6 +29,10 @@ class State:
     stop_reason: str | None = None
     epoch_seconds: list[float] = field(default_factory=list)  # training alone, of epochs run in one piece
 
+    def refresh(self) -> None:
+        """Bring every parameter up to date; some steps of rows without data are taken late (`engine.rows`)."""
+        self.optimizer.refresh()
+
     def mean_loss(self) -> float:
         """Mean loss of the current epoch so far.
 
@@ -36,13 +41,20 @@ class State:
         """
         mean = float(self.loss_sum) / max(self.loss_batches, 1)
         if not math.isfinite(mean):
-            raise FloatingPointError(f"the loss is {mean} at step {self.step} (epoch {self.epoch}, batch "
-                                     f"{self.batch}); lower lr or look at the data. The last good checkpoint stays")
+            raise self.broken(f"the loss is {mean}")
         return mean
+
+    def broken(self, what: str, ahead: int = 0) -> FloatingPointError:
+        """The error of a training that cannot go on, found in the last step or `ahead` of it."""
+        where = f"step {self.step + ahead} (epoch {self.epoch}, batch {self.batch + ahead})"
+        return FloatingPointError(f"{what} at {where}; lower lr or look at the data. The last good checkpoint stays")
 
 
 class Hook(Protocol):
-    """Acts after a step. Returns a reason to stop, or None."""
+    """Acts after a step. Returns a reason to stop, or None.
+
+    One that looks at parameters calls `state.refresh` first.
+    """
 
     def __call__(self, state: State) -> str | None:
         """Look at the state; every hook sees every step."""
@@ -57,7 +69,10 @@ def fit(state: State, loader: Loader, step: Callable[[Tensor, Tensor], Tensor], 
             state.loss_sum, state.loss_batches = torch.zeros_like(state.loss_sum), 0
         whole, started = state.batch == 0, time.perf_counter()
         for ids, labels in loader.epoch(state.epoch, state.batch):
-            state.loss_sum = state.loss_sum + step(ids, labels)
+            try:
+                state.loss_sum = state.loss_sum + step(ids, labels)
+            except FloatingPointError as error:  # nothing was changed by the step
+                raise state.broken(str(error), ahead=1) from error
             state.loss_batches += 1
             state.step += 1
             state.batch += 1

@@ -19,7 +19,7 @@ from engine import checkpoint
 from engine.evaluate import Split, measure, measure_test
 from engine.hooks import Checkpoint, EarlyStop, Evaluate, EveryEpochs, EverySteps, Progress, TensorBoard, require_finite
 from engine.loop import Hook, State, fit
-from engine.optim import Step, build_optimizer, choose_compiled
+from engine.optim import Adam, Step, build_optimizer, choose_compiled
 from engine.record import ROOT, peak_memory_bytes, pick_device, provenance, reset_peak_memory
 from engine.settings import Settings, identity
 from models.base import ClickModel
@@ -120,7 +120,10 @@ def execute(run: Run, model: ClickModel, hooks_for: Callable[["Bench"], list[Hoo
             part.unlink()
         bench = Bench(run, model)
         own = hooks_for(bench)
-        reason = bench.train(own, keep_best)
+        try:
+            reason = bench.train(own, keep_best)
+        except FloatingPointError as error:
+            raise FloatingPointError(f"run {run.run_id}: {error}") from error
         if reason == "interrupted":
             raise Interrupted(f"interrupted at step {bench.state.step}; the same command goes on from there")
         if keep_best:
@@ -152,7 +155,7 @@ class Bench:
         self.seconds_before = 0.0
         self.started = time.monotonic()
 
-    def _optimizer(self) -> torch.optim.Optimizer:
+    def _optimizer(self) -> Adam:
         train = self.run.settings.train
         return build_optimizer(self.model, train.lr, train.l2_regularization, train.l2_penalty)
 
@@ -168,7 +171,8 @@ class Bench:
             log.info("resuming run %s at epoch %d, batch %d", run.run_id, self.state.epoch, self.state.batch)
         else:
             self.compiled = choose_compiled(train.compile, self.loader.batches * train.max_epochs, self.device)
-        step = Step(self.model, self.state.optimizer, train.grad_clip, self.compiled, train.batch_size)
+        step = Step(self.model, self.state.optimizer, train.grad_clip, self.compiled, train.batch_size,
+                    train.table_update)
         title = f"{run.stage} {run.settings.model.model}/{run.settings.model.embedding}"
         progress = Progress(title, self.loader.batches, train.max_epochs, lambda: self.evaluate.history)
         saver = Checkpoint(lambda state: checkpoint.save_checkpoint(path, self._content(stateful)),
@@ -189,6 +193,7 @@ class Bench:
     def result(self, reason: str) -> dict[str, Any]:
         """The record of a finished training, measured on the model as it is now."""
         run = self.run
+        self.state.refresh()
         if not self.evaluate.history:
             self.evaluate(self.state)
         validation, test = measure(self.model, self.validation), measure_test(self.model, self.test,

@@ -11,9 +11,9 @@ import torch
 
 from data.store import Dataset
 from engine import snapshots
+from engine.budgets import SaveAtBudgets
 from engine.clock import Unfold
 from engine.evaluate import measure, measure_test
-from engine.hooks import SaveAtBudgets
 from engine.run import Bench, Place, Run, derive, execute, open_data
 from engine.settings import SNAPSHOT_DECIDES, Settings, parse
 from models.base import ClickModel

@@ -2,10 +2,22 @@
 
 from typing import Any
 
-from torch import nn
+from torch import Tensor, nn
 
 
 class ClickModel(nn.Module):
     """ids (B, F) -> logits (B,), around an injected embedding (None for logistic regression)."""
 
     embedding: Any  # an `Embedding`; nn.Module's own typing cannot say so
+
+
+def tables_by_row(model: ClickModel) -> dict[str, Tensor]:
+    """Parameters and buffers, by their names in the model, of which a forward pass reads only the rows of its ids.
+
+    Empty when the embedding uses the ids for more than that.
+    """
+    if model.embedding is not None and not model.embedding.by_row:
+        return {}
+    names = [f"{path}.{name}" for path, module in model.named_modules() for name in getattr(module, "by_row", ())]
+    everything = {**dict(model.named_parameters()), **dict(model.named_buffers())}
+    return {name: everything[name] for name in names}

@@ -14,6 +14,8 @@ class FirstOrder(nn.Module):
     looked up here instead.
     """
 
+    by_row = ("layer.fc.weight",)
+
     def __init__(self, num_rows: int) -> None:
         super().__init__()
         self.layer = FeaturesLinear([num_rows])  # weights start standard normal, as in torchfm

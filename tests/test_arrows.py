@@ -83,9 +83,9 @@ def test_test_rows_are_opened_in_one_place_and_their_labels_read_by_one_function
     assert users("measure_test") == {"engine/run.py", "engine/stages.py"}
 
 
-@pytest.mark.parametrize("choosing", ["EarlyStop", "SaveAtBudgets"])
-def test_what_chooses_never_speaks_of_test(choosing):
-    [found] = [node for node in tree_of(ROOT / "engine" / "hooks.py").body
+@pytest.mark.parametrize(("file", "choosing"), [("hooks", "EarlyStop"), ("budgets", "SaveAtBudgets")])
+def test_what_chooses_never_speaks_of_test(file, choosing):
+    [found] = [node for node in tree_of(ROOT / "engine" / f"{file}.py").body
                if isinstance(node, ast.ClassDef) and node.name == choosing]
     assert "test" not in ast.unparse(found)
 

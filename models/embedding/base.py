@@ -13,6 +13,8 @@ class Embedding(Protocol):
     num_rows: int
     width: int
     deep_width: int  # W, of `deep_input`
+    by_row: tuple[str, ...]  # parameters and buffers of N rows of which a pass reads only the rows of its ids, if that
+    # is all that it uses the ids for: then it may be given those rows alone, and ids that count through them; else ()
 
     def __call__(self, ids: Tensor) -> Tensor:
         """ids (B, F) -> vectors (B, F, D)."""
@@ -29,6 +31,8 @@ class Embedding(Protocol):
 
 class TableEmbedding(nn.Module):
     """Shared parts of the embeddings whose deep input is the flattened forward."""
+
+    by_row: tuple[str, ...] = ("weight",)
 
     def __init__(self, num_rows: int, width: int, num_fields: int) -> None:
         super().__init__()

@@ -19,6 +19,7 @@ from .base import TableEmbedding
 
 THRESHOLD_TYPES = ("global", "dimension", "feature", "field", "feature_dim", "field_dim")
 FOLDED_BELOW = -110.0  # exp(s) rounds to 0 under -103.98, half the smallest denormal; 6 to spare
+COUNTED = 1 << 18  # entries counted at a time: they stay in the cache
 LANES = 64  # entries: at least a vector of any CPU, and a whole number of them
 
 
@@ -135,6 +136,12 @@ class Pep(TableEmbedding):
         field_of_row = torch.repeat_interleave(torch.arange(len(field_sizes)), torch.tensor(field_sizes))
         self.register_buffer("field_of_row", field_of_row, persistent=False)
 
+    @property
+    def by_row(self) -> tuple[str, ...]:  # type: ignore[override]
+        """The thresholds too where each row has its own."""
+        own = self.thresholds is not None and self.granularity in ("feature", "feature_dim")
+        return ("weight", "thresholds") if own else ("weight",)
+
     def fold(self) -> None:
         """Before the first step: put a clock in the place of thresholds that start under FOLDED_BELOW, and of no other.
 
@@ -178,7 +185,7 @@ class Pep(TableEmbedding):
     def gates(self, thresholds: Tensor) -> Tensor:
         """g(s) for the whole table, broadcastable against (N, D); s has its own shape or is one number, (1,)."""
         gates = self.scale * self.gate(thresholds)
-        return gates.expand(self.shape)[self.field_of_row] if self.granularity in ("field", "field_dim") else gates
+        return gates.expand(self.shape)[self.field_of_row] if self._by_field else gates
 
     def forward(self, ids: Tensor) -> Tensor:
         """ids (B, F) -> (B, F, D).
@@ -188,7 +195,7 @@ class Pep(TableEmbedding):
         """
         if self.clock is not None:
             vectors = _AsItIs.apply(lookup(self.weight, ids), self.clock)
-        elif self.num_rows <= ids.numel():
+        elif len(self.weight) <= ids.numel() and (len(self.weight) == self.num_rows or not self._by_field):
             vectors = self.table_first(ids)
         else:
             vectors = self.gather_first(ids)
@@ -204,18 +211,37 @@ class Pep(TableEmbedding):
         thresholds: Tensor = self.thresholds  # `global` and `dimension` broadcast as they are
         if self.granularity in ("feature", "feature_dim"):
             thresholds = lookup(thresholds, ids)
-        elif self.granularity in ("field", "field_dim"):
+        elif self._by_field:
             thresholds = thresholds[None]  # (1, F, 1 or D): column f of a batch holds ids of field f
         return soft_threshold(values, self.scale * self.gate(thresholds))
+
+    @property
+    def _by_field(self) -> bool:
+        return self.granularity in ("field", "field_dim")
 
     @torch.no_grad()
     def table(self) -> Tensor:
         """The pruned table (N, D)."""
         return soft_threshold(self.weight, self.gates(self.parts()["thresholds"]))
 
+    @torch.no_grad()
     def num_params(self) -> int:
-        """Counted when asked; folded, no second table is made for it."""
-        return int(torch.count_nonzero(self.weight if self.clock is not None else self.table()))
+        """Counted when asked, some rows at a time: no second table is made for it."""
+        if self.clock is not None:
+            return int(torch.count_nonzero(self.weight))
+        rows = max(COUNTED // self.width, 1)
+        counts = [torch.count_nonzero(soft_threshold(self.weight[start:start + rows], self._gates_of(start, rows)))
+                  for start in range(0, self.num_rows, rows)]
+        return int(torch.stack(counts).sum())
+
+    def _gates_of(self, start: int, rows: int) -> Tensor:
+        """g(s) of the rows from `start` on, broadcastable against (rows, D)."""
+        thresholds: Tensor = self.thresholds
+        if self.granularity in ("feature", "feature_dim"):
+            thresholds = thresholds[start:start + rows]
+        elif self._by_field:
+            thresholds = thresholds[self.field_of_row[start:start + rows]]
+        return self.scale * self.gate(thresholds)
 
     def margins_of(self, weight: Tensor, thresholds: Tensor) -> Tensor:
         """|V| - g(s), (N, D), of given V and s: positive where an entry is kept. Exact budgets keep the largest."""

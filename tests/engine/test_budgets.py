@@ -5,8 +5,8 @@ import pytest
 import torch
 
 from engine import snapshots
+from engine.budgets import SaveAtBudgets
 from engine.checkpoint import load_checkpoint, save_checkpoint
-from engine.hooks import SaveAtBudgets
 from models.embedding.pep import Pep, Thresholds
 
 ROWS, WIDTH = 10, 5
@@ -26,7 +26,7 @@ class Trajectory:
         self.saved = {}
         self.saver = SaveAtBudgets(self.embedding, targets, exact, self._note)
         self.steps = steps
-        self.state = SimpleNamespace(epoch=0, step=0)
+        self.state = SimpleNamespace(epoch=0, step=0, refresh=lambda: None)
         self.counts = []
         self.pasts = []  # (values, gates) at the start and after each step
 

@@ -10,9 +10,9 @@ import tiny
 import torch
 
 from engine import optim
+from engine.budgets import SaveAtBudgets
 from engine.checkpoint import load_checkpoint
 from engine.clock import Unfold
-from engine.hooks import SaveAtBudgets
 from engine.optim import Step, build_optimizer
 from models.build import build_embedding, build_model
 from models.embedding.pep import FOLDED_BELOW, LANES, THRESHOLD_TYPES, Pep, Thresholds
@@ -203,7 +203,7 @@ def test_it_seldom_looks():
 def test_it_says_once_that_it_starts_and_once_that_it_ends(caplog):
     caplog.set_level("INFO", "pep")
     Search(True).run(60)
-    first, last = (record.getMessage() for record in caplog.records)
+    first, last = (text for record in caplog.records if (text := record.getMessage()).startswith("thresholds"))
     assert first == "thresholds: one clock for all (s = -149.0000 after step 1), until it comes to -110"
     assert last.startswith("thresholds: each for itself (s = -11")
 
@@ -223,7 +223,7 @@ def cut_by_size(weight, count):
 def test_a_budget_is_cut_from_the_last_folded_count(kind, when):
     embedding, saved = Search(True, threshold_type=kind).embedding, {}
     saver = SaveAtBudgets(embedding, (300, 10), True, lambda name, table, meta: saved.update({name: table}))
-    state = SimpleNamespace(epoch=0, step=1)
+    state = SimpleNamespace(epoch=0, step=1, refresh=lambda: None)
     with torch.no_grad():
         embedding.weight += 0.1
     assert saver(state) is None

@@ -190,11 +190,12 @@ CHANGES = {
     "atten_embed_dim": 32, "has_residual": False, "full_part": False, "with_linear": True,
     "threshold_type": "global", "threshold_init": -9.0, "g_type": "softplus", "gk": 2.0, "batch_size": 99, "lr": 0.5,
     "l2_regularization": 0.5, "l2_penalty": 0.5, "grad_clip": 1.0, "max_epochs": 9, "eval_interval": 9,
-    "early_stop": 9, "early_stop_metric": "loss", "log_interval": 9, "compile": "off", "tensorboard": False,
-    "checkpoint_seconds": 1.0, "candidate_p": [9], "budget": "as_reached", "retrain_emb_param": 9, "re_init": True,
+    "early_stop": 9, "early_stop_metric": "loss", "log_interval": 9, "compile": "off", "table_update": "dense",
+    "tensorboard": False, "checkpoint_seconds": 1.0,
+    "candidate_p": [9], "budget": "as_reached", "retrain_emb_param": 9, "re_init": True,
     "rewind": "all", "split": f"ids:{__file__}",
 }
-NEVER = {"split", "compile", "tensorboard", "checkpoint_seconds", "retrain_emb_param"}
+NEVER = {"split", "compile", "table_update", "tensorboard", "checkpoint_seconds", "retrain_emb_param"}
 THRESHOLDS = {"threshold_type", "threshold_init", "g_type", "gk", "candidate_p", "budget", "log_interval"}
 ATTENTION = {"num_heads", "num_layers", "att_dropout", "atten_embed_dim", "has_residual", "full_part", "with_linear"}
 MLP, TICKET = {"mlp_dims", "dropout"}, {"re_init", "rewind"}
@@ -233,7 +234,8 @@ def test_a_setting_left_at_its_neutral_default_does_not_enter_the_identity():
 
 
 def test_neutral_defaults_are_pinned_because_changing_one_would_rename_every_run():
-    assert TrainSettings() == TrainSettings(1024, 1e-3, 1e-5, 1e-5, 100.0, 100, 2, 8, "auc", 10, "auto", True, 60.0)
+    assert TrainSettings() == TrainSettings(1024, 1e-3, 1e-5, 1e-5, 100.0, 100, 2, 8, "auc", 10, "auto", "auto", True,
+                                            60.0)
     flat = parse({}).flat()
     assert (flat["model"], flat["embedding"], flat["latent_dim"]) == ("fm", "pep", 64)
     assert (flat["threshold_type"], flat["threshold_init"], flat["g_type"]) == ("feature_dim", -15.0, "sigmoid")
