@@ -151,7 +151,7 @@ class Rows:
         return sum(sum_of_squares(grad.numpy()[:len(self.unique)]) for grad in grads.values())
 
     def close(self, grads: dict[str, Tensor], scale: float) -> None:
-        """Take the step: with `grads` (C, D) times `scale` for the batch's rows, for the others without, now or late."""
+        """Take the step: rows of the batch with `grads` (C, D) times `scale`, the others without, now or late."""
         started = time.perf_counter()
         self.step += 1
         for table in self.tables.values():
