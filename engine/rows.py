@@ -18,7 +18,7 @@ log = logging.getLogger("pep")
 
 BLOCK = 64  # entries of a block, about: 3 KB of value and moments stay in the nearest cache
 MEMORY = 128  # steps whose rates are kept: more than any row ever lags behind
-INTERVALS = {"dense": (1,), "deferred": (32,), "auto": (1, 8, 32)}  # steps between two visits of a row, to choose from
+INTERVALS = {"dense": (1,), "deferred": (32,), "auto": (1, 32)}  # steps between two visits of a row, to choose from
 LARGE = 1 << 22  # bytes from which numpy asks for large pages
 ALONE = 200_000  # entries a step below which a second thread costs more than it helps
 

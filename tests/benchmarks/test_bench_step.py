@@ -6,6 +6,7 @@ import pytest
 import torch
 
 from benchmarks import bench_step
+from benchmarks.published import Published, PublishedStep
 from engine.optim import Step, build_optimizer
 from engine.settings import parse
 from models.build import build_embedding, build_model
@@ -59,13 +60,13 @@ def our_name(name: str) -> str:
     return re.sub(r"^attention\.", "", re.sub(r"^attention\.layers\.(\d+)", r"attention.attention.\1.layer", name))
 
 
-def pair(model: str, values: dict) -> tuple[torch.nn.Module, bench_step.Published, dict[str, str]]:
+def pair(model: str, values: dict) -> tuple[torch.nn.Module, Published, dict[str, str]]:
     """Our model and the published one with the same parameters, and our names of the published one's."""
     ours = build_model(bench_step.FIELD_SIZES, values, 3, build_embedding(bench_step.FIELD_SIZES, values, 3))
     with torch.no_grad():  # thresholds that differ from entry to entry
         ours.embedding.thresholds.add_(torch.rand(ours.embedding.thresholds.shape,
                                                   generator=torch.Generator().manual_seed(5)))
-    published = bench_step.Published(values, ours.embedding.weight.detach())
+    published = Published(values, ours.embedding.weight.detach(), bench_step.FIELD_SIZES)
     names = {name: our_name(name) for name, _ in published.named_parameters()}
     of_ours = dict(ours.named_parameters())
     with torch.no_grad():
@@ -98,7 +99,7 @@ def test_a_published_step_is_our_step():
     before = {name: parameter.detach().clone() for name, parameter in ours.named_parameters()}
     step = Step(ours, build_optimizer(ours, values["lr"], values["l2_regularization"], values["l2_penalty"]),
                 values["grad_clip"], compiled=False, batch_size=BATCH)
-    made, theirs = bench_step.made_rows(BATCH), bench_step.PublishedStep(published, values)
+    made, theirs = bench_step.made_rows(BATCH), PublishedStep(published, values)
     count = ours.embedding.num_params()
     step(torch.tensor(made.ids), torch.tensor(made.labels))
     theirs(torch.tensor(made.codes), torch.tensor(made.labels))
