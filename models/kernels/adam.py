@@ -82,6 +82,15 @@ def _all_zero(values):
     return True
 
 
+@numba.njit(nogil=True, error_model="numpy", inline="always")
+def _at_rest(value, mean, rates):
+    decay, c1 = rates[0], rates[2]
+    for i in range(value.size):  # noqa: SIM110 - numba compiles no generators
+        if mean[i] != 0 or c1 * (decay * value[i]) != 0:
+            return False
+    return True
+
+
 @numba.njit(nogil=True, error_model="numpy")
 def _replay(value, mean, square, first, now, rates, steps):
     for step in range(first, now + 1):
@@ -93,7 +102,8 @@ def _replay(value, mean, square, first, now, rates, steps):
 def _catch_up(flat, mean, square, done, state, block, end, entries, now, rates, steps):
     """Decay the blocks block .. end-1, all at the same step and in the same state, through the steps up to `now`.
 
-    When all of m is 0 after a step, the step moved nothing, so the next ones will not either: only v goes on falling.
+    When all of m is 0 after a step and the decay too small to raise it, the step moved nothing, and the next ones will
+    not either: only v goes on falling. A zero m alone is not enough, it may be passing from one sign to the other.
     """
     first = done[block] + 1
     part = slice(block * entries, min(end * entries, flat.size))
@@ -106,7 +116,7 @@ def _catch_up(flat, mean, square, done, state, block, end, entries, now, rates, 
                 part_square[i] = b2 * part_square[i]
     for one in range(block, end):
         part = slice(one * entries, min((one + 1) * entries, flat.size))
-        if state[one] == MOVING and _all_zero(mean[part]):
+        if state[one] == MOVING and _at_rest(flat[part], mean[part], rates):
             state[one] = STILL
         if state[one] == STILL and _all_zero(square[part]):
             state[one] = EMPTY
