@@ -13,8 +13,10 @@ from torch import Tensor, nn
 from torch.func import functional_call
 from torch.nn.functional import binary_cross_entropy_with_logits
 
+from engine.device_rows import DeviceRows
 from engine.rows import Rows
 from models.base import ClickModel, tables_by_row
+from models.kernels.adam_device import triton_installed
 
 log = logging.getLogger("pep")
 
@@ -24,7 +26,7 @@ COMPILE_FROM_STEPS = 10_000  # below it, compiling (3 to 20 s) costs more than i
 class Adam(torch.optim.Adam):
     """torch's fused Adam, but for the tables that a `Step` treats by row, whose state it holds all the same."""
 
-    rows: Rows | None = None
+    rows: Rows | DeviceRows | None = None
 
     def refresh(self) -> None:
         """Bring every row of every table up to date. Whoever looks at parameters between steps calls this first."""
@@ -70,8 +72,11 @@ class Step:
         compiled: compile loss and gradients into one graph for batches of `batch_size`; shorter batches run the same
             function eagerly.
         update: how tables are read and updated. "whole": as they are, with gradients of their size (the definition);
-            "dense", "deferred": by row, see `Rows`; "auto": by row where it can be, in the faster way.
+            "dense", "deferred": by row, see `Rows` and, for a GPU, `DeviceRows`; "auto": by row where it can be, in the
+            faster way.
     """
+
+    as_on_device = False  # do on a CPU what is done on a GPU; for tests
 
     def __init__(self, model: ClickModel, optimizer: torch.optim.Optimizer, grad_clip: float, compiled: bool,
                  batch_size: int, update: str = "auto") -> None:
@@ -82,7 +87,7 @@ class Step:
         self.update = update
         self.parameters: list[Tensor] = []
         self.rest: list[Tensor] = []
-        self.rows: Rows | None = None
+        self.rows: Rows | DeviceRows | None = None
 
         def gradients(ids: Tensor, labels: Tensor, rest: list[Tensor],
                       opened: dict[str, Tensor]) -> tuple[Tensor, Tensor, tuple[Tensor, ...]]:
@@ -100,7 +105,7 @@ class Step:
 
         Raises:
             ValueError: the batch is empty.
-            IndexError: an id outside the tables.
+            IndexError: an id outside the tables, on a CPU.
             FloatingPointError: a gradient that is not finite, on a CPU; the parameters stay as they were.
         """
         if not len(labels):
@@ -116,15 +121,18 @@ class Step:
         if rows is not None:
             squares = squares + rows.norm_squared(by_row)
         norm = squares.sqrt()
-        if norm.is_cuda:  # seen when the losses are next looked at
+        waits = not (norm.is_cuda or self.as_on_device)
+        if not waits:  # seen when the losses are next looked at
             loss = torch.where(torch.isfinite(norm), loss, torch.nan)
         elif not torch.isfinite(norm):
             raise FloatingPointError(f"the loss is {float(loss)} and the norm of its gradients {float(norm)}")
-        scale = 1.0
+        scale: Any = 1.0
         for parameter, grad in zip(self.rest, grads, strict=False):
             parameter.grad = grad
-        if norm.is_cuda or norm > self.grad_clip:  # on a CPU the answer is at hand and a multiplication by 1 is saved
-            scale = float(self.grad_clip / (norm + 1e-6)) if rows is not None else 1.0  # as torch does it
+        if not waits or norm > self.grad_clip:  # on a CPU the answer is at hand and a multiplication by 1 is saved
+            if rows is not None:
+                scale = self.grad_clip / (norm + 1e-6)  # as torch does it
+                scale = float(scale) if waits else scale.clamp(max=1.0)
             torch.nn.utils.clip_grads_with_norm_(self.rest, self.grad_clip, norm, foreach=True)
         if self.rest:
             self.optimizer.step()
@@ -141,11 +149,13 @@ class Step:
         self.parameters, tables = parameters, {}
         if isinstance(self.optimizer, Adam):
             self.optimizer.refresh()
-            if self.update != "whole" and not parameters[0].is_cuda:
+            slow = self.update == "auto" and parameters[0].is_cuda and not triton_installed()
+            if self.update != "whole" and not slow:
                 tables = tables_by_row(self.model)
             if self.update == "auto" and tables and _few_rows(tables, fields * self.batch_size):
                 tables = {}
-            self.rows = self.optimizer.rows = _rows(self.optimizer, tables, self.update) if tables else None
+            kind = DeviceRows if parameters[0].is_cuda or self.as_on_device else Rows
+            self.rows = self.optimizer.rows = _rows(self.optimizer, tables, self.update, kind) if tables else None
         self.rest = [parameter for parameter in parameters if not any(parameter is table for table in tables.values())]
 
 
@@ -159,17 +169,18 @@ def _few_rows(tables: dict[str, Tensor], ids: int) -> bool:
     return rows <= ids
 
 
-def _rows(optimizer: Adam, tables: dict[str, Tensor], form: str) -> Rows:
+def _rows(optimizer: Adam, tables: dict[str, Tensor], form: str,
+          kind: type[Rows] | type[DeviceRows]) -> Rows | DeviceRows:
     found = {}
     for name, table in tables.items():
         for group in optimizer.param_groups:
             if any(table is parameter for parameter in group["params"]):
                 state = optimizer.state[table]
                 if not state:
-                    state |= {"step": torch.zeros(()), "exp_avg": torch.zeros_like(table),
+                    state |= {"step": torch.zeros((), device=table.device), "exp_avg": torch.zeros_like(table),
                               "exp_avg_sq": torch.zeros_like(table)}
                 found[name] = (table, state, group)
-    return Rows(found, {name: table for name, table in tables.items() if name not in found}, form)
+    return kind(found, {name: table for name, table in tables.items() if name not in found}, form)
 
 
 def _compile(function: Callable[..., Any]) -> Callable[..., Any]:

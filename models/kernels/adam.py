@@ -32,7 +32,7 @@ def coefficients(lr: float, betas: tuple[float, float], eps: float, step: int) -
 
 
 def adam_plain(value: Tensor, mean: Tensor, square: Tensor, grad: Tensor, decay: float, betas: tuple[float, float],
-               scale: float, a: float, e: float) -> None:
+               scale: float | Tensor, a: float | Tensor, e: float | Tensor) -> None:
     """The definition, in place and elementwise, float32 throughout (Kingma & Ba 2015, with L2 in the gradient).
 
     g = scale * grad + decay * value; m = b1 m + (1 - b1) g; v = b2 v + (1 - b2) g^2; value -= a m / (sqrt(v) + e).
@@ -40,7 +40,7 @@ def adam_plain(value: Tensor, mean: Tensor, square: Tensor, grad: Tensor, decay:
     Args:
         value, mean, square, grad: of one shape.
         scale: of the gradient: below 1 where the global norm is clipped.
-        a, e: see `coefficients`.
+        a, e: see `coefficients`; as tensors, each row may be at a step of its own.
     """
     g = grad * scale + value * decay
     mean.mul_(betas[0]).add_(g * (1 - betas[0]))

@@ -1,0 +1,155 @@
+"""Tables of which a batch reads few rows, on a GPU: `engine.rows` in shapes that do not depend on the data.
+
+Nothing here waits for the device. Kernels read the number of the step, the rates and the clip coefficient from tensors,
+and lists have the length of the batch's ids whatever is in them, so that a CUDA graph could hold a step as it is.
+"""
+
+import logging
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from models.kernels.adam import coefficients
+from models.kernels.adam_device import MEMORY, DeviceTable, operations_for
+from models.kernels.compact import first_places
+
+log = logging.getLogger("pep")
+
+AHEAD = 1024  # steps whose rates are sent to the device at a time; MEMORY is more than that and any row's lag
+DEFERRED = 32  # steps between two visits of a row
+LARGE = 64 << 20  # bytes of values and moments from which rows are deferred; a GPU's cache holds about as much
+
+
+@dataclass
+class Table:
+    """One parameter (N, D) with its state in the optimiser, and the rates that its device was sent."""
+
+    parameter: Tensor
+    step: Tensor  # the optimiser's own count, written when all rows are up to date
+    group: dict
+    arrays: DeviceTable
+
+    def __post_init__(self) -> None:
+        self.steps = torch.zeros(MEMORY, 2)  # what `arrays.steps` holds or will, kept here to be changed
+        self.sent = 0  # last step whose rates are there
+        self.rates: tuple | None = None  # from which they were made
+
+    def note(self, step: int) -> None:
+        """Have the rates of a step on the device; a change of lr holds from the step on at which it was made.
+
+        The rates of earlier steps stay, so that rows take late steps with the lr of their time.
+        """
+        rates = (self.group["lr"], self.group["betas"], self.group["eps"])
+        if step <= self.sent and rates == self.rates:
+            return
+        self.rates, self.sent = rates, step + AHEAD - 1
+        for ahead in range(step, self.sent + 1):
+            self.steps[ahead % MEMORY] = torch.tensor(coefficients(*rates, ahead))
+        target = self.arrays.steps
+        source = self.steps.pin_memory() if target.is_cuda else self.steps  # pinned, the copy is not waited for
+        target.copy_(source, non_blocking=True)
+
+
+class DeviceRows:
+    """The tables of a model on a device, opened for a batch before its forward pass and closed with the gradients.
+
+    Between the two, the batch's C = B F ids are renumbered to the places where each first stands among them, and the
+    row of place i stands in line i of small tables, (C, D). A line that is not the first of its row holds anything,
+    is read by nobody and gets a zero gradient. In step t a row without data is due every `interval` steps; 1 is dense
+    Adam, streamed. All forms have the same bits.
+
+    `auto` takes 32 steps when values and moments are over 64 MB, else 1. The rule has not been measured: no GPU was at
+    hand. On paper (H100), one step of all rows of 1,086,810 x 24 streams 626 MB, 0.2 ms or more; 32 steps at a time are
+    bound by arithmetic, some 60 instructions an entry and step, 0.05 to 0.1 ms a step.
+
+    An id outside 0 .. N-1 is not named here: looking for one would be a wait. torch's own kernels assert it on the
+    device, which shows as a CUDA error later.
+
+    Args:
+        tables: parameters by name, with their state and group in the optimiser; all have N rows.
+        fixed: further tensors with N rows that are copied with them and never change.
+        form: "dense", "deferred" or "auto".
+    """
+
+    def __init__(self, tables: dict[str, tuple[Tensor, dict, dict]], fixed: dict[str, Tensor], form: str) -> None:
+        values = [parameter for parameter, _, _ in tables.values()]
+        self.num_rows, device = len(values[0]), values[0].device
+        self.tables = {name: _table(*found) for name, found in tables.items()}
+        self.fixed = fixed
+        size = 3 * sum(value.nbytes for value in values)
+        self.interval = DEFERRED if form == "deferred" or (form == "auto" and size > LARGE) else 1
+        log.info("rows without data: %s (%.0f MB of values and moments)",
+                 "each step" if self.interval == 1 else f"made up for every {self.interval} steps", size / 2**20)
+        self.run = operations_for(values[0])
+        counts = [int(table.step) for table in self.tables.values()]  # the only wait
+        self.step = max(counts)
+        self.refreshed = self.step if min(counts) == self.step else -1  # step up to which the optimiser's counts are
+        self.now = torch.full((1,), self.step, dtype=torch.int32, device=device)  # `step`, where kernels read it
+        self.slots = torch.zeros(self.num_rows, dtype=torch.int32, device=device)
+        self.rows = self.slots[:0].long()
+        self.local = self.slots[:0]
+        self.capacity = 0
+        self.compact: dict[str, Tensor] = {}
+
+    @torch.no_grad()
+    def open(self, ids: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
+        """ids (B, F) -> the same renumbered, and the batch's rows of each table, (C or more, D)."""
+        self.rows = ids.reshape(-1).long()
+        self.local = first_places(self.rows, self.slots)
+        self._make_room(ids.numel())
+        for name, table in self.tables.items():
+            self.run.replay_rows(table.arrays, self.rows, self.local, self.now, self.interval,
+                                 self.compact[name].detach())
+        for name, tensor in self.fixed.items():
+            self.compact[name][:len(self.rows)] = tensor[self.rows]
+        return self.local.view(ids.shape), self.compact
+
+    def _make_room(self, most: int) -> None:
+        """Have small tables of `most` lines or more: as long as the longest batch so far, so that shapes stay.
+
+        Never of N lines: the embedding would take them for the whole table, and by field its rows have their places.
+        """
+        if most <= self.capacity:
+            return
+        self.capacity = most + (most == self.num_rows)
+        whole = {**{name: table.parameter for name, table in self.tables.items()}, **self.fixed}
+        self.compact = {name: torch.zeros((self.capacity, tensor.shape[1]), dtype=tensor.dtype, device=tensor.device,
+                                          requires_grad=name in self.tables) for name, tensor in whole.items()}
+
+    def norm_squared(self, grads: dict[str, Tensor]) -> Tensor:
+        """Sum of the squares of the tables' gradients, (C or more, D) each; lines nobody read have none."""
+        return torch.stack([(grad * grad).sum() for grad in grads.values()]).sum()
+
+    @torch.no_grad()
+    def close(self, grads: dict[str, Tensor], scale: Tensor) -> None:
+        """Take the step: rows of the batch with `grads` (C or more, D) times `scale` (), others without, now or late.
+
+        Rows of the batch are at the step by the time the others are looked for, so these pass them by.
+        """
+        self.step += 1
+        self.now += 1
+        for name, table in self.tables.items():
+            table.note(self.step)
+            self.run.take_step(table.arrays, self.rows, self.local, grads[name], scale, self.now)
+            self.run.replay_part(table.arrays, self.now, self.interval, self.interval)
+
+    @torch.no_grad()
+    def refresh(self) -> None:
+        """Bring every row to the last step taken: before anybody looks at the tables."""
+        if self.refreshed == self.step:
+            return
+        for table in self.tables.values():
+            self.run.replay_part(table.arrays, self.now, 1, self.interval)
+            table.step.fill_(self.step)
+        self.refreshed = self.step
+
+
+def _table(parameter: Tensor, state: dict, group: dict) -> Table:
+    tensors = (parameter.detach(), state["exp_avg"], state["exp_avg_sq"])
+    if not all(tensor.is_contiguous() for tensor in tensors):
+        raise ValueError("tables and their moments must be contiguous")
+    done = torch.full((len(parameter),), int(state["step"]), dtype=torch.int32, device=parameter.device)
+    arrays = DeviceTable(*tensors, done, torch.zeros(MEMORY, 2, device=parameter.device), float(group["weight_decay"]),
+                         tuple(group["betas"]))
+    return Table(parameter, state["step"], group, arrays)
