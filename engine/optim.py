@@ -129,6 +129,8 @@ class Step:
         scale: Any = 1.0
         for parameter, grad in zip(self.rest, grads, strict=False):
             parameter.grad = grad
+        for table in rows.tables.values() if rows is not None else ():
+            table.parameter.grad = None  # of somebody's backward(); the optimiser would take a second step with it
         if not waits or norm > self.grad_clip:  # on a CPU the answer is at hand and a multiplication by 1 is saved
             if rows is not None:
                 scale = self.grad_clip / (norm + 1e-6)  # as torch does it

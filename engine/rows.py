@@ -19,6 +19,7 @@ log = logging.getLogger("pep")
 BLOCK = 64  # entries of a block, about: 3 KB of value and moments stay in the nearest cache
 MEMORY = 128  # steps whose rates are kept: more than any row ever lags behind
 INTERVALS = {"dense": (1,), "deferred": (32,), "auto": (1, 32)}  # steps between two visits of a row, to choose from
+SPARE = 256  # the rows of a small table are a multiple of it
 LARGE = 1 << 22  # bytes from which numpy asks for large pages
 ALONE = 200_000  # entries a step below which a second thread costs more than it helps
 
@@ -136,11 +137,13 @@ class Rows:
     def _make_room(self, count: int, most: int) -> None:
         """Have small tables of `count` rows or more: a quarter more, so that they seldom grow (compiled code must too).
 
-        No code depends on how large they are but by what it skips.
+        Their size decides nothing. It is a multiple of SPARE, since the last few entries of a vectorised loop can have
+        other last bits, and it never is N, by which an embedding knows its whole table.
         """
         if count <= self.capacity:
             return
-        self.capacity = -(-min(count * 5 // 4, max(most, count)) // 256) * 256
+        self.capacity = -(-min(count * 5 // 4, max(most, count)) // SPARE) * SPARE
+        self.capacity += SPARE * (self.capacity == self.num_rows)
         widths = {**{name: table.parameter.shape[1] for name, table in self.tables.items()},
                   **{name: array.shape[1] for name, array in self.fixed.items()}}
         self.compact = {name: torch.zeros((self.capacity, width), requires_grad=name in self.tables)

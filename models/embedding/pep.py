@@ -191,11 +191,14 @@ class Pep(TableEmbedding):
         """ids (B, F) -> (B, F, D).
 
         Thresholding the gathered rows and gathering the thresholded table are the same function with the same
-        gradients; the one that touches fewer elements is used.
+        gradients up to rounding; the one that touches fewer elements is used. A table of the batch's rows in the place
+        of the whole one is always thresholded first, so that its size, which may hold spare rows, decides nothing;
+        but not by field, as its rows have lost theirs.
         """
+        small = not self._by_field if len(self.weight) != self.num_rows else self.num_rows <= ids.numel()
         if self.clock is not None:
             vectors = _AsItIs.apply(lookup(self.weight, ids), self.clock)
-        elif len(self.weight) <= ids.numel() and (len(self.weight) == self.num_rows or not self._by_field):
+        elif small:
             vectors = self.table_first(ids)
         else:
             vectors = self.gather_first(ids)
