@@ -1,0 +1,65 @@
+"""The figure of `benchmarks/bench_scale.py`: milliseconds a step and peak memory against the rows of the table.
+
+    python -m reports.scale_curve benchmarks/results/FILE.json experiments/figures/scale_fm.png
+"""
+
+import json
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from matplotlib.axes import Axes
+from matplotlib.ticker import FuncFormatter, NullLocator
+
+from reports import budget_curve
+
+SIZE = (7.0, 2.8)  # inches: both columns of a page
+
+
+def draw(rows: Sequence[dict[str, Any]], model: str, path: Path) -> Path:
+    """Write the two panels as PNG.
+
+    Args:
+        rows: what the benchmark wrote with --json, of any models.
+        model: the one to draw.
+        path: of the picture.
+
+    Raises:
+        ValueError: there is no row of that model.
+    """
+    chosen = [row for row in rows if row["model"] == model]
+    if not chosen:
+        raise ValueError(f"no row of model {model!r}; there are: {sorted({row['model'] for row in rows})}")
+    figure = budget_curve.new_figure(SIZE)
+    left, right = figure.subplots(1, 2)
+    _panel(left, chosen, "ms_per_step", 1.0, "milliseconds a step")
+    _panel(right, chosen, "peak_memory_bytes", 1e-9, "peak memory, GB")
+    left.legend(fontsize=6.5, frameon=False)
+    left.set_title("{}, batch 1,024 x 39: {}, {} threads".format(model, chosen[0]["device"], chosen[0]["threads"]),
+                   fontsize=8)
+    return budget_curve.save(figure, path)
+
+
+def _panel(axes: Axes, rows: Sequence[dict[str, Any]], quantity: str, unit: float, label: str) -> None:
+    for number, variant in enumerate(dict.fromkeys(row["variant"] for row in rows)):
+        points = sorted((row["num_rows"], row[quantity] * unit) for row in rows if row["variant"] == variant)
+        axes.plot([x for x, _ in points], [y for _, y in points], label=variant, linewidth=1.2, markersize=4,
+                  color=budget_curve.COLOURS[number % len(budget_curve.COLOURS)],
+                  marker=budget_curve.MARKERS[number % len(budget_curve.MARKERS)])
+    axes.set_xscale("log")
+    axes.set_yscale("log")
+    axes.set_xticks(sorted({row["num_rows"] for row in rows}))
+    axes.xaxis.set_minor_locator(NullLocator())
+    axes.xaxis.set_major_formatter(FuncFormatter(lambda count, _: budget_curve.short(count)))
+    axes.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
+    axes.set_xlabel("rows of the table", fontsize=8)
+    axes.set_ylabel(label, fontsize=8)
+    budget_curve.tidy(axes)
+
+
+if __name__ == "__main__":
+    if len(sys.argv) != 3:
+        sys.exit("usage: python -m reports.scale_curve RESULTS.json PICTURE.png")
+    found = json.loads(Path(sys.argv[1]).read_text())
+    draw(found, found[0]["model"], Path(sys.argv[2]))
