@@ -83,13 +83,14 @@ def measure(model: str, variant: str, rows: int, device: torch.device) -> dict[s
     embedding = "uniform" if variant == "uniform" else "pep"
     settings = parse({**SETTINGS, "model": model, "embedding": embedding, "threshold_init": start})
     sizes, batch_size = field_sizes(rows), settings.train.batch_size
+    offsets = torch.tensor(np.cumsum((0, *sizes[:-1])), dtype=torch.int32, device=device)
     made = batches(sizes, batch_size, device)
+    distinct = statistics.mean(len(torch.unique(codes + offsets)) for codes, _ in made)
     reset_peak_memory(device)
     if variant == "naive":
         step, warm, steps, describe = _naive(settings.flat(), sizes, device), 2, 4, dict
     else:
         step, warm, steps, describe = _ours(settings, sizes, variant, device)
-        offsets = torch.tensor(np.cumsum((0, *sizes[:-1])), dtype=torch.int32, device=device)
         made = [(codes + offsets, labels) for codes, labels in made]
     for number in range(warm):
         step(*made[number % BATCHES])
@@ -100,7 +101,7 @@ def measure(model: str, variant: str, rows: int, device: torch.device) -> dict[s
     _wait(device)
     seconds = (time.perf_counter() - started) / steps
     return {"ms_per_step": 1e3 * seconds, "samples_per_second": batch_size / seconds,
-            "peak_memory_bytes": peak_memory_bytes(device), **describe()}
+            "peak_memory_bytes": peak_memory_bytes(device), "distinct_rows": round(distinct), **describe()}
 
 
 def _naive(values: dict[str, Any], sizes: tuple[int, ...], device: torch.device) -> Callable[[Tensor, Tensor], Any]:
@@ -139,12 +140,11 @@ def _ours(settings: Any, sizes: tuple[int, ...], variant: str,
         rows = step.rows
         if rows is None:
             return {"interval": None}
-        interval = rows.pace.interval
         entries = sum(table.parameter.numel() for table in rows.tables.values())
-        touched = sum(len(table.blocks.listed) * table.blocks.rows * table.parameter.shape[1]
-                      for table in rows.tables.values())
-        visited = entries / interval + (2 * touched if interval > 1 else 0)  # opened and closed; dense, once each step
-        return {"interval": interval, "distinct_rows": len(rows.unique), "element_steps": entries,
+        visited = entries / rows.interval
+        if rows.interval > 1:  # what a batch opens is not visited in the same step, as in the dense form, but besides
+            visited += 2 * rows.entries_opened()
+        return {"interval": rows.interval, "element_steps": entries,
                 "bytes_moved": int(24 * visited)}  # value and two moments, read and written
 
     return advance, 260 if update == "auto" else 80, STEPS, describe

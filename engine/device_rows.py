@@ -117,6 +117,11 @@ class DeviceRows:
         self.compact = {name: torch.zeros((self.capacity, tensor.shape[1]), dtype=tensor.dtype, device=tensor.device,
                                           requires_grad=name in self.tables) for name, tensor in whole.items()}
 
+    def entries_opened(self) -> int:
+        """Entries of all tables that the last batch had brought up to date. Waits for the device."""
+        distinct = len(torch.unique(self.rows))
+        return sum(distinct * table.parameter.shape[1] for table in self.tables.values())
+
     def norm_squared(self, grads: dict[str, Tensor]) -> Tensor:
         """Sum of the squares of the tables' gradients, (C or more, D) each; lines nobody read have none."""
         return torch.stack([(grad * grad).sum() for grad in grads.values()]).sum()

@@ -149,6 +149,16 @@ class Rows:
         self.compact = {name: torch.zeros((self.capacity, width), requires_grad=name in self.tables)
                         for name, width in widths.items()}
 
+    @property
+    def interval(self) -> int:
+        """Steps between two visits of a row without data."""
+        return self.pace.interval
+
+    def entries_opened(self) -> int:
+        """Entries of all tables that the last batch had brought up to date, with those of its rows' blocks."""
+        return sum(len(table.blocks.listed) * table.blocks.rows * table.parameter.shape[1]
+                   for table in self.tables.values())
+
     def norm_squared(self, grads: dict[str, Tensor]) -> float:
         """Sum of the squares of the tables' gradients, (C, D) each."""
         return sum(sum_of_squares(grad.numpy()[:len(self.unique)]) for grad in grads.values())

@@ -4,8 +4,8 @@ A program has a tile of rows, all columns wide: it alone reads and writes the `d
 
 The bits of the plain form: each operation rounds by itself, in the same order. Roots and quotients are the correctly
 rounded ones (Triton's `/` is not). Products and sums are not contracted: `enable_fp_fusion=False` at the launch keeps
-ptxas from it, and a test reads in the PTX that nothing before ptxas did. Denormals are kept, but for two: Triton
-compiles `sqrt_rn` and `div_rn` to sqrt.rn.ftz and div.rn.ftz, so v, a m and what a step moves count as 0 under 1.2e-38.
+ptxas from it, and a test reads in the PTX that nothing before ptxas did. Denormals are kept; but Triton 3.5 compiles
+`sqrt_rn` and `div_rn` to sqrt.rn.ftz and div.rn.ftz, so there v, a m and what a step moves count as 0 under 1.2e-38.
 Next to e, which is 1e-10 or more, the root of such a v is lost anyhow; only a value under 1e-30 can tell such a move.
 """
 

@@ -1,0 +1,87 @@
+import json
+import struct
+
+import pytest
+import torch
+
+from benchmarks import bench_scale
+from benchmarks.bench_scale import VARIANTS, field_sizes, measure
+from engine.optim import Step
+from reports import scale_curve
+
+ROWS = 1500
+SCHEMA = {"model": str, "variant": str, "num_rows": int, "ms_per_step": float, "samples_per_second": float,
+          "peak_memory_bytes": int, "distinct_rows": int, "device": str, "threads": int, "torch": str, "commit": str,
+          "copy_bytes_per_second": float, "ms_per_step_of_rounds": list}
+OURS = {"interval": int, "element_steps": int, "bytes_moved": int}
+
+
+@pytest.fixture
+def quick(monkeypatch):
+    """In this process, eager, a few steps."""
+    monkeypatch.setattr(bench_scale, "STEPS", 110)
+    monkeypatch.setattr(bench_scale, "BATCHES", 2)
+    monkeypatch.setitem(bench_scale.SETTINGS, "batch_size", 32)
+    monkeypatch.setitem(bench_scale.SETTINGS, "latent_dim", 3)
+    monkeypatch.setitem(bench_scale.SETTINGS, "compile", "off")
+    monkeypatch.setattr(bench_scale, "bandwidth", lambda device: 1e9)
+    monkeypatch.setattr(bench_scale, "in_a_process_of_its_own",
+                        lambda given, *which: json.loads(json.dumps(measure(*which, torch.device("cpu")))))
+    yield
+    torch.set_flush_denormal(True)
+
+
+@pytest.mark.usefixtures("quick")
+def test_rows_table_and_figure(tmp_path, capsys):
+    path = tmp_path / "scale.json"
+    bench_scale.main(["--rows", str(ROWS), "--rows", "3000", "--rounds", "2", "--device", "cpu", "--json", str(path)])
+    rows = json.loads(path.read_text())
+    assert [(row["num_rows"], row["variant"]) for row in rows] == [(n, v) for n in (ROWS, 3000) for v in VARIANTS]
+    for row in rows:
+        ours = row["variant"] != "naive"
+        schema = {**SCHEMA, **(OURS if ours else {})}
+        assert {name: type(row[name]) for name in schema} == schema
+        assert set(row) == set(schema)
+        assert len(row["ms_per_step_of_rounds"]) == 2
+        assert min(row["ms_per_step_of_rounds"]) <= row["ms_per_step"] <= max(row["ms_per_step_of_rounds"])
+        assert row["samples_per_second"] == pytest.approx(32 * 1000 / row["ms_per_step"])
+        assert 39 < row["distinct_rows"] < 32 * 39
+        if ours:
+            one_table = row["variant"] in ("uniform", "folded")
+            assert row["element_steps"] == row["num_rows"] * (3 * (1 if one_table else 2) + 1)
+            assert row["bytes_moved"] >= 24 * row["element_steps"] / row["interval"]
+    intervals = {row["variant"]: row["interval"] for row in rows if row["variant"] != "naive"}
+    assert (intervals["dense"], intervals["deferred"]) == (1, 32)
+    times = {row["variant"]: row["ms_per_step"] for row in rows[:len(VARIANTS)]}
+    shown = capsys.readouterr().out.splitlines()[2 + VARIANTS.index("auto")]
+    assert shown.startswith("fm ")
+    assert f"{times['naive'] / times['auto']:.1f}x" in shown
+    assert f"{times['auto'] / times['uniform']:.2f}x" in shown
+    picture = scale_curve.draw(rows, "fm", tmp_path / "scale.png").read_bytes()
+    width, height = struct.unpack(">II", picture[16:24])
+    assert width > 2 * height > 400
+    with pytest.raises(ValueError, match=r"no row of model 'deepfm'; there are: \['fm'\]"):
+        scale_curve.draw(rows, "deepfm", tmp_path / "other.png")
+
+
+@pytest.mark.usefixtures("quick")
+def test_the_form_for_a_gpu_is_measured_too(monkeypatch):
+    monkeypatch.setattr(Step, "as_on_device", True)
+    found = measure("fm", "deferred", ROWS, torch.device("cpu"))
+    visited = found["element_steps"] / 32 + 2 * found["distinct_rows"] * (2 * 3 + 1)
+    assert found["bytes_moved"] == pytest.approx(24 * visited, rel=0.05)  # the last batch's rows are not quite the mean
+
+
+def test_field_sizes_sum_to_the_rows_and_keep_criteos_shape():
+    for rows in (1000, 100_000, 1_086_810):
+        sizes = field_sizes(rows)
+        assert len(sizes) == 39
+        assert sum(sizes) == rows
+        assert min(sizes) >= 3
+        assert max(sizes) > rows / 10
+
+
+def test_a_table_too_small_for_the_fields_is_refused(capsys):
+    with pytest.raises(SystemExit):
+        bench_scale.main(["--rows", "999"])
+    assert "--rows at least 1000" in capsys.readouterr().err
