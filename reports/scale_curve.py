@@ -3,8 +3,8 @@
     python -m reports.scale_curve benchmarks/results/FILE.json experiments/figures/scale_fm.png
 """
 
+import argparse
 import json
-import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -58,8 +58,16 @@ def _panel(axes: Axes, rows: Sequence[dict[str, Any]], quantity: str, unit: floa
     budget_curve.tidy(axes)
 
 
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Read the command line, draw."""
+    options = argparse.ArgumentParser(description=__doc__.splitlines()[0],
+                                      formatter_class=argparse.ArgumentDefaultsHelpFormatter)
+    options.add_argument("results", type=Path, help="what bench_scale.py wrote with --json")
+    options.add_argument("picture", type=Path, help="the PNG to write")
+    options.add_argument("--model", default="fm", help="the one to draw")
+    given = options.parse_args(arguments)
+    draw(json.loads(given.results.read_text()), given.model, given.picture)
+
+
 if __name__ == "__main__":
-    if len(sys.argv) != 3:
-        sys.exit("usage: python -m reports.scale_curve RESULTS.json PICTURE.png")
-    found = json.loads(Path(sys.argv[1]).read_text())
-    draw(found, found[0]["model"], Path(sys.argv[2]))
+    main()

@@ -57,7 +57,8 @@ def test_rows_table_and_figure(tmp_path, capsys):
     assert shown.startswith("fm ")
     assert f"{times['naive'] / times['auto']:.1f}x" in shown
     assert f"{times['auto'] / times['uniform']:.2f}x" in shown
-    picture = scale_curve.draw(rows, "fm", tmp_path / "scale.png").read_bytes()
+    scale_curve.main([str(path), str(tmp_path / "scale.png")])
+    picture = (tmp_path / "scale.png").read_bytes()
     width, height = struct.unpack(">II", picture[16:24])
     assert width > 2 * height > 400
     with pytest.raises(ValueError, match=r"no row of model 'deepfm'; there are: \['fm'\]"):
