@@ -23,7 +23,7 @@ from engine.optim import Adam, Step, build_optimizer, choose_compiled
 from engine.record import ROOT, peak_memory_bytes, pick_device, provenance, reset_peak_memory
 from engine.settings import Settings, identity
 from models.base import ClickModel
-from models.build import num_embedding_params
+from models.build import inference_bytes, num_embedding_params
 from utils.files import require_writable, sha256_of, write_json
 
 log = logging.getLogger("pep")
@@ -213,6 +213,7 @@ class Bench:
                                    "best_test_logloss": min(line["test_logloss"] for line in tests)},
             "train_loss": history[-1]["train_loss"],
             "num_embedding_params": num_embedding_params(self.model),
+            "inference_bytes": inference_bytes(self.model),
             "num_embedding_params_dense": run.dataset.schema.num_rows * width,
             "seconds_per_epoch": seconds, "samples_per_second": self.loader.rows / seconds if seconds else None,
             "seconds": self.seconds_before + time.monotonic() - self.started,

@@ -24,6 +24,8 @@ from utils.files import sha256_of
 
 log = logging.getLogger("pep")
 
+COUNTED = 1 << 20  # rows counted at a time
+
 
 def alias_folder(out: Path, settings: Settings, seed: int, alias: str | None) -> Path:
     """tmp/embedding/<model>/<alias>; the default alias names dataset, embedding, width and seed.
@@ -91,8 +93,17 @@ def _search(run: Run, folder: Path) -> dict[str, Any]:
 
 def _fresh_model(run: Run) -> ClickModel:
     sizes, values = run.dataset.schema.sizes, run.settings.flat()
-    embedding = build_embedding(sizes, values, derive(run.seed, "table"))
+    embedding = build_embedding(sizes, values, derive(run.seed, "table"), lambda: popularity(run.dataset))
     return build_model(sizes, values, derive(run.seed, f"{run.stage}:model"), embedding)
+
+
+def popularity(dataset: Dataset) -> torch.Tensor:
+    """How often each feature occurs in the training rows, (N,) int64."""
+    ids, _ = dataset.split("train")
+    counts = np.zeros(dataset.schema.num_rows, np.int64)
+    for start in range(0, len(ids), COUNTED):
+        counts += np.bincount(ids[start:start + COUNTED].ravel(), minlength=len(counts))
+    return torch.from_numpy(counts)
 
 
 def retrain(settings: Settings, seed: int, place: Place,

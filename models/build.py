@@ -29,20 +29,33 @@ MODELS: dict[str, Callable[[Any, Sizes, Values], ClickModel]] = {
         v["mlp_dims"] if v["full_part"] else None, v["dropout"], v["with_linear"]),
 }
 
-EMBEDDINGS: dict[str, Callable[[Tensor, Sizes, Values], TableEmbedding]] = {
-    "uniform": lambda initial, sizes, v: Uniform(initial, len(sizes)),
-    "pep": lambda initial, sizes, v: Pep(
-        initial, sizes, Thresholds(v["threshold_type"], v["threshold_init"], v["g_type"], v["gk"])),
+Draw = Callable[[int, int], Tensor]  # (rows, width) -> fresh initial values
+Popularity = Callable[[], Tensor]  # () -> (N,) how often each feature occurs in the training rows
+
+EMBEDDINGS: dict[str, Callable[[Draw, Sizes, Values, Popularity], TableEmbedding]] = {
+    "uniform": lambda draw, sizes, v, popularity: Uniform(draw(sum(sizes), v["latent_dim"]), len(sizes)),
+    "pep": lambda draw, sizes, v, popularity: Pep(
+        draw(sum(sizes), v["latent_dim"]), sizes,
+        Thresholds(v["threshold_type"], v["threshold_init"], v["g_type"], v["gk"])),
 }
 
 
-def build_embedding(field_sizes: Sizes, values: Values, seed: int) -> TableEmbedding | None:
-    """A fresh embedding, None for `linear`; the same seed gives the same V0 under every model and scheme."""
+def _not_counted() -> Tensor:
+    raise ValueError("this embedding needs to know how often each feature occurs; give `popularity`")
+
+
+def build_embedding(field_sizes: Sizes, values: Values, seed: int,
+                    popularity: Popularity = _not_counted) -> TableEmbedding | None:
+    """A fresh embedding, None for `linear`; the same seed gives the same V0 under every model and scheme of one table.
+
+    Raises:
+        ValueError: the scheme needs counts and none are given, or its settings do not fit the table.
+    """
     if values["model"] == "linear":
         return None
     generator = torch.Generator().manual_seed(seed)
-    initial = initial_table(sum(field_sizes), values["latent_dim"], generator)
-    return EMBEDDINGS[values["embedding"]](initial, field_sizes, values)
+    return EMBEDDINGS[values["embedding"]](lambda rows, width: initial_table(rows, width, generator), field_sizes,
+                                           values, popularity)
 
 
 def build_model(field_sizes: Sizes, values: Values, seed: int, embedding: TableEmbedding | None) -> ClickModel:
@@ -57,3 +70,8 @@ def build_model(field_sizes: Sizes, values: Values, seed: int, embedding: TableE
 def num_embedding_params(model: ClickModel) -> int:
     """Embedding parameters left in a model; 0 for logistic regression."""
     return model.embedding.num_params() if model.embedding is not None else 0
+
+
+def inference_bytes(model: ClickModel) -> int:
+    """Bytes that the embedding of a model needs at inference; 0 for logistic regression."""
+    return model.embedding.inference_bytes() if model.embedding is not None else 0

@@ -28,8 +28,8 @@ ALIAS = "movielens_pep_d8_seed1"
 FULL = OSError(28, "No space left on device")
 KEYS = {"run_id", "stage", "seed", "settings", "identity", "manifest", "stop_reason", "epochs", "steps",
         "selected_epoch", "validation_auc", "validation_logloss", "test_auc", "test_logloss", "published_protocol",
-        "train_loss", "num_embedding_params", "num_embedding_params_dense", "seconds_per_epoch", "samples_per_second",
-        "seconds", "peak_memory_bytes", "compiled", "commit", "versions", "device", "threads"}
+        "train_loss", "num_embedding_params", "inference_bytes", "num_embedding_params_dense", "seconds_per_epoch",
+        "samples_per_second", "seconds", "peak_memory_bytes", "compiled", "commit", "versions", "device", "threads"}
 
 
 def sets(*assignments):

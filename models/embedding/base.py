@@ -28,6 +28,9 @@ class Embedding(Protocol):
     def num_params(self) -> int:
         """Embedding parameters left: the non-zero entries of the table."""
 
+    def inference_bytes(self) -> int:
+        """Bytes needed to look vectors up, float32 values and whatever says where they belong."""
+
 
 class TableEmbedding(nn.Module):
     """Shared parts of the embeddings whose deep input is the flattened forward."""
@@ -54,6 +57,24 @@ class TableEmbedding(nn.Module):
     def num_params(self) -> int:
         """Counted when asked."""
         return int(torch.count_nonzero(self.table()))
+
+    def inference_bytes(self) -> int:
+        """Of a dense table or of its non-zero entries, whichever takes less."""
+        return sparse_bytes(self.num_params(), self.num_rows, self.width)
+
+
+def sparse_bytes(count: int, num_rows: int, width: int) -> int:
+    """Bytes of a table (N, D) with `count` non-zero entries in the smallest of three forms that serve one row at a time.
+
+    All have 4 bytes a value. Dense: the whole table. By column numbers: one or two bytes an entry and 4 a row for where
+    it starts. By bitmap: one bit an entry of the whole table and 4 bytes a row.
+
+    >>> sparse_bytes(8, 4, 2), sparse_bytes(100, 1000, 64), sparse_bytes(40_000, 1000, 64)
+    (32, 4504, 172004)
+    """
+    starts = 4 * (num_rows + 1)
+    dense, by_column = 4 * num_rows * width, (4 + (1 if width <= 256 else 2)) * count + starts
+    return min(dense, by_column, 4 * count + -(-num_rows * width // 8) + starts)
 
 
 def initial_table(num_rows: int, width: int, generator: torch.Generator) -> Tensor:

@@ -123,11 +123,11 @@ def test_masked_does_not_share_memory_with_what_it_was_made_of():
 
 def test_pep_refuses_field_sizes_that_do_not_sum_to_the_rows():
     with pytest.raises(ValueError, match=r"sum to 3, the table has 4"):
-        EMBEDDINGS["pep"](torch.ones(4, 2), (1, 2), {"threshold_type": "global", "threshold_init": -15.0,
-                                                    "g_type": "sigmoid", "gk": 1.0})
+        EMBEDDINGS["pep"](lambda rows, width: torch.ones(4, 2), (1, 2), {
+            "latent_dim": 2, "threshold_type": "global", "threshold_init": -15.0, "g_type": "sigmoid", "gk": 1.0}, None)
 
 
 @pytest.mark.parametrize(("rows", "width"), [(0, 2), (4, 0)])
 def test_an_empty_table_is_refused(rows, width):
     with pytest.raises(ValueError, match="must be positive"):
-        EMBEDDINGS["uniform"](torch.ones(rows, width), (rows,), {})
+        EMBEDDINGS["uniform"](torch.ones, (rows,), {"latent_dim": width}, None)
