@@ -64,7 +64,7 @@ class TableEmbedding(nn.Module):
 
 
 def sparse_bytes(count: int, num_rows: int, width: int) -> int:
-    """Bytes of a table (N, D) with `count` non-zero entries in the smallest of three forms that serve one row at a time.
+    """Bytes of a table (N, D) with `count` non-zero entries, in the smallest of three forms that serve single rows.
 
     All have 4 bytes a value. Dense: the whole table. By column numbers: one or two bytes an entry and 4 a row for where
     it starts. By bitmap: one bit an entry of the whole table and 4 bytes a row.
