@@ -18,6 +18,7 @@ to nothing by then, which would make ours faster. Loading is not in it.
 """
 
 import argparse
+import itertools
 import json
 import statistics
 import subprocess
@@ -53,7 +54,7 @@ ROWS = (100_000, 1_086_810, 10_000_000)
 SEEN = 15_000  # steps that Adam has counted before the first one here
 BATCHES = 24  # different ones, in turns
 NUMBER_SIZE = 100  # rows of a field of numbers, about
-STEPS = 200  # that are timed, two counts among them
+STEPS = 200  # that are timed; a search counts after every 100
 SEED = 1
 
 
@@ -77,8 +78,8 @@ def batches(sizes: tuple[int, ...], batch_size: int, device: torch.device) -> li
     return made
 
 
-def measure(model: str, variant: str, rows: int, device: torch.device) -> dict[str, Any]:
-    """Time one variant in this process."""
+def measure(model: str, variant: str, rows: int, steps: int, device: torch.device) -> dict[str, Any]:
+    """Time `steps` steps of one variant in this process; of the naive one, 4."""
     start = -150.0 if variant == "folded" else -15.0
     embedding = "uniform" if variant == "uniform" else "pep"
     settings = parse({**SETTINGS, "model": model, "embedding": embedding, "threshold_init": start})
@@ -88,9 +89,9 @@ def measure(model: str, variant: str, rows: int, device: torch.device) -> dict[s
     distinct = statistics.mean(len(torch.unique(codes + offsets)) for codes, _ in made)
     reset_peak_memory(device)
     if variant == "naive":
-        step, warm, steps, describe = _naive(settings.flat(), sizes, device), 2, 4, dict
+        step, warm, steps, describe = _naive(settings.flat(), sizes, device), 2, min(steps, 4), dict
     else:
-        step, warm, steps, describe = _ours(settings, sizes, variant, device)
+        step, warm, describe = _ours(settings, sizes, variant, device)
         made = [(codes + offsets, labels) for codes, labels in made]
     for number in range(warm):
         step(*made[number % BATCHES])
@@ -112,7 +113,7 @@ def _naive(values: dict[str, Any], sizes: tuple[int, ...], device: torch.device)
 
 
 def _ours(settings: Any, sizes: tuple[int, ...], variant: str,
-          device: torch.device) -> tuple[Callable[[Tensor, Tensor], Any], int, int, Callable[[], dict[str, Any]]]:
+          device: torch.device) -> tuple[Callable[[Tensor, Tensor], Any], int, Callable[[], dict[str, Any]]]:
     torch.set_flush_denormal(True)
     values, train = settings.flat(), settings.train
     model = build_model(sizes, values, SEED, build_embedding(sizes, values, SEED)).to(device).train()
@@ -147,7 +148,7 @@ def _ours(settings: Any, sizes: tuple[int, ...], variant: str,
         return {"interval": rows.interval, "element_steps": entries,
                 "bytes_moved": int(24 * visited)}  # value and two moments, read and written
 
-    return advance, 260 if update == "auto" else 80, STEPS, describe
+    return advance, 260 if update == "auto" else 80, describe
 
 
 def bandwidth(device: torch.device) -> float:
@@ -170,7 +171,8 @@ def _wait(device: torch.device) -> None:
 
 def in_a_process_of_its_own(given: argparse.Namespace, model: str, variant: str, rows: int) -> dict[str, Any]:
     """What `measure` gives, in a fresh process."""
-    command = [sys.executable, __file__, "--child", model, variant, str(rows), "--device", given.device]
+    command = [sys.executable, __file__, "--child", model, variant, str(rows), "--steps", str(given.steps),
+               "--device", given.device]
     command += ["--threads", str(given.threads)] if given.threads else []
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     if done.returncode:
@@ -224,30 +226,32 @@ def main(arguments: Sequence[str] | None = None) -> None:
     options.add_argument("--rows", action="append", type=int, help=f"may be repeated; {ROWS} when left away")
     options.add_argument("--variant", action="append", choices=VARIANTS, help="may be repeated; all when left away")
     options.add_argument("--rounds", type=int, default=3, help="processes of each variant")
+    options.add_argument("--steps", type=int, default=STEPS, help="that are timed in each process")
     options.add_argument("--threads", type=int, help="CPU threads; torch's own choice when left away")
     options.add_argument("--device", default="auto", choices=("auto", "cpu", "cuda"))
     options.add_argument("--json", type=Path, metavar="FILE", help="write the rows here, e.g. below benchmarks/results")
     options.add_argument("--child", nargs=3, help=argparse.SUPPRESS)
     given = options.parse_args(arguments)
-    if given.rounds < 1 or min(given.rows or ROWS) < 10 * NUMBER_SIZE:
-        options.error(f"--rounds must be at least 1 and --rows at least {10 * NUMBER_SIZE}")
+    if min(given.rounds, given.steps) < 1 or min(given.rows or ROWS) < 10 * NUMBER_SIZE:
+        options.error(f"--rounds and --steps must be at least 1 and --rows at least {10 * NUMBER_SIZE}")
     if given.threads:
         torch.set_num_threads(given.threads)
     device = pick_device(given.device)
     if given.child:
         model, variant, rows = given.child
-        print(json.dumps(measure(model, variant, int(rows), device)))
+        print(json.dumps(measure(model, variant, int(rows), given.steps, device)))
         return
     given.variant = tuple(dict.fromkeys(given.variant or VARIANTS))
     origin = {"device": device_name(device), "threads": torch.get_num_threads(), "torch": torch.__version__,
               "commit": commit(), "copy_bytes_per_second": bandwidth(device)}
-    made = [row for model in dict.fromkeys(given.model or ("fm",)) for rows in dict.fromkeys(given.rows or ROWS)
-            for row in bench(given, model, rows, origin)]
+    made: list[dict[str, Any]] = []
+    for model, rows in itertools.product(dict.fromkeys(given.model or ("fm",)), dict.fromkeys(given.rows or ROWS)):
+        made += bench(given, model, rows, origin)
+        if given.json:
+            write_json(given.json, made)
     print("{device}, {threads} threads, torch {torch}, commit {commit}; a copy moves {0:.1f} GB/s".format(
         origin["copy_bytes_per_second"] / 1e9, **origin))
     print(table(made))
-    if given.json:
-        write_json(given.json, made)
 
 
 if __name__ == "__main__":

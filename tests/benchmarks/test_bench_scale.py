@@ -19,14 +19,13 @@ OURS = {"interval": int, "element_steps": int, "bytes_moved": int}
 @pytest.fixture
 def quick(monkeypatch):
     """In this process, eager, a few steps."""
-    monkeypatch.setattr(bench_scale, "STEPS", 110)
     monkeypatch.setattr(bench_scale, "BATCHES", 2)
     monkeypatch.setitem(bench_scale.SETTINGS, "batch_size", 32)
     monkeypatch.setitem(bench_scale.SETTINGS, "latent_dim", 3)
     monkeypatch.setitem(bench_scale.SETTINGS, "compile", "off")
     monkeypatch.setattr(bench_scale, "bandwidth", lambda device: 1e9)
     monkeypatch.setattr(bench_scale, "in_a_process_of_its_own",
-                        lambda given, *which: json.loads(json.dumps(measure(*which, torch.device("cpu")))))
+                        lambda given, *which: json.loads(json.dumps(measure(*which, given.steps, torch.device("cpu")))))
     yield
     torch.set_flush_denormal(True)
 
@@ -34,7 +33,8 @@ def quick(monkeypatch):
 @pytest.mark.usefixtures("quick")
 def test_rows_table_and_figure(tmp_path, capsys):
     path = tmp_path / "scale.json"
-    bench_scale.main(["--rows", str(ROWS), "--rows", "3000", "--rounds", "2", "--device", "cpu", "--json", str(path)])
+    bench_scale.main(["--rows", str(ROWS), "--rows", "3000", "--rounds", "2", "--steps", "110", "--device",
+                      "cpu", "--json", str(path)])
     rows = json.loads(path.read_text())
     assert [(row["num_rows"], row["variant"]) for row in rows] == [(n, v) for n in (ROWS, 3000) for v in VARIANTS]
     for row in rows:
@@ -68,7 +68,7 @@ def test_rows_table_and_figure(tmp_path, capsys):
 @pytest.mark.usefixtures("quick")
 def test_the_form_for_a_gpu_is_measured_too(monkeypatch):
     monkeypatch.setattr(Step, "as_on_device", True)
-    found = measure("fm", "deferred", ROWS, torch.device("cpu"))
+    found = measure("fm", "deferred", ROWS, 20, torch.device("cpu"))
     visited = found["element_steps"] / 32 + 2 * found["distinct_rows"] * (2 * 3 + 1)
     assert found["bytes_moved"] == pytest.approx(24 * visited, rel=0.05)  # the last batch's rows are not quite the mean
 
