@@ -9,7 +9,7 @@ from torch import Tensor
 from .autoint import Attention, AutoInt
 from .base import ClickModel
 from .deepfm import DeepFM
-from .embedding.base import TableEmbedding, initial_table
+from .embedding.base import Draw, TableEmbedding, initial_table
 from .embedding.pep import Pep, Thresholds
 from .embedding.uniform import Uniform
 from .fm import FM
@@ -29,7 +29,6 @@ MODELS: dict[str, Callable[[Any, Sizes, Values], ClickModel]] = {
         v["mlp_dims"] if v["full_part"] else None, v["dropout"], v["with_linear"]),
 }
 
-Draw = Callable[[int, int], Tensor]  # (rows, width) -> fresh initial values
 Popularity = Callable[[], Tensor]  # () -> (N,) how often each feature occurs in the training rows
 
 EMBEDDINGS: dict[str, Callable[[Draw, Sizes, Values, Popularity], TableEmbedding]] = {

@@ -26,6 +26,8 @@ class Training:
             generator = torch.Generator().manual_seed(1)
             initial = torch.randn(sum(sizes), values["latent_dim"], generator=generator) / 10
             self.embedding = Masked(initial, torch.rand(initial.shape, generator=generator) < 0.5, len(sizes))
+        elif callable(values["embedding"]):
+            self.embedding = values["embedding"](sizes, values["latent_dim"])
         else:
             self.embedding = build_embedding(sizes, values, 1)
         self.model = build_model(sizes, values, 1, self.embedding).train()

@@ -1,10 +1,13 @@
 """What every embedding is: a module that turns ids into vectors and knows its own size."""
 
 import math
+from collections.abc import Callable
 from typing import Protocol
 
 import torch
 from torch import Tensor, nn
+
+Draw = Callable[[int, int], Tensor]  # (rows, width) -> fresh initial values
 
 
 class Embedding(Protocol):
@@ -26,7 +29,7 @@ class Embedding(Protocol):
         """The whole table as used, (N, D), without gradient."""
 
     def num_params(self) -> int:
-        """Embedding parameters left: the non-zero entries of the table."""
+        """Embedding parameters left: the non-zero values of the table, or of what it is computed from."""
 
     def inference_bytes(self) -> int:
         """Bytes needed to look vectors up, float32 values and whatever says where they belong."""

@@ -5,6 +5,7 @@ import torch
 from models.build import EMBEDDINGS, build_embedding
 from models.embedding.base import TableEmbedding, initial_table
 from models.embedding.masked import Masked
+from models.embedding.mixed import Mixed
 from models.embedding.pep import THRESHOLD_TYPES
 from models.kernels.threshold import GATES
 
@@ -18,6 +19,12 @@ def masked(seed):
     return Masked(initial_table(NUM_ROWS, WIDTH, generator), mask, len(SIZES))
 
 
+def mixed(seed):
+    generator = torch.Generator().manual_seed(seed)
+    group = torch.arange(NUM_ROWS) % 4  # rows of each width in every field, or nearly
+    return Mixed(group, (1, WIDTH, 2, 0), WIDTH, lambda *size: initial_table(*size, generator), len(SIZES))
+
+
 def from_registry(**values):
     return lambda seed: build_embedding(SIZES, {"model": "fm", "latent_dim": WIDTH, **values}, seed)
 
@@ -26,12 +33,14 @@ def pep(threshold_type, g_type):
     return from_registry(embedding="pep", threshold_type=threshold_type, threshold_init=-1.5, g_type=g_type, gk=0.7)
 
 
-CASES = {"uniform": from_registry(embedding="uniform"), "masked": masked,
+CASES = {"uniform": from_registry(embedding="uniform"), "masked": masked, "mixed": mixed,
          **{f"pep {kind} {gate}": pep(kind, gate) for kind in THRESHOLD_TYPES for gate in GATES}}
+# what the parameters of each scheme are counted in, where it is not the table itself
+COUNTED = {"mixed": lambda embedding: list(embedding.parameters())}
 
 
 def test_every_registered_embedding_is_among_the_cases():
-    assert {name.split()[0] for name in CASES} == {*EMBEDDINGS, "masked"}
+    assert {name.split()[0] for name in CASES} == {*EMBEDDINGS, "masked", "mixed"}
 
 
 def batch(rows):
@@ -56,17 +65,20 @@ def test_contract(name, rows):
     assert not table.requires_grad
     torch.testing.assert_close(vectors, table[ids.long()])
     assert torch.equal(vectors == 0, table[ids.long()] == 0)
-    assert embedding.num_params() == int((table.numpy() != 0).sum())
+    counted = COUNTED[name](embedding) if name in COUNTED else [table]
+    assert embedding.num_params() == sum(int((part.detach().numpy() != 0).sum()) for part in counted)
     assert 0 < embedding.num_params() <= NUM_ROWS * WIDTH
+    assert embedding.inference_bytes() > 0
 
 
 @pytest.mark.parametrize("name", CASES)
 def test_the_count_follows_the_table(name):
     embedding = CASES[name](3)
     before = embedding.num_params()
-    row, column = embedding.table().nonzero()[0]
+    where = embedding.table() if name not in COUNTED else COUNTED[name](embedding)[-1]
+    values = embedding.weight if name not in COUNTED else where
     with torch.no_grad():
-        embedding.weight[row, column] = 0.0
+        values[tuple(where.nonzero()[0])] = 0.0
     assert embedding.num_params() == before - 1
 
 

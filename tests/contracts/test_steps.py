@@ -1,0 +1,37 @@
+"""Every scheme that is more than one table of N rows, in the training step: compiled, and from a saved state on."""
+
+import numpy as np
+import pytest
+import torch
+from training import Training, assert_close, assert_same
+
+from models.embedding.base import initial_table
+from models.embedding.mixed import Mixed
+
+FEW = (20, 3, 30, 7)  # rows of the fields of a table that is small beside a batch of 64 ids
+
+
+def mixed(sizes, width):
+    generator = torch.Generator().manual_seed(1)
+    group = torch.from_numpy(np.random.default_rng(0).integers(0, 4, sum(sizes)))
+    return Mixed(group, (2, width, 1, 0), width, lambda *size: initial_table(*size, generator), len(sizes))
+
+
+CASES = {"mixed": {"embedding": mixed}, "mixed few rows": {"embedding": mixed, "sizes": FEW}}
+
+
+@pytest.mark.parametrize("name", CASES)
+def test_the_compiled_step_is_close_to_the_eager_one(name):
+    eager, compiled = (Training("auto", compiled=way, **CASES[name]).run(12) for way in (False, True))
+    assert eager.losses[0] != eager.losses[-1]
+    assert_close(compiled.state(), eager.state())
+
+
+@pytest.mark.parametrize("name", CASES)
+def test_from_a_saved_state_on_it_ends_with_the_same_bits(name):
+    whole, first, second = (Training("auto", **CASES[name]) for _ in range(3))
+    first.run(5)
+    second.model.load_state_dict(first.model.state_dict())
+    second.optimizer.load_state_dict(first.optimizer.state_dict())
+    second.step, second.losses = first.step, first.losses
+    assert_same(second.run(7).state(), whole.run(12).state())
