@@ -28,6 +28,7 @@ from utils.files import require_writable, sha256_of, write_json
 
 log = logging.getLogger("pep")
 
+WEIGHTS = "model.safetensors"  # of a run's folder: what it has trained
 ALGORITHM_VERSION = 1  # raise it when the same settings would give other results
 
 
@@ -113,7 +114,8 @@ def execute(run: Run, model: ClickModel, hooks_for: Callable[["Bench"], list[Hoo
         hooks_for: the method's own hooks, called every `log_interval` steps, those with a true `every_step` after each;
             those with `content` and `restore` travel with the checkpoint.
         finish: what the method does after training; its record is merged into the result.
-        keep_best: early stopping on validation, and the result from its best weights; otherwise the last ones.
+        keep_best: early stopping on validation, and the result from its best weights, which are kept in
+            model.safetensors; otherwise the last ones, which are not.
     """
     with checkpoint.only_one(run.folder):
         for part in run.folder.glob(".*.part*"):  # left by a process that was killed while it wrote
@@ -128,6 +130,7 @@ def execute(run: Run, model: ClickModel, hooks_for: Callable[["Bench"], list[Hoo
             raise Interrupted(f"interrupted at step {bench.state.step}; the same command goes on from there")
         if keep_best:
             model.load_state_dict(bench.stopper.best_weights)
+            checkpoint.save_checkpoint(run.folder / WEIGHTS, {"model": model.state_dict()})
         result = {**bench.result(reason), **finish(bench)}
         result = json.loads(json.dumps(result))  # so that it is the same now as when it is read back
         write_json(run.folder / "result.json", result)
@@ -154,6 +157,11 @@ class Bench:
         self.compiled = False
         self.seconds_before = 0.0
         self.started = time.monotonic()
+
+    def shuffled_validation(self) -> Loader:
+        """Validation rows in batches, for a method that also learns from them."""
+        return Loader(*self.run.dataset.split("validation"), self.loader.batch_size,
+                      derive(self.run.seed, f"{self.run.stage}:validation order"), self.device)
 
     def _optimizer(self) -> Adam:
         train = self.run.settings.train
@@ -200,7 +208,7 @@ class Bench:
                                                                              self.loader.batch_size)
         history, tests = self.evaluate.history, self.evaluate.test_history
         seconds = statistics.median(self.state.epoch_seconds) if self.state.epoch_seconds else None
-        width = run.settings.model.latent_dim if self.model.embedding is not None else 0
+        width = self.model.embedding.width if self.model.embedding is not None else 0
         return {
             "run_id": run.run_id, "stage": run.stage, "seed": run.seed, "settings": run.settings.flat(),
             "identity": {"settings": json.loads(identity(run.settings)), "extra": run.extra,

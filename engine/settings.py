@@ -64,6 +64,7 @@ class ModelSettings:
     threshold_init: float = option(-15.0, only=("pep",))
     g_type: str = option("sigmoid", choices=GATES, only=("pep",))
     gk: float = option(1.0, low=1e-9, only=("pep",))
+    darts_widths: tuple[int, ...] = option((2, 4, 16), low=1, only=("darts",))  # rising; the last is the common one
 
 
 @dataclass(frozen=True)
@@ -92,6 +93,8 @@ class SearchSettings:
 
     candidate_p: tuple[int, ...] = option((), low=1, only=("pep",))
     budget: str = option("exact", choices=("exact", "as_reached"), only=("pep",))
+    darts_epochs: int = option(20, low=1, only=("darts",))  # of the search; max_epochs is that of the training after it
+    darts_lr: float = option(1e-2, low=0, only=("darts",))  # of the mixture's weights
 
 
 @dataclass(frozen=True)
@@ -178,6 +181,8 @@ def identity(settings: Settings) -> str:
         rules = _FIELDS[name].metadata
         concerned = not rules["only"] or bool(active & set(rules["only"]))
         if flat["model"] == "linear" and name in ("embedding", "latent_dim", "l2_regularization"):
+            concerned = False
+        if flat["embedding"] == "darts" and name == "latent_dim":
             concerned = False
         if rules["named"] and concerned and value != _FIELDS[name].default:
             kept[name] = value

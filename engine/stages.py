@@ -14,17 +14,17 @@ from engine import snapshots
 from engine.budgets import SaveAtBudgets
 from engine.clock import Unfold
 from engine.evaluate import measure, measure_test
+from engine.fresh import fresh_model, initial_values
 from engine.run import Bench, Place, Run, derive, execute, open_data
 from engine.settings import SNAPSHOT_DECIDES, Settings, parse
+from engine.widths import search_and_train
 from models.base import ClickModel
-from models.build import build_embedding, build_model
+from models.build import build_model
 from models.embedding.base import initial_table
 from models.embedding.masked import Masked
 from utils.files import sha256_of
 
 log = logging.getLogger("pep")
-
-COUNTED = 1 << 20  # rows counted at a time
 
 
 def alias_folder(out: Path, settings: Settings, seed: int, alias: str | None) -> Path:
@@ -59,7 +59,9 @@ def train(settings: Settings, seed: int, place: Place) -> dict[str, Any]:
     if searching:
         return _search(Run(settings, seed, place, dataset, "search", {}), folder)
     run = Run(settings, seed, place, dataset, "train", {})
-    return run.finished() or execute(run, _fresh_model(run), lambda bench: [], lambda bench: {}, keep_best=True)
+    if settings.model.embedding == "darts" and settings.model.model != "linear":
+        return search_and_train(run)
+    return run.finished() or execute(run, fresh_model(run), lambda bench: [], lambda bench: {}, keep_best=True)
 
 
 def _search(run: Run, folder: Path) -> dict[str, Any]:
@@ -71,7 +73,7 @@ def _search(run: Run, folder: Path) -> dict[str, Any]:
     if result is not None and _copy_snapshots(result, folder, owner, place):
         log.info("the snapshots are in %s", folder)
         return result
-    model = _fresh_model(run)
+    model = fresh_model(run)
     model.embedding.fold()
     saver: list[SaveAtBudgets] = []
 
@@ -89,21 +91,6 @@ def _search(run: Run, folder: Path) -> dict[str, Any]:
         return {"alias": folder.name, "budgets_not_reached": unmet, "snapshots": snapshots.names(folder)}
 
     return execute(run, model, hooks_for, finish, keep_best=False)
-
-
-def _fresh_model(run: Run) -> ClickModel:
-    sizes, values = run.dataset.schema.sizes, run.settings.flat()
-    embedding = build_embedding(sizes, values, derive(run.seed, "table"), lambda: popularity(run.dataset))
-    return build_model(sizes, values, derive(run.seed, f"{run.stage}:model"), embedding)
-
-
-def popularity(dataset: Dataset) -> torch.Tensor:
-    """How often each feature occurs in the training rows, (N,) int64."""
-    ids, _ = dataset.split("train")
-    counts = np.zeros(dataset.schema.num_rows, np.int64)
-    for start in range(0, len(ids), COUNTED):
-        counts += np.bincount(ids[start:start + COUNTED].ravel(), minlength=len(counts))
-    return torch.from_numpy(counts)
 
 
 def retrain(settings: Settings, seed: int, place: Place,
@@ -131,12 +118,17 @@ def retrain(settings: Settings, seed: int, place: Place,
     if owner["manifest"] != dataset.hash:
         raise ValueError(f"the snapshots in {folder} were made from other data (manifest {owner['manifest']}, this is "
                          f"{dataset.hash}); use the same raw files, or run the search again")
-    return [_retrain_one(settings, seed, place, dataset, ticket, initial.table, others)
+    return [retrain_one(settings, seed, place, dataset, ticket, initial.table, others)
             for ticket in tickets.values()]
 
 
-def _retrain_one(settings: Settings, seed: int, place: Place, dataset: Dataset, ticket: snapshots.Snapshot,
-                 initial: np.ndarray, others: dict[str, np.ndarray]) -> dict[str, Any]:
+def retrain_one(settings: Settings, seed: int, place: Place, dataset: Dataset, ticket: snapshots.Snapshot,
+                initial: np.ndarray, others: dict[str, np.ndarray]) -> dict[str, Any]:
+    """Train under a snapshot's mask, from `initial` (N, D) or fresh values; a finished run is not run again.
+
+    Args:
+        others: initial values of all other parameters, for rewind="all".
+    """
     sizes, values = dataset.schema.sizes, settings.flat()
     extra = {"mask": ticket.mask_hash}
     if settings.retrain.re_init:
@@ -167,10 +159,7 @@ def _usable_targets(settings: Settings, dataset: Dataset) -> tuple[int, ...]:
 
 
 def _save_initial(folder: Path, model: ClickModel, run_id: str) -> None:
-    """V0 and, for rewind="all", every other initial value; written before the first step."""
-    others = {name: value.cpu().numpy() for name, value in model.state_dict().items()
-              if not name.startswith("embedding.")}
-    initial = model.embedding.weight.detach().cpu().numpy()
+    initial, others = initial_values(model)  # taken before the first step
     snapshots.save(folder, snapshots.INITIAL, initial, {"run_id": run_id}, **others)
 
 

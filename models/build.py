@@ -10,6 +10,8 @@ from .autoint import Attention, AutoInt
 from .base import ClickModel
 from .deepfm import DeepFM
 from .embedding.base import Draw, TableEmbedding, initial_table
+from .embedding.darts import Darts
+from .embedding.mixed import Mixed
 from .embedding.pep import Pep, Thresholds
 from .embedding.uniform import Uniform
 from .fm import FM
@@ -36,6 +38,7 @@ EMBEDDINGS: dict[str, Callable[[Draw, Sizes, Values, Popularity], TableEmbedding
     "pep": lambda draw, sizes, v, popularity: Pep(
         draw(sum(sizes), v["latent_dim"]), sizes,
         Thresholds(v["threshold_type"], v["threshold_init"], v["g_type"], v["gk"])),
+    "darts": lambda draw, sizes, v, popularity: Darts(sum(sizes), v["darts_widths"], draw, len(sizes)),
 }
 
 
@@ -55,6 +58,14 @@ def build_embedding(field_sizes: Sizes, values: Values, seed: int,
     generator = torch.Generator().manual_seed(seed)
     return EMBEDDINGS[values["embedding"]](lambda rows, width: initial_table(rows, width, generator), field_sizes,
                                            values, popularity)
+
+
+def build_mixed(width_of_row: Tensor, widths: Sizes, field_sizes: Sizes, seed: int) -> TableEmbedding:
+    """Fresh vectors of `width_of_row` (N,), each one of `widths`, all projected to the largest."""
+    generator = torch.Generator().manual_seed(seed)
+    groups = torch.searchsorted(torch.tensor(widths), width_of_row)
+    return Mixed(groups, widths, widths[-1], lambda rows, width: initial_table(rows, width, generator),
+                 len(field_sizes))
 
 
 def build_model(field_sizes: Sizes, values: Values, seed: int, embedding: TableEmbedding | None) -> ClickModel:

@@ -5,14 +5,17 @@ from collections import defaultdict
 from collections.abc import Sequence
 from typing import Any
 
-PEP, MAGNITUDE = "PEP", "cut by |V| alone"
+PEP = "PEP"
+PRUNED = {"cut_last_magnitude": "cut by |V| alone", "magnitude": "magnitude pruning", "imp": "iterative pruning",
+          "random": "random mask", "random_per_field": "random mask, PEP's share a field"}  # by a snapshot's source
+STEPPING_STONE = "imp_round"  # a source, of iterative pruning's rounds before the last
 FREE = ("candidate_p",)  # settings that name budgets and change none of the tables at them
 
 Results = Sequence[dict[str, Any]]
 
 
 def series_of(results: Results) -> dict[str, list[dict[str, Any]]]:
-    """Results by the label of their curve; searches have no point of their own.
+    """Results by the label of their curve; searches and rounds of pruning have no point of their own.
 
     >>> run = {"run_id": "a", "stage": "train", "seed": 1, "manifest": "m", "settings": {"embedding": "uniform",
     ...        "model": "fm"}, "identity": {"settings": {"embedding": "uniform", "latent_dim": 8}}}
@@ -23,7 +26,7 @@ def series_of(results: Results) -> dict[str, list[dict[str, Any]]]:
     by_id = {result["run_id"]: result for result in results}
     kinds: dict[str, list[tuple[dict[str, Any], dict[str, str]]]] = defaultdict(list)
     for result in by_id.values():
-        if result["stage"] != "search":
+        if result["stage"] != "search" and result.get("snapshot", {}).get("source") != STEPPING_STONE:
             kinds[_kind(result)].append((result, _facts(result, by_id)))
     series: dict[str, list[dict[str, Any]]] = defaultdict(list)
     for kind in sorted(kinds, key=lambda name: (name != PEP, name == "LR", name)):
@@ -59,7 +62,7 @@ def _kind(result: dict[str, Any]) -> str:
     if result["settings"]["model"] == "linear":
         return "LR"
     if result["stage"] == "retrain":
-        return MAGNITUDE if result["snapshot"]["source"] == "cut_last_magnitude" else PEP
+        return PRUNED.get(result["snapshot"]["source"], PEP)
     return result["settings"]["embedding"]
 
 

@@ -11,7 +11,7 @@ import numpy as np
 from data import store
 from data.registry import DATASETS
 from data.store import Dataset
-from engine import stages
+from engine import stages, widths
 from engine.run import Place
 from engine.settings import Settings, parse
 
@@ -55,7 +55,8 @@ def spy(monkeypatch: Any) -> list[tuple[Any, dict[str, Any]]]:
         seen.append((model, {name: value.clone() for name, value in model.state_dict().items()}))
         return execute(run, model, *others, **named)
 
-    monkeypatch.setattr(stages, "execute", keep)
+    for module in (stages, widths):
+        monkeypatch.setattr(module, "execute", keep)
     return seen
 
 

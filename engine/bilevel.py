@@ -1,0 +1,79 @@
+"""The upper level of a bilevel search: after each step on training rows, one of something else on validation rows."""
+
+from collections.abc import Iterator
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.func import functional_call
+from torch.nn.functional import binary_cross_entropy_with_logits
+
+from data.loader import Loader
+from engine.loop import State
+
+
+class Bilevel:
+    """Move one buffer of the model by Adam, down the loss of one validation batch at each step (first-order DARTS).
+
+    The weights are taken as they are, without the step that they would take in answer (Liu et al. 2019, first order).
+
+    Args:
+        buffer: name in the model; a float buffer, so that the training's own optimiser leaves it alone.
+        validation: gives the batches, over and over.
+        lr: of its Adam.
+        grad_clip: largest global norm of its gradient.
+    """
+
+    every_step = True
+
+    def __init__(self, buffer: str, validation: Loader, lr: float, grad_clip: float) -> None:
+        self.buffer = buffer
+        self.validation = validation
+        self.lr = lr
+        self.grad_clip = grad_clip
+        self.optimizer: torch.optim.Adam | None = None
+        self.loaded: dict[str, Any] | None = None
+        self.batches: Iterator[tuple[Tensor, Tensor]] = iter(())
+        self.position = -1  # steps that `batches` has served
+
+    def __call__(self, state: State) -> None:
+        """Take the step that belongs to the training step just done."""
+        parameter = self._parameter(state.model)
+        ids, labels = self._batch(state.step - 1)
+        logits = functional_call(state.model, {self.buffer: parameter}, (ids,))
+        loss = binary_cross_entropy_with_logits(logits, labels)
+        (parameter.grad,) = torch.autograd.grad(loss, [parameter])
+        torch.nn.utils.clip_grad_norm_([parameter], self.grad_clip)
+        assert self.optimizer is not None
+        self.optimizer.step()
+
+    def _parameter(self, model: nn.Module) -> nn.Parameter:
+        """The buffer as something that an optimiser moves: in the same memory."""
+        buffer = model.get_buffer(self.buffer)
+        if self.optimizer is None:
+            self.optimizer = torch.optim.Adam([nn.Parameter(buffer)], lr=self.lr, fused=True)
+            if self.loaded is not None:
+                self.optimizer.load_state_dict(self.loaded)
+        (parameter,) = self.optimizer.param_groups[0]["params"]
+        if parameter.data_ptr() != buffer.data_ptr():
+            raise RuntimeError(f"the buffer {self.buffer} has moved to other memory")
+        return parameter
+
+    def _batch(self, number: int) -> tuple[Tensor, Tensor]:
+        """The batch of a training step: epochs of the validation rows one after the other, each in its own order."""
+        if number != self.position + 1 or number % self.validation.batches == 0:
+            epoch, batch = divmod(number, self.validation.batches)
+            self.batches = self.validation.epoch(epoch, batch)
+        self.position = number
+        return next(self.batches)
+
+    def content(self) -> dict[str, Any]:
+        """For the checkpoint."""
+        state = self.optimizer.state_dict()["state"].get(0, {}) if self.optimizer is not None else {}
+        return {"state": state}
+
+    def restore(self, content: dict[str, Any]) -> None:
+        """From the checkpoint."""
+        state = content["state"]
+        groups = torch.optim.Adam([nn.Parameter(torch.zeros(1))], lr=self.lr, fused=True).state_dict()["param_groups"]
+        self.loaded = {"state": {0: state} if state else {}, "param_groups": groups}

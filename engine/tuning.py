@@ -1,0 +1,103 @@
+"""Choosing settings on validation rows: the same number of trials for every scheme, and a file with what was chosen."""
+
+import itertools
+import json
+import logging
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from utils.files import write_json
+
+log = logging.getLogger("pep")
+
+Point = dict[str, Any]  # the settings of one trial that differ from the script's
+KEPT = ("run_id", "num_embedding_params", "inference_bytes", "validation_auc", "validation_logloss", "epochs",
+        "seconds")
+
+
+def points(grid: dict[str, Sequence[Any]], trials: int) -> list[Point]:
+    """At most `trials` points of a grid, as many of each value of its first setting, which sets the size.
+
+    The other settings' combinations are taken evenly spaced, in the order in which the grid lists them.
+
+    >>> points({"d": [4, 8], "a": [1, 2, 3]}, 4)
+    [{'d': 4, 'a': 1}, {'d': 4, 'a': 3}, {'d': 8, 'a': 1}, {'d': 8, 'a': 3}]
+    """
+    size, *others = grid
+    combinations = list(itertools.product(*(grid[name] for name in others)))
+    each = min(len(combinations), max(trials // len(grid[size]), 1))
+    taken = [combinations[round(place)] for place in np.linspace(0, len(combinations) - 1, each)]
+    return [{size: value, **dict(zip(others, rest, strict=True))} for value in grid[size] for rest in taken]
+
+
+def tune(wanted: Sequence[Point], run: Callable[[Point], dict[str, Any]], path: Path,
+         about: dict[str, Any]) -> list[Point]:
+    """Run every point and write all trials and the chosen ones: of each size, the best validation AUC.
+
+    Nothing of the test rows is looked at here or written. Finished runs are not run again, so that a tuning that was
+    stopped goes on.
+
+    Args:
+        wanted: whose first setting sets the size.
+        run: trains one point and returns its result.
+        path: of the file to write.
+        about: what the file says of itself: data set, model, scheme, seed.
+    """
+    trials = []
+    for number, point in enumerate(wanted, 1):
+        result = run(point)
+        trials.append({"settings": point, **{name: result[name] for name in KEPT}})
+        print(f"{number}/{len(wanted)} {describe(point)}: {result['num_embedding_params']:,} parameters, "
+              f"{result['inference_bytes']:,} bytes, validation AUC {result['validation_auc']:.4f}", flush=True)
+    size = next(iter(wanted[0]))
+    best: dict[str, dict[str, Any]] = {}
+    for trial in trials:
+        key = json.dumps(trial["settings"][size])
+        if key not in best or trial["validation_auc"] > best[key]["validation_auc"]:
+            best[key] = trial
+    chosen = sorted(best.values(), key=lambda trial: trial["num_embedding_params"])
+    write_json(path, {**about, "trials": trials, "chosen": chosen})
+    return [trial["settings"] for trial in chosen]
+
+
+def chosen(path: Path) -> list[dict[str, Any]]:
+    """The chosen trials by rising parameters, each with its `settings`.
+
+    Raises:
+        FileNotFoundError: nothing has been tuned there.
+        ValueError: the file is corrupt.
+    """
+    if not path.exists():
+        raise FileNotFoundError(f"there is no {path}; run `python reproduce.py tune` for this scheme first")
+    try:
+        trials = json.loads(path.read_text())["chosen"]
+        [(trial["settings"], trial["num_embedding_params"]) for trial in trials]
+    except (ValueError, KeyError, TypeError) as error:
+        raise ValueError(f"{path} is corrupt ({error}); run `python reproduce.py tune` again") from error
+    return trials
+
+
+def chosen_for(path: Path, most: int) -> Point:
+    """The chosen settings with the most parameters up to `most`.
+
+    Raises:
+        ValueError: everything there is larger.
+    """
+    trials = chosen(path)
+    fitting = [trial for trial in trials if trial["num_embedding_params"] <= most]
+    if not fitting:
+        raise ValueError(f"nothing in {path} has at most {most} parameters; the sizes are "
+                         f"{[trial['num_embedding_params'] for trial in trials]}")
+    return fitting[-1]["settings"]
+
+
+def describe(point: Point) -> str:
+    """As it is written after --set.
+
+    >>> describe({"latent_dim": 8, "mde_alpha": 0.1})
+    'latent_dim=8 mde_alpha=0.1'
+    """
+    return " ".join(f"{name}={value}" for name, value in point.items())

@@ -1,0 +1,76 @@
+"""DartsEmb: a mixture of several widths for each feature, out of which one is chosen.
+
+Zhao et al. (2020, AutoEmb) in the form in which the PEP paper compares with it: widths belong to features, the weights
+of the mixture are trained on validation rows (`engine.bilevel`), and the widest share wins. Differs from AutoEmb: a
+feature's weights are its own instead of being computed from its popularity, and the vectors of different widths are not
+batch-normalised before they are added.
+"""
+
+import torch
+from torch import Tensor, nn
+
+from ..kernels.lookup import lookup
+from .base import Draw, TableEmbedding
+
+
+class Darts(TableEmbedding):
+    """The search over widths: sum over widths w of softmax(mixing)_w * (V_w P_w), all of them in the common width D.
+
+    The tables V_w (N, w) lie side by side in one, the projections P_w (w, D) below each other, so that a batch needs
+    one lookup and one product. D is the largest width, whose projection is the identity and stays it.
+
+    Args:
+        num_rows: N.
+        widths: W of them, rising.
+        draw: fresh initial values.
+        num_fields: F.
+
+    Raises:
+        ValueError: the widths do not rise, or there are fewer than two.
+
+    >>> Darts(5, (1, 2), torch.ones, num_fields=1)(torch.tensor([[3]])).shape
+    torch.Size([1, 1, 2])
+    """
+
+    column_width: Tensor  # (sum of widths,) of which width each column is
+    mixing: Tensor  # (N, W) logits; no parameter, because another optimiser moves them on other rows
+    by_row = ()
+
+    def __init__(self, num_rows: int, widths: tuple[int, ...], draw: Draw, num_fields: int) -> None:
+        if len(widths) < 2 or list(widths) != sorted(set(widths)) or widths[0] < 1:
+            raise ValueError(f"darts_widths must be two or more rising widths, got {list(widths)}")
+        super().__init__(num_rows, widths[-1], num_fields)
+        self.widths = widths
+        self.weight = nn.Parameter(torch.cat([draw(num_rows, width) for width in widths], 1))  # (N, sum of widths)
+        self.projection = nn.Parameter(torch.cat([draw(width, self.width) for width in widths[:-1]]))
+        self.register_buffer("mixing", torch.zeros(num_rows, len(widths)))
+        self.register_buffer("column_width", torch.repeat_interleave(torch.arange(len(widths)), torch.tensor(widths)),
+                             persistent=False)
+
+    def forward(self, ids: Tensor) -> Tensor:
+        """ids (B, F) -> (B, F, D)."""
+        return self._mixed(lookup(self.weight, ids), lookup(self.mixing, ids))
+
+    def _mixed(self, values: Tensor, mixing: Tensor) -> Tensor:
+        """values (..., sum of widths), mixing (..., W) -> (..., D)."""
+        shares = torch.softmax(mixing, -1)[..., self.column_width]
+        scaled = values * shares
+        narrow = len(self.projection)
+        return scaled[..., :narrow] @ self.projection + scaled[..., narrow:]
+
+    @torch.no_grad()
+    def table(self) -> Tensor:
+        """(N, D), of the mixture as it is."""
+        return self._mixed(self.weight, self.mixing)
+
+    def num_params(self) -> int:
+        """Of all tables and projections: a search carries every width."""
+        return int(torch.count_nonzero(self.weight) + torch.count_nonzero(self.projection))
+
+    def inference_bytes(self) -> int:
+        """Of all tables, projections and the mixing weights."""
+        return 4 * (self.num_params() + self.mixing.numel())
+
+    def chosen(self) -> Tensor:
+        """(N,) the width with the largest share of each feature; among equals the smallest."""
+        return torch.tensor(self.widths, device=self.mixing.device)[self.mixing.argmax(1)]
