@@ -4,27 +4,25 @@
     python benchmarks/bench_memory.py --model deepfm --set threshold_type=dimension
 
 The table has 1,086,810 rows in 39 fields of Criteo's kind; the batches are random. A few steps of the search are taken,
-with its own hooks. Encoded data are not in it: they cost 160 bytes a row, in memory or mapped from the disk. The median
-of the steps' times, compiled as in a long run, says how long a search would be; to compare, use `bench_step.py`.
+with its own hooks. Encoded data are not in it: they cost 160 bytes a row, in memory or mapped from the disk. Times are in
+`bench_scale.py`.
 """
 
 import argparse
-import statistics
 import sys
-import time
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))  # so that it also runs as a plain script
 
-from data.loader import Loader
-from engine.budgets import SaveAtBudgets
-from engine.hooks import EverySteps
-from engine.loop import State, fit
+from engine.budgets import SaveAtBudgets  # isort: skip - the engine says how torch's threads wait, before torch
+import torch
+
+from benchmarks.bench_scale import LONG_RUN, batches, field_sizes
+from engine.loop import State
 from engine.optim import Step, build_optimizer, choose_compiled
 from engine.record import commit, device_name, peak_memory_bytes, pick_device, reset_peak_memory
 from engine.settings import parse, parse_assignment
@@ -33,17 +31,7 @@ from train_criteo import SETTINGS
 from utils.files import write_json
 
 ROWS = 1_086_810  # Table 3's features of Criteo
-FIELDS = 39
 STEPS = 8
-LONG_RUN = 135_000  # steps until a published search prunes anything; the step is compiled as in one
-
-
-def field_sizes(rows: int) -> tuple[int, ...]:
-    """FIELDS sizes that sum to `rows`, from small to very large as Criteo's are."""
-    shares = np.logspace(0, 4.3, FIELDS)
-    sizes = np.maximum((shares / shares.sum() * rows).astype(int), 3)
-    sizes[-1] += rows - sizes.sum()
-    return tuple(int(size) for size in sizes)
 
 
 def measure(given: dict[str, Any], rows: int, device: torch.device) -> dict[str, Any]:
@@ -56,22 +44,12 @@ def measure(given: dict[str, Any], rows: int, device: torch.device) -> dict[str,
     model.embedding.fold()  # as a search does
     train = settings.train
     optimizer = build_optimizer(model, train.lr, train.l2_regularization, train.l2_penalty)
-    rng = np.random.default_rng(1)
-    ids = (rng.random((STEPS * train.batch_size, FIELDS)) ** 3 * sizes).astype(np.int32) + np.cumsum((0, *sizes[:-1]))
-    labels = (rng.random(len(ids)) < 0.25).astype(np.float32)
-    loader = Loader(ids.astype(np.int32), labels, train.batch_size, 1, device)
+    offsets = torch.tensor(np.cumsum((0, *sizes[:-1])), dtype=torch.int32, device=device)
     saver = SaveAtBudgets(model.embedding, (1,), True, lambda name, table, meta: None)
     step = Step(model, optimizer, train.grad_clip, choose_compiled(train.compile, LONG_RUN, device), train.batch_size)
-    times: list[float] = []
-
-    def clocked(ids: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
-        started = time.perf_counter()
-        loss = step(ids, labels)
-        float(loss)
-        times.append(time.perf_counter() - started)
-        return loss
-
-    fit(State(model, optimizer, torch.zeros((), device=device)), loader, clocked, [EverySteps(STEPS, saver)], 1)
+    for codes, labels in batches(sizes, train.batch_size, device)[:STEPS]:
+        step(codes + offsets, labels)
+    saver(State(model, optimizer, torch.zeros((), device=device)))
     parts = []
     for name, parameter in model.named_parameters():
         state = optimizer.state[parameter]
@@ -82,8 +60,7 @@ def measure(given: dict[str, Any], rows: int, device: torch.device) -> dict[str,
             "threshold_init": settings.model.threshold_init, "num_rows": rows, "width": settings.model.latent_dim,
             "last_count_above_a_budget": sum(tensor.nbytes for tensor in saver.above.values()),
             "process_before_bytes": before, "peak_memory_bytes": peak_memory_bytes(device),
-            "ms_per_step": 1000 * statistics.median(times[2:]), "threads": torch.get_num_threads(),
-            "device": device_name(device), "commit": commit()}
+            "threads": torch.get_num_threads(), "device": device_name(device), "commit": commit()}
 
 
 def table(result: dict[str, Any]) -> str:
@@ -100,8 +77,7 @@ def table(result: dict[str, Any]) -> str:
     lines += [f"{'all other parameters':<28}{'':>18}{small / 1e6:>9.1f}",
               f"{'copy for exact budgets':<28}{'':>18}{result['last_count_above_a_budget'] / 1e6:>9.1f}",
               f"{'process before the model':<28}{'':>18}{result['process_before_bytes'] / 1e6:>9.1f}",
-              f"{'process at its peak':<28}{'':>18}{result['peak_memory_bytes'] / 1e6:>9.1f}",
-              f"{result['ms_per_step']:.0f} ms a step ({result['threads']} threads)"]
+              f"{'process at its peak':<28}{'':>18}{result['peak_memory_bytes'] / 1e6:>9.1f}"]
     return "\n".join(lines)
 
 

@@ -36,7 +36,6 @@ from engine.budgets import SaveAtBudgets  # isort: skip - the engine says how to
 import torch
 from torch import Tensor
 
-from benchmarks.bench_memory import LONG_RUN
 from benchmarks.published import Published, PublishedStep
 from data.raw_planted import LAYOUTS
 from engine.loop import State
@@ -56,6 +55,7 @@ BATCHES = 24  # different ones, in turns
 NUMBER_SIZE = 100  # rows of a field of numbers, about
 STEPS = 200  # that are timed; a search counts after every 100
 SEED = 1
+LONG_RUN = 135_000  # steps until a published search prunes anything; the step is compiled as in one
 
 
 def field_sizes(rows: int) -> tuple[int, ...]:

@@ -1,0 +1,142 @@
+"""PEP beside its rivals: test AUC and log-loss against parameters and bytes, as a table and a figure.
+
+    python -m reports.rivals tmp movielens fm        # writes tmp/figures/rivals_movielens_fm.png, prints the table
+"""
+
+import json
+import statistics
+import sys
+from collections import defaultdict
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from matplotlib.axes import Axes
+from matplotlib.ticker import FuncFormatter, LogLocator, NullLocator
+
+from reports import budget_curve
+from reports.collect import results_in
+from reports.series import PEP, Results, by_budget, from_last, series_of
+from reports.summary import markdown, spread
+
+SIZE = (7.0, 3.4)  # inches: both columns of a page
+HEAD = ("scheme", "settings", "parameters", "bytes", "test AUC", "test log-loss", "seeds")
+BLUE, RED, GREEN, PINK, ORANGE, SKY = budget_curve.COLOURS
+STYLES = {  # colour, marker, line; pruning after training is dashed, random masks are dotted
+    PEP: (BLUE, "o", "-"), "uniform": (RED, "s", "-"), "mde": (GREEN, "^", "-"), "mgqe": (PINK, "D", "-"),
+    "darts": (ORANGE, "v", "-"), "hash": (SKY, "<", "-"), "qr": (budget_curve.INK, ">", "-"),
+    "magnitude pruning": (RED, "P", "--"), "iterative pruning": (GREEN, "X", "--"),
+    "random mask": (budget_curve.INK, "*", ":"), "random mask, PEP's share a field": (BLUE, "d", ":"),
+    "cut by |V| alone": (BLUE, "p", "--")}
+
+
+class Entry(NamedTuple):
+    """One scheme at one size, over seeds."""
+
+    scheme: str
+    settings: str  # that set it apart, as text
+    results: Results
+    from_last: bool  # cut from a search's last table
+
+    def mean(self, name: str) -> float:
+        """Of a field of the results."""
+        return statistics.mean(result[name] for result in self.results)
+
+    def of(self, name: str) -> list[float]:
+        """A field of all results."""
+        return [result[name] for result in self.results]
+
+
+def entries(results: Results, tuned: dict[str, Sequence[dict[str, Any]]]) -> list[Entry]:
+    """Every scheme at every size, by scheme and rising parameters; LR first.
+
+    Args:
+        results: of one data set and model, and of LR.
+        tuned: scheme -> its chosen trials; of such a scheme only runs with their settings are taken.
+    """
+    by_id = {result["run_id"]: result for result in results}
+    found = []
+    for scheme, trials in tuned.items():
+        for trial in trials:
+            if trial["run_id"] in by_id:
+                own = by_id[trial["run_id"]]["identity"]["settings"]
+                same = [result for result in results if result["identity"]["settings"] == own
+                        and result["stage"] == "train"]
+                text = ", ".join(f"{name} {_short(value)}" for name, value in trial["settings"].items())
+                found.append(Entry(scheme, text, same, False))
+    for label, members in series_of(results).items():
+        if members[0]["stage"] == "retrain":
+            found += [Entry(label, "", group, from_last(group)) for group in by_budget(members).values()]
+        elif members[0]["settings"]["model"] == "linear":
+            found.append(Entry(label, "", members, False))
+    order = {name: number for number, name in enumerate(("LR", *STYLES))}
+    return sorted(found, key=lambda entry: (order.get(entry.scheme, len(order)), entry.scheme,
+                                            entry.mean("num_embedding_params")))
+
+
+def table(found: Sequence[Entry]) -> str:
+    """The entries in Markdown."""
+    return markdown(HEAD, [(entry.scheme + (" †" if entry.from_last else ""), entry.settings,
+                            f"{round(entry.mean('num_embedding_params')):,}",
+                            f"{round(entry.mean('inference_bytes')):,}", spread(entry.of("test_auc")),
+                            spread(entry.of("test_logloss")), str(len(entry.results))) for entry in found])
+
+
+def draw(found: Sequence[Entry], title: str, path: Path) -> Path:
+    """Write both panels as PNG: test AUC against parameters, and against bytes."""
+    figure = budget_curve.new_figure(SIZE)
+    left, right = figure.subplots(1, 2, sharey=True)
+    curves: dict[str, list[Entry]] = defaultdict(list)
+    for entry in found:
+        curves[entry.scheme].append(entry)
+    for axes, quantity in ((left, "num_embedding_params"), (right, "inference_bytes")):
+        for scheme, points in curves.items():
+            _curve(axes, scheme, points, quantity)
+        axes.set_xscale("log")
+        axes.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5), numticks=20))
+        axes.xaxis.set_major_formatter(FuncFormatter(lambda count, _: budget_curve.short(count)))
+        axes.xaxis.set_minor_locator(NullLocator())
+        budget_curve.tidy(axes)
+    left.set_xlabel("embedding parameters", fontsize=8)
+    right.set_xlabel("bytes at inference", fontsize=8)
+    left.set_ylabel("test AUC (mean ± s.d. over seeds)", fontsize=8)
+    handles, labels = left.get_legend_handles_labels()
+    figure.legend(handles, labels, fontsize=6.5, frameon=False, loc="outside lower center", ncols=4)
+    figure.suptitle(title, fontsize=8)
+    return budget_curve.save(figure, path)
+
+
+def _curve(axes: Axes, scheme: str, points: Sequence[Entry], quantity: str) -> None:
+    if points[0].mean("num_embedding_params") == 0:
+        budget_curve.horizontal(axes, scheme, points[0].mean("test_auc"))
+        return
+    colour, marker, line = STYLES.get(scheme, (budget_curve.INK, "h", "-."))
+    ordered = sorted(points, key=lambda entry: entry.mean(quantity))
+    spreads = [statistics.stdev(entry.of("test_auc")) if len(entry.results) > 1 else 0.0 for entry in ordered]
+    axes.errorbar([entry.mean(quantity) for entry in ordered], [entry.mean("test_auc") for entry in ordered],
+                  yerr=spreads if any(spreads) else None, label=scheme, color=colour, marker=marker, linestyle=line,
+                  markersize=4, linewidth=1.1, capsize=2)
+
+
+def _short(value: Any) -> str:
+    return "/".join(map(str, value)) if isinstance(value, list) else str(value)
+
+
+def main() -> None:
+    """Read the command line, print, draw."""
+    if len(sys.argv) != 4:
+        sys.exit("usage: python -m reports.rivals FOLDER DATASET MODEL")
+    out, dataset, model = Path(sys.argv[1]), *sys.argv[2:]
+    results = [result for result in results_in(out) if result["settings"]["dataset"] == dataset
+               and result["settings"]["model"] in (model, "linear")]
+    tuned = {path.stem.removeprefix(f"{dataset}_{model}_"): json.loads(path.read_text())["chosen"]
+             for path in sorted((out / "tuned").glob(f"{dataset}_{model}_*.json"))}
+    found = entries(results, tuned)
+    if not found:
+        sys.exit(f"there are no results of {model} on {dataset} in {out}")
+    print(table(found))
+    print(draw(found, f"{model} on {dataset}", out / "figures" / f"rivals_{dataset}_{model}.png"))
+
+
+if __name__ == "__main__":
+    main()
