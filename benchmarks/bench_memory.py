@@ -4,8 +4,8 @@
     python benchmarks/bench_memory.py --model deepfm --set threshold_type=dimension
 
 The table has 1,086,810 rows in 39 fields of Criteo's kind; the batches are random. A few steps of the search are taken,
-with its own hooks. Encoded data are not in it: they cost 160 bytes a row, in memory or mapped from the disk. Times are in
-`bench_scale.py`.
+with its own hooks. Encoded data are not in it: they cost 160 bytes a row, in memory or mapped from the disk. How long a
+step takes is for `bench_scale.py` to say.
 """
 
 import argparse
