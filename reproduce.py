@@ -41,11 +41,6 @@ def settings_of(given: argparse.Namespace, embedding: str, point: tuning.Point) 
     return {**SCRIPTS[given.dataset], **LONG, "model": given.model, "embedding": embedding, **point}
 
 
-def file_of(given: argparse.Namespace, embedding: str) -> Path:
-    """Where a scheme's chosen settings stand."""
-    return Path(given.out) / "tuned" / f"{given.dataset}_{given.model}_{embedding}.json"
-
-
 def tune(given: argparse.Namespace, place: Place) -> None:
     """Run one scheme's grid with one seed and write what validation chose."""
     wanted = tuning.points(GRIDS[given.embedding], given.trials)
@@ -53,7 +48,7 @@ def tune(given: argparse.Namespace, place: Place) -> None:
         print("\n".join(tuning.describe(point) for point in wanted))
         return
     about = {"dataset": given.dataset, "model": given.model, "embedding": given.embedding, "seed": given.seed}
-    path = file_of(given, given.embedding)
+    path = tuning.file_of(place.out, given.dataset, given.model, given.embedding)
 
     def run(point: tuning.Point) -> dict[str, Any]:
         return stages.train(parse(settings_of(given, given.embedding, point)), given.seed, place)
@@ -76,7 +71,7 @@ def compare(given: argparse.Namespace, place: Place) -> None:
 
 
 def _at_chosen_settings(given: argparse.Namespace, scheme: str, seed: int, place: Place) -> None:
-    for trial in tuning.chosen(file_of(given, scheme)):
+    for trial in tuning.chosen(tuning.file_of(place.out, given.dataset, given.model, scheme)):
         stages.train(parse(settings_of(given, scheme, trial["settings"])), seed, place)
 
 

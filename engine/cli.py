@@ -9,6 +9,7 @@ from typing import Any
 
 import torch
 
+from engine import tuning
 from engine.run import Interrupted, Place
 from engine.settings import Settings, parse, parse_assignment
 
@@ -28,6 +29,8 @@ def parser(description: str, variants: Variants) -> argparse.ArgumentParser:
     options.add_argument("--alias", help="name of the snapshot folder (default: dataset, embedding, width and seed)")
     options.add_argument("--out", default="tmp", help="where snapshots and results go")
     options.add_argument("--set", action="append", default=[], metavar="KEY=VALUE", help="change one setting")
+    options.add_argument("--tuned", type=int, metavar="N", help="take the settings that `reproduce.py tune` chose "
+                         "for at most N parameters")
     options.add_argument("--encode-only", action="store_true", help="encode the raw files, and stop")
     for name, changed in variants.items():
         options.add_argument(f"--{name}", action="store_true", help=f"short for these settings: {changed}")
@@ -41,13 +44,20 @@ def read(options: argparse.Namespace, script: dict[str, Any],
          variants: Variants) -> tuple[Settings, Place, frozenset[str]]:
     """Checked settings, places, and the names that the user set by hand.
 
-    What the user sets goes before the variants that were asked for, and these before the script's dict.
+    What the user sets goes before what was tuned, this before the variants that were asked for, and these before the
+    script's dict.
     """
     explicit = dict(parse_assignment(text) for text in options.set)
     explicit |= {name: getattr(options, name) for name in ("model", "embedding", "split") if getattr(options, name)}
     varied = {key: value for name, changed in variants.items() if getattr(options, name)
               for key, value in changed.items()}
-    settings = parse({**script, **varied, **explicit})
+    given = {**script, **varied, **explicit}
+    tuned = {}
+    if options.tuned is not None:
+        flat = parse(given).flat()
+        path = tuning.file_of(Path(options.out), flat["dataset"], flat["model"], flat["embedding"])
+        tuned = tuning.chosen_for(path, options.tuned)
+    settings = parse({**given, **tuned, **explicit})
     place = Place(out=Path(options.out), data=options.data, device=options.device, alias=options.alias,
                   force=options.force, overwrite=options.overwrite)
     return settings, place, frozenset(explicit)

@@ -18,6 +18,11 @@ KEPT = ("run_id", "num_embedding_params", "inference_bytes", "validation_auc", "
         "seconds")
 
 
+def file_of(out: Path, dataset: str, model: str, embedding: str) -> Path:
+    """Where a scheme's chosen settings stand."""
+    return out / "tuned" / f"{dataset}_{model}_{embedding}.json"
+
+
 def points(grid: dict[str, Sequence[Any]], trials: int) -> list[Point]:
     """At most `trials` points of a grid, as many of each value of its first setting, which sets the size.
 

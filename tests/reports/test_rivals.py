@@ -1,0 +1,54 @@
+"""The table and the figure of all schemes."""
+
+import struct
+
+import pytest
+
+from reports import rivals
+from reports.rivals import draw, entries, table
+
+
+def run(name, stage="train", seed=1, params=8, auc=0.8, model="fm", source=None, **own):
+    settings = {"model": model, "dataset": "movielens", "embedding": "uniform", **own}
+    snapshot = {"snapshot": {"source": source, "budgets": [params], "run_id": "s"}} if source else {}
+    return {"run_id": name, "stage": stage, "seed": seed, "num_embedding_params": params, "inference_bytes": 4 * params,
+            "test_auc": auc, "test_logloss": 1 - auc, "manifest": "m", "settings": settings,
+            "identity": {"settings": own}, **snapshot}
+
+
+RUNS = [run("lr", model="linear", params=0, auc=0.7),
+        run("a", embedding="mde", mde_alpha=0.1, params=20), run("b", seed=2, embedding="mde", mde_alpha=0.1, params=20,
+                                                                 auc=0.82),
+        run("c", embedding="mde", mde_alpha=0.3, params=30), run("d", embedding="mde", mde_alpha=0.2, params=9),
+        run("p", "retrain", params=10, source="cut", embedding="masked"),
+        run("q", "retrain", params=5, source="cut_last", embedding="masked"),
+        run("m", "retrain", params=10, source="magnitude", embedding="masked", auc=0.85),
+        run("i", "retrain", params=40, source="imp_round", embedding="masked"),
+        run("r", "retrain", params=10, source="random_per_field", embedding="masked"),
+        run("s", "search", embedding="pep")]
+TUNED = {"mde": [{"run_id": "a", "settings": {"mde_alpha": 0.1}}, {"run_id": "c", "settings": {"mde_alpha": 0.3}},
+                 {"run_id": "gone", "settings": {"mde_alpha": 0.9}}]}
+
+
+def test_chosen_settings_of_all_seeds_and_every_kind_of_snapshot():
+    found = entries(RUNS, TUNED)
+    assert [(entry.scheme, entry.settings, [result["run_id"] for result in entry.results]) for entry in found] == [
+        ("LR", "", ["lr"]), ("PEP", "", ["q"]), ("PEP", "", ["p"]), ("mde", "mde_alpha 0.1", ["a", "b"]),
+        ("mde", "mde_alpha 0.3", ["c"]), ("magnitude pruning", "", ["m"]),
+        ("random mask, PEP's share a field", "", ["r"])]
+    assert [entry.from_last for entry in found] == [False, True, *[False] * 5]
+    lines = table(found).splitlines()
+    assert lines[3] == "| PEP † |  | 5 | 20 | 0.8000 | 0.2000 | 1 |"
+    assert lines[5] == "| mde | mde_alpha 0.1 | 20 | 80 | 0.8100 ± 0.0141 | 0.1900 ± 0.0141 | 2 |"
+
+
+def test_the_figure_has_both_panels(tmp_path):
+    picture = draw(entries(RUNS, TUNED), "fm on movielens", tmp_path / "rivals.png").read_bytes()
+    width, height = struct.unpack(">II", picture[16:24])
+    assert 1.8 * height < width < 2.5 * height
+
+
+def test_without_results_the_shell_says_so(tmp_path, monkeypatch):
+    monkeypatch.setattr("sys.argv", ["rivals", str(tmp_path), "movielens", "fm"])
+    with pytest.raises(SystemExit, match="there are no results of fm on movielens"):
+        rivals.main()

@@ -1,0 +1,128 @@
+"""compress.py and reproduce.py from the shell's side, on a tiny set and in this process."""
+
+import json
+
+import numpy as np
+import pytest
+import tiny
+
+import compress
+import reproduce
+import train_movielens
+from engine import snapshots
+from reports.collect import results_in
+from reports.rivals import entries
+
+SIZE = sum(tiny.SIZES.values()) * 4
+
+
+@pytest.fixture
+def shell(monkeypatch, tmp_path):
+    """Run a script's main as if it were called with these words; results go to tmp_path."""
+    tiny.install(monkeypatch, tiny.dataset())
+    monkeypatch.setitem(reproduce.SCRIPTS, "movielens", {**tiny.SETTINGS, "candidate_p": [300, 150, 100]})
+    monkeypatch.setattr(reproduce, "BUDGETS", [300, 100])
+    monkeypatch.setattr(reproduce, "LONG", {"max_epochs": 4})
+    monkeypatch.setattr(reproduce, "GRIDS", {"uniform": {"latent_dim": [2, 4], "l2_regularization": [1e-5, 1e-3]},
+                                             "darts": {"darts_widths": [[1, 2]], "darts_epochs": [1]}})
+
+    def call(script, *words):
+        monkeypatch.setattr("sys.argv", [script.__file__, *map(str, words), "--out", str(tmp_path)])
+        script.main()
+
+    return call
+
+
+def test_tuning_chooses_and_the_comparison_runs_every_scheme_at_it(shell, tmp_path, capsys):
+    for scheme in reproduce.GRIDS:
+        shell(reproduce, "tune", "--embedding", scheme, "--trials", 4)
+    tuned = {path.stem.removeprefix("movielens_fm_"): json.loads(path.read_text())["chosen"]
+             for path in (tmp_path / "tuned").glob("*.json")}
+    assert {name: len(trials) for name, trials in tuned.items()} == {"uniform": 2, "darts": 1}
+    shell(reproduce, "compare", "--seeds", 1, 2)
+    found = entries(results_in(tmp_path), tuned)
+    shown = {(entry.scheme, round(entry.mean("num_embedding_params"))): len(entry.results) for entry in found}
+    for scheme in ("PEP", "magnitude pruning", "iterative pruning", "random mask", "random mask, PEP's share a field"):
+        assert [shown[scheme, budget] for budget in (100, 300)] == [2, 2]
+    assert [shown["uniform", width * SIZE // 4] for width in (2, 4)] == [2, 2]
+    assert sum(number == 2 for (scheme, _), number in shown.items() if scheme == "darts") >= 1
+    runs = set((tmp_path / "runs").glob("*/result.json"))
+    times = {path: path.stat().st_mtime_ns for path in runs}
+    capsys.readouterr()
+    shell(reproduce, "compare", "--seeds", 1, 2)
+    assert {path: path.stat().st_mtime_ns for path in (tmp_path / "runs").glob("*/result.json")} == times
+
+
+def test_random_masks_per_field_are_like_peps(shell, tmp_path):
+    shell(reproduce, "compare", "--seeds", 1, "--scheme", "random_per_field")
+    folder = tmp_path / "embedding" / "fm"
+    like = snapshots.read(folder / "movielens_pep_d4_seed1" / "100.npz")[0].table != 0
+    drawn = snapshots.read(folder / "movielens_random_per_field_d4_seed1" / "100.npz")[0].table != 0
+    starts = np.cumsum((0, *list(tiny.SIZES.values())[:-1]))
+    assert np.array_equal(np.add.reduceat(like.sum(1), starts), np.add.reduceat(drawn.sum(1), starts))
+    assert not np.array_equal(like, drawn)
+
+
+def test_compress_writes_snapshots_and_says_how_to_go_on(shell, tmp_path, capsys):
+    run = tiny.train(tmp_path, embedding="uniform")["run_id"]
+    shell(compress, "magnitude", "--run", run, "--budget", 200, "--budget", 50)
+    said = capsys.readouterr().out
+    assert "snapshots of 200, 50 parameters" in said
+    assert "--model fm --seed 1 --alias movielens_magnitude_d4_seed1" in said
+    shell(compress, "imp", "--run", run, "--budget", 200, "--keep", 0.6)
+    shell(compress, "random", "--run", run, "--budget", 70, "--alias", "drawn")
+    folder = tmp_path / "embedding" / "fm"
+    assert sorted(path.name for path in folder.iterdir()) == [
+        "drawn", "movielens_imp_d4_seed1", "movielens_magnitude_d4_seed1"]
+    assert snapshots.names(folder / "drawn") == ["70"]
+    shell(compress, "random", "--run", run, "--like", folder / "drawn" / "70.npz")
+    assert snapshots.names(folder / "movielens_random_per_field_d4_seed1") == ["70"]
+
+
+@pytest.mark.parametrize("words", [(), ("--budget", 3, "--like", "x.npz")])
+def test_random_takes_one_of_its_two_options(shell, tmp_path, words):
+    run = tiny.train(tmp_path, embedding="uniform")["run_id"]
+    with pytest.raises(ValueError, match="either --budget or --like"):
+        shell(compress, "random", "--run", run, *words)
+
+
+def test_a_snapshot_of_another_shape_is_refused(shell, tmp_path):
+    run = tiny.train(tmp_path, embedding="uniform")["run_id"]
+    other = snapshots.save(tmp_path, "7", np.ones((3, 3)), {})
+    with pytest.raises(ValueError, match=r"of shape \(3, 3\), the run's table of \(200, 4\)"):
+        shell(compress, "random", "--run", run, "--like", other)
+
+
+def test_what_would_be_run_is_listed_without_running(shell, tmp_path, capsys):
+    shell(reproduce, "tune", "--embedding", "uniform", "--dry-run")
+    shell(reproduce, "compare", "--seeds", 3, "--dry-run")
+    said = capsys.readouterr().out.splitlines()
+    assert said[0] == "latent_dim=2 l2_regularization=1e-05"
+    assert said[-1] == "random_per_field, seed 3"
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize(("words", "message"), [
+    (("tune", "--embedding", "mgq"), "unknown embedding 'mgq'"),
+    (("compare", "--dataset", "movilens"), "unknown dataset 'movilens'; did you mean 'movielens'"),
+    (("compare", "--scheme", "imbue"), "unknown scheme 'imbue'")])
+def test_unknown_names_are_refused(shell, words, message):
+    with pytest.raises(ValueError, match=message):
+        shell(reproduce, *words)
+
+
+def test_a_comparison_without_a_tuning_says_what_to_do(shell):
+    with pytest.raises(FileNotFoundError, match=r"run `python reproduce\.py tune` for this scheme first"):
+        shell(reproduce, "compare", "--scheme", "uniform")
+
+
+def test_the_scripts_take_what_was_tuned(shell, tmp_path, monkeypatch, capsys):
+    shell(reproduce, "tune", "--embedding", "uniform")
+    monkeypatch.setattr(train_movielens, "SETTINGS", tiny.SETTINGS)
+    shell(train_movielens, "--embedding", "uniform", "--tuned", SIZE - 1)
+    [chosen, _] = json.loads((tmp_path / "tuned" / "movielens_fm_uniform.json").read_text())["chosen"]
+    assert f"{chosen['num_embedding_params']:,}" in capsys.readouterr().out
+    ran = max((tmp_path / "runs").glob("*/result.json"), key=lambda path: path.stat().st_mtime_ns)
+    settings = json.loads(ran.read_text())["settings"]
+    assert {name: settings[name] for name in chosen["settings"]} == chosen["settings"]
+    assert settings["latent_dim"] == 2
