@@ -11,6 +11,7 @@ published: rows one by one through torch's DataLoader, the whole table threshold
 pep: our loop with the search's own hooks, which count the non-zeros every `log_interval` steps. Denormals are flushed,
     as our scripts do.
 uniform: the same loop around a dense table.
+darts: the search of DartsEmb over widths 4, 8 and 64: the same loop with a step on validation rows after each step.
 
 The denormal mode belongs to a thread and is switched in the main thread alone; torch's other threads keep the mode
 that they were made with. It hardly matters here: denormals appear only after more steps than a benchmark takes.
@@ -26,10 +27,12 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch
-from torch.utils.data import DataLoader, Dataset
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))  # so that it also runs as a plain script
+
+from engine.bilevel import Bilevel  # isort: skip - the engine says how torch's threads wait, before torch
+import torch
+from torch.utils.data import DataLoader, Dataset
 
 from benchmarks.published import Published, PublishedStep
 from data.loader import Loader
@@ -46,7 +49,8 @@ from utils.files import write_json
 
 FIELD_SIZES = (278, 2, 7, 21, 3439, 81, 301)  # MovieLens-1M's
 MODELS = ("fm", "deepfm", "autoint")
-VARIANTS = ("published", "pep", "uniform")
+VARIANTS = ("published", "pep", "uniform", "darts")
+DARTS_WIDTHS = [4, 8, 64]  # the largest as wide as the others
 LONG_RUN = 57_700  # steps of a whole search: 100 epochs of 577
 SEED = 1
 
@@ -115,6 +119,10 @@ def our_round(values: dict[str, Any], rows: Rows, device: torch.device, compiled
         saver = SaveAtBudgets(model.embedding, (0,), True, lambda name, table, meta: None)  # 0 is never reached
         hooks.append(EverySteps(values["log_interval"], saver))
 
+    if values["embedding"] == "darts":
+        validation = Loader(rows.ids, rows.labels, values["batch_size"], SEED + 1, device)
+        hooks.append(Bilevel("embedding.mixing", validation, values["darts_lr"], values["grad_clip"], lambda: compiled))
+
     def epoch() -> None:
         torch.set_flush_denormal(True)
         fit(state, loader, step, hooks, state.epoch + 1)
@@ -123,8 +131,9 @@ def our_round(values: dict[str, Any], rows: Rows, device: torch.device, compiled
 
 
 def variants_of(model: str, rows: Rows, device: torch.device, compiled: bool) -> dict[str, Round]:
-    """The three variants of a model by name."""
-    values = {name: parse({**SETTINGS, "model": model, "embedding": name}).flat() for name in ("pep", "uniform")}
+    """The variants of a model by name."""
+    values = {name: parse({**SETTINGS, "model": model, "embedding": name, "darts_widths": DARTS_WIDTHS}).flat()
+              for name in VARIANTS[1:]}
     return {"published": published_round(values["pep"], rows, device),
             **{name: our_round(values[name], rows, device, compiled) for name in values}}
 
@@ -162,13 +171,13 @@ def bench(model: str, options: argparse.Namespace) -> list[dict[str, Any]]:
 def table(rows: Sequence[dict[str, Any]]) -> str:
     """One line a model: milliseconds a step, our speed against the published style, PEP's cost over the base model."""
     lines = [f"{'model':<10}" + "".join(f"{name + ' ms':>14}" for name in VARIANTS)
-             + f"{'pep samples/s':>16}{'pep/published':>16}{'pep over uniform':>19}"]
+             + f"{'pep samples/s':>16}{'pep/published':>16}{'pep over uniform':>19}{'darts over uniform':>20}"]
     for model in dict.fromkeys(row["model"] for row in rows):
         by_variant = {row["variant"]: row for row in rows if row["model"] == model}
-        published, pep, uniform = (by_variant[name]["ms_per_step"] for name in VARIANTS)
-        lines.append(f"{model:<10}" + "".join(f"{value:>14.3f}" for value in (published, pep, uniform))
+        published, pep, uniform, darts = times = [by_variant[name]["ms_per_step"] for name in VARIANTS]
+        lines.append(f"{model:<10}" + "".join(f"{value:>14.3f}" for value in times)
                      + f"{by_variant['pep']['samples_per_second']:>16,.0f}{published / pep:>15.2f}x"
-                     + f"{100 * (pep / uniform - 1):>+18.1f}%")
+                     + f"{100 * (pep / uniform - 1):>+18.1f}%{100 * (darts / uniform - 1):>+19.1f}%")
     return "\n".join(lines)
 
 

@@ -1,6 +1,7 @@
 """The upper level of a bilevel search: after each step on training rows, one of something else on validation rows."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from functools import partial
 from typing import Any
 
 import torch
@@ -10,6 +11,14 @@ from torch.nn.functional import binary_cross_entropy_with_logits
 
 from data.loader import Loader
 from engine.loop import State
+from engine.optim import compile_gradients
+
+Gradient = Callable[[Tensor, Tensor, Tensor], Tensor]  # (parameter, ids, labels) -> gradient of the parameter
+
+
+def _gradient(model: nn.Module, name: str, parameter: Tensor, ids: Tensor, labels: Tensor) -> Tensor:
+    loss = binary_cross_entropy_with_logits(functional_call(model, {name: parameter}, (ids,)), labels)
+    return torch.autograd.grad(loss, [parameter])[0]
 
 
 class Bilevel:
@@ -22,15 +31,20 @@ class Bilevel:
         validation: gives the batches, over and over.
         lr: of its Adam.
         grad_clip: largest global norm of its gradient.
+        compiled: whether to compile, asked at the first step; the last, shorter batch of an epoch runs eagerly.
     """
 
     every_step = True
 
-    def __init__(self, buffer: str, validation: Loader, lr: float, grad_clip: float) -> None:
+    def __init__(self, buffer: str, validation: Loader, lr: float, grad_clip: float,
+                 compiled: Callable[[], bool]) -> None:
         self.buffer = buffer
         self.validation = validation
         self.lr = lr
         self.grad_clip = grad_clip
+        self.compiled = compiled
+        self.eager: Gradient | None = None
+        self.full: Gradient | None = None
         self.optimizer: torch.optim.Adam | None = None
         self.loaded: dict[str, Any] | None = None
         self.batches: Iterator[tuple[Tensor, Tensor]] = iter(())
@@ -39,10 +53,12 @@ class Bilevel:
     def __call__(self, state: State) -> None:
         """Take the step that belongs to the training step just done."""
         parameter = self._parameter(state.model)
+        if self.eager is None or self.full is None:
+            self.eager = partial(_gradient, state.model, self.buffer)
+            self.full = compile_gradients(self.eager) if self.compiled() else self.eager
         ids, labels = self._batch(state.step - 1)
-        logits = functional_call(state.model, {self.buffer: parameter}, (ids,))
-        loss = binary_cross_entropy_with_logits(logits, labels)
-        (parameter.grad,) = torch.autograd.grad(loss, [parameter])
+        run = self.full if len(labels) == self.validation.batch_size else self.eager
+        parameter.grad = run(parameter, ids, labels)
         torch.nn.utils.clip_grad_norm_([parameter], self.grad_clip)
         assert self.optimizer is not None
         self.optimizer.step()

@@ -98,7 +98,7 @@ class Step:
             return loss.detach(), torch.stack(squares).sum() if squares else loss.new_zeros(()), grads
 
         self.eager = gradients
-        self.full = _compile(gradients) if compiled else gradients
+        self.full = compile_gradients(gradients) if compiled else gradients
 
     def __call__(self, ids: Tensor, labels: Tensor) -> Tensor:
         """ids (B, F), labels (B,) -> the batch's mean loss, detached, still on the device.
@@ -185,7 +185,7 @@ def _rows(optimizer: Adam, tables: dict[str, Tensor], form: str,
     return kind(found, {name: table for name, table in tables.items() if name not in found}, form)
 
 
-def _compile(function: Callable[..., Any]) -> Callable[..., Any]:
+def compile_gradients(function: Callable[..., Any]) -> Callable[..., Any]:
     """Compile for one shape. A quarter to a third of the FM step was the hand-over between separate graphs."""
     torch._dynamo.config.trace_autograd_ops = True  # torch.autograd.grad inside the graph; a test holds that it works
     torch._dynamo.config.recompile_limit = 64  # counted over all models of a process, and a sweep has many

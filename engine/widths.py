@@ -47,7 +47,7 @@ def _search(run: Run) -> None:
 
     def hooks_for(bench: Bench) -> list:
         return [Bilevel("embedding.mixing", bench.shuffled_validation(), run.settings.search.darts_lr,
-                        run.settings.train.grad_clip)]
+                        run.settings.train.grad_clip, lambda: bench.compiled)]
 
     def finish(bench: Bench) -> dict[str, Any]:
         with atomic_path(run.folder / CHOICE) as temporary, temporary.open("wb") as file:

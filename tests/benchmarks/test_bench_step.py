@@ -29,11 +29,12 @@ def test_rows_and_table(tmp_path, capsys):
         assert (row["rounds"], row["steps_per_round"], row["compiled"]) == (3, 2, False)
         assert sorted(row["ms_per_step_of_rounds"])[1] == row["ms_per_step"] > 0
         assert row["samples_per_second"] == pytest.approx(1000 * row["batch_size"] / row["ms_per_step"])
-    published, pep, uniform = (row["ms_per_step"] for row in rows)
+    published, pep, uniform, darts = (row["ms_per_step"] for row in rows)
     line = capsys.readouterr().out.splitlines()[-1]
     assert line.startswith("fm")
     assert f"{published / pep:.2f}x" in line
     assert f"{100 * (pep / uniform - 1):+.1f}%" in line
+    assert f"{100 * (darts / uniform - 1):+.1f}%" in line
 
 
 @pytest.mark.parametrize("wrong", [["--steps", "0"], ["--rounds", "-1"], ["--model", "lr"]])
