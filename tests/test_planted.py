@@ -1,0 +1,61 @@
+"""What the rivals do with the planted truth: each recovers or respects of it what its method promises."""
+
+import numpy as np
+import pytest
+from scipy.stats import spearmanr
+
+import demo
+from data import planted
+from engine import pruning, stages
+from engine.run import Place
+from engine.settings import parse
+from transforms import random_mask
+
+WIDTHS = [field.width for field in planted.FIELDS]
+BUDGET = planted.num_params()
+SETTINGS = {**demo.SETTINGS, "max_epochs": 25}
+
+pytestmark = pytest.mark.usefixtures("one_thread")
+
+
+@pytest.fixture(scope="module")
+def place(tmp_path_factory):
+    return Place(out=tmp_path_factory.mktemp("planted"), device="cpu")
+
+
+@pytest.fixture(scope="module")
+def trained(place):
+    run = stages.train(parse({**SETTINGS, "embedding": "uniform"}), 1, place)
+    return pruning.load_trained(run["run_id"], place)
+
+
+def correlation(table, trained):
+    """Of the widths that a table leaves, a field each, with the planted ones."""
+    return spearmanr(WIDTHS, list(demo.recovered_widths(table, trained.dataset).values())).statistic
+
+
+def test_magnitude_pruning_recovers_the_planted_widths(trained):
+    table = pruning.by_magnitude(trained, [BUDGET])[BUDGET]
+    assert correlation(table, trained) > 0.9  # 0.98
+
+
+def test_random_masks_know_nothing_of_them(trained):
+    generator = np.random.default_rng(0)
+    drawn = [correlation(random_mask.uniform(trained.table.shape, BUDGET, generator), trained) for _ in range(20)]
+    assert abs(np.mean(drawn)) < 0.25
+
+
+@pytest.mark.slow
+def test_iterative_pruning_recovers_them_too(trained, place):
+    table = pruning.iteratively(trained, [BUDGET], 0.5, place)[BUDGET]
+    assert correlation(table, trained) > 0.9  # 0.98
+
+
+@pytest.mark.slow
+def test_darts_gives_wide_fields_wide_vectors(trained, place):
+    result = stages.train(parse({**SETTINGS, "embedding": "darts", "darts_widths": [1, 2, 8], "darts_epochs": 8,
+                                 "l2_regularization": 1e-5}), 1, place)
+    widths = np.load(place.out / "runs" / result["search"] / "widths.npz")["widths"]
+    chosen = widths[trained.dataset.split("train")[0]].mean(axis=0)  # as often as a row looks it up
+    assert spearmanr(WIDTHS, chosen).statistic > 0.6  # 0.83
+    assert 0.78 < result["test_auc"]
