@@ -58,4 +58,4 @@ def test_darts_gives_wide_fields_wide_vectors(trained, place):
     widths = np.load(place.out / "runs" / result["search"] / "widths.npz")["widths"]
     chosen = widths[trained.dataset.split("train")[0]].mean(axis=0)  # as often as a row looks it up
     assert spearmanr(WIDTHS, chosen).statistic > 0.6  # 0.83
-    assert 0.78 < result["test_auc"]
+    assert result["test_auc"] > 0.78
