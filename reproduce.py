@@ -23,6 +23,8 @@ from utils.names import unknown
 SCRIPTS = {"movielens": train_movielens.SETTINGS, "criteo": train_criteo.SETTINGS, "avazu": train_avazu.SETTINGS}
 TRIALS = 12  # of every scheme
 DECAYS = [1e-5, 1e-6, 1e-4]  # l2_regularization; the first is the published one
+BUDGETS = {"retrain_emb_param": [50_000, 23_675, 10_000, 6_541]}
+PRUNED = ("pep", "magnitude", "imp", "random", "random_per_field")  # schemes that retrain snapshots
 GRIDS: dict[str, dict[str, list[Any]]] = {  # the first setting sets the size; the grids of the paper's A.4.4, and ours
     "uniform": {"latent_dim": [2, 4, 8, 16, 32, 64], "l2_regularization": DECAYS[::2]},
     "mde": {"latent_dim": [4, 8, 16, 32], "mde_blocks": [8, 16], "mde_alpha": [0.1, 0.2, 0.3]},
@@ -30,15 +32,43 @@ GRIDS: dict[str, dict[str, list[Any]]] = {  # the first setting sets the size; t
     "darts": {"darts_widths": [[1, 2, 8], [2, 4, 16], [4, 8, 32], [8, 16, 64]], "l2_regularization": DECAYS},
     "hash": {"hash_rows": [256, 512, 1024, 2048], "l2_regularization": DECAYS},
     "qr": {"qr_collisions": [16, 8, 4, 2], "l2_regularization": DECAYS},
+    "pep": {**BUDGETS, "threshold_init": [-15.0, -8.0, -5.0]},
+    **{name: {**BUDGETS, "l2_regularization": DECAYS} for name in PRUNED[1:]},
 }
-PRUNED = ("pep", "magnitude", "imp", "random", "random_per_field")  # schemes that retrain snapshots
-BUDGETS = [50_000, 23_675, 10_000, 6_541]  # of pruning; a PEP search has its own
 LONG = {"max_epochs": 300, "tensorboard": False}  # early stopping ends a run, not this
 
 
-def settings_of(given: argparse.Namespace, embedding: str, point: tuning.Point) -> dict[str, Any]:
-    """The script's dict with what a trial changes."""
-    return {**SCRIPTS[given.dataset], **LONG, "model": given.model, "embedding": embedding, **point}
+def run(given: argparse.Namespace, scheme: str, point: tuning.Point, seed: int, place: Place) -> dict[str, Any]:
+    """Train one scheme at one point of its grid; whatever is finished is not run again."""
+    base = {**SCRIPTS[given.dataset], "model": given.model, "tensorboard": False}
+    if scheme not in PRUNED:
+        return stages.train(parse({**base, **LONG, "embedding": scheme, **point}), seed, place)
+    own = {name: value for name, value in point.items() if name not in BUDGETS}
+    folder = _snapshots(given, scheme, own, seed, place)
+    [result] = stages.retrain(parse({**base, **LONG, **point}), seed, replace(place, alias=folder.name))
+    return result
+
+
+def _snapshots(given: argparse.Namespace, scheme: str, own: tuning.Point, seed: int, place: Place) -> Path:
+    """The folder with a scheme's snapshots at all budgets, made when they are missing."""
+    base = {**SCRIPTS[given.dataset], "model": given.model, "tensorboard": False}
+    budgets = BUDGETS["retrain_emb_param"]
+    changed = {name: value for name, value in own.items() if value != base.get(name)}
+    suffix = "".join(f"_{name}_{value}" for name, value in changed.items())
+    default = f"{given.dataset}_{scheme}{suffix}_d{base['latent_dim']}_seed{seed}"
+    if scheme == "pep":
+        settings = parse({**base, **own, "candidate_p": budgets if suffix else base["candidate_p"]})
+        alias = default if suffix else None
+        stages.train(settings, seed, replace(place, alias=alias))
+        return stages.alias_folder(place.out, settings, seed, alias)
+    result = stages.train(parse({**base, **LONG, "embedding": "uniform", **own}), seed, place)
+    trained = pruning.load_trained(result["run_id"], place)
+    like = []
+    if scheme == "random_per_field":
+        searched = _snapshots(given, "pep", {}, seed, place)
+        like = [searched / f"{budget}.npz" for budget in budgets]
+    tables = compress.tables(trained, scheme, budgets, like, compress.KEEP, place)
+    return pruning.prune(trained, scheme, tables, replace(place, alias=default))
 
 
 def tune(given: argparse.Namespace, place: Place) -> None:
@@ -49,47 +79,22 @@ def tune(given: argparse.Namespace, place: Place) -> None:
         return
     about = {"dataset": given.dataset, "model": given.model, "embedding": given.embedding, "seed": given.seed}
     path = tuning.file_of(place.out, given.dataset, given.model, given.embedding)
-
-    def run(point: tuning.Point) -> dict[str, Any]:
-        return stages.train(parse(settings_of(given, given.embedding, point)), given.seed, place)
-
-    tuning.tune(wanted, run, path, about)
+    tuning.tune(wanted, lambda point: run(given, given.embedding, point, given.seed, place), path, about)
     print(path)
 
 
 def compare(given: argparse.Namespace, place: Place) -> None:
-    """Run every scheme at the settings that were chosen for it, with all seeds."""
-    schemes = given.scheme or [*GRIDS, *PRUNED]
-    for scheme, seed in itertools.product(schemes, given.seeds):
-        print(f"{scheme}, seed {seed}", flush=True)
-        if given.dry_run:
-            continue
-        if scheme in GRIDS:
-            _at_chosen_settings(given, scheme, seed, place)
+    """Run every scheme with all seeds at the settings that were chosen for it; pruning also without a tuning."""
+    for scheme, seed in itertools.product(given.scheme or GRIDS, given.seeds):
+        path = tuning.file_of(place.out, given.dataset, given.model, scheme)
+        if scheme in PRUNED and not path.exists():
+            points = [{"retrain_emb_param": budget} for budget in BUDGETS["retrain_emb_param"]]
         else:
-            _snapshots_and_retrain(given, scheme, seed, place)
-
-
-def _at_chosen_settings(given: argparse.Namespace, scheme: str, seed: int, place: Place) -> None:
-    for trial in tuning.chosen(tuning.file_of(place.out, given.dataset, given.model, scheme)):
-        stages.train(parse(settings_of(given, scheme, trial["settings"])), seed, place)
-
-
-def _snapshots_and_retrain(given: argparse.Namespace, scheme: str, seed: int, place: Place) -> None:
-    script = {**SCRIPTS[given.dataset], "model": given.model, "tensorboard": False}
-    searched = parse(script)
-    folder = stages.alias_folder(place.out, searched, seed, None)
-    if scheme in ("pep", "random_per_field"):  # the second is like the first's snapshots
-        stages.train(searched, seed, place)
-    if scheme != "pep":
-        result = stages.train(parse(settings_of(given, "uniform", {})), seed, place)
-        trained = pruning.load_trained(result["run_id"], place)
-        like = [folder / f"{budget}.npz" for budget in BUDGETS]
-        folder = pruning.prune(trained, scheme, compress.tables(trained, scheme, BUDGETS, like, compress.KEEP, place),
-                               place)
-    for budget in BUDGETS:
-        wanted = parse({**script, **LONG, "retrain_emb_param": budget})
-        stages.retrain(wanted, seed, replace(place, alias=folder.name))
+            points = [trial["settings"] for trial in tuning.chosen(path)]
+        for point in points:
+            print(f"{scheme}, seed {seed}: {tuning.describe(point)}", flush=True)
+            if not given.dry_run:
+                run(given, scheme, point, seed, place)
 
 
 def options() -> argparse.ArgumentParser:
@@ -109,7 +114,7 @@ def options() -> argparse.ArgumentParser:
     commands.choices["tune"].add_argument("--embedding", required=True, help=", ".join(GRIDS))
     commands.choices["tune"].add_argument("--trials", type=int, default=TRIALS, help="points of the grid")
     commands.choices["tune"].add_argument("--seed", type=int, default=1)
-    commands.choices["compare"].add_argument("--scheme", action="append", help=", ".join((*GRIDS, *PRUNED)))
+    commands.choices["compare"].add_argument("--scheme", action="append", help=", ".join(GRIDS))
     commands.choices["compare"].add_argument("--seeds", type=int, nargs="+", default=[1, 2, 3])
     return made
 
@@ -126,8 +131,8 @@ def main() -> None:
         tune(given, place)
         return
     for scheme in given.scheme or []:
-        if scheme not in (*GRIDS, *PRUNED):
-            raise ValueError(unknown("scheme", scheme, (*GRIDS, *PRUNED)))
+        if scheme not in GRIDS:
+            raise ValueError(unknown("scheme", scheme, GRIDS))
     compare(given, place)
 
 

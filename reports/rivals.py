@@ -16,7 +16,7 @@ from matplotlib.ticker import FuncFormatter, LogLocator, NullLocator
 
 from reports import budget_curve
 from reports.collect import results_in
-from reports.series import PEP, Results, by_budget, from_last, series_of
+from reports.series import PEP, Results, by_budget, from_last, kind, series_of
 from reports.summary import markdown, spread
 
 SIZE = (7.0, 3.4)  # inches: both columns of a page
@@ -52,26 +52,36 @@ def entries(results: Results, tuned: dict[str, Sequence[dict[str, Any]]]) -> lis
 
     Args:
         results: of one data set and model, and of LR.
-        tuned: scheme -> its chosen trials; of such a scheme only runs with their settings are taken.
+        tuned: scheme -> its chosen trials; of such a scheme only runs with their settings are taken. Of the others,
+            tickets of every setting are, as curves of their own.
     """
     by_id = {result["run_id"]: result for result in results}
-    found = []
-    for scheme, trials in tuned.items():
+    found, done = [], set()
+    for trials in tuned.values():
         for trial in trials:
             if trial["run_id"] in by_id:
-                own = by_id[trial["run_id"]]["identity"]["settings"]
-                same = [result for result in results if result["identity"]["settings"] == own
-                        and result["stage"] == "train"]
-                text = ", ".join(f"{name} {_short(value)}" for name, value in trial["settings"].items())
-                found.append(Entry(scheme, text, same, False))
+                own = by_id[trial["run_id"]]
+                same = [result for result in results if signature(result, by_id) == signature(own, by_id)]
+                text = ", ".join(f"{name} {_short(value)}" for name, value in trial["settings"].items()
+                                 if name != "retrain_emb_param")
+                found.append(Entry(kind(own), text, same, from_last(same)))
+                done.add(kind(own))
     for label, members in series_of(results).items():
-        if members[0]["stage"] == "retrain":
+        if members[0]["stage"] == "retrain" and kind(members[0]) not in done:
             found += [Entry(label, "", group, from_last(group)) for group in by_budget(members).values()]
         elif members[0]["settings"]["model"] == "linear":
             found.append(Entry(label, "", members, False))
     order = {name: number for number, name in enumerate(("LR", *STYLES))}
     return sorted(found, key=lambda entry: (order.get(entry.scheme, len(order)), entry.scheme,
                                             entry.mean("num_embedding_params")))
+
+
+def signature(result: dict[str, Any], by_id: dict[str, dict[str, Any]]) -> tuple[Any, ...]:
+    """What results that differ in nothing but the seed have in common."""
+    snapshot = result.get("snapshot", {})
+    searched = by_id.get(snapshot.get("run_id"), {}).get("identity", {}).get("settings")
+    return (result["stage"], kind(result), snapshot.get("budgets"), result["identity"]["settings"], searched,
+            result["manifest"])
 
 
 def table(found: Sequence[Entry]) -> str:

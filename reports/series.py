@@ -27,13 +27,13 @@ def series_of(results: Results) -> dict[str, list[dict[str, Any]]]:
     kinds: dict[str, list[tuple[dict[str, Any], dict[str, str]]]] = defaultdict(list)
     for result in by_id.values():
         if result["stage"] != "search" and result.get("snapshot", {}).get("source") != STEPPING_STONE:
-            kinds[_kind(result)].append((result, _facts(result, by_id)))
+            kinds[kind(result)].append((result, _facts(result, by_id)))
     series: dict[str, list[dict[str, Any]]] = defaultdict(list)
-    for kind in sorted(kinds, key=lambda name: (name != PEP, name == "LR", name)):
-        members = kinds[kind]
+    for scheme in sorted(kinds, key=lambda name: (name != PEP, name == "LR", name)):
+        members = kinds[scheme]
         names = {name for _, facts in members for name in facts}
         varying = sorted(name for name in names if len({facts.get(name) for _, facts in members}) > 1)
-        labels = [", ".join([kind, *(f"{name} {facts[name]}" for name in varying if name in facts)])
+        labels = [", ".join([scheme, *(f"{name} {facts[name]}" for name in varying if name in facts)])
                   for _, facts in members]
         for label, (result, _) in sorted(zip(labels, members, strict=True), key=lambda item: item[0]):
             series[label].append(result)
@@ -58,7 +58,8 @@ def from_last(results: Results) -> bool:
     return any(result.get("snapshot", {}).get("source") == "cut_last" for result in results)
 
 
-def _kind(result: dict[str, Any]) -> str:
+def kind(result: dict[str, Any]) -> str:
+    """The label of a result's scheme."""
     if result["settings"]["model"] == "linear":
         return "LR"
     if result["stage"] == "retrain":

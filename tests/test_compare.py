@@ -21,10 +21,11 @@ def shell(monkeypatch, tmp_path):
     """Run a script's main as if it were called with these words; results go to tmp_path."""
     tiny.install(monkeypatch, tiny.dataset())
     monkeypatch.setitem(reproduce.SCRIPTS, "movielens", {**tiny.SETTINGS, "candidate_p": [300, 150, 100]})
-    monkeypatch.setattr(reproduce, "BUDGETS", [300, 100])
+    monkeypatch.setitem(reproduce.BUDGETS, "retrain_emb_param", [300, 100])
     monkeypatch.setattr(reproduce, "LONG", {"max_epochs": 4})
     monkeypatch.setattr(reproduce, "GRIDS", {"uniform": {"latent_dim": [2, 4], "l2_regularization": [1e-5, 1e-3]},
-                                             "darts": {"darts_widths": [[1, 2]], "darts_epochs": [1]}})
+                                             "darts": {"darts_widths": [[1, 2]], "darts_epochs": [1]},
+                                             **dict.fromkeys(reproduce.PRUNED)})
 
     def call(script, *words):
         monkeypatch.setattr("sys.argv", [script.__file__, *map(str, words), "--out", str(tmp_path)])
@@ -34,7 +35,7 @@ def shell(monkeypatch, tmp_path):
 
 
 def test_tuning_chooses_and_the_comparison_runs_every_scheme_at_it(shell, tmp_path, capsys):
-    for scheme in reproduce.GRIDS:
+    for scheme in ("uniform", "darts"):
         shell(reproduce, "tune", "--embedding", scheme, "--trials", 4)
     tuned = {path.stem.removeprefix("movielens_fm_"): json.loads(path.read_text())["chosen"]
              for path in (tmp_path / "tuned").glob("*.json")}
@@ -51,6 +52,24 @@ def test_tuning_chooses_and_the_comparison_runs_every_scheme_at_it(shell, tmp_pa
     capsys.readouterr()
     shell(reproduce, "compare", "--seeds", 1, 2)
     assert {path: path.stat().st_mtime_ns for path in (tmp_path / "runs").glob("*/result.json")} == times
+
+
+def test_pruning_and_pep_are_tuned_budget_by_budget(shell, tmp_path, monkeypatch):
+    monkeypatch.setattr(reproduce, "GRIDS", {
+        "pep": {**reproduce.BUDGETS, "threshold_init": [-3.0, -2.0]},
+        "magnitude": {**reproduce.BUDGETS, "l2_regularization": [1e-5, 1e-3]}})
+    tuned = {}
+    for scheme in reproduce.GRIDS:
+        shell(reproduce, "tune", "--embedding", scheme, "--trials", 4)
+        tuned[scheme] = json.loads((tmp_path / "tuned" / f"movielens_fm_{scheme}.json").read_text())["chosen"]
+        assert [trial["num_embedding_params"] for trial in tuned[scheme]] == [100, 300]
+    shell(reproduce, "compare", "--seeds", 1, 2)
+    found = entries(results_in(tmp_path), tuned)
+    assert [(entry.scheme, entry.mean("num_embedding_params"), len(entry.results)) for entry in found] == [
+        (scheme, budget, 2) for scheme in ("PEP", "magnitude pruning") for budget in (100, 300)]
+    for entry, trial in zip(found, [*tuned["pep"], *tuned["magnitude"]], strict=True):
+        assert {result["seed"] for result in entry.results} == {1, 2}
+        assert trial["run_id"] in {result["run_id"] for result in entry.results}
 
 
 def test_random_masks_per_field_are_like_peps(shell, tmp_path):
@@ -95,10 +114,10 @@ def test_a_snapshot_of_another_shape_is_refused(shell, tmp_path):
 
 def test_what_would_be_run_is_listed_without_running(shell, tmp_path, capsys):
     shell(reproduce, "tune", "--embedding", "uniform", "--dry-run")
-    shell(reproduce, "compare", "--seeds", 3, "--dry-run")
+    shell(reproduce, "compare", "--scheme", "imp", "--seeds", 3, "--dry-run")
     said = capsys.readouterr().out.splitlines()
     assert said[0] == "latent_dim=2 l2_regularization=1e-05"
-    assert said[-1] == "random_per_field, seed 3"
+    assert said[-1] == "imp, seed 3: retrain_emb_param=100"
     assert list(tmp_path.iterdir()) == []
 
 
