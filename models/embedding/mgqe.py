@@ -1,0 +1,180 @@
+"""Multi-granular quantised embeddings: rows made of a few shared centroids, rare features from fewer of them."""
+
+import torch
+from torch import Tensor, nn
+
+from ..kernels.lookup import lookup
+from ..kernels.nearest import nearest
+from .base import Draw, TableEmbedding
+
+HEAD = 10  # one feature in ten, the most popular ones, may use all centroids
+TAIL = 4  # the others the first quarter
+
+
+def mgqe(popularity: Tensor, subspaces: int, centroids: int, width: int, draw: Draw, num_fields: int) -> "Mgqe":
+    """An `Mgqe` of two tiers. V0 is drawn first; the centroids start as the first K rows of a second one.
+
+    Args:
+        popularity: (N,) how often each feature occurs in training.
+        subspaces: S, a divisor of D.
+        centroids: K, in each subspace, 1 .. N.
+        width: D.
+        draw: gives initial values.
+        num_fields: F.
+
+    Raises:
+        ValueError: the subspaces do not divide D, or there are more centroids than features.
+
+    >>> made = mgqe(torch.tensor([5, 9, 1, 1]), 2, 4, 6, lambda rows, width: torch.rand(rows, width), 1)
+    >>> made.allowed[:, 0].tolist(), made.num_params(), made.inference_bytes()  # 8 codes of 2 bits, 24 values
+    ([1.0, 4.0, 1.0, 1.0], 24, 98)
+    """
+    if not 1 <= centroids <= len(popularity):
+        raise ValueError(f"mgqe_centroids must lie in 1 .. {len(popularity)}, the number of features; got {centroids}")
+    initial = draw(len(popularity), width)
+    return Mgqe(initial, tiers(popularity, centroids), draw(len(popularity), width)[:centroids], subspaces, num_fields)
+
+
+def tiers(popularity: Tensor, centroids: int) -> Tensor:
+    """How many of the K centroids each feature may use, (N,); of features of one count the lower ids come first.
+
+    >>> tiers(torch.tensor([3, 8, 8, *[1] * 8]), 9).tolist()
+    [2, 9, 9, 2, 2, 2, 2, 2, 2, 2, 2]
+    """
+    allowed = torch.full_like(popularity, max(centroids // TAIL, 1))
+    head = torch.argsort(popularity, descending=True, stable=True)[:-(-len(popularity) // HEAD)]
+    return allowed.index_fill(0, head, centroids)
+
+
+class _StraightThrough(torch.autograd.Function):
+    """The centroids' values; the rows get their gradient, the centroids are pulled to the rows."""
+
+    @staticmethod
+    def forward(ctx, rows: Tensor, chosen: Tensor) -> Tensor:
+        ctx.save_for_backward(rows, chosen)
+        return chosen.view_as(chosen)
+
+    @staticmethod
+    def backward(ctx, grad: Tensor) -> tuple[Tensor, Tensor]:
+        rows, chosen = ctx.saved_tensors
+        return grad, (chosen - rows) * (2 / len(rows))
+
+
+class Mgqe(TableEmbedding):
+    """Each row x is cut into S parts, and each part is replaced by its nearest centroid (Kang et al. 2020).
+
+    Trained as the paper's DPQ-VQ (Chen et al. 2019): the loss sees the centroids c; its gradient goes straight through
+    to x, unchanged; and c is pulled to x by the gradient of |c - x|^2, summed over a batch's vectors and divided by its
+    examples. Our loss has no such term, so the pull is added in the backward pass of the vectors, whatever the loss is
+    multiplied by. Only x and c matter in training, and only codes and c at inference: see `compact`.
+
+    Differs from the paper: one set of centroids for the features of all fields; the pull is divided by the examples,
+    not by the number of entries, so that the coupled weight decay does not drown it.
+
+    Parameters are counted as the centroids; the codes, S for each feature, are in `inference_bytes`, at ceil(log2 K)
+    bits each. Codes of rare features could do with two bits less, but rows are then no longer found by their number.
+
+    Args:
+        initial: (N, D) what the rows start from.
+        allowed: (N,) how many centroids each row may use, 1 .. K: the first ones.
+        centroids: (K, D) what they start from; part s of row k is centroid k of subspace s.
+        subspaces: S.
+        num_fields: F.
+    """
+
+    allowed: Tensor
+    by_row = ("weight", "allowed")
+
+    def __init__(self, initial: Tensor, allowed: Tensor, centroids: Tensor, subspaces: int, num_fields: int) -> None:
+        super().__init__(initial.shape[0], initial.shape[1], num_fields)
+        if subspaces < 1 or self.width % subspaces:
+            raise ValueError(f"mgqe_subspaces must divide latent_dim {self.width}, got {subspaces}")
+        if allowed.shape != (self.num_rows,) or not 1 <= int(allowed.min()) <= int(allowed.max()) <= len(centroids):
+            raise ValueError(f"each of {self.num_rows} rows may use 1 .. {len(centroids)} centroids; got numbers of "
+                             f"shape {tuple(allowed.shape)} from {int(allowed.min())} to {int(allowed.max())}")
+        self.weight = nn.Parameter(initial.clone())
+        parts = centroids.view(len(centroids), subspaces, -1).transpose(0, 1)
+        self.centroids = nn.Parameter(parts.clone(memory_format=torch.contiguous_format))  # (S, K, D / S)
+        self.register_buffer("allowed", allowed[:, None].float())  # (N, 1)
+
+    def codes_of(self, ids: Tensor) -> Tensor:
+        """ids (B, F) -> codes (B, F, S) int64."""
+        return nearest(self.weight.detach(), ids, self.centroids.detach(), self.allowed)
+
+    def forward(self, ids: Tensor) -> Tensor:
+        """ids (B, F) -> (B, F, D)."""
+        rows = lookup(self.weight, ids)
+        return _StraightThrough.apply(rows, _decode(self.codes_of(ids), self.centroids))
+
+    @torch.no_grad()
+    def table(self) -> Tensor:
+        """(N, D)."""
+        return self.compact().table()
+
+    def num_params(self) -> int:
+        """The non-zero values of the centroids."""
+        return int(torch.count_nonzero(self.centroids))
+
+    def inference_bytes(self) -> int:
+        """Centroids at 4 bytes a value, and the codes."""
+        return _bytes(self.centroids, self.num_rows)
+
+    def compact(self) -> "Coded":
+        """Codes and centroids alone; the vectors are the same to the last bit."""
+        everything = torch.arange(self.num_rows, dtype=torch.int32, device=self.weight.device)
+        return Coded(self.codes_of(everything[:, None])[:, 0], self.centroids.detach().clone(), self.num_fields)
+
+
+class Coded(TableEmbedding):
+    """What is left of an `Mgqe` at inference; nothing in it is trained.
+
+    Codes are stored in 1 byte up to 256 centroids, then in 2 or 4. `inference_bytes` counts their bits.
+
+    Args:
+        codes: (N, S) whole numbers, 0 .. K-1.
+        centroids: (S, K, D / S).
+        num_fields: F.
+
+    >>> Coded(torch.tensor([[1, 0]]), torch.tensor([[[1.0], [2.0]], [[3.0], [4.0]]]), 1)(torch.tensor([[0]])).tolist()
+    [[[2.0, 3.0]]]
+    """
+
+    by_row = ()
+    codes: Tensor
+    centroids: Tensor
+
+    def __init__(self, codes: Tensor, centroids: Tensor, num_fields: int) -> None:
+        super().__init__(len(codes), centroids.shape[0] * centroids.shape[2], num_fields)
+        size = centroids.shape[1]
+        kind = torch.uint8 if size <= 1 << 8 else torch.int16 if size <= 1 << 15 else torch.int32
+        self.register_buffer("codes", codes.to(kind))
+        self.register_buffer("centroids", centroids)
+
+    def forward(self, ids: Tensor) -> Tensor:
+        """ids (B, F) -> (B, F, D)."""
+        codes = self.codes.index_select(0, ids.reshape(-1)).view(*ids.shape, -1)
+        return _decode(codes.long(), self.centroids)
+
+    def table(self) -> Tensor:
+        """(N, D)."""
+        return _decode(self.codes.long()[:, None], self.centroids)[:, 0]
+
+    def num_params(self) -> int:
+        """The non-zero values of the centroids."""
+        return int(torch.count_nonzero(self.centroids))
+
+    def inference_bytes(self) -> int:
+        """Centroids at 4 bytes a value, and the codes."""
+        return _bytes(self.centroids, self.num_rows)
+
+
+def _decode(codes: Tensor, centroids: Tensor) -> Tensor:
+    """codes (B, F, S), centroids (S, K, D / S) -> (B, F, D)."""
+    subspaces, size, _ = centroids.shape
+    places = codes + size * torch.arange(subspaces, device=codes.device)
+    return lookup(centroids.flatten(0, 1), places.flatten(1)).view(*codes.shape[:2], -1)
+
+
+def _bytes(centroids: Tensor, num_rows: int) -> int:
+    bits = (centroids.shape[1] - 1).bit_length()
+    return 4 * centroids.numel() + -(-num_rows * centroids.shape[0] * bits // 8)
