@@ -15,7 +15,7 @@ SETTINGS = {
     "vocabulary": "all",  # all, as the paper's Table 3 counts; train: values of the training rows only
     "split": "random",  # random: 80/10/10; ids:FILE: an .npz of row numbers for train, validation and test
     "model": "fm",  # linear, fm, deepfm, autoint
-    "embedding": "pep",  # pep, uniform
+    "embedding": "pep",  # pep, uniform, mde, mgqe, hash, qr
     "latent_dim": 24,  # width d of a vector; the paper's text says 64, its scripts 24
     # PEP
     "threshold_type": "feature_dim",  # global, dimension, feature, field, feature_dim, field_dim
@@ -25,6 +25,14 @@ SETTINGS = {
     "candidate_p": [1_000_000, 300_000, 100_000, 30_000, 10_000, 2_805, 2_225, 2_215, 1_479],  # parameters; the
     # last four are Table 4's for AutoInt, AutoInt with first-order part, DeepFM, and FM
     "budget": "exact",  # exact: cut to the very number; as_reached: whatever count the step landed on
+    # baselines
+    "popularity": "train",  # mde, mgqe: count the training rows, or an .npy file with a count for each feature
+    "mde_blocks": 8,  # mde: blocks of equal popularity; the paper tries 8 and 16
+    "mde_alpha": 0.1,  # mde: width ~ popularity ** alpha, latent_dim for the first block; 0.1, 0.2, 0.3
+    "mgqe_subspaces": 8,  # mgqe: parts of a row; 4, 8, 16
+    "mgqe_centroids": 256,  # mgqe: values of each part; 64, 128, 256, 512
+    "hash_rows": 100_000,  # hash: rows of the one table for 645,394 features
+    "qr_collisions": 4,  # qr: features of a field that share a remainder row
     # models
     "mlp_dims": [400, 400, 400],  # deepfm, autoint
     "dropout": 0.2,  # of the MLP

@@ -16,7 +16,7 @@ SETTINGS = {
     "dataset": "movielens",
     "with_ids": False,  # True adds user and movie id: 9 fields instead of the paper's 7
     "model": "fm",  # linear, fm, deepfm, autoint
-    "embedding": "pep",  # pep, uniform
+    "embedding": "pep",  # pep, uniform, mde, mgqe, hash, qr
     "latent_dim": 64,  # width d of a vector: 4,129 x 64 = 264,256 parameters
     # PEP
     "threshold_type": "feature_dim",  # global, dimension, feature, field, feature_dim, field_dim
@@ -25,6 +25,14 @@ SETTINGS = {
     "gk": 1.0,  # g is multiplied by it
     "candidate_p": [100_000, 50_000, 23_675, 15_000, 10_000, 9_281, 8_604, 6_541],  # budgets, in parameters
     "budget": "exact",  # exact: cut to the very number; as_reached: whatever count the step landed on
+    # baselines
+    "popularity": "train",  # mde, mgqe: count the training rows, or an .npy file with a count for each feature
+    "mde_blocks": 8,  # mde: blocks of equal popularity; the paper tries 8 and 16
+    "mde_alpha": 0.1,  # mde: width ~ popularity ** alpha, latent_dim for the first block; 0.1, 0.2, 0.3
+    "mgqe_subspaces": 8,  # mgqe: parts of a row; 4, 8, 16
+    "mgqe_centroids": 256,  # mgqe: values of each part; 64, 128, 256, 512
+    "hash_rows": 1000,  # hash: rows of the one table for 4,129 features
+    "qr_collisions": 4,  # qr: features of a field that share a remainder row
     # models
     "mlp_dims": [100, 100],  # deepfm, autoint
     "dropout": 0.2,  # of the MLP

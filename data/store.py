@@ -17,7 +17,6 @@ from data.split import RANDOM, SPLITS, parts_of
 from utils.files import sha256_of, write_json
 
 FORMAT_VERSION = 1
-COUNTED = 1 << 20  # rows counted at a time
 
 
 @dataclass(frozen=True)
@@ -59,14 +58,6 @@ class Dataset:
         start = sum(self.counts[:position])
         rows = slice(start, start + self.counts[position])
         return self.ids[rows], self.labels[rows]
-
-    def popularity(self) -> np.ndarray:
-        """How often each feature occurs in the training rows, (N,) int64."""
-        ids, _ = self.split("train")
-        counts = np.zeros(self.schema.num_rows, np.int64)
-        for start in range(0, len(ids), COUNTED):
-            counts += np.bincount(ids[start:start + COUNTED].ravel(), minlength=len(counts))
-        return counts
 
 
 def build(name: str, columns: dict[str, np.ndarray], labels: np.ndarray, split_seed: int,

@@ -3,16 +3,21 @@
 import numpy as np
 import torch
 
+from engine import popularity
 from engine.run import Run, derive
 from models.base import ClickModel
 from models.build import build_embedding, build_model
 
 
-def fresh_model(run: Run) -> ClickModel:
-    """The model of a run; the same seed gives the same one."""
+def fresh_model(run: Run, counts: torch.Tensor | None = None) -> ClickModel:
+    """The model of a run; the same seed gives the same one.
+
+    Args:
+        counts: (N,) how often each feature occurs, for schemes that ask; those of the training rows when not given.
+    """
     sizes, values = run.dataset.schema.sizes, run.settings.flat()
     embedding = build_embedding(sizes, values, derive(run.seed, "table"),
-                                lambda: torch.from_numpy(run.dataset.popularity()))
+                                lambda: popularity.count(run.dataset) if counts is None else counts)
     return build_model(sizes, values, derive(run.seed, f"{run.stage}:model"), embedding)
 
 

@@ -32,6 +32,7 @@ def option(default: Any, *, choices: Any = None, low: float | None = None, below
 
 
 _DEEP = ("deepfm", "autoint")
+COUNTING = ("mde", "mgqe")  # embeddings that are made by popularity
 
 
 @dataclass(frozen=True)
@@ -65,6 +66,13 @@ class ModelSettings:
     g_type: str = option("sigmoid", choices=GATES, only=("pep",))
     gk: float = option(1.0, low=1e-9, only=("pep",))
     darts_widths: tuple[int, ...] = option((2, 4, 16), low=1, only=("darts",))  # rising; the last is the common one
+    popularity: str = option("train", named=False, only=COUNTING)  # or a file, whose content the run's id knows
+    mde_blocks: int = option(8, low=1, only=("mde",))
+    mde_alpha: float = option(0.1, low=0, only=("mde",))
+    mgqe_subspaces: int = option(8, low=1, only=("mgqe",))
+    mgqe_centroids: int = option(256, low=1, only=("mgqe",))
+    hash_rows: int = option(1000, low=1, only=("hash",))
+    qr_collisions: int = option(4, low=2, only=("qr",))
 
 
 @dataclass(frozen=True)
@@ -222,7 +230,8 @@ def _check_together(settings: Settings) -> None:
     targets = settings.search.candidate_p
     if list(targets) != sorted(set(targets), reverse=True):
         raise ValueError(f"candidate_p must be strictly decreasing, got {list(targets)}")
-    attention = settings.model
-    if attention.model == "autoint" and attention.atten_embed_dim % attention.num_heads:
-        raise ValueError(f"atten_embed_dim {attention.atten_embed_dim} must be a multiple of num_heads "
-                         f"{attention.num_heads}")
+    model = settings.model
+    if model.model == "autoint" and model.atten_embed_dim % model.num_heads:
+        raise ValueError(f"atten_embed_dim {model.atten_embed_dim} must be a multiple of num_heads {model.num_heads}")
+    if model.embedding == "mgqe" and model.model != "linear" and model.latent_dim % model.mgqe_subspaces:
+        raise ValueError(f"mgqe_subspaces must divide latent_dim {model.latent_dim}, got {model.mgqe_subspaces}")

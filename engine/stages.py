@@ -10,7 +10,7 @@ import numpy as np
 import torch
 
 from data.store import Dataset
-from engine import snapshots
+from engine import popularity, snapshots
 from engine.budgets import SaveAtBudgets
 from engine.clock import Unfold
 from engine.evaluate import measure, measure_test
@@ -43,10 +43,11 @@ def alias_folder(out: Path, settings: Settings, seed: int, alias: str | None) ->
 def train(settings: Settings, seed: int, place: Place) -> dict[str, Any]:
     """Train from scratch. With the PEP embedding this is the search, which leaves snapshots in its alias folder.
 
-    A finished run is not run again; asked for under another alias, its snapshots are copied there.
+    A finished run is not run again; asked for under another alias, its snapshots are copied there. Counts of popularity
+    that are read from a file enter the run's id by what they are, not by the file's name.
 
     Raises:
-        ValueError: no budget lies within the table's size, or the embedding is `masked`.
+        ValueError: no budget lies within the table's size, the embedding is `masked`, or its popularity is unusable.
         FileExistsError: the alias folder belongs to another search.
     """
     if settings.model.embedding == "masked":
@@ -55,13 +56,15 @@ def train(settings: Settings, seed: int, place: Place) -> dict[str, Any]:
     if searching and not settings.search.candidate_p:
         raise ValueError("candidate_p is empty: name at least one budget to search for")
     folder = alias_folder(place.out, settings, seed, place.alias)
+    counts = popularity.given(settings.model)
+    extra = {"popularity": sha256_of(counts.numpy().tobytes())[:16]} if counts is not None else {}
     dataset, _ = open_data(settings, place)
     if searching:
         return _search(Run(settings, seed, place, dataset, "search", {}), folder)
-    run = Run(settings, seed, place, dataset, "train", {})
+    run = Run(settings, seed, place, dataset, "train", extra)
     if settings.model.embedding == "darts" and settings.model.model != "linear":
         return search_and_train(run)
-    return run.finished() or execute(run, fresh_model(run), lambda bench: [], lambda bench: {}, keep_best=True)
+    return run.finished() or execute(run, fresh_model(run, counts), lambda bench: [], lambda bench: {}, keep_best=True)
 
 
 def _search(run: Run, folder: Path) -> dict[str, Any]:

@@ -11,8 +11,12 @@ from .base import ClickModel
 from .deepfm import DeepFM
 from .embedding.base import Draw, TableEmbedding, initial_table
 from .embedding.darts import Darts
+from .embedding.hash import Hash
+from .embedding.mde import mde
+from .embedding.mgqe import mgqe
 from .embedding.mixed import Mixed
 from .embedding.pep import Pep, Thresholds
+from .embedding.qr import Qr
 from .embedding.uniform import Uniform
 from .fm import FM
 from .kernels.dropout import number_dropout
@@ -39,6 +43,12 @@ EMBEDDINGS: dict[str, Callable[[Draw, Sizes, Values, Popularity], TableEmbedding
         draw(sum(sizes), v["latent_dim"]), sizes,
         Thresholds(v["threshold_type"], v["threshold_init"], v["g_type"], v["gk"])),
     "darts": lambda draw, sizes, v, popularity: Darts(sum(sizes), v["darts_widths"], draw, len(sizes)),
+    "mde": lambda draw, sizes, v, popularity: mde(
+        popularity(), v["mde_blocks"], v["mde_alpha"], v["latent_dim"], draw, len(sizes)),
+    "mgqe": lambda draw, sizes, v, popularity: mgqe(
+        popularity(), v["mgqe_subspaces"], v["mgqe_centroids"], v["latent_dim"], draw, len(sizes)),
+    "hash": lambda draw, sizes, v, popularity: Hash(draw(sum(sizes), v["latent_dim"]), v["hash_rows"], len(sizes)),
+    "qr": lambda draw, sizes, v, popularity: Qr(draw(sum(sizes), v["latent_dim"]), sizes, v["qr_collisions"]),
 }
 
 
@@ -51,13 +61,22 @@ def build_embedding(field_sizes: Sizes, values: Values, seed: int,
     """A fresh embedding, None for `linear`; the same seed gives the same V0 under every model and scheme of one table.
 
     Raises:
-        ValueError: the scheme needs counts and none are given, or its settings do not fit the table.
+        ValueError: the scheme needs counts and none are given, these or its settings do not fit the table.
     """
     if values["model"] == "linear":
         return None
     generator = torch.Generator().manual_seed(seed)
     return EMBEDDINGS[values["embedding"]](lambda rows, width: initial_table(rows, width, generator), field_sizes,
-                                           values, popularity)
+                                           values, lambda: _checked(popularity(), sum(field_sizes)))
+
+
+def _checked(counts: Tensor, num_rows: int) -> Tensor:
+    wanted = f"popularity must be {num_rows} counts (int64, from 0 up), one for each feature in the order of the ids"
+    if counts.shape != (num_rows,) or counts.dtype != torch.int64:
+        raise ValueError(f"{wanted}; got {counts.dtype} of shape {tuple(counts.shape)}")
+    if int(counts.min()) < 0:
+        raise ValueError(f"{wanted}; got {int(counts.min())} for feature {int(counts.argmin())}")
+    return counts
 
 
 def build_mixed(width_of_row: Tensor, widths: Sizes, field_sizes: Sizes, seed: int) -> TableEmbedding:

@@ -41,3 +41,19 @@ def test_a_table_pruned_to_a_handful_is_worse(tmp_path):
     tiny.train(tmp_path, **settings)
     half, handful = stages.retrain(tiny.settings(**settings), 1, tiny.place(tmp_path))
     assert handful["test_auc"] < half["test_auc"] - 0.08
+
+
+BASELINES = {
+    "mde": ({"mde_blocks": 8, "mde_alpha": 0.3}, 0.9),
+    "mgqe": ({"mgqe_subspaces": 2, "mgqe_centroids": 64}, 0.9),
+    "hash": ({"hash_rows": 100}, 0.84),
+    "qr": ({"qr_collisions": 4}, 0.82),
+}
+
+
+@pytest.mark.parametrize("name", BASELINES)
+def test_baselines_learn_pairs_with_half_of_the_parameters(tmp_path, name):
+    settings, floor = BASELINES[name]
+    result = tiny.train(tmp_path, embedding=name, **{**SETTINGS, "max_epochs": 15}, **settings)
+    assert result["test_auc"] > floor
+    assert result["num_embedding_params"] <= FULL // 2

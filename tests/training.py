@@ -29,7 +29,7 @@ class Training:
         elif callable(values["embedding"]):
             self.embedding = values["embedding"](sizes, values["latent_dim"])
         else:
-            self.embedding = build_embedding(sizes, values, 1)
+            self.embedding = build_embedding(sizes, values, 1, lambda: torch.arange(sum(sizes)))
         self.model = build_model(sizes, values, 1, self.embedding).train()
         self.optimizer = build_optimizer(self.model, lr, decay, decay)
         self.advance = Step(self.model, self.optimizer, clip, compiled, BATCH, update)

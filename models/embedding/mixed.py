@@ -12,7 +12,7 @@ from .base import Draw, TableEmbedding
 class Mixed(TableEmbedding):
     """Row i of group k, of width d_k, is x_i P_k: x_i is its own (d_k), P_k its group's (d_k, D), without a bias.
 
-    A group of width D has no P_k (Ginart et al. 2019, section 2), one of width 0 is rows that are all zero. A group
+    A group of width D has no P_k (Ginart et al. 2019), one of width 0 is rows that are all zero. A group
     without rows holds nothing. Any partition of the rows will do: by popularity (`mde`), or by what a search chose.
 
     Differs from the published code, which draws each group's rows by the group's own size: here a row starts from the

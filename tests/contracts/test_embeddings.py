@@ -26,7 +26,8 @@ def mixed(seed):
 
 
 def from_registry(**values):
-    return lambda seed: build_embedding(SIZES, {"model": "fm", "latent_dim": WIDTH, **values}, seed)
+    return lambda seed: build_embedding(SIZES, {"model": "fm", "latent_dim": WIDTH, **values}, seed,
+                                        lambda: torch.arange(NUM_ROWS))
 
 
 def pep(threshold_type, g_type):
@@ -35,9 +36,17 @@ def pep(threshold_type, g_type):
 
 CASES = {"uniform": from_registry(embedding="uniform"), "masked": masked, "mixed": mixed,
          "darts": from_registry(embedding="darts", darts_widths=(1, 2, WIDTH)),
+         "mde": from_registry(embedding="mde", mde_blocks=3, mde_alpha=0.7),
+         "mgqe": from_registry(embedding="mgqe", mgqe_subspaces=3, mgqe_centroids=8),
+         "hash": from_registry(embedding="hash", hash_rows=6), "qr": from_registry(embedding="qr", qr_collisions=3),
          **{f"pep {kind} {gate}": pep(kind, gate) for kind in THRESHOLD_TYPES for gate in GATES}}
-# what the parameters of each scheme are counted in, where it is not the table itself
-COUNTED = dict.fromkeys(("mixed", "darts"), lambda embedding: list(embedding.parameters()))
+# where parameters are counted, when it is not in the table itself
+COUNTED = {"mixed": lambda embedding: list(embedding.parameters()),
+           "mde": lambda embedding: list(embedding.parameters()),
+           "darts": lambda embedding: list(embedding.parameters()),
+           "mgqe": lambda embedding: [embedding.centroids],
+           "hash": lambda embedding: [embedding.weight],
+           "qr": lambda embedding: [embedding.remainders, embedding.quotients]}
 
 
 def test_every_registered_embedding_is_among_the_cases():
@@ -74,7 +83,7 @@ def test_contract(name, rows):
 
 
 @pytest.mark.parametrize("name", CASES)
-def test_the_count_follows_the_table(name):
+def test_the_count_follows_what_is_counted(name):
     embedding = CASES[name](3)
     before = embedding.num_params()
     where = embedding.table() if name not in COUNTED else COUNTED[name](embedding)[-1]

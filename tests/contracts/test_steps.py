@@ -1,10 +1,13 @@
 """Every scheme that is more than one table of N rows, in the training step: compiled, and from a saved state on."""
 
+import functools
+
 import numpy as np
 import pytest
 import torch
-from training import Training, assert_close, assert_same
+from training import WIDTH, Training, assert_close, assert_same
 
+from models.build import EMBEDDINGS
 from models.embedding.base import initial_table
 from models.embedding.mixed import Mixed
 
@@ -17,11 +20,21 @@ def mixed(sizes, width):
     return Mixed(group, (2, width, 1, 0), width, lambda *size: initial_table(*size, generator), len(sizes))
 
 
-CASES = {"mixed": {"embedding": mixed}, "mixed few rows": {"embedding": mixed, "sizes": FEW}}
+CASES = {"mixed": {"embedding": mixed}, "mixed few rows": {"embedding": mixed, "sizes": FEW},
+         "mde": {"embedding": "mde", "mde_blocks": 4, "mde_alpha": 0.5},
+         "mgqe": {"embedding": "mgqe", "mgqe_subspaces": WIDTH, "mgqe_centroids": 16},
+         "hash": {"embedding": "hash", "hash_rows": 50}, "qr": {"embedding": "qr", "qr_collisions": 4}}
+TABLES = {"uniform", "pep"}  # of which all of this is tested at length elsewhere
 
 
+def test_every_other_registered_embedding_is_among_the_cases():
+    assert set(EMBEDDINGS) - TABLES <= set(CASES)
+
+
+@pytest.mark.parametrize("backend", ["aot_eager", pytest.param("inductor", marks=pytest.mark.slow)])
 @pytest.mark.parametrize("name", CASES)
-def test_the_compiled_step_is_close_to_the_eager_one(name):
+def test_the_compiled_step_is_close_to_the_eager_one(monkeypatch, name, backend):
+    monkeypatch.setattr(torch, "compile", functools.partial(torch.compile, backend=backend))
     eager, compiled = (Training("auto", compiled=way, **CASES[name]).run(12) for way in (False, True))
     assert eager.losses[0] != eager.losses[-1]
     assert_close(compiled.state(), eager.state())

@@ -134,6 +134,17 @@ def test_killed_twice_at_random_steps(tmp_path, seen, undisturbed, case, seed):
     same(bits(tmp_path, tiny.train(tmp_path, **CASES[case]), seen), undisturbed[case])
 
 
+@pytest.mark.parametrize("settings", [
+    {"embedding": "mde", "mde_blocks": 4, "mde_alpha": 0.4}, {"embedding": "hash", "hash_rows": 50},
+    {"embedding": "mgqe", "mgqe_subspaces": 2, "mgqe_centroids": 16}, {"embedding": "qr"}],
+    ids=lambda settings: settings["embedding"])
+def test_baselines_killed_at_a_step(tmp_path, seen, settings):
+    settings = {**settings, "max_epochs": 2, "lr": 0.05}
+    expected = bits(tmp_path / "whole", tiny.train(tmp_path / "whole", **settings), seen)
+    assert killed(tmp_path / "killed", "after the update", 11, **settings)
+    same(bits(tmp_path / "killed", tiny.train(tmp_path / "killed", **settings), seen), expected)
+
+
 SEAMS = [("after the checkpoint", 8), ("before the update", 9),  # the end of an epoch, and the very next step
          ("before the evaluation", 2), ("after the evaluation", 2),
          ("before the update", 1)]  # nothing is saved yet

@@ -5,8 +5,10 @@ import pytest
 
 import train_movielens
 import train_movielens_retrain
+from engine import cli
 from engine.run import Place, Run
 from engine.settings import ModelSettings, TrainSettings, identity, parse, parse_assignment
+from models.build import EMBEDDINGS
 
 
 @pytest.mark.parametrize(("key", "nearest"), [
@@ -51,7 +53,8 @@ OUT_OF_RANGE = [
     ("latent_dim", 0), ("latent_dim", -8), ("mlp_dims", [100, 0]), ("dropout", 1.0), ("dropout", -0.1),
     ("att_dropout", 1), ("num_heads", 0), ("num_layers", 0), ("gk", 0.0), ("batch_size", 1), ("lr", -1e-3),
     ("lr", float("nan")), ("l2_regularization", -1e-5), ("grad_clip", 0), ("max_epochs", 0), ("eval_interval", 0),
-    ("early_stop", 0), ("log_interval", 0), ("checkpoint_seconds", -1), ("candidate_p", [500, 0]),
+    ("early_stop", 0), ("log_interval", 0), ("checkpoint_seconds", -1), ("candidate_p", [500, 0]), ("mde_blocks", 0),
+    ("mde_alpha", -0.1), ("mgqe_subspaces", 0), ("mgqe_centroids", 0), ("hash_rows", 0), ("qr_collisions", 1),
 ]
 
 
@@ -88,6 +91,17 @@ def test_attention_width_must_be_a_multiple_of_the_heads():
     with pytest.raises(ValueError, match="atten_embed_dim 64 must be a multiple of num_heads 3"):
         parse({"model": "autoint", "num_heads": 3})
     assert parse({"model": "fm", "num_heads": 3}).model.num_heads == 3
+
+
+def test_subspaces_must_divide_the_width():
+    with pytest.raises(ValueError, match="mgqe_subspaces must divide latent_dim 24, got 16"):
+        parse({"embedding": "mgqe", "latent_dim": 24, "mgqe_subspaces": 16})
+    assert parse({"embedding": "uniform", "latent_dim": 24, "mgqe_subspaces": 16}).model.mgqe_subspaces == 16
+
+
+def test_the_help_names_every_embedding():
+    [line] = [line for line in " ".join(cli.parser("", {}).format_help().split()).split("--") if "baseline" in line]
+    assert all(name in line for name in EMBEDDINGS)
 
 
 def test_whole_numbers_become_floats_and_lists_become_tuples():
@@ -186,7 +200,7 @@ def test_run_id_follows_seed_data_and_extra(monkeypatch):
 
 CHANGES = {
     "dataset": None, "with_ids": True, "vocabulary": "train", "model": "deepfm", "embedding": "uniform",
-    "latent_dim": 9, "mlp_dims": [9], "dropout": 0.1, "num_heads": 4, "num_layers": 1, "att_dropout": 0.1,
+    "latent_dim": 16, "mlp_dims": [9], "dropout": 0.1, "num_heads": 4, "num_layers": 1, "att_dropout": 0.1,
     "atten_embed_dim": 32, "has_residual": False, "full_part": False, "with_linear": True,
     "threshold_type": "global", "threshold_init": -9.0, "g_type": "softplus", "gk": 2.0, "batch_size": 99, "lr": 0.5,
     "l2_regularization": 0.5, "l2_penalty": 0.5, "grad_clip": 1.0, "max_epochs": 9, "eval_interval": 9,
@@ -194,18 +208,27 @@ CHANGES = {
     "tensorboard": False, "checkpoint_seconds": 1.0,
     "candidate_p": [9], "budget": "as_reached", "retrain_emb_param": 9, "re_init": True,
     "rewind": "all", "split": f"ids:{__file__}",
+    "popularity": "counts.npy", "mde_blocks": 9, "mde_alpha": 0.2, "mgqe_subspaces": 4, "mgqe_centroids": 64,
+    "hash_rows": 9, "qr_collisions": 9,
 }
-NEVER = {"split", "compile", "table_update", "tensorboard", "checkpoint_seconds", "retrain_emb_param"}
+NEVER = {"split", "popularity", "compile", "table_update", "tensorboard", "checkpoint_seconds", "retrain_emb_param"}
+MDE, MGQE = {"mde_blocks", "mde_alpha"}, {"mgqe_subspaces", "mgqe_centroids"}
+BASELINES = MDE | MGQE | {"hash_rows", "qr_collisions"}
 THRESHOLDS = {"threshold_type", "threshold_init", "g_type", "gk", "candidate_p", "budget", "log_interval"}
 ATTENTION = {"num_heads", "num_layers", "att_dropout", "atten_embed_dim", "has_residual", "full_part", "with_linear"}
 MLP, TICKET = {"mlp_dims", "dropout"}, {"re_init", "rewind"}
 WITHOUT_EFFECT = {
-    ("fm", "pep"): NEVER | ATTENTION | MLP | TICKET,
-    ("fm", "uniform"): NEVER | ATTENTION | MLP | TICKET | THRESHOLDS,
-    ("fm", "masked"): NEVER | ATTENTION | MLP | THRESHOLDS,
-    ("deepfm", "pep"): NEVER | ATTENTION | TICKET,
-    ("autoint", "uniform"): NEVER | TICKET | THRESHOLDS,
-    ("linear", "pep"): NEVER | ATTENTION | MLP | TICKET | THRESHOLDS | {"embedding", "latent_dim", "l2_regularization"},
+    ("fm", "pep"): NEVER | BASELINES | ATTENTION | MLP | TICKET,
+    ("fm", "uniform"): NEVER | BASELINES | ATTENTION | MLP | TICKET | THRESHOLDS,
+    ("fm", "masked"): NEVER | BASELINES | ATTENTION | MLP | THRESHOLDS,
+    ("deepfm", "pep"): NEVER | BASELINES | ATTENTION | TICKET,
+    ("autoint", "uniform"): NEVER | BASELINES | TICKET | THRESHOLDS,
+    ("linear", "pep"): NEVER | BASELINES | ATTENTION | MLP | TICKET | THRESHOLDS | {"embedding", "latent_dim",
+                                                                                    "l2_regularization"},
+    ("fm", "mde"): NEVER | BASELINES - MDE | ATTENTION | MLP | TICKET | THRESHOLDS,
+    ("fm", "mgqe"): NEVER | BASELINES - MGQE | ATTENTION | MLP | TICKET | THRESHOLDS,
+    ("fm", "hash"): NEVER | BASELINES - {"hash_rows"} | ATTENTION | MLP | TICKET | THRESHOLDS,
+    ("fm", "qr"): NEVER | BASELINES - {"qr_collisions"} | ATTENTION | MLP | TICKET | THRESHOLDS,
 }
 
 
