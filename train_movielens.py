@@ -16,7 +16,7 @@ SETTINGS = {
     "dataset": "movielens",
     "with_ids": False,  # True adds user and movie id: 9 fields instead of the paper's 7
     "model": "fm",  # linear, fm, deepfm, autoint
-    "embedding": "pep",  # pep, uniform, mde, mgqe, hash, qr
+    "embedding": "pep",  # pep, uniform, mde, mgqe, darts, hash, qr
     "latent_dim": 64,  # width d of a vector: 4,129 x 64 = 264,256 parameters
     # PEP
     "threshold_type": "feature_dim",  # global, dimension, feature, field, feature_dim, field_dim
@@ -31,6 +31,9 @@ SETTINGS = {
     "mde_alpha": 0.1,  # mde: width ~ popularity ** alpha, latent_dim for the first block; 0.1, 0.2, 0.3
     "mgqe_subspaces": 8,  # mgqe: parts of a row; 4, 8, 16
     "mgqe_centroids": 256,  # mgqe: values of each part; 64, 128, 256, 512
+    "darts_widths": [2, 4, 16],  # darts: candidates of each feature; also [1, 2, 8], [4, 8, 32]
+    "darts_epochs": 20,  # darts: of the search over them; max_epochs is that of the training after it
+    "darts_lr": 1e-2,  # darts: of the mixture's weights, on validation rows
     "hash_rows": 1000,  # hash: rows of the one table for 4,129 features
     "qr_collisions": 4,  # qr: features of a field that share a remainder row
     # models

@@ -150,7 +150,7 @@ def test_every_run_has_its_own_folder_and_nothing_is_left_beside_the_results(fin
     for folder in folders:
         stage = json.loads((folder / "result.json").read_text())["stage"]
         assert {path.name for path in folder.iterdir()} - {".lock"} == {
-            "curve.jsonl", "result.json", *(["tensorboard"] if stage == "search" else [])}
+            "curve.jsonl", "result.json", "tensorboard" if stage == "search" else "model.safetensors"}
     assert len(list(finished["out"].glob("runs/*/tensorboard/events.*"))) == 1
 
 

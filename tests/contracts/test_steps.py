@@ -23,6 +23,7 @@ def mixed(sizes, width):
 CASES = {"mixed": {"embedding": mixed}, "mixed few rows": {"embedding": mixed, "sizes": FEW},
          "mde": {"embedding": "mde", "mde_blocks": 4, "mde_alpha": 0.5},
          "mgqe": {"embedding": "mgqe", "mgqe_subspaces": WIDTH, "mgqe_centroids": 16},
+         "darts": {"embedding": "darts", "darts_widths": (2, 3, WIDTH)},
          "hash": {"embedding": "hash", "hash_rows": 50}, "qr": {"embedding": "qr", "qr_collisions": 4}}
 TABLES = {"uniform", "pep"}  # of which all of this is tested at length elsewhere
 

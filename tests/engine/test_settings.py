@@ -209,11 +209,12 @@ CHANGES = {
     "candidate_p": [9], "budget": "as_reached", "retrain_emb_param": 9, "re_init": True,
     "rewind": "all", "split": f"ids:{__file__}",
     "popularity": "counts.npy", "mde_blocks": 9, "mde_alpha": 0.2, "mgqe_subspaces": 4, "mgqe_centroids": 64,
-    "hash_rows": 9, "qr_collisions": 9,
+    "hash_rows": 9, "qr_collisions": 9, "darts_widths": [3, 4], "darts_epochs": 9, "darts_lr": 0.5,
 }
 NEVER = {"split", "popularity", "compile", "table_update", "tensorboard", "checkpoint_seconds", "retrain_emb_param"}
 MDE, MGQE = {"mde_blocks", "mde_alpha"}, {"mgqe_subspaces", "mgqe_centroids"}
-BASELINES = MDE | MGQE | {"hash_rows", "qr_collisions"}
+DARTS = {"darts_widths", "darts_epochs", "darts_lr"}
+BASELINES = MDE | MGQE | DARTS | {"hash_rows", "qr_collisions"}
 THRESHOLDS = {"threshold_type", "threshold_init", "g_type", "gk", "candidate_p", "budget", "log_interval"}
 ATTENTION = {"num_heads", "num_layers", "att_dropout", "atten_embed_dim", "has_residual", "full_part", "with_linear"}
 MLP, TICKET = {"mlp_dims", "dropout"}, {"re_init", "rewind"}
@@ -227,6 +228,7 @@ WITHOUT_EFFECT = {
                                                                                     "l2_regularization"},
     ("fm", "mde"): NEVER | BASELINES - MDE | ATTENTION | MLP | TICKET | THRESHOLDS,
     ("fm", "mgqe"): NEVER | BASELINES - MGQE | ATTENTION | MLP | TICKET | THRESHOLDS,
+    ("fm", "darts"): NEVER | BASELINES - DARTS | ATTENTION | MLP | TICKET | THRESHOLDS | {"latent_dim"},
     ("fm", "hash"): NEVER | BASELINES - {"hash_rows"} | ATTENTION | MLP | TICKET | THRESHOLDS,
     ("fm", "qr"): NEVER | BASELINES - {"qr_collisions"} | ATTENTION | MLP | TICKET | THRESHOLDS,
 }
