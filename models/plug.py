@@ -1,0 +1,291 @@
+"""PEP in anybody's PyTorch model: plug it in, train as ever, snapshot, train the lottery ticket, unplug.
+
+    plugged = plug(model)                                       # tables get thresholds; the rest is not touched
+    optimizer = torch.optim.Adam(plugged.parameter_groups())    # after plug: the thresholds are new parameters
+    ...                                                         # the search: your own loop
+    cut = snapshot(model, 10_000)                               # what is worth keeping, and the initial values
+    masked(model, cut)                                          # tables start again from those, under a fixed mask
+    ...                                                         # the retraining: your own loop, a new optimiser
+    unplug(model)                                               # plain torch modules again
+
+**PEP needs Adam with coupled weight decay on tables and thresholds.** Far below zero the thresholds have hardly a
+gradient from the data; the decay raises them. With AdamW, with a decay of 0 or with an optimiser made before `plug`,
+nothing is ever pruned. `Plugged.parameter_groups` sets it.
+
+The method is that of Liu et al., ICLR 2021, whose code prunes the one table of its own models. Here a model may have
+many; each has its thresholds, and a budget may span them all.
+"""
+
+import math
+from collections.abc import Callable, Iterable
+from typing import Any
+
+import torch
+from torch import nn
+
+from .compact_table import CompactTable
+from .embedding.pep import Thresholds
+from .plug_snapshot import Snapshot, bare, plugged_tables
+from .plugged_table import PepTable, Plain, PluggedTable, TicketTable
+
+EMBEDDINGS: dict[str, Callable[[Plain, Thresholds], PluggedTable]] = {"pep": PepTable}
+
+Only = str | Iterable[str] | Callable[[str, nn.Module], bool] | None
+
+
+class Plugged:
+    """A view of a plugged model; it holds nothing but the model, so one of a deep copy is `Plugged(copy)`.
+
+    Args:
+        model: a model with plugged tables.
+
+    Raises:
+        ValueError: it has none.
+    """
+
+    def __init__(self, model: Any) -> None:
+        self.model = bare(model)
+        if not plugged_tables(self.model):
+            raise ValueError(f"{type(self.model).__name__} has no plugged tables; call plug(model) first")
+
+    @property
+    def tables(self) -> dict[str, PluggedTable]:
+        """By dotted name; a table that is used at several places goes by the first."""
+        return plugged_tables(self.model)
+
+    def num_params(self) -> int:
+        """Table entries left, padding rows aside."""
+        return sum(table.num_params() for table in self.tables.values())
+
+    def parameter_groups(self, weight_decay: float = 1e-5, rest: float = 0.0) -> list[dict[str, Any]]:
+        """Every parameter of the model in one of two groups, for torch.optim.Adam (not AdamW, not SparseAdam).
+
+        Args:
+            weight_decay: coupled L2 of tables and thresholds, the published 1e-5; it is what moves the thresholds.
+            rest: of all other parameters (the paper: 1e-5 too).
+
+        Raises:
+            ValueError: a decay is negative, or that of tables with thresholds 0.
+        """
+        searched = any(isinstance(table, PepTable) for table in self.tables.values())
+        if min(weight_decay, rest) < 0 or (searched and not weight_decay):
+            raise ValueError(f"weight_decay must be positive while there are thresholds (without it nothing is ever "
+                             f"pruned) and rest not negative, got {weight_decay} and {rest}")
+        inside = [parameter for table in self.tables.values() for parameter in table.parameters()]
+        known = {id(parameter) for parameter in inside}
+        outside = [parameter for parameter in self.model.parameters() if id(parameter) not in known]
+        groups = [{"params": inside, "weight_decay": weight_decay}, {"params": outside, "weight_decay": rest}]
+        return [group for group in groups if group["params"]]
+
+    def __repr__(self) -> str:
+        return "\n".join(f"{name}: {table.num_params():,} of {table.num_embeddings:,} x {table.embedding_dim}"
+                         for name, table in self.tables.items())
+
+
+def plug(model: nn.Module, embedding: str = "pep", threshold_type: str = "feature_dim", threshold_init: float = -15.0,
+         g_type: str = "sigmoid", gk: float = 1.0, only: Only = None) -> Plugged:
+    """Put PEP's tables in the place of a model's nn.Embedding and nn.EmbeddingBag modules.
+
+    Names, all other modules and all parameters stay the same objects; a table's weight goes on as the `values` of what
+    stands in its place, and its `weight` there is the pruned table. Make the optimiser afterwards, over
+    `parameter_groups()`: **Adam with coupled decay**, see above. Initialise before: the values of this moment are those
+    that the ticket restarts from. Modules that the model keeps outside its module tree (in a plain list, say) are not
+    found.
+
+    Args:
+        model: changed in place; left as it was when an error is raised.
+        embedding: name in EMBEDDINGS.
+        threshold_type: granularity within each table: `global` (one number a table), `dimension`, `feature` or
+            `feature_dim`. A model's table has no fields to tell apart, so the field types are refused.
+        threshold_init: s at the start. -15 is the published value for MovieLens; -150 leaves the model to the bit as
+            it is for a long time.
+        g_type: the gate, "sigmoid" or "softplus".
+        gk: factor of the gate.
+        only: which tables: names, or a function of (name, module). By default all that are wider than 1: tables of
+            width 1 hold first-order weights (torchfm's FeaturesLinear), which PEP does not prune.
+
+    Returns:
+        A view of the model: its tables, their size and the parameter groups.
+
+    Raises:
+        TypeError: not a module.
+        ValueError: no such table, one that PEP cannot stand for (the message says why and what to do), or a setting.
+
+    >>> model = nn.ModuleDict({"item": nn.Embedding(50, 4), "bias": nn.Embedding(50, 1)})
+    >>> plug(model)
+    item: 200 of 50 x 4
+    """
+    model = bare(model)
+    if embedding not in EMBEDDINGS:
+        raise ValueError(f"unknown embedding {embedding!r}; known: {', '.join(EMBEDDINGS)}")
+    thresholds = Thresholds(threshold_type, threshold_init, g_type, gk)
+    if threshold_type in ("field", "field_dim"):
+        raise ValueError(f"threshold_type {threshold_type!r} needs fields, which a model's table does not tell; take "
+                         f"'feature_dim', 'feature', 'dimension' or 'global' (one threshold for each table)")
+    if not (math.isfinite(threshold_init) and math.isfinite(gk) and gk > 0):
+        raise ValueError(f"threshold_init must be finite and gk positive, got {threshold_init} and {gk}")
+    chosen = _choose(model, only)
+    for name, module in chosen.items():
+        _refuse_unfit(name, module)
+    _refuse_tied(model, chosen)
+    _put(model, {module: EMBEDDINGS[embedding](module, thresholds) for module in chosen.values()})
+    return Plugged(model)
+
+
+@torch.no_grad()
+def masked(model: Any, cut: Snapshot) -> Plugged:
+    """Make a plugged model the lottery ticket: its tables restart from mask * V0 under the snapshot's fixed mask.
+
+    **Only the tables are rewound.** The paper starts everything else afresh; that is yours to do (build the model anew,
+    `plug` it and call this with the loaded snapshot, or load an early state dict into the other modules). Make a new
+    optimiser: the old one's moments belong to the search. Another snapshot of the same tables may be taken later.
+
+    Args:
+        model: a plugged model, or what `plug` returned; left as it was when an error is raised.
+        cut: from `snapshot` or `Snapshot.load`.
+
+    Raises:
+        TypeError: `cut` is not a Snapshot.
+        ValueError: the model is not plugged, or its tables are not the snapshot's.
+    """
+    if not isinstance(cut, Snapshot):
+        raise TypeError(f"masked takes a Snapshot, got {type(cut).__name__}; call masked(model, snapshot(model, 1000))")
+    tables = Plugged(model).tables
+    shapes = {name: (table.num_embeddings, table.embedding_dim) for name, table in tables.items()}
+    stored = {name: tuple(table.shape) for name, table in cut.tables.items()}
+    if shapes != stored:
+        raise ValueError(f"the snapshot is of other tables: it has {stored}, the model has {shapes}")
+    compact = [name for name, table in tables.items() if isinstance(table, CompactTable)]
+    if compact:
+        raise ValueError(f"the tables {', '.join(compact)} are compact, for inference only; unplug and plug first")
+    tickets = {}
+    for name, table in tables.items():
+        mask = cut.tables[name] != 0
+        if table.padding_idx is not None:
+            mask[table.padding_idx] = True
+        tickets[table] = TicketTable(table.plain[0], table.values, mask)
+    for name, table in tables.items():
+        initial = cut.initial[name].to(table.values.device)
+        table.values.copy_(torch.where(tickets[table].mask, initial, 0.0))
+        table.values.grad = None
+    _put(bare(model), tickets)
+    return Plugged(model)
+
+
+@torch.no_grad()
+def unplug(model: Any, compact: bool = False) -> dict[str, nn.Module]:
+    """Put the modules back that were there before `plug`, with the tables as they are now as their weights.
+
+    Pruned entries are plain zeros then: training goes on with all of them. With `compact`, tables that store only what
+    is not zero are put there instead, for inference: the same vectors, no gradients, `num_bytes()` says how large.
+
+    Args:
+        model: a plugged model, or what `plug` returned.
+        compact: see above. Calling again without it makes plain modules of them.
+
+    Returns:
+        What now stands in the place of the tables, by dotted name.
+
+    Raises:
+        ValueError: the model is not plugged.
+
+    >>> from .plug_snapshot import snapshot
+    >>> model = nn.ModuleDict({"item": nn.Embedding(50, 4)})
+    >>> ticket = masked(plug(model), snapshot(model, 20))
+    >>> sum(table.num_bytes() for table in unplug(model, compact=True).values())  # 800 bytes before
+    304
+    """
+    tables = Plugged(model).tables
+    instead: dict[nn.Module, nn.Module] = {}
+    for table in tables.values():
+        (plain,) = table.plain
+        if compact:
+            instead[table] = CompactTable(plain, table.weight.detach())
+            plain.register_parameter("weight", None)  # or the dense table would stay in memory
+        else:
+            instead[table] = table.restore()
+    _put(bare(model), instead)
+    return {name: instead[table] for name, table in tables.items()}
+
+
+def _choose(model: nn.Module, only: Only) -> dict[str, Plain]:
+    """The modules to replace, by the first name of each."""
+    if plugged_tables(model):
+        raise ValueError(f"already plugged: {', '.join(plugged_tables(model))}; call unplug(model) first")
+    found = {name: module for name, module in model.named_modules() if isinstance(module, Plain)}
+    every = {name: module for name, module in model.named_modules(remove_duplicate=False) if isinstance(module, Plain)}
+    if not found:
+        raise ValueError(f"{type(model).__name__} holds no nn.Embedding and no nn.EmbeddingBag, so there is nothing to "
+                         f"plug")
+    if "" in found:
+        raise ValueError(f"the model is itself an {type(model).__name__}, which cannot be replaced in place; put it "
+                         f"into a module, nn.Sequential(table), say")
+    if only is None:
+        wanted = [module for module in found.values() if module.weight.shape[1] > 1]
+    elif callable(only):
+        wanted = [module for name, module in found.items() if only(name, module)]
+    else:
+        names = [only] if isinstance(only, str) else list(only)
+        unknown = [name for name in names if name not in every]
+        if unknown:
+            raise ValueError(f"unknown tables {', '.join(map(repr, unknown))}; the model has: {', '.join(every)}")
+        wanted = [every[name] for name in names]
+    if not wanted:
+        raise ValueError(f"no table is chosen; the model has {', '.join(found)} (tables of width 1 are left alone "
+                         f"unless only= names them)")
+    return {name: module for name, module in found.items() if any(module is one for one in wanted)}
+
+
+def _refuse_unfit(name: str, module: Any) -> None:
+    """A ValueError for a table that PEP cannot stand for."""
+    base = nn.EmbeddingBag if isinstance(module, nn.EmbeddingBag) else nn.Embedding
+    weight = dict(module.named_parameters(recurse=False)).get("weight")
+    hooks = (module._forward_hooks, module._forward_pre_hooks, module._backward_hooks, module._backward_pre_hooks)
+    reason = None
+    if getattr(module.forward, "__func__", None) is not base.forward:
+        reason = f"its forward is not the one of nn.{base.__name__}, and would be lost"
+    elif weight is None:
+        reason = "its weight is computed by a parametrisation or a pruning; remove that first"
+    elif any(hooks):
+        reason = "it has forward or backward hooks, which would be lost; remove them first"
+    elif module.sparse:
+        reason = ("it has sparse gradients, and PEP's decay must reach the rows that no batch holds; set its sparse = "
+                  "False and use torch.optim.Adam")
+    elif module.max_norm is not None:
+        reason = "max_norm rescales rows behind PEP's back; set its max_norm = None"
+    elif module.scale_grad_by_freq:
+        reason = "its gradients are scaled by frequency, which PEP does not do; set its scale_grad_by_freq = False"
+    elif weight.dtype not in (torch.float32, torch.float64):
+        reason = (f"its weight is {weight.dtype}, too coarse for thresholds that move by the learning rate; keep it in "
+                  f"float32 and use autocast")
+    elif weight.is_meta:
+        reason = "its weight has no values yet (device meta); load them first"
+    elif not weight.requires_grad:
+        reason = "its weight is frozen; set requires_grad_(True)"
+    elif not weight.any():
+        reason = "its weight is all zero, and an entry at 0 never gets a gradient from PEP; initialise it first"
+    if reason:
+        raise ValueError(f"the table {name} cannot be plugged: {reason}; or leave it out with only=")
+
+
+def _refuse_tied(model: nn.Module, chosen: dict[str, Plain]) -> None:
+    """A ValueError for a table whose weight, or the memory under it, another module uses too."""
+    users: dict[int, list[str]] = {}
+    for path, module in model.named_modules():
+        for name, parameter in module.named_parameters(recurse=False, remove_duplicate=False):
+            if parameter.numel() and not parameter.is_meta and not nn.parameter.is_lazy(parameter):
+                users.setdefault(parameter.untyped_storage().data_ptr(), []).append(f"{path}.{name}".lstrip("."))
+    for name, module in chosen.items():
+        others = users[module.weight.untyped_storage().data_ptr()]
+        if len(others) > 1:
+            raise ValueError(f"the weight of the table {name} is tied: {', '.join(others)} are one tensor, and PEP "
+                             f"would prune only what {name} sees of it; give each a weight of its own, use one module "
+                             f"at both places, or leave it out with only=")
+
+
+def _put(model: nn.Module, instead: dict[Any, Any]) -> None:
+    """Put instead[module] wherever the model holds `module`."""
+    for path, module in list(model.named_modules(remove_duplicate=False)):
+        if module in instead:
+            parent, _, name = path.rpartition(".")
+            setattr(model.get_submodule(parent), name, instead[module])

@@ -1,0 +1,189 @@
+"""Pruned tables of a plugged model at a budget, and the values that they started from; as a file, an .npz."""
+
+import logging
+import numbers
+import os
+import tempfile
+import zipfile
+import zlib
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from .plugged_table import PepTable, PluggedTable
+
+log = logging.getLogger("pep")
+
+
+def bare(model: Any) -> nn.Module:
+    """The module itself, out of a `Plugged` or what torch.compile made of it."""
+    model = getattr(model, "model", model) if not isinstance(model, nn.Module) else model
+    if not isinstance(model, nn.Module):
+        raise TypeError(f"a torch.nn.Module is expected, got {type(model).__name__}")
+    return getattr(model, "_orig_mod", model)
+
+
+def plugged_tables(model: Any) -> dict[str, PluggedTable]:
+    """The plugged tables of a model by dotted name; one that is used at several places goes by its first."""
+    return {name: table for name, table in bare(model).named_modules() if isinstance(table, PluggedTable)}
+
+
+def searched_tables(model: Any) -> dict[str, PepTable]:
+    """The same, all of them with thresholds.
+
+    Raises:
+        ValueError: there are none, or some have a fixed mask or are compact.
+    """
+    tables = plugged_tables(model)
+    found = {name: table for name, table in tables.items() if isinstance(table, PepTable)}
+    if not found or len(found) < len(tables):
+        state = "has a fixed mask or is compact already" if tables else "is not plugged"
+        raise ValueError(f"the model {state}, so there are no thresholds to prune by; call plug(model) and train first")
+    return found
+
+
+@dataclass(frozen=True)
+class Snapshot:
+    """Pruned tables and V0, on the CPU.
+
+    Args:
+        tables: by name, (N, D), zero where an entry is pruned, and in the padding row.
+        initial: by name, (N, D), the values at plug time.
+
+    Raises:
+        ValueError: the two are not of the same names and shapes.
+
+    >>> Snapshot({"user": torch.tensor([[0.0, 3.0]])}, {"user": torch.ones(1, 2)}).num_params()
+    1
+    """
+
+    tables: dict[str, Tensor]
+    initial: dict[str, Tensor]
+
+    def __post_init__(self) -> None:
+        pruned, initial = ({name: tuple(table.shape) for name, table in part.items()}
+                           for part in (self.tables, self.initial))
+        if pruned != initial:
+            raise ValueError(f"pruned and initial tables must be of the same names and shapes, got {pruned} and "
+                             f"{initial}")
+
+    def num_params(self) -> int:
+        """Entries that are left in all tables together."""
+        return sum(int(torch.count_nonzero(table)) for table in self.tables.values())
+
+    def save(self, path: str | os.PathLike[str]) -> Path:
+        """Write the file, whole or not at all: under a temporary name, which then becomes `path`; no pickle."""
+        path = Path(path)
+        arrays: dict[str, Any] = {"names": np.array(list(self.tables), dtype=np.str_)}
+        for number, name in enumerate(self.tables):
+            arrays[f"table_{number}"] = self.tables[name].numpy()
+            arrays[f"initial_{number}"] = self.initial[name].numpy()
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with tempfile.NamedTemporaryFile(dir=path.parent, prefix=f".{path.name}.", delete=False) as file:
+            temporary = Path(file.name)
+            try:
+                np.savez_compressed(file, **arrays)
+                file.flush()
+                os.fsync(file.fileno())  # the rename must not reach the disk before the bytes do
+                temporary.chmod(0o644)
+                temporary.replace(path)
+            except BaseException:
+                temporary.unlink(missing_ok=True)
+                raise
+        return path
+
+    @classmethod
+    def load(cls, path: str | os.PathLike[str]) -> "Snapshot":
+        """Read what `save` wrote.
+
+        Raises:
+            FileNotFoundError: there is no such file.
+            ValueError: it is not such a file, or corrupt.
+        """
+        try:
+            with np.load(path, allow_pickle=False) as arrays:
+                names = [str(name) for name in arrays["names"]]
+                tables, initial = ({name: torch.from_numpy(arrays[f"{kind}_{number}"])
+                                    for number, name in enumerate(names)} for kind in ("table", "initial"))
+            return cls(tables, initial)
+        except FileNotFoundError:
+            raise
+        except (OSError, ValueError, KeyError, EOFError, TypeError, zipfile.BadZipFile, AttributeError, RuntimeError,
+                IndexError, zlib.error) as error:
+            raise ValueError(f"{path} is not a whole snapshot ({error}); take it again with snapshot(...)") from error
+
+
+@torch.no_grad()
+def snapshot(model: Any, budget: int | Mapping[str, int] | None = None) -> Snapshot:
+    """The pruned tables of a plugged model at a budget, with the values that they started from; changes nothing.
+
+    Kept are the entries with the largest margins |V| - g(s), of equal ones the first. A padding row is no part of it.
+
+    Args:
+        model: a plugged model, or what `plug` returned.
+        budget: entries to keep: a number for all tables together, numbers by table name (a table without one keeps what
+            it has), or None for what the thresholds have left so far.
+
+    Raises:
+        ValueError: the budget is below 1, more than the tables hold or than the thresholds have left, or for an unknown
+            table; the model is not plugged or no longer searched; its values are not finite.
+        TypeError: the budget is not a whole number.
+
+    >>> from .plug import plug
+    >>> model = nn.Sequential(nn.Embedding.from_pretrained(torch.tensor([[1.0, -2.0], [3.0, 0.5]]), freeze=False))
+    >>> plugged = plug(model, threshold_init=-150.0)
+    >>> snapshot(model, 2).tables["0"].tolist()
+    [[0.0, -2.0], [3.0, 0.0]]
+    """
+    tables = searched_tables(model)
+    for name, number in budget.items() if isinstance(budget, Mapping) else [("budget", budget)]:
+        if isinstance(budget, Mapping) and name not in tables:
+            raise ValueError(f"unknown table {name!r} in the budget; the plugged ones are: {', '.join(tables)}")
+        if number is not None or isinstance(budget, Mapping):
+            _check_number(name, number)
+    margins = {name: table.margins().cpu() for name, table in tables.items()}
+    bad = [name for name in tables if not torch.isfinite(tables[name].values).all() or margins[name].isnan().any()]
+    if bad:
+        raise ValueError(f"values or thresholds of {', '.join(bad)} are not finite: the training has diverged")
+    if isinstance(budget, Mapping):
+        kept = {name: part > 0 for name, part in margins.items()}
+        for name, number in budget.items():
+            kept |= _largest({name: margins[name]}, number, f"the table {name}")
+    elif budget is not None:
+        kept = _largest(margins, budget, "the tables together")
+    else:
+        kept = {name: part > 0 for name, part in margins.items()}
+    still = [name for name, table in tables.items() if not table.has_moved()]
+    if still:
+        log.warning("the thresholds of %s stand where they started, so this is a cut by magnitude and not PEP: is the "
+                    "optimiser made after plug(), over its parameter_groups(), and is each table used?",
+                    ", ".join(still))
+    return Snapshot({name: torch.where(kept[name], table.weight.cpu(), 0.0) for name, table in tables.items()},
+                    {name: table.initial.to("cpu", copy=True) for name, table in tables.items()})
+
+
+def _check_number(name: str, number: object) -> None:
+    if not isinstance(number, numbers.Integral) or isinstance(number, bool):
+        raise TypeError(f"{name}: a whole number of entries to keep is expected, got {number!r}")
+    if number < 1:
+        raise ValueError(f"{name}: at least 1 entry must be kept, got {number}")
+
+
+def _largest(margins: Mapping[str, Tensor], count: int, whose: str) -> dict[str, Tensor]:
+    """Masks of the `count` largest margins of all together."""
+    flat = torch.cat([part.flatten() for part in margins.values()])
+    size, left = int((flat > -torch.inf).sum()), int((flat > 0).sum())
+    if count > size:
+        raise ValueError(f"cannot keep {count} entries: {whose} have {size}")
+    if count > left:
+        raise ValueError(f"cannot keep {count} entries: the thresholds have left {left} of {size} in {whose}; ask for "
+                         f"at most {left}, or take the snapshot earlier in the training")
+    mask = torch.zeros(len(flat), dtype=torch.bool)
+    mask[flat.sort(descending=True, stable=True).indices[:count]] = True
+    parts = mask.split([part.numel() for part in margins.values()])
+    return {name: part.view_as(margins[name]) for name, part in zip(margins, parts, strict=True)}

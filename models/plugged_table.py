@@ -1,0 +1,174 @@
+"""A table of somebody's model while PEP has it: called, read and moved like the module in whose place it stands."""
+
+from typing import Any, cast
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from .embedding.pep import Thresholds
+from .kernels.threshold import GATES, soft_threshold
+
+Plain = nn.Embedding | nn.EmbeddingBag
+
+
+class PluggedTable(nn.Module):
+    """N rows of width D in the place of an nn.Embedding or nn.EmbeddingBag; the parts that all such tables share.
+
+    The module that was there is kept for `restore`, hidden from parameters() and state_dict(). `weight` is the table as
+    the model uses it, made when asked, with its gradient: a model that scores all items by `user @ items.weight.T` sees
+    the pruned table too. Assigning to it is an error, writing into it does nothing.
+
+    Args:
+        plain: the module that was there.
+    """
+
+    values: nn.Parameter
+    mode: Any  # of a bag; None in the place of an nn.Embedding
+
+    def __init__(self, plain: Plain) -> None:
+        super().__init__()
+        self.plain = (plain,)  # in a tuple, or nn.Module would take it for a child
+        self.num_embeddings, self.embedding_dim = plain.weight.shape
+        self.padding_idx = plain.padding_idx
+        self.mode = plain.mode if isinstance(plain, nn.EmbeddingBag) else None
+        self.include_last_offset = isinstance(plain, nn.EmbeddingBag) and plain.include_last_offset
+        self.train(plain.training)
+
+    @property
+    def weight(self) -> Tensor:
+        """The whole table as used, (N, D)."""
+        raise NotImplementedError
+
+    def vectors(self, ids: Tensor) -> Tensor:
+        """ids of any shape -> (*ids.shape, D)."""
+        raise NotImplementedError
+
+    def forward(self, input: Tensor, *bag: Tensor | None, **named: Tensor | None) -> Tensor:
+        """What the plain module takes and gives: ids -> vectors (*ids.shape, D), or ids in bags -> (bags, D)."""
+        return self.vectors(input, *bag, **named) if self.mode is None else self._bags(input, *bag, **named)
+
+    def _bags(self, ids: Tensor, offsets: Tensor | None = None, per_sample_weights: Tensor | None = None) -> Tensor:
+        """The batch's vectors, one for each id, are a small table of their own, out of which torch fills the bags."""
+        count, padding = ids.numel(), self.padding_idx
+        if not 0 < count < self.num_embeddings:
+            table = self.weight
+        else:
+            table = self.vectors(ids.reshape(-1))
+            places = torch.arange(count, dtype=ids.dtype, device=ids.device).view_as(ids)
+            if padding is not None:  # a last row stands for it, so that torch leaves it out of sums and means
+                table = torch.cat([table, table.new_zeros(1, self.embedding_dim)])
+                places, padding = torch.where(ids == padding, count, places), count
+            ids = places
+        return functional.embedding_bag(ids, table, offsets, mode=self.mode, per_sample_weights=per_sample_weights,
+                                        include_last_offset=self.include_last_offset, padding_idx=padding)
+
+    @torch.no_grad()
+    def num_params(self) -> int:
+        """Entries that are not zero, the padding row aside."""
+        table = self.weight
+        padding = table[:0] if self.padding_idx is None else table[self.padding_idx]
+        return int(torch.count_nonzero(table) - torch.count_nonzero(padding))
+
+    @torch.no_grad()
+    def restore(self) -> Plain:
+        """The module that was there; its weight is the same Parameter as ever and holds the table as used."""
+        (plain,) = self.plain
+        self.values.copy_(self.weight)
+        self.values.grad = None
+        plain.weight = self.values
+        return plain.train(self.training)
+
+    def extra_repr(self) -> str:
+        """Its size, for print(model)."""
+        return f"{self.num_embeddings}, {self.embedding_dim}"
+
+
+class PepTable(PluggedTable):
+    """S(V, s) = sign(V) relu(|V| - g(s)), V and s trained together, for ids of any shape and for bags (eq. 8 to 11).
+
+    Differs from `Pep`: nothing is known of fields, so `field` and `field_dim` do not exist; lookups are torch's own,
+    with its padding. The padding row is not thresholded and gets no gradient.
+
+    Args:
+        plain: its weight becomes V: the same Parameter, so that whoever holds it already (an optimiser, a list of
+            weights to regularise) goes on holding the right one.
+        thresholds: granularity within this table, start value and gate.
+
+    >>> table = PepTable(nn.Embedding.from_pretrained(torch.tensor([[1.0, -0.2]])), Thresholds("global", init=-1.0))
+    >>> table(torch.tensor(0)).tolist(), table.num_params()
+    ([0.73..., 0.0], 1)
+    """
+
+    initial: Tensor
+
+    def __init__(self, plain: Plain, thresholds: Thresholds) -> None:
+        super().__init__(plain)
+        self.settings = thresholds
+        self.values = cast(nn.Parameter, plain.weight)
+        shape = thresholds.shape(self.num_embeddings, self.embedding_dim, 1)
+        self.thresholds = nn.Parameter(torch.full(shape, float(thresholds.init), dtype=self.values.dtype,
+                                                  device=self.values.device))
+        self.register_buffer("initial", self.values.detach().clone())  # V0; saved, for a search that is resumed
+
+    @property
+    def weight(self) -> Tensor:
+        """S(V, s), (N, D)."""
+        return self._thresholded(self.values, self.thresholds, None)
+
+    def vectors(self, ids: Tensor) -> Tensor:
+        """ids of any shape -> (*ids.shape, D): the smaller of the table and the batch is thresholded."""
+        if self.num_embeddings <= ids.numel():
+            return functional.embedding(ids, self.weight, self.padding_idx)
+        by_row = self.settings.type in ("feature", "feature_dim")
+        thresholds = functional.embedding(ids, self.thresholds) if by_row else self.thresholds
+        return self._thresholded(functional.embedding(ids, self.values, self.padding_idx), thresholds, ids)
+
+    def _thresholded(self, values: Tensor, thresholds: Tensor, ids: Tensor | None) -> Tensor:
+        """`values` (*ids.shape, D) of the rows `ids`, None for all; a threshold of 0 leaves a padding row as it is."""
+        gates = self.settings.scale * GATES[self.settings.gate](thresholds)
+        if self.padding_idx is not None:
+            rows = torch.arange(self.num_embeddings, device=values.device) if ids is None else ids
+            gates = torch.where((rows == self.padding_idx).unsqueeze(-1), 0.0, gates)
+        return soft_threshold(values, gates)
+
+    @torch.no_grad()
+    def margins(self) -> Tensor:
+        """|V| - g(s), (N, D): positive where an entry is kept; -inf in the padding row, which no budget counts."""
+        margins = self.values.abs() - self.settings.scale * GATES[self.settings.gate](self.thresholds)
+        if self.padding_idx is not None:
+            margins[self.padding_idx] = -torch.inf
+        return margins
+
+    def has_moved(self) -> bool:
+        """Whether training has changed any threshold since the start."""
+        thresholds = self.thresholds.detach()
+        return not torch.equal(thresholds, torch.full_like(thresholds, self.settings.init))
+
+
+class TicketTable(PluggedTable):
+    """A table under a fixed mask: entries outside are zero, stay zero and get no gradient (PEP, section 4.2).
+
+    Args:
+        plain: the module that was there.
+        values: (N, D), the Parameter that is trained on.
+        mask: (N, D) of bool.
+    """
+
+    mask: Tensor
+
+    def __init__(self, plain: Plain, values: nn.Parameter, mask: Tensor) -> None:
+        super().__init__(plain)
+        self.values = values
+        self.register_buffer("mask", mask.to(values.device, copy=True))
+
+    @property
+    def weight(self) -> Tensor:
+        """(N, D), zero outside the mask."""
+        return self.values * self.mask
+
+    def vectors(self, ids: Tensor) -> Tensor:
+        """ids of any shape -> (*ids.shape, D)."""
+        if self.num_embeddings <= ids.numel():
+            return functional.embedding(ids, self.weight, self.padding_idx)
+        return functional.embedding(ids, self.values, self.padding_idx) * self.mask[ids.long()]

@@ -1,0 +1,713 @@
+import copy
+import itertools
+import logging
+import pickle
+import zipfile
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+from torch.nn import functional
+from torch.nn.utils import parametrizations, prune
+
+import models.plug_snapshot
+from models import Plugged, Snapshot, masked, plug, snapshot, unplug
+from models.compact_table import CompactTable
+from models.embedding.base import sparse_bytes
+from models.embedding.pep import Thresholds
+from models.kernels.threshold import GATES, soft_threshold_plain
+from models.plugged_table import PepTable, TicketTable
+
+TYPES = ("global", "dimension", "feature", "feature_dim")
+ROWS, WIDTH = 12, 3
+
+
+def seeded(make, *args, **named):
+    torch.manual_seed(0)
+    return make(*args, **named)
+
+
+class Shop(nn.Module):
+    """Every way in which a model holds tables: by attribute, in a list, in a dict, at two places, as a bag."""
+
+    def __init__(self):
+        super().__init__()
+        self.users = nn.Embedding(20, 4)
+        self.items = nn.Embedding(15, 4, padding_idx=0)
+        self.tower = nn.Sequential(self.items, nn.Linear(4, 4))
+        self.fields = nn.ModuleList([nn.Embedding(6, 4), nn.Embedding(5, 4)])
+        self.words = nn.ModuleDict({"title": nn.EmbeddingBag(30, 4, mode="mean")})
+        self.first_order = nn.Embedding(20, 1)
+        self.head = nn.Linear(4, 1)
+
+    def forward(self, ids):
+        """ids (B, 5) -> (B,)."""
+        users, items, a, b, words = ids.unbind(1)
+        product = self.users(users) * self.tower(items) + self.items(items) + self.fields[0](a) * self.fields[1](b)
+        title = self.words["title"](torch.stack([words, (words + 7) % 30], 1))
+        return (self.head(product + title) + self.first_order(users)).squeeze(1)
+
+
+TABLES = ["users", "items", "fields.0", "fields.1", "words.title"]
+SIZE = 4 * (20 + 15 + 6 + 5 + 30)
+
+
+def batch(size=9, seed=0):
+    generator = torch.Generator().manual_seed(seed)
+    columns = [torch.randint(rows, (size,), generator=generator) for rows in (20, 15, 6, 5, 30)]
+    return torch.stack(columns, 1), torch.randint(2, (size,), generator=generator).float()
+
+
+def train(model, optimizer, steps=3):
+    losses = []
+    for step in range(steps):
+        ids, labels = batch(seed=step)
+        optimizer.zero_grad()
+        loss = functional.binary_cross_entropy_with_logits(model(ids), labels)
+        loss.backward()
+        optimizer.step()
+        losses.append(loss.item())
+    return losses
+
+
+def adam(plugged):
+    return torch.optim.Adam(plugged.parameter_groups(), lr=1e-2)
+
+
+def searched(steps=5, **settings):
+    model = seeded(Shop)
+    train(model, adam(plug(model, **{"threshold_init": -3.0, **settings})), steps)
+    return model
+
+
+def fingerprint(model):
+    """All that must not change: the modules, their classes, the parameters, their values."""
+    modules = [(path, id(module), type(module)) for path, module in model.named_modules(remove_duplicate=False)]
+    return modules, [(name, id(value)) for name, value in model.named_parameters(remove_duplicate=False)], [
+        value.clone() for value in model.state_dict().values()]
+
+
+def same(one, other):
+    return one[:2] == other[:2] and all(map(torch.equal, one[2], other[2]))
+
+
+# -- the tables ---------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("shape", [(), (4,), (2, 3), (2, 3, 5), (0,)])
+@pytest.mark.parametrize("dtype", [torch.int32, torch.int64])
+@pytest.mark.parametrize("kind", TYPES)
+def test_an_embedding_is_the_definition_with_all_gradients(kind, dtype, shape):
+    plain = seeded(nn.Embedding, ROWS, WIDTH, padding_idx=4)
+    with torch.no_grad():
+        plain.weight[4] = 0.1  # a padding row need not be zero, and is under the threshold
+    table = PepTable(plain, Thresholds(kind, -1.0, "softplus", 1.5))
+    with torch.no_grad():
+        table.thresholds += torch.rand_like(table.thresholds)
+    value, s = (parameter.detach().clone().requires_grad_() for parameter in (table.values, table.thresholds))
+    definition = soft_threshold_plain(value, 1.5 * GATES["softplus"](s))
+    definition = torch.where(torch.arange(ROWS)[:, None] == 4, value, definition)
+    ids = torch.randint(ROWS, shape, dtype=dtype)
+    vectors = functional.embedding(ids, definition, padding_idx=4)
+    torch.testing.assert_close(table(ids), vectors)
+    assert torch.equal(table(ids) == 0, vectors == 0)
+    weights = torch.randn_like(vectors)
+    (vectors * weights).sum().backward()
+    (table(ids) * weights).sum().backward()
+    torch.testing.assert_close(table.values.grad, value.grad)
+    torch.testing.assert_close(table.thresholds.grad, s.grad)
+    torch.testing.assert_close(table.weight, definition)
+    assert not table.values.grad[4].any()
+    assert table.num_params() == int(torch.count_nonzero(definition) - WIDTH)
+
+
+BAGS = [{"mode": mode, "padding_idx": padding, "include_last_offset": last}
+        for mode, padding, last in itertools.product(("sum", "mean", "max"), (None, 2), (False, True))]
+FLAT = torch.tensor([3, 2, 2, 7, 1])
+INPUTS = {
+    "rows": ((torch.tensor([[3, 2, 2], [7, 1, 2]]),), {}),
+    "many": ((torch.arange(30).view(3, 10) % ROWS,), {}),
+    "offsets": ((FLAT, torch.tensor([0, 2, 5])), {}),
+    "named": ((FLAT.int(),), {"offsets": torch.tensor([0, 0, 4, 5], dtype=torch.int32)}),
+    "weighted": ((torch.tensor([[3, 2], [7, 1]]),), {"per_sample_weights": torch.tensor([[0.5, 2.0], [-1.0, 3.0]])}),
+}
+
+
+@pytest.mark.parametrize("form", INPUTS)
+@pytest.mark.parametrize("settings", BAGS, ids=str)
+def test_a_bag_is_torchs_bag_of_the_pruned_table_with_all_gradients(settings, form):
+    inputs, named = INPUTS[form]
+    if form == "weighted" and settings["mode"] != "sum":
+        with pytest.raises(NotImplementedError, match="per_sample_weights"):
+            PepTable(nn.EmbeddingBag(ROWS, WIDTH, **settings), Thresholds())(*inputs, **named)
+        return
+    table = PepTable(seeded(nn.EmbeddingBag, ROWS, WIDTH, **settings), Thresholds(init=-0.5))
+    definition = table.weight.detach().requires_grad_()
+    expected = functional.embedding_bag(inputs[0], definition, *inputs[1:], **named, **settings)
+    found = table(*inputs, **named)
+    torch.testing.assert_close(found, expected)
+    weights = torch.randn_like(found)
+    (expected * weights).sum().backward()
+    (found * weights).sum().backward()
+    kept = table.margins() > 0
+    torch.testing.assert_close(table.values.grad, torch.where(kept, definition.grad, 0.0))
+    slope = torch.sigmoid(table.thresholds) * (1 - torch.sigmoid(table.thresholds))
+    torch.testing.assert_close(table.thresholds.grad.detach(),
+                               (-torch.sign(table.values) * table.values.grad * slope).detach())
+
+
+def test_gradients_reach_the_weights_of_samples():
+    plain = seeded(nn.EmbeddingBag, ROWS, WIDTH, mode="sum")
+    table = PepTable(plain, Thresholds(init=-150.0))
+    ids, weights = torch.tensor([[3, 2], [7, 1]]), torch.ones(2, 2, requires_grad=True)
+    plain(ids, per_sample_weights=weights).square().sum().backward()
+    expected, weights.grad = weights.grad, None
+    table(ids, per_sample_weights=weights).square().sum().backward()
+    assert torch.equal(weights.grad, expected)
+
+
+def test_an_embedding_takes_no_offsets_and_no_id_outside():
+    for table in (PepTable(nn.Embedding(ROWS, WIDTH), Thresholds()), CompactTable(
+            nn.Embedding(ROWS, WIDTH), torch.ones(ROWS, WIDTH))):
+        with pytest.raises(TypeError):
+            table(torch.tensor([1]), torch.tensor([0]))
+        for ids in (torch.tensor([ROWS]), torch.tensor([-1] * 30)):
+            with pytest.raises(IndexError):
+                table(ids)
+
+
+# -- plug ---------------------------------------------------------------------------------------------------------
+
+
+def test_nothing_but_the_tables_is_replaced():
+    model = seeded(Shop)
+    kept = {name: module for name, module in model.named_modules() if name not in TABLES}
+    weights = {name: model.get_submodule(name).weight for name in TABLES}
+    names = [name for name, _ in model.named_modules(remove_duplicate=False)]
+    parameters = dict(model.named_parameters())
+    plugged = plug(model)
+    assert list(plugged.tables) == TABLES
+    assert [name for name, _ in model.named_modules(remove_duplicate=False)] == names
+    assert all(model.get_submodule(name) is module for name, module in kept.items())
+    assert all(plugged.tables[name].values is weight for name, weight in weights.items())
+    new = dict(model.named_parameters())
+    assert all(new[name] is value for name, value in parameters.items() if name in new)
+    assert set(parameters) - set(new) == {f"{name}.weight" for name in TABLES}
+    assert model.tower[0] is model.items
+    assert plugged.num_params() == SIZE - 4  # but for the padding row
+    assert repr(plugged).splitlines()[1] == "items: 56 of 15 x 4"
+
+
+@pytest.mark.parametrize("kind", TYPES)
+def test_far_below_zero_the_model_trains_as_if_nothing_were_there(kind):
+    model, plain = seeded(Shop), seeded(Shop)
+    plug(model, threshold_type=kind, threshold_init=-150.0)
+    for size in (2, 50):
+        assert torch.equal(model(batch(size)[0]), plain(batch(size)[0]))
+    losses = [train(one, torch.optim.Adam(one.parameters(), lr=1e-2, weight_decay=1e-4)) for one in (model, plain)]
+    assert losses[0] == losses[1]
+    for name, table in Plugged(model).tables.items():
+        assert torch.equal(table.values, plain.get_submodule(name).weight)
+        assert table.has_moved()  # by the decay
+
+
+def test_at_the_published_start_the_outputs_are_the_same_within_rounding():
+    model, plain = seeded(Shop), seeded(Shop)
+    plug(model)
+    torch.testing.assert_close(model(batch()[0]), plain(batch()[0]), atol=1e-5, rtol=1e-5)
+
+
+def test_a_model_that_reads_the_weight_sees_the_pruned_table_and_trains_it():
+    model = nn.ModuleDict({"item": seeded(nn.Embedding, ROWS, WIDTH)})
+    [table] = plug(model, threshold_init=-1.0).tables.values()
+    scores = torch.ones(2, WIDTH) @ model["item"].weight.T
+    torch.testing.assert_close(scores[0], table(torch.arange(ROWS)).sum(1))
+    scores.sum().backward()
+    assert torch.equal(table.values.grad != 0, table.margins() > 0)
+    assert torch.equal(table.thresholds.grad != 0, table.margins() > 0)
+
+
+def test_which_tables():
+    assert list(plug(Shop(), only="users").tables) == ["users"]
+    assert list(plug(Shop(), only=["tower.0", "first_order"]).tables) == ["items", "first_order"]
+    assert list(plug(Shop(), only=lambda name, module: module.num_embeddings < 10).tables) == ["fields.0", "fields.1"]
+
+
+def test_the_gate_is_scaled_and_the_granularity_is_within_a_table():
+    model = seeded(Shop)
+    tables = plug(model, threshold_type="dimension", threshold_init=-2.0, g_type="softplus", gk=0.5).tables
+    assert {tuple(table.thresholds.shape) for table in tables.values()} == {(4,)}
+    gate = 0.5 * np.log1p(np.exp(-2.0))
+    torch.testing.assert_close(tables["users"].margins(), tables["users"].values.detach().abs() - gate)
+
+
+@pytest.mark.parametrize("state", ["searched", "masked"])
+@pytest.mark.parametrize("backend", ["aot_eager", "inductor"])
+def test_a_compiled_model_trains_the_same(backend, state):
+    eager = searched(threshold_init=-1.0)
+    if state == "masked":
+        masked(eager, snapshot(eager, 100))
+    compiled = copy.deepcopy(eager)
+    torch._dynamo.reset()
+    step = torch.compile(compiled, backend=backend, fullgraph=True)
+    losses = [train(one, adam(Plugged(whole))) for one, whole in ((eager, eager), (step, compiled))]
+    assert losses[0] == pytest.approx(losses[1], abs=1e-6)
+    for mine, other in zip(eager.parameters(), compiled.parameters(), strict=True):
+        torch.testing.assert_close(mine, other, atol=1e-4, rtol=1e-4)
+    assert list(Plugged(step).tables) == TABLES
+
+
+def test_copies_states_pickles_and_types():
+    model = searched()
+    ids = batch(40)[0]
+    for other in (copy.deepcopy(model), pickle.loads(pickle.dumps(model))):
+        assert torch.equal(other(ids), model(ids))
+        assert not {id(p) for p in model.parameters()} & {id(p) for p in other.parameters()}
+        train(other, adam(Plugged(other)))
+        unplug(other)
+        assert not torch.equal(other.users.weight, model.users.weight)
+    other = Shop()
+    plug(other).model.load_state_dict(model.state_dict())
+    assert torch.equal(other(ids), model(ids))
+    assert torch.equal(snapshot(other, 50).initial["users"], seeded(Shop).users.weight)
+    double = copy.deepcopy(model).double()
+    torch.testing.assert_close(double(ids), model(ids).double())
+    assert double.users.thresholds.dtype == double.users.weight.dtype == torch.float64
+
+
+def test_without_coupled_decay_they_do_not_move_and_the_snapshot_says_so(caplog):
+    model = seeded(Shop)
+    old = torch.optim.Adam(model.parameters(), weight_decay=1e-5)
+    plugged = plug(model, threshold_init=-150.0)
+    for optimizer in (old, torch.optim.AdamW(model.parameters(), weight_decay=1e-5)):
+        train(model, optimizer, 20)
+        assert not any(table.has_moved() for table in plugged.tables.values())
+    with caplog.at_level(logging.WARNING, "pep"):
+        snapshot(model)
+    assert "users, items, fields.0, fields.1, words.title stand where they started" in caplog.text
+    caplog.clear()
+    train(model, adam(plugged), 2)
+    assert plugged.tables["users"].thresholds.min().item() == pytest.approx(-149.98, abs=1e-3)  # rows without data too
+    snapshot(model)
+    assert not caplog.text
+
+
+def test_an_exact_start_is_seen_whatever_its_rounding():
+    model = seeded(Shop)
+    assert not any(table.has_moved() for table in plug(model, threshold_init=-15.1).tables.values())
+
+
+def test_each_parameter_is_in_one_group():
+    model = seeded(Shop)
+    groups = plug(model).parameter_groups(2e-5, rest=3e-5)
+    assert [group["weight_decay"] for group in groups] == [2e-5, 3e-5]
+    assert sorted(id(p) for group in groups for p in group["params"]) == sorted(map(id, model.parameters()))
+    assert len(groups[0]["params"]) == 2 * len(TABLES)
+    for decays in ((0.0, 0.0), (-1e-5, 0.0), (1e-5, -1.0)):
+        with pytest.raises(ValueError, match="weight_decay must be positive while there are thresholds"):
+            Plugged(model).parameter_groups(*decays)
+    assert masked(model, snapshot(model)).parameter_groups(0.0)[0]["weight_decay"] == 0.0
+
+
+class Scaled(nn.Embedding):
+    def forward(self, input):
+        return 2 * super().forward(input)
+
+
+def tied():
+    model = nn.Sequential(nn.Embedding(5, 4), nn.Linear(4, 5))
+    model[1].weight = model[0].weight
+    return model
+
+
+def tied_by_memory():
+    model = nn.ModuleList([nn.Embedding(5, 4), nn.Embedding(5, 4)])
+    model[1].weight = nn.Parameter(model[0].weight.detach())
+    return model
+
+
+def hooked():
+    model = nn.Sequential(nn.Embedding(5, 4))
+    model[0].register_forward_hook(lambda module, inputs, output: 2 * output)
+    return model
+
+
+def with_own_forward():
+    model = nn.Sequential(nn.Embedding(5, 4))
+    model[0].forward = lambda ids: ids
+    return model
+
+
+def pruned():
+    model = nn.Sequential(nn.Embedding(5, 4))
+    prune.l1_unstructured(model[0], "weight", 0.5)
+    return model
+
+
+def parametrised():
+    model = nn.Sequential(nn.Embedding(5, 4))
+    parametrizations.orthogonal(model[0])
+    return model
+
+
+def beside_a_good_one(**settings):
+    return lambda: nn.Sequential(nn.Embedding(5, 4), nn.Embedding(5, 4, **settings))
+
+
+def zeros():
+    model = nn.Sequential(nn.Embedding(5, 4), nn.Embedding(5, 4))
+    nn.init.zeros_(model[1].weight)
+    return model
+
+
+REFUSED = {
+    "nothing there": (lambda: nn.Linear(2, 2), {}, "Linear holds no nn.Embedding"),
+    "itself a table": (lambda: nn.Embedding(2, 2), {}, "itself an Embedding.*put it into a module"),
+    "only width 1": (lambda: nn.Sequential(nn.Embedding(5, 1)), {}, "no table is chosen; the model has 0 .*width 1"),
+    "none chosen": (Shop, {"only": lambda name, module: False}, "no table is chosen; the model has users"),
+    "unknown table": (Shop, {"only": ["users", "movies"]}, "unknown tables 'movies'; the model has: users, items"),
+    "unknown embedding": (Shop, {"embedding": "pip"}, "unknown embedding 'pip'; known: pep"),
+    "unknown type": (Shop, {"threshold_type": "row"}, "unknown threshold_type 'row'; known: "),
+    "fields": (Shop, {"threshold_type": "field"}, "needs fields.*'global'"),
+    "unknown gate": (Shop, {"g_type": "relu"}, "unknown g_type 'relu'; known: "),
+    "start": (Shop, {"threshold_init": float("nan")}, "threshold_init must be finite"),
+    "factor": (Shop, {"gk": 0.0}, "gk positive"),
+    "tied": (tied, {}, r"0 is tied: 0\.weight, 1\.weight are one tensor.*use one module"),
+    "tied by memory": (tied_by_memory, {}, r"0\.weight, 1\.weight are one tensor"),
+    "sparse": (beside_a_good_one(sparse=True), {}, "table 1 .*set its sparse = False"),
+    "max_norm": (beside_a_good_one(max_norm=1.0), {}, "table 1 .*set its max_norm = None"),
+    "scaled": (beside_a_good_one(scale_grad_by_freq=True), {}, "set its scale_grad_by_freq = False"),
+    "half": (beside_a_good_one(dtype=torch.bfloat16), {}, "bfloat16.*float32"),
+    "no values": (beside_a_good_one(device="meta"), {}, "no values yet"),
+    "frozen": (lambda: nn.Sequential(nn.Embedding(5, 4).requires_grad_(False)), {}, r"frozen; set requires_grad_"),
+    "all zero": (zeros, {}, "all zero.*initialise"),
+    "hooked": (hooked, {}, "hooks.*remove them first"),
+    "own forward": (lambda: nn.Sequential(Scaled(5, 4)), {}, r"forward is not the one of nn\.Embedding"),
+    "forward put on": (with_own_forward, {}, r"forward is not the one of nn\.Embedding"),
+    "pruned": (pruned, {}, "computed by a parametrisation or a pruning"),
+    "parametrised": (parametrised, {}, "computed by a parametrisation"),
+    "plugged": (lambda: plug(Shop()).model, {}, "already plugged: users, .*unplug"),
+}
+
+
+@pytest.mark.parametrize("case", REFUSED)
+def test_what_cannot_be_plugged_is_refused_and_left_as_it_was(case):
+    make, settings, message = REFUSED[case]
+    model = make()
+    if case == "no values":
+        with pytest.raises(ValueError, match=message):
+            plug(model, **settings)
+        assert type(model[0]) is nn.Embedding
+        return
+    before = fingerprint(model)
+    with pytest.raises(ValueError, match=message):
+        plug(model, **settings)
+    assert same(before, fingerprint(model))
+
+
+def test_what_is_refused_can_be_left_out():
+    for make in (beside_a_good_one(sparse=True), beside_a_good_one(max_norm=1.0), beside_a_good_one(device="meta")):
+        assert list(plug(make(), only="0").tables) == ["0"]
+
+
+def test_what_is_no_module_is_a_type_error():
+    for function in (plug, snapshot, unplug):
+        with pytest.raises(TypeError, match=r"a torch\.nn\.Module is expected, got str"):
+            function("model")
+
+
+# -- snapshot -----------------------------------------------------------------------------------------------------
+
+
+def numpy_margins(model):
+    """|V| - sigmoid(s) of all tables, laid one after the other, without the padding row."""
+    parts = []
+    for name, table in Plugged(model).tables.items():
+        v, s = table.values.detach().numpy(), table.thresholds.detach().numpy().astype(np.float64)
+        parts.append((np.abs(v) - 1 / (1 + np.exp(-s)))[1 if name == "items" else 0:].ravel())
+    return np.concatenate(parts)
+
+
+@pytest.mark.parametrize("budget", [1, 17, 100])
+def test_a_budget_keeps_the_largest_margins_of_all_tables(budget):
+    model = searched()
+    before = fingerprint(model)
+    cut = snapshot(model, budget)
+    assert same(before, fingerprint(model))
+    margins = numpy_margins(model)
+    kept = np.concatenate([table.numpy()[1 if name == "items" else 0:].ravel() for name, table in cut.tables.items()])
+    assert np.count_nonzero(kept) == cut.num_params() == budget
+    assert set(np.flatnonzero(kept)) == set(np.argsort(-margins)[:budget])
+    np.testing.assert_allclose(np.abs(kept[kept != 0]), margins[kept != 0], rtol=1e-5)
+    assert not cut.tables["items"][0].any()
+
+
+def test_of_equal_margins_the_first_are_kept():
+    model = nn.ModuleList([nn.Embedding.from_pretrained(torch.ones(2, 3), freeze=False) for _ in range(2)])
+    plug(model)
+    assert [table.count_nonzero(1).tolist() for table in snapshot(model, 7).tables.values()] == [[3, 3], [1, 0]]
+
+
+def test_budgets_by_table_and_none():
+    model = searched()
+    left = {name: table.num_params() for name, table in Plugged(model).tables.items()}
+    cut = snapshot(model, {"users": 5, "words.title": 80})
+    counts = {name: int(table.count_nonzero()) for name, table in cut.tables.items()}
+    assert counts == {**left, "users": 5, "words.title": 80}
+    assert snapshot(model).num_params() == sum(left.values()) < SIZE
+    assert torch.equal(snapshot(model).tables["users"], model.users.weight)
+
+
+def test_the_initial_values_are_those_of_the_moment_of_plugging():
+    cut = snapshot(searched(), 40)
+    for name, initial in cut.initial.items():
+        assert torch.equal(initial, seeded(Shop).get_submodule(name).weight)
+    cut.initial["users"].zero_()  # a snapshot is a copy
+
+
+@pytest.mark.parametrize(("budget", "error", "message"), [
+    (0, ValueError, "budget: at least 1 entry must be kept, got 0"),
+    (-3, ValueError, "at least 1"),
+    (SIZE, ValueError, f"cannot keep {SIZE} entries: the tables together have {SIZE - 4}"),
+    (1.5, TypeError, "a whole number of entries"),
+    (True, TypeError, "a whole number of entries"),
+    ("9", TypeError, "a whole number of entries"),
+    ({"users": 81}, ValueError, "cannot keep 81 entries: the table users have 80"),
+    ({"users": 0}, ValueError, "users: at least 1"),
+    ({"users": None}, TypeError, "users: a whole number"),
+    ({"movies": 5}, ValueError, "unknown table 'movies' in the budget; the plugged ones are: users, items"),
+])
+def test_bad_budgets(budget, error, message):
+    model = searched()
+    with pytest.raises(error, match=message):
+        snapshot(model, budget)
+
+
+def test_what_is_pruned_already_cannot_be_kept_and_what_is_not_finite_not_be_cut():
+    model = searched(threshold_init=0.0)
+    left = Plugged(model).num_params()
+    with pytest.raises(ValueError, match=f"the thresholds have left {left} of {SIZE - 4}.*at most {left}"):
+        snapshot(model, left + 1)
+    assert snapshot(model, left).num_params() == left
+    with torch.no_grad():
+        model.users.values[3, 1] = torch.inf
+    with pytest.raises(ValueError, match="of users are not finite"):
+        snapshot(model, 10)
+
+
+def test_snapshots_are_of_models_with_thresholds():
+    with pytest.raises(ValueError, match=r"is not plugged.*call plug"):
+        snapshot(Shop(), 10)
+    model = searched()
+    masked(model, snapshot(model, 100))
+    with pytest.raises(ValueError, match="has a fixed mask or is compact already"):
+        snapshot(model, 10)
+
+
+def test_a_file_round_trip_without_pickle(tmp_path):
+    cut = snapshot(searched(), 40)
+    path = cut.save(tmp_path / "deep" / "cut.npz")
+    read = Snapshot.load(path)
+    for mine, other in ((cut.tables, read.tables), (cut.initial, read.initial)):
+        assert list(mine) == list(other) == TABLES
+        assert all(torch.equal(mine[name], other[name]) for name in mine)
+    assert [file.name for file in path.parent.iterdir()] == ["cut.npz"]
+    with np.load(path, allow_pickle=False) as arrays:
+        assert {array.dtype.kind for array in arrays.values()} == {"U", "f"}
+
+
+def test_a_file_is_whole_or_not_there(tmp_path, monkeypatch):
+    path = snapshot(searched(), 40).save(tmp_path / "cut.npz")
+    before = path.read_bytes()
+
+    def full_disk(file, **arrays):
+        file.write(b"half of it")
+        raise OSError("no space left on device")
+
+    monkeypatch.setattr(models.plug_snapshot.np, "savez_compressed", full_disk)
+    with pytest.raises(OSError, match="no space left"):
+        snapshot(searched(), 20).save(path)
+    assert path.read_bytes() == before
+    assert list(tmp_path.iterdir()) == [path]
+
+
+def test_files_that_are_no_snapshots(tmp_path):
+    path = snapshot(searched(), 40).save(tmp_path / "cut.npz")
+    whole = path.read_bytes()
+    with pytest.raises(FileNotFoundError):
+        Snapshot.load(tmp_path / "none.npz")
+    for content in (b"", b"text", whole[:len(whole) // 2], whole[:-30]):
+        path.write_bytes(content)
+        with pytest.raises(ValueError, match="is not a whole snapshot"):
+            Snapshot.load(path)
+    np.savez(path, names=np.array(["a"]), table_0=np.ones((2, 2)), initial_0=np.ones((3, 2)))
+    with pytest.raises(ValueError, match=r"is not a whole snapshot \(pruned and initial tables must be of the same"):
+        Snapshot.load(path)
+    np.savez(path, names=np.array(["a"], dtype=object), table_0=np.ones((2, 2)), initial_0=np.ones((2, 2)))
+    assert zipfile.is_zipfile(path)
+    with pytest.raises(ValueError, match="is not a whole snapshot"):
+        Snapshot.load(path)
+
+
+# -- masked -------------------------------------------------------------------------------------------------------
+
+
+def test_the_ticket_restarts_from_the_masked_initial_values_and_keeps_its_mask():
+    model = searched()
+    head, values = copy.deepcopy(model.head.weight), {n: table.values for n, table in Plugged(model).tables.items()}
+    cut = snapshot(model, 60)
+    plugged = masked(model, cut)
+    assert torch.equal(model.head.weight, head)  # the rest is the user's business
+    assert model.tower[0] is model.items
+    for name, table in plugged.tables.items():
+        assert table.values is values[name]
+        mask = cut.tables[name] != 0
+        expected = torch.where(mask, cut.initial[name], 0.0)
+        assert torch.equal(table.weight[name == "items":], expected[name == "items":])
+    assert plugged.num_params() == 60
+    train(model, adam(plugged), 20)
+    for name, table in plugged.tables.items():
+        outside = (cut.tables[name] == 0)[name == "items":]
+        assert not table.weight[name == "items":][outside].any()
+        assert not table.values[name == "items":][outside].any()
+    assert plugged.num_params() == 60
+    assert not torch.equal(model.users.weight, torch.where(cut.tables["users"] != 0, cut.initial["users"], 0.0))
+
+
+def test_a_ticket_of_a_file_goes_into_a_model_built_anew_and_one_ticket_after_another(tmp_path):
+    model = searched()
+    path = snapshot(model, 60).save(tmp_path / "cut.npz")
+    fresh = plug(Shop())
+    masked(fresh, Snapshot.load(path))
+    masked(model, snapshot(model, 30))
+    assert Plugged(model).num_params() == 30
+    masked(model, Snapshot.load(path))
+    for name, table in fresh.tables.items():
+        assert torch.equal(table.weight, Plugged(model).tables[name].weight)
+
+
+@pytest.mark.parametrize("many", [False, True])
+def test_a_ticket_reads_the_same_from_few_rows_and_from_all(many):
+    table = TicketTable(nn.Embedding(ROWS, WIDTH, padding_idx=1), nn.Parameter(torch.randn(ROWS, WIDTH)),
+                        torch.rand(ROWS, WIDTH) < 0.5)
+    ids = torch.randint(ROWS, (40 if many else 5,), dtype=torch.int32)
+    vectors = table(ids)
+    assert torch.equal(vectors, (table.values * table.mask)[ids.long()])
+    vectors.sum().backward()
+    assert not table.values.grad[1].any()
+    assert torch.equal(table.values.grad != 0,
+                       table.mask & torch.isin(torch.arange(ROWS), ids[ids != 1])[:, None])
+
+
+def test_padding_rows_stay_as_they_are_through_it_all():
+    model = nn.Sequential(nn.Embedding(8, 4, padding_idx=3))
+    row = torch.tensor([0.1, -0.2, 0.0, 3.0])
+    with torch.no_grad():
+        model[0].weight[3] = row
+    plugged = plug(model, threshold_init=-0.5)
+    ids = torch.tensor([3, 1, 2])
+    for _ in range(5):
+        optimizer = torch.optim.Adam(model.parameters(), lr=0.1)
+        model(ids).square().sum().backward()
+        optimizer.step()
+    assert torch.equal(model(ids)[0], row)
+    cut = snapshot(model, 4)
+    assert cut.num_params() == 4
+    masked(model, cut)
+    assert torch.equal(model(ids)[0], row)
+    assert plugged.num_params() == 4
+    optimizer = torch.optim.Adam(model.parameters(), lr=0.1)
+    model(ids).square().sum().backward()
+    optimizer.step()
+    unplug(model)
+    assert torch.equal(model[0].weight[3], row)
+
+
+def test_a_ticket_that_does_not_fit_is_refused_and_the_model_left_as_it_was():
+    model = searched()
+    cut = snapshot(model, 60)
+    before = fingerprint(model)
+    with pytest.raises(TypeError, match=r"takes a Snapshot, got int; call masked\(model, snapshot"):
+        masked(model, 60)
+    for other in ({"users": cut.tables["users"]}, {**cut.tables, "users": torch.ones(3, 4)}):
+        with pytest.raises(ValueError, match="the snapshot is of other tables"):
+            masked(model, Snapshot(other, other))
+        with pytest.raises(ValueError, match="must be of the same names and shapes"):
+            Snapshot(cut.tables, other)
+    assert same(before, fingerprint(model))
+    with pytest.raises(ValueError, match="Shop has no plugged tables; call plug"):
+        masked(Shop(), cut)
+    unplug(model, compact=True)
+    with pytest.raises(ValueError, match="for inference only"):
+        masked(model, cut)
+
+
+# -- unplug -------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("state", ["searched", "masked"])
+def test_unplugged_the_very_modules_are_back_with_the_pruned_tables(state):
+    model = seeded(Shop)
+    before = [(name, id(module)) for name, module in model.named_modules(remove_duplicate=False)]
+    weights = {name: model.get_submodule(name).weight for name in TABLES}
+    plugged = plug(model, threshold_init=-1.0)
+    train(model, adam(plugged))
+    if state == "masked":
+        train(model, adam(masked(model, snapshot(model, 60))))
+    model.eval()
+    tables = {name: table.weight.detach().clone() for name, table in plugged.tables.items()}
+    expected = model(batch(40)[0])
+    found = unplug(model)
+    assert [(name, id(module)) for name, module in model.named_modules(remove_duplicate=False)] == before
+    for name, module in found.items():
+        assert module is model.get_submodule(name)
+        assert module.weight is weights[name]
+        assert torch.equal(module.weight, tables[name])
+        assert not module.training
+        assert module.weight.grad is None
+    assert torch.equal(model(batch(40)[0]), expected)
+    assert sorted(model.state_dict()) == sorted(Shop().state_dict())
+    with pytest.raises(ValueError, match="has no plugged tables"):
+        unplug(model)
+    assert len(plug(model).tables) == len(TABLES)  # and again
+
+
+def test_compact_tables_give_the_same_vectors_in_fewer_bytes():
+    model = searched(threshold_init=-1.0)
+    model.eval()
+    few, many = batch(2)[0], batch(60)[0]
+    expected = [model(few), model(many), model.items.weight.detach().clone()]
+    left = {name: table.num_params() for name, table in Plugged(model).tables.items()}
+    tables = unplug(model, compact=True)
+    with torch.no_grad():
+        assert torch.equal(model(few), expected[0])
+        assert torch.equal(model(many), expected[1])
+    assert torch.equal(model.items.weight, expected[2])
+    assert [name for name, _ in model.named_parameters()] == [
+        "tower.1.weight", "tower.1.bias", "first_order.weight", "head.weight", "head.bias"]
+    for name, table in tables.items():
+        assert table.num_params() == left[name]
+        assert table.num_bytes() == 5 * left[name] + 4 * (table.num_embeddings + 1)
+        assert table.num_bytes() == sum(value.numpy().nbytes for value in table.state_dict().values())
+        assert not table(torch.tensor([1])[:, None]).requires_grad
+    other = copy.deepcopy(model)
+    assert torch.equal(other(many), expected[1])
+    unplug(other)
+    assert torch.equal(other.items.weight, expected[2])
+    assert type(other.words["title"]) is nn.EmbeddingBag
+    assert torch.equal(other(many), expected[1])
+
+
+@pytest.mark.parametrize("width", [1, 256, 257])
+@pytest.mark.parametrize("share", [0.0, 0.1, 1.0])
+def test_a_compact_table_is_what_it_was_made_of(share, width):
+    table = torch.where(torch.rand(40, width, generator=torch.Generator().manual_seed(1)) < share,
+                        torch.randn(40, width), 0.0)
+    compact = CompactTable(nn.Embedding(40, width), table)
+    assert torch.equal(compact.weight, table)
+    for ids in (torch.tensor(7), torch.zeros(0, dtype=torch.int32), torch.arange(40).view(4, 2, 5).int()):
+        assert torch.equal(compact(ids), table[ids.long()])
+    if share == 0.1 and width > 1:
+        assert compact.num_bytes() == sparse_bytes(compact.num_params(), 40, width) or width == 257
+    assert compact.num_params() == int(table.count_nonzero())
