@@ -280,9 +280,21 @@ def test_copies_states_pickles_and_types():
     plug(other).model.load_state_dict(model.state_dict())
     assert torch.equal(other(ids), model(ids))
     assert torch.equal(snapshot(other, 50).initial["users"], seeded(Shop).users.weight)
+    other.load_state_dict(model.state_dict(), assign=True)  # other Parameter objects
+    table = other.users.weight.detach()
+    assert torch.equal(unplug(other)["users"].weight, table)
     double = copy.deepcopy(model).double()
-    torch.testing.assert_close(double(ids), model(ids).double())
+    torch.testing.assert_close(double(ids), model(ids).double(), atol=1e-5, rtol=1e-5)
     assert double.users.thresholds.dtype == double.users.weight.dtype == torch.float64
+
+
+@pytest.mark.parametrize("device", ["meta", *(["cuda"] if torch.cuda.is_available() else [])])
+def test_all_of_a_table_moves_to_a_device(device):
+    model = searched()
+    for few in (True, False):
+        assert copy.deepcopy(model).to(device)(batch(2 if few else 50)[0].to(device)).device.type == device
+    masked(model, snapshot(model, 50))
+    assert model.to(device)(batch()[0].to(device)).device.type == device
 
 
 def test_without_coupled_decay_they_do_not_move_and_the_snapshot_says_so(caplog):
@@ -453,9 +465,11 @@ def test_a_budget_keeps_the_largest_margins_of_all_tables(budget):
 
 
 def test_of_equal_margins_the_first_are_kept():
-    model = nn.ModuleList([nn.Embedding.from_pretrained(torch.ones(2, 3), freeze=False) for _ in range(2)])
+    model = nn.ModuleList([nn.Embedding.from_pretrained(torch.ones(500, 3), freeze=False) for _ in range(2)])
     plug(model)
-    assert [table.count_nonzero(1).tolist() for table in snapshot(model, 7).tables.values()] == [[3, 3], [1, 0]]
+    first, second = snapshot(model, 1507).tables.values()
+    assert first.all()
+    assert second.flatten().nonzero().flatten().tolist() == list(range(7))
 
 
 def test_budgets_by_table_and_none():
@@ -696,6 +710,7 @@ def test_compact_tables_give_the_same_vectors_in_fewer_bytes():
     assert [name for name, _ in model.named_parameters()] == [
         "tower.1.weight", "tower.1.bias", "first_order.weight", "head.weight", "head.bias"]
     for name, table in tables.items():
+        assert table.plain[0].weight is None  # the dense table is gone
         assert table.num_params() == left[name]
         assert table.num_bytes() == 5 * left[name] + 4 * (table.num_embeddings + 1)
         assert table.num_bytes() == sum(value.numpy().nbytes for value in table.state_dict().values())
