@@ -213,7 +213,8 @@ class Bench:
             "run_id": run.run_id, "stage": run.stage, "seed": run.seed, "settings": run.settings.flat(),
             "identity": {"settings": json.loads(identity(run.settings)), "extra": run.extra,
                          "algorithm_version": ALGORITHM_VERSION},
-            "manifest": run.dataset.hash, "stop_reason": reason, "epochs": self.state.epoch, "steps": self.state.step,
+            "manifest": run.dataset.hash, "data": self._data(), "stop_reason": reason,
+            "epochs": self.state.epoch, "steps": self.state.step,
             "selected_epoch": self.stopper.best["epoch"] if self.stopper.best else self.state.epoch,
             "validation_auc": validation.auc, "validation_logloss": validation.logloss,
             "test_auc": test["test_auc"], "test_logloss": test["test_logloss"],
@@ -227,6 +228,11 @@ class Bench:
             "seconds": self.seconds_before + time.monotonic() - self.started,
             "peak_memory_bytes": peak_memory_bytes(self.device), "compiled": self.compiled, **provenance(self.device),
         }
+
+    def _data(self) -> dict[str, Any]:
+        schema, manifest = self.run.dataset.schema, self.run.dataset.manifest
+        return {"rows": manifest["rows"], "positives": manifest["positives"],
+                "field_sizes": dict(zip(schema.fields, schema.sizes, strict=True))}
 
     def _content(self, stateful: dict[str, Any]) -> dict[str, Any]:
         state = self.state

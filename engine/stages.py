@@ -17,14 +17,17 @@ from engine.evaluate import measure, measure_test
 from engine.fresh import fresh_model, initial_values
 from engine.run import Bench, Place, Run, derive, execute, open_data
 from engine.settings import SNAPSHOT_DECIDES, Settings, parse
+from engine.trajectory import Trajectory
 from engine.widths import search_and_train
 from models.base import ClickModel
 from models.build import build_model
 from models.embedding.base import initial_table
 from models.embedding.masked import Masked
-from utils.files import sha256_of
+from utils.files import atomic_path, sha256_of
 
 log = logging.getLogger("pep")
+
+POPULARITY = "popularity.npy"  # of a search's run folder: how often each feature occurs in the training rows
 
 
 def alias_folder(out: Path, settings: Settings, seed: int, alias: str | None) -> Path:
@@ -79,6 +82,9 @@ def _search(run: Run, folder: Path) -> dict[str, Any]:
     model = fresh_model(run)
     model.embedding.fold()
     saver: list[SaveAtBudgets] = []
+    counts = popularity.count(run.dataset)
+    trajectory = Trajectory(model.embedding, counts, settings.train.eval_interval)
+    trajectory.record(0)
 
     def hooks_for(bench: Bench) -> list:  # called when the run's lock is held
         snapshots.claim(folder, owner, place.overwrite, afresh=place.force)
@@ -87,11 +93,15 @@ def _search(run: Run, folder: Path) -> dict[str, Any]:
             _bring_along(folder, run.run_id)
         saver.append(SaveAtBudgets(model.embedding, targets, settings.search.budget == "exact",
                                    lambda name, table, meta: _save(bench, folder, name, table, meta)))
-        return [Unfold(model.embedding), *saver]  # unfolded first, so that the counts use the thresholds
+        return [Unfold(model.embedding), *saver, trajectory]  # unfolded first, so that the counts use the thresholds
 
     def finish(bench: Bench) -> dict[str, Any]:
         unmet = saver[0].finish(bench.state)
-        return {"alias": folder.name, "budgets_not_reached": unmet, "snapshots": snapshots.names(folder)}
+        trajectory.record(bench.state.epoch + round(bench.state.batch / bench.loader.batches, 3))
+        with atomic_path(run.folder / POPULARITY) as temporary, temporary.open("wb") as file:
+            np.save(file, counts.numpy())
+        return {"alias": folder.name, "budgets_not_reached": unmet, "snapshots": snapshots.names(folder),
+                "sparsity": trajectory.result()}
 
     return execute(run, model, hooks_for, finish, keep_best=False)
 

@@ -26,7 +26,7 @@ QUIET = "tensorboard=false"
 CROSSING = ("threshold_init=-3", "lr=0.02", "log_interval=1", "candidate_p=[1500, 1200, 900]", "max_epochs=6")
 ALIAS = "movielens_pep_d8_seed1"
 FULL = OSError(28, "No space left on device")
-KEYS = {"run_id", "stage", "seed", "settings", "identity", "manifest", "stop_reason", "epochs", "steps",
+KEYS = {"run_id", "stage", "seed", "settings", "identity", "manifest", "data", "stop_reason", "epochs", "steps",
         "selected_epoch", "validation_auc", "validation_logloss", "test_auc", "test_logloss", "published_protocol",
         "train_loss", "num_embedding_params", "inference_bytes", "num_embedding_params_dense", "seconds_per_epoch",
         "samples_per_second", "seconds", "peak_memory_bytes", "compiled", "commit", "versions", "device", "threads"}
@@ -150,7 +150,8 @@ def test_every_run_has_its_own_folder_and_nothing_is_left_beside_the_results(fin
     for folder in folders:
         stage = json.loads((folder / "result.json").read_text())["stage"]
         assert {path.name for path in folder.iterdir()} - {".lock"} == {
-            "curve.jsonl", "result.json", "tensorboard" if stage == "search" else "model.safetensors"}
+            "curve.jsonl", "result.json", *(["tensorboard", "popularity.npy"] if stage == "search" else
+                                            ["model.safetensors"])}
     assert len(list(finished["out"].glob("runs/*/tensorboard/events.*"))) == 1
 
 
