@@ -1,12 +1,13 @@
-"""What the comparisons of the README need, run from one command; what is finished is not run again.
+"""Find out which runs a figure or table of the paper needs, and run what is missing.
 
-    python reproduce.py tune --dataset movielens --embedding mde      # the published grid, chosen on validation
-    python reproduce.py compare --dataset movielens --model fm        # every scheme at its chosen settings, all seeds
-    python reproduce.py compare --dataset movielens --model fm --dry-run
+    python reproduce.py tune --embedding mde               # a scheme's settings: the published grid, by validation
+    python reproduce.py compare --model fm --seeds 1 2 3   # every scheme at its chosen settings
+    python reproduce.py compare --scheme mde --dry-run     # what is missing, and how long it may take
+    python reproduce.py fig10                              # the runs behind Figure 10; also fig2 (with 3 and 4), fig5,
+                                                           # fig6, fig8 (with 9), fig11, table3, table4
 """
 
 import argparse
-import itertools
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -15,9 +16,11 @@ import compress
 import train_avazu
 import train_criteo
 import train_movielens
-from engine import cli, pruning, stages, tuning
+from engine import cli, plan, pruning, stages, tuning
+from engine.plan import Need
 from engine.run import Place
 from engine.settings import parse
+from reports.collect import results_in
 from utils.names import unknown
 
 SCRIPTS = {"movielens": train_movielens.SETTINGS, "criteo": train_criteo.SETTINGS, "avazu": train_avazu.SETTINGS}
@@ -35,16 +38,26 @@ GRIDS: dict[str, dict[str, list[Any]]] = {  # the first setting sets the size; t
     "pep": {**BUDGETS, "threshold_init": [-15.0, -8.0, -5.0]},
     **{name: {**BUDGETS, "l2_regularization": DECAYS} for name in PRUNED[1:]},
 }
+LR = "lr"  # logistic regression, without embeddings
+RETRAINING = ("retrain_emb_param", "re_init", "rewind")  # settings of a retraining, not of the search before it
+SHOWN = 23_675  # the budget that Figures 5, 8 and 10 look at: Figure 5's number
+GRANULARITIES = ("feature_dim", "dimension", "feature", "global")  # Figure 10's
+PEP_0 = {"fm": 6_541, "deepfm": 8_604, "autoint": 9_281}  # Table 4's parameters on MovieLens
+PAGES = ("fig2", "fig5", "fig6", "fig8", "fig10", "fig11", "table3", "table4")
 LONG = {"max_epochs": 300, "tensorboard": False}  # early stopping ends a run, not this
 
 
 def run(given: argparse.Namespace, scheme: str, point: tuning.Point, seed: int, place: Place) -> dict[str, Any]:
     """Train one scheme at one point of its grid; whatever is finished is not run again."""
     base = {**SCRIPTS[given.dataset], "model": given.model, "tensorboard": False}
+    if scheme == LR:
+        return stages.train(parse({**base, **LONG, "model": "linear"}), seed, place)
     if scheme not in PRUNED:
         return stages.train(parse({**base, **LONG, "embedding": scheme, **point}), seed, place)
-    own = {name: value for name, value in point.items() if name not in BUDGETS}
+    own = {name: value for name, value in point.items() if name not in RETRAINING}
     folder = _snapshots(given, scheme, own, seed, place)
+    if "retrain_emb_param" not in point:
+        return {}
     [result] = stages.retrain(parse({**base, **LONG, **point}), seed, replace(place, alias=folder.name))
     return result
 
@@ -71,6 +84,46 @@ def _snapshots(given: argparse.Namespace, scheme: str, own: tuning.Point, seed: 
     return pruning.prune(trained, scheme, tables, replace(place, alias=default))
 
 
+def need(given: argparse.Namespace, scheme: str, point: tuning.Point, seed: int) -> Need:
+    """One run of a plan."""
+    model = "linear" if scheme == LR else given.model
+    what = " ".join(part for part in (model, scheme, tuning.describe(point), f"seed {seed}") if part)
+    kind = (model, "masked" if scheme in PRUNED else scheme)
+    return Need(what, kind, lambda place: run(given, scheme, point, seed, place))
+
+
+def comparison(given: argparse.Namespace) -> list[Need]:
+    """Every scheme with all seeds as it was tuned; LR, and PEP and pruning even when they were not."""
+    needs = []
+    for scheme in given.scheme or [LR, *GRIDS]:
+        path = tuning.file_of(Path(given.out), given.dataset, given.model, scheme)
+        if scheme == LR:
+            points: list[tuning.Point] = [{}]
+        elif scheme in PRUNED and not path.exists():
+            points = [{"retrain_emb_param": budget} for budget in BUDGETS["retrain_emb_param"]]
+        else:
+            points = [trial["settings"] for trial in tuning.chosen(path)]
+        needs += [need(given, scheme, point, seed) for seed in given.seeds for point in points]
+    return needs
+
+
+def needs_of(given: argparse.Namespace, page: str) -> list[Need]:
+    """The runs behind a figure or table of the paper."""
+    shown = {"retrain_emb_param": SHOWN}
+    points: dict[str, list[tuple[str, tuning.Point]]] = {
+        "fig5": [("uniform", {}), ("pep", shown)],
+        "fig6": [("pep", {})],
+        "fig8": [("uniform", {}), ("pep", shown), ("pep", {**shown, "re_init": True})],
+        "fig10": [("pep", {**shown, "threshold_type": kind}) for kind in GRANULARITIES],
+        "fig11": [("uniform", {}), ("pep", {})],
+        "table3": [(LR, {})],
+        "table4": [(LR, {}), ("pep", {"retrain_emb_param": PEP_0.get(given.model, SHOWN)})],
+    }
+    if page not in points:
+        return comparison(given)
+    return [need(given, scheme, point, seed) for seed in given.seeds for scheme, point in points[page]]
+
+
 def tune(given: argparse.Namespace, place: Place) -> None:
     """Run one scheme's grid with one seed and write what validation chose."""
     wanted = tuning.points(GRIDS[given.embedding], given.trials)
@@ -83,57 +136,52 @@ def tune(given: argparse.Namespace, place: Place) -> None:
     print(path)
 
 
-def compare(given: argparse.Namespace, place: Place) -> None:
-    """Run every scheme with all seeds at the settings that were chosen for it; pruning also without a tuning."""
-    for scheme, seed in itertools.product(given.scheme or GRIDS, given.seeds):
-        path = tuning.file_of(place.out, given.dataset, given.model, scheme)
-        if scheme in PRUNED and not path.exists():
-            points = [{"retrain_emb_param": budget} for budget in BUDGETS["retrain_emb_param"]]
-        else:
-            points = [trial["settings"] for trial in tuning.chosen(path)]
-        for point in points:
-            print(f"{scheme}, seed {seed}: {tuning.describe(point)}", flush=True)
-            if not given.dry_run:
-                run(given, scheme, point, seed, place)
+def carry_out(needs: list[Need], given: argparse.Namespace, place: Place) -> None:
+    """Print what is missing and, without --dry-run, run it."""
+    wanted = plan.missing(needs, place)
+    seconds = plan.seconds_of(wanted, results_in(place.out))
+    print(plan.describe(wanted, seconds), flush=True)
+    if not given.dry_run:
+        plan.carry_out(wanted, seconds, place)
 
 
 def options() -> argparse.ArgumentParser:
     """The command line."""
     made = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    made.add_argument("what", nargs="?", help=f"tune, compare, or one of {', '.join(PAGES)}")
+    made.add_argument("--dataset", default="movielens", help=", ".join(SCRIPTS))
+    made.add_argument("--model", default="fm", help="fm, deepfm or autoint")
+    made.add_argument("--seeds", type=int, nargs="+", default=[1, 2, 3], help="of everything but tune")
+    made.add_argument("--scheme", action="append", help=f"of compare; may be repeated: {', '.join((LR, *GRIDS))}")
+    made.add_argument("--embedding", help=f"of tune: {', '.join(GRIDS)}")
+    made.add_argument("--trials", type=int, default=TRIALS, help="of tune: points of the grid")
+    made.add_argument("--seed", type=int, default=1, help="of tune")
+    made.add_argument("--data", help="the raw files, as for the scripts")
+    made.add_argument("--out", default="tmp", help="where results go")
+    made.add_argument("--device", default="auto", choices=("auto", "cpu", "cuda"), help="where to train")
+    made.add_argument("--dry-run", action="store_true", help="list what would be run, and how long it may take")
     made.add_argument("--traceback", action="store_true", help="show where in the code an error comes from")
-    commands = made.add_subparsers(dest="command", required=True)
-    for name, what in (("tune", "choose a scheme's settings on validation"),
-                       ("compare", "run every scheme at its chosen settings")):
-        command = commands.add_parser(name, help=what)
-        command.add_argument("--dataset", default="movielens", help=", ".join(SCRIPTS))
-        command.add_argument("--model", default="fm", help="fm, deepfm or autoint")
-        command.add_argument("--data", help="the raw files, as for the scripts")
-        command.add_argument("--out", default="tmp", help="where results go")
-        command.add_argument("--device", default="auto", choices=("auto", "cpu", "cuda"), help="where to train")
-        command.add_argument("--dry-run", action="store_true", help="list what would be run")
-    commands.choices["tune"].add_argument("--embedding", required=True, help=", ".join(GRIDS))
-    commands.choices["tune"].add_argument("--trials", type=int, default=TRIALS, help="points of the grid")
-    commands.choices["tune"].add_argument("--seed", type=int, default=1)
-    commands.choices["compare"].add_argument("--scheme", action="append", help=", ".join(GRIDS))
-    commands.choices["compare"].add_argument("--seeds", type=int, nargs="+", default=[1, 2, 3])
     return made
 
 
 def main() -> None:
     """The script."""
     given = options().parse_args()
-    if given.dataset not in SCRIPTS:
-        raise ValueError(unknown("dataset", given.dataset, SCRIPTS))
+    if given.what is None:
+        print(__doc__)
+        return
+    for name, value, known in (("command", given.what, ("tune", "compare", *PAGES)),
+                               ("dataset", given.dataset, SCRIPTS), ("model", given.model, ("fm", "deepfm", "autoint")),
+                               *(("scheme", scheme, (LR, *GRIDS)) for scheme in given.scheme or ())):
+        if value not in known:
+            raise ValueError(unknown(name, value, known))
     place = Place(out=Path(given.out), data=given.data, device=given.device)
-    if given.command == "tune":
+    if given.what == "tune":
         if given.embedding not in GRIDS:
-            raise ValueError(unknown("embedding", given.embedding, GRIDS))
+            raise ValueError(unknown("embedding", given.embedding or "", GRIDS))
         tune(given, place)
         return
-    for scheme in given.scheme or []:
-        if scheme not in GRIDS:
-            raise ValueError(unknown("scheme", scheme, GRIDS))
-    compare(given, place)
+    carry_out(comparison(given) if given.what == "compare" else needs_of(given, given.what), given, place)
 
 
 if __name__ == "__main__":

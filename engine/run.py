@@ -36,9 +36,16 @@ class Interrupted(Exception):
     """The process was asked to end; a checkpoint has been written."""
 
 
+class Unfinished(Exception):
+    """A run that is not finished, at a place where nothing may be run."""
+
+
 @dataclass(frozen=True)
 class Place:
-    """Where a run reads and writes, and on which device. Nothing here changes a result's identity."""
+    """Where a run reads and writes, and on which device. Nothing here changes a result's identity.
+
+    At a `dry` place nothing is trained: a run that is not finished raises `Unfinished` instead.
+    """
 
     out: Path = Path("tmp")
     cache: Path = ROOT / "data" / "cache"
@@ -47,6 +54,7 @@ class Place:
     alias: str | None = None
     force: bool = False
     overwrite: bool = False
+    dry: bool = False
 
 
 @dataclass
@@ -117,6 +125,8 @@ def execute(run: Run, model: ClickModel, hooks_for: Callable[["Bench"], list[Hoo
         keep_best: early stopping on validation, and the result from its best weights, which are kept in
             model.safetensors; otherwise the last ones, which are not.
     """
+    if run.place.dry:
+        raise Unfinished(f"run {run.run_id} ({run.stage}) is not finished")
     with checkpoint.only_one(run.folder):
         for part in run.folder.glob(".*.part*"):  # left by a process that was killed while it wrote
             part.unlink()

@@ -63,7 +63,7 @@ def test_pruning_and_pep_are_tuned_budget_by_budget(shell, tmp_path, monkeypatch
         shell(reproduce, "tune", "--embedding", scheme, "--trials", 4)
         tuned[scheme] = json.loads((tmp_path / "tuned" / f"movielens_fm_{scheme}.json").read_text())["chosen"]
         assert [trial["num_embedding_params"] for trial in tuned[scheme]] == [100, 300]
-    shell(reproduce, "compare", "--seeds", 1, 2)
+    shell(reproduce, "compare", "--scheme", "pep", "--scheme", "magnitude", "--seeds", 1, 2)
     found = entries(results_in(tmp_path), tuned)
     assert [(entry.scheme, entry.mean("num_embedding_params"), len(entry.results)) for entry in found] == [
         (scheme, budget, 2) for scheme in ("PEP", "magnitude pruning") for budget in (100, 300)]
@@ -117,14 +117,43 @@ def test_what_would_be_run_is_listed_without_running(shell, tmp_path, capsys):
     shell(reproduce, "compare", "--scheme", "imp", "--seeds", 3, "--dry-run")
     said = capsys.readouterr().out.splitlines()
     assert said[0] == "latent_dim=2 l2_regularization=1e-05"
-    assert said[-1] == "imp, seed 3: retrain_emb_param=100"
-    assert list(tmp_path.iterdir()) == []
+    assert said[-3:] == ["2 runs are missing:", "  fm imp retrain_emb_param=300 seed 3",
+                         "  fm imp retrain_emb_param=100 seed 3"]
+    assert not (tmp_path / "runs").exists()
+    assert not (tmp_path / "embedding").exists()
+
+
+@pytest.mark.parametrize("page", reproduce.PAGES)
+def test_the_runs_behind_a_page_are_made_once(shell, tmp_path, monkeypatch, capsys, page):
+    monkeypatch.setattr(reproduce, "SHOWN", 100)
+    monkeypatch.setattr(reproduce, "PEP_0", {})
+    monkeypatch.setattr(reproduce, "GRIDS", {name: None for name in reproduce.PRUNED})
+    shell(reproduce, page, "--seeds", 1)
+    made = {path.parent.name for path in (tmp_path / "runs").glob("*/result.json")}
+    assert made
+    capsys.readouterr()
+    shell(reproduce, page, "--seeds", 1)
+    assert capsys.readouterr().out == "nothing is missing\n"
+    gone = sorted(made)[0]
+    (tmp_path / "runs" / gone / "result.json").unlink()
+    shell(reproduce, page, "--seeds", 1, "--dry-run")
+    assert "missing" in (said := capsys.readouterr().out)
+    assert "nothing" not in said
+    shell(reproduce, page, "--seeds", 1)
+    assert {path.parent.name for path in (tmp_path / "runs").glob("*/result.json")} == made
+
+
+def test_without_a_word_it_says_what_it_can_do(shell, capsys):
+    shell(reproduce)
+    assert "reproduce.py tune" in capsys.readouterr().out
 
 
 @pytest.mark.parametrize(("words", "message"), [
     (("tune", "--embedding", "mgq"), "unknown embedding 'mgq'"),
     (("compare", "--dataset", "movilens"), "unknown dataset 'movilens'; did you mean 'movielens'"),
-    (("compare", "--scheme", "imbue"), "unknown scheme 'imbue'")])
+    (("compare", "--scheme", "imbue"), "unknown scheme 'imbue'"),
+    (("compare", "--model", "deepfn"), "unknown model 'deepfn'; did you mean 'deepfm'"),
+    (("fig1",), "unknown command 'fig1'")])
 def test_unknown_names_are_refused(shell, words, message):
     with pytest.raises(ValueError, match=message):
         shell(reproduce, *words)
