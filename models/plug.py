@@ -278,7 +278,7 @@ def _refuse_tied(model: nn.Module, chosen: dict[str, Plain]) -> None:
     for name, module in chosen.items():
         others = users[module.weight.untyped_storage().data_ptr()]
         if len(others) > 1:
-            raise ValueError(f"the weight of the table {name} is tied: {', '.join(others)} are one tensor, and PEP "
+            raise ValueError(f"the weight of the table {name} is tied: {', '.join(others)} share their memory, and PEP "
                              f"would prune only what {name} sees of it; give each a weight of its own, use one module "
                              f"at both places, or leave it out with only=")
 
