@@ -3,7 +3,7 @@
 import itertools
 import json
 import logging
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -23,7 +23,7 @@ def file_of(out: Path, dataset: str, model: str, embedding: str) -> Path:
     return out / "tuned" / f"{dataset}_{model}_{embedding}.json"
 
 
-def points(grid: dict[str, Sequence[Any]], trials: int) -> list[Point]:
+def points(grid: Mapping[str, Sequence[Any]], trials: int) -> list[Point]:
     """At most `trials` points of a grid, as many of each value of its first setting, which sets the size.
 
     The other settings' combinations are taken evenly spaced, in the order in which the grid lists them.
