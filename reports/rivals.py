@@ -12,22 +12,18 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from matplotlib.axes import Axes
+from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, LogLocator, NullLocator
 
 from reports import budget_curve
 from reports.collect import results_in
-from reports.series import PEP, Results, by_budget, from_last, kind, series_of
+from reports.series import Results, by_budget, from_last, kind, series_of
+from reports.styles import STYLES, Style
 from reports.summary import markdown, spread
 
 SIZE = (7.0, 3.4)  # inches: both columns of a page
 HEAD = ("scheme", "settings", "parameters", "bytes", "test AUC", "test log-loss", "seeds")
-BLUE, RED, GREEN, PINK, ORANGE, SKY = budget_curve.COLOURS
-STYLES = {  # colour, marker, line; pruning after training is dashed, random masks are dotted
-    PEP: (BLUE, "o", "-"), "uniform": (RED, "s", "-"), "mde": (GREEN, "^", "-"), "mgqe": (PINK, "D", "-"),
-    "darts": (ORANGE, "v", "-"), "hash": (SKY, "<", "-"), "qr": (budget_curve.INK, ">", "-"),
-    "magnitude pruning": (RED, "P", "--"), "iterative pruning": (GREEN, "X", "--"),
-    "random mask": (budget_curve.INK, "*", ":"), "random mask, PEP's share a field": (BLUE, "d", ":"),
-    "cut by |V| alone": (BLUE, "p", "--")}
+VARIANTS = "hHp8<>1234"  # markers
 
 
 class Entry(NamedTuple):
@@ -45,6 +41,20 @@ class Entry(NamedTuple):
     def of(self, name: str) -> list[float]:
         """A field of all results."""
         return [result[name] for result in self.results]
+
+    def has(self, name: str) -> bool:
+        """Whether all results have a field; older ones lack `inference_bytes`."""
+        return all(name in result for result in self.results)
+
+
+def tuned_in(out: Path, dataset: str, model: str) -> dict[str, Sequence[dict[str, Any]]]:
+    """The chosen trials of each tuned scheme, from out/tuned; none without that folder.
+
+    >>> tuned_in(Path("no/such/folder"), "movielens", "fm")
+    {}
+    """
+    return {path.stem.removeprefix(f"{dataset}_{model}_"): json.loads(path.read_text())["chosen"]
+            for path in sorted((out / "tuned").glob(f"{dataset}_{model}_*.json"))}
 
 
 def entries(results: Results, tuned: dict[str, Sequence[dict[str, Any]]]) -> list[Entry]:
@@ -88,12 +98,18 @@ def table(found: Sequence[Entry]) -> str:
     """The entries in Markdown."""
     return markdown(HEAD, [(entry.scheme + (" †" if entry.from_last else ""), entry.settings,
                             f"{round(entry.mean('num_embedding_params')):,}",
-                            f"{round(entry.mean('inference_bytes')):,}", spread(entry.of("test_auc")),
-                            spread(entry.of("test_logloss")), str(len(entry.results))) for entry in found])
+                            f"{round(entry.mean('inference_bytes')):,}" if entry.has("inference_bytes") else "-",
+                            spread(entry.of("test_auc")), spread(entry.of("test_logloss")), str(len(entry.results)))
+                           for entry in found])
 
 
 def draw(found: Sequence[Entry], title: str, path: Path) -> Path:
-    """Write both panels as PNG: test AUC against parameters, and against bytes."""
+    """Write `picture` as PNG."""
+    return budget_curve.save(picture(found, title), path)
+
+
+def picture(found: Sequence[Entry], title: str) -> Figure:
+    """Both panels: test AUC against parameters, and against bytes, which older results lack."""
     figure = budget_curve.new_figure(SIZE)
     left, right = figure.subplots(1, 2, sharey=True)
     curves: dict[str, list[Entry]] = defaultdict(list)
@@ -101,7 +117,8 @@ def draw(found: Sequence[Entry], title: str, path: Path) -> Path:
         curves[entry.scheme].append(entry)
     for axes, quantity in ((left, "num_embedding_params"), (right, "inference_bytes")):
         for scheme, points in curves.items():
-            _curve(axes, scheme, points, quantity)
+            if known := [entry for entry in points if entry.has(quantity)]:
+                _curve(axes, scheme, known, quantity)
         axes.set_xscale("log")
         axes.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5), numticks=20))
         axes.xaxis.set_major_formatter(FuncFormatter(lambda count, _: budget_curve.short(count)))
@@ -113,19 +130,27 @@ def draw(found: Sequence[Entry], title: str, path: Path) -> Path:
     handles, labels = left.get_legend_handles_labels()
     figure.legend(handles, labels, fontsize=6.5, frameon=False, loc="outside lower center", ncols=4)
     figure.suptitle(title, fontsize=8)
-    return budget_curve.save(figure, path)
+    return figure
 
 
 def _curve(axes: Axes, scheme: str, points: Sequence[Entry], quantity: str) -> None:
     if points[0].mean("num_embedding_params") == 0:
         budget_curve.horizontal(axes, scheme, points[0].mean("test_auc"))
         return
-    colour, marker, line = STYLES.get(scheme, (budget_curve.INK, "h", "-."))
+    colour, marker, line = _style(scheme)
     ordered = sorted(points, key=lambda entry: entry.mean(quantity))
     spreads = [statistics.stdev(entry.of("test_auc")) if len(entry.results) > 1 else 0.0 for entry in ordered]
     axes.errorbar([entry.mean(quantity) for entry in ordered], [entry.mean("test_auc") for entry in ordered],
                   yerr=spreads if any(spreads) else None, label=scheme, color=colour, marker=marker, linestyle=line,
                   markersize=4, linewidth=1.1, capsize=2)
+
+
+def _style(scheme: str) -> Style:
+    """A variant of a method ("PEP, lr 0.1") has the method's colour, and a marker and a line of its own."""
+    if scheme in STYLES:
+        return STYLES[scheme]
+    colour, *_ = STYLES.get(scheme.split(",")[0], (budget_curve.INK,))
+    return colour, VARIANTS[len(scheme) % len(VARIANTS)], "-."
 
 
 def _short(value: Any) -> str:
@@ -139,9 +164,7 @@ def main() -> None:
     out, dataset, model = Path(sys.argv[1]), *sys.argv[2:]
     results = [result for result in results_in(out) if result["settings"]["dataset"] == dataset
                and result["settings"]["model"] in (model, "linear")]
-    tuned = {path.stem.removeprefix(f"{dataset}_{model}_"): json.loads(path.read_text())["chosen"]
-             for path in sorted((out / "tuned").glob(f"{dataset}_{model}_*.json"))}
-    found = entries(results, tuned)
+    found = entries(results, tuned_in(out, dataset, model))
     if not found:
         sys.exit(f"there are no results of {model} on {dataset} in {out}")
     print(table(found))

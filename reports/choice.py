@@ -1,0 +1,90 @@
+"""Which runs a page shows: those of one setting, of all seeds, and what is missing among them."""
+
+import json
+from collections import defaultdict
+from typing import Any
+
+from reports.page import Page
+from reports.series import FREE, PEP, Results, kind
+
+SEEDS = (1, 2, 3)  # that every number of the paper's figures should have
+
+
+def of(results: Results, dataset: str, *models: str) -> list[dict[str, Any]]:
+    """The results of a data set and of some models."""
+    return [result for result in results if result["settings"]["dataset"] == dataset
+            and result["settings"]["model"] in models]
+
+
+def searches(results: Results) -> list[dict[str, Any]]:
+    """PEP's searches."""
+    return [result for result in results if result["stage"] == "search" and kind(result) == "pep"]
+
+
+def tickets(results: Results, re_init: bool = False) -> list[dict[str, Any]]:
+    """Retrained PEP snapshots, from their initial values or from fresh ones."""
+    return [result for result in results if result["stage"] == "retrain" and kind(result) == PEP
+            and result["settings"].get("re_init", False) == re_init]
+
+
+def uniform(results: Results, width: int) -> list[dict[str, Any]]:
+    """Base models of a width."""
+    return [result for result in results if result["stage"] == "train" and kind(result) == "uniform"
+            and result["settings"]["latent_dim"] == width]
+
+
+def budget_of(ticket: dict[str, Any]) -> int:
+    """The budget that a ticket's snapshot was saved for; its parameters where the record names none."""
+    return (ticket["snapshot"].get("budgets") or [ticket["num_embedding_params"]])[0]
+
+
+def nearest(budgets: set[int], wanted: float) -> int:
+    """The budget with the smallest ratio to the wanted one.
+
+    >>> nearest({10_000, 23_675, 50_000}, 0.09 * 264_256)
+    23675
+    """
+    return min(budgets, key=lambda budget: (max(budget / wanted, wanted / budget), budget))
+
+
+def chosen(page: Page, what: str, results: Results, every: Results) -> list[dict[str, Any]]:
+    """The runs of the one setting that most seeds have, by seed; the page learns what is missing or left out.
+
+    Runs belong together that differ in nothing but the seed and the list of a search's budgets. Between settings of
+    equally many seeds the one that departs least from the neutral defaults is taken.
+
+    Args:
+        what: the runs, in words.
+        results: to choose among.
+        every: the results among which a ticket's search is looked up.
+    """
+    by_id = {result["run_id"]: result for result in every}
+    groups: dict[str, list[dict[str, Any]]] = defaultdict(list)
+    for result in results:
+        groups[_setting(result, by_id)].append(result)
+    if not groups:
+        page.missing.append(f"{what}: no run (seeds {_words(SEEDS)})")
+        return []
+    best = min(groups, key=lambda key: (-len({result["seed"] for result in groups[key]}), len(key), key))
+    taken = sorted(groups[best], key=lambda result: (result["seed"], result["run_id"]))
+    absent = [seed for seed in SEEDS if seed not in {result["seed"] for result in taken}]
+    if absent:
+        page.missing.append(f"{what}: seed{'s' * (len(absent) > 1)} {_words(absent)}")
+    if others := len(results) - len(taken):
+        page.notes.append(f"{what}: {others} runs of other settings are left out." if others > 1
+                          else f"{what}: 1 run of another setting is left out.")
+    page.behind += [result for result in taken if result not in page.behind]
+    return taken
+
+
+def _setting(result: dict[str, Any], by_id: dict[str, dict[str, Any]]) -> str:
+    searched = by_id.get(result.get("snapshot", {}).get("run_id"))
+    return json.dumps([_own(result), _own(searched) if searched else {}, result["manifest"]], sort_keys=True)
+
+
+def _own(result: dict[str, Any]) -> dict[str, Any]:
+    return {name: value for name, value in result["identity"]["settings"].items() if name not in FREE}
+
+
+def _words(seeds: Any) -> str:
+    return ", ".join(map(str, seeds))

@@ -1,0 +1,14 @@
+"""The pages of the paper's figures and tables, by name.
+
+Each module has `build(results, out, dataset, model) -> Page`, which reads result files and the run folders under `out`;
+`reports.page.write` writes what it returns.
+"""
+
+from collections.abc import Callable
+from pathlib import Path
+
+from reports import fig10
+from reports.page import Page
+from reports.series import Results
+
+PAGES: dict[str, Callable[[Results, Path, str, str], Page]] = {"fig10": fig10.build}

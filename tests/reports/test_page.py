@@ -1,0 +1,127 @@
+"""A page: what its three files hold, and that they are whole or not there."""
+
+import struct
+
+import pytest
+from made_results import result, search, ticket
+
+from reports import budget_curve, choice
+from reports.page import Page, number, text, warnings, write
+
+RUNS = [result("a", auc=0.80), result("b", seed=2, auc=0.82)]
+
+
+def page(**parts):
+    made = Page("fig10", "movielens", "fm", "Figure 10: made")
+    for name, value in parts.items():
+        setattr(made, name, value)
+    return made
+
+
+def full():
+    figure = budget_curve.new_figure((3.4, 1.7))
+    figure.add_subplot()
+    return page(rows=[{"epoch": 2, "runs": "a b"}, {"test_auc": 0.5, "runs": "c"}], figure=figure, behind=RUNS,
+                numbers=[number("test AUC", RUNS, lambda run: run["test_auc"], 0.8, "another split")],
+                missing=["uniform d 64: seed 3"], notes=["What it shows."])
+
+
+def test_the_text_has_title_picture_numbers_and_what_is_missing():
+    assert text(full()) == """\
+# Figure 10: made
+
+![Figure 10: made](fig10_movielens_fm.png)
+
+What it shows.
+
+| number | ours (mean ± s.d.) | seeds | paper | difference | why |
+| --- | --- | --- | --- | --- | --- |
+| test AUC | 0.8100 ± 0.0141 | 2 | 0.8000 | +0.0100 | another split |
+
+Missing:
+
+- uniform d 64: seed 3
+
+Every row of `fig10_movielens_fm.csv` names the runs behind it.
+"""
+
+
+def test_three_files_are_written_and_the_text_comes_last(tmp_path):
+    table, picture, words = write(full(), tmp_path / "figures")
+    assert [path.name for path in (table, picture, words)] == [f"fig10_movielens_fm.{end}"
+                                                                for end in ("csv", "png", "md")]
+    assert table.read_text() == "epoch,test_auc,runs\n2,,a b\n,0.5,c\n"
+    assert struct.unpack(">II", picture.read_bytes()[16:24]) == (680, 340)
+    assert sorted(path.name for path in table.parent.iterdir()) == sorted(path.name for path in (table, picture, words))
+
+
+def test_with_nothing_at_all_it_says_so_draws_nothing_and_removes_an_old_picture(tmp_path):
+    write(full(), tmp_path)
+    write(page(missing=["uniform: no run"], notes=["What it would show."]), tmp_path)
+    assert not list(tmp_path.glob("*.png"))
+    said = (tmp_path / "fig10_movielens_fm.md").read_text()
+    assert "There is no run for this page yet." in said
+    assert "- uniform: no run" in said
+    assert "png" not in said
+    assert "What it would" not in said
+
+
+def test_a_row_without_runs_is_refused_and_leaves_no_file(tmp_path):
+    with pytest.raises(ValueError, match="names no run"):
+        write(page(rows=[{"epoch": 2, "runs": ""}]), tmp_path)
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize("failing", ["matplotlib.figure.Figure.savefig", "pathlib.Path.write_text"])
+def test_a_full_disk_leaves_the_old_files_and_no_half_one(tmp_path, monkeypatch, failing):
+    written = write(full(), tmp_path)
+    before = {path: path.read_bytes() for path in written}
+
+    def fail(*arguments, **named):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(failing, fail)
+    with pytest.raises(OSError, match="No space"):
+        write(full(), tmp_path)
+    assert {path: path.read_bytes() for path in tmp_path.iterdir()} == before
+
+
+def test_runs_of_several_commits_or_data_are_warned_of():
+    other = result("c", commit="d" * 40 + "+changes", manifest="n")
+    assert warnings(RUNS) == []
+    assert warnings([*RUNS, other, other]) == [
+        "**Warning:** the runs come from 2 commits: ccccccc (2 runs), ddddddd+changes (1 run).",
+        "**Warning:** the runs come from 2 data manifests: m (2 runs), n (1 run)."]
+    assert text(page(behind=[*RUNS, other])).splitlines()[2].startswith("**Warning:**")
+
+
+def test_the_setting_with_most_seeds_is_chosen_and_absent_seeds_are_named():
+    made = page()
+    others = [result(f"x{seed}", seed=seed, own={"lr": 0.1}) for seed in (1, 2, 3)][:1]
+    taken = choice.chosen(made, "uniform d 8", [*others, *RUNS[::-1]], [])
+    assert [run["run_id"] for run in taken] == ["a", "b"]
+    assert made.missing == ["uniform d 8: seed 3"]
+    assert made.notes == ["uniform d 8: 1 run of another setting is left out."]
+    assert made.behind == taken
+
+
+def test_no_run_at_all_names_all_seeds():
+    made = page()
+    assert choice.chosen(made, "uniform d 8", [], []) == []
+    assert made.missing == ["uniform d 8: no run (seeds 1, 2, 3)"]
+
+
+def test_tickets_of_other_searches_are_another_setting_but_not_those_of_other_budgets():
+    every = [search("s1", own={"candidate_p": [9]}), search("s2", 2), search("s3", own={"threshold_init": -8.0})]
+    tickets = [ticket("a"), ticket("b", 2, searched="s2"), ticket("c", searched="s3")]
+    assert [run["run_id"] for run in choice.chosen(page(), "ticket", tickets, [*every, *tickets])] == ["a", "b"]
+
+
+def test_runs_are_told_apart():
+    runs = [search("s"), search("d", embedding="darts"), ticket("t"), ticket("r", re_init=True),
+            ticket("m", source="magnitude"), result("u"), result("o", dataset="criteo")]
+    assert [run["run_id"] for run in choice.searches(runs)] == ["s"]
+    assert [run["run_id"] for run in choice.tickets(runs)] == ["t"]
+    assert [run["run_id"] for run in choice.tickets(runs, re_init=True)] == ["r"]
+    assert [run["run_id"] for run in choice.uniform(choice.of(runs, "movielens", "fm"), 8)] == ["u"]
+    assert choice.uniform(runs, 16) == []
