@@ -14,6 +14,7 @@ from reports.series import Results
 from reports.styles import Style
 
 CURVE = "curve.jsonl"  # of a run's folder: one line an evaluation
+LEGEND = "Thick lines are means over seeds, as far as all seeds go; faint ones are the seeds."
 
 Evaluations = Sequence[dict[str, Any]]
 

@@ -4,6 +4,7 @@ The paper shows FM on MovieLens-1M and does not say which of each search's table
 granularity, the ticket with the budget nearest to 9 % of the table, the share of Figure 5 (23,675 of 264,256).
 """
 
+from operator import itemgetter
 from pathlib import Path
 
 from matplotlib.ticker import FuncFormatter
@@ -34,7 +35,7 @@ def build(results: Results, out: Path, dataset: str, model: str) -> Page:
         searches = choice.chosen(page, f"search with {name} thresholds", choice.searches(own), found)
         if searches:
             page.numbers.append(number(f"parameters at the end of the search, {name}", searches,
-                                       lambda result: result["num_embedding_params"], form=",.0f"))
+                                       itemgetter("num_embedding_params"), form=",.0f"))
         if line := by_epoch.line_of(page, out, name, GRANULARITIES[granularity], searches):
             left.append(line)
         tickets = nearest_tickets(page, name, choice.tickets(own), found)
@@ -45,8 +46,7 @@ def build(results: Results, out: Path, dataset: str, model: str) -> Page:
     page.rows += [row for line in left for row in by_epoch.rows("search", line, ("num_embedding_params",))]
     page.rows += [row for line in right for row in by_epoch.rows("retraining", line, ("test_auc",))]
     page.notes.append("Left: non-zero parameters while the search goes on. Right: test AUC while the ticket of the "
-                      "budget in the legend is retrained; the paper does not say which it shows. Thick lines are means "
-                      "over seeds, as far as all seeds go; faint ones are the seeds.")
+                      f"budget in the legend is retrained; the paper does not say which it shows. {by_epoch.LEGEND}")
     if left or right:
         draw(page, left, right)
     return page
@@ -61,7 +61,7 @@ def nearest_tickets(page: Page, name: str, tickets: Results, found: Results) -> 
     taken = choice.chosen(page, f"retrained ticket with {name} thresholds at {budget:,} parameters",
                           [ticket for ticket in tickets if choice.budget_of(ticket) == budget], found)
     page.numbers.append(number(f"test AUC of the ticket at {budget:,} parameters, {name}", taken,
-                               lambda result: result["test_auc"]))
+                               itemgetter("test_auc")))
     return taken
 
 

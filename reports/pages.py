@@ -7,8 +7,10 @@ Each module has `build(results, out, dataset, model) -> Page`, which reads resul
 from collections.abc import Callable
 from pathlib import Path
 
-from reports import fig10
+from reports import fig8, fig10, fig11
 from reports.page import Page
 from reports.series import Results
 
-PAGES: dict[str, Callable[[Results, Path, str, str], Page]] = {"fig10": fig10.build}
+PAGES: dict[str, Callable[[Results, Path, str, str], Page]] = {
+    "fig8": fig8.build,  # and 9, by the data set
+    "fig10": fig10.build, "fig11": fig11.build}
