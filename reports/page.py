@@ -22,6 +22,7 @@ from utils.files import atomic_path
 HEAD = ("number", "ours (mean ± s.d.)", "seeds", "paper", "difference", "why")
 SHOWN = {"movielens": "MovieLens-1M", "criteo": "Criteo", "avazu": "Avazu", "linear": "LR", "fm": "FM",
          "deepfm": "DeepFM", "autoint": "AutoInt"}  # names as the paper writes them
+OPEN = "not explained yet"  # of a difference
 RUNS = "runs"  # the column of a csv that names the runs behind a row
 
 
@@ -40,6 +41,11 @@ class Number(NamedTuple):
         """Ours less the paper's."""
         return None if self.paper is None else statistics.mean(self.values) - self.paper
 
+    @property
+    def spread(self) -> float:
+        """Standard deviation of a sample; 0 for one value."""
+        return statistics.stdev(self.values) if len(self.values) > 1 else 0.0
+
     def cells(self) -> tuple[str, ...]:
         """Under HEAD.
 
@@ -50,7 +56,7 @@ class Number(NamedTuple):
         """
         ours = format(statistics.mean(self.values), self.form)
         if len(self.values) > 1:
-            ours += f" ± {format(statistics.stdev(self.values), self.form)}"
+            ours += f" ± {format(self.spread, self.form)}"
         paper = "" if self.paper is None else format(self.paper, self.form)
         difference = "" if self.difference is None else format(self.difference, f"+{self.form}")
         return self.what, ours, str(self.seeds or "-"), paper, difference, self.why
@@ -114,7 +120,7 @@ def text(page: Page) -> str:
     parts = [f"# {page.title}"]
     parts += warnings(page.behind)
     if not page.behind:
-        parts.append("There is no run for this page yet.")
+        parts.append("There is nothing to show yet.")
     if page.figure is not None:
         parts.append(f"![{page.title}]({page.stem}.png)")
     if page.behind:

@@ -60,7 +60,7 @@ def test_with_nothing_at_all_it_says_so_draws_nothing_and_removes_an_old_picture
     write(page(missing=["uniform: no run"], notes=["What it would show."]), tmp_path)
     assert not list(tmp_path.glob("*.png"))
     said = (tmp_path / "fig10_movielens_fm.md").read_text()
-    assert "There is no run for this page yet." in said
+    assert "There is nothing to show yet." in said
     assert "- uniform: no run" in said
     assert "png" not in said
     assert "What it would" not in said
