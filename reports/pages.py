@@ -7,11 +7,11 @@ Each module has `build(results, out, dataset, model) -> Page`, which reads resul
 from collections.abc import Callable
 from pathlib import Path
 
-from reports import fig8, fig10, fig11, table3, table4
+from reports import fig5, fig8, fig10, fig11, table3, table4
 from reports.page import Page
 from reports.series import Results
 
 PAGES: dict[str, Callable[[Results, Path, str, str], Page]] = {
-    "fig8": fig8.build,  # and 9, by the data set
+    "fig5": fig5.build, "fig8": fig8.build,  # and 9, by the data set
     "fig10": fig10.build, "fig11": fig11.build,
     "table3": table3.build, "table4": table4.build}
