@@ -1,10 +1,11 @@
-"""Find out which runs a figure or table of the paper needs, and run what is missing.
+"""Find out which runs a figure or table of the paper needs, run what is missing, and write its page.
 
     python reproduce.py tune --embedding mde               # a scheme's settings: the published grid, by validation
     python reproduce.py compare --model fm --seeds 1 2 3   # every scheme at its chosen settings
     python reproduce.py compare --scheme mde --dry-run     # what is missing, and how long it may take
-    python reproduce.py fig10                              # the runs behind Figure 10; also fig2 (with 3 and 4), fig5,
-                                                           # fig6, fig8 (with 9), fig11, table3, table4
+    python reproduce.py fig10                              # Figure 10; also fig2 (with 3 and 4), fig5, fig6,
+                                                           # fig8 (with 9), fig11, table3, table4
+    python reproduce.py report                             # all that has been run, in one HTML file
 """
 
 import argparse
@@ -20,7 +21,9 @@ from engine import cli, plan, pruning, stages, tuning
 from engine.plan import Need
 from engine.run import Place
 from engine.settings import parse
+from reports import html_report, page
 from reports.collect import results_in
+from reports.pages import PAGES
 from utils.names import unknown
 
 SCRIPTS = {"movielens": train_movielens.SETTINGS, "criteo": train_criteo.SETTINGS, "avazu": train_avazu.SETTINGS}
@@ -43,7 +46,7 @@ RETRAINING = ("retrain_emb_param", "re_init", "rewind")  # settings of a retrain
 SHOWN = 23_675  # the budget that Figures 5, 8 and 10 look at: Figure 5's number
 GRANULARITIES = ("feature_dim", "dimension", "feature", "global")  # Figure 10's
 PEP_0 = {"fm": 6_541, "deepfm": 8_604, "autoint": 9_281}  # Table 4's parameters on MovieLens
-PAGES = ("fig2", "fig5", "fig6", "fig8", "fig10", "fig11", "table3", "table4")
+MODELS = ("fm", "deepfm", "autoint")
 LONG = {"max_epochs": 300, "tensorboard": False}  # early stopping ends a run, not this
 
 
@@ -145,10 +148,29 @@ def carry_out(needs: list[Need], given: argparse.Namespace, place: Place) -> Non
         plan.carry_out(wanted, seconds, place)
 
 
+def draw(given: argparse.Namespace) -> None:
+    """Write the page of a figure or table from what there is."""
+    made = PAGES[given.what](results_in(Path(given.out)), Path(given.out), given.dataset, given.model)
+    for path in page.write(made, Path(given.out) / "figures"):
+        print(path)
+    for line in made.missing:
+        print(f"missing: {line}")
+
+
+def report(given: argparse.Namespace) -> None:
+    """One HTML file with every page of every data set and model."""
+    out = Path(given.out)
+    results = results_in(out)
+    ran = [dataset for dataset in SCRIPTS if any(result["settings"]["dataset"] == dataset for result in results)]
+    made = [build(results, out, dataset, model) for dataset in ran or [given.dataset] for build in PAGES.values()
+            for model in MODELS]
+    print(html_report.write(list({each.stem: each for each in made}.values()), out / "report.html"))
+
+
 def options() -> argparse.ArgumentParser:
     """The command line."""
     made = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    made.add_argument("what", nargs="?", help=f"tune, compare, or one of {', '.join(PAGES)}")
+    made.add_argument("what", nargs="?", help=f"tune, compare, report, or one of {', '.join(PAGES)}")
     made.add_argument("--dataset", default="movielens", help=", ".join(SCRIPTS))
     made.add_argument("--model", default="fm", help="fm, deepfm or autoint")
     made.add_argument("--seeds", type=int, nargs="+", default=[1, 2, 3], help="of everything but tune")
@@ -170,8 +192,8 @@ def main() -> None:
     if given.what is None:
         print(__doc__)
         return
-    for name, value, known in (("command", given.what, ("tune", "compare", *PAGES)),
-                               ("dataset", given.dataset, SCRIPTS), ("model", given.model, ("fm", "deepfm", "autoint")),
+    for name, value, known in (("command", given.what, ("tune", "compare", "report", *PAGES)),
+                               ("dataset", given.dataset, SCRIPTS), ("model", given.model, MODELS),
                                *(("scheme", scheme, (LR, *GRIDS)) for scheme in given.scheme or ())):
         if value not in known:
             raise ValueError(unknown(name, value, known))
@@ -181,7 +203,12 @@ def main() -> None:
             raise ValueError(unknown("embedding", given.embedding or "", GRIDS))
         tune(given, place)
         return
+    if given.what == "report":
+        report(given)
+        return
     carry_out(comparison(given) if given.what == "compare" else needs_of(given, given.what), given, place)
+    if given.what in PAGES and not given.dry_run:
+        draw(given)
 
 
 if __name__ == "__main__":

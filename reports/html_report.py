@@ -21,9 +21,10 @@ td, th { border-bottom: 1px solid #ddd; padding: 0.2rem 0.6rem; text-align: left
 
 
 def write(pages: Sequence[Page], path: Path) -> Path:
-    """Write the pages, first those with something to show, then a list of what has not been run; whole or not at all."""
+    """Write the pages with something to show, then a list of what has not been run; whole or not at all."""
     with_rows = [page for page in pages if page.rows]
-    contents = "\n".join(f'<li><a href="#{page.stem}">{escape(page.title)}</a>{_state(page)}</li>' for page in with_rows)
+    contents = "\n".join(f'<li><a href="#{page.stem}">{escape(page.title)}</a>{_state(page)}</li>'
+                         for page in with_rows)
     missing = "\n".join(f"<li>{escape(page.title)}: {escape(line)}</li>" for page in pages for line in
                         (page.missing if page.rows else page.missing or ["no run yet"]))
     parts = ["<!doctype html>", '<html lang="en"><head><meta charset="utf-8">',

@@ -124,7 +124,7 @@ def test_what_would_be_run_is_listed_without_running(shell, tmp_path, capsys):
 
 
 @pytest.mark.parametrize("page", reproduce.PAGES)
-def test_the_runs_behind_a_page_are_made_once(shell, tmp_path, monkeypatch, capsys, page):
+def test_the_runs_behind_a_page_are_made_once_and_the_page_is_written(shell, tmp_path, monkeypatch, capsys, page):
     monkeypatch.setattr(reproduce, "SHOWN", 100)
     monkeypatch.setattr(reproduce, "PEP_0", {})
     monkeypatch.setattr(reproduce, "GRIDS", {name: None for name in reproduce.PRUNED})
@@ -133,7 +133,12 @@ def test_the_runs_behind_a_page_are_made_once(shell, tmp_path, monkeypatch, caps
     assert made
     capsys.readouterr()
     shell(reproduce, page, "--seeds", 1)
-    assert capsys.readouterr().out == "nothing is missing\n"
+    said = capsys.readouterr().out.splitlines()
+    assert said[0] == "nothing is missing"
+    [text] = (tmp_path / "figures").glob(f"{page}_movielens*.md")
+    assert text.with_suffix(".csv").exists()
+    assert {str(text), str(text.with_suffix(".csv"))} <= set(said)
+    assert any(name in text.with_suffix(".csv").read_text() for name in made)
     gone = sorted(made)[0]
     (tmp_path / "runs" / gone / "result.json").unlink()
     shell(reproduce, page, "--seeds", 1, "--dry-run")
@@ -141,6 +146,22 @@ def test_the_runs_behind_a_page_are_made_once(shell, tmp_path, monkeypatch, caps
     assert "nothing" not in said
     shell(reproduce, page, "--seeds", 1)
     assert {path.parent.name for path in (tmp_path / "runs").glob("*/result.json")} == made
+
+
+def test_the_report_is_one_file_with_what_there_is_and_what_there_is_not(shell, tmp_path, monkeypatch):
+    monkeypatch.setattr(reproduce, "SHOWN", 100)
+    shell(reproduce, "fig11", "--seeds", 1)
+    shell(reproduce, "report")
+    content = (tmp_path / "report.html").read_text()
+    assert content.count("data:image/png;base64,") >= 1
+    assert "http" not in content
+    assert "What has not been run" in content
+    assert "viewport" in content
+
+
+def test_the_report_of_nothing_says_so(shell, tmp_path):
+    shell(reproduce, "report")
+    assert "Nothing has been run yet" in (tmp_path / "report.html").read_text()
 
 
 def test_without_a_word_it_says_what_it_can_do(shell, capsys):
