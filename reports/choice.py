@@ -2,6 +2,7 @@
 
 import json
 from collections import defaultdict
+from collections.abc import Sequence
 from typing import Any
 
 from reports.page import Page
@@ -48,7 +49,18 @@ def nearest(budgets: set[int], wanted: float) -> int:
 
 
 def chosen(page: Page, what: str, results: Results, every: Results) -> list[dict[str, Any]]:
-    """The runs of the one setting that most seeds have, by seed; the page learns what is missing or left out.
+    """The runs of the one setting that most seeds have, by seed; the page learns what is used, missing or left out."""
+    taken = of_most_seeds(page, what, results, every)
+    if taken:
+        list_absent(page, what, taken)
+    else:
+        page.missing.append(f"{what}: no run (seeds {words(SEEDS)})")
+    page.behind += [result for result in taken if result not in page.behind]
+    return taken
+
+
+def of_most_seeds(page: Page, what: str, results: Results, every: Results) -> list[dict[str, Any]]:
+    """The runs of the one setting that most seeds have, by seed; a note says how many are left out.
 
     Runs belong together that differ in nothing but the seed and the list of a search's budgets. Between settings of
     equally many seeds the one that departs least from the neutral defaults is taken.
@@ -63,18 +75,29 @@ def chosen(page: Page, what: str, results: Results, every: Results) -> list[dict
     for result in results:
         groups[_setting(result, by_id)].append(result)
     if not groups:
-        page.missing.append(f"{what}: no run (seeds {_words(SEEDS)})")
         return []
     best = min(groups, key=lambda key: (-len({result["seed"] for result in groups[key]}), len(key), key))
     taken = sorted(groups[best], key=lambda result: (result["seed"], result["run_id"]))
-    absent = [seed for seed in SEEDS if seed not in {result["seed"] for result in taken}]
-    if absent:
-        page.missing.append(f"{what}: seed{'s' * (len(absent) > 1)} {_words(absent)}")
     if others := len(results) - len(taken):
         page.notes.append(f"{what}: {others} runs of other settings are left out." if others > 1
                           else f"{what}: 1 run of another setting is left out.")
-    page.behind += [result for result in taken if result not in page.behind]
     return taken
+
+
+def list_absent(page: Page, what: str, results: Results) -> None:
+    """Say which seeds are missing among some runs."""
+    absent = [seed for seed in SEEDS if seed not in {result["seed"] for result in results}]
+    if absent:
+        page.missing.append(f"{what}: seed{'s' * (len(absent) > 1)} {words(absent)}")
+
+
+def words(seeds: Sequence[int]) -> str:
+    """Seeds in a sentence.
+
+    >>> words([1, 2])
+    '1, 2'
+    """
+    return ", ".join(map(str, seeds))
 
 
 def _setting(result: dict[str, Any], by_id: dict[str, dict[str, Any]]) -> str:
@@ -85,6 +108,3 @@ def _setting(result: dict[str, Any], by_id: dict[str, dict[str, Any]]) -> str:
 def _own(result: dict[str, Any]) -> dict[str, Any]:
     return {name: value for name, value in result["identity"]["settings"].items() if name not in FREE}
 
-
-def _words(seeds: Any) -> str:
-    return ", ".join(map(str, seeds))

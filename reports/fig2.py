@@ -1,0 +1,125 @@
+"""Figures 2 (MovieLens-1M), 3 (Criteo) and 4 (Avazu): test AUC against parameters, and against bytes, of all schemes.
+
+The paper gives its points in the pictures alone; its numbers here are those of its Table 4 and of its section 5.1.
+"""
+
+import statistics
+from operator import itemgetter
+from pathlib import Path
+from typing import Any
+
+from reports import choice, rivals
+from reports.page import OPEN, RUNS, Number, Page, needs, number, runs_of, shown
+from reports.rivals import Entry
+from reports.series import PEP, Results, from_last, kind
+from reports.table4 import PAPER, beside_paper, method_of
+
+NUMBER = {"movielens": 2, "criteo": 3, "avazu": 4}
+RIVALS = ("uniform", "mgqe", "mde", "darts")  # of the paper
+GAINS = {("criteo", "fm", "uniform"): 0.59, ("criteo", "fm", "darts"): 0.24}  # section 5.1, percent of AUC
+COARSE = {"criteo": ("feature_dim", "dimension"), "avazu": ("feature_dim", "dimension")}  # the paper's PEP-2 to PEP-4
+
+
+def build(results: Results, out: Path, dataset: str, model: str) -> Page:
+    """The page of a data set and a model.
+
+    Args:
+        results: of any data sets and models.
+        out: the folder that holds tuned/, by which the settings of tuned schemes are chosen.
+    """
+    figure = NUMBER.get(dataset, 2)
+    page = Page(f"fig{figure}", dataset, model,
+                f"Figure {figure}: AUC against size, {shown(model)} on {shown(dataset)}")
+    found = choice.of(results, dataset, model, "linear")
+    mine = [result for result in found if _belongs(result, dataset)]
+    if len(mine) < len(found):
+        page.notes.append(f"Left out are tickets of other granularities, from fresh values, or with more rewound than "
+                          f"the table: {len(found) - len(mine)}.")
+    tuned = rivals.tuned_in(out, dataset, model)
+    entries = rivals.entries(mine, tuned)
+    if not any(entry.scheme == "uniform" for entry in entries):
+        entries += _untuned(page, mine)
+    _list_missing(page, entries, mine)
+    page.behind = [result for entry in entries for result in entry.results]
+    needs(page, "inference_bytes", page.behind, "it is older, and not in the right panel")
+    page.numbers = [_number(dataset, model, entry) for entry in entries] + _gains(dataset, model, entries)
+    page.rows = [{"scheme": entry.scheme, "settings": entry.settings, "seed": result["seed"],
+                  "parameters": result["num_embedding_params"], "bytes": result.get("inference_bytes", ""),
+                  "test_auc": result["test_auc"], "test_logloss": result["test_logloss"],
+                  "cut_from_last_table": from_last([result]), RUNS: runs_of([result])}
+                 for entry in entries for result in entry.results]
+    page.notes.append("Ours is the test AUC of the epoch that validation chose; the paper's numbers are by its own "
+                      "protocol (the page of Table 4 compares like with like). † cut from the search's last "
+                      "table. Means over seeds; bars are one standard deviation.")
+    if entries:
+        page.figure = rivals.picture(entries, page.title)
+    return page
+
+
+def _belongs(result: dict[str, Any], dataset: str) -> bool:
+    """Whether it is a point of this figure; searches are looked up, and are no points themselves."""
+    settings = result["settings"]
+    if result["stage"] != "retrain" or kind(result) != PEP:
+        return True
+    return (settings["threshold_type"] in COARSE.get(dataset, ("feature_dim",)) and not settings.get("re_init")
+            and settings.get("rewind", "embedding") == "embedding")
+
+
+def _untuned(page: Page, found: Results) -> list[Entry]:
+    """Uniform tables of every width, where no tuning has chosen among them."""
+    widths = {result["settings"]["latent_dim"] for result in found
+              if result["stage"] == "train" and kind(result) == "uniform"}
+    return [Entry("uniform", f"latent_dim {width}",
+                  choice.of_most_seeds(page, f"uniform d {width}", choice.uniform(found, width), found), False)
+            for width in sorted(widths)]
+
+
+def _list_missing(page: Page, entries: list[Entry], found: Results) -> None:
+    schemes = {entry.scheme.split(",")[0] for entry in entries}
+    for scheme in ("LR", PEP, *RIVALS):
+        runs = [result for result in found if kind(result) == scheme and result["stage"] == "train"]
+        if scheme not in schemes:
+            page.missing.append(f"{scheme}: {f'runs that no tuning chose ({len(runs)})' if runs else 'no run'} "
+                                f"(seeds {choice.words(choice.SEEDS)})")
+    method = method_of(page.dataset, page.model or "")
+    smallest = PAPER[page.dataset][method].params if method else None
+    if smallest and not any(entry.scheme == PEP and _size(entry) == smallest for entry in entries):
+        page.missing.append(f"PEP at {smallest:,} parameters, the paper's PEP-0: no run")
+    for entry in entries:
+        choice.list_absent(page, _name(entry), entry.results)
+
+
+def _size(entry: Entry) -> int:
+    return round(entry.mean("num_embedding_params"))
+
+
+def _name(entry: Entry) -> str:
+    settings = f" ({entry.settings})" if entry.settings else ""
+    return entry.scheme + settings + (f" at {_size(entry):,} parameters" if _size(entry) else "")
+
+
+def _number(dataset: str, model: str, entry: Entry) -> Number:
+    """An entry's AUC, beside Table 4's where that has it."""
+    made = number(f"test AUC, {_name(entry)}{' †' if entry.from_last else ''}", entry.results, itemgetter("test_auc"))
+    method = method_of(dataset, "linear" if entry.scheme == "LR" else model)
+    if method and entry.scheme in ("LR", PEP) and _size(entry) == PAPER[dataset][method].params:
+        return beside_paper(dataset, method, made, entry.results)
+    return made
+
+
+def _gains(dataset: str, model: str, entries: list[Entry]) -> list[Number]:
+    """How much higher PEP's best point is than a rival's, in percent of AUC; validation says which point is best."""
+    best = {}
+    for scheme in (PEP, *RIVALS):
+        own = [entry for entry in entries if entry.scheme.split(",")[0] == scheme and entry.has("validation_auc")]
+        if own:
+            best[scheme] = max(own, key=lambda entry: entry.mean("validation_auc"))
+    gains = []
+    for scheme in RIVALS if PEP in best else ():
+        if scheme in best:
+            gain = 100 * (statistics.mean(best[PEP].of("test_auc")) / best[scheme].mean("test_auc") - 1)
+            paper = GAINS.get((dataset, model, scheme))
+            gains.append(Number(f"PEP's best point over that of {scheme}, % of AUC", [gain],
+                                min(len(best[PEP].results), len(best[scheme].results)), paper,
+                                "" if paper is None else OPEN, ".2f"))
+    return gains

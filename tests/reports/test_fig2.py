@@ -1,0 +1,79 @@
+"""Figures 2 to 4: all schemes."""
+
+import csv
+import json
+import struct
+
+import pytest
+from made_results import lr, result, search, ticket
+
+from reports import fig2
+from reports.page import write
+
+SEEDS = (1, 2, 3)
+
+
+def made(dataset="movielens"):
+    about = {"dataset": dataset}
+    return [*(lr(f"l{seed}", seed, **about) for seed in SEEDS), *(search(f"s{seed}", seed, **about) for seed in SEEDS),
+            *(ticket(f"t{seed}", seed, 6541, searched=f"s{seed}", auc=0.84 + seed / 1000, **about) for seed in SEEDS),
+            ticket("fresh", 1, 6541, re_init=True, **about),
+            ticket("coarse", 1, 400, own={"threshold_type": "dimension"}, **about),
+            ticket("rewound", 1, 6541, own={"rewind": "all"}, **about),
+            result("u1", auc=0.80, **about), result("u2", seed=2, auc=0.82, **about),
+            result("mde1", embedding="mde", params=300, own={"mde_alpha": 0.1}, **about)]
+
+
+def test_numbers_and_what_is_missing(tmp_path):
+    page = fig2.build(made(), tmp_path, "movielens", "fm")
+    assert [(number.what, pytest.approx(sum(number.values) / len(number.values)), number.seeds, number.paper)
+            for number in page.numbers] == [
+        ("test AUC, LR", 0.77, 3, 0.7717), ("test AUC, PEP at 6,541 parameters", 0.842, 3, 0.8368),
+        ("test AUC, uniform (latent_dim 8) at 800 parameters", 0.81, 2, None),
+        ("PEP's best point over that of uniform, % of AUC", 100 * (0.842 / 0.81 - 1), 2, None)]
+    assert page.missing == ["mgqe: no run (seeds 1, 2, 3)", "mde: runs that no tuning chose (1) (seeds 1, 2, 3)",
+                            "darts: no run (seeds 1, 2, 3)", "uniform (latent_dim 8) at 800 parameters: seed 3"]
+    assert page.numbers[1].why == "our uniform tables score higher than the paper's too"
+    assert page.notes[0].endswith(": 3.")  # fresh, coarse and rewound
+
+
+def test_tuned_schemes_come_with_their_settings(tmp_path):
+    (tmp_path / "tuned").mkdir()
+    trials = [{"run_id": "mde1", "settings": {"mde_alpha": 0.1}}]
+    (tmp_path / "tuned" / "movielens_fm_mde.json").write_text(json.dumps({"chosen": trials}))
+    page = fig2.build(made(), tmp_path, "movielens", "fm")
+    assert "test AUC, mde (mde_alpha 0.1) at 300 parameters" in [number.what for number in page.numbers]
+    assert "mde (mde_alpha 0.1) at 300 parameters: seeds 2, 3" in page.missing
+
+
+def test_rows_name_their_run_and_the_picture_spans_two_columns(tmp_path):
+    table, picture, text = write(fig2.build(made(), tmp_path, "movielens", "fm"), tmp_path / "pages")
+    assert [row["runs"] for row in csv.DictReader(table.open())] == ["l1", "l2", "l3", "t1", "t2", "t3", "u1", "u2"]
+    assert struct.unpack(">II", picture.read_bytes()[16:24]) == (1400, 680)
+    assert "Warning" not in text.read_text()
+
+
+def test_older_runs_without_bytes_are_named_and_stay_in_the_left_panel(tmp_path):
+    results = made()
+    for run in results:
+        if run["run_id"] in ("u1", "u2"):
+            del run["inference_bytes"]
+    page = fig2.build(results, tmp_path, "movielens", "fm")
+    assert "run u2 (seed 2) has no `inference_bytes`: it is older, and not in the right panel" in page.missing
+    left, right = page.figure.axes
+    assert [len(axes.containers) for axes in (left, right)] == [2, 1]
+
+
+@pytest.mark.parametrize(("dataset", "stem"), [("criteo", "fig3_criteo_fm"), ("avazu", "fig4_avazu_fm")])
+def test_the_data_set_decides_the_number_and_coarse_thresholds_belong_to_large_data(tmp_path, dataset, stem):
+    page = fig2.build(made(dataset), tmp_path, dataset, "fm")
+    assert page.stem == stem
+    assert any(row["runs"] == "coarse" for row in page.rows)
+    assert "PEP at 1,067 parameters, the paper's PEP-0: no run" in page.missing or dataset == "avazu"
+    gains = [number.paper for number in page.numbers if "best point" in number.what]
+    assert gains == [0.59 if dataset == "criteo" else None]
+
+
+def test_without_runs_nothing_is_drawn(tmp_path):
+    page = fig2.build([], tmp_path, "movielens", "fm")
+    assert (page.figure, page.rows, len(page.missing)) == (None, [], 7)
