@@ -50,9 +50,9 @@ def test_three_panels_over_two_columns_with_the_spread_as_a_shade(tmp_path):
     page = fig6.build(made(tmp_path), tmp_path, "movielens", "fm")
     left, middle, right, _ = page.figure.axes
     assert left.get_xscale() == right.get_xscale() == "log"
-    assert middle.lines[0].get_ydata()[5] == pytest.approx(0.5)
+    assert middle.lines[0].get_ydata()[2] == pytest.approx(0.8)
     shade = middle.collections[0].get_paths()[0].vertices
-    assert shade[np.isclose(shade[:, 0], 10), 1].min() == pytest.approx(0.4)
+    assert shade[np.isclose(shade[:, 0], 4), 1].min() == pytest.approx(0.7)
     text, picture, _ = write(page, tmp_path / "pages")
     assert struct.unpack(">II", picture.read_bytes()[16:24]) == (1400, 560)
     assert {row["runs"] for row in csv.DictReader(text.open())} == {"s1", "s2", "s3"}
