@@ -30,6 +30,11 @@ POPULARITY = "popularity.npy"  # of a search's run folder: how often each featur
 PLACES = 200  # at which a density is computed
 BINS = 24  # at most, of frequencies, equal in their logarithm
 LEVELS = 16  # at most, of kept entries
+NOTE = ("(a) Density of the features over the logarithm of their frequency in the training rows. (b) Share of a "
+        "feature's vector that is kept, which the paper calls sparsity: mean of each group of features by "
+        "popularity, and one standard deviation within it. (c) Features by their frequency and by the entries "
+        "that they keep at the budget above the panel. The picture is of the lowest seed that has the files, the numbers "
+        "are of all seeds; features that no training row has are in neither (a) nor (c).")
 
 
 class Counted(NamedTuple):
@@ -80,12 +85,7 @@ def build(results: Results, out: Path, dataset: str, model: str) -> Page:
             handles, labels = page.figure.axes[len(counted) > 0].get_legend_handles_labels()
             page.figure.legend(handles, labels, fontsize=6.5, frameon=False, loc="outside lower center", ncols=5,
                                title="(b) features by how often they occur", title_fontsize=6.5)
-        page.notes.append("(a) Density of the features over the logarithm of their frequency in the training rows. (b) "
-                          "Share of a feature's vector that is kept, which the paper calls sparsity: mean of each group of "
-                          "features by popularity, and one standard deviation within it. (c) Features by their frequency "
-                          "and by the entries that they keep at the budget above the panel. The picture is of the lowest "
-                          "seed that has the files, the numbers are of all seeds; features that no training row has "
-                          "are in neither (a) nor (c).")
+        page.notes.append(NOTE)
     return page
 
 
