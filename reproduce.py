@@ -104,6 +104,9 @@ def comparison(given: argparse.Namespace) -> list[Need]:
             points: list[tuning.Point] = [{}]
         elif scheme in PRUNED and not path.exists():
             points = [{"retrain_emb_param": budget} for budget in BUDGETS["retrain_emb_param"]]
+        elif not path.exists() and not given.scheme:
+            print(f"left out, because it is not tuned: {scheme} (python reproduce.py tune --embedding {scheme})")
+            continue
         else:
             points = [trial["settings"] for trial in tuning.chosen(path)]
         needs += [need(given, scheme, point, seed) for seed in given.seeds for point in points]

@@ -180,6 +180,14 @@ def test_unknown_names_are_refused(shell, words, message):
         shell(reproduce, *words)
 
 
+def test_schemes_that_are_not_tuned_are_left_out_and_named(shell, capsys):
+    shell(reproduce, "compare", "--seeds", 1, "--dry-run")
+    said = capsys.readouterr().out
+    for scheme in ("uniform", "darts"):
+        assert f"left out, because it is not tuned: {scheme} (python reproduce.py tune --embedding {scheme})" in said
+    assert "fm pep retrain_emb_param=100 seed 1" in said
+
+
 def test_a_comparison_without_a_tuning_says_what_to_do(shell):
     with pytest.raises(FileNotFoundError, match=r"run `python reproduce\.py tune` for this scheme first"):
         shell(reproduce, "compare", "--scheme", "uniform")
