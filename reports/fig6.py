@@ -33,8 +33,8 @@ LEVELS = 16  # at most, of kept entries
 NOTE = ("(a) Density of the features over the logarithm of their frequency in the training rows. (b) Share of a "
         "feature's vector that is kept, which the paper calls sparsity: mean of each group of features by "
         "popularity, and one standard deviation within it. (c) Features by their frequency and by the entries "
-        "that they keep at the budget above the panel. The picture is of the lowest seed that has the files, the numbers "
-        "are of all seeds; features that no training row has are in neither (a) nor (c).")
+        "that they keep at the budget above the panel. The picture is of the lowest seed that has the files, the "
+        "numbers are of all seeds; features that no training row has are in neither (a) nor (c).")
 
 
 class Counted(NamedTuple):
