@@ -270,7 +270,8 @@ class Bench:
             setattr(self.state, name, value)
         self.state.loss_sum = content["loss_sum"].to(self.device)
         for name, hook in stateful.items():
-            hook.restore(content["hooks"][name])
+            if name in content["hooks"]:  # a checkpoint may be older than a hook
+                hook.restore(content["hooks"][name])
         self.compiled, self.seconds_before = content["compiled"], content["seconds"]
         torch.set_rng_state(content["rng"]["cpu"])
         if "cuda" in content["rng"]:

@@ -217,10 +217,23 @@ def test_resuming_does_not_repeat_finished_steps(tmp_path, seen, monkeypatch):
     assert len(steps) == 32 - 19
 
 
+def test_a_checkpoint_that_is_older_than_a_hook_is_gone_on_from(tmp_path, seen, undisturbed):
+    assert killed(tmp_path, "before the update", 20, **CASES["search"])
+    [path] = tmp_path.glob("runs/*/checkpoint.safetensors")
+    content = load_checkpoint(path)
+    sparsity = content["hooks"].pop("own1")
+    assert set(sparsity) == {"lines"}
+    checkpoint.save_checkpoint(path, content)
+    expected = undisturbed["search"]["result"]
+    resumed = tiny.without_times(tiny.train(tmp_path, **CASES["search"]))
+    assert resumed.pop("sparsity") != expected["sparsity"]
+    assert resumed == {name: value for name, value in expected.items() if name != "sparsity"}
+
+
 def test_a_finished_run_leaves_no_checkpoint_and_no_temporary_file(tmp_path, seen):
     result = tiny.train(tmp_path, **CASES["search"], **EACH_STEP)
     assert {path.name for path in (tmp_path / "runs" / result["run_id"]).iterdir()} == {
-        "curve.jsonl", "result.json", ".lock"}
+        "curve.jsonl", "result.json", "popularity.npy", ".lock"}
     [alias] = (tmp_path / "embedding" / "fm").iterdir()
     assert {path.name for path in alias.iterdir()} == {
         "600.npz", "300.npz", "20.npz", "20.magnitude.npz", "initial.npz", "search.json"}

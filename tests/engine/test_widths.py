@@ -114,6 +114,7 @@ def test_the_choice_decides_the_run_and_width_and_unused_settings_do_not(tmp_pat
     assert len(set(ids)) == 3
 
 
+@pytest.mark.slow
 def test_the_hook_compiled_moves_the_mixture_alike():
     values, moved = {**tiny.SETTINGS, **QUICK, "darts_widths": (1, 3)}, []
     for compiled in (False, True):
