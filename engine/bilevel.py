@@ -52,6 +52,7 @@ class Bilevel:
 
     def __call__(self, state: State) -> None:
         """Take the step that belongs to the training step just done."""
+        state.refresh()
         parameter = self._parameter(state.model)
         if self.eager is None or self.full is None:
             self.eager = partial(_gradient, state.model, self.buffer)

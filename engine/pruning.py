@@ -79,12 +79,16 @@ def load_trained(run_id: str, place: Place) -> Trained:
 def prune(trained: Trained, method: str, tables: dict[int, np.ndarray], place: Place) -> Path:
     """Write the pruned tables, by budget, as snapshots into the method's alias folder; returns the folder.
 
+    At a dry place nothing is written.
+
     Raises:
         FileExistsError: the folder belongs to another run.
     """
     run = trained.run
     default = f"{trained.settings.data.dataset}_{method}_d{trained.settings.model.latent_dim}_seed{run.seed}"
     folder = alias_folder(place.out, trained.settings, run.seed, place.alias or default)
+    if place.dry:
+        return folder
     owner = {"run_id": f"{run.run_id}-{method}", "settings": trained.settings.flat(), "seed": run.seed,
              "manifest": run.dataset.hash}
     snapshots.claim(folder, owner, place.overwrite)

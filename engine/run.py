@@ -139,6 +139,7 @@ def execute(run: Run, model: ClickModel, hooks_for: Callable[["Bench"], list[Hoo
         if reason == "interrupted":
             raise Interrupted(f"interrupted at step {bench.state.step}; the same command goes on from there")
         if keep_best:
+            bench.state.refresh()  # no late step may be taken on the weights that are put back
             model.load_state_dict(bench.stopper.best_weights)
             checkpoint.save_checkpoint(run.folder / WEIGHTS, {"model": model.state_dict()})
         result = {**bench.result(reason), **finish(bench)}

@@ -9,6 +9,7 @@ import tiny
 from engine import pruning, snapshots, stages
 from engine.checkpoint import load_checkpoint
 from engine.pruning import load_trained, prune
+from engine.run import Unfinished
 from transforms import random_mask
 
 DATA = tiny.dataset()
@@ -134,6 +135,13 @@ def test_runs_that_cannot_be_pruned_are_refused(trained, tmp_path):
     path.write_text(json.dumps({**json.loads(path.read_text()), "manifest": "else"}))
     with pytest.raises(ValueError, match="was trained on other data"):
         load_trained(run_id, place)
+
+
+def test_at_a_dry_place_nothing_is_written(trained, tmp_path):
+    place = tiny.place(tmp_path, dry=True)
+    assert not prune(trained, "magnitude", pruning.by_magnitude(trained, [100]), place).exists()
+    with pytest.raises(Unfinished, match="is not finished"):
+        pruning.iteratively(trained, [100], 0.5, place)
 
 
 def test_an_alias_folder_of_another_run_is_not_overwritten(trained, tmp_path):

@@ -106,6 +106,16 @@ def test_a_search_is_followed_by_the_training_of_its_choice(tmp_path, monkeypatc
     assert again == result
 
 
+def test_the_hook_looks_at_parameters_that_are_up_to_date():
+    values = {**tiny.SETTINGS, **QUICK, "darts_widths": (1, 3)}
+    model = build_model(SIZES, values, 1, build_embedding(SIZES, values, 1)).train()
+    optimizer, looked = build_optimizer(model, 0.01, 1e-5, 1e-5), []
+    optimizer.refresh = lambda: looked.append(1)
+    hook = Bilevel("embedding.mixing", Loader(*DATA.split("validation"), 50, seed=3), 0.1, 100.0, lambda: False)
+    hook(State(model, optimizer, torch.zeros(()), step=1))
+    assert looked == [1]
+
+
 def test_the_choice_decides_the_run_and_width_and_unused_settings_do_not(tmp_path, monkeypatch):
     tiny.install(monkeypatch, DATA)
     ids = [tiny.train(tmp_path, **{**QUICK, **changes})["run_id"] for changes in (
