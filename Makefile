@@ -1,6 +1,7 @@
 # Everything runs in .venv, which is made when it is missing. Needs Python >= 3.11 (PYTHON=... to choose one) and make.
 PYTHON ?= python3
 RUN := .venv/bin/python
+WORKERS ?= 2 # processes that run the suite
 DATA := $(if $(PEP_DATA),PEP_DATA=$(abspath $(PEP_DATA)))
 
 .PHONY: demo test check slow bench clean
@@ -9,7 +10,7 @@ demo: .venv/run
 	$(RUN) demo.py
 
 test: .venv/dev
-	$(DATA) $(RUN) -m pytest -m "not slow"
+	$(DATA) $(RUN) -m pytest -n $(WORKERS) -m "not slow"
 
 slow: .venv/dev
 	$(DATA) $(RUN) -m pytest -m slow
@@ -17,7 +18,7 @@ slow: .venv/dev
 check: .venv/dev
 	$(RUN) -m ruff check .
 	$(RUN) -m mypy
-	$(DATA) $(RUN) -m pytest -m "not slow"
+	$(DATA) $(RUN) -m pytest -n $(WORKERS) -m "not slow"
 
 bench: .venv/dev
 	$(RUN) benchmarks/bench_step.py

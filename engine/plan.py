@@ -1,5 +1,6 @@
 """A list of runs that something needs: which are missing, how long they may take, and running them one by one."""
 
+import logging
 import statistics
 import sys
 from collections.abc import Callable, Sequence
@@ -9,6 +10,8 @@ from typing import Any
 from tqdm import tqdm
 
 from engine.run import Place, Unfinished
+
+log = logging.getLogger("pep")
 
 
 @dataclass(frozen=True)
@@ -29,11 +32,16 @@ class Need:
 def missing(needs: Sequence[Need], place: Place) -> list[Need]:
     """Those that are not finished; nothing is trained to find out."""
     found = []
-    for need in needs:
-        try:
-            need.run(replace(place, dry=True))
-        except (Unfinished, FileNotFoundError):
-            found.append(need)
+    level = log.level
+    log.setLevel(logging.WARNING)  # else every finished run says so
+    try:
+        for need in needs:
+            try:
+                need.run(replace(place, dry=True))
+            except (Unfinished, FileNotFoundError):
+                found.append(need)
+    finally:
+        log.setLevel(level)
     return found
 
 

@@ -1,6 +1,7 @@
 """compress.py and reproduce.py from the shell's side, on a tiny set and in this process."""
 
 import json
+import logging
 
 import numpy as np
 import pytest
@@ -186,6 +187,13 @@ def test_schemes_that_are_not_tuned_are_left_out_and_named(shell, capsys):
     for scheme in ("uniform", "darts"):
         assert f"left out, because it is not tuned: {scheme} (python reproduce.py tune --embedding {scheme})" in said
     assert "fm pep retrain_emb_param=100 seed 1" in said
+
+
+def test_finished_runs_are_not_named_one_by_one(shell, caplog):
+    shell(reproduce, "tune", "--embedding", "uniform")
+    with caplog.at_level(logging.INFO, "pep"):
+        shell(reproduce, "compare", "--scheme", "uniform", "--seeds", 1, "--dry-run")
+    assert not caplog.records
 
 
 def test_a_comparison_without_a_tuning_says_what_to_do(shell):
