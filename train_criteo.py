@@ -22,6 +22,8 @@ SETTINGS = {
     "threshold_init": -150.0,  # s rises by about lr a step, and g(s) is exactly 0 below -104: see the README
     "g_type": "sigmoid",  # sigmoid, softplus
     "gk": 1.0,  # g is multiplied by it
+    "threshold_decay": "coupled",  # coupled, as published; decoupled (AdamW's), none
+    "threshold_gradient": True,  # False: the loss has no say in the thresholds, decay alone moves them
     "candidate_p": [1_000_000, 300_000, 100_000, 30_000, 10_000, 3_116, 1_227, 1_117, 1_067],  # parameters; the
     # last four are Table 4's for AutoInt, DeepFM, AutoInt with first-order part, and FM
     "budget": "exact",  # exact: cut to the very number; as_reached: whatever count the step landed on

@@ -23,6 +23,8 @@ SETTINGS = {
     "threshold_init": -15.0,  # every s starts here
     "g_type": "sigmoid",  # sigmoid, softplus
     "gk": 1.0,  # g is multiplied by it
+    "threshold_decay": "coupled",  # coupled, as published; decoupled (AdamW's), none
+    "threshold_gradient": True,  # False: the loss has no say in the thresholds, decay alone moves them
     "candidate_p": [100_000, 50_000, 23_675, 15_000, 10_000, 9_281, 8_604, 6_541],  # budgets, in parameters
     "budget": "exact",  # exact: cut to the very number; as_reached: whatever count the step landed on
     # baselines

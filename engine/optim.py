@@ -48,17 +48,25 @@ def build_optimizer(model: nn.Module, lr: float, l2_regularization: float, l2_pe
     """Adam with *coupled* L2: the gradient gets wd * p before the moments, on thresholds and untouched rows too.
 
     This decay is part of PEP: it raises the thresholds from where their data gradient is nil, and it empties the rows
-    that no batch touches. Decoupled decay (AdamW) or a sparse Adam is another algorithm.
+    that no batch touches. Decoupled decay (AdamW) or a sparse Adam is another algorithm. An embedding may ask for
+    another decay of a parameter of its own, to show just that.
 
     Args:
-        model: every parameter goes into exactly one of two groups.
+        model: every parameter goes into exactly one group: the embedding's, those of it with another decay, the rest.
         lr: learning rate.
         l2_regularization: wd of the embedding and its thresholds.
         l2_penalty: wd of everything else.
     """
-    inside = [p for name, p in model.named_parameters() if name.startswith("embedding.")]
+    decays = getattr(getattr(model, "embedding", None), "decays", {})
+    inside: dict[str, list[nn.Parameter]] = {"coupled": []}
+    for name, parameter in model.named_parameters():
+        if name.startswith("embedding."):
+            inside.setdefault(decays.get(name.removeprefix("embedding."), "coupled"), []).append(parameter)
     outside = [p for name, p in model.named_parameters() if not name.startswith("embedding.")]
-    groups = [{"params": inside, "weight_decay": l2_regularization}, {"params": outside, "weight_decay": l2_penalty}]
+    groups: list[dict[str, Any]] = [
+        {"params": members, "weight_decay": 0.0 if decay == "none" else l2_regularization,
+         "decoupled_weight_decay": decay == "decoupled"} for decay, members in inside.items()]
+    groups.append({"params": outside, "weight_decay": l2_penalty})
     return Adam([group for group in groups if group["params"]], lr=lr, betas=(0.9, 0.999), eps=1e-8, fused=True)
 
 
@@ -154,6 +162,8 @@ class Step:
             slow = self.update == "auto" and parameters[0].is_cuda and not triton_installed()
             if self.update != "whole" and not slow:
                 tables = tables_by_row(self.model)
+            if any(group["decoupled_weight_decay"] for group in self.optimizer.param_groups):
+                tables = {}  # by row, only coupled decay is known
             if self.update == "auto" and tables and _few_rows(tables, fields * self.batch_size):
                 tables = {}
             kind = DeviceRows if parameters[0].is_cuda or self.as_on_device else Rows

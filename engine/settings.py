@@ -11,7 +11,7 @@ from typing import Any
 from data.registry import DATASETS
 from data.split import check_name
 from models.build import EMBEDDINGS, MODELS
-from models.embedding.pep import THRESHOLD_TYPES
+from models.embedding.pep import THRESHOLD_DECAYS, THRESHOLD_TYPES
 from models.kernels.threshold import GATES
 from utils.names import unknown
 
@@ -65,6 +65,8 @@ class ModelSettings:
     threshold_init: float = option(-15.0, only=("pep",))
     g_type: str = option("sigmoid", choices=GATES, only=("pep",))
     gk: float = option(1.0, low=1e-9, only=("pep",))
+    threshold_decay: str = option("coupled", choices=THRESHOLD_DECAYS, only=("pep",))
+    threshold_gradient: bool = option(True, only=("pep",))  # False: the loss's gradient does not reach the thresholds
     darts_widths: tuple[int, ...] = option((2, 4, 16), low=1, only=("darts",))  # rising; the last is the common one
     popularity: str = option("train", named=False, only=COUNTING)  # or a file, whose content the run's id knows
     mde_blocks: int = option(8, low=1, only=("mde",))

@@ -13,6 +13,7 @@ from data.store import Dataset
 from engine import popularity, snapshots
 from engine.budgets import SaveAtBudgets
 from engine.clock import Unfold
+from engine.course import Clock, Course
 from engine.evaluate import measure, measure_test
 from engine.fresh import fresh_model, initial_values
 from engine.run import Bench, Place, Run, derive, execute, open_data
@@ -85,6 +86,8 @@ def _search(run: Run, folder: Path) -> dict[str, Any]:
     counts = popularity.count(run.dataset)
     trajectory = Trajectory(model.embedding, counts, settings.train.eval_interval)
     trajectory.record(0)
+    course = Course(model.embedding, Clock(settings), settings.train.eval_interval)
+    course.record(0, 0)
 
     def hooks_for(bench: Bench) -> list:  # called when the run's lock is held
         snapshots.claim(folder, owner, place.overwrite, afresh=place.force)
@@ -93,15 +96,17 @@ def _search(run: Run, folder: Path) -> dict[str, Any]:
             _bring_along(folder, run.run_id)
         saver.append(SaveAtBudgets(model.embedding, targets, settings.search.budget == "exact",
                                    lambda name, table, meta: _save(bench, folder, name, table, meta)))
-        return [Unfold(model.embedding), *saver, trajectory]  # unfolded first, so that the counts use the thresholds
+        return [Unfold(model.embedding), *saver, trajectory, course]  # unfolded first: the others use the thresholds
 
     def finish(bench: Bench) -> dict[str, Any]:
         unmet = saver[0].finish(bench.state)
-        trajectory.record(bench.state.epoch + round(bench.state.batch / bench.loader.batches, 3))
+        epoch = bench.state.epoch + round(bench.state.batch / bench.loader.batches, 3)
+        trajectory.record(epoch)
+        course.record(epoch, bench.state.step)
         with atomic_path(run.folder / POPULARITY) as temporary, temporary.open("wb") as file:
             np.save(file, counts.numpy())
         return {"alias": folder.name, "budgets_not_reached": unmet, "snapshots": snapshots.names(folder),
-                "sparsity": trajectory.result()}
+                "sparsity": trajectory.result(), "thresholds": course.result()}
 
     return execute(run, model, hooks_for, finish, keep_best=False)
 

@@ -41,7 +41,8 @@ EMBEDDINGS: dict[str, Callable[[Draw, Sizes, Values, Popularity], TableEmbedding
     "uniform": lambda draw, sizes, v, popularity: Uniform(draw(sum(sizes), v["latent_dim"]), len(sizes)),
     "pep": lambda draw, sizes, v, popularity: Pep(
         draw(sum(sizes), v["latent_dim"]), sizes,
-        Thresholds(v["threshold_type"], v["threshold_init"], v["g_type"], v["gk"])),
+        Thresholds(v["threshold_type"], v["threshold_init"], v["g_type"], v["gk"],
+                   v.get("threshold_decay", "coupled"), v.get("threshold_gradient", True))),
     "darts": lambda draw, sizes, v, popularity: Darts(sum(sizes), v["darts_widths"], draw, len(sizes)),
     "mde": lambda draw, sizes, v, popularity: mde(
         popularity(), v["mde_blocks"], v["mde_alpha"], v["latent_dim"], draw, len(sizes)),

@@ -1,7 +1,8 @@
 """What every embedding is: a module that turns ids into vectors and knows its own size."""
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from types import MappingProxyType
 from typing import Protocol
 
 import torch
@@ -39,6 +40,7 @@ class TableEmbedding(nn.Module):
     """Shared parts of the embeddings whose deep input is the flattened forward."""
 
     by_row: tuple[str, ...] = ("weight",)
+    decays: Mapping[str, str] = MappingProxyType({})  # own parameters whose decay is not coupled: "decoupled" or "none"
 
     def __init__(self, num_rows: int, width: int, num_fields: int) -> None:
         super().__init__()

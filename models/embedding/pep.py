@@ -18,6 +18,7 @@ from ..kernels.threshold import GATES, soft_threshold
 from .base import TableEmbedding
 
 THRESHOLD_TYPES = ("global", "dimension", "feature", "field", "feature_dim", "field_dim")
+THRESHOLD_DECAYS = ("coupled", "decoupled", "none")
 FOLDED_BELOW = -110.0  # exp(s) rounds to 0 under -103.98, half the smallest denormal; 6 to spare
 COUNTED = 1 << 18  # entries counted at a time: they stay in the cache
 LANES = 64  # entries: at least a vector of any CPU, and a whole number of them
@@ -32,18 +33,24 @@ class Thresholds:
         init: the value that every s starts from.
         gate: name of g, one of GATES.
         scale: g is multiplied by it (the published `gk`).
+        decay: how the optimiser decays s, one of THRESHOLD_DECAYS; the published code's is coupled.
+        learned: False cuts the loss's gradient to s, which decay alone moves then.
     """
 
     type: str = "feature_dim"
     init: float = -15.0
     gate: str = "sigmoid"
     scale: float = 1.0
+    decay: str = "coupled"
+    learned: bool = True
 
     def __post_init__(self) -> None:
         if self.type not in THRESHOLD_TYPES:
             raise ValueError(f"unknown threshold_type {self.type!r}; known: {', '.join(THRESHOLD_TYPES)}")
         if self.gate not in GATES:
             raise ValueError(f"unknown g_type {self.gate!r}; known: {', '.join(GATES)}")
+        if self.decay not in THRESHOLD_DECAYS:
+            raise ValueError(f"unknown threshold_decay {self.decay!r}; known: {', '.join(THRESHOLD_DECAYS)}")
 
     def shape(self, num_rows: int, width: int, num_fields: int) -> tuple[int, ...]:
         """Shape of s. How it is broadcast follows the name, never the shape."""
@@ -63,6 +70,18 @@ class _AsItIs(torch.autograd.Function):
     def backward(ctx, grad: Tensor) -> tuple[Tensor, Tensor]:
         values, clock = ctx.saved_tensors
         return torch.where(values.abs() > 0, grad, 0.0), torch.zeros_like(clock)
+
+
+class _Unmoved(torch.autograd.Function):
+    """The identity with a gradient of zero: the loss has no say, while the optimiser still takes its steps."""
+
+    @staticmethod
+    def forward(ctx, values: Tensor) -> Tensor:
+        return values.view_as(values)
+
+    @staticmethod
+    def backward(ctx, grad: Tensor) -> Tensor:
+        return torch.zeros_like(grad)
 
 
 @torch.library.custom_op("pep::set_apart", mutates_args=())
@@ -132,6 +151,8 @@ class Pep(TableEmbedding):
         self.register_load_state_dict_pre_hook(_fold_as_saved)
         self.granularity = thresholds.type
         self.scale = thresholds.scale
+        self.learned = thresholds.learned
+        self.decays = {} if thresholds.decay == "coupled" else dict.fromkeys(("thresholds", "clock"), thresholds.decay)
         self.gate = GATES[thresholds.gate]
         field_of_row = torch.repeat_interleave(torch.arange(len(field_sizes)), torch.tensor(field_sizes))
         self.register_buffer("field_of_row", field_of_row, persistent=False)
@@ -206,17 +227,22 @@ class Pep(TableEmbedding):
 
     def table_first(self, ids: Tensor) -> Tensor:
         """The definition: threshold the table, then look up."""
-        return lookup(soft_threshold(self.weight, self.gates(self.thresholds)), ids)
+        return lookup(soft_threshold(self.weight, self.gates(self._s)), ids)
 
     def gather_first(self, ids: Tensor) -> Tensor:
         """Threshold only the rows that the batch holds."""
         values = lookup(self.weight, ids)
-        thresholds: Tensor = self.thresholds  # `global` and `dimension` broadcast as they are
+        thresholds = self._s  # `global` and `dimension` broadcast as they are
         if self.granularity in ("feature", "feature_dim"):
             thresholds = lookup(thresholds, ids)
         elif self._by_field:
             thresholds = thresholds[None]  # (1, F, 1 or D): column f of a batch holds ids of field f
         return soft_threshold(values, self.scale * self.gate(thresholds))
+
+    @property
+    def _s(self) -> Tensor:
+        """The thresholds as a pass uses them."""
+        return self.thresholds if self.learned else _Unmoved.apply(self.thresholds)
 
     @property
     def _by_field(self) -> bool:

@@ -26,6 +26,9 @@ CASES = {
     "clock": {"embedding": "pep", "candidate_p": [600, 300, 20], "max_epochs": 4, "lr": 0.05, "log_interval": 3,
               "threshold_init": -111.0},  # it unfolds after step 13
     "darts": {"embedding": "darts", "darts_widths": [1, 3], "darts_epochs": 1, "max_epochs": 3},
+    "no decay": {"embedding": "pep", "candidate_p": [600, 20], "max_epochs": 4, "lr": 0.05, "threshold_decay": "none"},
+    "decoupled": {"embedding": "pep", "candidate_p": [600, 20], "max_epochs": 4, "lr": 0.05, "threshold_init": -111.0,
+                  "threshold_decay": "decoupled", "l2_regularization": 0.01},  # it unfolds too
     "by row": {"model": "deepfm", "embedding": "pep", "candidate_p": [600, 20], "max_epochs": 4, "lr": 0.02,
                "batch_size": 45, "log_interval": 7, "table_update": "deferred"},  # 198 rows; 180 ids in a batch
 }

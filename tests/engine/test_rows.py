@@ -22,7 +22,8 @@ FORMS = ("dense", "deferred", "auto")
 CASES = [*({"threshold_type": kind, "g_type": gate} for kind in THRESHOLD_TYPES for gate in GATES),
          {"embedding": "uniform"}, {"embedding": "masked"}, {"model": "linear", "embedding": "none"},
          {"model": "deepfm", "latent_dim": 3}, {"model": "deepfm", "embedding": "uniform"},
-         {"model": "autoint", "latent_dim": 1}, {"clip": 0.01}, {"decay": 0.0}, {"threshold_init": -150.0}]
+         {"model": "autoint", "latent_dim": 1}, {"clip": 0.01}, {"decay": 0.0}, {"threshold_init": -150.0},
+         {"threshold_decay": "none"}, {"threshold_gradient": False}]
 
 
 @pytest.mark.parametrize("case", CASES, ids=lambda case: " ".join(map(str, case.values())))

@@ -72,6 +72,7 @@ def test_a_start_value_that_is_not_finite_is_refused(value):
 
 @pytest.mark.parametrize(("name", "value", "nearest"), [
     ("threshold_type", "field_dims", "field_dim"), ("threshold_type", "column", ""), ("g_type", "sigmiod", "sigmoid"),
+    ("threshold_decay", "decopled", "decoupled"),
     ("model", "deepfn", "deepfm"), ("embedding", "uniforn", "uniform"), ("dataset", "movielnes", "movielens"),
     ("vocabulary", "al", "all"), ("budget", "exactly", "exact"), ("rewind", "embeddings", "embedding"),
     ("early_stop_metric", "aux", "auc"), ("compile", "of", "off")])
@@ -202,7 +203,8 @@ CHANGES = {
     "dataset": None, "with_ids": True, "vocabulary": "train", "model": "deepfm", "embedding": "uniform",
     "latent_dim": 16, "mlp_dims": [9], "dropout": 0.1, "num_heads": 4, "num_layers": 1, "att_dropout": 0.1,
     "atten_embed_dim": 32, "has_residual": False, "full_part": False, "with_linear": True,
-    "threshold_type": "global", "threshold_init": -9.0, "g_type": "softplus", "gk": 2.0, "batch_size": 99, "lr": 0.5,
+    "threshold_type": "global", "threshold_init": -9.0, "g_type": "softplus", "gk": 2.0,
+    "threshold_decay": "none", "threshold_gradient": False, "batch_size": 99, "lr": 0.5,
     "l2_regularization": 0.5, "l2_penalty": 0.5, "grad_clip": 1.0, "max_epochs": 9, "eval_interval": 9,
     "early_stop": 9, "early_stop_metric": "loss", "log_interval": 9, "compile": "off", "table_update": "dense",
     "tensorboard": False, "checkpoint_seconds": 1.0,
@@ -215,7 +217,8 @@ NEVER = {"split", "popularity", "compile", "table_update", "tensorboard", "check
 MDE, MGQE = {"mde_blocks", "mde_alpha"}, {"mgqe_subspaces", "mgqe_centroids"}
 DARTS = {"darts_widths", "darts_epochs", "darts_lr"}
 BASELINES = MDE | MGQE | DARTS | {"hash_rows", "qr_collisions"}
-THRESHOLDS = {"threshold_type", "threshold_init", "g_type", "gk", "candidate_p", "budget", "log_interval"}
+THRESHOLDS = {"threshold_type", "threshold_init", "g_type", "gk", "threshold_decay", "threshold_gradient",
+              "candidate_p", "budget", "log_interval"}
 ATTENTION = {"num_heads", "num_layers", "att_dropout", "atten_embed_dim", "has_residual", "full_part", "with_linear"}
 MLP, TICKET = {"mlp_dims", "dropout"}, {"re_init", "rewind"}
 WITHOUT_EFFECT = {

@@ -1,0 +1,96 @@
+"""How far decay alone, and how far the data, have moved PEP's thresholds and pruned the table, epoch by epoch."""
+
+from typing import Any
+
+import torch
+
+from engine.loop import State
+from engine.settings import Settings
+from models.embedding.pep import LANES
+
+
+class Clock:
+    """One threshold that only the optimiser's decay moves, as every s moves while the data have no say in it.
+
+    Args:
+        settings: start, learning rate, decay and its form.
+
+    >>> from engine.settings import parse
+    >>> round(Clock(parse({"threshold_init": -150.0})).at(1000), 3)  # about lr a step
+    -149.005
+    """
+
+    def __init__(self, settings: Settings) -> None:
+        train, form = settings.train, settings.model.threshold_decay
+        self.s = torch.full((LANES,), settings.model.threshold_init)  # as many as Adam treats at once: its bits
+        self.s.grad = torch.zeros_like(self.s)
+        self.adam = torch.optim.Adam([self.s], lr=train.lr, fused=True, decoupled_weight_decay=form == "decoupled",
+                                     weight_decay=0.0 if form == "none" else train.l2_regularization)
+        self.step = 0
+
+    def at(self, step: int) -> float:
+        """s after `step` steps, which must not be fewer than when it was asked for last."""
+        while self.step < step:
+            self.adam.step()
+            self.step += 1
+        return float(self.s[0])
+
+
+class Course:
+    """Record the thresholds at the end of epochs, and what has pruned the entries that are pruned.
+
+    An entry with |V| <= g(clock) is pruned by the clock, `by_clock`, or `held` by the data if its own s lies so low
+    that it is kept; `by_data` are those that are pruned though |V| > g(clock). V is the table as it is at the time:
+    that it might be another one had the thresholds moved otherwise is not in these counts. Nothing of the training is
+    touched.
+
+    Args:
+        embedding: that is searched.
+        clock: of the same settings.
+        interval: epochs between two records; the start, epoch 0, is one.
+    """
+
+    def __init__(self, embedding: Any, clock: Clock, interval: int) -> None:
+        self.embedding = embedding
+        self.clock = clock
+        self.interval = interval
+        self.lines: list[dict[str, Any]] = []
+
+    def __call__(self, state: State) -> None:
+        """Add a line when an epoch is due."""
+        if state.epoch_done and state.epoch % self.interval == 0:
+            state.refresh()
+            self.record(state.epoch, state.step)
+
+    @torch.no_grad()
+    def record(self, epoch: float, step: int) -> None:
+        """Add a line of the table as it is, unless there is one of this step."""
+        if self.lines and self.lines[-1]["step"] == step:
+            return
+        clock, weight, s = self.clock.at(step), self.embedding.weight.detach(), self.embedding.thresholds
+        s = self.embedding.spread(self.embedding.clock) if s is None else s.detach()
+        kept = self.embedding.margins_of(weight, s) > 0
+        below = weight.abs() <= self.embedding.scale * self.embedding.gate(torch.tensor(clock, device=weight.device))
+        own = s.expand_as(weight) if s.numel() == 1 or s.shape == weight.shape else None  # s of each entry
+        self.lines.append({
+            "epoch": epoch, "step": step, "clock": clock, "least": float(s.min()), "mean": float(s.mean()),
+            "most": float(s.max()), "mean_of_kept": _mean(own, kept), "mean_of_pruned": _mean(own, ~kept),
+            "kept": int(kept.sum()), "by_clock": int((below & ~kept).sum()), "by_data": int((~below & ~kept).sum()),
+            "held": int((below & kept).sum())})
+
+    def result(self) -> dict[str, Any]:
+        """For the run's record."""
+        return {"lines": self.lines}
+
+    def content(self) -> dict[str, Any]:
+        """For the checkpoint; the clock can be run again."""
+        return {"lines": self.lines}
+
+    def restore(self, content: dict[str, Any]) -> None:
+        """From the checkpoint."""
+        self.lines = content["lines"]
+
+
+def _mean(values: torch.Tensor | None, where: torch.Tensor) -> float | None:
+    """Mean of the values at some places; None where there are none, or none of their own."""
+    return float(values[where].mean()) if values is not None and where.any() else None
