@@ -19,7 +19,7 @@ import train_criteo
 import train_movielens
 from engine import cli, plan, pruning, stages, tuning
 from engine.plan import Need
-from engine.run import Place
+from engine.run import Place, Unfinished
 from engine.settings import parse
 from reports import html_report, page
 from reports.collect import results_in
@@ -46,7 +46,10 @@ RETRAINING = ("retrain_emb_param", "re_init", "rewind")  # settings of a retrain
 SHOWN = 23_675  # the budget that Figures 5, 8 and 10 look at: Figure 5's number
 GRANULARITIES = ("feature_dim", "dimension", "feature", "global")  # Figure 10's
 PEP_0 = {"fm": 6_541, "deepfm": 8_604, "autoint": 9_281}  # Table 4's parameters on MovieLens
+CAUSES: list[tuning.Point] = [{}, {"threshold_decay": "decoupled"}, {"threshold_decay": "none"},
+                              {"threshold_gradient": False}]  # searches with one cause of pruning taken away
 MODELS = ("fm", "deepfm", "autoint")
+RECORDS = {"fig6": "sparsity", "thresholds": "thresholds"}  # fields of searches that older results lack
 LONG = {"max_epochs": 300, "tensorboard": False}  # early stopping ends a run, not this
 
 
@@ -58,6 +61,8 @@ def run(given: argparse.Namespace, scheme: str, point: tuning.Point, seed: int, 
     if scheme not in PRUNED:
         return stages.train(parse({**base, **LONG, "embedding": scheme, **point}), seed, place)
     own = {name: value for name, value in point.items() if name not in RETRAINING}
+    if "retrain_emb_param" not in point and scheme == "pep":
+        return _search(given, own, seed, place)[0]
     folder = _snapshots(given, scheme, own, seed, place)
     if "retrain_emb_param" not in point:
         return {}
@@ -65,18 +70,29 @@ def run(given: argparse.Namespace, scheme: str, point: tuning.Point, seed: int, 
     return result
 
 
+def _search(given: argparse.Namespace, own: tuning.Point, seed: int, place: Place) -> tuple[dict[str, Any], Path]:
+    """PEP's search and the folder with its snapshots."""
+    base = {**SCRIPTS[given.dataset], "model": given.model, "tensorboard": False}
+    default = _alias(given, "pep", own, seed)
+    alias = None if default == _alias(given, "pep", {}, seed) else default
+    settings = parse({**base, **own, "candidate_p": BUDGETS["retrain_emb_param"] if alias else base["candidate_p"]})
+    result = stages.train(settings, seed, replace(place, alias=alias))
+    return result, stages.alias_folder(place.out, settings, seed, alias)
+
+
+def _alias(given: argparse.Namespace, scheme: str, own: tuning.Point, seed: int) -> str:
+    """Of a scheme's snapshots; it names the settings that differ from the script's."""
+    base = SCRIPTS[given.dataset]
+    suffix = "".join(f"_{name}_{value}" for name, value in own.items() if value != base.get(name))
+    return f"{given.dataset}_{scheme}{suffix}_d{base['latent_dim']}_seed{seed}"
+
+
 def _snapshots(given: argparse.Namespace, scheme: str, own: tuning.Point, seed: int, place: Place) -> Path:
     """The folder with a scheme's snapshots at all budgets, made when they are missing."""
-    base = {**SCRIPTS[given.dataset], "model": given.model, "tensorboard": False}
-    budgets = BUDGETS["retrain_emb_param"]
-    changed = {name: value for name, value in own.items() if value != base.get(name)}
-    suffix = "".join(f"_{name}_{value}" for name, value in changed.items())
-    default = f"{given.dataset}_{scheme}{suffix}_d{base['latent_dim']}_seed{seed}"
     if scheme == "pep":
-        settings = parse({**base, **own, "candidate_p": budgets if suffix else base["candidate_p"]})
-        alias = default if suffix else None
-        stages.train(settings, seed, replace(place, alias=alias))
-        return stages.alias_folder(place.out, settings, seed, alias)
+        return _search(given, own, seed, place)[1]
+    base = {**SCRIPTS[given.dataset], "model": given.model, "tensorboard": False}
+    budgets, default = BUDGETS["retrain_emb_param"], _alias(given, scheme, own, seed)
     result = stages.train(parse({**base, **LONG, "embedding": "uniform", **own}), seed, place)
     trained = pruning.load_trained(result["run_id"], place)
     like = []
@@ -93,6 +109,20 @@ def need(given: argparse.Namespace, scheme: str, point: tuning.Point, seed: int)
     what = " ".join(part for part in (model, scheme, tuning.describe(point), f"seed {seed}") if part)
     kind = (model, "masked" if scheme in PRUNED else scheme)
     return Need(what, kind, lambda place: run(given, scheme, point, seed, place))
+
+
+def recorded(name: str, one: Need) -> Need:
+    """The same run, but one that is older than a field of its result is run again."""
+
+    def again(place: Place) -> dict[str, Any]:
+        result = one.run(place)
+        if name in result:
+            return result
+        if place.dry:
+            raise Unfinished(f"{one.what}: the result is older than its field `{name}`")
+        return one.run(replace(place, force=True))
+
+    return replace(one, run=again)
 
 
 def comparison(given: argparse.Namespace) -> list[Need]:
@@ -123,11 +153,14 @@ def needs_of(given: argparse.Namespace, page: str) -> list[Need]:
         "fig10": [("pep", {**shown, "threshold_type": kind}) for kind in GRANULARITIES],
         "fig11": [("uniform", {}), ("pep", {})],
         "table3": [(LR, {})],
+        "thresholds": [*(("pep", cause) for cause in CAUSES), *(("pep", {**cause, "retrain_emb_param": budget})
+                       for budget in BUDGETS["retrain_emb_param"] for cause in (CAUSES[0], CAUSES[-1]))],
         "table4": [(LR, {}), ("pep", {"retrain_emb_param": PEP_0.get(given.model, SHOWN)})],
     }
     if page not in points:
         return comparison(given)
-    return [need(given, scheme, point, seed) for seed in given.seeds for scheme, point in points[page]]
+    needs = [need(given, scheme, point, seed) for seed in given.seeds for scheme, point in points[page]]
+    return [recorded(RECORDS[page], one) if page in RECORDS and "retrain" not in one.what else one for one in needs]
 
 
 def tune(given: argparse.Namespace, place: Place) -> None:

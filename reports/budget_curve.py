@@ -1,6 +1,7 @@
 """The figure of the paper's main claim: test AUC against the number of embedding parameters."""
 
 import statistics
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -18,6 +19,8 @@ DPI = 200
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9")  # Okabe and Ito, for all kinds of eyes
 MARKERS = "os^Dv<"
 INK = "#555555"
+
+Style = tuple[str, str, str]  # colour, marker, line
 
 
 class Point(NamedTuple):
@@ -104,11 +107,26 @@ def draw_series(axes: Axes, series: dict[str, list[dict[str, Any]]]) -> None:
     _label(axes, several=any(len(point.aucs) > 1 for point in every))
 
 
-def _label(axes: Axes, several: bool) -> None:
+def log_sizes(axes: Axes) -> None:
+    """A logarithmic axis of parameters or bytes, across."""
     axes.set_xscale("log")
     axes.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5), numticks=20))
     axes.xaxis.set_major_formatter(FuncFormatter(lambda count, _: short(count)))
     axes.xaxis.set_minor_locator(NullLocator())
+
+
+def with_bars(axes: Axes, points: Sequence[tuple[float, Sequence[float]]], label: str, style: Style) -> None:
+    """A curve of (size, values of the seeds) through the means, with one standard deviation either way."""
+    colour, marker, line = style
+    ordered = sorted(points, key=lambda point: point[0])
+    spreads = [statistics.stdev(values) if len(values) > 1 else 0.0 for _, values in ordered]
+    axes.errorbar([size for size, _ in ordered], [statistics.mean(values) for _, values in ordered],
+                  yerr=spreads if any(spreads) else None, label=label, color=colour, marker=marker, linestyle=line,
+                  markersize=4, linewidth=1.1, capsize=2)
+
+
+def _label(axes: Axes, several: bool) -> None:
+    log_sizes(axes)
     axes.set_xlabel("embedding parameters", fontsize=8)
     axes.set_ylabel("test AUC (mean ± s.d. over seeds)" if several else "test AUC", fontsize=8)
     tidy(axes)

@@ -6,9 +6,11 @@ from collections.abc import Sequence
 from typing import Any
 
 from reports.page import Page
-from reports.series import FREE, PEP, Results, kind
+from reports.series import FREE, PEP, STEPPING_STONE, Results, kind
 
 SEEDS = (1, 2, 3)  # that every number of the paper's figures should have
+Cause = tuple[str, bool]  # of the thresholds' movement: their decay, and whether the loss's gradient reaches them
+PUBLISHED: Cause = ("coupled", True)
 
 
 def of(results: Results, dataset: str, *models: str) -> list[dict[str, Any]]:
@@ -17,14 +19,22 @@ def of(results: Results, dataset: str, *models: str) -> list[dict[str, Any]]:
             and result["settings"]["model"] in models]
 
 
-def searches(results: Results) -> list[dict[str, Any]]:
+def cause(run: dict[str, Any]) -> Cause:
+    """What moved the thresholds of a search, or of the search before a retraining; older runs had no choice."""
+    settings = run["settings"]
+    return settings.get("threshold_decay", "coupled"), settings.get("threshold_gradient", True)
+
+
+def searches(results: Results, moved_by: Cause = PUBLISHED) -> list[dict[str, Any]]:
     """PEP's searches."""
-    return [result for result in results if result["stage"] == "search" and kind(result) == "pep"]
+    return [result for result in results if result["stage"] == "search" and kind(result) == "pep"
+            and cause(result) == moved_by]
 
 
-def tickets(results: Results, re_init: bool = False) -> list[dict[str, Any]]:
+def tickets(results: Results, re_init: bool = False, moved_by: Cause = PUBLISHED) -> list[dict[str, Any]]:
     """Retrained PEP snapshots, from their initial values or from fresh ones."""
     return [result for result in results if result["stage"] == "retrain" and kind(result) == PEP
+            and result["snapshot"]["source"] != STEPPING_STONE and cause(result) == moved_by
             and result["settings"].get("re_init", False) == re_init]
 
 

@@ -61,7 +61,8 @@ def _belongs(result: dict[str, Any], dataset: str) -> bool:
     settings = result["settings"]
     if result["stage"] != "retrain" or kind(result) != PEP:
         return True
-    return (settings["threshold_type"] in COARSE.get(dataset, ("feature_dim",)) and not settings.get("re_init")
+    return (choice.cause(result) == choice.PUBLISHED
+            and settings["threshold_type"] in COARSE.get(dataset, ("feature_dim",)) and not settings.get("re_init")
             and settings.get("rewind", "embedding") == "embedding")
 
 

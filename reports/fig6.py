@@ -7,8 +7,6 @@ the shade is one standard deviation. (c) How many entries each feature keeps at 
 The pictures are of the search with the lowest seed that has what they need; the numbers are of all seeds.
 """
 
-import json
-import zipfile
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
@@ -19,7 +17,7 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.colors import LogNorm
 
-from reports import budget_curve, by_epoch, choice
+from reports import budget_curve, by_epoch, choice, masks
 from reports.fig10 import SHARE
 from reports.page import RUNS, Page, needs, number, runs_of, shown
 from reports.series import Results
@@ -104,24 +102,13 @@ def _counted(page: Page, out: Path, search: dict[str, Any]) -> Counted | None:
 def _kept(page: Page, out: Path, counted: Counted) -> Kept | None:
     """With what is kept at the budget nearest to the share of Figure 5."""
     search, frequencies = counted
-    budgets = {int(name) for name in search.get("snapshots", []) if name.isdigit()}
-    where = f"snapshot of run {search['run_id']} (seed {search['seed']})"
+    budgets = masks.budgets_of(search)
     if not budgets:
-        page.missing.append(f"{where}: it names none")
+        page.missing.append(f"snapshot of run {search['run_id']} (seed {search['seed']}): it names none")
         return None
     budget = choice.nearest(budgets, SHARE * search["num_embedding_params_dense"])
-    path = out / "embedding" / search["settings"]["model"] / search["alias"] / f"{budget}.npz"
-    try:
-        with np.load(path, allow_pickle=False) as arrays:
-            table, meta = arrays["table"], json.loads(str(arrays["meta"]))
-        if meta["run_id"] == search["run_id"]:
-            return Kept(search, frequencies, np.count_nonzero(table, axis=1), budget)
-        page.missing.append(f"{where}: {search['alias']}/{path.name} is by now of another search, {meta['run_id']}")
-    except FileNotFoundError:
-        page.missing.append(f"{where}: there is no {search['alias']}/{path.name}")
-    except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile) as error:
-        page.missing.append(f"{where}: {search['alias']}/{path.name} cannot be read ({error})")
-    return None
+    mask = masks.mask_of(page, out, search, budget)
+    return None if mask is None else Kept(search, frequencies, mask.sum(axis=1), budget)
 
 
 def _numbers(page: Page, trajectories: Results, kept: list[Kept]) -> None:
@@ -133,7 +120,8 @@ def _numbers(page: Page, trajectories: Results, kept: list[Kept]) -> None:
                                 partial(_kept_at_end, i), form=".3f")
                          for i, group in enumerate(groups)]
     if kept:
-        correlations = {part.search["run_id"]: _correlation(part) for part in kept}
+        correlations = {part.search["run_id"]: masks.rank_correlation(part.frequencies, part.entries)
+                        for part in kept}
         page.numbers.append(number("correlation of frequency and kept entries (ranks)", [part.search for part in kept],
                                    lambda run: correlations[run["run_id"]], form=".3f"))
         page.rows += [{"panel": "result", "seed": part.search["seed"], "budget": part.budget,
@@ -218,21 +206,6 @@ def _heat_map(page: Page, axes: Axes, part: Kept) -> None:
     page.rows += [{"panel": "c", "seed": part.search["seed"], "budget": part.budget, "frequency_from": across[i],
                    "frequency_to": across[i + 1], "kept_from": up[j], "kept_to": up[j + 1],
                    "features": int(counts[i, j]), RUNS: runs_of([part.search])} for i, j in np.argwhere(counts)]
-
-
-def _correlation(part: Kept) -> float:
-    """Spearman's: the correlation of ranks, ties sharing their mean rank."""
-    return float(np.corrcoef(_ranks(part.frequencies), _ranks(part.entries))[0, 1])
-
-
-def _ranks(values: np.ndarray) -> np.ndarray:
-    """Mean rank of each value.
-
-    >>> _ranks(np.array([5, 1, 5])).tolist()
-    [1.5, 0.0, 1.5]
-    """
-    _, place, counts = np.unique(values, return_inverse=True, return_counts=True)
-    return (np.cumsum(counts) - (counts + 1) / 2)[place]
 
 
 def _label(group: dict[str, Any]) -> str:

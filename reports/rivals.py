@@ -13,7 +13,6 @@ from typing import Any, NamedTuple
 
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from matplotlib.ticker import FuncFormatter, LogLocator, NullLocator
 
 from reports import budget_curve
 from reports.collect import results_in
@@ -119,10 +118,7 @@ def picture(found: Sequence[Entry], title: str) -> Figure:
         for scheme, points in curves.items():
             if known := [entry for entry in points if entry.has(quantity)]:
                 _curve(axes, scheme, known, quantity)
-        axes.set_xscale("log")
-        axes.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5), numticks=20))
-        axes.xaxis.set_major_formatter(FuncFormatter(lambda count, _: budget_curve.short(count)))
-        axes.xaxis.set_minor_locator(NullLocator())
+        budget_curve.log_sizes(axes)
         budget_curve.tidy(axes)
     left.set_xlabel("embedding parameters", fontsize=8)
     right.set_xlabel("bytes at inference", fontsize=8)
@@ -137,12 +133,8 @@ def _curve(axes: Axes, scheme: str, points: Sequence[Entry], quantity: str) -> N
     if points[0].mean("num_embedding_params") == 0:
         budget_curve.horizontal(axes, scheme, points[0].mean("test_auc"))
         return
-    colour, marker, line = _style(scheme)
-    ordered = sorted(points, key=lambda entry: entry.mean(quantity))
-    spreads = [statistics.stdev(entry.of("test_auc")) if len(entry.results) > 1 else 0.0 for entry in ordered]
-    axes.errorbar([entry.mean(quantity) for entry in ordered], [entry.mean("test_auc") for entry in ordered],
-                  yerr=spreads if any(spreads) else None, label=scheme, color=colour, marker=marker, linestyle=line,
-                  markersize=4, linewidth=1.1, capsize=2)
+    budget_curve.with_bars(axes, [(entry.mean(quantity), entry.of("test_auc")) for entry in points], scheme,
+                           _style(scheme))
 
 
 def _style(scheme: str) -> Style:

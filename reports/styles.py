@@ -1,12 +1,10 @@
 """One colour, marker and line for each method, the same in every figure."""
 
-from reports.budget_curve import COLOURS, INK
+from reports.budget_curve import COLOURS, INK, Style
 from reports.series import PEP
 
 BLUE, RED, GREEN, PINK, ORANGE, SKY = COLOURS
 NAVY, PALE = "#003A5D", "#7FB8DA"  # a darker and a lighter blue: variants of PEP
-
-Style = tuple[str, str, str]  # colour, marker, line
 
 STYLES: dict[str, Style] = {  # pruning after training is dashed, random masks are dotted
     PEP: (BLUE, "o", "-"), "uniform": (RED, "s", "-"), "mde": (GREEN, "^", "-"), "mgqe": (PINK, "D", "-"),

@@ -1,0 +1,54 @@
+"""Means over paired seeds with their confidence: is one scheme better than another with the same seeds?"""
+
+import math
+import statistics
+from collections.abc import Sequence
+from typing import Any, NamedTuple
+
+from scipy.special import stdtrit
+
+LEVEL = 0.95
+
+
+class Interval(NamedTuple):
+    """A mean and half the width of its confidence interval (Student's t); NaN for one value."""
+
+    mean: float
+    half: float
+    count: int
+
+    def __str__(self) -> str:
+        """As a text has it, with the sign that a difference needs."""
+        return f"{self.mean:+.4f}" + ("" if math.isnan(self.half) else f" ± {self.half:.4f}")
+
+    @property
+    def verdict(self) -> str:
+        """Whether zero lies in it.
+
+        >>> interval([0.1, 0.2, 0.3]).verdict, interval([0.1, 0.11, 0.12]).verdict, interval([1.0]).verdict
+        ('no difference shown', 'higher', 'one seed shows nothing')
+        """
+        if math.isnan(self.half):
+            return "one seed shows nothing"
+        if abs(self.mean) <= self.half:
+            return "no difference shown"
+        return "higher" if self.mean > 0 else "lower"
+
+
+def interval(values: Sequence[float]) -> Interval:
+    """The mean's confidence interval at LEVEL.
+
+    >>> str(interval([0.1, 0.2, 0.3]))
+    '+0.2000 ± 0.2484'
+    """
+    count = len(values)
+    if count < 2:
+        return Interval(values[0], math.nan, count)
+    factor = float(stdtrit(count - 1, (1 + LEVEL) / 2))
+    return Interval(statistics.mean(values), factor * statistics.stdev(values) / math.sqrt(count), count)
+
+
+def differences(ours: Sequence[dict[str, Any]], others: Sequence[dict[str, Any]], quantity: str) -> list[float]:
+    """Ours less the other's, one a seed that both have."""
+    theirs = {result["seed"]: result[quantity] for result in others}
+    return [result[quantity] - theirs[result["seed"]] for result in ours if result["seed"] in theirs]
