@@ -17,11 +17,12 @@ import compress
 import train_avazu
 import train_criteo
 import train_movielens
+from benchmarks import bench_epoch
 from engine import cli, plan, pruning, stages, tuning
 from engine.plan import Need
 from engine.run import Place, Unfinished
 from engine.settings import parse
-from reports import html_report, page
+from reports import html_report, page, table2
 from reports.collect import results_in
 from reports.pages import PAGES
 from utils.names import unknown
@@ -143,7 +144,21 @@ def comparison(given: argparse.Namespace) -> list[Need]:
     return needs
 
 
-def needs_of(given: argparse.Namespace, page: str) -> list[Need]:
+def timing(given: argparse.Namespace) -> Need:
+    """The benchmark of Table 2, of all models in one process."""
+
+    def time(place: Place) -> dict[str, Any]:
+        path = table2.record_of(place.out, given.dataset)
+        record = None if place.force else table2.record_at(page.Page("table2", given.dataset, None, ""), path)
+        if record is None and place.dry:
+            raise Unfinished(f"there is no whole {path}")
+        return record or bench_epoch.bench(SCRIPTS[given.dataset], place)
+
+    what = f"seconds of an epoch of {', '.join(bench_epoch.VARIANTS)} x {', '.join(bench_epoch.MODELS)}, side by side"
+    return Need(what, ("benchmark", "epoch"), time)
+
+
+def needs_of(given: argparse.Namespace, name: str) -> list[Need]:
     """The runs behind a figure or table of the paper."""
     shown = {"retrain_emb_param": SHOWN}
     points: dict[str, list[tuple[str, tuning.Point]]] = {
@@ -157,10 +172,14 @@ def needs_of(given: argparse.Namespace, page: str) -> list[Need]:
                        for budget in BUDGETS["retrain_emb_param"] for cause in (CAUSES[0], CAUSES[-1]))],
         "table4": [(LR, {}), ("pep", {"retrain_emb_param": PEP_0.get(given.model, SHOWN)})],
     }
-    if page not in points:
+    if name == "table2":
+        return [timing(given)]
+    if name == "table1":
+        return [timing(given), *comparison(given)]
+    if name not in points:
         return comparison(given)
-    needs = [need(given, scheme, point, seed) for seed in given.seeds for scheme, point in points[page]]
-    return [recorded(RECORDS[page], one) if page in RECORDS and "retrain" not in one.what else one for one in needs]
+    needs = [need(given, scheme, point, seed) for seed in given.seeds for scheme, point in points[name]]
+    return [recorded(RECORDS[name], one) if name in RECORDS and "retrain" not in one.what else one for one in needs]
 
 
 def tune(given: argparse.Namespace, place: Place) -> None:

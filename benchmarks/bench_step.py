@@ -107,20 +107,24 @@ def published_round(values: dict[str, Any], rows: Rows, device: torch.device) ->
     return epoch
 
 
-def our_round(values: dict[str, Any], rows: Rows, device: torch.device, compiled: bool) -> Round:
-    """One of our variants, ready to train: the real loop, with the hooks that a search has at every step."""
-    model = build_model(FIELD_SIZES, values, SEED, build_embedding(FIELD_SIZES, values, SEED)).to(device)
+def our_round(values: dict[str, Any], sizes: tuple[int, ...], loader: Loader, validation: Loader, device: torch.device,
+              compiled: bool) -> Round:
+    """One of our variants, ready to train: the real loop, with the hooks that a search has at every step.
+
+    Args:
+        sizes: of the fields.
+        loader: training batches; a round is all of them.
+        validation: batches that DartsEmb learns its mixture from.
+    """
+    model = build_model(sizes, values, SEED, build_embedding(sizes, values, SEED)).to(device)
     optimizer = build_optimizer(model, values["lr"], values["l2_regularization"], values["l2_penalty"])
     step = Step(model, optimizer, values["grad_clip"], compiled, values["batch_size"])
-    loader = Loader(rows.ids, rows.labels, values["batch_size"], SEED, device)
     state = State(model, optimizer, torch.zeros((), device=device))
     hooks: list[Hook] = [EverySteps(values["log_interval"], require_finite)]
     if values["embedding"] == "pep":
         saver = SaveAtBudgets(model.embedding, (0,), True, lambda name, table, meta: None)  # 0 is never reached
         hooks.append(EverySteps(values["log_interval"], saver))
-
     if values["embedding"] == "darts":
-        validation = Loader(rows.ids, rows.labels, values["batch_size"], SEED + 1, device)
         hooks.append(Bilevel("embedding.mixing", validation, values["darts_lr"], values["grad_clip"], lambda: compiled))
 
     def epoch() -> None:
@@ -134,8 +138,12 @@ def variants_of(model: str, rows: Rows, device: torch.device, compiled: bool) ->
     """The variants of a model by name."""
     values = {name: parse({**SETTINGS, "model": model, "embedding": name, "darts_widths": DARTS_WIDTHS}).flat()
               for name in VARIANTS[1:]}
-    return {"published": published_round(values["pep"], rows, device),
-            **{name: our_round(values[name], rows, device, compiled) for name in values}}
+    made = {"published": published_round(values["pep"], rows, device)}
+    for name in values:
+        loader, validation = (Loader(rows.ids, rows.labels, values[name]["batch_size"], seed, device)
+                              for seed in (SEED, SEED + 1))
+        made[name] = our_round(values[name], FIELD_SIZES, loader, validation, device, compiled)
+    return made
 
 
 def measure(variants: dict[str, Round], rounds: int, device: torch.device) -> dict[str, list[float]]:

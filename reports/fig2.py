@@ -31,15 +31,8 @@ def build(results: Results, out: Path, dataset: str, model: str) -> Page:
     page = Page(f"fig{figure}", dataset, model,
                 f"Figure {figure}: AUC against size, {shown(model)} on {shown(dataset)}")
     found = choice.of(results, dataset, model, "linear")
-    mine = [result for result in found if _belongs(result, dataset)]
-    if len(mine) < len(found):
-        page.notes.append(f"Left out are tickets of other granularities, from fresh values, or with more rewound than "
-                          f"the table: {len(found) - len(mine)}.")
-    tuned = rivals.tuned_in(out, dataset, model)
-    entries = rivals.entries(mine, tuned)
-    if not any(entry.scheme == "uniform" for entry in entries):
-        entries += _untuned(page, mine)
-    _list_missing(page, entries, mine)
+    entries = points(page, found, out, dataset, model)
+    _list_missing(page, entries, [result for result in found if _belongs(result, dataset)])
     page.behind = [result for entry in entries for result in entry.results]
     needs(page, "inference_bytes", page.behind, "it is older, and not in the right panel")
     page.numbers = [_number(dataset, model, entry) for entry in entries] + _gains(dataset, model, entries)
@@ -54,6 +47,18 @@ def build(results: Results, out: Path, dataset: str, model: str) -> Page:
     if entries:
         page.figure = rivals.picture(entries, page.title)
     return page
+
+
+def points(page: Page, found: Results, out: Path, dataset: str, model: str) -> list[Entry]:
+    """Every scheme at every size of a data set and a model, as it was tuned."""
+    mine = [result for result in found if _belongs(result, dataset)]
+    if len(mine) < len(found):
+        page.notes.append(f"Left out are tickets of other granularities, from fresh values, with more rewound than the "
+                          f"table, or of searches with a cause of pruning taken away: {len(found) - len(mine)}.")
+    entries = rivals.entries(mine, rivals.tuned_in(out, dataset, model))
+    if not any(entry.scheme == "uniform" for entry in entries):
+        entries += _untuned(page, mine)
+    return entries
 
 
 def _belongs(result: dict[str, Any], dataset: str) -> bool:

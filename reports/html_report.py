@@ -49,12 +49,18 @@ def _section(page: Page) -> str:
     if page.figure is not None:
         parts.append(f'<img alt="{escape(page.title)}" src="data:image/png;base64,{_png(page)}">')
     parts += [f"<p>{escape(note)}</p>" for note in page.notes]
+    if page.cells:
+        parts.append(_table(page.cells[0], page.cells[1:]))
     if page.numbers:
-        head = "".join(f"<th>{escape(name)}</th>" for name in HEAD)
-        rows = "".join("<tr>" + "".join(f"<td>{escape(cell)}</td>" for cell in number.cells()) + "</tr>"
-                       for number in page.numbers)
-        parts.append(f'<div class="wide"><table><tr>{head}</tr>{rows}</table></div>')
+        parts.append(_table(HEAD, [number.cells() for number in page.numbers]))
     return "\n".join(parts)
+
+
+def _table(head: Sequence[str], lines: Sequence[Sequence[str]]) -> str:
+    """One that is scrolled where it is wider than the page."""
+    names = "".join(f"<th>{escape(name)}</th>" for name in head)
+    rows = "".join("<tr>" + "".join(f"<td>{escape(cell)}</td>" for cell in line) + "</tr>" for line in lines)
+    return f'<div class="wide"><table><tr>{names}</tr>{rows}</table></div>'
 
 
 def _png(page: Page) -> str:

@@ -82,6 +82,7 @@ class Page:
     missing: list[str] = field(default_factory=list, init=False)
     behind: list[dict[str, Any]] = field(default_factory=list, init=False)  # the results that were used
     figure: Figure | None = field(default=None, init=False)
+    cells: list[tuple[str, ...]] = field(default_factory=list, init=False)  # a table in words, its head first
 
     @property
     def stem(self) -> str:
@@ -125,6 +126,8 @@ def text(page: Page) -> str:
         parts.append(f"![{page.title}]({page.stem}.png)")
     if page.behind:
         parts += page.notes
+    if page.cells:
+        parts.append(markdown(page.cells[0], page.cells[1:]))
     if page.numbers:
         parts.append(markdown(HEAD, [number.cells() for number in page.numbers]))
     parts.append("\n".join(["Missing:\n", *(f"- {line}" for line in page.missing)]) if page.missing

@@ -22,16 +22,19 @@ class Interval(NamedTuple):
         return f"{self.mean:+.4f}" + ("" if math.isnan(self.half) else f" ± {self.half:.4f}")
 
     @property
+    def holds(self) -> bool | None:
+        """Whether zero lies outside of it; None for one value, which shows nothing."""
+        return None if math.isnan(self.half) else abs(self.mean) > self.half
+
+    @property
     def verdict(self) -> str:
         """Whether zero lies in it.
 
         >>> interval([0.1, 0.2, 0.3]).verdict, interval([0.1, 0.11, 0.12]).verdict, interval([1.0]).verdict
         ('no difference shown', 'higher', 'one seed shows nothing')
         """
-        if math.isnan(self.half):
-            return "one seed shows nothing"
-        if abs(self.mean) <= self.half:
-            return "no difference shown"
+        if not self.holds:
+            return "one seed shows nothing" if self.holds is None else "no difference shown"
         return "higher" if self.mean > 0 else "lower"
 
 

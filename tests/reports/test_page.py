@@ -118,8 +118,8 @@ def test_tickets_of_other_searches_are_another_setting_but_not_those_of_other_bu
 
 
 def test_runs_are_told_apart():
-    runs = [search("s"), search("d", embedding="darts"), ticket("t"), ticket("r", re_init=True),
-            ticket("m", source="magnitude"), ticket("i", source="imp_round"), search("n", own={"threshold_decay": "none"}), result("u"),
+    runs = [search("s"), search("d", embedding="darts"), search("n", own={"threshold_decay": "none"}), ticket("t"),
+            ticket("r", re_init=True), ticket("m", source="magnitude"), ticket("i", source="imp_round"), result("u"),
             result("o", dataset="criteo")]
     assert [run["run_id"] for run in choice.searches(runs)] == ["s"]
     assert [run["run_id"] for run in choice.tickets(runs)] == ["t"]

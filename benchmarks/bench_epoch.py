@@ -1,0 +1,111 @@
+"""How long a training epoch takes on a data set: base model, DartsEmb and PEP, for three models (Table 2 of the paper).
+
+    python benchmarks/bench_epoch.py --dataset movielens     # or: python reproduce.py table2
+
+One process; the three variants of a model take turns, a round each, every other time backwards, so that other work on
+the machine hits them alike (`benchmarks.bench_step`). A round is an epoch over the first `--steps` batches of the
+training rows, loading and shuffling in it, evaluation not; the first, with the compiling, is not timed. Seconds of an
+epoch are the median over rounds, times the data set's batches.
+
+base is the uniform table, darts DartsEmb's search with a step on validation rows after each step, pep the search with
+its thresholds unfolded: from the published -150 its first 40,000 steps are cheaper than that (see the README).
+"""
+
+import argparse
+import statistics
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+sys.path.insert(0, str(Path(__file__).resolve().parent.parent))  # so that it also runs as a plain script
+
+from engine.run import Place, open_data  # isort: skip - the engine says how torch's threads wait, before torch
+import torch
+
+import train_avazu
+import train_criteo
+import train_movielens
+from benchmarks.bench_step import LONG_RUN, SEED, measure, our_round
+from data.loader import Loader
+from data.store import Dataset
+from engine.optim import choose_compiled
+from engine.record import commit, device_name
+from engine.settings import parse
+from reports.table2 import record_of
+from utils.files import write_json
+
+SCRIPTS = {"movielens": train_movielens.SETTINGS, "criteo": train_criteo.SETTINGS, "avazu": train_avazu.SETTINGS}
+MODELS = ("fm", "deepfm", "autoint")
+VARIANTS = {"base": "uniform", "darts": "darts", "pep": "pep"}
+STEPS, ROUNDS = 100, 7
+
+
+def bench(script: dict[str, Any], place: Place, steps: int = STEPS, rounds: int = ROUNDS) -> dict[str, Any]:
+    """Time every variant of every model on the data of a script's settings; write and return the record.
+
+    Args:
+        steps: batches of a round, or all where there are fewer.
+        rounds: that are timed.
+    """
+    width = script["latent_dim"]
+    widths = [max(width // 16, 1), max(width // 8, 2), width]  # the largest as wide as the others
+    dataset, device = open_data(parse(script), place)
+    compiled = choose_compiled(script.get("compile", "auto"), LONG_RUN, device)
+    times: dict[str, dict[str, Any]] = {}
+    for model in MODELS:
+        settings = {name: parse({**script, "model": model, "embedding": embedding, "darts_widths": widths}).flat()
+                    for name, embedding in VARIANTS.items()}
+        loaders = {name: _loaders(dataset, values["batch_size"], steps, device) for name, values in settings.items()}
+        variants = {name: our_round(values, dataset.schema.sizes, *loaders[name], device, compiled)
+                    for name, values in settings.items()}
+        times[model] = {name: [1e3 * spent / loaders[name][0].batches for spent in seconds]
+                        for name, seconds in measure(variants, rounds, device).items()}
+    batch = parse(script).train.batch_size
+    made = {"dataset": script["dataset"], "manifest": dataset.hash, "commit": commit(), "device": device_name(device),
+            "threads": torch.get_num_threads(), "torch": torch.__version__, "compiled": compiled, "batch_size": batch,
+            "batches": -(-dataset.counts[0] // batch), "rounds": rounds, "steps_per_round": steps, "latent_dim": width,
+            "darts_widths": widths, "ms_per_step_of_rounds": times}
+    write_json(record_of(place.out, script["dataset"]), made)
+    return made
+
+
+def _loaders(dataset: Dataset, batch_size: int, steps: int, device: torch.device) -> tuple[Loader, Loader]:
+    """Training and validation batches, of at most `steps` batches of rows."""
+    train, validation = (tuple(part[:steps * batch_size] for part in dataset.split(name))
+                         for name in ("train", "validation"))
+    return Loader(*train, batch_size, SEED, device), Loader(*validation, batch_size, SEED + 1, device)
+
+
+def table(record: dict[str, Any]) -> str:
+    """Seconds of an epoch, and how much more than the base model's, one line a model."""
+    lines = [f"{'model':<10}{'base s':>10}{'darts s':>10}{'pep s':>10}{'darts over base':>18}{'pep over base':>16}"]
+    for model, times in record["ms_per_step_of_rounds"].items():
+        base, darts, pep = (statistics.median(times[name]) * record["batches"] / 1e3 for name in VARIANTS)
+        lines.append(f"{model:<10}{base:>10.2f}{darts:>10.2f}{pep:>10.2f}{100 * (darts / base - 1):>+17.1f}%"
+                     f"{100 * (pep / base - 1):>+15.1f}%")
+    return "\n".join(lines)
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Read the command line, measure, print, write."""
+    options = argparse.ArgumentParser(description=__doc__.splitlines()[0],
+                                      formatter_class=argparse.ArgumentDefaultsHelpFormatter)
+    options.add_argument("--dataset", default="movielens", choices=SCRIPTS)
+    options.add_argument("--data", help="the raw files, as for the scripts")
+    options.add_argument("--out", default="tmp", type=Path, help="where benchmarks/epoch_<dataset>.json goes")
+    options.add_argument("--steps", type=int, default=STEPS, help="batches of a round")
+    options.add_argument("--rounds", type=int, default=ROUNDS, help="timed rounds of each variant")
+    options.add_argument("--device", default="auto", choices=("auto", "cpu", "cuda"))
+    given = options.parse_args(arguments)
+    if min(given.steps, given.rounds) < 1:
+        options.error(f"--steps and --rounds must be at least 1, got {given.steps} and {given.rounds}")
+    place = Place(out=given.out, data=given.data, device=given.device)
+    record = bench(SCRIPTS[given.dataset], place, given.steps, given.rounds)
+    print("{device}, {threads} threads, torch {torch}, commit {commit}; medians of {rounds} rounds of "
+          "{steps_per_round} steps".format(**record))
+    print(table(record))
+
+
+if __name__ == "__main__":
+    main()
