@@ -22,7 +22,7 @@ from engine import cli, plan, pruning, stages, tuning
 from engine.plan import Need
 from engine.run import Place, Unfinished
 from engine.settings import parse
-from reports import html_report, page, table2
+from reports import extreme, html_report, page, table2
 from reports.collect import results_in
 from reports.pages import PAGES
 from utils.names import unknown
@@ -50,7 +50,7 @@ PEP_0 = {"fm": 6_541, "deepfm": 8_604, "autoint": 9_281}  # Table 4's parameters
 CAUSES: list[tuning.Point] = [{}, {"threshold_decay": "decoupled"}, {"threshold_decay": "none"},
                               {"threshold_gradient": False}]  # searches with one cause of pruning taken away
 MODELS = ("fm", "deepfm", "autoint")
-RECORDS = {"fig6": "sparsity", "thresholds": "thresholds"}  # fields of searches that older results lack
+RECORDS = {"fig6": "sparsity", "stability": "sparsity", "thresholds": "thresholds"}  # fields that older searches lack
 LONG = {"max_epochs": 300, "tensorboard": False}  # early stopping ends a run, not this
 
 
@@ -76,7 +76,7 @@ def _search(given: argparse.Namespace, own: tuning.Point, seed: int, place: Plac
     base = {**SCRIPTS[given.dataset], "model": given.model, "tensorboard": False}
     default = _alias(given, "pep", own, seed)
     alias = None if default == _alias(given, "pep", {}, seed) else default
-    settings = parse({**base, **own, "candidate_p": BUDGETS["retrain_emb_param"] if alias else base["candidate_p"]})
+    settings = parse({**base, "candidate_p": BUDGETS["retrain_emb_param"] if alias else base["candidate_p"], **own})
     result = stages.train(settings, seed, replace(place, alias=alias))
     return result, stages.alias_folder(place.out, settings, seed, alias)
 
@@ -84,7 +84,8 @@ def _search(given: argparse.Namespace, own: tuning.Point, seed: int, place: Plac
 def _alias(given: argparse.Namespace, scheme: str, own: tuning.Point, seed: int) -> str:
     """Of a scheme's snapshots; it names the settings that differ from the script's."""
     base = SCRIPTS[given.dataset]
-    suffix = "".join(f"_{name}_{value}" for name, value in own.items() if value != base.get(name))
+    suffix = "".join(f"_down_to_{min(value)}" if name == "candidate_p" else f"_{name}_{value}"
+                     for name, value in own.items() if value != base.get(name))
     return f"{given.dataset}_{scheme}{suffix}_d{base['latent_dim']}_seed{seed}"
 
 
@@ -93,7 +94,7 @@ def _snapshots(given: argparse.Namespace, scheme: str, own: tuning.Point, seed: 
     if scheme == "pep":
         return _search(given, own, seed, place)[1]
     base = {**SCRIPTS[given.dataset], "model": given.model, "tensorboard": False}
-    budgets, default = BUDGETS["retrain_emb_param"], _alias(given, scheme, own, seed)
+    default, budgets = _alias(given, scheme, own, seed), own.get("candidate_p", BUDGETS["retrain_emb_param"])
     result = stages.train(parse({**base, **LONG, "embedding": "uniform", **own}), seed, place)
     trained = pruning.load_trained(result["run_id"], place)
     like = []
@@ -107,8 +108,9 @@ def _snapshots(given: argparse.Namespace, scheme: str, own: tuning.Point, seed: 
 def need(given: argparse.Namespace, scheme: str, point: tuning.Point, seed: int) -> Need:
     """One run of a plan."""
     model = "linear" if scheme == LR else given.model
-    what = " ".join(part for part in (model, scheme, tuning.describe(point), f"seed {seed}") if part)
-    kind = (model, "masked" if scheme in PRUNED else scheme)
+    told = tuning.describe({name: value for name, value in point.items() if name != "candidate_p"})
+    what = " ".join(part for part in (model, scheme, told, f"seed {seed}") if part)
+    kind = (model, "masked" if scheme in PRUNED and "retrain_emb_param" in point else scheme)
     return Need(what, kind, lambda place: run(given, scheme, point, seed, place))
 
 
@@ -170,6 +172,11 @@ def needs_of(given: argparse.Namespace, name: str) -> list[Need]:
         "table3": [(LR, {})],
         "thresholds": [*(("pep", cause) for cause in CAUSES), *(("pep", {**cause, "retrain_emb_param": budget})
                        for budget in BUDGETS["retrain_emb_param"] for cause in (CAUSES[0], CAUSES[-1]))],
+        "stability": [("pep", {})],
+        "extreme": [("pep", {"candidate_p": [*extreme.BUDGETS]}),
+                    *((scheme, {"candidate_p": [*extreme.BUDGETS], "retrain_emb_param": budget})
+                      for scheme in ("pep", "magnitude") for budget in extreme.BUDGETS),
+                    *(("uniform", {"latent_dim": width}) for width in extreme.WIDTHS)],
         "table4": [(LR, {}), ("pep", {"retrain_emb_param": PEP_0.get(given.model, SHOWN)})],
     }
     if name == "table2":

@@ -125,6 +125,13 @@ def with_bars(axes: Axes, points: Sequence[tuple[float, Sequence[float]]], label
                   markersize=4, linewidth=1.1, capsize=2)
 
 
+def mark_missing(axes: Axes, sizes: Sequence[float]) -> None:
+    """A cross on the lower edge at each size that was asked for and that no run has."""
+    if sizes:
+        axes.plot(list(sizes), [0.02] * len(sizes), transform=axes.get_xaxis_transform(), linestyle="none", marker="x",
+                  color=INK, markersize=4, label="no run")
+
+
 def _label(axes: Axes, several: bool) -> None:
     log_sizes(axes)
     axes.set_xlabel("embedding parameters", fontsize=8)

@@ -87,11 +87,26 @@ def of_most_seeds(page: Page, what: str, results: Results, every: Results) -> li
     if not groups:
         return []
     best = min(groups, key=lambda key: (-len({result["seed"] for result in groups[key]}), len(key), key))
-    taken = sorted(groups[best], key=lambda result: (result["seed"], result["run_id"]))
-    if others := len(results) - len(taken):
+    taken = _one_search_a_seed(sorted(groups[best], key=lambda result: (result["seed"], result["run_id"])))
+    if others := len(results) - len(groups[best]):
         page.notes.append(f"{what}: {others} runs of other settings are left out." if others > 1
                           else f"{what}: 1 run of another setting is left out.")
     return taken
+
+
+def _one_search_a_seed(results: Results) -> list[dict[str, Any]]:
+    """Of searches that differ in the list of budgets alone, and so are one, that with the most snapshots."""
+    best: dict[Any, dict[str, Any]] = {}
+    for result in results:
+        key = result["seed"] if result["stage"] == "search" else result["run_id"]
+        if key not in best or len(result.get("snapshots", ())) > len(best[key].get("snapshots", ())):
+            best[key] = result
+    return list(best.values())
+
+
+def alike(one: dict[str, Any], other: dict[str, Any]) -> bool:
+    """Whether two searches or trainings differ in nothing but the seed and the list of budgets."""
+    return (_own(one), one["manifest"]) == (_own(other), other["manifest"])
 
 
 def list_absent(page: Page, what: str, results: Results) -> None:

@@ -88,14 +88,20 @@ def build(results: Results, out: Path, dataset: str, model: str) -> Page:
 
 
 def _counted(page: Page, out: Path, search: dict[str, Any]) -> Counted | None:
+    frequencies = frequencies_of(page, out, search)
+    return None if frequencies is None else Counted(search, frequencies)
+
+
+def frequencies_of(page: Page, out: Path, search: dict[str, Any]) -> np.ndarray | None:
+    """(N,) how often each feature occurs in a search's training rows; None where that is not known, which is listed."""
     path = out / "runs" / search["run_id"] / POPULARITY
     where = f"frequencies of the features, run {search['run_id']} (seed {search['seed']})"
     try:
-        return Counted(search, np.load(path, allow_pickle=False))
+        return np.load(path, allow_pickle=False)
     except FileNotFoundError:
-        page.missing.append(f"{where}: its folder has no {POPULARITY}")
+        page.list_missing(f"{where}: its folder has no {POPULARITY}")
     except (OSError, ValueError, EOFError) as error:
-        page.missing.append(f"{where}: {POPULARITY} cannot be read ({error})")
+        page.list_missing(f"{where}: {POPULARITY} cannot be read ({error})")
     return None
 
 

@@ -56,9 +56,9 @@ class Number(NamedTuple):
         """
         ours = format(statistics.mean(self.values), self.form)
         if len(self.values) > 1:
-            ours += f" ± {format(self.spread, self.form)}"
+            ours += f" ± {format(self.spread, self.form.lstrip('+'))}"
         paper = "" if self.paper is None else format(self.paper, self.form)
-        difference = "" if self.difference is None else format(self.difference, f"+{self.form}")
+        difference = "" if self.difference is None else format(self.difference, f"+{self.form.lstrip('+')}")
         return self.what, ours, str(self.seeds or "-"), paper, difference, self.why
 
 
@@ -88,6 +88,11 @@ class Page:
     def stem(self) -> str:
         """Of its files: fig10_movielens_fm."""
         return "_".join(part for part in (self.name, self.dataset, self.model) if part)
+
+    def list_missing(self, line: str) -> None:
+        """Add a line to what is missing, once."""
+        if line not in self.missing:
+            self.missing.append(line)
 
 
 def shown(name: str) -> str:
