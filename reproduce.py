@@ -14,15 +14,16 @@ from pathlib import Path
 from typing import Any
 
 import compress
+import stand_in
 import train_avazu
 import train_criteo
 import train_movielens
 from benchmarks import bench_epoch
 from engine import cli, plan, pruning, stages, tuning
 from engine.plan import Need
-from engine.run import Place, Unfinished
+from engine.run import Place, Unfinished, open_data
 from engine.settings import parse
-from reports import extreme, html_report, page, table2
+from reports import extreme, page, table2, written
 from reports.collect import results_in
 from reports.pages import PAGES
 from utils.names import unknown
@@ -210,30 +211,30 @@ def carry_out(needs: list[Need], given: argparse.Namespace, place: Place) -> Non
         plan.carry_out(wanted, seconds, place)
 
 
-def draw(given: argparse.Namespace) -> None:
-    """Write the page of a figure or table from what there is."""
-    made = PAGES[given.what](results_in(Path(given.out)), Path(given.out), given.dataset, given.model)
-    for path in page.write(made, Path(given.out) / "figures"):
-        print(path)
-    for line in made.missing:
-        print(f"missing: {line}")
-
-
-def report(given: argparse.Namespace) -> None:
-    """One HTML file with every page of every data set and model."""
-    out = Path(given.out)
-    results = results_in(out)
-    ran = [dataset for dataset in SCRIPTS if any(result["settings"]["dataset"] == dataset for result in results)]
-    made = [build(results, out, dataset, model) for dataset in ran or [given.dataset] for build in PAGES.values()
-            for model in MODELS]
-    print(html_report.write(list({each.stem: each for each in made}.values()), out / "report.html"))
+def reproduce(given: argparse.Namespace, place: Place) -> None:
+    """One command on one data set; one that is not there is skipped, and drawn from what was run before."""
+    if given.planted:
+        place = stand_in.planted(place, given.dataset, given.planted, write=not given.dry_run)
+    given = argparse.Namespace(**{**vars(given), "out": str(place.out)})
+    try:
+        if not given.planted:
+            stand_in.require_real(place, given.dataset)
+            open_data(parse({**SCRIPTS[given.dataset], "model": given.model}), place)
+    except FileNotFoundError as error:
+        print(f"skipped: {given.dataset} is not there ({error})")
+    else:
+        carry_out(comparison(given) if given.what == "compare" else needs_of(given, given.what), given, place)
+    if given.what in PAGES and not given.dry_run:
+        print("\n".join(written.draw(given.what, place.out, given.dataset, given.model, bool(given.planted))))
 
 
 def options() -> argparse.ArgumentParser:
     """The command line."""
     made = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     made.add_argument("what", nargs="?", help=f"tune, compare, report, or one of {', '.join(PAGES)}")
-    made.add_argument("--dataset", default="movielens", help=", ".join(SCRIPTS))
+    made.add_argument("--dataset", default="movielens", help=f"{', '.join(SCRIPTS)}, or all")
+    made.add_argument("--planted", type=int, nargs="?", const=stand_in.ROWS, metavar="ROWS",
+                      help="let a made file of so many rows stand in for criteo or avazu, kept apart and marked")
     made.add_argument("--model", default="fm", help="fm, deepfm or autoint")
     made.add_argument("--seeds", type=int, nargs="+", default=[1, 2, 3], help="of everything but tune")
     made.add_argument("--scheme", action="append", help=f"of compare; may be repeated: {', '.join((LR, *GRIDS))}")
@@ -255,7 +256,7 @@ def main() -> None:
         print(__doc__)
         return
     for name, value, known in (("command", given.what, ("tune", "compare", "report", *PAGES)),
-                               ("dataset", given.dataset, SCRIPTS), ("model", given.model, MODELS),
+                               ("dataset", given.dataset, (*SCRIPTS, "all")), ("model", given.model, MODELS),
                                *(("scheme", scheme, (LR, *GRIDS)) for scheme in given.scheme or ())):
         if value not in known:
             raise ValueError(unknown(name, value, known))
@@ -263,14 +264,13 @@ def main() -> None:
     if given.what == "tune":
         if given.embedding not in GRIDS:
             raise ValueError(unknown("embedding", given.embedding or "", GRIDS))
-        tune(given, place)
+        tune(given, stand_in.planted(place, given.dataset, given.planted, True) if given.planted else place)
         return
     if given.what == "report":
-        report(given)
+        print(written.report(place.out, place.out / stand_in.FOLDER, list(SCRIPTS), MODELS))
         return
-    carry_out(comparison(given) if given.what == "compare" else needs_of(given, given.what), given, place)
-    if given.what in PAGES and not given.dry_run:
-        draw(given)
+    for dataset in SCRIPTS if given.dataset == "all" else [given.dataset]:
+        reproduce(argparse.Namespace(**{**vars(given), "dataset": dataset}), place)
 
 
 if __name__ == "__main__":

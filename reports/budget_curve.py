@@ -17,6 +17,7 @@ from utils.files import atomic_path
 COLUMN = (3.4, 2.6)  # inches: one column of a two-column page
 DPI = 200
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9")  # Okabe and Ito, for all kinds of eyes
+RED = COLOURS[1]
 MARKERS = "os^Dv<"
 INK = "#555555"
 

@@ -15,6 +15,7 @@ from typing import Any, NamedTuple
 from matplotlib.figure import Figure
 
 from reports import budget_curve
+from reports.budget_curve import RED
 from reports.series import Results
 from reports.summary import markdown
 from utils.files import atomic_path
@@ -102,6 +103,22 @@ def shown(name: str) -> str:
     ('MovieLens-1M', 'planted')
     """
     return SHOWN.get(name, name)
+
+
+def mark_planted(page: Page) -> Page:
+    """Say in title, file name, picture, every row and every number that the data are planted and not the real ones."""
+    real = shown(page.dataset)
+    page.dataset = f"planted_{page.dataset}"
+    page.title = f"PLANTED DATA, not {real}'s: {page.title}"
+    page.rows = [{"data": "planted", **row} for row in page.rows]
+    page.numbers = [one._replace(paper=None, why="" if one.paper is not None else one.why) for one in page.numbers]
+    page.notes.insert(0, f"The data are made: a file in {real}'s raw format with labels from a known teacher. It shows "
+                         f"that the code works, not what a method does on {real}, and nothing stands beside the paper.")
+    if page.figure is not None:
+        page.figure.suptitle(page.title, fontsize=7, color=RED)
+        page.figure.text(0.5, 0.5, "planted data", fontsize=34, color=RED, alpha=0.15, rotation=20, ha="center",
+                         va="center")
+    return page
 
 
 def write(page: Page, folder: Path) -> list[Path]:
