@@ -4,7 +4,11 @@
     python reproduce.py compare --model fm --seeds 1 2 3   # every scheme at its chosen settings
     python reproduce.py compare --scheme mde --dry-run     # what is missing, and how long it may take
     python reproduce.py fig10                              # Figure 10; also fig2 (with 3 and 4), fig5, fig6,
-                                                           # fig8 (with 9), fig11, table3, table4
+                                                           # fig8 (with 9), fig11, table1 to table4
+    python reproduce.py thresholds                         # beyond the paper: what moves the thresholds; also
+                                                           # stability (the same sizes twice?), extreme (budgets)
+    python reproduce.py fig2 --dataset criteo --planted    # on a made file that stands in for Criteo's
+    python reproduce.py plan --dataset all                 # runs and hours of all this, and how much is open
     python reproduce.py report                             # all that has been run, in one HTML file
 """
 
@@ -21,9 +25,9 @@ import train_movielens
 from benchmarks import bench_epoch
 from engine import cli, plan, pruning, stages, tuning
 from engine.plan import Need
-from engine.run import Place, Unfinished, open_data
+from engine.run import Place, open_data
 from engine.settings import parse
-from reports import extreme, page, table2, written
+from reports import extreme, table, written
 from reports.collect import results_in
 from reports.pages import PAGES
 from utils.names import unknown
@@ -52,6 +56,7 @@ CAUSES: list[tuning.Point] = [{}, {"threshold_decay": "decoupled"}, {"threshold_
                               {"threshold_gradient": False}]  # searches with one cause of pruning taken away
 MODELS = ("fm", "deepfm", "autoint")
 RECORDS = {"fig6": "sparsity", "stability": "sparsity", "thresholds": "thresholds"}  # fields that older searches lack
+ELSEWHERE = ("table2", "table3", "table4", "fig8", "fig11")  # what the paper shows of Criteo or Avazu but Figures 3, 4
 LONG = {"max_epochs": 300, "tensorboard": False}  # early stopping ends a run, not this
 
 
@@ -110,23 +115,11 @@ def need(given: argparse.Namespace, scheme: str, point: tuning.Point, seed: int)
     """One run of a plan."""
     model = "linear" if scheme == LR else given.model
     told = tuning.describe({name: value for name, value in point.items() if name != "candidate_p"})
+    if "candidate_p" in point and "retrain_emb_param" not in point:
+        told += f"down to {min(point['candidate_p'])} parameters"
     what = " ".join(part for part in (model, scheme, told, f"seed {seed}") if part)
     kind = (model, "masked" if scheme in PRUNED and "retrain_emb_param" in point else scheme)
     return Need(what, kind, lambda place: run(given, scheme, point, seed, place))
-
-
-def recorded(name: str, one: Need) -> Need:
-    """The same run, but one that is older than a field of its result is run again."""
-
-    def again(place: Place) -> dict[str, Any]:
-        result = one.run(place)
-        if name in result:
-            return result
-        if place.dry:
-            raise Unfinished(f"{one.what}: the result is older than its field `{name}`")
-        return one.run(replace(place, force=True))
-
-    return replace(one, run=again)
 
 
 def comparison(given: argparse.Namespace) -> list[Need]:
@@ -145,20 +138,6 @@ def comparison(given: argparse.Namespace) -> list[Need]:
             points = [trial["settings"] for trial in tuning.chosen(path)]
         needs += [need(given, scheme, point, seed) for seed in given.seeds for point in points]
     return needs
-
-
-def timing(given: argparse.Namespace) -> Need:
-    """The benchmark of Table 2, of all models in one process."""
-
-    def time(place: Place) -> dict[str, Any]:
-        path = table2.record_of(place.out, given.dataset)
-        record = None if place.force else table2.record_at(page.Page("table2", given.dataset, None, ""), path)
-        if record is None and place.dry:
-            raise Unfinished(f"there is no whole {path}")
-        return record or bench_epoch.bench(SCRIPTS[given.dataset], place)
-
-    what = f"seconds of an epoch of {', '.join(bench_epoch.VARIANTS)} x {', '.join(bench_epoch.MODELS)}, side by side"
-    return Need(what, ("benchmark", "epoch"), time)
 
 
 def needs_of(given: argparse.Namespace, name: str) -> list[Need]:
@@ -181,13 +160,44 @@ def needs_of(given: argparse.Namespace, name: str) -> list[Need]:
         "table4": [(LR, {}), ("pep", {"retrain_emb_param": PEP_0.get(given.model, SHOWN)})],
     }
     if name == "table2":
-        return [timing(given)]
+        return [bench_epoch.need(SCRIPTS[given.dataset])]
     if name == "table1":
-        return [timing(given), *comparison(given)]
+        return [bench_epoch.need(SCRIPTS[given.dataset]), *comparison(given)]
     if name not in points:
         return comparison(given)
     needs = [need(given, scheme, point, seed) for seed in given.seeds for scheme, point in points[name]]
-    return [recorded(RECORDS[name], one) if name in RECORDS and "retrain" not in one.what else one for one in needs]
+    field = RECORDS.get(name)
+    return [plan.recorded(field, one) if field and "retrain" not in one.what else one for one in needs]
+
+
+def everything(given: argparse.Namespace) -> list[Need]:
+    """The runs behind all that the paper shows of a data set and a model, and what goes beyond it, with the tunings.
+
+    Sizes that no tuning has chosen yet are counted with the first of their settings.
+    """
+    needs = []
+    for scheme, grid in GRIDS.items():
+        points = tuning.points(grid, TRIALS)
+        path = tuning.file_of(Path(given.out), given.dataset, given.model, scheme)
+        size = next(iter(grid))
+        first = list({str(point[size]): point for point in reversed(points)}.values())
+        chosen = [trial["settings"] for trial in tuning.chosen(path)] if path.exists() else first
+        needs += [need(given, scheme, point, 1) for point in points]
+        needs += [need(given, scheme, point, seed) for point in chosen for seed in given.seeds]
+    pages = PAGES if given.model == "fm" else ("table4",)
+    shown = [name for name in pages if given.dataset == "movielens" or name in ELSEWHERE]
+    return [*needs, *(one for name in shown if name not in ("fig2", "table1") for one in needs_of(given, name))]
+
+
+def cost(given: argparse.Namespace, place: Place) -> None:
+    """Print what everything costs, by data set and model."""
+    lines = []
+    for dataset in SCRIPTS if given.dataset == "all" else [given.dataset]:
+        for model in MODELS:
+            one = argparse.Namespace(**{**vars(given), "dataset": dataset, "model": model})
+            own = [result for result in results_in(place.out) if result["settings"]["dataset"] == dataset]
+            lines += [(dataset, model, *line) for line in plan.cost(everything(one), own, place)]
+    print(table.plain(("data set", "model", *plan.COST_HEAD), lines))
 
 
 def tune(given: argparse.Namespace, place: Place) -> None:
@@ -231,7 +241,7 @@ def reproduce(given: argparse.Namespace, place: Place) -> None:
 def options() -> argparse.ArgumentParser:
     """The command line."""
     made = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    made.add_argument("what", nargs="?", help=f"tune, compare, report, or one of {', '.join(PAGES)}")
+    made.add_argument("what", nargs="?", help=f"tune, compare, report, plan, or one of {', '.join(PAGES)}")
     made.add_argument("--dataset", default="movielens", help=f"{', '.join(SCRIPTS)}, or all")
     made.add_argument("--planted", type=int, nargs="?", const=stand_in.ROWS, metavar="ROWS",
                       help="let a made file of so many rows stand in for criteo or avazu, kept apart and marked")
@@ -255,7 +265,7 @@ def main() -> None:
     if given.what is None:
         print(__doc__)
         return
-    for name, value, known in (("command", given.what, ("tune", "compare", "report", *PAGES)),
+    for name, value, known in (("command", given.what, ("tune", "compare", "report", "plan", *PAGES)),
                                ("dataset", given.dataset, (*SCRIPTS, "all")), ("model", given.model, MODELS),
                                *(("scheme", scheme, (LR, *GRIDS)) for scheme in given.scheme or ())):
         if value not in known:
@@ -265,6 +275,9 @@ def main() -> None:
         if given.embedding not in GRIDS:
             raise ValueError(unknown("embedding", given.embedding or "", GRIDS))
         tune(given, stand_in.planted(place, given.dataset, given.planted, True) if given.planted else place)
+        return
+    if given.what == "plan":
+        cost(given, place)
         return
     if given.what == "report":
         print(written.report(place.out, place.out / stand_in.FOLDER, list(SCRIPTS), MODELS))

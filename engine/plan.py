@@ -13,6 +13,9 @@ from engine.run import Place, Unfinished
 
 log = logging.getLogger("pep")
 
+CORES = 2  # of the machine that a cost is told for
+COST_HEAD = ("device", "runs", "finished", "hours in all", "hours open", "without an estimate")
+
 
 @dataclass(frozen=True)
 class Need:
@@ -27,6 +30,20 @@ class Need:
     what: str
     kind: tuple[str, str]
     run: Callable[[Place], Any]
+
+
+def recorded(name: str, one: Need) -> Need:
+    """The same run, but one that is older than a field of its result is run again."""
+
+    def again(place: Place) -> dict[str, Any]:
+        result = one.run(place)
+        if name in result:
+            return result
+        if place.dry:
+            raise Unfinished(f"{one.what}: the result is older than its field `{name}`")
+        return one.run(replace(place, force=True))
+
+    return replace(one, run=again)
 
 
 def missing(needs: Sequence[Need], place: Place) -> list[Need]:
@@ -92,3 +109,36 @@ def _long(seconds: float) -> str:
     """
     return f"{seconds:.0f} s" if seconds < 120 else f"{seconds / 60:.0f} min" if seconds < 7200 else (
         f"{seconds / 3600:.1f} h")
+
+
+def cost(needs: Sequence[Need], results: Sequence[dict[str, Any]], place: Place) -> list[tuple[str, ...]]:
+    """What all runs of a list cost and what is still open, one line a device that finished runs were measured on.
+
+    A run takes the median of its kind. On a processor that is its seconds times its threads, shared by CORES, as if
+    runs with fewer threads went side by side.
+
+    Args:
+        needs: a run that several figures need may be in it several times.
+        results: of one data set, finished.
+
+    Returns:
+        (device, runs, finished, hours of all, hours of the open ones, runs without an estimate), under COST_HEAD.
+    """
+    distinct = list({need.what: need for need in needs}.values())
+    open_runs = {need.what for need in missing(distinct, place)}
+    lines: list[tuple[str, ...]] = []
+    for device in sorted({result["device"] for result in results if "threads" in result}):
+        own = [{**result, "seconds": result["seconds"] * (1 if _is_gpu(device) else result["threads"] / CORES)}
+               for result in results if result.get("device") == device and "threads" in result]
+        seconds = dict(zip((need.what for need in distinct), seconds_of(distinct, own), strict=True))
+        total = sum(each for each in seconds.values() if each)
+        left = sum(each for what, each in seconds.items() if each and what in open_runs)
+        lines.append((device if _is_gpu(device) else f"{device}, {CORES} cores", str(len(distinct)),
+                      str(len(distinct) - len(open_runs)), f"{total / 3600:.1f}", f"{left / 3600:.1f}",
+                      str(sum(each is None for each in seconds.values()))))
+    return lines or [("-", str(len(distinct)), str(len(distinct) - len(open_runs)), "-", "-", str(len(distinct)))]
+
+
+def _is_gpu(device: str) -> bool:
+    """By the name that torch gives it; a processor's is that of the operating system."""
+    return any(maker in device for maker in ("NVIDIA", "Tesla", "GeForce", "Instinct", "Radeon"))

@@ -15,7 +15,7 @@ class Interval(NamedTuple):
 
     mean: float
     half: float
-    count: int
+    seeds: int
 
     def __str__(self) -> str:
         """As a text has it, with the sign that a difference needs."""

@@ -88,7 +88,7 @@ def _add(page: Page, scheme: str, entries: Sequence[Entry], base: Results, times
         "" if over is None else f"{'' if scheme in TIMED else '~'}{100 * over:+.0f} %", str(sizes or ""), str(served)))
     used = [*best.results, *(smallest.results if smallest else ())]
     page.rows.append({"scheme": scheme, "best_auc": best.mean("test_auc"), "gain": gain.mean if gain else "",
-                      "gain_half": gain.half if gain else "", "seeds": gain.count if gain else 0,
+                      "gain_half": gain.half if gain else "", "seeds": gain.seeds if gain else 0,
                       "smallest_as_good": smallest.mean("num_embedding_params") if smallest else "",
                       "epoch_over_base": "" if over is None else over, "sizes_of_features": sizes or "",
                       "sizes_from_one_search": served, RUNS: runs_of({run["run_id"]: run for run in used}.values())})

@@ -45,12 +45,12 @@ def build(results: Results, out: Path, dataset: str, model: str) -> Page:
                               "ms_per_step": 1e3 * spent / record["batches"], "least": min(each), "most": max(each),
                               "device": record["device"], "threads": record["threads"], "paper_seconds": paper or "",
                               RUNS: path.stem})
-    for variant, paper in INCREASE.items():
+    for variant, average in INCREASE.items():
         more = [100 * (by_variant[variant] / by_variant["base"] - 1) for by_variant in seconds.values()]
         listed = ", ".join(f"{shown(name)} {each:+.0f}" for name, each in zip(seconds, more, strict=True))
         page.numbers.append(Number(f"{VARIANTS[variant]} over the base model, %, mean of the models",
-                                   [statistics.mean(more)], paper=paper if dataset in PAPER else None, form="+.1f",
-                                   why=listed + ("" if dataset in PAPER else f"; the paper has {paper:+} on Criteo")))
+                                   [statistics.mean(more)], paper=average if dataset in PAPER else None, form="+.1f",
+                                   why=listed + ("" if dataset in PAPER else f"; the paper has {average:+} on Criteo")))
     page.notes.append("Medians over {rounds} rounds of {steps_per_round} steps of each variant in turns, times the "
                       "{batches:,} steps of an epoch; {device}, {threads} threads. Evaluation is not in it.".format(
                           **record))

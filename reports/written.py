@@ -27,7 +27,7 @@ def report(out: Path, planted: Path, datasets: Sequence[str], models: Sequence[s
         out: the folder with the runs.
         planted: the one with the runs on planted data.
     """
-    made = []
+    made: list[page.Page] = []
     for folder in (out, planted):
         results = results_in(folder)
         ran = [dataset for dataset in datasets if any(run["settings"]["dataset"] == dataset for run in results)]
