@@ -5,6 +5,7 @@
     python compress.py imp --run ID --budget 6541                                   # in rounds, rewound and retrained
     python compress.py random --run ID --budget 6541                                # any entries
     python compress.py random --run ID --like tmp/embedding/fm/ALIAS/6541.npz       # as many a field as there
+    python compress.py random --run ID --like tmp/embedding/fm/ALIAS/6541.npz --per feature  # or
     python train_movielens_retrain.py --alias movielens_magnitude_d64_seed1         # the name that was printed
 """
 
@@ -39,6 +40,8 @@ def options() -> argparse.ArgumentParser:
     methods.choices["imp"].add_argument("--keep", type=float, default=KEEP, help="share of the entries a round leaves")
     methods.choices["random"].add_argument("--like", type=Path, action="append", default=[],
                                            help="a snapshot whose number of entries in each field is taken over")
+    methods.choices["random"].add_argument("--per", choices=("field", "feature"), default="field",
+                                           help="with --like: of what the numbers of entries are taken over")
     return made
 
 
@@ -47,8 +50,8 @@ def tables(trained: Trained, method: str, budgets: list[int], like: list[Path], 
     """The pruned tables (N, D) by their number of parameters.
 
     Args:
-        method: magnitude, imp, random or random_per_field.
-        like: snapshots whose number of entries in each field `random_per_field` takes over.
+        method: magnitude, imp, random, random_per_field or random_per_feature.
+        like: snapshots whose number of entries in each field or feature the last two take over.
         keep: share of the entries that a round of `imp` leaves.
     """
     if method == "magnitude":
@@ -60,8 +63,9 @@ def tables(trained: Trained, method: str, budgets: list[int], like: list[Path], 
         trained.check(budgets)
         masks = [random_mask.uniform(trained.initial.shape, budget, generator) for budget in budgets]
     else:
-        masks = [random_mask.per_field(_mask_of(path, trained), trained.dataset.schema.sizes, generator)
-                 for path in like]
+        chosen = [_mask_of(path, trained) for path in like]
+        masks = [random_mask.per_feature(mask, generator) if method == "random_per_feature" else
+                 random_mask.per_field(mask, trained.dataset.schema.sizes, generator) for mask in chosen]
     return {int(mask.sum()): np.where(mask, trained.initial, 0) for mask in masks}
 
 
@@ -82,7 +86,7 @@ def main() -> None:
     if method == "random" and bool(given.budget) == bool(like):
         raise ValueError("random takes either --budget or --like")
     if like:
-        method = "random_per_field"
+        method = f"random_per_{given.per}"
     trained = load_trained(given.run, place)
     made = tables(trained, method, given.budget, like, getattr(given, "keep", KEEP), place)
     folder = pruning.prune(trained, method, made, place)

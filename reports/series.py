@@ -7,7 +7,8 @@ from typing import Any
 
 PEP = "PEP"
 PRUNED = {"cut_last_magnitude": "cut by |V| alone", "magnitude": "magnitude pruning", "imp": "iterative pruning",
-          "random": "random mask", "random_per_field": "random mask, PEP's share a field"}  # by a snapshot's source
+          "random": "random mask", "random_per_field": "random mask, PEP's share a field",
+          "random_per_feature": "random mask, PEP's size of a feature"}  # by a snapshot's source
 STEPPING_STONE = "imp_round"  # a source, of iterative pruning's rounds before the last
 FREE = ("candidate_p",)  # settings that name budgets and change none of the tables at them
 

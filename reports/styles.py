@@ -11,6 +11,7 @@ STYLES: dict[str, Style] = {  # pruning after training is dashed, random masks a
     "darts": (ORANGE, "v", "-"), "hash": (SKY, "<", "-"), "qr": (INK, ">", "-"),
     "magnitude pruning": (RED, "P", "--"), "iterative pruning": (GREEN, "X", "--"),
     "random mask": (INK, "*", ":"), "random mask, PEP's share a field": (BLUE, "d", ":"),
+    "random mask, PEP's size of a feature": (NAVY, "X", ":"),
     "cut by |V| alone": (BLUE, "p", "--")}
 RE_INIT: Style = (NAVY, "^", "--")  # PEP's mask on fresh values
 NO_RETRAINING: Style = (PALE, "", "-.")

@@ -91,6 +91,15 @@ def test_random_masks_per_field_are_like_peps(shell, tmp_path):
     assert not np.array_equal(like, drawn)
 
 
+def test_random_masks_per_feature_have_peps_sizes(shell, tmp_path):
+    shell(reproduce, "compare", "--seeds", 1, "--scheme", "random_per_feature")
+    folder = tmp_path / "embedding" / "fm"
+    like = snapshots.read(folder / "movielens_pep_d4_seed1" / "100.npz")[0].table != 0
+    drawn = snapshots.read(folder / "movielens_random_per_feature_d4_seed1" / "100.npz")[0].table != 0
+    assert np.array_equal(like.sum(axis=1), drawn.sum(axis=1))
+    assert not np.array_equal(like, drawn)
+
+
 def test_compress_writes_snapshots_and_says_how_to_go_on(shell, tmp_path, capsys):
     run = tiny.train(tmp_path, embedding="uniform")["run_id"]
     shell(compress, "magnitude", "--run", run, "--budget", 200, "--budget", 50)
@@ -104,7 +113,9 @@ def test_compress_writes_snapshots_and_says_how_to_go_on(shell, tmp_path, capsys
         "drawn", "movielens_imp_d4_seed1", "movielens_magnitude_d4_seed1"]
     assert snapshots.names(folder / "drawn") == ["70"]
     shell(compress, "random", "--run", run, "--like", folder / "drawn" / "70.npz")
-    assert snapshots.names(folder / "movielens_random_per_field_d4_seed1") == ["70"]
+    shell(compress, "random", "--run", run, "--like", folder / "drawn" / "70.npz", "--per", "feature")
+    for per in ("field", "feature"):
+        assert snapshots.names(folder / f"movielens_random_per_{per}_d4_seed1") == ["70"]
 
 
 @pytest.mark.parametrize("words", [(), ("--budget", 3, "--like", "x.npz")])

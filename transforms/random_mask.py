@@ -35,3 +35,13 @@ def per_field(like: np.ndarray, field_sizes: tuple[int, ...], generator: np.rand
     parts = [uniform(part.shape, int(part.sum()), generator) if part.any() else np.zeros(part.shape, bool)
              for part in np.split(like.astype(bool), ends[:-1])]
     return np.concatenate(parts)
+
+
+def per_feature(like: np.ndarray, generator: np.random.Generator) -> np.ndarray:
+    """A mask (N, D) of bool with as many entries in each row as `like` (N, D), at coordinates that are drawn.
+
+    >>> per_feature(np.array([[1, 0], [0, 0], [1, 1]], bool), np.random.default_rng(0)).sum(axis=1).tolist()
+    [1, 0, 2]
+    """
+    ranks = generator.random(like.shape).argsort(axis=1).argsort(axis=1)  # (N, D), each row a permutation
+    return ranks < like.astype(bool).sum(axis=1, keepdims=True)
