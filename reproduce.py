@@ -36,7 +36,7 @@ SCRIPTS = {"movielens": train_movielens.SETTINGS, "criteo": train_criteo.SETTING
 TRIALS = 12  # of every scheme
 DECAYS = [1e-5, 1e-6, 1e-4]  # l2_regularization; the first is the published one
 BUDGETS = {"retrain_emb_param": [50_000, 23_675, 10_000, 6_541]}
-PRUNED = ("pep", "magnitude", "imp", "random", "random_per_field", "random_per_feature")  # schemes that retrain snapshots
+PRUNED = ("pep", "magnitude", "imp", "random", "random_per_field", "random_per_feature")  # retrain snapshots
 GRIDS: dict[str, dict[str, list[Any]]] = {  # the first setting sets the size; the grids of the paper's A.4.4, and ours
     "uniform": {"latent_dim": [2, 4, 8, 16, 32, 64], "l2_regularization": DECAYS[::2]},
     "mde": {"latent_dim": [4, 8, 16, 32], "mde_blocks": [8, 16], "mde_alpha": [0.1, 0.2, 0.3]},
