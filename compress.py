@@ -4,8 +4,8 @@
     python compress.py magnitude --run ID --budget 23675 --budget 6541              # the largest |V|
     python compress.py imp --run ID --budget 6541                                   # in rounds, rewound and retrained
     python compress.py random --run ID --budget 6541                                # any entries
-    python compress.py random --run ID --like SNAPSHOT.npz                     # as many a field as there
-    python compress.py random --run ID --like SNAPSHOT.npz --per feature       # or a feature
+    python compress.py random --run ID --like SNAPSHOT.npz                          # as many a field as there
+    python compress.py random --run ID --like SNAPSHOT.npz --per feature            # or a feature
     python train_movielens_retrain.py --alias movielens_magnitude_d64_seed1         # the name that was printed
 """
 
