@@ -223,11 +223,11 @@ def carry_out(needs: list[Need], given: argparse.Namespace, place: Place) -> Non
 
 def reproduce(given: argparse.Namespace, place: Place) -> None:
     """One command on one data set; one that is not there is skipped, and drawn from what was run before."""
-    if given.planted:
+    if given.planted is not None:
         place = stand_in.planted(place, given.dataset, given.planted, write=not given.dry_run)
     given = argparse.Namespace(**{**vars(given), "out": str(place.out)})
     try:
-        if not given.planted:
+        if given.planted is None:
             stand_in.require_real(place, given.dataset)
             open_data(parse({**SCRIPTS[given.dataset], "model": given.model}), place)
     except FileNotFoundError as error:
@@ -235,7 +235,7 @@ def reproduce(given: argparse.Namespace, place: Place) -> None:
     else:
         carry_out(comparison(given) if given.what == "compare" else needs_of(given, given.what), given, place)
     if given.what in PAGES and not given.dry_run:
-        print("\n".join(written.draw(given.what, place.out, given.dataset, given.model, bool(given.planted))))
+        print("\n".join(written.draw(given.what, place.out, given.dataset, given.model, given.planted is not None)))
 
 
 def options() -> argparse.ArgumentParser:
@@ -274,7 +274,7 @@ def main() -> None:
     if given.what == "tune":
         if given.embedding not in GRIDS:
             raise ValueError(unknown("embedding", given.embedding or "", GRIDS))
-        tune(given, stand_in.planted(place, given.dataset, given.planted, True) if given.planted else place)
+        tune(given, stand_in.planted(place, given.dataset, given.planted, True) if given.planted is not None else place)
         return
     if given.what == "plan":
         cost(given, place)

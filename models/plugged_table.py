@@ -93,7 +93,11 @@ class PepTable(PluggedTable):
     Args:
         plain: its weight becomes V: the same Parameter, so that whoever holds it already (an optimiser, a list of
             weights to regularise) goes on holding the right one.
-        thresholds: granularity within this table, start value and gate.
+        thresholds: granularity within this table, start value and gate; decay and gradient are the user's optimiser's
+            affair, and other than the usual ones are refused.
+
+    Raises:
+        ValueError: the thresholds ask for another decay, or for none of the loss's gradient.
 
     >>> table = PepTable(nn.Embedding.from_pretrained(torch.tensor([[1.0, -0.2]])), Thresholds("global", init=-1.0))
     >>> table(torch.tensor(0)).tolist(), table.num_params()
@@ -103,6 +107,9 @@ class PepTable(PluggedTable):
     initial: Tensor
 
     def __init__(self, plain: Plain, thresholds: Thresholds) -> None:
+        if thresholds.decay != "coupled" or not thresholds.learned:
+            raise ValueError(f"a plugged table cannot have decay {thresholds.decay!r} or learned {thresholds.learned} "
+                             "thresholds; the optimiser is yours: give them a group of their own")
         super().__init__(plain)
         self.settings = thresholds
         self.values = cast(nn.Parameter, plain.weight)

@@ -91,3 +91,8 @@ def test_data_sets_that_are_not_there_are_skipped_with_a_line_each(shell, tmp_pa
 def test_what_cannot_be_planted_is_refused(shell, words, message):
     with pytest.raises(ValueError, match=message):
         shell("fig11", "--planted", 3000, *words)
+
+
+def test_a_planted_file_of_no_rows_is_refused(shell):
+    with pytest.raises(ValueError, match="rows must be from 1 to"):
+        shell("fig11", "--dataset", "criteo", "--planted", 0)

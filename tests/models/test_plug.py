@@ -735,3 +735,9 @@ def test_a_compact_table_is_what_it_was_made_of(share, width):
     if share == 0.1 and width > 1:
         assert compact.num_bytes() == sparse_bytes(compact.num_params(), 40, width) or width == 257
     assert compact.num_params() == int(table.count_nonzero())
+
+
+@pytest.mark.parametrize("thresholds", [Thresholds(decay="none"), Thresholds(learned=False)])
+def test_thresholds_that_only_our_own_optimiser_can_serve_are_refused(thresholds):
+    with pytest.raises(ValueError, match="the optimiser is yours: give them a group of their own"):
+        PepTable(nn.Embedding(ROWS, WIDTH), thresholds)
