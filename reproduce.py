@@ -18,12 +18,11 @@ from pathlib import Path
 from typing import Any
 
 import compress
-import stand_in
 import train_avazu
 import train_criteo
 import train_movielens
 from benchmarks import bench_epoch
-from engine import cli, plan, pruning, stages, tuning
+from engine import cli, plan, pruning, stages, stand_in, tuning
 from engine.plan import Need
 from engine.run import Place, open_data
 from engine.settings import parse

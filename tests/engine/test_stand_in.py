@@ -6,8 +6,8 @@ import pytest
 import tiny
 
 import reproduce
-import stand_in
 from data import raw_planted
+from engine import stand_in
 from engine.run import Place
 from reports.collect import results_in
 
