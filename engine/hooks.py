@@ -78,6 +78,7 @@ class Evaluate:
         self.history.append({
             "epoch": state.epoch, "step": state.step, "train_loss": state.mean_loss(),
             "validation_auc": metrics.auc, "validation_logloss": metrics.logloss,
+            "validation_accuracy": metrics.accuracy,
             "num_embedding_params": num_embedding_params(state.model)})
         self.test_history.append(self.test(state.model))
         lines = [json.dumps({**a, **b}) + "\n" for a, b in zip(self.history, self.test_history, strict=True)]

@@ -8,12 +8,13 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
+import numpy as np
 import torch
 
 from data.loader import Loader
-from data.registry import DATASETS
+from data.registry import DATASETS, WITH_NUMBERS
 from data.store import Dataset
 from engine import checkpoint
 from engine.evaluate import Split, measure, measure_test
@@ -23,7 +24,7 @@ from engine.optim import Adam, Step, build_optimizer, choose_compiled
 from engine.record import ROOT, peak_memory_bytes, pick_device, provenance, reset_peak_memory
 from engine.settings import Settings, identity
 from models.base import ClickModel
-from models.build import inference_bytes, num_embedding_params
+from models.build import READ_NUMBERS, inference_bytes, num_embedding_params
 from utils.files import require_writable, sha256_of, write_json
 
 log = logging.getLogger("pep")
@@ -111,7 +112,10 @@ def open_data(settings: Settings, place: Place) -> tuple[Dataset, torch.device]:
     device = pick_device(place.device)
     require_writable(place.out)
     data = settings.data
-    return DATASETS[data.dataset](place.data, place.cache, data.with_ids, data.vocabulary, data.split), device
+    opener = DATASETS[data.dataset]
+    if settings.model.model in READ_NUMBERS:
+        opener = WITH_NUMBERS.get(data.dataset, opener)
+    return opener(place.data, place.cache, data.with_ids, data.vocabulary, data.split), device
 
 
 def execute(run: Run, model: ClickModel, hooks_for: Callable[["Bench"], list[Hook]],
@@ -158,9 +162,9 @@ class Bench:
         reset_peak_memory(self.device)
         self.model = model.to(self.device)
         self.loader = Loader(*run.dataset.split("train"), train.batch_size,
-                             derive(run.seed, f"{run.stage}:order"), self.device)
-        self.validation = Split(*run.dataset.split("validation"), self.device)
-        self.test = Split(*run.dataset.split("test"), self.device)
+                             derive(run.seed, f"{run.stage}:order"), self.device, self._numbers("train"))
+        self.validation = Split(*run.dataset.split("validation"), self.device, self._numbers("validation"))
+        self.test = Split(*run.dataset.split("test"), self.device, self._numbers("test"))
         self.state = State(model, self._optimizer(), torch.zeros((), device=self.device))
         self.evaluate = Evaluate(lambda m: measure(m, self.validation),
                                  lambda m: measure_test(m, self.test, train.batch_size), run.folder / "curve.jsonl")
@@ -172,11 +176,17 @@ class Bench:
     def shuffled_validation(self) -> Loader:
         """Validation rows in batches, for a method that also learns from them."""
         return Loader(*self.run.dataset.split("validation"), self.loader.batch_size,
-                      derive(self.run.seed, f"{self.run.stage}:validation order"), self.device)
+                      derive(self.run.seed, f"{self.run.stage}:validation order"), self.device,
+                      self._numbers("validation"))
+
+    def _numbers(self, split: str) -> np.ndarray | None:
+        """(rows, M) for a model that reads them."""
+        return self.run.dataset.numbers(split) if self.model.num_numbers else None
 
     def _optimizer(self) -> Adam:
         train = self.run.settings.train
-        return build_optimizer(self.model, train.lr, train.l2_regularization, train.l2_penalty)
+        made = build_optimizer(self.model, train.lr, train.l2_regularization, train.l2_penalty, train.optimizer)
+        return cast(Adam, made)  # of the two, the loop asks for what both have
 
     def train(self, own: list[Hook], keep_best: bool) -> str:
         """Assemble the hooks and fit; returns the reason to stop."""
@@ -228,6 +238,7 @@ class Bench:
             "epochs": self.state.epoch, "steps": self.state.step,
             "selected_epoch": self.stopper.best["epoch"] if self.stopper.best else self.state.epoch,
             "validation_auc": validation.auc, "validation_logloss": validation.logloss,
+            "validation_accuracy": validation.accuracy, "test_accuracy": test["test_accuracy"],
             "test_auc": test["test_auc"], "test_logloss": test["test_logloss"],
             "published_protocol": {"best_test_auc": max(line["test_auc_mean_of_batches"] for line in tests),
                                    "best_test_logloss": min(line["test_logloss"] for line in tests)},
