@@ -90,8 +90,8 @@ def encode_file(layout: Layout, path: Path, folder: Path, source: dict[str, Any]
         writer = Writer(folder, Schema(layout.name, names, tuple(sizes)), counts, len(layout.numbers), pool)
         _recode_all(numbered, layout, np.concatenate(tables), _starts(tables), part_of_row, writer)
         writer.finish({"min_count": layout.min_count, "bad_lines": bad.count, "vocabulary": source["vocabulary"],
-                       "distinct": [int(np.count_nonzero(numbered.counters[position].counts)) for position in layout.encoded]},
-                      source)
+                       "distinct": [int(np.count_nonzero(numbered.counters[position].counts))
+                                    for position in layout.encoded]}, source)
 
 
 def _code_tables(numbered: Numbered, layout: Layout,

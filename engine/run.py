@@ -124,7 +124,7 @@ def execute(run: Run, model: ClickModel, hooks_for: Callable[["Bench"], list[Hoo
 
     Args:
         hooks_for: the method's own hooks, called every `log_interval` steps, those with a true `every_step` after each;
-            those with `content` and `restore` travel with the checkpoint.
+            those with `content` and `restore` travel with the checkpoint; `shown` gives numbers to show.
         finish: what the method does after training; its record is merged into the result.
         keep_best: early stopping on validation, and the result from its best weights, which are kept in
             model.safetensors; otherwise the last ones, which are not.
@@ -203,7 +203,8 @@ class Bench:
         step = Step(self.model, self.state.optimizer, train.grad_clip, self.compiled, train.batch_size,
                     train.table_update)
         title = f"{run.stage} {run.settings.model.model}/{run.settings.model.embedding}"
-        progress = Progress(title, self.loader.batches, train.max_epochs, lambda: self.evaluate.history)
+        shown = [hook.shown for hook in own if hasattr(hook, "shown")]
+        progress = Progress(title, self.loader.batches, train.max_epochs, lambda: self.evaluate.history, shown)
         saver = Checkpoint(lambda state: checkpoint.save_checkpoint(path, self._content(stateful)),
                            train.checkpoint_seconds)
         hooks: list[Hook] = [EverySteps(train.log_interval, require_finite),
@@ -212,7 +213,7 @@ class Bench:
                              EveryEpochs(train.eval_interval, train.max_epochs, self.evaluate)]
         hooks += [self.stopper] if keep_best else []
         if train.tensorboard:
-            hooks.append(TensorBoard(run.folder / "tensorboard", self.evaluate, self.state.step))
+            hooks.append(TensorBoard(run.folder / "tensorboard", self.evaluate, self.state.step, shown))
         with saver.listening():
             try:
                 return fit(self.state, self.loader, step, [*hooks, progress, saver], train.max_epochs)

@@ -145,7 +145,7 @@ def retrain_one(settings: Settings, seed: int, place: Place, dataset: Dataset, t
     extra = {"mask": ticket.mask_hash}
     if settings.retrain.re_init:
         generator = torch.Generator().manual_seed(derive(seed, "re_init"))
-        start = fresh_table(*initial.shape, sizes, values, generator)
+        start = fresh_table(initial.shape[0], initial.shape[1], sizes, values, generator)
     else:
         start = torch.from_numpy(initial)
         extra["initial"] = sha256_of(initial.tobytes())[:16]

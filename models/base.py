@@ -4,7 +4,6 @@ from typing import Any
 
 from torch import Tensor, nn
 
-
 Inputs = Tensor | tuple[Tensor, Tensor]  # what a batch gives a model: ids (B, F), or these and numbers (B, M)
 
 

@@ -1,9 +1,10 @@
 """DLRM (Naumov et al. 2019)."""
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -52,6 +53,8 @@ class DLRM(ClickModel):
     (torch.Size([2]), [12, 6, 5])
     """
 
+    pairs: Tensor  # places of the products in the matrix of all of them
+
     def __init__(self, embedding: Embedding, num_numbers: int, shape: Shape) -> None:
         super().__init__()
         if shape.interaction not in INTERACTIONS:
@@ -89,9 +92,19 @@ class DLRM(ClickModel):
         return through(self.top, torch.cat([*dense, read], 1)).squeeze(1)
 
 
-def layers(sizes: Sequence[int]) -> nn.ModuleList:
+class Layers(nn.ModuleList):
+    """Linear layers, one after the other."""
+
+    def __iter__(self) -> Iterator[Any]:
+        return super().__iter__()
+
+    def __getitem__(self, number: Any) -> Any:
+        return super().__getitem__(number)
+
+
+def layers(sizes: Sequence[int]) -> Layers:
     """Linear layers of these sizes with the published initial values; none for no sizes."""
-    made = nn.ModuleList()
+    made = Layers()
     for inputs, outputs in pairwise(sizes):
         layer = nn.Linear(inputs, outputs)
         nn.init.normal_(layer.weight, 0, math.sqrt(2 / (inputs + outputs)))
@@ -100,7 +113,7 @@ def layers(sizes: Sequence[int]) -> nn.ModuleList:
     return made
 
 
-def through(stack: nn.ModuleList, values: Tensor) -> Tensor:
+def through(stack: Layers, values: Tensor) -> Tensor:
     """Linear layers with a ReLU between every two."""
     for number, layer in enumerate(stack):
         values = layer(values.relu() if number else values)

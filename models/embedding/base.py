@@ -23,7 +23,7 @@ class Embedding(Protocol):
         """ids (B, F) -> vectors (B, F, D)."""
 
     def deep_input(self, ids: Tensor, vectors: Tensor | None = None) -> Tensor:
-        """What a deep branch reads, (B, W). `vectors` are those of the same ids, if they have been looked up already."""
+        """What a deep branch reads, (B, W). `vectors` are those of the ids, if they have been looked up."""
 
     def table(self) -> Tensor:
         """The whole table as used, (N, D), without gradient."""
