@@ -216,7 +216,8 @@ def add_options(made: argparse.ArgumentParser) -> None:
     made.add_argument("--keep-fields", default="", help=f"names of fields that stay, with commas; also {NUMBERS}")
     made.add_argument("--zclamp", action="store_true", help="faithful: bound z by what holds the hardest layer")
     made.add_argument("--faithful", action="store_true", help="the published dynamics; the budget may be exceeded")
-    made.add_argument("--score", default="weight", choices=("weight", "weight_x_emb_rms"), help="what orders fields")
+    made.add_argument("--score", choices=("weight", "weight_x_emb_rms"), help="what orders fields: the energy of their "
+                      "weights (published, and the default of --faithful), or this times their vectors' mean square")
     made.add_argument("--epochs", type=int, default=Task.epochs, help="of the descent")
     made.add_argument("--finetune-epochs", type=int, default=Task.finetune_epochs, help="of the small model, at most")
     made.add_argument("--finetune-from", default="pruned", choices=("pruned", "scratch"), help="its first values")
@@ -234,7 +235,7 @@ def work(given: argparse.Namespace) -> None:
     place = Place(out=Path(given.out), data=given.data, device=given.device, force=given.force)
     dynamics = Dynamics(given.slr, given.ylr, given.zlr, given.sl2wd, given.zclamp, given.punit, given.min_keep,
                         joint=given.mode == "joint", faithful=given.faithful,
-                        by_embedding=given.score == "weight_x_emb_rms")
+                        by_embedding=(given.score or "weight_x_emb_rms") != "weight" and not given.faithful)
     names = tuple(name for name in given.keep_fields.split(",") if name)
     changes = dict(parse_assignment(text) for text in given.set)
     base = load(given.run, given.groups, replace(place, force=False))

@@ -46,6 +46,7 @@ class Dynamics:
         joint: neurons too; else fields alone.
         faithful: the published dynamics; the budget may be exceeded.
         by_embedding: units of the first layer are ordered by energy times the mean square of what they multiply.
+            Weights alone say little where a model has been trained briefly: its vectors grow first.
     """
 
     slr: float = 0.05
