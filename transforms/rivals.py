@@ -110,8 +110,7 @@ def choose(method: str, model: DLRM, resource: Resource, budget: float, dynamics
     limits, keep = dynamics.limits(resource.counts), dynamics.keep
     if method == "taylor":
         return by_price(resource, budget, taylor(model, resource, batches()), limits, keep)
-    with torch.no_grad():
-        scores = energies_of(model, resource)
+    scores = energies_of(model, resource)
     if method in ("uniform", "handmade"):
         return by_ratio(resource, budget, scores, limits, keep, method == "handmade")
     if method == "random":

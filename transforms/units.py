@@ -13,6 +13,7 @@ from models.dlrm import DLRM
 from transforms.resources import Resource
 
 
+@torch.no_grad()
 def energies_of(model: DLRM, resource: Resource) -> Tensor:
     """Sum of the squared weights of each unit, (L, G) of double precision; 0 where there is no unit."""
     found = torch.zeros(resource.valid.shape, dtype=torch.float64, device=resource.device)
@@ -23,6 +24,7 @@ def energies_of(model: DLRM, resource: Resource) -> Tensor:
     return found
 
 
+@torch.no_grad()
 def scale_units(model: DLRM, resource: Resource, scale: Tensor) -> None:
     """Multiply the columns of each unit by its entry of `scale` (L, G), in place."""
     scale = scale.float()
