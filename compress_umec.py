@@ -29,7 +29,12 @@ from utils.names import unknown
 
 log = logging.getLogger("pep")
 
-METHODS = ("umec", *rivals.METHODS, "dense")
+AS_UMEC = "as-umec"  # magnitude, with as many units of each layer as UMEC has left
+PUBLISHED: dict[str, Any] = {"model": "dlrm", "embedding": "uniform", "latent_dim": 16,  # the model and its training
+                             "arch_mlp_bot": [512, 256, 64],
+                             "arch_mlp_top": [512, 256], "arch_interaction_op": "cat", "optimizer": "sgd", "lr": 0.1,
+                             "batch_size": 128, "l2_regularization": 0.0, "l2_penalty": 0.0, "eval_interval": 1}
+METHODS = ("umec", *rivals.METHODS, AS_UMEC, "dense")
 NUMBERS = "numbers"  # the branch of the numbers, among the names of fields
 FILE = "compressed.safetensors"  # of a descent's run folder: weights and what is kept
 
@@ -106,14 +111,19 @@ def compress(base: Base, task: Task, place: Place, changes: dict[str, Any] | Non
     model, record, extra_epochs = base.model, dict[str, Any](), task.epochs
     resource = Resource(base.layout, task.resource)
     kept = resource.valid
-    if task.method in ("umec", "group-lasso"):
+    if task.method in ("umec", "group-lasso", AS_UMEC):
         of_descent = replace(settings, train=replace(settings.train, max_epochs=task.epochs))
-        run = replace(base.run, settings=of_descent, place=place, stage="compress", extra={k: about[k] for k in shared})
-        record = {**(run.finished() or _descend(run, base, task))["compression"], "descent": run.run_id}
+        descending = replace(task, method="umec" if task.method == AS_UMEC else task.method)
+        named = {**asdict(descending), "base": base.folder.name, "dynamics": _named(descending)}
+        run = replace(base.run, settings=of_descent, place=place, stage="compress", extra={k: named[k] for k in shared})
+        record = {**(run.finished() or _descend(run, base, descending))["compression"], "descent": run.run_id}
         found = load_checkpoint(run.folder / FILE)
-        model = cast(DLRM, fresh_model(base.run))
-        model.load_state_dict(found["model"])
-        kept, extra_epochs = found["kept"].bool(), 0
+        kept = found["kept"].bool()
+        if task.method == AS_UMEC:
+            kept = rivals.of_counts(base.model, resource, kept, task.dynamics.keep)
+        else:
+            model, extra_epochs = cast(DLRM, fresh_model(base.run)), 0
+            model.load_state_dict(found["model"])
     elif task.method != "dense" and not place.dry:
         kept = rivals.choose(task.method, base.model, resource, task.budget, task.dynamics, lambda: _batches(base),
                              derive(base.run.seed, "random"))
@@ -176,7 +186,7 @@ def _batches(base: Base) -> list[tuple[Any, Tensor]]:
 def _named(task: Task) -> dict[str, Any]:
     """The rates that matter to the method, for a run's id."""
     named = asdict(task.dynamics)
-    return named if task.method == "umec" else {name: named[name] for name in ("joint", "min_keep", "punit")}
+    return named if task.method in ("umec", AS_UMEC) else {name: named[name] for name in ("joint", "min_keep", "punit")}
 
 
 def _units(base: Base, names: Sequence[str]) -> tuple[int, ...]:

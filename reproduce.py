@@ -5,28 +5,34 @@
     python reproduce.py compare --scheme mde --dry-run     # what is missing, and how long it may take
     python reproduce.py fig10                              # Figure 10; also fig2 (with 3 and 4), fig5, fig6,
                                                            # fig8 (with 9), fig11, table3, table4
+    python reproduce.py umec-fig2 --dataset criteo         # UMEC's Figures 2 and 3; also --dataset planted_fields
     python reproduce.py report                             # all that has been run, in one HTML file
 """
 
 import argparse
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import compress
+import compress_umec
 import train_avazu
 import train_criteo
 import train_movielens
+from compress_umec import Task
 from engine import cli, plan, pruning, stages, tuning
 from engine.plan import Need
 from engine.run import Place
 from engine.settings import parse
-from reports import html_report, page
+from reports import html_report, page, umec_fig2, umec_fig3
 from reports.collect import results_in
 from reports.pages import PAGES
+from transforms.umec import Dynamics
 from utils.names import unknown
 
-SCRIPTS = {"movielens": train_movielens.SETTINGS, "criteo": train_criteo.SETTINGS, "avazu": train_avazu.SETTINGS}
+SCRIPTS = {"movielens": train_movielens.SETTINGS, "criteo": train_criteo.SETTINGS, "avazu": train_avazu.SETTINGS,
+           "planted_fields": {**train_movielens.SETTINGS, "dataset": "planted_fields"}}
 TRIALS = 12  # of every scheme
 DECAYS = [1e-5, 1e-6, 1e-4]  # l2_regularization; the first is the published one
 BUDGETS = {"retrain_emb_param": [50_000, 23_675, 10_000, 6_541]}
@@ -46,6 +52,10 @@ RETRAINING = ("retrain_emb_param", "re_init", "rewind")  # settings of a retrain
 SHOWN = 23_675  # the budget that Figures 5, 8 and 10 look at: Figure 5's number
 GRANULARITIES = ("feature_dim", "dimension", "feature", "global")  # Figure 10's
 PEP_0 = {"fm": 6_541, "deepfm": 8_604, "autoint": 9_281}  # Table 4's parameters on MovieLens
+UMEC_FIGURES = {"umec-fig2": (True, umec_fig2.METHODS, tuple(umec_fig2.PAPER)),
+                "umec-fig3": (False, umec_fig3.METHODS, tuple(umec_fig3.PAPER))}
+UMEC_BASE = {"max_epochs": 20, "early_stop": 3, "tensorboard": False}
+UMEC_STEPS = 1500  # of a descent, to the nearest epoch, and one epoch at least
 MODELS = ("fm", "deepfm", "autoint")
 LONG = {"max_epochs": 300, "tensorboard": False}  # early stopping ends a run, not this
 
@@ -125,9 +135,27 @@ def needs_of(given: argparse.Namespace, page: str) -> list[Need]:
         "table3": [(LR, {})],
         "table4": [(LR, {}), ("pep", {"retrain_emb_param": PEP_0.get(given.model, SHOWN)})],
     }
+    if page in UMEC_FIGURES:
+        joint, methods, budgets = UMEC_FIGURES[page]
+        return [Need(f"dlrm {method} at {budget:g} seed {seed}", ("dlrm", "uniform"),
+                     partial(compressed, given, Task(budget, method, dynamics=Dynamics(joint=joint, by_embedding=True)),
+                             seed))
+                for seed in given.seeds for budget in budgets for method in methods
+                if method != "dense" or budget == budgets[0]]
     if page not in points:
         return comparison(given)
     return [need(given, scheme, point, seed) for seed in given.seeds for scheme, point in points[page]]
+
+
+def compressed(given: argparse.Namespace, task: Task, seed: int, place: Place) -> dict[str, Any]:
+    """A DLRM as published, trained and made smaller by one method at one budget."""
+    base = {**SCRIPTS[given.dataset], **compress_umec.PUBLISHED, **UMEC_BASE}
+    result = stages.train(parse(base), seed, place)
+    epochs = max(round(UMEC_STEPS * compress_umec.PUBLISHED["batch_size"] / (0.8 * result["data"]["rows"])), 1)
+    task = replace(task, epochs=epochs, finetune_epochs=-(-epochs // 2),
+                   budget=1.0 if task.method == "dense" else task.budget)
+    loaded = compress_umec.load(result["run_id"], task.groups, replace(place, dry=False))
+    return compress_umec.compress(loaded, task, place)
 
 
 def tune(given: argparse.Namespace, place: Place) -> None:

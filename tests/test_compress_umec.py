@@ -122,13 +122,13 @@ def test_a_budget_of_one_is_plain_training_bit_for_bit(trained, base):
     assert all(torch.equal(value, lasso_free[name]) for name, value in model.state_dict().items())
 
 
-@pytest.mark.parametrize("method", ["magnitude", "taylor", "group-lasso", "handmade", "random", "dense"])
+@pytest.mark.parametrize("method", ["magnitude", "taylor", "group-lasso", "handmade", "random", "as-umec", "dense"])
 def test_rivals_are_trained_as_long_and_meet_the_budget(trained, base, method):
     out, _ = trained
     result = compress_umec.compress(base, Task(0.4, method, epochs=1, finetune_epochs=1), tiny.place(out))
     made = result["compression"]
     assert made["resource_left"] == 1 if method == "dense" else made["resource_left"] <= 0.4
-    assert ("descent" in made) == (method == "group-lasso")
+    assert ("descent" in made) == (method in ("group-lasso", "as-umec"))
     assert result["settings"]["max_epochs"] == {"group-lasso": 1, "handmade": 5}.get(method, 2)
 
 
@@ -138,8 +138,8 @@ def test_scratch_and_widths_of_fields(trained, monkeypatch):
     place = tiny.place(out)
     base = compress_umec.load(run_id, "field_dim", place)
     dynamics = Dynamics(joint=False)
-    results = [compress_umec.compress(base, Task(0.7, groups="field_dim", dynamics=dynamics, epochs=1, finetune_epochs=1,
-                                                 scratch=scratch), place) for scratch in (False, True)]
+    results = [compress_umec.compress(base, Task(0.7, groups="field_dim", dynamics=dynamics, epochs=1,
+                                                 finetune_epochs=1, scratch=scratch), place) for scratch in (False, True)]
     widths = results[0]["compression"]["widths"]
     assert set(widths.values()) - {0, 4}
     for result in results:
@@ -259,5 +259,5 @@ def test_a_dlrm_with_numbers_is_trained_and_compressed(with_numbers, tmp_path, m
     found = compress_umec.load(result["run_id"], "field", tiny.place(tmp_path))
     assert found.layout.dense == 4
     made = compress_umec.compress(found, Task(0.5, epochs=1, finetune_epochs=1), tiny.place(tmp_path))["compression"]
-    assert list(made["widths"])[0] == "numbers"
+    assert next(iter(made["widths"])) == "numbers"
     assert made["resource_left"] <= 0.5

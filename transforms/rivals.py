@@ -71,6 +71,13 @@ def by_ratio(resource: Resource, budget: float, scores: Tensor, limits: Sequence
     return left(high, open_limits)
 
 
+def of_counts(model: DLRM, resource: Resource, like: Tensor, keep: Sequence[int] = ()) -> Tensor:
+    """What stays by magnitude when every layer keeps as many units as in `like` (L, G)."""
+    orders = orders_of(energies_of(model, resource), resource, keep)
+    removed = resource.valid.sum(1) - like.sum(1)
+    return without_first(orders, removed) & resource.valid
+
+
 class GroupLasso:
     """A hook: after each step the proximal step of strength * sum over units of ||w_unit||, which empties weak units.
 

@@ -70,6 +70,17 @@ def test_hand_made_widths_keep_all_fields_while_they_can():
     assert max(shares) - min(shares) < 0.3
 
 
+def test_as_many_units_as_another_has_left_by_magnitude():
+    model = made()
+    resource = resource_of(model)
+    like = rivals.choose("random", model, resource, 0.5, Dynamics(), batches, 1)
+    kept = rivals.of_counts(model, resource, like)
+    assert kept.sum(1).tolist() == like.sum(1).tolist()
+    energies = energies_of(model, resource)
+    assert all(row[stays].min() > row[~stays & valid].max()
+               for row, stays, valid in zip(energies, kept, resource.valid, strict=True))
+
+
 def test_fields_to_keep_and_modes_hold_for_rivals_too():
     model = made()
     resource = resource_of(model)
