@@ -232,7 +232,7 @@ def add_options(made: argparse.ArgumentParser) -> None:
     made.add_argument("--finetune-epochs", type=int, default=Task.finetune_epochs, help="of the small model, at most")
     made.add_argument("--finetune-from", default="pruned", choices=("pruned", "scratch"), help="its first values")
     made.add_argument("--strength", type=float, default=Task.strength, help="of group LASSO")
-    made.add_argument("--set", action="append", default=[], metavar="KEY=VALUE", help="change a setting of the base run")
+    made.add_argument("--set", action="append", default=[], metavar="KEY=VALUE", help="change a setting of the base")
     made.add_argument("--data", help="the raw files, as for the training")
     made.add_argument("--out", default="tmp", help="where the run lies and results go")
     made.add_argument("--device", default="auto", choices=("auto", "cpu", "cuda"), help="where to train")

@@ -138,8 +138,9 @@ def test_scratch_and_widths_of_fields(trained, monkeypatch):
     place = tiny.place(out)
     base = compress_umec.load(run_id, "field_dim", place)
     dynamics = Dynamics(joint=False)
-    results = [compress_umec.compress(base, Task(0.7, groups="field_dim", dynamics=dynamics, epochs=1,
-                                                 finetune_epochs=1, scratch=scratch), place) for scratch in (False, True)]
+    tasks = [Task(0.7, groups="field_dim", dynamics=dynamics, epochs=1, finetune_epochs=1, scratch=scratch)
+             for scratch in (False, True)]
+    results = [compress_umec.compress(base, task, place) for task in tasks]
     widths = results[0]["compression"]["widths"]
     assert set(widths.values()) - {0, 4}
     for result in results:

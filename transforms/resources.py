@@ -131,6 +131,7 @@ class Resource:
         self.uniform = not any(of_units)  # how many units are left says all
         self.sizes = self._tensor([layout.size, *(1 for _ in self.counts[1:])])
         self.last = self._tensor([layout.top[-1]])
+        self.of_neuron = self._tensor([0.0, *(1.0 for _ in self.counts[1:])])  # 1 where a layer before makes the unit
         places = torch.arange(max(self.counts), device=self.device)
         self.valid = places < torch.tensor(self.counts, device=self.device)[:, None]  # (L, G)
         self.whole = float(self.amount(self.valid))
@@ -169,9 +170,8 @@ class Resource:
         """-dR/ds: what one unit fewer of a layer saves of the top MLP, (L,), with `left` (L,) units in each."""
         inputs = left * self.sizes
         outputs = torch.cat([inputs[1:], self.last])
-        saved = self.by_weight * self.sizes * outputs
-        saved = torch.cat([saved[:1], saved[1:] + self.by_weight * inputs[:-1] + self.by_bias])
-        return saved / self.whole
+        before = self.by_weight / self.whole * inputs.roll(1) + self.by_bias / self.whole
+        return self.by_weight / self.whole * self.sizes * outputs + self.of_neuron * before
 
     def savings(self, kept: Tensor) -> Tensor:
         """What one unit fewer saves, (L, G): `slopes` and what belongs to the unit alone."""

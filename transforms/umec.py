@@ -105,6 +105,7 @@ class ResourceConstraint:
         self.limit = torch.tensor(self.limits, dtype=torch.float64, device=device)
         self.open = self.limit > 0
         self.grain = torch.tensor([1, *(dynamics.punit for _ in self.limits[1:])], dtype=torch.float64, device=device)
+        self.pace = dynamics.slr / 0.05 * 2 * sum(limit > 0 for limit in self.limits) / self.steps * self.ceiling
         self.s = torch.zeros_like(self.limit)
         self.y = torch.full_like(self.limit, 0.0 if dynamics.faithful else 1.0)
         self.z = torch.zeros_like(self.limit[0])
@@ -113,9 +114,9 @@ class ResourceConstraint:
         self.energy = torch.zeros_like(self.limit)  # N, as a share of it
         self.cheapest = torch.zeros_like(self.z)
         self.places = torch.arange(max(resource.counts), device=device)
-        self.weighing = 1 / resource.savings(resource.valid)  # (L, G) a unit's price is its energy times this
+        self.weighing = 1 / resource.savings(resource.valid).float()  # (L, G) a unit's price is its energy times this
         self.last = torch.zeros_like(self.weighing).masked_fill(~resource.valid, torch.inf)
-        self.last[0, list(dynamics.keep)] = torch.finfo(torch.float64).max
+        self.last[0, list(dynamics.keep)] = torch.finfo(torch.float32).max
         self.feasible_at = torch.full((), -1, device=device)
         self.history: list[dict[str, Any]] = []
         self.begun = self.forced = False
@@ -133,9 +134,9 @@ class ResourceConstraint:
         strength = 2 * lr * self.y if self.dynamics.faithful else 20 / self.steps * self.y
         factors = 1 / (1 + strength)
         kept = without_first(orders, removed)
-        scale_units(state.model, self.resource, torch.where(kept, 1.0, factors[:, None]))  # the proximal step
-        ordered = energies.gather(1, orders)  # which it leaves in their order
-        ordered = torch.where(self.places < removed[:, None], ordered * (factors ** 2)[:, None], ordered)
+        factors = factors.float()[:, None]
+        scale_units(state.model, self.resource, torch.where(kept, 1.0, factors))  # the proximal step
+        ordered = (energies * torch.where(kept, 1.0, factors * factors)).gather(1, orders)  # left in their order by it
         self._move(ordered, orders, removed)
         if not (self.dynamics.faithful or self.forced) and state.step >= FORCED * self.steps:
             self._force(state.model, state.step)
@@ -144,7 +145,7 @@ class ResourceConstraint:
 
     def _begin(self, state: Any, energies: Tensor) -> None:
         if not self.begun:
-            self.start, self.begun = energies.sum(1), True
+            self.start, self.begun = energies.sum(1, dtype=torch.float64), True
         if self.dynamics.by_embedding:
             state.refresh()
             layout = self.resource.layout
@@ -152,7 +153,7 @@ class ResourceConstraint:
             fields = torch.cat(squares).double().view(-1, layout.size).mean(1)
             everyone = torch.cat([fields.mean().expand(layout.dense_units), fields])  # the numbers have no table
             savings = self.resource.savings(self.resource.valid)[0, :len(everyone)]
-            self.weighing[0, :len(everyone)] = everyone / savings
+            self.weighing[0, :len(everyone)] = (everyone / savings).float()
 
     def _removed_counts(self, s: Tensor) -> Tensor:
         """ceil s, (L,): to whole fields, to multiples of punit neurons."""
@@ -167,7 +168,7 @@ class ResourceConstraint:
         """The step of s by straight-through gradients. `ordered`: energies in the order of removal, (L, G)."""
         dynamics = self.dynamics
         place = torch.minimum(removed, self.ceiling - 1).long()[:, None]
-        following = ordered.gather(1, place)[:, 0]  # of the unit that would go next; at the top, of the last
+        following = ordered.gather(1, place)[:, 0].double()  # of the unit that would go next; at the top, of the last
         slopes = self.resource.slopes(self.ceiling - removed)
         if not self.resource.uniform:
             own = self.resource.own()[orders[0].gather(0, place[0])] / self.resource.whole
@@ -185,20 +186,21 @@ class ResourceConstraint:
             moved = (self.s - dynamics.slr * q).clamp(min=0)
             self.s = torch.where(over & self.open, most, moved)  # as published: once over, s never comes back
             return
-        gain = (self.y * following / self.start + dynamics.sl2wd * self.s / self.ceiling ** 2) * self.ceiling
+        gain = self.y * following * self.ceiling / self.start
+        if dynamics.sl2wd:
+            gain = gain + dynamics.sl2wd * self.s / self.ceiling
         slopes = slopes * self.ceiling  # of the whole layer at once
         movable = self.open & (self.s < self.limit)
         self.cheapest = torch.where(movable, (gain + 1) / slopes, torch.inf).min()
         self.z = torch.minimum(self.z, self.cheapest)
         q = ((gain - self.z * slopes) * self.open).clamp(-1, 1)
-        pace = dynamics.slr / 0.05 * 2 / self.steps * self.open.sum()
-        moved = (self.s - pace * q * self.ceiling).clamp(min=0).minimum(self.limit)
+        moved = (self.s - self.pace * q).clamp(min=0).minimum(self.limit)
         self.s = torch.where(self.feasible_at >= 0, self.s, moved)
 
     def _raise_prices(self, ordered: Tensor, orders: Tensor, step: int) -> None:
         """Dual ascent with the new weights and the new s."""
         dynamics, removed = self.dynamics, self._removed_counts(self.s)
-        sums = (ordered * (self.places < removed[:, None])).sum(1)
+        sums = (ordered * (self.places < removed[:, None])).sum(1, dtype=torch.float64)
         self.energy = sums / self.start
         self.spent = self._fraction(orders, removed)
         excess = self.spent - self.budget

@@ -8,6 +8,7 @@ from collections.abc import Sequence
 
 import torch
 from torch import Tensor
+from torch.nn.functional import pad
 
 from models.dlrm import DLRM
 from transforms.resources import Resource
@@ -15,21 +16,26 @@ from transforms.resources import Resource
 
 @torch.no_grad()
 def energies_of(model: DLRM, resource: Resource) -> Tensor:
-    """Sum of the squared weights of each unit, (L, G) of double precision; 0 where there is no unit."""
-    found = torch.zeros(resource.valid.shape, dtype=torch.float64, device=resource.device)
-    for row, layer, count in zip(found, model.top, resource.counts, strict=True):
+    """Sum of the squared weights of each unit, (L, G); 0 where there is no unit."""
+    rows = []
+    for layer, count in zip(model.top, resource.counts, strict=True):
         weight = layer.weight
         columns = torch.linalg.vecdot(weight, weight, dim=0)
-        row[:count] = columns.view(count, -1).sum(1) if len(columns) > count else columns
-    return found
+        units = columns.view(count, -1).sum(1) if len(columns) > count else columns
+        rows.append(pad(units, (0, resource.valid.shape[1] - count)))
+    return torch.stack(rows)
 
 
 @torch.no_grad()
 def scale_units(model: DLRM, resource: Resource, scale: Tensor) -> None:
     """Multiply the columns of each unit by its entry of `scale` (L, G), in place."""
     scale = scale.float()
-    for row, layer, count in zip(scale, model.top, resource.counts, strict=True):
-        layer.weight.view(len(layer.weight), count, -1).mul_(row[:count, None])
+    for number, (layer, count) in enumerate(zip(model.top, resource.counts, strict=True)):
+        weight, factors = layer.weight, scale[number, :count]
+        if weight.shape[1] == count:
+            weight.mul_(factors)
+        else:
+            weight.view(len(weight), count, -1).mul_(factors[:, None])
 
 
 def without_first(orders: Tensor, removed: Tensor) -> Tensor:
