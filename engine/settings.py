@@ -85,7 +85,6 @@ class TrainSettings:
 
     batch_size: int = option(1024, low=2)
     lr: float = option(1e-3, low=0)
-    optimizer: str = option("adam", choices=("adam", "sgd"))
     l2_regularization: float = option(1e-5, low=0)  # embedding and thresholds
     l2_penalty: float = option(1e-5, low=0)  # all other parameters
     grad_clip: float = option(100.0, low=1e-9)
@@ -98,6 +97,7 @@ class TrainSettings:
     table_update: str = option("auto", choices=("auto", "whole", "dense", "deferred"), named=False)
     tensorboard: bool = option(True, named=False)
     checkpoint_seconds: float = option(60.0, low=0, named=False)
+    optimizer: str = option("adam", choices=("adam", "sgd"))
 
 
 @dataclass(frozen=True)

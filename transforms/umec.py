@@ -28,6 +28,8 @@ from transforms.units import attainable, energies_of, project, scale_units, with
 FORCED = 0.7  # share of the steps after which s no longer waits for z
 EMPTY = 1e-6  # of a layer's energy at the start: what is removed weighs nothing
 GROWTH = 10  # e-folds of y over a whole training, from the first feasible step on, while removed units are not empty
+SHRINK = 20  # e-folds of a removed unit's weights over a whole training, per unit of y
+CLIMB = {"y": 1000, "z": 50}  # what the published rates of y and z are multiplied by, over the steps
 LOOK = 50  # steps between looks at the device's numbers
 LOG = 200  # steps between lines of the history
 
@@ -45,8 +47,8 @@ class Dynamics:
         keep: units of the first layer that stay.
         joint: neurons too; else fields alone.
         faithful: the published dynamics; the budget may be exceeded.
-        by_embedding: units of the first layer are ordered by energy times the mean square of what they multiply.
-            Weights alone say little where a model has been trained briefly: its vectors grow first.
+        by_embedding: units of the first layer are ordered by energy times the mean square of what they multiply, and no
+            longer by energy alone, which says little where a model has been trained briefly: its vectors grow first.
     """
 
     slr: float = 0.05
@@ -131,7 +133,7 @@ class ResourceConstraint:
             self._begin(state, energies)
         removed, orders = self._removed_counts(self.s), self.orders(energies)
         lr = state.optimizer.param_groups[-1]["lr"]
-        strength = 2 * lr * self.y if self.dynamics.faithful else 20 / self.steps * self.y
+        strength = 2 * lr * self.y if self.dynamics.faithful else SHRINK / self.steps * self.y
         factors = 1 / (1 + strength)
         kept = without_first(orders, removed)
         factors = factors.float()[:, None]
@@ -210,8 +212,8 @@ class ResourceConstraint:
         else:
             feasible = self.feasible_at >= 0
             growth = GROWTH / self.steps * self.y * ((self.energy > EMPTY) & feasible)
-            self.y = self.y + dynamics.ylr * 1000 / self.steps * self.energy + growth
-            rate = dynamics.zlr * 50 / self.steps / (1 - self.budget)
+            self.y = self.y + dynamics.ylr * CLIMB["y"] / self.steps * self.energy + growth
+            rate = dynamics.zlr * CLIMB["z"] / self.steps / (1 - self.budget)
             raised = (self.z + rate * excess * self.cheapest.nan_to_num(posinf=0)).clamp(min=0)
             self.z = torch.where(feasible, self.z, raised)
         self.feasible_at = torch.where((self.feasible_at < 0) & (excess <= 0), step, self.feasible_at)
