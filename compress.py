@@ -1,4 +1,4 @@
-"""Make a trained model smaller. What comes out are ordinary snapshots, which the retrain scripts take.
+"""Make a trained model smaller. What comes out are ordinary snapshots for the retrain scripts; of a DLRM, runs.
 
     python train_movielens.py --embedding uniform                                   # prints the run's id
     python compress.py magnitude --run ID --budget 23675 --budget 6541              # the largest |V|
@@ -7,6 +7,8 @@
     python compress.py random --run ID --like SNAPSHOT.npz                          # as many a field as there
     python compress.py random --run ID --like SNAPSHOT.npz --per feature            # or a feature
     python train_movielens_retrain.py --alias movielens_magnitude_d64_seed1         # the name that was printed
+    python compress.py umec --run ID --budget 0.5                                   # a DLRM: fewer fields and neurons
+    python compress.py umec --run ID --budget 0.5 --method magnitude                # a rival at the same budget
 """
 
 import argparse
@@ -14,6 +16,7 @@ from pathlib import Path
 
 import numpy as np
 
+import compress_umec
 from engine import cli, pruning, snapshots
 from engine.pruning import Trained, load_trained
 from engine.run import Place, derive
@@ -25,7 +28,7 @@ KEEP = 0.5  # share of the entries that a round of iterative pruning leaves
 def options() -> argparse.ArgumentParser:
     """The command line."""
     made = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    methods = made.add_subparsers(dest="method", required=True)
+    methods = made.add_subparsers(dest="method_name", required=True)
     for name, what in (("magnitude", "one-shot magnitude pruning"), ("imp", "iterative magnitude pruning, rewound"),
                        ("random", "a random mask")):
         method = methods.add_parser(name, help=what)
@@ -42,6 +45,7 @@ def options() -> argparse.ArgumentParser:
                                            help="a snapshot whose number of entries in each field is taken over")
     methods.choices["random"].add_argument("--per", choices=("field", "feature"), default="field",
                                            help="with --like: of what the numbers of entries are taken over")
+    compress_umec.add_options(methods.add_parser("umec", help="a DLRM under a resource budget, and rivals"))
     return made
 
 
@@ -80,9 +84,12 @@ def _mask_of(path: Path, trained: Trained) -> np.ndarray:
 def main() -> None:
     """The script."""
     given = options().parse_args()
+    if given.method_name == "umec":
+        compress_umec.work(given)
+        return
     place = Place(out=Path(given.out), data=given.data, device=given.device, alias=given.alias,
                   overwrite=given.overwrite)
-    method, like = given.method, getattr(given, "like", [])
+    method, like = given.method_name, getattr(given, "like", [])
     if method == "random" and bool(given.budget) == bool(like):
         raise ValueError("random takes either --budget or --like")
     if like:

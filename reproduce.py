@@ -9,29 +9,35 @@
                                                            # stability (the same sizes twice?), extreme (budgets)
     python reproduce.py fig2 --dataset criteo --planted    # on a made file that stands in for Criteo's
     python reproduce.py plan --dataset all                 # runs and hours of all this, and how much is open
+    python reproduce.py umec-fig2 --dataset criteo         # UMEC's Figures 2 and 3; also --dataset planted_fields
     python reproduce.py report                             # all that has been run, in one HTML file
 """
 
 import argparse
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import compress
+import compress_umec
 import train_avazu
 import train_criteo
 import train_movielens
 from benchmarks import bench_epoch
+from compress_umec import Task
 from engine import cli, plan, pruning, stages, stand_in, tuning
 from engine.plan import Need
 from engine.run import Place, open_data
 from engine.settings import parse
-from reports import extreme, table, written
+from reports import extreme, table, umec_fig2, umec_fig3, written
 from reports.collect import results_in
 from reports.pages import PAGES
+from transforms.umec import Dynamics
 from utils.names import unknown
 
-SCRIPTS = {"movielens": train_movielens.SETTINGS, "criteo": train_criteo.SETTINGS, "avazu": train_avazu.SETTINGS}
+SCRIPTS = {"movielens": train_movielens.SETTINGS, "criteo": train_criteo.SETTINGS, "avazu": train_avazu.SETTINGS,
+           "planted_fields": {**train_movielens.SETTINGS, "dataset": "planted_fields"}}
 TRIALS = 12  # of every scheme
 DECAYS = [1e-5, 1e-6, 1e-4]  # l2_regularization; the first is the published one
 BUDGETS = {"retrain_emb_param": [50_000, 23_675, 10_000, 6_541]}
@@ -53,6 +59,10 @@ GRANULARITIES = ("feature_dim", "dimension", "feature", "global")  # Figure 10's
 PEP_0 = {"fm": 6_541, "deepfm": 8_604, "autoint": 9_281}  # Table 4's parameters on MovieLens
 CAUSES: list[tuning.Point] = [{}, {"threshold_decay": "decoupled"}, {"threshold_decay": "none"},
                               {"threshold_gradient": False}]  # searches with one cause of pruning taken away
+UMEC_FIGURES = {"umec-fig2": (True, umec_fig2.METHODS, tuple(umec_fig2.PAPER)),
+                "umec-fig3": (False, umec_fig3.METHODS, tuple(umec_fig3.PAPER))}
+UMEC_BASE = {"max_epochs": 20, "early_stop": 3, "tensorboard": False}
+UMEC_STEPS = 1500  # of a descent, to the nearest epoch, and one epoch at least
 MODELS = ("fm", "deepfm", "autoint")
 RECORDS = {"fig6": "sparsity", "stability": "sparsity", "thresholds": "thresholds"}  # fields that older searches lack
 ELSEWHERE = ("table2", "table3", "table4", "fig8", "fig11")  # what the paper shows of Criteo or Avazu but Figures 3, 4
@@ -162,6 +172,13 @@ def needs_of(given: argparse.Namespace, name: str) -> list[Need]:
         return [bench_epoch.need(SCRIPTS[given.dataset])]
     if name == "table1":
         return [bench_epoch.need(SCRIPTS[given.dataset]), *comparison(given)]
+    if name in UMEC_FIGURES:
+        joint, methods, budgets = UMEC_FIGURES[name]
+        return [Need(f"dlrm {method} at {budget:g} seed {seed}", ("dlrm", "uniform"),
+                     partial(compressed, given, Task(budget, method, dynamics=Dynamics(joint=joint, by_embedding=True)),
+                             seed))
+                for seed in given.seeds for budget in budgets for method in methods
+                if method != "dense" or budget == budgets[0]]
     if name not in points:
         return comparison(given)
     needs = [need(given, scheme, point, seed) for seed in given.seeds for scheme, point in points[name]]
@@ -197,6 +214,17 @@ def cost(given: argparse.Namespace, place: Place) -> None:
             own = [result for result in results_in(place.out) if result["settings"]["dataset"] == dataset]
             lines += [(dataset, model, *line) for line in plan.cost(everything(one), own, place)]
     print(table.plain(("data set", "model", *plan.COST_HEAD), lines))
+
+
+def compressed(given: argparse.Namespace, task: Task, seed: int, place: Place) -> dict[str, Any]:
+    """A DLRM as published, trained and made smaller by one method at one budget."""
+    base = {**SCRIPTS[given.dataset], **compress_umec.PUBLISHED, **UMEC_BASE}
+    result = stages.train(parse(base), seed, place)
+    epochs = max(round(UMEC_STEPS * compress_umec.PUBLISHED["batch_size"] / (0.8 * result["data"]["rows"])), 1)
+    task = replace(task, epochs=epochs, finetune_epochs=-(-epochs // 2),
+                   budget=1.0 if task.method == "dense" else task.budget)
+    loaded = compress_umec.load(result["run_id"], task.groups, replace(place, dry=False))
+    return compress_umec.compress(loaded, task, place)
 
 
 def tune(given: argparse.Namespace, place: Place) -> None:

@@ -14,7 +14,7 @@ SETTINGS = {
     "dataset": "avazu",
     "vocabulary": "all",  # all, as the paper's Table 3 counts; train: values of the training rows only
     "split": "random",  # random: 80/10/10; ids:FILE: an .npz of row numbers for train, validation and test
-    "model": "fm",  # linear, fm, deepfm, autoint
+    "model": "fm",  # linear, fm, deepfm, autoint, dlrm
     "embedding": "pep",  # pep, uniform, mde, mgqe, darts, hash, qr
     "latent_dim": 24,  # width d of a vector; the paper's text says 64, its scripts 24
     # PEP
@@ -48,9 +48,13 @@ SETTINGS = {
     "has_residual": True,
     "full_part": True,  # with the MLP
     "with_linear": False,  # with a first-order part
+    "arch_mlp_bot": [512, 256, 64],  # dlrm: hidden layers of the MLP on the numbers, where the data have some
+    "arch_mlp_top": [512, 256],  # dlrm: hidden layers of the MLP on everything
+    "arch_interaction_op": "cat",  # dlrm: cat, dot
     # training
     "batch_size": 1024,
     "lr": 1e-3,  # Adam
+    "optimizer": "adam",  # adam, sgd
     "l2_regularization": 1e-5,  # coupled, on table and thresholds: it is what moves the thresholds
     "l2_penalty": 1e-5,  # coupled, on everything else
     "grad_clip": 100.0,  # global norm

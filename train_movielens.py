@@ -15,7 +15,7 @@ from reports import table
 SETTINGS = {
     "dataset": "movielens",
     "with_ids": False,  # True adds user and movie id: 9 fields instead of the paper's 7
-    "model": "fm",  # linear, fm, deepfm, autoint
+    "model": "fm",  # linear, fm, deepfm, autoint, dlrm
     "embedding": "pep",  # pep, uniform, mde, mgqe, darts, hash, qr
     "latent_dim": 64,  # width d of a vector: 4,129 x 64 = 264,256 parameters
     # PEP
@@ -48,9 +48,13 @@ SETTINGS = {
     "has_residual": True,
     "full_part": True,  # with the MLP
     "with_linear": False,  # with a first-order part
+    "arch_mlp_bot": [512, 256, 64],  # dlrm: hidden layers of the MLP on the numbers, where the data have some
+    "arch_mlp_top": [512, 256],  # dlrm: hidden layers of the MLP on everything
+    "arch_interaction_op": "cat",  # dlrm: cat, dot
     # training
     "batch_size": 1024,
     "lr": 1e-3,  # Adam
+    "optimizer": "adam",  # adam, sgd
     "l2_regularization": 1e-5,  # coupled, on table and thresholds: it is what moves the thresholds
     "l2_penalty": 1e-5,  # coupled, on everything else
     "grad_clip": 100.0,  # global norm

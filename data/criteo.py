@@ -1,5 +1,9 @@
-"""Criteo's display-advertising challenge as PEP uses it: 13 numbers in buckets and 26 categories, 39 fields."""
+"""Criteo's display-advertising challenge: 13 numbers and 26 categories.
 
+PEP's models read the numbers in buckets too, as 39 fields; DLRM reads 26 fields beside 13 numbers.
+"""
+
+from dataclasses import replace
 from pathlib import Path
 
 from data import ingest, store
@@ -18,3 +22,9 @@ def open_dataset(folder: str | None, cache: Path, with_ids: bool = False, vocabu
                  split: str = "random") -> store.Dataset:
     """The encoded data set; see `data.ingest.open_raw`."""
     return ingest.open_raw(LAYOUT, folder, cache, with_ids, vocabulary, split)
+
+
+def open_with_numbers(folder: str | None, cache: Path, with_ids: bool = False, vocabulary: str = "all",
+                      split: str = "random") -> store.Dataset:
+    """The same with 26 fields, and the 13 numbers v as log(max(v, 0) + 1) alone; kept apart in the cache."""
+    return ingest.open_raw(replace(LAYOUT, bucketed=False), folder, cache, with_ids, vocabulary, split)

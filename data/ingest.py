@@ -51,7 +51,8 @@ def open_raw(layout: Layout, folder: str | None, cache: Path, with_ids: bool, vo
     path = find_file(layout, folder)
     seen = fingerprint(path)
     source = {**seen, "rules": layout.rules_version, "split_seed": layout.split_seed,
-              "split": splits.identity(split), "vocabulary": vocabulary, "min_count": layout.min_count}
+              "split": splits.identity(split), "vocabulary": vocabulary, "min_count": layout.min_count,
+              **({} if layout.bucketed else {"bucketed": False})}
     target = cache / f"{layout.name}-{sha256_of(*map(str, source.values()))[:12]}"
     with locked(cache / f"{target.name}.lock", wait=True):
         dataset = store.load(target, source)
@@ -85,27 +86,30 @@ def encode_file(layout: Layout, path: Path, folder: Path, source: dict[str, Any]
         counts = (len(parts[0]), len(parts[1]), len(parts[2]))
         del parts
         tables, sizes = _code_tables(numbered, layout, part_of_row if source["vocabulary"] == "train" else None)
-        writer = Writer(folder, Schema(layout.name, layout.fields, tuple(sizes)), counts, len(layout.numbers), pool)
-        _recode_all(numbered, np.concatenate(tables), _starts(tables), part_of_row, writer)
+        names = tuple(layout.fields[position] for position in layout.encoded)
+        writer = Writer(folder, Schema(layout.name, names, tuple(sizes)), counts, len(layout.numbers), pool)
+        _recode_all(numbered, layout, np.concatenate(tables), _starts(tables), part_of_row, writer)
         writer.finish({"min_count": layout.min_count, "bad_lines": bad.count, "vocabulary": source["vocabulary"],
-                       "distinct": [int(np.count_nonzero(counter.counts)) for counter in numbered.counters]}, source)
+                       "distinct": [int(np.count_nonzero(numbered.counters[position].counts))
+                                    for position in layout.encoded]}, source)
 
 
 def _code_tables(numbered: Numbered, layout: Layout,
                  part_of_row: np.ndarray | None) -> tuple[list[np.ndarray], list[int]]:
     """For each field, the global id of each number; and the field sizes. Rows outside train count unless None."""
-    tallies = [counter.counts for counter in numbered.counters]
+    counters = [numbered.counters[position] for position in layout.encoded]
+    tallies = [counter.counts for counter in counters]
     if part_of_row is not None:
         tallies = [np.zeros_like(tally) for tally in tallies]
         first = 0
         for ids, _, labels in numbered.blocks():
             of_train = part_of_row[first:first + len(labels)] == TRAIN
-            for tally, column in zip(tallies, ids, strict=True):
+            for tally, column in zip(tallies, ids[layout.encoded], strict=True):
                 tally += np.bincount(column[of_train], minlength=len(tally))
             first += len(labels)
     tables: list[np.ndarray] = []
     sizes: list[int] = []
-    for counter, tally in zip(numbered.counters, tallies, strict=True):
+    for counter, tally in zip(counters, tallies, strict=True):
         codes, known = counter.codes(tally, layout.min_count)
         tables.append(codes + sum(sizes))
         sizes.append(known + 1)
@@ -116,7 +120,7 @@ def _starts(tables: list[np.ndarray]) -> np.ndarray:
     return np.cumsum([0, *(len(table) for table in tables[:-1])])
 
 
-def _recode_all(numbered: Numbered, table: np.ndarray, starts: np.ndarray, part_of_row: np.ndarray,
+def _recode_all(numbered: Numbered, layout: Layout, table: np.ndarray, starts: np.ndarray, part_of_row: np.ndarray,
                 writer: Writer) -> None:
     first = 0
     cores = os.cpu_count() or 1
@@ -124,6 +128,8 @@ def _recode_all(numbered: Numbered, table: np.ndarray, starts: np.ndarray, part_
         for ids, numbers, labels in numbered.blocks():
             parts = part_of_row[first:first + len(labels)]
             order = np.argsort(parts, kind="stable").astype(np.int32)  # rows of one split stay in file order
+            if not layout.bucketed:
+                ids = ids[layout.encoded]
             coded = np.empty((len(labels), len(ids)), np.int32)
             pieces = zip(np.array_split(order, cores), np.array_split(coded, cores), strict=True)
             for job in [writer.pool.submit(_recode, ids, table, starts, *piece) for piece in pieces]:

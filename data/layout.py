@@ -38,6 +38,7 @@ class Layout:
         min_count: values seen fewer times in their field become its one unknown value.
         split_seed: of the random split; it belongs to the data set, not to a run.
         rules_version: raise it when the same file would be encoded differently.
+        bucketed: BUCKET columns are fields too; otherwise they are kept as numbers alone.
     """
 
     name: str
@@ -49,6 +50,7 @@ class Layout:
     min_count: int = 10
     split_seed: int = 20_210_118
     rules_version: int = 1
+    bucketed: bool = True
 
     @property
     def header(self) -> str:
@@ -57,8 +59,13 @@ class Layout:
 
     @property
     def fields(self) -> tuple[str, ...]:
-        """The columns that are fields of the model."""
+        """The columns that may be fields of the model."""
         return tuple(column.name for column in self.columns if column.kind in (BUCKET, DECIMAL, HEX))
+
+    @property
+    def encoded(self) -> list[int]:
+        """Positions among `fields` of those that are fields of the model."""
+        return [position for position, name in enumerate(self.fields) if self.bucketed or name not in self.numbers]
 
     @property
     def numbers(self) -> tuple[str, ...]:

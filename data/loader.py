@@ -5,6 +5,7 @@ import math
 import os
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -31,6 +32,7 @@ class Loader:
             normalisation has no variance there.
         seed: of the order.
         device: where the batches go; the whole set too when it fits.
+        numbers: (rows, M) float32 for models that read them: each batch is then ((ids, numbers), labels).
 
     >>> loader = Loader(np.arange(10, dtype=np.int32)[:, None], np.zeros(10, np.float32), 4, seed=0)
     >>> [len(labels) for ids, labels in loader.epoch(0)]
@@ -38,14 +40,15 @@ class Loader:
     """
 
     def __init__(self, ids: np.ndarray, labels: np.ndarray, batch_size: int, seed: int,
-                 device: torch.device | str = "cpu") -> None:
+                 device: torch.device | str = "cpu", numbers: np.ndarray | None = None) -> None:
         if batch_size < 2:
             raise ValueError(f"batch_size must be at least 2, got {batch_size}")
         if len(labels) < 2:
             raise ValueError(f"{len(labels)} training rows are too few; at least 2 are needed")
         self.device = torch.device(device)
-        self.place = choose_place(ids.nbytes + labels.nbytes, self.device)
-        self.ids, self.labels = (put(array, self.place, self.device) for array in (ids, labels))
+        arrays = [ids, labels] if numbers is None else [ids, labels, numbers]
+        self.place = choose_place(sum(array.nbytes for array in arrays), self.device)
+        self.ids, self.labels, *self.numbers = (put(array, self.place, self.device) for array in arrays)
         self.batch_size = batch_size
         self.seed = seed
 
@@ -65,31 +68,31 @@ class Loader:
         generator = torch.Generator().manual_seed((self.seed * 1_000_003 + epoch) % (1 << 63))
         return torch.randperm(self.rows, generator=generator).to(self.labels.device)
 
-    def epoch(self, epoch: int, start: int = 0) -> Iterator[tuple[Tensor, Tensor]]:
-        """Yield (ids (B,F), labels (B,)) of one epoch from its batch number `start` on."""
+    def epoch(self, epoch: int, start: int = 0) -> Iterator[tuple[Any, Tensor]]:
+        """Yield (ids (B, F), labels (B,)), or ((ids, numbers (B, M)), labels), from batch number `start` on."""
         order, per_chunk = self.order(epoch), self._batches_per_chunk()
         for first in range(start - start % per_chunk, self.batches, per_chunk):
             rows = order[first * self.batch_size:(first + per_chunk) * self.batch_size]
-            ids, labels = self._gather(rows)
+            ids, labels, *numbers = self._gather(rows)
             for batch in range(max(start - first, 0), min(per_chunk, self.batches - first)):
                 part = slice(batch * self.batch_size, (batch + 1) * self.batch_size)
-                yield ids[part], labels[part]
+                yield (ids[part], numbers[0][part]) if numbers else ids[part], labels[part]
 
     def _batches_per_chunk(self) -> int:
-        row_bytes = self.ids[0].nbytes + self.labels[0].nbytes
+        row_bytes = sum(array[0].nbytes for array in (self.ids, self.labels, *self.numbers))
         chunk = MAPPED_CHUNK_BYTES if self.place == "mapped" else CHUNK_BYTES
         return max(chunk // (row_bytes * self.batch_size), 1)
 
-    def _gather(self, rows: Tensor) -> tuple[Tensor, Tensor]:
+    def _gather(self, rows: Tensor) -> list[Tensor]:
         if self.place != "mapped":
-            return self._send(self.ids[rows]), self._send(self.labels[rows])
+            return [self._send(array[rows]) for array in (self.ids, self.labels, *self.numbers)]
         ascending, position = rows.sort()
         gathered = []
-        for array in (self.ids, self.labels):
+        for array in (self.ids, self.labels, *self.numbers):
             chunk = torch.empty((len(rows), *array.shape[1:]), dtype=array.dtype)
             chunk[position] = array[ascending]
             gathered.append(self._send(chunk))
-        return gathered[0], gathered[1]
+        return gathered
 
     def _send(self, chunk: Tensor) -> Tensor:
         if chunk.device.type == self.device.type:

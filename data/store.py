@@ -54,10 +54,21 @@ class Dataset:
 
     def split(self, name: str) -> tuple[np.ndarray, np.ndarray]:
         """(ids, labels) of one split, as views."""
-        position = SPLITS.index(name)
-        start = sum(self.counts[:position])
-        rows = slice(start, start + self.counts[position])
+        rows = self._rows(name)
         return self.ids[rows], self.labels[rows]
+
+    @property
+    def num_numbers(self) -> int:
+        """M."""
+        return 0 if self.dense is None else self.dense.shape[1]
+
+    def numbers(self, name: str) -> np.ndarray | None:
+        """(rows, M) of one split, as a view; None without numbers."""
+        return None if self.dense is None else self.dense[self._rows(name)]
+
+    def _rows(self, name: str) -> slice:
+        start = sum(self.counts[:SPLITS.index(name)])
+        return slice(start, start + self.counts[SPLITS.index(name)])
 
 
 def build(name: str, columns: dict[str, np.ndarray], labels: np.ndarray, split_seed: int,

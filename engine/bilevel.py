@@ -13,11 +13,11 @@ from data.loader import Loader
 from engine.loop import State
 from engine.optim import compile_gradients
 
-Gradient = Callable[[Tensor, Tensor, Tensor], Tensor]  # (parameter, ids, labels) -> gradient of the parameter
+Gradient = Callable[[Tensor, Any, Tensor], Tensor]  # (parameter, model's inputs, labels) -> gradient of the parameter
 
 
-def _gradient(model: nn.Module, name: str, parameter: Tensor, ids: Tensor, labels: Tensor) -> Tensor:
-    loss = binary_cross_entropy_with_logits(functional_call(model, {name: parameter}, (ids,)), labels)
+def _gradient(model: nn.Module, name: str, parameter: Tensor, inputs: Any, labels: Tensor) -> Tensor:
+    loss = binary_cross_entropy_with_logits(functional_call(model, {name: parameter}, inputs), labels)
     return torch.autograd.grad(loss, [parameter])[0]
 
 
@@ -47,7 +47,7 @@ class Bilevel:
         self.full: Gradient | None = None
         self.optimizer: torch.optim.Adam | None = None
         self.loaded: dict[str, Any] | None = None
-        self.batches: Iterator[tuple[Tensor, Tensor]] = iter(())
+        self.batches: Iterator[tuple[Any, Tensor]] = iter(())
         self.position = -1  # steps that `batches` has served
 
     def __call__(self, state: State) -> None:
@@ -57,9 +57,10 @@ class Bilevel:
         if self.eager is None or self.full is None:
             self.eager = partial(_gradient, state.model, self.buffer)
             self.full = compile_gradients(self.eager) if self.compiled() else self.eager
-        ids, labels = self._batch(state.step - 1)
+        inputs, labels = self._batch(state.step - 1)
+        inputs = inputs if isinstance(inputs, tuple) else (inputs,)
         run = self.full if len(labels) == self.validation.batch_size else self.eager
-        parameter.grad = run(parameter, ids, labels)
+        parameter.grad = run(parameter, inputs, labels)
         torch.nn.utils.clip_grad_norm_([parameter], self.grad_clip)
         assert self.optimizer is not None
         self.optimizer.step()
@@ -76,7 +77,7 @@ class Bilevel:
             raise RuntimeError(f"the buffer {self.buffer} has moved to other memory")
         return parameter
 
-    def _batch(self, number: int) -> tuple[Tensor, Tensor]:
+    def _batch(self, number: int) -> tuple[Any, Tensor]:
         """The batch of a training step: epochs of the validation rows one after the other, each in its own order."""
         if number != self.position + 1 or number % self.validation.batches == 0:
             epoch, batch = divmod(number, self.validation.batches)

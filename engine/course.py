@@ -24,14 +24,17 @@ class Clock:
         train, form = settings.train, settings.model.threshold_decay
         self.s = torch.full((LANES,), settings.model.threshold_init)  # as many as Adam treats at once: its bits
         self.s.grad = torch.zeros_like(self.s)
-        self.adam = torch.optim.Adam([self.s], lr=train.lr, fused=True, decoupled_weight_decay=form == "decoupled",
-                                     weight_decay=0.0 if form == "none" else train.l2_regularization)
+        decay = 0.0 if form == "none" else train.l2_regularization
+        self.optimizer: torch.optim.Optimizer = (
+            torch.optim.SGD([self.s], lr=train.lr, weight_decay=decay) if train.optimizer == "sgd" else
+            torch.optim.Adam([self.s], lr=train.lr, fused=True, weight_decay=decay,
+                             decoupled_weight_decay=form == "decoupled"))
         self.step = 0
 
     def at(self, step: int) -> float:
         """s after `step` steps, which must not be fewer than when it was asked for last."""
         while self.step < step:
-            self.adam.step()
+            self.optimizer.step()
             self.step += 1
         return float(self.s[0])
 

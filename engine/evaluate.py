@@ -1,30 +1,39 @@
 """Scores of a split, exact AUC, log-loss, and the published code's own way of measuring."""
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 import numpy as np
 import torch
 from scipy.stats import rankdata
-from torch import nn
+from torch import Tensor, nn
 
 from data.loader import choose_place, in_order, put
 
 
 @dataclass(frozen=True)
 class Metrics:
-    """Of one split: `auc` over all its rows at once, `logloss` weighted by row."""
+    """Of one split: `auc` over all its rows at once, `logloss` weighted by row, the share that is right at 0.5."""
 
     auc: float
     logloss: float
+    accuracy: float
 
 
 class Split:
-    """Rows that are evaluated in their stored order: ids (rows, F) and labels (rows,)."""
+    """Rows that are evaluated in their stored order: ids (rows, F), labels (rows,), numbers (rows, M) if any."""
 
-    def __init__(self, ids: np.ndarray, labels: np.ndarray, device: torch.device | str = "cpu") -> None:
+    def __init__(self, ids: np.ndarray, labels: np.ndarray, device: torch.device | str = "cpu",
+                 numbers: np.ndarray | None = None) -> None:
         self.device = torch.device(device)
-        self.ids = put(ids, choose_place(ids.nbytes, self.device), self.device)
+        arrays = [ids] if numbers is None else [ids, numbers]
+        place = choose_place(sum(array.nbytes for array in arrays), self.device)
+        self.ids, *self.numbers = (put(array, place, self.device) for array in arrays)
         self.labels = np.asarray(labels)
+
+    def batches(self) -> Iterator[tuple[Tensor, ...]]:
+        """What a model is called with, batch by batch."""
+        return zip(*(in_order(array, self.device) for array in (self.ids, *self.numbers)), strict=True)
 
 
 def auc(labels: np.ndarray, scores: np.ndarray) -> float:
@@ -58,6 +67,15 @@ def logloss(labels: np.ndarray, logits: np.ndarray) -> float:
     return float(np.mean(np.logaddexp(0, logits) - labels * logits))
 
 
+def accuracy(labels: np.ndarray, logits: np.ndarray) -> float:
+    """Share of the rows whose probability is on their label's side of 0.5.
+
+    >>> accuracy(np.array([0.0, 1.0, 1.0]), np.array([-1.0, 2.0, -0.1])).__round__(3)
+    0.667
+    """
+    return float(np.mean((logits > 0) == (labels > 0)))
+
+
 def mean_of_batch_aucs(labels: np.ndarray, scores: np.ndarray, batch_size: int) -> float:
     """The published code's measure: the mean of the AUCs of random batches of the rows.
 
@@ -77,19 +95,20 @@ def logits_of(model: nn.Module, split: Split) -> np.ndarray:
     was_training = model.training
     model.eval()
     try:
-        return torch.cat([model(batch) for batch in in_order(split.ids, split.device)]).float().cpu().numpy()
+        return torch.cat([model(*inputs) for inputs in split.batches()]).float().cpu().numpy()
     finally:
         model.train(was_training)
 
 
 def measure(model: nn.Module, split: Split) -> Metrics:
-    """AUC and log-loss of the validation (or training) rows."""
+    """AUC, log-loss and accuracy of the validation (or training) rows."""
     logits = logits_of(model, split)
-    return Metrics(auc(split.labels, logits), logloss(split.labels, logits))
+    return Metrics(auc(split.labels, logits), logloss(split.labels, logits), accuracy(split.labels, logits))
 
 
 def measure_test(model: nn.Module, test: Split, batch_size: int) -> dict[str, float]:
     """The one place where test labels are read. Its result goes into curves and results, never into a choice."""
     logits = logits_of(model, test)
     return {"test_auc": auc(test.labels, logits), "test_logloss": logloss(test.labels, logits),
+            "test_accuracy": accuracy(test.labels, logits),
             "test_auc_mean_of_batches": mean_of_batch_aucs(test.labels, logits, batch_size)}

@@ -18,7 +18,7 @@ def fresh_model(run: Run, counts: torch.Tensor | None = None) -> ClickModel:
     sizes, values = run.dataset.schema.sizes, run.settings.flat()
     embedding = build_embedding(sizes, values, derive(run.seed, "table"),
                                 lambda: popularity.count(run.dataset) if counts is None else counts)
-    return build_model(sizes, values, derive(run.seed, f"{run.stage}:model"), embedding)
+    return build_model(sizes, values, derive(run.seed, f"{run.stage}:model"), embedding, run.dataset.num_numbers)
 
 
 def initial_values(model: ClickModel) -> tuple[np.ndarray, dict[str, np.ndarray]]:

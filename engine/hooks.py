@@ -6,7 +6,7 @@ import signal
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -21,6 +21,8 @@ from models.build import num_embedding_params
 from utils.files import atomic_path
 
 log = logging.getLogger("pep")
+
+Shown = Callable[[], dict[str, Any]]  # a method's own numbers
 
 
 class EverySteps:
@@ -78,6 +80,7 @@ class Evaluate:
         self.history.append({
             "epoch": state.epoch, "step": state.step, "train_loss": state.mean_loss(),
             "validation_auc": metrics.auc, "validation_logloss": metrics.logloss,
+            "validation_accuracy": metrics.accuracy,
             "num_embedding_params": num_embedding_params(state.model)})
         self.test_history.append(self.test(state.model))
         lines = [json.dumps({**a, **b}) + "\n" for a, b in zip(self.history, self.test_history, strict=True)]
@@ -136,8 +139,10 @@ class EarlyStop:
 class Progress:
     """One bar over all planned steps: loss, remaining parameters, last validation AUC, time left."""
 
-    def __init__(self, title: str, batches: int, max_epochs: int, history: Callable[[], list[dict[str, Any]]]) -> None:
+    def __init__(self, title: str, batches: int, max_epochs: int, history: Callable[[], list[dict[str, Any]]],
+                 shown: Sequence[Shown] = ()) -> None:
         self.history = history
+        self.shown = shown
         self.batches = batches
         self.bar = tqdm(total=batches * max_epochs, desc=title, unit="step", smoothing=0.05, disable=None,
                         mininterval=0.5, file=sys.stderr)
@@ -151,6 +156,8 @@ class Progress:
         self.next_look = time.monotonic() + 1.0
         state.refresh()
         shown = {"epoch": state.epoch, "loss": f"{state.mean_loss():.4f}", "params": num_embedding_params(state.model)}
+        for numbers in self.shown:
+            shown |= numbers()
         if self.history():
             shown["auc"] = f"{self.history()[-1]['validation_auc']:.4f}"
         self.bar.set_postfix(shown, refresh=False)
@@ -164,10 +171,11 @@ class Progress:
 class TensorBoard:
     """Write the evaluation curve for TensorBoard: `tensorboard --logdir tmp/runs`."""
 
-    def __init__(self, folder: Path, evaluate: Evaluate, first_step: int) -> None:
+    def __init__(self, folder: Path, evaluate: Evaluate, first_step: int, shown: Sequence[Shown] = ()) -> None:
         from torch.utils.tensorboard import SummaryWriter  # a second of imports that --set tensorboard=false saves
 
         self.evaluate = evaluate
+        self.shown = shown
         self.seen = len(evaluate.history)
         self.writer = SummaryWriter(str(folder), purge_step=first_step + 1)
 
@@ -176,6 +184,8 @@ class TensorBoard:
         if len(self.evaluate.history) > self.seen:
             self.seen = len(self.evaluate.history)
             line = {**self.evaluate.history[-1], **self.evaluate.test_history[-1]}
+            for numbers in self.shown:
+                line |= numbers()
             for name, value in line.items():
                 if name not in ("epoch", "step"):
                     self.writer.add_scalar(name, value, state.step)

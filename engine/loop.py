@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from data.loader import Loader
-from engine.optim import Adam
+from engine.optim import Optimizer
 from models.base import ClickModel
 
 
@@ -19,7 +19,7 @@ class State:
     """Where a training stands. `batch` counts the batches done of the current epoch, `step` those of the whole run."""
 
     model: ClickModel
-    optimizer: Adam
+    optimizer: Optimizer
     loss_sum: Tensor  # of the current epoch; after its last batch, of the epoch just done
     epoch: int = 0  # finished epochs
     batch: int = 0

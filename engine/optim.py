@@ -15,7 +15,7 @@ from torch.nn.functional import binary_cross_entropy_with_logits
 
 from engine.device_rows import DeviceRows
 from engine.rows import Rows
-from models.base import ClickModel, tables_by_row
+from models.base import ClickModel, Inputs, tables_by_row
 from models.kernels.adam_device import triton_installed
 
 log = logging.getLogger("pep")
@@ -44,7 +44,18 @@ class Adam(torch.optim.Adam):
         super().load_state_dict(state_dict)
 
 
-def build_optimizer(model: nn.Module, lr: float, l2_regularization: float, l2_penalty: float) -> Adam:
+class Sgd(torch.optim.SGD):
+    """Plain gradient descent, whose parameters are up to date after every step."""
+
+    def refresh(self) -> None:
+        """Nothing is ever taken late."""
+
+
+Optimizer = Adam | Sgd
+
+
+def build_optimizer(model: nn.Module, lr: float, l2_regularization: float, l2_penalty: float,
+                    kind: str = "adam") -> Optimizer:
     """Adam with *coupled* L2: the gradient gets wd * p before the moments, on thresholds and untouched rows too.
 
     This decay is part of PEP: it raises the thresholds from where their data gradient is nil, and it empties the rows
@@ -56,6 +67,7 @@ def build_optimizer(model: nn.Module, lr: float, l2_regularization: float, l2_pe
         lr: learning rate.
         l2_regularization: wd of the embedding and its thresholds.
         l2_penalty: wd of everything else.
+        kind: "sgd" for plain gradient descent, as DLRM and UMEC publish it, with the same decay.
     """
     decays = getattr(getattr(model, "embedding", None), "decays", {})
     inside: dict[str, list[nn.Parameter]] = {"coupled": []}
@@ -67,7 +79,10 @@ def build_optimizer(model: nn.Module, lr: float, l2_regularization: float, l2_pe
         {"params": members, "weight_decay": 0.0 if decay == "none" else l2_regularization,
          "decoupled_weight_decay": decay == "decoupled"} for decay, members in inside.items()]
     groups.append({"params": outside, "weight_decay": l2_penalty})
-    return Adam([group for group in groups if group["params"]], lr=lr, betas=(0.9, 0.999), eps=1e-8, fused=True)
+    groups = [group for group in groups if group["params"]]
+    if kind == "sgd":
+        return Sgd(groups, lr=lr)
+    return Adam(groups, lr=lr, betas=(0.9, 0.999), eps=1e-8, fused=True)
 
 
 class Step:
@@ -97,9 +112,9 @@ class Step:
         self.rest: list[Tensor] = []
         self.rows: Rows | DeviceRows | None = None
 
-        def gradients(ids: Tensor, labels: Tensor, rest: list[Tensor],
+        def gradients(inputs: tuple[Tensor, ...], labels: Tensor, rest: list[Tensor],
                       opened: dict[str, Tensor]) -> tuple[Tensor, Tensor, tuple[Tensor, ...]]:
-            logits = functional_call(model, opened, (ids,)) if opened else model(ids)
+            logits = functional_call(model, opened, inputs) if opened else model(*inputs)
             loss = binary_cross_entropy_with_logits(logits, labels)
             grads = torch.autograd.grad(loss, [*rest, *(value for value in opened.values() if value.requires_grad)])
             squares = [(grad * grad).sum() for grad in grads[:len(rest)]]
@@ -108,8 +123,8 @@ class Step:
         self.eager = gradients
         self.full = compile_gradients(gradients) if compiled else gradients
 
-    def __call__(self, ids: Tensor, labels: Tensor) -> Tensor:
-        """ids (B, F), labels (B,) -> the batch's mean loss, detached, still on the device.
+    def __call__(self, inputs: Inputs, labels: Tensor) -> Tensor:
+        """ids (B, F), perhaps with numbers (B, M), and labels (B,) -> the batch's mean loss, still on the device.
 
         Raises:
             ValueError: the batch is empty.
@@ -118,13 +133,14 @@ class Step:
         """
         if not len(labels):
             raise ValueError("the batch is empty: there is no loss to take a step on")
+        ids, *numbers = inputs if isinstance(inputs, tuple) else (inputs,)
         self._see_parameters(ids.shape[1])
         rows = self.rows
         opened: dict[str, Tensor] = {}
         if rows is not None:
             ids, opened = rows.open(ids)
         run = self.full if len(labels) == self.batch_size else self.eager
-        loss, squares, grads = run(ids, labels, self.rest, opened)
+        loss, squares, grads = run((ids, *numbers), labels, self.rest, opened)
         by_row = dict(zip(rows.tables, grads[len(self.rest):], strict=True)) if rows is not None else {}
         if rows is not None:
             squares = squares + rows.norm_squared(by_row)

@@ -5,6 +5,7 @@ import logging
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -54,6 +55,14 @@ def load_trained(run_id: str, place: Place) -> Trained:
         FileNotFoundError: no such run, or it kept no weights.
         ValueError: several runs begin so, it is no training of a uniform table, or the data have changed.
     """
+    run, _, folder = find_trained(run_id, place)
+    model = fresh_model(run)
+    initial, others = initial_values(model)
+    return Trained(run, _table_of(folder), initial, others)
+
+
+def find_trained(run_id: str, place: Place) -> tuple[Run, dict[str, Any], Path]:
+    """A finished training of a uniform table, its result and its folder; raises as `load_trained` does."""
     found = sorted((place.out / "runs").glob(f"{run_id}*/result.json"))
     if not found:
         raise FileNotFoundError(f"there is no finished run {run_id!r} in {place.out / 'runs'}")
@@ -69,11 +78,7 @@ def load_trained(run_id: str, place: Place) -> Trained:
     if dataset.hash != result["manifest"]:
         raise ValueError(f"run {result['run_id']} was trained on other data (manifest {result['manifest']}, this is "
                          f"{dataset.hash}); use the same raw files")
-    run = Run(settings, result["seed"], place, dataset, "train", {})
-    model = fresh_model(run)
-    initial, others = initial_values(model)
-    table = _table_of(run.folder.parent / result["run_id"])
-    return Trained(run, table, initial, others)
+    return Run(settings, result["seed"], place, dataset, "train", {}), result, found[0].parent
 
 
 def prune(trained: Trained, method: str, tables: dict[int, np.ndarray], place: Place) -> Path:
@@ -136,10 +141,19 @@ def iteratively(trained: Trained, budgets: Sequence[int], keep: float, place: Pl
 
 def _table_of(folder: Path) -> np.ndarray:
     """The trained table (N, D) of a run, zero outside its mask where it has one."""
-    path = folder / WEIGHTS
-    if not path.exists():
-        raise FileNotFoundError(f"run {folder.name} has kept no weights ({path}); run it again with --force")
-    weights: dict[str, torch.Tensor] = load_checkpoint(path)["model"]
+    weights = weights_of(folder)
     table = weights["embedding.weight"].numpy()
     mask = weights.get("embedding.mask")
     return table * mask.numpy() if mask is not None else table
+
+
+def weights_of(folder: Path) -> dict[str, torch.Tensor]:
+    """What a run has trained, by name.
+
+    Raises:
+        FileNotFoundError: it kept no weights.
+    """
+    path = folder / WEIGHTS
+    if not path.exists():
+        raise FileNotFoundError(f"run {folder.name} has kept no weights ({path}); run it again with --force")
+    return load_checkpoint(path)["model"]

@@ -10,20 +10,21 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 
 from data.loader import Loader
-from data.registry import DATASETS
+from data.registry import DATASETS, WITH_NUMBERS
 from data.store import Dataset
 from engine import checkpoint
 from engine.evaluate import Split, measure, measure_test
 from engine.hooks import Checkpoint, EarlyStop, Evaluate, EveryEpochs, EverySteps, Progress, TensorBoard, require_finite
 from engine.loop import Hook, State, fit
-from engine.optim import Adam, Step, build_optimizer, choose_compiled
+from engine.optim import Optimizer, Step, build_optimizer, choose_compiled
 from engine.record import ROOT, peak_memory_bytes, pick_device, provenance, reset_peak_memory
 from engine.settings import Settings, identity
 from models.base import ClickModel
-from models.build import inference_bytes, num_embedding_params
+from models.build import READ_NUMBERS, inference_bytes, num_embedding_params
 from utils.files import require_writable, sha256_of, write_json
 
 log = logging.getLogger("pep")
@@ -111,7 +112,10 @@ def open_data(settings: Settings, place: Place) -> tuple[Dataset, torch.device]:
     device = pick_device(place.device)
     require_writable(place.out)
     data = settings.data
-    return DATASETS[data.dataset](place.data, place.cache, data.with_ids, data.vocabulary, data.split), device
+    opener = DATASETS[data.dataset]
+    if settings.model.model in READ_NUMBERS:
+        opener = WITH_NUMBERS.get(data.dataset, opener)
+    return opener(place.data, place.cache, data.with_ids, data.vocabulary, data.split), device
 
 
 def execute(run: Run, model: ClickModel, hooks_for: Callable[["Bench"], list[Hook]],
@@ -120,7 +124,7 @@ def execute(run: Run, model: ClickModel, hooks_for: Callable[["Bench"], list[Hoo
 
     Args:
         hooks_for: the method's own hooks, called every `log_interval` steps, those with a true `every_step` after each;
-            those with `content` and `restore` travel with the checkpoint.
+            those with `content` and `restore` travel with the checkpoint; `shown` gives numbers to show.
         finish: what the method does after training; its record is merged into the result.
         keep_best: early stopping on validation, and the result from its best weights, which are kept in
             model.safetensors; otherwise the last ones, which are not.
@@ -158,9 +162,9 @@ class Bench:
         reset_peak_memory(self.device)
         self.model = model.to(self.device)
         self.loader = Loader(*run.dataset.split("train"), train.batch_size,
-                             derive(run.seed, f"{run.stage}:order"), self.device)
-        self.validation = Split(*run.dataset.split("validation"), self.device)
-        self.test = Split(*run.dataset.split("test"), self.device)
+                             derive(run.seed, f"{run.stage}:order"), self.device, self._numbers("train"))
+        self.validation = Split(*run.dataset.split("validation"), self.device, self._numbers("validation"))
+        self.test = Split(*run.dataset.split("test"), self.device, self._numbers("test"))
         self.state = State(model, self._optimizer(), torch.zeros((), device=self.device))
         self.evaluate = Evaluate(lambda m: measure(m, self.validation),
                                  lambda m: measure_test(m, self.test, train.batch_size), run.folder / "curve.jsonl")
@@ -172,11 +176,16 @@ class Bench:
     def shuffled_validation(self) -> Loader:
         """Validation rows in batches, for a method that also learns from them."""
         return Loader(*self.run.dataset.split("validation"), self.loader.batch_size,
-                      derive(self.run.seed, f"{self.run.stage}:validation order"), self.device)
+                      derive(self.run.seed, f"{self.run.stage}:validation order"), self.device,
+                      self._numbers("validation"))
 
-    def _optimizer(self) -> Adam:
+    def _numbers(self, split: str) -> np.ndarray | None:
+        """(rows, M) for a model that reads them."""
+        return self.run.dataset.numbers(split) if self.model.num_numbers else None
+
+    def _optimizer(self) -> Optimizer:
         train = self.run.settings.train
-        return build_optimizer(self.model, train.lr, train.l2_regularization, train.l2_penalty)
+        return build_optimizer(self.model, train.lr, train.l2_regularization, train.l2_penalty, train.optimizer)
 
     def train(self, own: list[Hook], keep_best: bool) -> str:
         """Assemble the hooks and fit; returns the reason to stop."""
@@ -193,7 +202,8 @@ class Bench:
         step = Step(self.model, self.state.optimizer, train.grad_clip, self.compiled, train.batch_size,
                     train.table_update)
         title = f"{run.stage} {run.settings.model.model}/{run.settings.model.embedding}"
-        progress = Progress(title, self.loader.batches, train.max_epochs, lambda: self.evaluate.history)
+        shown = [hook.shown for hook in own if hasattr(hook, "shown")]
+        progress = Progress(title, self.loader.batches, train.max_epochs, lambda: self.evaluate.history, shown)
         saver = Checkpoint(lambda state: checkpoint.save_checkpoint(path, self._content(stateful)),
                            train.checkpoint_seconds)
         hooks: list[Hook] = [EverySteps(train.log_interval, require_finite),
@@ -202,7 +212,7 @@ class Bench:
                              EveryEpochs(train.eval_interval, train.max_epochs, self.evaluate)]
         hooks += [self.stopper] if keep_best else []
         if train.tensorboard:
-            hooks.append(TensorBoard(run.folder / "tensorboard", self.evaluate, self.state.step))
+            hooks.append(TensorBoard(run.folder / "tensorboard", self.evaluate, self.state.step, shown))
         with saver.listening():
             try:
                 return fit(self.state, self.loader, step, [*hooks, progress, saver], train.max_epochs)
@@ -228,6 +238,7 @@ class Bench:
             "epochs": self.state.epoch, "steps": self.state.step,
             "selected_epoch": self.stopper.best["epoch"] if self.stopper.best else self.state.epoch,
             "validation_auc": validation.auc, "validation_logloss": validation.logloss,
+            "validation_accuracy": validation.accuracy, "test_accuracy": test["test_accuracy"],
             "test_auc": test["test_auc"], "test_logloss": test["test_logloss"],
             "published_protocol": {"best_test_auc": max(line["test_auc_mean_of_batches"] for line in tests),
                                    "best_test_logloss": min(line["test_logloss"] for line in tests)},

@@ -11,6 +11,7 @@ from typing import Any
 from data.registry import DATASETS
 from data.split import check_name
 from models.build import EMBEDDINGS, MODELS
+from models.dlrm import INTERACTIONS
 from models.embedding.pep import THRESHOLD_DECAYS, THRESHOLD_TYPES
 from models.kernels.threshold import GATES
 from utils.names import unknown
@@ -54,6 +55,9 @@ class ModelSettings:
     latent_dim: int = option(64, low=1)  # width of a vector
     mlp_dims: tuple[int, ...] = option((100, 100), low=1, only=_DEEP)
     dropout: float = option(0.2, low=0, below=1, only=_DEEP)
+    arch_mlp_bot: tuple[int, ...] = option((512, 256, 64), low=1, only=("dlrm",))  # hidden; then latent_dim
+    arch_mlp_top: tuple[int, ...] = option((512, 256), low=1, only=("dlrm",))  # hidden; then 1
+    arch_interaction_op: str = option("cat", choices=INTERACTIONS, only=("dlrm",))
     num_heads: int = option(2, low=1, only=("autoint",))
     num_layers: int = option(3, low=1, only=("autoint",))
     att_dropout: float = option(0.4, low=0, below=1, only=("autoint",))
@@ -95,6 +99,7 @@ class TrainSettings:
     table_update: str = option("auto", choices=("auto", "whole", "dense", "deferred"), named=False)
     tensorboard: bool = option(True, named=False)
     checkpoint_seconds: float = option(60.0, low=0, named=False)
+    optimizer: str = option("adam", choices=("adam", "sgd"))
 
 
 @dataclass(frozen=True)

@@ -21,8 +21,7 @@ from engine.settings import SNAPSHOT_DECIDES, Settings, parse
 from engine.trajectory import Trajectory
 from engine.widths import search_and_train
 from models.base import ClickModel
-from models.build import build_model
-from models.embedding.base import initial_table
+from models.build import build_model, fresh_table
 from models.embedding.masked import Masked
 from utils.files import atomic_path, sha256_of
 
@@ -151,7 +150,7 @@ def retrain_one(settings: Settings, seed: int, place: Place, dataset: Dataset, t
     extra = {"mask": ticket.mask_hash}
     if settings.retrain.re_init:
         generator = torch.Generator().manual_seed(derive(seed, "re_init"))
-        start = initial_table(initial.shape[0], initial.shape[1], generator)
+        start = fresh_table(initial.shape[0], initial.shape[1], sizes, values, generator)
     else:
         start = torch.from_numpy(initial)
         extra["initial"] = sha256_of(initial.tobytes())[:16]
@@ -159,7 +158,7 @@ def retrain_one(settings: Settings, seed: int, place: Place, dataset: Dataset, t
     if (result := run.finished()) is not None:
         return result
     embedding = Masked(start, torch.from_numpy(ticket.table != 0), len(sizes))
-    model = build_model(sizes, values, derive(seed, "retrain:model"), embedding)
+    model = build_model(sizes, values, derive(seed, "retrain:model"), embedding, dataset.num_numbers)
     if settings.retrain.rewind == "all":
         model.load_state_dict({name: torch.from_numpy(value) for name, value in others.items()}, strict=False)
     return execute(run, model, lambda bench: [], lambda bench: {"snapshot": ticket.meta}, keep_best=True)

@@ -37,7 +37,7 @@ def search_and_train(run: Run) -> dict[str, Any]:
         return result
     sizes, values = run.dataset.schema.sizes, settings.flat()
     embedding = build_mixed(torch.from_numpy(widths), settings.model.darts_widths, sizes, derive(run.seed, "table"))
-    model = build_model(sizes, values, derive(run.seed, "train:model"), embedding)
+    model = build_model(sizes, values, derive(run.seed, "train:model"), embedding, run.dataset.num_numbers)
     record = {"search": search.run_id, "features_by_width": {str(width): count for width, count in counts.items()}}
     return execute(run, model, lambda bench: [], lambda bench: record, keep_best=True)
 

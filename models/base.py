@@ -4,11 +4,17 @@ from typing import Any
 
 from torch import Tensor, nn
 
+Inputs = Tensor | tuple[Tensor, Tensor]  # what a batch gives a model: ids (B, F), or these and numbers (B, M)
+
 
 class ClickModel(nn.Module):
-    """ids (B, F) -> logits (B,), around an injected embedding (None for logistic regression)."""
+    """ids (B, F) -> logits (B,), around an injected embedding (None for logistic regression).
+
+    One that reads numbers too is called with ids (B, F) and numbers (B, M).
+    """
 
     embedding: Any  # an `Embedding`; nn.Module's own typing cannot say so
+    num_numbers = 0  # M
 
 
 def tables_by_row(model: ClickModel) -> dict[str, Tensor]:

@@ -9,6 +9,7 @@ from torch import Tensor
 from .autoint import Attention, AutoInt
 from .base import ClickModel
 from .deepfm import DeepFM
+from .dlrm import DLRM, Shape, initial_tables
 from .embedding.base import Draw, TableEmbedding, initial_table
 from .embedding.darts import Darts
 from .embedding.hash import Hash
@@ -33,7 +34,10 @@ MODELS: dict[str, Callable[[Any, Sizes, Values], ClickModel]] = {
         embedding, len(sizes),
         Attention(v["atten_embed_dim"], v["num_heads"], v["num_layers"], v["att_dropout"], v["has_residual"]),
         v["mlp_dims"] if v["full_part"] else None, v["dropout"], v["with_linear"]),
+    "dlrm": lambda embedding, sizes, v: DLRM(
+        embedding, v["num_numbers"], Shape(v["arch_mlp_bot"], v["arch_mlp_top"], v["arch_interaction_op"])),
 }
+READ_NUMBERS = ("dlrm",)  # models that read a data set's numbers as they are, beside its categories
 
 Popularity = Callable[[], Tensor]  # () -> (N,) how often each feature occurs in the training rows
 
@@ -59,7 +63,8 @@ def _not_counted() -> Tensor:
 
 def build_embedding(field_sizes: Sizes, values: Values, seed: int,
                     popularity: Popularity = _not_counted) -> TableEmbedding | None:
-    """A fresh embedding, None for `linear`; the same seed gives the same V0 under every model and scheme of one table.
+    """A fresh embedding, None for `linear`; the same seed gives the same V0 under every scheme of one table, and every
+    model but `dlrm`.
 
     Raises:
         ValueError: the scheme needs counts and none are given, these or its settings do not fit the table.
@@ -67,8 +72,15 @@ def build_embedding(field_sizes: Sizes, values: Values, seed: int,
     if values["model"] == "linear":
         return None
     generator = torch.Generator().manual_seed(seed)
-    return EMBEDDINGS[values["embedding"]](lambda rows, width: initial_table(rows, width, generator), field_sizes,
-                                           values, lambda: _checked(popularity(), sum(field_sizes)))
+    return EMBEDDINGS[values["embedding"]](lambda rows, width: fresh_table(rows, width, field_sizes, values, generator),
+                                           field_sizes, values, lambda: _checked(popularity(), sum(field_sizes)))
+
+
+def fresh_table(rows: int, width: int, field_sizes: Sizes, values: Values, generator: torch.Generator) -> Tensor:
+    """V0 (rows, D): DLRM's own for its tables, `initial_table` for every other model and for tables of other rows."""
+    if values["model"] == "dlrm" and rows == sum(field_sizes):
+        return initial_tables(field_sizes, width, generator)
+    return initial_table(rows, width, generator)
 
 
 def _checked(counts: Tensor, num_rows: int) -> Tensor:
@@ -88,11 +100,16 @@ def build_mixed(width_of_row: Tensor, widths: Sizes, field_sizes: Sizes, seed: i
                  len(field_sizes))
 
 
-def build_model(field_sizes: Sizes, values: Values, seed: int, embedding: TableEmbedding | None) -> ClickModel:
-    """A model around `embedding` (None for `linear`); its other parameters are drawn from `seed` alone."""
+def build_model(field_sizes: Sizes, values: Values, seed: int, embedding: TableEmbedding | None,
+                num_numbers: int = 0) -> ClickModel:
+    """A model around `embedding` (None for `linear`); its other parameters are drawn from `seed` alone.
+
+    Args:
+        num_numbers: M, of the data set; for models that read them.
+    """
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
-        model = MODELS[values["model"]](embedding, field_sizes, values)
+        model = MODELS[values["model"]](embedding, field_sizes, {**values, "num_numbers": num_numbers})
     number_dropout(model)
     return model
 

@@ -1,4 +1,4 @@
-"""The pages of the paper's figures and tables, by name.
+"""The pages of the papers' figures and tables, by name.
 
 Each module has `build(results, out, dataset, model) -> Page`, which reads result files and the run folders under `out`;
 `reports.page.write` writes what it returns.
@@ -7,7 +7,23 @@ Each module has `build(results, out, dataset, model) -> Page`, which reads resul
 from collections.abc import Callable
 from pathlib import Path
 
-from reports import extreme, fig2, fig5, fig6, fig8, fig10, fig11, stability, table1, table2, table3, table4, thresholds
+from reports import (
+    extreme,
+    fig2,
+    fig5,
+    fig6,
+    fig8,
+    fig10,
+    fig11,
+    stability,
+    table1,
+    table2,
+    table3,
+    table4,
+    thresholds,
+    umec_fig2,
+    umec_fig3,
+)
 from reports.page import Page
 from reports.series import Results
 
@@ -16,5 +32,5 @@ PAGES: dict[str, Callable[[Results, Path, str, str], Page]] = {
     "fig5": fig5.build, "fig6": fig6.build, "fig8": fig8.build,  # and 9
     "fig10": fig10.build, "fig11": fig11.build,
     "table1": table1.build, "table2": table2.build, "table3": table3.build, "table4": table4.build,
-    "thresholds": thresholds.build, "extreme": extreme.build,
-    "stability": stability.build}
+    "thresholds": thresholds.build, "extreme": extreme.build, "stability": stability.build,
+    "umec-fig2": umec_fig2.build, "umec-fig3": umec_fig3.build}

@@ -10,6 +10,7 @@ PRUNED = {"cut_last_magnitude": "cut by |V| alone", "magnitude": "magnitude prun
           "random": "random mask", "random_per_field": "random mask, PEP's share a field",
           "random_per_feature": "random mask, PEP's size of a feature"}  # by a snapshot's source
 STEPPING_STONE = "imp_round"  # a source, of iterative pruning's rounds before the last
+COMPRESSED = ("compress", "finetune")  # stages of UMEC and its rivals, which have pages of their own
 FREE = ("candidate_p",)  # settings that name budgets and change none of the tables at them
 
 Results = Sequence[dict[str, Any]]
@@ -27,7 +28,8 @@ def series_of(results: Results) -> dict[str, list[dict[str, Any]]]:
     by_id = {result["run_id"]: result for result in results}
     kinds: dict[str, list[tuple[dict[str, Any], dict[str, str]]]] = defaultdict(list)
     for result in by_id.values():
-        if result["stage"] != "search" and result.get("snapshot", {}).get("source") != STEPPING_STONE:
+        stone = result.get("snapshot", {}).get("source") == STEPPING_STONE
+        if result["stage"] not in ("search", *COMPRESSED) and not stone:
             kinds[kind(result)].append((result, _facts(result, by_id)))
     series: dict[str, list[dict[str, Any]]] = defaultdict(list)
     for scheme in sorted(kinds, key=lambda name: (name != PEP, name == "LR", name)):

@@ -18,3 +18,7 @@ NO_RETRAINING: Style = (PALE, "", "-.")
 GRANULARITIES: dict[str, Style] = {  # by threshold_type; those of the paper's Figure 10
     "global": (INK, "s", ":"), "dimension": (NAVY, "^", "--"), "feature": (PALE, "D", "-."),
     "feature_dim": (BLUE, "o", "-")}
+UMEC: dict[str, Style] = {  # UMEC and its rivals
+    "umec": (BLUE, "o", "-"), "umec, faithful": (NAVY, "^", "--"), "umec, scratch": (PALE, "D", "-."),
+    "magnitude": (RED, "P", "--"), "as-umec": (PINK, "X", "--"), "taylor": (GREEN, "v", "--"),
+    "group-lasso": (ORANGE, "s", "--"), "handmade": (SKY, "<", "-."), "random": (INK, "*", ":")}

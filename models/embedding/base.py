@@ -23,8 +23,8 @@ class Embedding(Protocol):
     def __call__(self, ids: Tensor) -> Tensor:
         """ids (B, F) -> vectors (B, F, D)."""
 
-    def deep_input(self, ids: Tensor, vectors: Tensor) -> Tensor:
-        """What a deep branch reads, (B, W). `vectors` are those of the same ids, so that nothing is looked up twice."""
+    def deep_input(self, ids: Tensor, vectors: Tensor | None = None) -> Tensor:
+        """What a deep branch reads, (B, W). `vectors` are those of the ids, if they have been looked up."""
 
     def table(self) -> Tensor:
         """The whole table as used, (N, D), without gradient."""
@@ -51,9 +51,9 @@ class TableEmbedding(nn.Module):
         self.num_fields = num_fields
         self.deep_width = num_fields * width
 
-    def deep_input(self, ids: Tensor, vectors: Tensor) -> Tensor:
+    def deep_input(self, ids: Tensor, vectors: Tensor | None = None) -> Tensor:
         """(B, F * D)."""
-        return vectors.flatten(1)
+        return (self(ids) if vectors is None else vectors).flatten(1)
 
     def table(self) -> Tensor:
         """(N, D)."""

@@ -212,6 +212,7 @@ CHANGES = {
     "rewind": "all", "split": f"ids:{__file__}",
     "popularity": "counts.npy", "mde_blocks": 9, "mde_alpha": 0.2, "mgqe_subspaces": 4, "mgqe_centroids": 64,
     "hash_rows": 9, "qr_collisions": 9, "darts_widths": [3, 4], "darts_epochs": 9, "darts_lr": 0.5,
+    "arch_mlp_bot": [9], "arch_mlp_top": [9], "arch_interaction_op": "dot", "optimizer": "sgd",
 }
 NEVER = {"split", "popularity", "compile", "table_update", "tensorboard", "checkpoint_seconds", "retrain_emb_param"}
 MDE, MGQE = {"mde_blocks", "mde_alpha"}, {"mgqe_subspaces", "mgqe_centroids"}
@@ -221,19 +222,21 @@ THRESHOLDS = {"threshold_type", "threshold_init", "g_type", "gk", "threshold_dec
               "candidate_p", "budget", "log_interval"}
 ATTENTION = {"num_heads", "num_layers", "att_dropout", "atten_embed_dim", "has_residual", "full_part", "with_linear"}
 MLP, TICKET = {"mlp_dims", "dropout"}, {"re_init", "rewind"}
+ARCH = {"arch_mlp_bot", "arch_mlp_top", "arch_interaction_op"}
 WITHOUT_EFFECT = {
-    ("fm", "pep"): NEVER | BASELINES | ATTENTION | MLP | TICKET,
-    ("fm", "uniform"): NEVER | BASELINES | ATTENTION | MLP | TICKET | THRESHOLDS,
-    ("fm", "masked"): NEVER | BASELINES | ATTENTION | MLP | THRESHOLDS,
-    ("deepfm", "pep"): NEVER | BASELINES | ATTENTION | TICKET,
-    ("autoint", "uniform"): NEVER | BASELINES | TICKET | THRESHOLDS,
-    ("linear", "pep"): NEVER | BASELINES | ATTENTION | MLP | TICKET | THRESHOLDS | {"embedding", "latent_dim",
-                                                                                    "l2_regularization"},
-    ("fm", "mde"): NEVER | BASELINES - MDE | ATTENTION | MLP | TICKET | THRESHOLDS,
-    ("fm", "mgqe"): NEVER | BASELINES - MGQE | ATTENTION | MLP | TICKET | THRESHOLDS,
-    ("fm", "darts"): NEVER | BASELINES - DARTS | ATTENTION | MLP | TICKET | THRESHOLDS | {"latent_dim"},
-    ("fm", "hash"): NEVER | BASELINES - {"hash_rows"} | ATTENTION | MLP | TICKET | THRESHOLDS,
-    ("fm", "qr"): NEVER | BASELINES - {"qr_collisions"} | ATTENTION | MLP | TICKET | THRESHOLDS,
+    ("fm", "pep"): NEVER | ARCH | BASELINES | ATTENTION | MLP | TICKET,
+    ("fm", "uniform"): NEVER | ARCH | BASELINES | ATTENTION | MLP | TICKET | THRESHOLDS,
+    ("fm", "masked"): NEVER | ARCH | BASELINES | ATTENTION | MLP | THRESHOLDS,
+    ("deepfm", "pep"): NEVER | ARCH | BASELINES | ATTENTION | TICKET,
+    ("autoint", "uniform"): NEVER | ARCH | BASELINES | TICKET | THRESHOLDS,
+    ("linear", "pep"): NEVER | ARCH | BASELINES | ATTENTION | MLP | TICKET | THRESHOLDS | {
+        "embedding", "latent_dim", "l2_regularization"},
+    ("fm", "mde"): NEVER | ARCH | BASELINES - MDE | ATTENTION | MLP | TICKET | THRESHOLDS,
+    ("fm", "mgqe"): NEVER | ARCH | BASELINES - MGQE | ATTENTION | MLP | TICKET | THRESHOLDS,
+    ("fm", "darts"): NEVER | ARCH | BASELINES - DARTS | ATTENTION | MLP | TICKET | THRESHOLDS | {"latent_dim"},
+    ("fm", "hash"): NEVER | ARCH | BASELINES - {"hash_rows"} | ATTENTION | MLP | TICKET | THRESHOLDS,
+    ("fm", "qr"): NEVER | ARCH | BASELINES - {"qr_collisions"} | ATTENTION | MLP | TICKET | THRESHOLDS,
+    ("dlrm", "uniform"): NEVER | BASELINES | ATTENTION | MLP | TICKET | THRESHOLDS,
 }
 
 

@@ -1,0 +1,65 @@
+"""UMEC's two figures: which runs belong to them, what is missing, and what is written."""
+
+import csv
+
+import pytest
+from made_results import result
+
+from reports import umec_fig2, umec_fig3
+from reports.page import text, write
+
+
+def made(run_id, method="umec", budget=0.5, seed=1, joint=True, auc=0.8, accuracy=0.79, **more):
+    about = {"method": method, "budget": budget, "resource_left": 1.0 if method == "dense" else budget - 0.01,
+             "widths": {"a": 16, "b": 0}, "neurons": [5, 4], "groups": "field", "resource": "flops_top", "epochs": 2,
+             "finetune_epochs": 1, "scratch": method == "handmade", "dynamics": {"joint": joint, "faithful": False},
+             **more}
+    return result(run_id, "finetune", seed, "dlrm", "criteo", auc=auc, test_accuracy=accuracy, compression=about)
+
+
+def results():
+    return [made("u1"), made("u2", seed=2, accuracy=0.77), made("u3", budget=0.1, auc=0.7), made("m1", "magnitude"),
+            made("d1", "dense", 1.0, accuracy=0.8), made("d2", "dense", 1.0, seed=2, accuracy=0.8),
+            made("h1", "handmade"), made("f1", joint=False, budget=0.9),
+            made("k1", budget=0.35, resource="params_all"), made("w1", budget=0.35, groups="field_dim"),
+            result("other", model="fm", dataset="criteo")]
+
+
+def test_numbers_are_means_over_seeds_and_stand_beside_the_papers(tmp_path):
+    page = umec_fig2.build(results(), tmp_path, "criteo", "fm")
+    found = {number.what: number for number in page.numbers}
+    assert list(found["AUC, umec at 0.5"].values) == [0.8, 0.8]
+    assert list(found["AUC, umec at 0.1"].values) == [0.7]
+    assert list(found["accuracy, dense"].values) == [0.8, 0.8]
+    less = found["accuracy less the whole model's, umec at 0.5"]
+    assert list(less.values) == pytest.approx([-0.01, -0.03])
+    assert less.paper == pytest.approx(0.00004)
+    assert {run["run_id"] for run in page.behind} == {"u1", "u2", "u3", "m1", "d1", "d2", "h1"}
+    assert "umec at budget 0.5: seed 3" in page.missing
+    assert "umec at budget 0.05: seeds 1, 2, 3" in page.missing
+    assert "magnitude at budget 0.5: seeds 2, 3" in page.missing
+
+
+def test_the_picture_shows_the_measured_compression_and_every_row_names_its_run(tmp_path):
+    page = umec_fig2.build(results(), tmp_path, "criteo", "dlrm")
+    axes = page.figure.axes[0]
+    lines = {container.get_label(): container.lines[0] for container in axes.containers}
+    assert list(lines["umec"].get_xdata()) == pytest.approx([0.51, 0.91])
+    assert list(lines["umec"].get_ydata()) == pytest.approx([0.78, 0.79])
+    assert set(lines) == {"umec", "magnitude", "handmade, scratch"}
+    table, picture, written = write(page, tmp_path)
+    rows = list(csv.DictReader(table.open()))
+    assert {row["runs"] for row in rows} == {"u1", "u2", "u3", "m1", "d1", "d2", "h1"}
+    assert [(row["compression"], row["fields"], row["neurons"]) for row in rows if row["runs"] == "u1"] == [
+        ("0.51", "1", "5 4")]
+    assert picture.stat().st_size > 10_000
+    assert "Missing:" in written.read_text()
+
+
+def test_fields_alone_are_another_figure_and_settings_are_not_mixed(tmp_path):
+    page = umec_fig3.build(results(), tmp_path, "criteo", "dlrm")
+    assert {run["run_id"] for run in page.behind} == {"f1", "d1", "d2"}
+    longer = [made(f"l{seed}", budget=0.5, seed=seed, epochs=9) for seed in range(20)]
+    page = umec_fig2.build([*results(), *longer], tmp_path, "criteo", "dlrm")
+    assert {run["run_id"] for run in page.behind} == {run["run_id"] for run in longer}
+    assert "7 runs of other settings are left out." in text(page)

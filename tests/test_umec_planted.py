@@ -1,0 +1,53 @@
+"""UMEC on data where it is known which fields matter: minutes long."""
+
+import statistics
+
+import pytest
+import tiny
+
+import compress_umec
+from compress_umec import PUBLISHED, Task
+from data.planted_fields import INFORMATIVE
+from engine import stages
+from engine.settings import parse
+from transforms.umec import Dynamics
+
+BASE = {"dataset": "planted_fields", **PUBLISHED, "max_epochs": 8, "compile": "off", "tensorboard": False}
+
+
+@pytest.fixture(scope="module")
+def bases(tmp_path_factory):
+    """A trained model for each seed, with its result."""
+    place = tiny.place(tmp_path_factory.mktemp("planted"))
+    results = [stages.train(parse(BASE), seed, place) for seed in range(1, 6)]
+    return place, [(compress_umec.load(result["run_id"], "field", place), result) for result in results]
+
+
+@pytest.mark.slow
+def test_ten_fields_that_say_nothing_are_found(bases):
+    place, found = bases
+    right = 0
+    for base, result in found:
+        task = Task(0.7679, dynamics=Dynamics(joint=False, by_embedding=True), epochs=6, finetune_epochs=3)
+        small = compress_umec.compress(base, task, place)
+        made = small["compression"]
+        gone = [int(name[1:]) for name, width in made["widths"].items() if not width]
+        right += len(gone) == 10 and min(gone) > INFORMATIVE
+        assert made["resource_left"] <= 0.7679
+        assert result["test_auc"] - small["test_auc"] < 0.003
+        assert abs(made["validation_auc_before_zero"] - made["validation_auc_after_zero"]) < 1e-3
+    assert right >= 4
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("budget", [0.5, 0.2])
+def test_at_the_same_resource_umec_is_no_worse_than_magnitude_and_chance(bases, budget):
+    place, found = bases
+    means = {}
+    for method in ("umec", "as-umec", "random"):
+        task = Task(budget, method, dynamics=Dynamics(by_embedding=True), epochs=6, finetune_epochs=3)
+        results = [compress_umec.compress(base, task, place) for base, _ in found[:3]]
+        assert all(result["compression"]["resource_left"] <= budget for result in results)
+        means[method] = statistics.mean(result["test_auc"] for result in results)
+    assert means["umec"] >= means["as-umec"], means
+    assert means["umec"] >= means["random"], means
