@@ -34,6 +34,7 @@ from reports import extreme, table, umec_fig2, umec_fig3, written
 from reports.collect import results_in
 from reports.pages import PAGES
 from transforms.umec import Dynamics
+from utils.files import require_writable
 from utils.names import unknown
 
 SCRIPTS = {"movielens": train_movielens.SETTINGS, "criteo": train_criteo.SETTINGS, "avazu": train_avazu.SETTINGS,
@@ -298,6 +299,7 @@ def main() -> None:
         if value not in known:
             raise ValueError(unknown(name, value, known))
     place = Place(out=Path(given.out), data=given.data, device=given.device)
+    require_writable(place.out)
     if given.what == "tune":
         if given.embedding not in GRIDS:
             raise ValueError(unknown("embedding", given.embedding or "", GRIDS))

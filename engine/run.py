@@ -95,7 +95,7 @@ class Run:
             log.info("run %s is finished: %s", self.run_id, self.folder)
             return result
         except ValueError as error:
-            raise ValueError(f"{path} is corrupt ({error}); run again with --force") from error
+            raise ValueError(f"{path} is corrupt ({error}); delete it, or run again with --force") from error
 
 
 def derive(seed: int, purpose: str) -> int:

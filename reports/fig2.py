@@ -45,7 +45,7 @@ def build(results: Results, out: Path, dataset: str, model: str) -> Page:
                       "protocol (the page of Table 4 compares like with like). † cut from the search's last "
                       "table. Means over seeds; bars are one standard deviation.")
     if entries:
-        page.figure = rivals.picture(entries, page.title)
+        page.figure = rivals.picture(entries, page.title, _absent(page, entries, found))
     return page
 
 
@@ -93,6 +93,23 @@ def _list_missing(page: Page, entries: list[Entry], found: Results) -> None:
         page.missing.append(f"PEP at {smallest:,} parameters, the paper's PEP-0: no run")
     for entry in entries:
         choice.list_absent(page, _name(entry), entry.results)
+
+
+def _absent(page: Page, entries: list[Entry], found: Results) -> list[int]:
+    """Budgets that searches were asked for and no ticket has; the page lists them."""
+    have = {choice.budget_of(run) for entry in entries if entry.scheme.split(",")[0] == PEP for run in entry.results}
+    absent = {}
+    granularities = COARSE.get(page.dataset, ("feature_dim",))
+    for search in choice.searches(found):
+        if search["settings"]["threshold_type"] not in granularities:
+            continue
+        saved = set(search.get("snapshots", ()))
+        for budget in search["settings"].get("candidate_p", ()):
+            if budget not in have and budget <= search["num_embedding_params_dense"]:
+                absent[budget] = absent.get(budget, False) or str(budget) in saved
+    page.missing += [f"{PEP} at {budget:,} parameters: " + ("not retrained" if saved else "no search reached it")
+                     for budget, saved in sorted(absent.items(), reverse=True)]
+    return sorted(absent)
 
 
 def _size(entry: Entry) -> int:

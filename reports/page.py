@@ -115,6 +115,8 @@ def mark_planted(page: Page) -> Page:
     page.notes.insert(0, f"The data are made: a file in {real}'s raw format with labels from a known teacher. It shows "
                          f"that the code works, not what a method does on {real}, and nothing stands beside the paper.")
     if page.figure is not None:
+        for axes in page.figure.axes:
+            axes.title.set_text(axes.get_title().replace(real, f"planted {real}"))
         page.figure.suptitle(page.title, fontsize=7, color=RED)
         page.figure.text(0.5, 0.5, "planted data", fontsize=34, color=RED, alpha=0.15, rotation=20, ha="center",
                          va="center")

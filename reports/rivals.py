@@ -49,11 +49,19 @@ class Entry(NamedTuple):
 def tuned_in(out: Path, dataset: str, model: str) -> dict[str, Sequence[dict[str, Any]]]:
     """The chosen trials of each tuned scheme, from out/tuned; none without that folder.
 
+    Raises:
+        ValueError: a file there is corrupt.
+
     >>> tuned_in(Path("no/such/folder"), "movielens", "fm")
     {}
     """
-    return {path.stem.removeprefix(f"{dataset}_{model}_"): json.loads(path.read_text())["chosen"]
-            for path in sorted((out / "tuned").glob(f"{dataset}_{model}_*.json"))}
+    found = {}
+    for path in sorted((out / "tuned").glob(f"{dataset}_{model}_*.json")):
+        try:
+            found[path.stem.removeprefix(f"{dataset}_{model}_")] = json.loads(path.read_text())["chosen"]
+        except (ValueError, KeyError, TypeError) as error:
+            raise ValueError(f"{path} is corrupt ({error}); delete it, or run `reproduce.py tune`") from error
+    return found
 
 
 def entries(results: Results, tuned: dict[str, Sequence[dict[str, Any]]]) -> list[Entry]:
@@ -107,8 +115,12 @@ def draw(found: Sequence[Entry], title: str, path: Path) -> Path:
     return budget_curve.save(picture(found, title), path)
 
 
-def picture(found: Sequence[Entry], title: str) -> Figure:
-    """Both panels: test AUC against parameters, and against bytes, which older results lack."""
+def picture(found: Sequence[Entry], title: str, absent: Sequence[int] = ()) -> Figure:
+    """Both panels: test AUC against parameters, and against bytes, which older results lack.
+
+    Args:
+        absent: budgets that no run has; crosses on the lower edge of the left panel.
+    """
     figure = budget_curve.new_figure(SIZE)
     left, right = figure.subplots(1, 2, sharey=True)
     curves: dict[str, list[Entry]] = defaultdict(list)
@@ -120,6 +132,7 @@ def picture(found: Sequence[Entry], title: str) -> Figure:
                 _curve(axes, scheme, known, quantity)
         budget_curve.log_sizes(axes)
         budget_curve.tidy(axes)
+    budget_curve.mark_missing(left, absent)
     left.set_xlabel("embedding parameters", fontsize=8)
     right.set_xlabel("bytes at inference", fontsize=8)
     left.set_ylabel("test AUC (mean ± s.d. over seeds)", fontsize=8)

@@ -232,6 +232,26 @@ def test_unknown_names_are_refused(shell, words, message):
         shell(reproduce, *words)
 
 
+@pytest.mark.parametrize("what", ["report", "fig11", "plan"])
+def test_an_output_folder_that_cannot_be_written_to_is_named_before_anything_is_run(shell, tmp_path, monkeypatch, what):
+    (tmp_path / "file").write_text("")
+    monkeypatch.setattr("sys.argv", ["reproduce.py", what, "--out", str(tmp_path / "file" / "out")])
+    with pytest.raises(OSError, match=r"cannot write to the folder .*file/out .*; choose another with --out"):
+        reproduce.main()
+
+
+def test_a_half_written_result_says_which_file_and_is_rebuilt_when_it_is_deleted(shell, tmp_path, capsys):
+    shell(reproduce, "table3", "--seeds", 1)
+    [result] = (tmp_path / "runs").glob("*/result.json")
+    whole = json.loads(result.read_text())
+    result.write_text(result.read_text()[:200])
+    with pytest.raises(ValueError, match=r"result\.json is corrupt .*; delete it, or run again with --force"):
+        shell(reproduce, "table3", "--seeds", 1)
+    result.unlink()
+    shell(reproduce, "table3", "--seeds", 1)
+    assert tiny.without_times(json.loads(result.read_text())) == tiny.without_times(whole)
+
+
 def test_schemes_that_are_not_tuned_are_left_out_and_named(shell, capsys):
     shell(reproduce, "compare", "--seeds", 1, "--dry-run")
     said = capsys.readouterr().out

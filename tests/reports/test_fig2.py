@@ -2,7 +2,11 @@
 
 import csv
 import json
+import os
 import struct
+import subprocess
+import sys
+from pathlib import Path
 
 import pytest
 from made_results import lr, result, search, ticket
@@ -77,3 +81,33 @@ def test_the_data_set_decides_the_number_and_coarse_thresholds_belong_to_large_d
 def test_without_runs_nothing_is_drawn(tmp_path):
     page = fig2.build([], tmp_path, "movielens", "fm")
     assert (page.figure, page.rows, len(page.missing)) == (None, [], 7)
+
+
+def test_budgets_that_no_ticket_has_are_listed_with_the_reason_and_drawn(tmp_path):
+    asked = {"own": {"candidate_p": [700, 500, 72]}, "snapshots": ["700"], "params": 600}
+    page = fig2.build([*made(), search("as_reached", **asked)], tmp_path, "movielens", "fm")
+    assert "PEP at 700 parameters: not retrained" in page.missing
+    assert "PEP at 500 parameters: no search reached it" in page.missing
+    [crosses] = [line for line in page.figure.axes[0].lines if line.get_label() == "no run"]
+    assert list(crosses.get_xdata()) == [72, 500, 700]
+    [legend] = page.figure.legends
+    assert "no run" in [text.get_text() for text in legend.get_texts()]
+
+
+@pytest.mark.parametrize("content", ['{"chosen": ', "[]", "{}"])
+def test_a_corrupt_tuning_is_an_error_that_names_the_file(tmp_path, content):
+    (tmp_path / "tuned").mkdir()
+    (tmp_path / "tuned" / "movielens_fm_mde.json").write_text(content)
+    with pytest.raises(ValueError, match=r"movielens_fm_mde\.json is corrupt .*; delete it, or run"):
+        fig2.build(made(), tmp_path, "movielens", "fm")
+
+
+def test_without_a_display_and_with_a_backend_that_wants_one_the_picture_is_drawn(tmp_path):
+    code = ("import sys; sys.path[:0] = ['tests/reports', '.']\nfrom pathlib import Path\nimport test_fig2\n"
+            "from reports import fig2, page\n"
+            "page.write(fig2.build(test_fig2.made(), Path(sys.argv[1]), 'movielens', 'fm'), Path(sys.argv[1]))")
+    environment = {name: value for name, value in os.environ.items() if name != "DISPLAY"} | {"MPLBACKEND": "tkagg"}
+    done = subprocess.run([sys.executable, "-c", code, str(tmp_path)], env=environment, capture_output=True, text=True,
+                          cwd=Path(__file__).resolve().parents[2])
+    assert (done.returncode, done.stderr) == (0, "")
+    assert (tmp_path / "fig2_movielens_fm.png").stat().st_size > 10_000
