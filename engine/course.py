@@ -76,8 +76,9 @@ class Course:
         below = weight.abs() <= self.embedding.scale * self.embedding.gate(torch.tensor(clock, device=weight.device))
         own = s.expand_as(weight) if s.numel() == 1 or s.shape == weight.shape else None  # s of each entry
         self.lines.append({
-            "epoch": epoch, "step": step, "clock": clock, "least": float(s.min()), "mean": float(s.mean()),
-            "most": float(s.max()), "mean_of_kept": _mean(own, kept), "mean_of_pruned": _mean(own, ~kept),
+            "epoch": epoch, "step": step, "clock": clock, "least": float(s.min()), "most": float(s.max()),
+            "mean": float(s.mean(dtype=torch.float64)), "mean_of_kept": _mean(own, kept),
+            "mean_of_pruned": _mean(own, ~kept),
             "kept": int(kept.sum()), "by_clock": int((below & ~kept).sum()), "by_data": int((~below & ~kept).sum()),
             "held": int((below & kept).sum())})
 
@@ -96,4 +97,4 @@ class Course:
 
 def _mean(values: torch.Tensor | None, where: torch.Tensor) -> float | None:
     """Mean of the values at some places; None where there are none, or none of their own."""
-    return float(values[where].mean()) if values is not None and where.any() else None
+    return float(values[where].mean(dtype=torch.float64)) if values is not None and where.any() else None

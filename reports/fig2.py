@@ -98,7 +98,7 @@ def _list_missing(page: Page, entries: list[Entry], found: Results) -> None:
 def _absent(page: Page, entries: list[Entry], found: Results) -> list[int]:
     """Budgets that searches were asked for and no ticket has; the page lists them."""
     have = {choice.budget_of(run) for entry in entries if entry.scheme.split(",")[0] == PEP for run in entry.results}
-    absent = {}
+    absent: dict[int, bool] = {}
     granularities = COARSE.get(page.dataset, ("feature_dim",))
     for search in choice.searches(found):
         if search["settings"]["threshold_type"] not in granularities:
