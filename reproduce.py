@@ -38,6 +38,7 @@ GRIDS: dict[str, dict[str, list[Any]]] = {  # the first setting sets the size; t
     "darts": {"darts_widths": [[1, 2, 8], [2, 4, 16], [4, 8, 32], [8, 16, 64]], "l2_regularization": DECAYS},
     "hash": {"hash_rows": [256, 512, 1024, 2048], "l2_regularization": DECAYS},
     "qr": {"qr_collisions": [16, 8, 4, 2], "l2_regularization": DECAYS},
+    "tt": {"tt_rank": [4, 8, 16, 24], "l2_regularization": DECAYS},
     "pep": {**BUDGETS, "threshold_init": [-15.0, -8.0, -5.0]},
     **{name: {**BUDGETS, "l2_regularization": DECAYS} for name in PRUNED[1:]},
 }

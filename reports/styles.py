@@ -10,7 +10,7 @@ Style = tuple[str, str, str]  # colour, marker, line
 
 STYLES: dict[str, Style] = {  # pruning after training is dashed, random masks are dotted
     PEP: (BLUE, "o", "-"), "uniform": (RED, "s", "-"), "mde": (GREEN, "^", "-"), "mgqe": (PINK, "D", "-"),
-    "darts": (ORANGE, "v", "-"), "hash": (SKY, "<", "-"), "qr": (INK, ">", "-"),
+    "darts": (ORANGE, "v", "-"), "hash": (SKY, "<", "-"), "qr": (INK, ">", "-"), "tt": (GREEN, "1", "-."),
     "magnitude pruning": (RED, "P", "--"), "iterative pruning": (GREEN, "X", "--"),
     "random mask": (INK, "*", ":"), "random mask, PEP's share a field": (BLUE, "d", ":"),
     "cut by |V| alone": (BLUE, "p", "--")}
