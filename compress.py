@@ -5,6 +5,7 @@
     python compress.py imp --run ID --budget 6541                                   # in rounds, rewound and retrained
     python compress.py random --run ID --budget 6541                                # any entries
     python compress.py random --run ID --like tmp/embedding/fm/ALIAS/6541.npz       # as many a field as there
+    python compress.py afm --run ID --emb-rank 8 --mlp-rank 16                      # low rank, see `afm --help`
     python train_movielens_retrain.py --alias movielens_magnitude_d64_seed1         # the name that was printed
 """
 
@@ -13,6 +14,7 @@ from pathlib import Path
 
 import numpy as np
 
+import compress_afm
 from engine import cli, pruning, snapshots
 from engine.pruning import Trained, load_trained
 from engine.run import Place, derive
@@ -36,6 +38,9 @@ def options() -> argparse.ArgumentParser:
         method.add_argument("--alias", help="name of the snapshot folder (default: dataset, method, width and seed)")
         method.add_argument("--overwrite", action="store_true", help="take over another run's alias folder")
         method.add_argument("--traceback", action="store_true", help="show where in the code an error comes from")
+    afm = methods.add_parser("afm", help="factor table and layers", description=compress_afm.__doc__,
+                             formatter_class=argparse.RawDescriptionHelpFormatter)
+    compress_afm.add_options(afm)
     methods.choices["imp"].add_argument("--keep", type=float, default=KEEP, help="share of the entries a round leaves")
     methods.choices["random"].add_argument("--like", type=Path, action="append", default=[],
                                            help="a snapshot whose number of entries in each field is taken over")
@@ -76,6 +81,9 @@ def _mask_of(path: Path, trained: Trained) -> np.ndarray:
 def main() -> None:
     """The script."""
     given = options().parse_args()
+    if given.method == "afm":
+        compress_afm.work(given)
+        return
     place = Place(out=Path(given.out), data=given.data, device=given.device, alias=given.alias,
                   overwrite=given.overwrite)
     method, like = given.method, getattr(given, "like", [])

@@ -8,6 +8,7 @@ from typing import Any
 PEP = "PEP"
 PRUNED = {"cut_last_magnitude": "cut by |V| alone", "magnitude": "magnitude pruning", "imp": "iterative pruning",
           "random": "random mask", "random_per_field": "random mask, PEP's share a field"}  # by a snapshot's source
+FINETUNED = "finetune"  # a stage: a compressed model, or its control, trained on; they have a page of their own
 STEPPING_STONE = "imp_round"  # a source, of iterative pruning's rounds before the last
 FREE = ("candidate_p",)  # settings that name budgets and change none of the tables at them
 
@@ -15,7 +16,7 @@ Results = Sequence[dict[str, Any]]
 
 
 def series_of(results: Results) -> dict[str, list[dict[str, Any]]]:
-    """Results by the label of their curve; searches and rounds of pruning have no point of their own.
+    """Results by the label of their curve; searches, rounds of pruning and what was trained on have none.
 
     >>> run = {"run_id": "a", "stage": "train", "seed": 1, "manifest": "m", "settings": {"embedding": "uniform",
     ...        "model": "fm"}, "identity": {"settings": {"embedding": "uniform", "latent_dim": 8}}}
@@ -26,7 +27,7 @@ def series_of(results: Results) -> dict[str, list[dict[str, Any]]]:
     by_id = {result["run_id"]: result for result in results}
     kinds: dict[str, list[tuple[dict[str, Any], dict[str, str]]]] = defaultdict(list)
     for result in by_id.values():
-        if result["stage"] != "search" and result.get("snapshot", {}).get("source") != STEPPING_STONE:
+        if result["stage"] not in ("search", FINETUNED) and result.get("snapshot", {}).get("source") != STEPPING_STONE:
             kinds[kind(result)].append((result, _facts(result, by_id)))
     series: dict[str, list[dict[str, Any]]] = defaultdict(list)
     for scheme in sorted(kinds, key=lambda name: (name != PEP, name == "LR", name)):

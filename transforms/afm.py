@@ -105,7 +105,7 @@ def factor_layer(model: nn.Module, name: str, factor: Factor, act: str = "none",
     project = _linear(basis @ weight, basis @ (bias - mean), layer)
     low = least(model, project).to(basis).clamp(max=0) if least is not None else torch.zeros_like(basis[:, 0])
     project = _linear(basis @ weight, basis @ (bias - mean) - low, layer)
-    return _with(model, name, ThinPair(project, _linear(basis.T, mean + basis.T @ low, layer), ACTS[act]))
+    return replaced(model, name, ThinPair(project, _linear(basis.T, mean + basis.T @ low, layer), ACTS[act]))
 
 
 def svd_layer(model: nn.Module, name: str, rank: int, act: str = "none") -> nn.Module:
@@ -115,7 +115,7 @@ def svd_layer(model: nn.Module, name: str, rank: int, act: str = "none") -> nn.M
     left, values, right = torch.linalg.svd(layer.weight.detach().double(), full_matrices=False)
     root = values[:rank].sqrt()
     project = _linear(root[:, None] * right[:rank], torch.zeros_like(root), layer)
-    return _with(model, name, ThinPair(project, _linear(left[:, :rank] * root, _bias(layer), layer), ACTS[act]))
+    return replaced(model, name, ThinPair(project, _linear(left[:, :rank] * root, _bias(layer), layer), ACTS[act]))
 
 
 @torch.no_grad()
@@ -151,7 +151,7 @@ def factor_table(model: nn.Module, factors: Sequence[Factor], field_sizes: Seque
         codes.append(Uniform(rows, len(fields)))
     low = LowRank(codes, [factor.basis.to(table.dtype) for factor in factors],
                   torch.stack([factor.mean for factor in factors]).to(table.dtype), field_sizes, fused=False)
-    return _with(model, path, low.to(table.device))
+    return replaced(model, path, low.to(table.device))
 
 
 @dataclass(frozen=True)
@@ -270,8 +270,8 @@ def _linear(weight: Tensor, bias: Tensor, like: nn.Linear) -> nn.Linear:
     return made
 
 
-def _with(model: nn.Module, name: str, module: nn.Module) -> nn.Module:
-    """A copy of the model with `module` at a dotted name; parameters that are replaced are not copied."""
+def replaced(model: nn.Module, name: str, module: nn.Module) -> nn.Module:
+    """A copy of the model with `module` at a dotted name; what it replaces is not copied."""
     old = model.get_submodule(name)
     made = copy.deepcopy(model, {id(old): module})
     return made.train(model.training)

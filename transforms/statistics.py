@@ -3,6 +3,7 @@
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -71,6 +72,10 @@ class Moments:
             self.count = count
         return self
 
+    def content(self) -> dict[str, Any]:
+        """For a file: `Moments(width, **content)` goes on from it."""
+        return {"count": self.count, "mean": self.mean, "comoment": self.comoment}
+
     def covariance(self) -> Tensor:
         """C (m, m), divided by the count.
 
@@ -120,20 +125,24 @@ def table_moments(table: Tensor, counts: Tensor, field_sizes: Sequence[int], smo
 
 
 @torch.no_grad()
-def layer_moments(model: nn.Module, batches: Iterable[Tensor], names: Sequence[str]) -> dict[str, Moments]:
+def layer_moments(model: nn.Module, batches: Iterable[Tensor], names: Sequence[str],
+                  found: dict[str, Moments] | None = None) -> dict[str, Moments]:
     """Moments of the outputs of linear layers, y = W x + b, taken before whatever follows them.
 
     Args:
         model: in evaluation mode.
         batches: what the model is called with, one after the other.
         names: dotted names of the layers.
+        found: moments to go on with, by name; whoever gives the batches may save them between two.
 
     Raises:
         ValueError: the model is in training mode, a name is not that of a linear layer, or there are no batches.
     """
     require_evaluation(model)
     layers = {name: linear_at(model, name) for name in names}
-    found = {name: Moments(layer.out_features) for name, layer in layers.items()}
+    found = {} if found is None else found
+    for name, layer in layers.items():
+        found.setdefault(name, Moments(layer.out_features))
     with _listening(layers) as outputs:
         for batch in batches:
             model(batch)
