@@ -7,6 +7,8 @@
 import argparse
 import copy
 import logging
+from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +18,7 @@ import torch
 from engine import finetune, popularity
 from engine.checkpoint import load_checkpoint, save_checkpoint
 from engine.finetune import FineTuning
+from engine.plan import Need
 from engine.run import Place, pick_device
 from engine.speed import samples_per_second
 from engine.sweep import Sweep
@@ -31,6 +34,16 @@ from utils.files import sha256_of
 
 log = logging.getLogger("pep")
 
+STUDY: list[tuple[Choice, FineTuning]] = [  # what the page compares, for each seed
+    *((Choice(method, emb_rank=rank), FineTuning()) for rank in (8, 2, 4, 16, 32)
+      for method in ("afm", "svd", "random")),
+    *((Choice("tt", emb_rank=rank), FineTuning()) for rank in (16, 24, 32, 56)),  # sizes near those of ranks 2 to 16
+    *((Choice(ratio=ratio), FineTuning()) for ratio in (0.14, 0.28)),
+    (Choice(mlp_rank=16), FineTuning()), (Choice("svd", mlp_rank=16), FineTuning()),
+    *((Choice(emb_rank=8, mlp_rank=16, **how), FineTuning()) for how in (
+        {}, {"act": "relu"}, {"act": "relu", "act_init": "shift"}, {"sequential": True})),
+    *((Choice(emb_rank=rank), FineTuning(epochs=5)) for rank in (8, 32)),
+]
 BATCHES = (1, 1024, 16_384)  # of which the speed is measured
 SECONDS = 0.3  # each
 
@@ -126,6 +139,32 @@ def factored(trained: TrainedModel, choice: Choice, how: FineTuning, device: tor
                 "file_bytes_dense": trained.weights_bytes, "samples_per_second": speed}
 
     return finetune.finetune(run, make, about)
+
+
+def study(base: Callable[[Place], str], about: tuple[str, int]) -> list[Need]:
+    """The runs behind the page for one seed, each with its dense control.
+
+    Args:
+        base: trains the dense model at a place, if it is not, and gives its run's id.
+        about: the model's name and the seed.
+    """
+    model, seed = about
+    loaded: dict[str, TrainedModel] = {}
+
+    def taken(place: Place) -> TrainedModel:
+        run_id = base(place)
+        found = loaded.setdefault(run_id, load_model(run_id, place))
+        return replace(found, run=replace(found.run, place=place))
+
+    def need(choice: Choice, how: FineTuning) -> Need:
+        def run(place: Place) -> None:
+            trained = taken(place)
+            factored(trained, choice, how, pick_device(place.device))
+            control(trained, how)
+        what = " ".join(f"{name}={value}" for name, value in choice.identity().items())
+        return Need(f"{model} afm {what} epochs={how.epochs} seed {seed}", (model, "low_rank"), run)
+
+    return [need(choice, how) for choice, how in STUDY]
 
 
 def calibrated(trained: TrainedModel, choice: Choice, device: torch.device) -> Compression:

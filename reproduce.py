@@ -10,10 +10,12 @@
 
 import argparse
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import compress
+import compress_afm
 import train_avazu
 import train_criteo
 import train_movielens
@@ -126,9 +128,17 @@ def needs_of(given: argparse.Namespace, page: str) -> list[Need]:
         "table3": [(LR, {})],
         "table4": [(LR, {}), ("pep", {"retrain_emb_param": PEP_0.get(given.model, SHOWN)})],
     }
+    if page == "afm":
+        return [each for seed in given.seeds for each in compress_afm.study(
+            partial(_base, given, seed), (given.model, seed))]
     if page not in points:
         return comparison(given)
     return [need(given, scheme, point, seed) for seed in given.seeds for scheme, point in points[page]]
+
+
+def _base(given: argparse.Namespace, seed: int, place: Place) -> str:
+    """The id of the base model's run, trained when it is not."""
+    return run(given, "uniform", {}, seed, place)["run_id"]
 
 
 def tune(given: argparse.Namespace, place: Place) -> None:

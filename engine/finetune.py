@@ -5,7 +5,7 @@ from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 from engine import checkpoint
-from engine.run import WEIGHTS, Bench, Run, execute
+from engine.run import WEIGHTS, Bench, Run, Unfinished, execute
 from engine.trained import TrainedModel
 from models.base import ClickModel
 
@@ -51,6 +51,8 @@ def finetune(run: Run, make: Callable[[], ClickModel], about: Callable[[ClickMod
     """
     if (result := run.finished()) is not None:
         return result
+    if run.place.dry:
+        raise Unfinished(f"run {run.run_id} ({run.stage}) is not finished")
     model, before = make(), {}
     trains = run.settings.train.max_epochs > 0
 

@@ -25,7 +25,8 @@ LINES: dict[str, Style] = {"afm": STYLES[PEP], "svd": STYLES["uniform"], "random
 RIVALS = {PEP: STYLES["magnitude pruning"], "uniform": STYLES["qr"], "tt": STYLES["mgqe"]}
 RIVAL_NAMES = {PEP: "PEP, retrained", "uniform": "smaller dense", "tt": "tensor train from scratch"}
 HEAD = ("scheme", "asked for", "embedding parameters", "all parameters", "multiply-adds", "file, bytes",
-        "bytes of table", "AUC, not trained on", "AUC, trained on", "log-loss, not trained on", "log-loss, trained on", "seeds")
+        "bytes of table", "AUC, not trained on", "AUC, trained on", "log-loss, not trained on", "log-loss, trained on",
+        "seeds")
 SPEED_HEAD = ("scheme", "asked for", "batch", "dense, samples/s", "factored, samples/s", "factor", "seeds")
 Group = tuple[str, list[dict[str, Any]]]  # what was asked for, as text, and the runs of it
 

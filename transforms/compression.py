@@ -214,7 +214,7 @@ def _factor(method: str, spectrum: Spectrum, rank: int, svd: Callable[[], Factor
 
 def _share(factor: Factor, moments: Moments) -> float:
     total = float(torch.trace(moments.covariance()))
-    return error(factor, moments) / total if total else 0.0
+    return max(error(factor, moments), 0.0) / total if total else 0.0
 
 
 def _values(spectra: dict[str, Spectrum]) -> dict[str, list[float]]:
