@@ -3,8 +3,6 @@
 import json
 import statistics
 
-import compress
-import compress_afm
 import numpy as np
 import pytest
 import tiny
@@ -12,6 +10,8 @@ import torch
 from makers import tree
 from safetensors import safe_open
 
+import compress
+import compress_afm
 import engine.run
 from engine import optim, stages
 from engine.checkpoint import load_checkpoint
