@@ -66,13 +66,16 @@ class LowRank(TableEmbedding):
 
     def forward(self, ids: Tensor) -> Tensor:
         """ids (B, F) -> (B, F, D)."""
-        lifted = [torch.einsum("bfk,fkd->bfd", codes, basis)
-                  for codes, basis in zip(self._codes(ids), self.bases, strict=True)]
+        means = self.means[:, None]  # (F, 1, D)
         if self.whole:
-            return (lifted[0] + self.means).contiguous()  # einsum leaves the fields outermost
-        zero = self.means.new_zeros((len(ids), 1, self.width))  # of fields of rank 0
-        placed = torch.cat([*lifted, zero], 1).index_select(1, self.places)
-        return placed + self.means
+            vectors = torch.baddbmm(means, self.codes[0](ids).transpose(0, 1), self.bases[0])  # (F, B, D)
+        else:
+            lifted = [torch.bmm(codes.transpose(0, 1), basis)
+                      for codes, basis in zip(self._codes(ids), self.bases, strict=True)]
+            zero = self.means.new_zeros((1, len(ids), self.width))  # of fields of rank 0
+            vectors = torch.cat([*lifted, zero]).index_select(0, self.places) + means
+        vectors = vectors.transpose(0, 1)
+        return vectors if self.fused else vectors.contiguous()  # whoever flattens them needs them row by row
 
     def deep_input(self, ids: Tensor, vectors: Tensor) -> Tensor:
         """(B, sum of ranks): the codes, fields of smaller rank first; (B, F * D) where nothing is fused.
