@@ -5,7 +5,8 @@
 
 All variants run in one process, in turns, on the same rows; the median of the turns is shown. Widths and ranks
 are the published ones where there are any (Criteo: d 16, 400-400-400, ranks 2 and 64). Values are random: they change
-no time. With one thread its processor time is measured (`engine.speed`). On a GPU the device is waited for before each look at the clock.
+no time. With one thread its processor time is measured (`engine.speed`). On a GPU the device is waited for before each
+look at the clock.
 """
 
 import argparse

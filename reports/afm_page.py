@@ -24,9 +24,9 @@ LINES: dict[str, Style] = {"afm": STYLES[PEP], "svd": STYLES["uniform"], "random
                            "tt": STYLES["tt"]}
 RIVALS = {PEP: STYLES["magnitude pruning"], "uniform": STYLES["qr"], "tt": STYLES["mgqe"]}
 RIVAL_NAMES = {PEP: "PEP, retrained", "uniform": "smaller dense", "tt": "tensor train from scratch"}
-HEAD = ("scheme", "asked for", "embedding parameters", "all parameters", "multiply-adds", "file, bytes",
-        "bytes of table", "AUC, not trained on", "AUC, trained on", "log-loss, not trained on", "log-loss, trained on",
-        "seeds")
+HEAD = ("scheme", "asked for", "epochs", "embedding parameters", "all parameters", "multiply-adds",
+        "file, bytes", "bytes of table", "AUC, not trained on", "AUC, trained on", "log-loss, not trained on",
+        "log-loss, trained on", "seeds")
 SPEED_HEAD = ("scheme", "asked for", "batch", "dense, samples/s", "factored, samples/s", "factor", "seeds")
 Group = tuple[str, list[dict[str, Any]]]  # what was asked for, as text, and the runs of it
 
@@ -125,7 +125,7 @@ def line(name: str, runs: list[dict[str, Any]]) -> tuple[str, ...]:
     trained = bool(epochs_of(runs[0]))
     adds = count(lambda result: sum(result["compression"]["multiply_adds"].values())) if (
         "multiply_adds" in runs[0]["compression"]) else "-"
-    return (name, asked(runs[0]), count(embedding_size),
+    return (name, asked(runs[0]), str(epochs_of(runs[0])), count(embedding_size),
             count(lambda result: sum(result["compression"]["parameters"].values())), adds,
             count(lambda result: result["compression"]["file_bytes"]), count(lambda result: result["inference_bytes"]),
             spread([scores["test_auc"] for scores in before]),

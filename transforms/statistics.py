@@ -46,20 +46,20 @@ class Moments:
         if vectors.dim() != 2 or vectors.shape[1] != self.width:
             raise ValueError(f"the vectors must be of shape (B, {self.width}), got {tuple(vectors.shape)}")
         vectors = vectors.detach().double()
-        if weights is None:
-            weights = torch.ones(len(vectors), dtype=torch.float64, device=vectors.device)
-        weights = weights.double()
-        if (weights < 0).any():
-            raise ValueError(f"weights must not be negative, got {float(weights.min())}")
-        total = float(weights.sum())
+        if weights is not None:
+            weights = weights.double()
+            if (weights < 0).any():
+                raise ValueError(f"weights must not be negative, got {float(weights.min())}")
+        total = float(len(vectors) if weights is None else weights.sum())
         if not total:
             return self
-        mean = weights @ vectors / total
+        mean = vectors.mean(0) if weights is None else weights @ vectors / total
         if not torch.isfinite(mean).all():
             raise ValueError("the calibration met outputs that are not finite; look at the model's weights and the "
                              "data")
         centred = vectors - mean
-        return self.merge(Moments(self.width, total, mean, centred.T @ (centred * weights[:, None])))
+        comoment = centred.T @ (centred if weights is None else centred * weights[:, None])
+        return self.merge(Moments(self.width, total, mean, comoment))
 
     def merge(self, other: "Moments") -> "Moments":
         """Take in another's vectors; returns itself."""
