@@ -275,3 +275,19 @@ def test_methods_on_the_command_line_are_those_that_there_are():
     for method in compression.METHODS:
         given = compress.options().parse_args(["afm", "--run", "x", "--method", method, "--emb-rank", "2"])
         assert compress_afm.checked(given)[0].method == method
+
+
+@pytest.mark.parametrize(("model", "fused"), [("fm", False), ("autoint", True)])
+def test_other_models_go_the_same_way(tmp_path, model, fused):
+    run_id = tiny.train(tmp_path, **{**SETTINGS, "model": model, "max_epochs": 1})["run_id"]
+    trained = load_model(run_id, tiny.place(tmp_path))
+    made = compress_afm.factored(trained, Choice(emb_rank=3), FineTuning(1), pick_device("cpu"))
+    assert made["compression"]["structure"]["fused"] == fused
+    assert made["num_embedding_params"] <= 3 * ROWS + 4 * 3 * WIDTH + 4 * WIDTH
+    assert made["test_auc"] != made["without_finetuning"]["test_auc"]
+    layers = Choice(mlp_rank=3)
+    if model == "fm":
+        with pytest.raises(ValueError, match="FM has no layer to factor"):
+            layers.layers_of(trained.model)
+    else:
+        assert layers.layers_of(trained.model) == ["mlp.mlp.4"]

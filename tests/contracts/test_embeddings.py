@@ -52,7 +52,7 @@ CASES = {"uniform": from_registry(embedding="uniform"), "masked": masked, "mixed
          "mgqe": from_registry(embedding="mgqe", mgqe_subspaces=3, mgqe_centroids=8),
          "hash": from_registry(embedding="hash", hash_rows=6), "qr": from_registry(embedding="qr", qr_collisions=3),
          "tt": from_registry(embedding="tt", tt_rank=2), "low_rank": low_rank((1, 1, 1)),
-         "low_rank mixed": low_rank((2, 0, 1)),
+         "low_rank mixed": low_rank((1, 0, 1)), "low_rank parts": low_rank((1, 2, 1)),
          **{f"pep {kind} {gate}": pep(kind, gate) for kind in THRESHOLD_TYPES for gate in GATES}}
 # where parameters are counted, when it is not in the table itself
 COUNTED = {"mixed": lambda embedding: list(embedding.parameters()),
@@ -63,7 +63,8 @@ COUNTED = {"mixed": lambda embedding: list(embedding.parameters()),
            "qr": lambda embedding: [embedding.remainders, embedding.quotients],
            "tt": lambda embedding: list(embedding.parameters()),
            "low_rank": lambda embedding: list(embedding.parameters()),
-           "low_rank mixed": lambda embedding: list(embedding.parameters())}
+           "low_rank mixed": lambda embedding: list(embedding.parameters()),
+           "low_rank parts": lambda embedding: list(embedding.parameters())}
 
 
 def test_every_registered_embedding_is_among_the_cases():

@@ -52,7 +52,8 @@ def test_seeds_share_a_line_with_both_scores(tmp_path):
 
 def test_what_was_not_trained_on_has_no_score_for_it(tmp_path):
     page = build(tmp_path, factored("a", emb_rank=2, epochs=0), factored("b", emb_rank=2, auc=0.81))
-    lines = [line for line in text(page).splitlines() if line.startswith(("| AFM | emb-rank 2 | 0 | 200", "| AFM | emb-rank 2 | 1 | 200"))]
+    starts = ("| AFM | emb-rank 2 | 0 | 200", "| AFM | emb-rank 2 | 1 | 200")
+    lines = [line for line in text(page).splitlines() if line.startswith(starts)]
     assert sorted("| 0.7800 | - |" in line for line in lines) == [False, True]
     written = {path.suffix: path for path in write(page, tmp_path / "pages")}
     rows = list(csv.DictReader(written[".csv"].open()))

@@ -2,6 +2,7 @@
 
 import copy
 import itertools
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -14,6 +15,7 @@ from models.embedding.low_rank import LowRank
 from models.embedding.masked import Masked
 from models.embedding.pep import Pep, Thresholds
 from transforms import afm
+from transforms.compression import Choice, compress
 from transforms.low_rank import decompose, error, svd_factor
 from transforms.statistics import Moments, layer_moments, least_codes, table_moments
 from transforms.structure import empty_like, multiply_adds, parameters_by_part, structure_of
@@ -266,6 +268,26 @@ def test_svd_of_weights_loses_least_of_the_weights_and_more_of_the_outputs():
         pair = other[0]
         kept = torch.linalg.svdvals(pair.lift.weight.detach() @ pair.project.weight.detach())[:rank]
         torch.testing.assert_close(kept, torch.linalg.svdvals(model[0].weight.detach())[:rank])
+
+
+@pytest.mark.parametrize("sequential", [False, True])
+def test_layers_are_measured_in_the_dense_model_or_behind_what_is_factored_already(sequential):
+    model, ids, asked = dense(), ids_of(), []
+    fields = table_moments(model.embedding.table(), torch.bincount(ids.flatten(), minlength=sum(SIZES)), SIZES)
+
+    def measure(current, names):
+        asked.append((structure_of(current), names))
+        return layer_moments(current, [ids], names)
+
+    made = compress(model, Choice(emb_rank=2, mlp_rank=3, sequential=sequential), fields,
+                    SimpleNamespace(fields=tuple("abcd"), sizes=SIZES), measure, lambda: [ids], 1)
+    bare, table = {"layers": {}, "act": "none"}, {"ranks": [2] * 4, "fused": True}
+    one, other = "mlp.mlp.4", "mlp.mlp.8"
+    assert asked == ([({**bare, **table}, [one]), ({**bare, **table, "layers": {one: 3}}, [other])]
+                     if sequential else [(bare, [one, other])])
+    assert structure_of(made.model) == {**bare, **table, "layers": {one: 3, other: 3}}
+    spectrum = decompose(layer_moments(model, [ids], [one])[one]).values.tolist()
+    assert (made.spectra["layers"][one] == pytest.approx(spectrum, rel=1e-4, abs=1e-9)) != sequential
 
 
 def test_bad_input_is_refused():
