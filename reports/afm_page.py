@@ -135,13 +135,17 @@ def line(name: str, runs: list[dict[str, Any]]) -> tuple[str, ...]:
 
 
 def speeds(name: str, runs: list[dict[str, Any]]) -> list[tuple[str, ...]]:
-    """A line for each batch size under SPEED_HEAD; the factor is the mean of the runs' own."""
+    """A line for each batch size under SPEED_HEAD; the factor is the mean of the runs' own.
+
+    Batch sizes that not every run of the group was timed with are left out.
+    """
     timed = [result["compression"]["samples_per_second"] for result in runs
              if "samples_per_second" in result["compression"]]
     return [(name, asked(runs[0]), f"{int(batch):,}",
              *(f"{statistics.mean(found[who][batch] for found in timed):,.0f}" for who in ("dense", "factored")),
              f"{statistics.mean(found['factored'][batch] / found['dense'][batch] for found in timed):.2f}",
-             str(len(timed))) for batch in (timed[0]["dense"] if timed else ())]
+             str(len(timed))) for batch in (timed[0]["dense"] if timed else ())
+            if all(batch in found["dense"] for found in timed)]
 
 
 def spectra_of(factored: Results) -> dict[str, Any]:

@@ -50,6 +50,14 @@ def test_seeds_share_a_line_with_both_scores(tmp_path):
     assert cells(page, "AFM", "emb-rank 2", "64")[3:] == ["1,000", "3,000", "3.00", "2"]
 
 
+def test_batch_sizes_that_some_run_lacks_are_left_out(tmp_path):
+    old, new = factored("a", emb_rank=2), factored("b", emb_rank=2, seed=2)
+    for found in old["compression"]["samples_per_second"].values():
+        del found["64"]
+    lines = text(build(tmp_path, old, new)).splitlines()
+    assert [line.split(" | ")[2] for line in lines if line.startswith("| AFM | emb-rank 2 |")] == ["1", "1"]
+
+
 def test_what_was_not_trained_on_has_no_score_for_it(tmp_path):
     page = build(tmp_path, factored("a", emb_rank=2, epochs=0), factored("b", emb_rank=2, auc=0.81))
     starts = ("| AFM | emb-rank 2 | 0 | 200", "| AFM | emb-rank 2 | 1 | 200")
