@@ -6,6 +6,7 @@
     python compress.py random --run ID --budget 6541                                # any entries
     python compress.py random --run ID --like SNAPSHOT.npz                          # as many a field as there
     python compress.py random --run ID --like SNAPSHOT.npz --per feature            # or a feature
+    python compress.py afm --run ID --emb-rank 8 --mlp-rank 16                      # low rank, see `afm --help`
     python train_movielens_retrain.py --alias movielens_magnitude_d64_seed1         # the name that was printed
     python compress.py umec --run ID --budget 0.5                                   # a DLRM: fewer fields and neurons
     python compress.py umec --run ID --budget 0.5 --method magnitude                # a rival at the same budget
@@ -14,15 +15,10 @@
 import argparse
 from pathlib import Path
 
-import numpy as np
-
-import compress_umec
-from engine import cli, pruning, snapshots
-from engine.pruning import Trained, load_trained
-from engine.run import Place, derive
-from transforms import random_mask
-
-KEEP = 0.5  # share of the entries that a round of iterative pruning leaves
+from commands import afm, pruned, umec
+from engine import cli, pruning
+from engine.pruning import load_trained
+from engine.run import Place
 
 
 def options() -> argparse.ArgumentParser:
@@ -40,52 +36,26 @@ def options() -> argparse.ArgumentParser:
         method.add_argument("--alias", help="name of the snapshot folder (default: dataset, method, width and seed)")
         method.add_argument("--overwrite", action="store_true", help="take over another run's alias folder")
         method.add_argument("--traceback", action="store_true", help="show where in the code an error comes from")
-    methods.choices["imp"].add_argument("--keep", type=float, default=KEEP, help="share of the entries a round leaves")
+    afm.add_options(methods.add_parser("afm", help="factor table and layers", description=afm.__doc__,
+                                       formatter_class=argparse.RawDescriptionHelpFormatter))
+    methods.choices["imp"].add_argument("--keep", type=float, default=pruned.KEEP,
+                                        help="share of the entries a round leaves")
     methods.choices["random"].add_argument("--like", type=Path, action="append", default=[],
                                            help="a snapshot whose number of entries in each field is taken over")
     methods.choices["random"].add_argument("--per", choices=("field", "feature"), default="field",
                                            help="with --like: of what the numbers of entries are taken over")
-    compress_umec.add_options(methods.add_parser("umec", help="a DLRM under a resource budget, and rivals"))
+    umec.add_options(methods.add_parser("umec", help="a DLRM under a resource budget, and rivals"))
     return made
-
-
-def tables(trained: Trained, method: str, budgets: list[int], like: list[Path], keep: float,
-           place: Place) -> dict[int, np.ndarray]:
-    """The pruned tables (N, D) by their number of parameters.
-
-    Args:
-        method: magnitude, imp, random, random_per_field or random_per_feature.
-        like: snapshots whose number of entries in each field or feature the last two take over.
-        keep: share of the entries that a round of `imp` leaves.
-    """
-    if method == "magnitude":
-        return pruning.by_magnitude(trained, budgets)
-    if method == "imp":
-        return pruning.iteratively(trained, budgets, keep, place)
-    generator = np.random.default_rng(derive(trained.run.seed, "random mask"))
-    if method == "random":
-        trained.check(budgets)
-        masks = [random_mask.uniform(trained.initial.shape, budget, generator) for budget in budgets]
-    else:
-        chosen = [_mask_of(path, trained) for path in like]
-        masks = [random_mask.per_feature(mask, generator) if method == "random_per_feature" else
-                 random_mask.per_field(mask, trained.dataset.schema.sizes, generator) for mask in chosen]
-    return {int(mask.sum()): np.where(mask, trained.initial, 0) for mask in masks}
-
-
-def _mask_of(path: Path, trained: Trained) -> np.ndarray:
-    table = snapshots.read(path)[0].table
-    if table.shape != trained.initial.shape:
-        raise ValueError(f"{path} is of shape {table.shape}, the run's table of {trained.initial.shape}; name a "
-                         "snapshot of the same data and width")
-    return table != 0
 
 
 def main() -> None:
     """The script."""
     given = options().parse_args()
+    if given.method_name == "afm":
+        afm.work(given)
+        return
     if given.method_name == "umec":
-        compress_umec.work(given)
+        umec.work(given)
         return
     place = Place(out=Path(given.out), data=given.data, device=given.device, alias=given.alias,
                   overwrite=given.overwrite)
@@ -95,7 +65,7 @@ def main() -> None:
     if like:
         method = f"random_per_{given.per}"
     trained = load_trained(given.run, place)
-    made = tables(trained, method, given.budget, like, getattr(given, "keep", KEEP), place)
+    made = pruned.tables(trained, method, given.budget, like, getattr(given, "keep", pruned.KEEP), place)
     folder = pruning.prune(trained, method, made, place)
     print(f"snapshots of {', '.join(f'{count:,}' for count in made)} parameters: {folder}")
     print(f"retrain them with --model {trained.settings.model.model} --seed {trained.run.seed} --alias {folder.name}")

@@ -15,7 +15,7 @@ SETTINGS = {
     "vocabulary": "all",  # all, as the paper's Table 3 counts; train: values of the training rows only
     "split": "random",  # random: 80/10/10; ids:FILE: an .npz of row numbers for train, validation and test
     "model": "fm",  # linear, fm, deepfm, autoint, dlrm
-    "embedding": "pep",  # pep, uniform, mde, mgqe, darts, hash, qr
+    "embedding": "pep",  # pep, uniform, mde, mgqe, darts, hash, qr, tt
     "latent_dim": 24,  # width d of a vector; the paper's text says 64, its scripts 24
     # PEP
     "threshold_type": "feature_dim",  # global, dimension, feature, field, feature_dim, field_dim
@@ -38,6 +38,7 @@ SETTINGS = {
     "darts_lr": 1e-2,  # darts: of the mixture's weights, on validation rows
     "hash_rows": 100_000,  # hash: rows of the one table for 645,394 features
     "qr_collisions": 4,  # qr: features of a field that share a remainder row
+    "tt_rank": 16,  # tt: between the cores of the tensor train
     # models
     "mlp_dims": [400, 400, 400],  # deepfm, autoint
     "dropout": 0.2,  # of the MLP

@@ -16,7 +16,7 @@ SETTINGS = {
     "dataset": "movielens",
     "with_ids": False,  # True adds user and movie id: 9 fields instead of the paper's 7
     "model": "fm",  # linear, fm, deepfm, autoint, dlrm
-    "embedding": "pep",  # pep, uniform, mde, mgqe, darts, hash, qr
+    "embedding": "pep",  # pep, uniform, mde, mgqe, darts, hash, qr, tt
     "latent_dim": 64,  # width d of a vector: 4,129 x 64 = 264,256 parameters
     # PEP
     "threshold_type": "feature_dim",  # global, dimension, feature, field, feature_dim, field_dim
@@ -38,6 +38,7 @@ SETTINGS = {
     "darts_lr": 1e-2,  # darts: of the mixture's weights, on validation rows
     "hash_rows": 1000,  # hash: rows of the one table for 4,129 features
     "qr_collisions": 4,  # qr: features of a field that share a remainder row
+    "tt_rank": 16,  # tt: between the cores of the tensor train
     # models
     "mlp_dims": [100, 100],  # deepfm, autoint
     "dropout": 0.2,  # of the MLP

@@ -20,7 +20,7 @@ def parser(description: str, variants: Variants) -> argparse.ArgumentParser:
     """The options of every training script, and the script's own variants of its settings."""
     options = argparse.ArgumentParser(description=description, formatter_class=argparse.RawDescriptionHelpFormatter)
     options.add_argument("--model", help="linear, fm, deepfm, autoint or dlrm")
-    options.add_argument("--embedding", help="pep, or a baseline: uniform, mde, mgqe, darts, hash, qr")
+    options.add_argument("--embedding", help="pep, or a baseline: uniform, mde, mgqe, darts, hash, qr, tt")
     options.add_argument("--seed", type=int, default=1, help="of initial values, batch order and dropout")
     options.add_argument("--data", help="folder with the raw files; for Criteo and Avazu also the file itself")
     options.add_argument("--split", help="random (80/10/10), or ids:FILE, an .npz of row numbers for train, "

@@ -1,11 +1,9 @@
 """Pruning after training: a trained uniform table is cut at budgets, and the cuts become ordinary snapshots."""
 
-import json
 import logging
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
@@ -14,9 +12,10 @@ from data.store import Dataset
 from engine import snapshots
 from engine.checkpoint import load_checkpoint
 from engine.fresh import fresh_model, initial_values
-from engine.run import WEIGHTS, Place, Run, open_data
+from engine.run import WEIGHTS, Place, Run
 from engine.settings import Settings, parse
 from engine.stages import alias_folder, retrain_one
+from engine.trained import find_result, run_again
 
 log = logging.getLogger("pep")
 
@@ -55,30 +54,17 @@ def load_trained(run_id: str, place: Place) -> Trained:
         FileNotFoundError: no such run, or it kept no weights.
         ValueError: several runs begin so, it is no training of a uniform table, or the data have changed.
     """
-    run, _, folder = find_trained(run_id, place)
-    model = fresh_model(run)
-    initial, others = initial_values(model)
-    return Trained(run, _table_of(folder), initial, others)
-
-
-def find_trained(run_id: str, place: Place) -> tuple[Run, dict[str, Any], Path]:
-    """A finished training of a uniform table, its result and its folder; raises as `load_trained` does."""
-    found = sorted((place.out / "runs").glob(f"{run_id}*/result.json"))
-    if not found:
-        raise FileNotFoundError(f"there is no finished run {run_id!r} in {place.out / 'runs'}")
-    if len(found) > 1:
-        raise ValueError(f"several runs begin with {run_id!r}: {', '.join(path.parent.name for path in found)}")
-    result = json.loads(found[0].read_text())
+    result = find_result(run_id, place)
     settings = parse(result["settings"])
     kind = settings.model.embedding if settings.model.model != "linear" else "no"
     if result["stage"] != "train" or kind != "uniform":
         raise ValueError(f"run {result['run_id']} is a {result['stage']} with {kind} embedding; only a trained uniform "
                          "table can be pruned. Train one with --embedding uniform and name its run")
-    dataset, _ = open_data(settings, place)
-    if dataset.hash != result["manifest"]:
-        raise ValueError(f"run {result['run_id']} was trained on other data (manifest {result['manifest']}, this is "
-                         f"{dataset.hash}); use the same raw files")
-    return Run(settings, result["seed"], place, dataset, "train", {}), result, found[0].parent
+    run = run_again(result, place)
+    model = fresh_model(run)
+    initial, others = initial_values(model)
+    table = _table_of(run.folder.parent / result["run_id"])
+    return Trained(run, table, initial, others)
 
 
 def prune(trained: Trained, method: str, tables: dict[int, np.ndarray], place: Place) -> Path:

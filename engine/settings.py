@@ -79,6 +79,7 @@ class ModelSettings:
     mgqe_centroids: int = option(256, low=1, only=("mgqe",))
     hash_rows: int = option(1000, low=1, only=("hash",))
     qr_collisions: int = option(4, low=2, only=("qr",))
+    tt_rank: int = option(16, low=1, only=("tt",))
 
 
 @dataclass(frozen=True)

@@ -18,6 +18,7 @@ from .embedding.mgqe import mgqe
 from .embedding.mixed import Mixed
 from .embedding.pep import Pep, Thresholds
 from .embedding.qr import Qr
+from .embedding.tensor_train import fresh_tensor_train
 from .embedding.uniform import Uniform
 from .fm import FM
 from .kernels.dropout import number_dropout
@@ -54,6 +55,8 @@ EMBEDDINGS: dict[str, Callable[[Draw, Sizes, Values, Popularity], TableEmbedding
         popularity(), v["mgqe_subspaces"], v["mgqe_centroids"], v["latent_dim"], draw, len(sizes)),
     "hash": lambda draw, sizes, v, popularity: Hash(draw(sum(sizes), v["latent_dim"]), v["hash_rows"], len(sizes)),
     "qr": lambda draw, sizes, v, popularity: Qr(draw(sum(sizes), v["latent_dim"]), sizes, v["qr_collisions"]),
+    "tt": lambda draw, sizes, v, popularity: fresh_tensor_train(
+        sum(sizes), v["latent_dim"], v["tt_rank"], draw, len(sizes)),
 }
 
 

@@ -8,6 +8,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from reports import (
+    afm_page,
     extreme,
     fig2,
     fig5,
@@ -33,4 +34,5 @@ PAGES: dict[str, Callable[[Results, Path, str, str], Page]] = {
     "fig10": fig10.build, "fig11": fig11.build,
     "table1": table1.build, "table2": table2.build, "table3": table3.build, "table4": table4.build,
     "thresholds": thresholds.build, "extreme": extreme.build, "stability": stability.build,
-    "umec-fig2": umec_fig2.build, "umec-fig3": umec_fig3.build}
+    "umec-fig2": umec_fig2.build, "umec-fig3": umec_fig3.build,
+    "afm": afm_page.build}

@@ -10,14 +10,15 @@ PRUNED = {"cut_last_magnitude": "cut by |V| alone", "magnitude": "magnitude prun
           "random": "random mask", "random_per_field": "random mask, PEP's share a field",
           "random_per_feature": "random mask, PEP's size of a feature"}  # by a snapshot's source
 STEPPING_STONE = "imp_round"  # a source, of iterative pruning's rounds before the last
-COMPRESSED = ("compress", "finetune")  # stages of UMEC and its rivals, which have pages of their own
+FINETUNED = "finetune"  # a stage: a compressed model, or its control, trained on
+COMPRESSED = ("compress", FINETUNED)  # stages of UMEC, AFM and their rivals, which have pages of their own
 FREE = ("candidate_p",)  # settings that name budgets and change none of the tables at them
 
 Results = Sequence[dict[str, Any]]
 
 
 def series_of(results: Results) -> dict[str, list[dict[str, Any]]]:
-    """Results by the label of their curve; searches and rounds of pruning have no point of their own.
+    """Results by the label of their curve; searches, rounds of pruning and what was trained on have none.
 
     >>> run = {"run_id": "a", "stage": "train", "seed": 1, "manifest": "m", "settings": {"embedding": "uniform",
     ...        "model": "fm"}, "identity": {"settings": {"embedding": "uniform", "latent_dim": 8}}}

@@ -8,7 +8,7 @@ NAVY, PALE = "#003A5D", "#7FB8DA"  # a darker and a lighter blue: variants of PE
 
 STYLES: dict[str, Style] = {  # pruning after training is dashed, random masks are dotted
     PEP: (BLUE, "o", "-"), "uniform": (RED, "s", "-"), "mde": (GREEN, "^", "-"), "mgqe": (PINK, "D", "-"),
-    "darts": (ORANGE, "v", "-"), "hash": (SKY, "<", "-"), "qr": (INK, ">", "-"),
+    "darts": (ORANGE, "v", "-"), "hash": (SKY, "<", "-"), "qr": (INK, ">", "-"), "tt": (GREEN, "1", "-."),
     "magnitude pruning": (RED, "P", "--"), "iterative pruning": (GREEN, "X", "--"),
     "random mask": (INK, "*", ":"), "random mask, PEP's share a field": (BLUE, "d", ":"),
     "random mask, PEP's size of a feature": (NAVY, "X", ":"),

@@ -12,7 +12,7 @@ from matplotlib.axes import Axes
 from reports import budget_curve
 from reports.choice import SEEDS, words
 from reports.page import RUNS, Number, Page, number, runs_of, shown
-from reports.series import Results
+from reports.series import FINETUNED, Results
 from reports.styles import UMEC
 
 SIZE = (7.0, 2.9)  # inches: both columns of a page
@@ -58,7 +58,8 @@ def build(page: Page, results: Results, joint: bool, methods: Sequence[str], pap
 
 def _belongs(result: dict[str, Any], dataset: str, joint: bool) -> bool:
     made = result.get("compression")
-    return (result["stage"] == "finetune" and made is not None and result["settings"]["dataset"] == dataset
+    return (result["stage"] == FINETUNED and result["settings"]["dataset"] == dataset
+            and made is not None and "budget" in made
             and (made["method"] == DENSE or made["dynamics"]["joint"] == joint)
             and (made["groups"], made["resource"]) == ("field", "flops_top"))
 

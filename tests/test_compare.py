@@ -12,6 +12,7 @@ import compress
 import reproduce
 import train_movielens
 from benchmarks import bench_epoch
+from commands import figures, schemes
 from engine import snapshots
 from reports import extreme
 from reports.collect import results_in
@@ -24,13 +25,13 @@ SIZE = sum(tiny.SIZES.values()) * 4
 def shell(monkeypatch, tmp_path):
     """Run a script's main as if it were called with these words; results go to tmp_path."""
     tiny.install(monkeypatch, tiny.dataset())
-    monkeypatch.setitem(reproduce.SCRIPTS, "movielens", {**tiny.SETTINGS, "dataset": "movielens",
-                                                         "candidate_p": [300, 150, 100]})
-    monkeypatch.setitem(reproduce.BUDGETS, "retrain_emb_param", [300, 100])
-    monkeypatch.setattr(reproduce, "LONG", {"max_epochs": 4})
-    monkeypatch.setattr(reproduce, "GRIDS", {"uniform": {"latent_dim": [2, 4], "l2_regularization": [1e-5, 1e-3]},
+    monkeypatch.setitem(schemes.SCRIPTS, "movielens", {**tiny.SETTINGS, "dataset": "movielens",
+                                                       "candidate_p": [300, 150, 100]})
+    monkeypatch.setitem(schemes.BUDGETS, "retrain_emb_param", [300, 100])
+    monkeypatch.setattr(schemes, "LONG", {"max_epochs": 4})
+    monkeypatch.setattr(schemes, "GRIDS", {"uniform": {"latent_dim": [2, 4], "l2_regularization": [1e-5, 1e-3]},
                                              "darts": {"darts_widths": [[1, 2]], "darts_epochs": [1]},
-                                             **dict.fromkeys(reproduce.PRUNED)})
+                                             **dict.fromkeys(schemes.PRUNED)})
 
     monkeypatch.setattr(bench_epoch, "bench", partial(bench_epoch.bench, steps=2, rounds=1))
     monkeypatch.setattr(extreme, "BUDGETS", (300, 100))
@@ -64,11 +65,11 @@ def test_tuning_chooses_and_the_comparison_runs_every_scheme_at_it(shell, tmp_pa
 
 
 def test_pruning_and_pep_are_tuned_budget_by_budget(shell, tmp_path, monkeypatch):
-    monkeypatch.setattr(reproduce, "GRIDS", {
-        "pep": {**reproduce.BUDGETS, "threshold_init": [-3.0, -2.0]},
-        "magnitude": {**reproduce.BUDGETS, "l2_regularization": [1e-5, 1e-3]}})
+    monkeypatch.setattr(schemes, "GRIDS", {
+        "pep": {**schemes.BUDGETS, "threshold_init": [-3.0, -2.0]},
+        "magnitude": {**schemes.BUDGETS, "l2_regularization": [1e-5, 1e-3]}})
     tuned = {}
-    for scheme in reproduce.GRIDS:
+    for scheme in schemes.GRIDS:
         shell(reproduce, "tune", "--embedding", scheme, "--trials", 4)
         tuned[scheme] = json.loads((tmp_path / "tuned" / f"movielens_fm_{scheme}.json").read_text())["chosen"]
         assert [trial["num_embedding_params"] for trial in tuned[scheme]] == [100, 300]
@@ -161,9 +162,9 @@ def test_the_times_of_table_2_are_measured_once(shell, tmp_path, capsys):
 
 @pytest.mark.parametrize("page", [page for page in reproduce.PAGES if page != "table2"])
 def test_the_runs_behind_a_page_are_made_once_and_the_page_is_written(shell, tmp_path, monkeypatch, capsys, page):
-    monkeypatch.setattr(reproduce, "SHOWN", 100)
-    monkeypatch.setattr(reproduce, "PEP_0", {})
-    monkeypatch.setattr(reproduce, "GRIDS", {name: None for name in reproduce.PRUNED})
+    monkeypatch.setattr(figures, "SHOWN", 100)
+    monkeypatch.setattr(figures, "PEP_0", {})
+    monkeypatch.setattr(schemes, "GRIDS", {name: None for name in schemes.PRUNED})
     seeds = ("--seeds", 1, 2) if page == "stability" else ("--seeds", 1)  # one seed has nothing to be compared with
     shell(reproduce, page, *seeds)
     made = {path.parent.name for path in (tmp_path / "runs").glob("*/result.json")}
@@ -186,7 +187,7 @@ def test_the_runs_behind_a_page_are_made_once_and_the_page_is_written(shell, tmp
 
 
 def test_the_report_is_one_file_with_what_there_is_and_what_there_is_not(shell, tmp_path, monkeypatch):
-    monkeypatch.setattr(reproduce, "SHOWN", 100)
+    monkeypatch.setattr(figures, "SHOWN", 100)
     shell(reproduce, "fig11", "--seeds", 1)
     shell(reproduce, "report")
     content = (tmp_path / "report.html").read_text()
@@ -197,9 +198,9 @@ def test_the_report_is_one_file_with_what_there_is_and_what_there_is_not(shell, 
 
 
 def test_the_cost_of_everything_is_told_by_model_without_training(shell, tmp_path, monkeypatch, capsys):
-    monkeypatch.setattr(reproduce, "MODELS", ("fm",))
-    monkeypatch.setattr(reproduce, "PAGES", {"fig11": None, "table3": None})
-    monkeypatch.setattr(reproduce, "GRIDS", {"uniform": {"latent_dim": [4]}})
+    monkeypatch.setattr(figures, "MODELS", ("fm",))
+    monkeypatch.setattr(figures, "PAGES", {"fig11": None, "table3": None})
+    monkeypatch.setattr(schemes, "GRIDS", {"uniform": {"latent_dim": [4]}})
     shell(reproduce, "fig11", "--seeds", 1)
     made = sorted((tmp_path / "runs").iterdir())
     capsys.readouterr()

@@ -48,6 +48,7 @@ BASELINES = {
     "mgqe": ({"mgqe_subspaces": 2, "mgqe_centroids": 64}, 0.9),
     "hash": ({"hash_rows": 100}, 0.84),
     "qr": ({"qr_collisions": 4}, 0.82),
+    "tt": ({"tt_rank": 4}, 0.8),
 }
 
 

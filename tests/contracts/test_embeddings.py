@@ -4,9 +4,11 @@ import torch
 
 from models.build import EMBEDDINGS, build_embedding
 from models.embedding.base import TableEmbedding, initial_table
+from models.embedding.low_rank import LowRank
 from models.embedding.masked import Masked
 from models.embedding.mixed import Mixed
 from models.embedding.pep import THRESHOLD_TYPES
+from models.embedding.uniform import Uniform
 from models.kernels.threshold import GATES
 
 SIZES, WIDTH = (5, 2, 9), 3
@@ -25,6 +27,16 @@ def mixed(seed):
     return Mixed(group, (1, WIDTH, 2, 0), WIDTH, lambda *size: initial_table(*size, generator), len(SIZES))
 
 
+def low_rank(ranks):
+    def make(seed):
+        generator = torch.Generator().manual_seed(seed)
+        codes = [Uniform(initial_table(sum(size for size, own in zip(SIZES, ranks, strict=True) if own == rank), rank,
+                                       generator), ranks.count(rank)) for rank in sorted(set(ranks)) if rank]
+        bases = [torch.randn(rank, WIDTH, generator=generator) for rank in ranks]
+        return LowRank(codes, bases, torch.randn(len(SIZES), WIDTH, generator=generator), SIZES, fused=seed % 2 == 0)
+    return make
+
+
 def from_registry(**values):
     return lambda seed: build_embedding(SIZES, {"model": "fm", "latent_dim": WIDTH, **values}, seed,
                                         lambda: torch.arange(NUM_ROWS))
@@ -39,6 +51,8 @@ CASES = {"uniform": from_registry(embedding="uniform"), "masked": masked, "mixed
          "mde": from_registry(embedding="mde", mde_blocks=3, mde_alpha=0.7),
          "mgqe": from_registry(embedding="mgqe", mgqe_subspaces=3, mgqe_centroids=8),
          "hash": from_registry(embedding="hash", hash_rows=6), "qr": from_registry(embedding="qr", qr_collisions=3),
+         "tt": from_registry(embedding="tt", tt_rank=2), "low_rank": low_rank((1, 1, 1)),
+         "low_rank mixed": low_rank((1, 0, 1)), "low_rank parts": low_rank((1, 2, 1)),
          **{f"pep {kind} {gate}": pep(kind, gate) for kind in THRESHOLD_TYPES for gate in GATES}}
 # where parameters are counted, when it is not in the table itself
 COUNTED = {"mixed": lambda embedding: list(embedding.parameters()),
@@ -46,11 +60,15 @@ COUNTED = {"mixed": lambda embedding: list(embedding.parameters()),
            "darts": lambda embedding: list(embedding.parameters()),
            "mgqe": lambda embedding: [embedding.centroids],
            "hash": lambda embedding: [embedding.weight],
-           "qr": lambda embedding: [embedding.remainders, embedding.quotients]}
+           "qr": lambda embedding: [embedding.remainders, embedding.quotients],
+           "tt": lambda embedding: list(embedding.parameters()),
+           "low_rank": lambda embedding: list(embedding.parameters()),
+           "low_rank mixed": lambda embedding: list(embedding.parameters()),
+           "low_rank parts": lambda embedding: list(embedding.parameters())}
 
 
 def test_every_registered_embedding_is_among_the_cases():
-    assert {name.split()[0] for name in CASES} == {*EMBEDDINGS, "masked", "mixed"}
+    assert {name.split()[0] for name in CASES} == {*EMBEDDINGS, "masked", "mixed", "low_rank"}
 
 
 def batch(rows):

@@ -13,7 +13,7 @@ VALUES = {"latent_dim": WIDTH, "mlp_dims": (6, 5), "dropout": 0.2, "num_heads": 
           "threshold_type": "feature_dim", "threshold_init": -3.0, "g_type": "sigmoid", "gk": 1.0,
           "darts_widths": (1, 2, WIDTH),
           "mde_blocks": 3, "mde_alpha": 0.5, "mgqe_subspaces": 2, "mgqe_centroids": 8, "hash_rows": 7,
-          "qr_collisions": 3, "arch_mlp_bot": (5,), "arch_mlp_top": (7, 6), "arch_interaction_op": "cat"}
+          "qr_collisions": 3, "tt_rank": 2, "arch_mlp_bot": (5,), "arch_mlp_top": (7, 6), "arch_interaction_op": "cat"}
 TABLES = ("uniform", "pep", "masked")  # whose parameters are the entries of the table
 VARIANTS = [dict(zip(("has_residual", "full_part", "with_linear"), on, strict=True))
             for on in itertools.product((False, True), repeat=3)]

@@ -5,11 +5,15 @@ import functools
 import numpy as np
 import pytest
 import torch
+from torch import nn
 from training import WIDTH, Training, assert_close, assert_same
 
 from models.build import EMBEDDINGS
 from models.embedding.base import initial_table
 from models.embedding.mixed import Mixed
+from models.embedding.uniform import Uniform
+from transforms.afm import factor_table
+from transforms.low_rank import random_factor
 
 FEW = (20, 3, 30, 7)  # rows of the fields of a table that is small beside a batch of 64 ids
 
@@ -20,11 +24,26 @@ def mixed(sizes, width):
     return Mixed(group, (2, width, 1, 0), width, lambda *size: initial_table(*size, generator), len(sizes))
 
 
+def low_rank(sizes, width, ranks=None):
+    generator = torch.Generator().manual_seed(1)
+    model = nn.Module()
+    model.embedding = Uniform(initial_table(sum(sizes), width, generator), len(sizes))
+    ranks = ranks or [1 + field % (width - 1) for field in range(len(sizes))]
+    zero = torch.zeros(width, dtype=torch.float64)
+    return factor_table(model, [random_factor(zero, rank, generator) for rank in ranks], sizes).embedding
+
+
+def one_rank(sizes, width):
+    return low_rank(sizes, width, [2] * len(sizes))
+
+
 CASES = {"mixed": {"embedding": mixed}, "mixed few rows": {"embedding": mixed, "sizes": FEW},
          "mde": {"embedding": "mde", "mde_blocks": 4, "mde_alpha": 0.5},
          "mgqe": {"embedding": "mgqe", "mgqe_subspaces": WIDTH, "mgqe_centroids": 16},
          "darts": {"embedding": "darts", "darts_widths": (2, 3, WIDTH)},
-         "hash": {"embedding": "hash", "hash_rows": 50}, "qr": {"embedding": "qr", "qr_collisions": 4}}
+         "hash": {"embedding": "hash", "hash_rows": 50}, "qr": {"embedding": "qr", "qr_collisions": 4},
+         "tt": {"embedding": "tt", "tt_rank": 3},
+         "low_rank": {"embedding": low_rank}, "low_rank by row": {"embedding": one_rank}}
 TABLES = {"uniform", "pep"}  # of which all of this is tested at length elsewhere
 
 

@@ -55,6 +55,7 @@ OUT_OF_RANGE = [
     ("lr", float("nan")), ("l2_regularization", -1e-5), ("grad_clip", 0), ("max_epochs", 0), ("eval_interval", 0),
     ("early_stop", 0), ("log_interval", 0), ("checkpoint_seconds", -1), ("candidate_p", [500, 0]), ("mde_blocks", 0),
     ("mde_alpha", -0.1), ("mgqe_subspaces", 0), ("mgqe_centroids", 0), ("hash_rows", 0), ("qr_collisions", 1),
+    ("tt_rank", 0),
 ]
 
 
@@ -211,13 +212,13 @@ CHANGES = {
     "candidate_p": [9], "budget": "as_reached", "retrain_emb_param": 9, "re_init": True,
     "rewind": "all", "split": f"ids:{__file__}",
     "popularity": "counts.npy", "mde_blocks": 9, "mde_alpha": 0.2, "mgqe_subspaces": 4, "mgqe_centroids": 64,
-    "hash_rows": 9, "qr_collisions": 9, "darts_widths": [3, 4], "darts_epochs": 9, "darts_lr": 0.5,
+    "hash_rows": 9, "qr_collisions": 9, "tt_rank": 9, "darts_widths": [3, 4], "darts_epochs": 9, "darts_lr": 0.5,
     "arch_mlp_bot": [9], "arch_mlp_top": [9], "arch_interaction_op": "dot", "optimizer": "sgd",
 }
 NEVER = {"split", "popularity", "compile", "table_update", "tensorboard", "checkpoint_seconds", "retrain_emb_param"}
 MDE, MGQE = {"mde_blocks", "mde_alpha"}, {"mgqe_subspaces", "mgqe_centroids"}
 DARTS = {"darts_widths", "darts_epochs", "darts_lr"}
-BASELINES = MDE | MGQE | DARTS | {"hash_rows", "qr_collisions"}
+BASELINES = MDE | MGQE | DARTS | {"hash_rows", "qr_collisions", "tt_rank"}
 THRESHOLDS = {"threshold_type", "threshold_init", "g_type", "gk", "threshold_decay", "threshold_gradient",
               "candidate_p", "budget", "log_interval"}
 ATTENTION = {"num_heads", "num_layers", "att_dropout", "atten_embed_dim", "has_residual", "full_part", "with_linear"}
@@ -236,6 +237,7 @@ WITHOUT_EFFECT = {
     ("fm", "darts"): NEVER | ARCH | BASELINES - DARTS | ATTENTION | MLP | TICKET | THRESHOLDS | {"latent_dim"},
     ("fm", "hash"): NEVER | ARCH | BASELINES - {"hash_rows"} | ATTENTION | MLP | TICKET | THRESHOLDS,
     ("fm", "qr"): NEVER | ARCH | BASELINES - {"qr_collisions"} | ATTENTION | MLP | TICKET | THRESHOLDS,
+    ("fm", "tt"): NEVER | ARCH | BASELINES - {"tt_rank"} | ATTENTION | MLP | TICKET | THRESHOLDS,
     ("dlrm", "uniform"): NEVER | BASELINES | ATTENTION | MLP | TICKET | THRESHOLDS,
 }
 

@@ -6,6 +6,7 @@ import pytest
 import tiny
 
 import reproduce
+from commands import schemes
 from data import raw_planted
 from engine import stand_in
 from engine.run import Place
@@ -18,8 +19,8 @@ QUICK = {**tiny.SETTINGS, "batch_size": 512, "max_epochs": 1, "candidate_p": [20
 def shell(monkeypatch, tmp_path):
     """reproduce.py with quick settings for Criteo; the real data are nowhere."""
     monkeypatch.setenv("PEP_DATA", str(tmp_path / "raw"))
-    monkeypatch.setitem(reproduce.SCRIPTS, "criteo", {**QUICK, "dataset": "criteo"})
-    monkeypatch.setattr(reproduce, "LONG", {"max_epochs": 2})
+    monkeypatch.setitem(schemes.SCRIPTS, "criteo", {**QUICK, "dataset": "criteo"})
+    monkeypatch.setattr(schemes, "LONG", {"max_epochs": 2})
 
     def call(*words):
         monkeypatch.setattr("sys.argv", ["reproduce.py", *map(str, words), "--out", str(tmp_path / "out")])
@@ -76,7 +77,7 @@ def test_a_file_of_other_rows_passes_for_real(name, tmp_path):
 
 def test_data_sets_that_are_not_there_are_skipped_with_a_line_each(shell, tmp_path, capsys, monkeypatch):
     tiny.install(monkeypatch, tiny.dataset())
-    monkeypatch.setitem(reproduce.SCRIPTS, "movielens", {**tiny.SETTINGS, "candidate_p": [300]})
+    monkeypatch.setitem(schemes.SCRIPTS, "movielens", {**tiny.SETTINGS, "candidate_p": [300]})
     shell("table3", "--dataset", "all", "--seeds", 1)
     said = capsys.readouterr().out
     for name in ("criteo", "avazu"):

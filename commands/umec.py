@@ -17,9 +17,9 @@ from data.loader import Loader
 from engine.checkpoint import load_checkpoint, save_checkpoint
 from engine.evaluate import measure
 from engine.fresh import fresh_model
-from engine.pruning import find_trained, weights_of
 from engine.run import Bench, Place, Run, derive, execute
 from engine.settings import parse, parse_assignment
+from engine.trained import find_result, load_model
 from models.dlrm import DLRM
 from transforms import rivals
 from transforms.resources import GROUPS, KINDS, Layout, Resource, layout_of, of_model
@@ -89,13 +89,17 @@ def load(run_id: str, groups: str, place: Place) -> Base:
     """Find a trained DLRM by its run's id.
 
     Raises:
-        FileNotFoundError, ValueError: as `engine.pruning.find_trained`; or the run is no DLRM that can be taken apart.
+        FileNotFoundError, ValueError: as `engine.trained.load_model`; or the run is no DLRM that can be taken apart.
     """
-    run, result, folder = find_trained(run_id, place)
-    model = cast(DLRM, fresh_model(run))  # `layout_of` refuses any other
-    layout = layout_of(model, run.dataset.schema.sizes, groups)
-    model.load_state_dict(weights_of(folder))
-    return Base(run, folder, model, layout, result["epochs"])
+    trained = load_model(run_id, place)
+    model = cast(DLRM, trained.model)  # `layout_of` refuses any other
+    layout = layout_of(model, trained.run.dataset.schema.sizes, groups)
+    kind = trained.run.settings.model.embedding
+    if kind != "uniform":
+        raise ValueError(f"run {trained.run_id} has {kind} tables; only uniform ones are taken apart here. Train one "
+                         "with --embedding uniform")
+    return Base(trained.run, place.out / "runs" / trained.run_id, model, layout,
+                find_result(trained.run_id, place)["epochs"])
 
 
 def compress(base: Base, task: Task, place: Place, changes: dict[str, Any] | None = None) -> dict[str, Any]:

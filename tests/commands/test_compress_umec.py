@@ -10,10 +10,11 @@ import torch
 from makers import tree
 
 import compress
-import compress_umec
-from compress_umec import Task
+from commands import umec as compress_umec
+from commands.umec import Task
 from data import criteo, raw_planted
 from data.loader import Loader
+from data.registry import WITH_NUMBERS
 from engine import cli, stages
 from engine.checkpoint import load_checkpoint
 from engine.evaluate import Split, logits_of
@@ -254,8 +255,7 @@ def test_numbers_travel_with_their_rows(with_numbers):
 
 
 def test_a_dlrm_with_numbers_is_trained_and_compressed(with_numbers, tmp_path, monkeypatch):
-    monkeypatch.setitem(compress_umec.find_trained.__globals__["open_data"].__globals__["WITH_NUMBERS"], "criteo",
-                        lambda *arguments: with_numbers[1])
+    monkeypatch.setitem(WITH_NUMBERS, "criteo", lambda *arguments: with_numbers[1])
     result = train(tmp_path, dataset="criteo", arch_mlp_bot=[5], max_epochs=1)
     found = compress_umec.load(result["run_id"], "field", tiny.place(tmp_path))
     assert found.layout.dense == 4

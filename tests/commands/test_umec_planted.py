@@ -5,8 +5,8 @@ import statistics
 import pytest
 import tiny
 
-import compress_umec
-from compress_umec import PUBLISHED, Task
+from commands import umec as compress_umec
+from commands.umec import PUBLISHED, Task
 from data.planted_fields import INFORMATIVE
 from engine import stages
 from engine.settings import parse

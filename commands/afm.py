@@ -1,0 +1,202 @@
+"""`compress.py afm`: a trained model with its table and layers factored by what they give out on real data.
+
+    python compress.py afm --run ID --emb-rank 8 --mlp-rank 16          # factor, one more epoch, and the control
+    python compress.py afm --run ID --ratio 0.2 --finetune-epochs 0     # a rank for each field; only measured
+"""
+
+import argparse
+import copy
+import logging
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from engine import finetune, popularity
+from engine.checkpoint import load_checkpoint, save_checkpoint
+from engine.finetune import FineTuning
+from engine.plan import Need
+from engine.run import Place, pick_device
+from engine.speed import samples_per_second
+from engine.sweep import Sweep
+from engine.trained import TrainedModel, load_model
+from reports import afm_page, page, table
+from reports.collect import results_in
+from transforms import afm
+from transforms.compression import Choice, Compression, compress
+from transforms.low_rank import check_share
+from transforms.statistics import Moments, layer_moments, table_moments
+from transforms.structure import multiply_adds, parameters_by_part, structure_of
+from utils.files import sha256_of
+
+log = logging.getLogger("pep")
+
+STUDY: list[tuple[Choice, FineTuning]] = [  # what the page compares, for each seed
+    *((Choice(method, emb_rank=rank), FineTuning()) for rank in (8, 2, 4, 16, 32)
+      for method in ("afm", "svd", "random")),
+    *((Choice("tt", emb_rank=rank), FineTuning()) for rank in (16, 24, 32, 56)),  # sizes near those of ranks 2 to 16
+    *((Choice(ratio=ratio), FineTuning()) for ratio in (0.14, 0.28)),
+    (Choice(mlp_rank=16), FineTuning()), (Choice("svd", mlp_rank=16), FineTuning()),
+    *((Choice(emb_rank=8, mlp_rank=16, **how), FineTuning()) for how in (
+        {}, {"act": "relu"}, {"act": "relu", "act_init": "shift"}, {"sequential": True})),
+    *((Choice(emb_rank=rank), FineTuning(epochs=5)) for rank in (8, 32)),
+]
+BATCHES = (1, 1024, 16_384)  # of which the speed is measured
+SECONDS = 0.3  # each
+
+
+def add_options(method: argparse.ArgumentParser) -> None:
+    """What `afm` takes."""
+    method.add_argument("--run", required=True, help="id of a finished training or retraining, or its start")
+    method.add_argument("--data", help="the raw files, as for the training")
+    method.add_argument("--out", default="tmp", help="where the run lies and results go")
+    method.add_argument("--device", default="auto", choices=("auto", "cpu", "cuda"), help="where it all runs")
+    method.add_argument("--traceback", action="store_true", help="show where in the code an error comes from")
+    which = method.add_mutually_exclusive_group()
+    which.add_argument("--emb-rank", type=int, help="rank of every field's vectors (of the cores, for tt)")
+    which.add_argument("--emb-energy", type=float, help="share of each field's variance to keep; a rank for each")
+    which.add_argument("--ratio", type=float, help="share of the table's parameters to keep; ranks go where they "
+                       "keep most per parameter")
+    layers = method.add_mutually_exclusive_group()
+    layers.add_argument("--mlp-rank", type=int, help="rank of every chosen layer")
+    layers.add_argument("--mlp-energy", type=float, help="share of each chosen layer's variance to keep")
+    method.add_argument("--layers", help="numbers, from 1, or names, with commas (default: all but first and output)")
+    method.add_argument("--act", default="none", choices=afm.ACTS, help="between the two thin layers")
+    method.add_argument("--act-init", default="paper", choices=("paper", "shift"),
+                        help="with relu: as published, or shifted so that the function is kept on the calibration rows")
+    method.add_argument("--method", dest="basis", default="afm", choices=("afm", "svd", "random", "tt"),
+                        help="principal directions of the outputs; or a rival at the same ranks: singular vectors of "
+                        "the weights, a random basis, tensor-train tables")
+    method.add_argument("--no-fuse", action="store_true", help="reconstruct vectors for the first deep layer too")
+    method.add_argument("--sequential", action="store_true", help="calibrate each layer on what is factored so far")
+    method.add_argument("--max-samples", type=int, help="rows that layers are calibrated on (default: all)")
+    method.add_argument("--smoothing", type=float, default=0.0, help="added to every id's count; 0 as published")
+    method.add_argument("--finetune-epochs", type=int, default=1, help="of the factored model and of the control")
+    method.add_argument("--finetune-lr", type=float, default=0.1, help="as a factor of the training's lr")
+    method.add_argument("--no-control", action="store_true", help="do not train the dense model on beside it")
+    method.add_argument("--force", action="store_true", help="run again what is finished")
+
+
+def checked(given: argparse.Namespace) -> tuple[Choice, FineTuning]:
+    """What the options ask for, before anything is read.
+
+    Raises:
+        ValueError: nothing to factor, a share outside (0, 1), a rank below 1, or options that do not go together.
+    """
+    for name in ("emb_energy", "ratio", "mlp_energy"):
+        if getattr(given, name) is not None:
+            check_share(f"--{name.replace('_', '-')}", getattr(given, name))
+    choice = Choice(given.basis, given.emb_rank, given.emb_energy, given.ratio, given.mlp_rank, given.mlp_energy,
+                    tuple(given.layers.split(",")) if given.layers else None, given.act, given.act_init,
+                    not given.no_fuse, given.sequential, given.smoothing, given.max_samples)
+    choice.check()
+    return choice, FineTuning(given.finetune_epochs, given.finetune_lr)
+
+
+def work(given: argparse.Namespace) -> None:
+    """The subcommand: calibrate, factor, train on, and write the page."""
+    choice, how = checked(given)
+    place = Place(out=Path(given.out), data=given.data, device=given.device, force=given.force)
+    trained = load_model(given.run, place)
+    device = pick_device(place.device)
+    results = [factored(trained, choice, how, device)]
+    if not given.no_control and how.epochs:
+        results.append(control(trained, how))
+    print(table.of_results(results))
+    settings = trained.run.settings
+    built = afm_page.build(results_in(place.out), place.out, settings.data.dataset, settings.model.model)
+    for path in page.write(built, place.out / "pages"):
+        print(path)
+
+
+def control(trained: TrainedModel, how: FineTuning) -> dict[str, Any]:
+    """The dense model with the same further epochs."""
+    return finetune.finetune(finetune.run_of(trained, how, finetune.CONTROL), lambda: copy.deepcopy(trained.model),
+                             lambda model: {"parameters": parameters_by_part(model)})
+
+
+def factored(trained: TrainedModel, choice: Choice, how: FineTuning, device: torch.device) -> dict[str, Any]:
+    """The factored model, trained on as `how` says; calibrated only where there is no result yet."""
+    run = finetune.run_of(trained, how, choice.identity())
+    made: list[Compression] = []
+    probe = afm.probe_ids(trained.run.dataset.schema.sizes, 1).to(device)
+
+    def make() -> Any:
+        made.append(calibrated(trained, choice, device))
+        return made[0].model
+
+    def about(model: Any) -> dict[str, Any]:
+        dense = trained.model.to(device)
+        ids = torch.from_numpy(np.array(trained.run.dataset.split("train")[0][:max(BATCHES)])).to(device)
+        speed = {name: {str(batch): round(samples_per_second(each, ids, batch, SECONDS)) for batch in BATCHES}
+                 for name, each in (("dense", dense), ("factored", model))}
+        return {"spectra": made[0].spectra, "structure": structure_of(model), "errors": made[0].errors,
+                "parameters": parameters_by_part(model), "parameters_dense": parameters_by_part(dense),
+                "multiply_adds": multiply_adds(model, probe), "multiply_adds_dense": multiply_adds(dense, probe),
+                "file_bytes_dense": trained.weights_bytes, "samples_per_second": speed}
+
+    return finetune.finetune(run, make, about)
+
+
+def study(base: Callable[[Place], str], about: tuple[str, int]) -> list[Need]:
+    """The runs behind the page for one seed, each with its dense control.
+
+    Args:
+        base: trains the dense model at a place, if it is not, and gives its run's id.
+        about: the model's name and the seed.
+    """
+    model, seed = about
+    loaded: dict[str, TrainedModel] = {}
+
+    def taken(place: Place) -> TrainedModel:
+        run_id = base(place)
+        found = loaded.setdefault(run_id, load_model(run_id, place))
+        return replace(found, run=replace(found.run, place=place))
+
+    def need(choice: Choice, how: FineTuning) -> Need:
+        def run(place: Place) -> None:
+            trained = taken(place)
+            factored(trained, choice, how, pick_device(place.device))
+            control(trained, how)
+        what = " ".join(f"{name}={value}" for name, value in choice.identity().items())
+        return Need(f"{model} afm {what} epochs={how.epochs} seed {seed}", (model, "low_rank"), run)
+
+    return [need(choice, how) for choice, how in STUDY]
+
+
+def calibrated(trained: TrainedModel, choice: Choice, device: torch.device) -> Compression:
+    """Statistics of the trained model, or those that an earlier calibration has left, and the factored model."""
+    model, run = trained.model.to(device), trained.run
+    layers = choice.layers_of(model)
+    sweep = Sweep(run, device, choice.max_samples)
+    kept = run.place.out / "afm" / trained.run_id / f"{sha256_of(*layers, str(sweep.rows))[:12]}.safetensors"
+    moments = {} if choice.sequential else layer_statistics(model, sweep, layers, kept)
+    counts = popularity.count(run.dataset)
+    fields = table_moments(model.embedding.table(), counts, run.dataset.schema.sizes, choice.smoothing)
+
+    def measure(current: Any, names: list[str]) -> dict[str, Moments]:
+        return {name: moments[name] for name in names} if not choice.sequential else layer_moments(
+            current, sweep.batches(f"calibrating {', '.join(names)}"), names)
+
+    return compress(model, choice, fields, run.dataset.schema, measure,
+                    lambda: sweep.batches("looking for the least codes"), run.seed)
+
+
+def layer_statistics(model: Any, sweep: Sweep, layers: list[str], kept: Path) -> dict[str, Moments]:
+    """Moments of the dense model's layers, kept in a file, from which an interrupted pass goes on."""
+    found: dict[str, Moments] = {}
+    done = 0
+    if kept.exists():
+        content = load_checkpoint(kept)
+        done = content["done"]
+        found = {name: Moments(len(each["mean"]), **each) for name, each in content["moments"].items()}
+
+    def save(number: int) -> None:
+        save_checkpoint(kept, {"done": number, "moments": {name: each.content() for name, each in found.items()}})
+
+    batches: Any = sweep.batches("calibrating", done, save) if layers else iter(())
+    layer_moments(model, batches, layers, found)
+    return found

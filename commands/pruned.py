@@ -1,0 +1,44 @@
+"""The tables that `compress.py magnitude|imp|random` makes snapshots of."""
+
+from pathlib import Path
+
+import numpy as np
+
+from engine import pruning, snapshots
+from engine.pruning import Trained
+from engine.run import Place, derive
+from transforms import random_mask
+
+KEEP = 0.5  # share of the entries that a round of iterative pruning leaves
+
+
+def tables(trained: Trained, method: str, budgets: list[int], like: list[Path], keep: float,
+           place: Place) -> dict[int, np.ndarray]:
+    """The pruned tables (N, D) by their number of parameters.
+
+    Args:
+        method: magnitude, imp, random, random_per_field or random_per_feature.
+        like: snapshots whose number of entries in each field or feature the last two take over.
+        keep: share of the entries that a round of `imp` leaves.
+    """
+    if method == "magnitude":
+        return pruning.by_magnitude(trained, budgets)
+    if method == "imp":
+        return pruning.iteratively(trained, budgets, keep, place)
+    generator = np.random.default_rng(derive(trained.run.seed, "random mask"))
+    if method == "random":
+        trained.check(budgets)
+        masks = [random_mask.uniform(trained.initial.shape, budget, generator) for budget in budgets]
+    else:
+        chosen = [_mask_of(path, trained) for path in like]
+        masks = [random_mask.per_feature(mask, generator) if method == "random_per_feature" else
+                 random_mask.per_field(mask, trained.dataset.schema.sizes, generator) for mask in chosen]
+    return {int(mask.sum()): np.where(mask, trained.initial, 0) for mask in masks}
+
+
+def _mask_of(path: Path, trained: Trained) -> np.ndarray:
+    table = snapshots.read(path)[0].table
+    if table.shape != trained.initial.shape:
+        raise ValueError(f"{path} is of shape {table.shape}, the run's table of {trained.initial.shape}; name a "
+                         "snapshot of the same data and width")
+    return table != 0

@@ -1,0 +1,116 @@
+"""Every scheme that makes a table smaller, as runs: its grid of settings, and how one point of it is trained."""
+
+import argparse
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import train_avazu
+import train_criteo
+import train_movielens
+from commands import pruned
+from engine import pruning, stages, tuning
+from engine.plan import Need
+from engine.run import Place
+from engine.settings import parse
+
+SCRIPTS = {"movielens": train_movielens.SETTINGS, "criteo": train_criteo.SETTINGS, "avazu": train_avazu.SETTINGS,
+           "planted_fields": {**train_movielens.SETTINGS, "dataset": "planted_fields"}}
+TRIALS = 12  # of every scheme
+DECAYS = [1e-5, 1e-6, 1e-4]  # l2_regularization; the first is the published one
+BUDGETS = {"retrain_emb_param": [50_000, 23_675, 10_000, 6_541]}
+PRUNED = ("pep", "magnitude", "imp", "random", "random_per_field", "random_per_feature")  # retrain snapshots
+GRIDS: dict[str, dict[str, list[Any]]] = {  # the first setting sets the size; the grids of the paper's A.4.4, and ours
+    "uniform": {"latent_dim": [2, 4, 8, 16, 32, 64], "l2_regularization": DECAYS[::2]},
+    "mde": {"latent_dim": [4, 8, 16, 32], "mde_blocks": [8, 16], "mde_alpha": [0.1, 0.2, 0.3]},
+    "mgqe": {"latent_dim": [8, 16, 32, 64], "mgqe_subspaces": [4, 8], "mgqe_centroids": [64, 128, 256, 512]},
+    "darts": {"darts_widths": [[1, 2, 8], [2, 4, 16], [4, 8, 32], [8, 16, 64]], "l2_regularization": DECAYS},
+    "hash": {"hash_rows": [256, 512, 1024, 2048], "l2_regularization": DECAYS},
+    "qr": {"qr_collisions": [16, 8, 4, 2], "l2_regularization": DECAYS},
+    "tt": {"tt_rank": [4, 8, 16, 24], "l2_regularization": DECAYS},
+    "pep": {**BUDGETS, "threshold_init": [-15.0, -8.0, -5.0]},
+    **{name: {**BUDGETS, "l2_regularization": DECAYS} for name in PRUNED[1:]},
+}
+LR = "lr"  # logistic regression, without embeddings
+RETRAINING = ("retrain_emb_param", "re_init", "rewind")  # settings of a retraining, not of the search before it
+LONG = {"max_epochs": 300, "tensorboard": False}  # early stopping ends a run, not this
+
+
+def run(given: argparse.Namespace, scheme: str, point: tuning.Point, seed: int, place: Place) -> dict[str, Any]:
+    """Train one scheme at one point of its grid; whatever is finished is not run again."""
+    base = {**SCRIPTS[given.dataset], "model": given.model, "tensorboard": False}
+    if scheme == LR:
+        return stages.train(parse({**base, **LONG, "model": "linear"}), seed, place)
+    if scheme not in PRUNED:
+        return stages.train(parse({**base, **LONG, "embedding": scheme, **point}), seed, place)
+    own = {name: value for name, value in point.items() if name not in RETRAINING}
+    if "retrain_emb_param" not in point and scheme == "pep":
+        return _search(given, own, seed, place)[0]
+    folder = _snapshots(given, scheme, own, seed, place)
+    if "retrain_emb_param" not in point:
+        return {}
+    [result] = stages.retrain(parse({**base, **LONG, **point}), seed, replace(place, alias=folder.name))
+    return result
+
+
+def _search(given: argparse.Namespace, own: tuning.Point, seed: int, place: Place) -> tuple[dict[str, Any], Path]:
+    """PEP's search and the folder with its snapshots."""
+    base = {**SCRIPTS[given.dataset], "model": given.model, "tensorboard": False}
+    default = _alias(given, "pep", own, seed)
+    alias = None if default == _alias(given, "pep", {}, seed) else default
+    settings = parse({**base, "candidate_p": BUDGETS["retrain_emb_param"] if alias else base["candidate_p"], **own})
+    result = stages.train(settings, seed, replace(place, alias=alias))
+    return result, stages.alias_folder(place.out, settings, seed, alias)
+
+
+def _alias(given: argparse.Namespace, scheme: str, own: tuning.Point, seed: int) -> str:
+    """Of a scheme's snapshots; it names the settings that differ from the script's."""
+    base = SCRIPTS[given.dataset]
+    suffix = "".join(f"_down_to_{min(value)}" if name == "candidate_p" else f"_{name}_{value}"
+                     for name, value in own.items() if value != base.get(name))
+    return f"{given.dataset}_{scheme}{suffix}_d{base['latent_dim']}_seed{seed}"
+
+
+def _snapshots(given: argparse.Namespace, scheme: str, own: tuning.Point, seed: int, place: Place) -> Path:
+    """The folder with a scheme's snapshots at all budgets, made when they are missing."""
+    if scheme == "pep":
+        return _search(given, own, seed, place)[1]
+    base = {**SCRIPTS[given.dataset], "model": given.model, "tensorboard": False}
+    default, budgets = _alias(given, scheme, own, seed), own.get("candidate_p", BUDGETS["retrain_emb_param"])
+    result = stages.train(parse({**base, **LONG, "embedding": "uniform", **own}), seed, place)
+    trained = pruning.load_trained(result["run_id"], place)
+    like = []
+    if scheme in ("random_per_field", "random_per_feature"):
+        searched = _snapshots(given, "pep", {}, seed, place)
+        like = [searched / f"{budget}.npz" for budget in budgets]
+    tables = pruned.tables(trained, scheme, budgets, like, pruned.KEEP, place)
+    return pruning.prune(trained, scheme, tables, replace(place, alias=default))
+
+
+def need(given: argparse.Namespace, scheme: str, point: tuning.Point, seed: int) -> Need:
+    """One run of a plan."""
+    model = "linear" if scheme == LR else given.model
+    told = tuning.describe({name: value for name, value in point.items() if name != "candidate_p"})
+    if "candidate_p" in point and "retrain_emb_param" not in point:
+        told += f"down to {min(point['candidate_p'])} parameters"
+    what = " ".join(part for part in (model, scheme, told, f"seed {seed}") if part)
+    kind = (model, "masked" if scheme in PRUNED and "retrain_emb_param" in point else scheme)
+    return Need(what, kind, lambda place: run(given, scheme, point, seed, place))
+
+
+def comparison(given: argparse.Namespace) -> list[Need]:
+    """Every scheme with all seeds as it was tuned; LR, and PEP and pruning even when they were not."""
+    needs = []
+    for scheme in given.scheme or [LR, *GRIDS]:
+        path = tuning.file_of(Path(given.out), given.dataset, given.model, scheme)
+        if scheme == LR:
+            points: list[tuning.Point] = [{}]
+        elif scheme in PRUNED and not path.exists():
+            points = [{"retrain_emb_param": budget} for budget in BUDGETS["retrain_emb_param"]]
+        elif not path.exists() and not given.scheme:
+            print(f"left out, because it is not tuned: {scheme} (python reproduce.py tune --embedding {scheme})")
+            continue
+        else:
+            points = [trial["settings"] for trial in tuning.chosen(path)]
+        needs += [need(given, scheme, point, seed) for seed in given.seeds for point in points]
+    return needs

@@ -1,0 +1,47 @@
+"""How many rows a model scores in a second."""
+
+import statistics
+import time
+
+import torch
+from torch import Tensor, nn
+
+WARM = 3  # calls before the clock runs
+
+
+@torch.no_grad()
+def samples_per_second(model: nn.Module, ids: Tensor, batch: int, seconds: float) -> float:
+    """Rows a second in evaluation mode, batches of one size: the median over at least 5 calls in about `seconds`.
+
+    On one thread of a processor it is its time that counts, not the clock's: long calls would otherwise be interrupted
+    by other processes more often than short ones, and a small model look faster than it is.
+
+    Args:
+        ids: (rows, F), on the model's device; repeated where they are fewer than a batch.
+    """
+    ids = ids.repeat(-(-batch // len(ids)), 1)[:batch]
+    was_training = model.training
+    model.eval()
+    times: list[float] = []
+    try:
+        for _ in range(WARM):
+            _timed(model, ids)
+        while len(times) < 5 or sum(times) < seconds:
+            times.append(_timed(model, ids))
+    finally:
+        model.train(was_training)
+    return batch / statistics.median(times)
+
+
+def _timed(model: nn.Module, ids: Tensor) -> float:
+    clock = time.process_time if ids.device.type == "cpu" and torch.get_num_threads() == 1 else time.perf_counter
+    _wait(ids)
+    started = clock()
+    model(ids)
+    _wait(ids)
+    return clock() - started
+
+
+def _wait(ids: Tensor) -> None:
+    if ids.is_cuda:
+        torch.cuda.synchronize(ids.device)

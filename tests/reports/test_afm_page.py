@@ -1,0 +1,100 @@
+"""AFM's page: groups over seeds, both scores, speeds, rivals, and what is missing."""
+
+import csv
+
+import pytest
+from made_results import put, result, ticket
+
+from reports import afm_page
+from reports.page import text, write
+from reports.series import series_of
+
+
+def factored(run_id, method="afm", seed=1, epochs=1, auc=0.8, size=200, layers=None, **choice):
+    made = result(run_id, "finetune", seed, params=size, auc=auc, own={"max_epochs": epochs},
+                  without_finetuning={"test_auc": auc - 0.02, "test_logloss": 0.45, "validation_auc": auc - 0.02})
+    made["identity"]["extra"] = {"compression": {"method": method, **choice}}
+    made["compression"] = {
+        "method": method, "parameters": {"embedding": size, "linear": 101}, "file_bytes": 4 * size + 700,
+        "multiply_adds": {"embedding": 30, "mlp": 70}, "structure": {"ranks": [2] * 4, "layers": layers or {}},
+        "spectra": {"fields": {"age": [2.0, 1.0, 0.0], "zip": [0.0, 0.0]}, "layers": {}},
+        "samples_per_second": {"dense": {"1": 100, "64": 1000}, "factored": {"1": 80, "64": 3000}}}
+    return made
+
+
+def control(run_id, seed=1, epochs=1, auc=0.82):
+    made = factored(run_id, "dense", seed, epochs, auc, 800)
+    made["identity"]["extra"] = {"compression": {"method": "dense"}}
+    made["compression"] = {name: made["compression"][name] for name in ("method", "parameters", "file_bytes")}
+    return made
+
+
+def build(tmp_path, *results):
+    return afm_page.build([put(tmp_path, made) for made in results], tmp_path, "movielens", "fm")
+
+
+def cells(page, *start):
+    [line] = [line for line in text(page).splitlines() if line.startswith("| " + " | ".join(start) + " |")]
+    return [cell.strip() for cell in line.strip("|").split("|")]
+
+
+def test_seeds_share_a_line_with_both_scores(tmp_path):
+    page = build(tmp_path, factored("a", emb_rank=2), factored("b", emb_rank=2, seed=2, auc=0.81),
+                 factored("c", "svd", emb_rank=2, auc=0.79), control("d"))
+    line = cells(page, "AFM", "emb-rank 2", "1", "200")
+    assert line[3:7] == ["200", "301", "100", "1,500"]
+    assert line[8:10] == ["0.7850 ± 0.0071", "0.8050 ± 0.0071"]
+    assert line[-1] == "2"
+    assert cells(page, "dense", "-", "1")[9] == "0.8200"
+    assert cells(page, "SVD of the weights", "emb-rank 2", "1", "200")[8] == "0.7700"
+    assert cells(page, "AFM", "emb-rank 2", "64")[3:] == ["1,000", "3,000", "3.00", "2"]
+
+
+def test_batch_sizes_that_some_run_lacks_are_left_out(tmp_path):
+    old, new = factored("a", emb_rank=2), factored("b", emb_rank=2, seed=2)
+    for found in old["compression"]["samples_per_second"].values():
+        del found["64"]
+    lines = text(build(tmp_path, old, new)).splitlines()
+    assert [line.split(" | ")[2] for line in lines if line.startswith("| AFM | emb-rank 2 |")] == ["1", "1"]
+
+
+def test_what_was_not_trained_on_has_no_score_for_it(tmp_path):
+    page = build(tmp_path, factored("a", emb_rank=2, epochs=0), factored("b", emb_rank=2, auc=0.81))
+    starts = ("| AFM | emb-rank 2 | 0 | 200", "| AFM | emb-rank 2 | 1 | 200")
+    lines = [line for line in text(page).splitlines() if line.startswith(starts)]
+    assert sorted("| 0.7800 | - |" in line for line in lines) == [False, True]
+    written = {path.suffix: path for path in write(page, tmp_path / "pages")}
+    rows = list(csv.DictReader(written[".csv"].open()))
+    assert {(row["epochs"], row["test_auc"]) for row in rows} == {("0", ""), ("1", "0.81")}
+    assert {row["runs"] for row in rows} == {"a", "b"}
+    assert written[".png"].stat().st_size > 10_000
+
+
+def test_what_is_missing_is_said(tmp_path):
+    assert any("compress.py afm" in line for line in build(tmp_path, result("u")).missing)
+    page = build(tmp_path, factored("a", emb_rank=2), result("u"))
+    assert any("--no-control" in line for line in page.missing)
+    assert any(line.startswith("PEP, retrained") for line in page.missing)
+    assert not any(line.startswith("smaller dense") for line in page.missing)
+
+
+def test_other_models_and_data_are_left_out(tmp_path):
+    page = build(tmp_path, factored("a", emb_rank=2), {**factored("b", emb_rank=2, auc=0.9), "settings": {
+        **factored("b")["settings"], "model": "deepfm"}}, ticket("t"))
+    assert [row["runs"] for row in page.rows] == ["a"]
+
+
+def test_curves_show_tables_alone_and_the_spectra_what_is_left_out(tmp_path):
+    page = build(tmp_path, factored("a", emb_rank=2), factored("b", emb_rank=3, size=300, auc=0.81),
+                 factored("c", mlp_rank=3, size=800, layers={"mlp.0": 3}), control("d"))
+    left, right, fields, _ = page.figure.axes
+    drawn = {line.get_label(): line for line in right.lines}
+    assert list(drawn["AFM"].get_xdata()) == [200, 300]
+    assert list(drawn["AFM"].get_ydata()) == [0.8, 0.81]
+    assert list(left.lines[0].get_ydata()) == pytest.approx([0.78, 0.79])
+    assert drawn["dense"].get_ydata()[0] == 0.82
+    assert list(fields.lines[0].get_ydata()) == pytest.approx([1.0, 1 / 3])
+
+
+def test_runs_that_were_trained_on_are_in_no_other_page(tmp_path):
+    assert set(series_of([result("u"), factored("a", emb_rank=2), control("d")])) == {"uniform"}

@@ -1,0 +1,221 @@
+"""One whole compression: which ranks, from which directions, and the model that comes out."""
+
+from collections.abc import Callable, Iterable
+from dataclasses import asdict, dataclass, field
+from functools import partial
+from typing import Any, Protocol
+
+import torch
+from torch import Tensor
+
+from models.embedding.tensor_train import tensor_train_of
+
+from .afm import choose_layers, deep_readers, factor_layer, factor_table, fuse, probe_ids, replaced, svd_layer
+from .low_rank import (
+    Factor,
+    Spectrum,
+    check_rank,
+    decompose,
+    error,
+    random_factor,
+    rank_for_energy,
+    ranks_for_ratio,
+    svd_factor,
+)
+from .statistics import Moments, least_codes, linear_at
+
+Measure = Callable[[Any, list[str]], dict[str, Moments]]  # moments of the named layers of a model
+METHODS = ("afm", "svd", "random", "tt")
+
+
+class Fields(Protocol):
+    """Names and sizes of a table's fields."""
+
+    @property
+    def fields(self) -> tuple[str, ...]:
+        """Names."""
+
+    @property
+    def sizes(self) -> tuple[int, ...]:
+        """Rows of each."""
+
+
+@dataclass(frozen=True)
+class Choice:
+    """What to factor, how far, and from which directions; None leaves a part as it is."""
+
+    method: str = "afm"
+    emb_rank: int | None = None
+    emb_energy: float | None = None
+    ratio: float | None = None
+    mlp_rank: int | None = None
+    mlp_energy: float | None = None
+    layers: tuple[str, ...] | None = None
+    act: str = "none"
+    act_init: str = "paper"
+    fused: bool = True
+    sequential: bool = False
+    smoothing: float = 0.0
+    max_samples: int | None = None
+
+    @property
+    def table(self) -> bool:
+        """Whether the table is to be factored."""
+        return any(value is not None for value in (self.emb_rank, self.emb_energy, self.ratio))
+
+    @property
+    def mlp(self) -> bool:
+        """Whether layers are."""
+        return self.mlp_rank is not None or self.mlp_energy is not None
+
+    def check(self) -> None:
+        """Raise ValueError for what cannot be, whatever the model."""
+        if self.method not in METHODS:
+            raise ValueError(f"the method must be one of {', '.join(METHODS)}, got {self.method!r}")
+        if not self.table and not self.mlp:
+            raise ValueError("there is nothing to factor: name --emb-rank, --emb-energy or --ratio for the table, "
+                             "--mlp-rank or --mlp-energy for the layers")
+        for name, rank in (("--emb-rank", self.emb_rank), ("--mlp-rank", self.mlp_rank)):
+            if rank is not None and rank < 1:
+                raise ValueError(f"{name} must be at least 1, got {rank}")
+        if self.method == "tt" and (self.emb_rank is None or self.mlp):
+            raise ValueError("tt makes a tensor train of the table and of nothing else: name its rank with --emb-rank")
+        if self.act_init == "shift" and self.act != "relu":
+            raise ValueError("--act-init shift keeps the function past a ReLU: it needs --act relu")
+        if self.method != "afm" and self.act_init == "shift":
+            raise ValueError("--act-init shift needs the codes of --method afm")
+        if self.layers is not None and not self.mlp:
+            raise ValueError("--layers names what to factor: give --mlp-rank or --mlp-energy too")
+        if not self.smoothing >= 0:
+            raise ValueError(f"--smoothing must not be negative, got {self.smoothing}")
+
+    def layers_of(self, model: Any) -> list[str]:
+        """The layers of a model that are to be factored.
+
+        Raises:
+            ValueError: one is not there, or there are none at all.
+        """
+        if not self.mlp:
+            return []
+        found = choose_layers(model, self.layers)
+        if not found:
+            raise ValueError(f"{type(model).__name__} has no layer to factor (an MLP's first and its output are left "
+                             "as they are unless --layers names them)")
+        return found
+
+    def identity(self) -> dict[str, Any]:
+        """What sets the outcome apart: the values that are not the neutral ones, and the method."""
+        neutral = asdict(Choice())
+        return {"method": self.method, **{name: list(value) if isinstance(value, tuple) else value
+                                          for name, value in asdict(self).items() if value != neutral[name]}}
+
+
+@dataclass
+class Compression:
+    """A compressed model, in evaluation mode, and how it came about."""
+
+    model: Any
+    spectra: dict[str, dict[str, list[float]]]  # eigenvalues by field, and by layer
+    errors: dict[str, dict[str, float]] = field(default_factory=dict)  # share of the variance that is lost
+
+
+def compress(model: Any, choice: Choice, fields: list[Moments], schema: Fields, measure: Measure,
+             batches: Callable[[], Iterable[Tensor]], seed: int) -> Compression:
+    """The compressed model; `model`, in evaluation mode, stays as it is.
+
+    Ranks always come from the spectra of the outputs, so that rivals are compared at equal ranks.
+
+    Args:
+        fields: moments of each field's vectors.
+        measure: gives moments of layers; asked layer by layer of what is factored so far if `sequential`, else once of
+            the dense model.
+        batches: gives calibration batches, for the shifted start.
+        seed: of a random basis.
+
+    Raises:
+        ValueError: a rank above a width or not below the sample count, or a layer that is not there.
+    """
+    choice.check()
+    layers = choice.layers_of(model)
+    generator = torch.Generator().manual_seed(seed)
+    spectra = [decompose(moments) for moments in fields]
+    made = Compression(model, {"fields": _values(dict(zip(schema.fields, spectra, strict=True))), "layers": {}})
+    if choice.table:
+        _table(made, choice, fields, spectra, schema, generator)
+    dense = {} if choice.sequential or not layers else measure(model, layers)
+    for name in layers:
+        moments = measure(made.model, [name])[name] if choice.sequential else dense[name]
+        _layer(made, choice, name, moments, batches, generator)
+    return made
+
+
+def _table(made: Compression, choice: Choice, fields: list[Moments], spectra: list[Spectrum], schema: Fields,
+           generator: torch.Generator) -> None:
+    table = made.model.embedding.table()
+    if choice.method == "tt":
+        assert choice.emb_rank is not None
+        made.model = replaced(made.model, "embedding", tensor_train_of(table, choice.emb_rank, len(schema.sizes)))
+        return
+    ranks = table_ranks(choice, spectra, schema.sizes)
+    factors: list[Factor] = []
+    for part, moments, spectrum, rank in zip(table.split(list(schema.sizes)), fields, spectra, ranks, strict=True):
+        factors.append(_factor(choice.method, spectrum, rank, partial(svd_factor, part, rank), generator))
+        made.errors.setdefault("fields", {})[schema.fields[len(factors) - 1]] = _share(factors[-1], moments)
+    made.model = factor_table(made.model, factors, schema.sizes)
+    ids = probe_ids(schema.sizes).to(table.device)
+    if choice.fused and deep_readers(made.model, ids):
+        made.model = fuse(made.model, ids)
+
+
+def table_ranks(choice: Choice, spectra: list[Spectrum], sizes: tuple[int, ...]) -> list[int]:
+    """Of each field.
+
+    Raises:
+        ValueError: a rank above the width, or not below the sample count.
+    """
+    if choice.ratio is not None:
+        return ranks_for_ratio([spectrum.values for spectrum in spectra], sizes, choice.ratio)
+    if choice.emb_energy is not None:
+        return [rank_for_energy(spectrum.values, choice.emb_energy) for spectrum in spectra]
+    assert choice.emb_rank is not None
+    for spectrum in spectra:
+        check_rank(choice.emb_rank, len(spectrum.values), spectrum.count, least=1)
+    return [choice.emb_rank] * len(spectra)
+
+
+def _layer(made: Compression, choice: Choice, name: str, moments: Moments,
+           batches: Callable[[], Iterable[Tensor]], generator: torch.Generator) -> None:
+    spectrum = decompose(moments)
+    made.spectra["layers"] |= _values({name: spectrum})
+    if choice.mlp_energy is not None:
+        rank = max(rank_for_energy(spectrum.values, choice.mlp_energy), 1)
+    else:
+        assert choice.mlp_rank is not None
+        rank = choice.mlp_rank
+    check_rank(rank, len(spectrum.values), spectrum.count, least=1)
+    if choice.method == "svd":
+        made.model = svd_layer(made.model, name, min(rank, *linear_at(made.model, name).weight.shape), choice.act)
+        return
+    factor = _factor(choice.method, spectrum, rank, lambda: spectrum.first(rank), generator)
+    least = None
+    if choice.act_init == "shift":
+        def least(model: Any, project: Any) -> Tensor:
+            return least_codes(model, batches(), name, project)
+    made.model = factor_layer(made.model, name, factor, choice.act, least)
+    made.errors.setdefault("layers", {})[name] = _share(factor, moments)
+
+
+def _factor(method: str, spectrum: Spectrum, rank: int, svd: Callable[[], Factor],
+            generator: torch.Generator) -> Factor:
+    if method == "svd":
+        return svd()
+    return random_factor(spectrum.mean, rank, generator) if method == "random" else spectrum.first(rank)
+
+
+def _share(factor: Factor, moments: Moments) -> float:
+    total = float(torch.trace(moments.covariance()))
+    return max(error(factor, moments), 0.0) / total if total else 0.0
+
+
+def _values(spectra: dict[str, Spectrum]) -> dict[str, list[float]]:
+    return {name: [float(f"{value:.6g}") for value in spectrum.values.tolist()] for name, spectrum in spectra.items()}
