@@ -7,11 +7,14 @@ import pytest
 import tiny
 
 import compress
+import compress_afm
 import reproduce
 import train_movielens
 from engine import snapshots
+from engine.finetune import FineTuning
 from reports.collect import results_in
 from reports.rivals import entries
+from transforms.compression import Choice
 
 SIZE = sum(tiny.SIZES.values()) * 4
 
@@ -127,6 +130,9 @@ def test_what_would_be_run_is_listed_without_running(shell, tmp_path, capsys):
 def test_the_runs_behind_a_page_are_made_once_and_the_page_is_written(shell, tmp_path, monkeypatch, capsys, page):
     monkeypatch.setattr(reproduce, "SHOWN", 100)
     monkeypatch.setattr(reproduce, "PEP_0", {})
+    few = [(Choice(emb_rank=2), FineTuning()), (Choice(mlp_rank=2), FineTuning())]  # FM has no layers: left out
+    monkeypatch.setattr(compress_afm, "STUDY", few)
+    monkeypatch.setattr(compress_afm, "BATCHES", (1,))
     monkeypatch.setattr(reproduce, "GRIDS", {name: None for name in reproduce.PRUNED})
     shell(reproduce, page, "--seeds", 1)
     made = {path.parent.name for path in (tmp_path / "runs").glob("*/result.json")}
