@@ -164,7 +164,7 @@ def study(base: Callable[[Place], str], about: tuple[str, int]) -> list[Need]:
         what = " ".join(f"{name}={value}" for name, value in choice.identity().items())
         return Need(f"{model} afm {what} epochs={how.epochs} seed {seed}", (model, "low_rank"), run)
 
-    return [need(choice, how) for choice, how in STUDY]
+    return [need(choice, how) for choice, how in STUDY if model != "fm" or not choice.mlp]  # FM has no layers
 
 
 def calibrated(trained: TrainedModel, choice: Choice, device: torch.device) -> Compression:

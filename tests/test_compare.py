@@ -12,11 +12,13 @@ import compress
 import reproduce
 import train_movielens
 from benchmarks import bench_epoch
-from commands import figures, schemes
+from commands import afm, figures, schemes
 from engine import snapshots
+from engine.finetune import FineTuning
 from reports import extreme
 from reports.collect import results_in
 from reports.rivals import entries
+from transforms.compression import Choice
 
 SIZE = sum(tiny.SIZES.values()) * 4
 
@@ -165,6 +167,9 @@ def test_the_runs_behind_a_page_are_made_once_and_the_page_is_written(shell, tmp
     monkeypatch.setattr(figures, "SHOWN", 100)
     monkeypatch.setattr(figures, "PEP_0", {})
     monkeypatch.setattr(schemes, "GRIDS", {name: None for name in schemes.PRUNED})
+    few = [(Choice(emb_rank=2), FineTuning()), (Choice(mlp_rank=2), FineTuning())]  # FM has no layers: left out
+    monkeypatch.setattr(afm, "STUDY", few)
+    monkeypatch.setattr(afm, "BATCHES", (1,))
     seeds = ("--seeds", 1, 2) if page == "stability" else ("--seeds", 1)  # one seed has nothing to be compared with
     shell(reproduce, page, *seeds)
     made = {path.parent.name for path in (tmp_path / "runs").glob("*/result.json")}
