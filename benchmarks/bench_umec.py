@@ -43,7 +43,7 @@ class Side:
         model = DLRM(Uniform(table, FIELDS), NUMBERS, SHAPE).to(device)
         optimizer = build_optimizer(model, 0.1, 0.0, 0.0, "sgd")
         self.step = Step(model, optimizer, 100.0, False, BATCH)
-        self.state = State(model, optimizer, torch.zeros((), device=device))  # type: ignore[arg-type]
+        self.state = State(model, optimizer, torch.zeros((), device=device))
         self.hook = None
         if dynamics is not None:
             resource = Resource(layout_of(model, sizes), kind, device)
