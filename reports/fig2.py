@@ -45,7 +45,7 @@ def build(results: Results, out: Path, dataset: str, model: str) -> Page:
                       "protocol (the page of Table 4 compares like with like). † cut from the search's last "
                       "table. Means over seeds; bars are one standard deviation.")
     if entries:
-        page.figure = rivals.picture(entries, page.title, _absent(page, entries, found))
+        page.figure = rivals.picture(entries, page.title, _absent(page, found))
     return page
 
 
@@ -95,9 +95,9 @@ def _list_missing(page: Page, entries: list[Entry], found: Results) -> None:
         choice.list_absent(page, _name(entry), entry.results)
 
 
-def _absent(page: Page, entries: list[Entry], found: Results) -> list[int]:
+def _absent(page: Page, found: Results) -> list[int]:
     """Budgets that searches were asked for and no ticket has; the page lists them."""
-    have = {choice.budget_of(run) for entry in entries if entry.scheme.split(",")[0] == PEP for run in entry.results}
+    have = {choice.budget_of(run) for run in choice.tickets(found)}
     absent: dict[int, bool] = {}
     granularities = COARSE.get(page.dataset, ("feature_dim",))
     for search in choice.searches(found):

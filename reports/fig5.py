@@ -19,6 +19,7 @@ from typing import Any
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.image import AxesImage
+from matplotlib.ticker import MaxNLocator
 from safetensors import SafetensorError, safe_open
 
 from reports import budget_curve, choice
@@ -175,7 +176,8 @@ def _fill(page: Page, fields: list[str], before: Found, after: Found) -> None:
         axes.set_title(f"{name.replace('_', ' ')}, {runs[0]['num_embedding_params']:,} parameters" if runs else name,
                        fontsize=7)
         image = _heat_map(axes, matrix, fields, largest if name in counts else None)
-        page.figure.colorbar(image, ax=axes, location="bottom", shrink=0.8, pad=0.02).ax.tick_params(labelsize=6)
+        bar = page.figure.colorbar(image, ax=axes, location="bottom", shrink=0.8, pad=0.02, ticks=MaxNLocator(5))
+        bar.ax.tick_params(labelsize=6)
         if axes is not panels[0]:
             axes.set_yticklabels([])
     page.figure.suptitle(page.title, fontsize=8)
