@@ -11,7 +11,7 @@ from matplotlib.ticker import FuncFormatter
 
 from reports import budget_curve, by_epoch, choice
 from reports.page import Page, number, shown
-from reports.series import Results
+from reports.series import Results, from_last
 from reports.styles import GRANULARITIES
 
 SIZE = (7.0, 2.6)  # inches: both columns of a page
@@ -39,14 +39,15 @@ def build(results: Results, out: Path, dataset: str, model: str) -> Page:
         if line := by_epoch.line_of(page, out, name, GRANULARITIES[granularity], searches):
             left.append(line)
         tickets = nearest_tickets(page, name, choice.tickets(own), found)
-        label = f"{name}, {choice.budget_of(tickets[0]):,}" if tickets else name
+        label = f"{name}, {choice.budget_of(tickets[0]):,}{_mark(tickets)}" if tickets else name
         if line := by_epoch.line_of(page, out, label, GRANULARITIES[granularity], tickets):
             right.append(line)
         page.rows += by_epoch.results_as_rows(name, [*searches, *tickets], ("num_embedding_params", "test_auc"))
     page.rows += [row for line in left for row in by_epoch.rows("search", line, ("num_embedding_params",))]
     page.rows += [row for line in right for row in by_epoch.rows("retraining", line, ("test_auc",))]
     page.notes.append("Left: non-zero parameters while the search goes on. Right: test AUC while the ticket of the "
-                      f"budget in the legend is retrained; the paper does not say which it shows. {by_epoch.LEGEND}")
+                      "budget in the legend is retrained; the paper does not say which it shows. † cut from the "
+                      f"search's last table, because the search itself does not get that low. {by_epoch.LEGEND}")
     if left or right:
         draw(page, left, right)
     return page
@@ -60,9 +61,13 @@ def nearest_tickets(page: Page, name: str, tickets: Results, found: Results) -> 
     budget = choice.nearest(budgets, SHARE * tickets[0]["num_embedding_params_dense"])
     taken = choice.chosen(page, f"retrained ticket with {name} thresholds at {budget:,} parameters",
                           [ticket for ticket in tickets if choice.budget_of(ticket) == budget], found)
-    page.numbers.append(number(f"test AUC of the ticket at {budget:,} parameters, {name}", taken,
+    page.numbers.append(number(f"test AUC of the ticket at {budget:,} parameters, {name}{_mark(taken)}", taken,
                                itemgetter("test_auc")))
     return taken
+
+
+def _mark(tickets: Results) -> str:
+    return " †" if from_last(tickets) else ""
 
 
 def draw(page: Page, left: list[by_epoch.Line], right: list[by_epoch.Line]) -> None:
