@@ -170,6 +170,9 @@ def test_the_runs_behind_a_page_are_made_once_and_the_page_is_written(shell, tmp
     few = [(Choice(emb_rank=2), FineTuning()), (Choice(mlp_rank=2), FineTuning())]  # FM has no layers: left out
     monkeypatch.setattr(afm, "STUDY", few)
     monkeypatch.setattr(afm, "BATCHES", (1,))
+    monkeypatch.setattr(figures, "UMEC_STEPS", 8)
+    monkeypatch.setattr(figures, "UMEC_FIGURES", {"umec-fig2": (True, ("umec", "magnitude", "dense"), (0.5,)),
+                                                  "umec-fig3": (False, ("umec", "group-lasso", "dense"), (0.9,))})
     seeds = ("--seeds", 1, 2) if page == "stability" else ("--seeds", 1)  # one seed has nothing to be compared with
     shell(reproduce, page, *seeds)
     made = {path.parent.name for path in (tmp_path / "runs").glob("*/result.json")}
