@@ -27,7 +27,7 @@ from benchmarks.bench_scale import field_sizes
 from benchmarks.bench_step import FIELD_SIZES
 from engine.record import commit, device_name, pick_device
 from models.build import build_embedding, build_model
-from transforms.afm import choose_layers, factor_layer, factor_table, fuse, linear_at, probe_ids
+from transforms.afm import choose_layers, factor_layer, factor_table, fuse, linear_at, probe
 from transforms.low_rank import random_factor
 from transforms.structure import multiply_adds, parameters_by_part
 from utils.files import write_json
@@ -66,7 +66,7 @@ def variants(shape: Shape, device: torch.device) -> dict[str, nn.Module]:
         return random_factor(torch.zeros(width, dtype=torch.float64), rank, generator)
 
     low = factor_table(dense, [factor(shape.width, shape.emb_rank) for _ in shape.sizes], shape.sizes)
-    fused = fuse(low, probe_ids(shape.sizes))
+    fused = fuse(low, probe(low, shape.sizes))
     both = fused
     for name in choose_layers(fused, None):
         both = factor_layer(both, name, factor(linear_at(both, name).out_features, shape.mlp_rank))
@@ -78,7 +78,7 @@ def measure(name: str, batches: Sequence[int], seconds: float, device: torch.dev
     """A line for each variant and batch size."""
     shape = SHAPES[name]
     models = variants(shape, device)
-    ids = probe_ids(shape.sizes, max(batches)).to(device)
+    ids = probe(models["dense"], shape.sizes, max(batches))
     lines = []
     for batch in batches:
         turns: dict[str, list[float]] = {variant: [] for variant in models}

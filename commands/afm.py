@@ -12,7 +12,6 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 
 from engine import finetune, popularity
@@ -122,7 +121,7 @@ def factored(trained: TrainedModel, choice: Choice, how: FineTuning, device: tor
     """The factored model, trained on as `how` says; calibrated only where there is no result yet."""
     run = finetune.run_of(trained, how, choice.identity())
     made: list[Compression] = []
-    probe = afm.probe_ids(trained.run.dataset.schema.sizes, 1).to(device)
+    sizes = trained.run.dataset.schema.sizes
 
     def make() -> Any:
         made.append(calibrated(trained, choice, device))
@@ -130,12 +129,14 @@ def factored(trained: TrainedModel, choice: Choice, how: FineTuning, device: tor
 
     def about(model: Any) -> dict[str, Any]:
         dense = trained.model.to(device)
-        ids = torch.from_numpy(np.array(trained.run.dataset.split("train")[0][:max(BATCHES)])).to(device)
-        speed = {name: {str(batch): round(samples_per_second(each, ids, batch, SECONDS)) for batch in BATCHES}
+        most = max(BATCHES)
+        rows = next(Sweep(trained.run, dense, device, most, most).batches("rows to time it on"))
+        row = afm.probe(dense, sizes, 1)
+        speed = {name: {str(batch): round(samples_per_second(each, rows, batch, SECONDS)) for batch in BATCHES}
                  for name, each in (("dense", dense), ("factored", model))}
         return {"spectra": made[0].spectra, "structure": structure_of(model), "errors": made[0].errors,
                 "parameters": parameters_by_part(model), "parameters_dense": parameters_by_part(dense),
-                "multiply_adds": multiply_adds(model, probe), "multiply_adds_dense": multiply_adds(dense, probe),
+                "multiply_adds": multiply_adds(model, row), "multiply_adds_dense": multiply_adds(dense, row),
                 "file_bytes_dense": trained.weights_bytes, "samples_per_second": speed}
 
     return finetune.finetune(run, make, about)
@@ -171,7 +172,7 @@ def calibrated(trained: TrainedModel, choice: Choice, device: torch.device) -> C
     """Statistics of the trained model, or those that an earlier calibration has left, and the factored model."""
     model, run = trained.model.to(device), trained.run
     layers = choice.layers_of(model)
-    sweep = Sweep(run, device, choice.max_samples)
+    sweep = Sweep(run, model, device, choice.max_samples)
     kept = run.place.out / "afm" / trained.run_id / f"{sha256_of(*layers, str(sweep.rows))[:12]}.safetensors"
     moments = {} if choice.sequential else layer_statistics(model, sweep, layers, kept)
     counts = popularity.count(run.dataset)

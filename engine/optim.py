@@ -63,7 +63,8 @@ def build_optimizer(model: nn.Module, lr: float, l2_regularization: float, l2_pe
     another decay of a parameter of its own, to show just that.
 
     Args:
-        model: every parameter goes into exactly one group: the embedding's, those of it with another decay, the rest.
+        model: every parameter that is trained goes into exactly one group: the embedding's, those of it with another
+            decay, the rest.
         lr: learning rate.
         l2_regularization: wd of the embedding and its thresholds.
         l2_penalty: wd of everything else.
@@ -71,10 +72,14 @@ def build_optimizer(model: nn.Module, lr: float, l2_regularization: float, l2_pe
     """
     decays = getattr(getattr(model, "embedding", None), "decays", {})
     inside: dict[str, list[nn.Parameter]] = {"coupled": []}
+    outside = []
     for name, parameter in model.named_parameters():
+        if not parameter.requires_grad:
+            continue
         if name.startswith("embedding."):
             inside.setdefault(decays.get(name.removeprefix("embedding."), "coupled"), []).append(parameter)
-    outside = [p for name, p in model.named_parameters() if not name.startswith("embedding.")]
+        else:
+            outside.append(parameter)
     groups: list[dict[str, Any]] = [
         {"params": members, "weight_decay": 0.0 if decay == "none" else l2_regularization,
          "decoupled_weight_decay": decay == "decoupled"} for decay, members in inside.items()]

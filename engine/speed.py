@@ -6,39 +6,43 @@ import time
 import torch
 from torch import Tensor, nn
 
+from models.base import Inputs
+
 WARM = 3  # calls before the clock runs
 
 
 @torch.no_grad()
-def samples_per_second(model: nn.Module, ids: Tensor, batch: int, seconds: float) -> float:
+def samples_per_second(model: nn.Module, inputs: Inputs, batch: int, seconds: float) -> float:
     """Rows a second in evaluation mode, batches of one size: the median over at least 5 calls in about `seconds`.
 
     On one thread of a processor it is its time that counts, not the clock's: long calls would otherwise be interrupted
     by other processes more often than short ones, and a small model look faster than it is.
 
     Args:
-        ids: (rows, F), on the model's device; repeated where they are fewer than a batch.
+        inputs: ids (rows, F), or these and numbers, on the model's device; repeated where they are fewer than a batch.
     """
-    ids = ids.repeat(-(-batch // len(ids)), 1)[:batch]
+    given = tuple(part.repeat(-(-batch // len(part)), 1)[:batch]
+                  for part in (inputs if isinstance(inputs, tuple) else (inputs,)))
     was_training = model.training
     model.eval()
     times: list[float] = []
     try:
         for _ in range(WARM):
-            _timed(model, ids)
+            _timed(model, given)
         while len(times) < 5 or sum(times) < seconds:
-            times.append(_timed(model, ids))
+            times.append(_timed(model, given))
     finally:
         model.train(was_training)
     return batch / statistics.median(times)
 
 
-def _timed(model: nn.Module, ids: Tensor) -> float:
-    clock = time.process_time if ids.device.type == "cpu" and torch.get_num_threads() == 1 else time.perf_counter
-    _wait(ids)
+def _timed(model: nn.Module, given: tuple[Tensor, ...]) -> float:
+    on_cpu = given[0].device.type == "cpu"
+    clock = time.process_time if on_cpu and torch.get_num_threads() == 1 else time.perf_counter
+    _wait(given[0])
     started = clock()
-    model(ids)
-    _wait(ids)
+    model(*given)
+    _wait(given[0])
     return clock() - started
 
 

@@ -7,6 +7,16 @@ from torch import Tensor, nn
 Inputs = Tensor | tuple[Tensor, Tensor]  # what a batch gives a model: ids (B, F), or these and numbers (B, M)
 
 
+def called(model: nn.Module, inputs: Inputs) -> Tensor:
+    """Logits (B,) of a batch as a loader gives it.
+
+    >>> import torch
+    >>> called(nn.Flatten(0), torch.ones(3, 1)).shape
+    torch.Size([3])
+    """
+    return model(*inputs) if isinstance(inputs, tuple) else model(inputs)
+
+
 class ClickModel(nn.Module):
     """ids (B, F) -> logits (B,), around an injected embedding (None for logistic regression).
 

@@ -1,7 +1,8 @@
 """A trained model with its table and chosen linear layers factored: the same names, fewer parameters.
 
 Nothing here knows a model's kind. A table is the model's `embedding` (or any nn.Embedding that is called with ids
-(B, F), by its dotted name), a layer any nn.Linear inside an nn.Sequential. Every function returns a new model.
+(B, F), by its dotted name), a layer any nn.Linear inside an nn.Sequential or a DLRM's MLPs. Every function returns a
+new model.
 """
 
 import copy
@@ -13,6 +14,8 @@ from typing import Any, cast
 import torch
 from torch import Tensor, nn
 
+from models.base import Inputs, called
+from models.dlrm import Layers
 from models.embedding.low_rank import LowRank, fields_by_rank
 from models.embedding.masked import Masked
 from models.embedding.uniform import Uniform
@@ -42,14 +45,14 @@ class ThinPair(nn.Sequential):
 
 
 def mlp_layers(model: nn.Module) -> dict[str, int]:
-    """The linear layers inside the model's nn.Sequentials by dotted name, each with its number in its own, from 1.
+    """The linear layers inside the model's MLPs by dotted name, each with its number in its own, from 1.
 
     >>> mlp_layers(nn.ModuleDict({"top": nn.Sequential(nn.Linear(4, 3), nn.ReLU(), nn.Linear(3, 1))}))
     {'top.0': 1, 'top.2': 2}
     """
     found: dict[str, int] = {}
     for path, module in model.named_modules():
-        if isinstance(module, nn.Sequential) and not isinstance(module, ThinPair):
+        if isinstance(module, (nn.Sequential, Layers)) and not isinstance(module, ThinPair):
             layers = [name for name, child in module.named_children() if isinstance(child, (nn.Linear, ThinPair))]
             found |= {f"{path}.{name}".lstrip("."): number for number, name in enumerate(layers, 1)
                       if isinstance(module.get_submodule(name), nn.Linear)}
@@ -162,15 +165,17 @@ class Reader:
     start: int
 
 
-def probe_ids(field_sizes: Sequence[int], rows: int = 16) -> Tensor:
-    """Ids (rows, F) to try a model with, drawn evenly."""
+def probe(model: nn.Module, field_sizes: Sequence[int], rows: int = 16) -> Inputs:
+    """A batch to try a model with, where the model is: ids (rows, F) drawn evenly, and numbers (rows, M) if read."""
     generator = torch.Generator().manual_seed(0)
     starts = torch.tensor([0, *accumulate(field_sizes[:-1])])
-    return torch.stack([torch.randint(size, (rows,), generator=generator) for size in field_sizes], 1) + starts
+    ids = torch.stack([torch.randint(size, (rows,), generator=generator) for size in field_sizes], 1) + starts
+    device, count = next(model.parameters()).device, getattr(model, "num_numbers", 0)
+    return (ids.to(device), torch.randn(rows, count, generator=generator).to(device)) if count else ids.to(device)
 
 
 @torch.no_grad()
-def deep_readers(model: Any, ids: Tensor) -> list[Reader]:
+def deep_readers(model: Any, inputs: Inputs) -> list[Reader]:
     """The linear layers that read the embedding's deep input as it is, alone or beside other inputs.
 
     Found by watching one forward pass, so that it holds for any model that calls `embedding.deep_input`; empty where
@@ -199,7 +204,7 @@ def deep_readers(model: Any, ids: Tensor) -> list[Reader]:
                if isinstance(module, nn.Linear)]
     model.embedding.deep_input = keep
     try:
-        model(ids)
+        called(model, inputs)
     finally:
         del model.embedding.deep_input
         for handle in handles:
@@ -208,21 +213,21 @@ def deep_readers(model: Any, ids: Tensor) -> list[Reader]:
 
 
 @torch.no_grad()
-def fuse(model: Any, ids: Tensor) -> Any:
+def fuse(model: Any, inputs: Inputs) -> Any:
     """Let the first deep layers read the codes: W'_f = W_f U_f, b' = b + sum of W_f mean_f; other inputs stay.
 
     Args:
         model: with a factored table that is not fused, in evaluation mode.
-        ids: (B, F), to try it with; the fused model must give the same logits.
+        inputs: ids (B, F), or these and numbers, to try it with; the fused model must give the same logits.
 
     Raises:
         ValueError: no layer reads the table's vectors unchanged, or something else reads them too.
     """
-    readers = deep_readers(model, ids)
+    readers = deep_readers(model, inputs)
     if not readers:
         raise ValueError(f"nothing can be fused: no linear layer of {type(model).__name__} reads the table's "
                          "vectors as they are; leave the table unfused (--no-fuse)")
-    wanted, fused = model(ids), copy.deepcopy(model)
+    wanted, fused = called(model, inputs), copy.deepcopy(model)
     low: LowRank = fused.embedding
     fused.embedding = LowRank(list(low.codes), low.all_bases(), low.means.detach(), low.field_sizes, fused=True)
     order, width = fused.embedding.deep_order(), low.width
@@ -235,11 +240,17 @@ def fuse(model: Any, ids: Tensor) -> Any:
         columns = torch.cat([weight[:, :reader.start], *narrow, weight[:, stop:]], 1)
         fused.set_submodule(reader.name, _linear(columns, bias, layer))
     fused.train(model.training)
+    lookups: list[bool] = []
+    handle = fused.embedding.register_forward_hook(lambda *_: lookups.append(True))
     try:
-        got = fused(ids)
+        got = called(fused, inputs)
     except RuntimeError as error:
         raise ValueError(f"the table cannot be fused: something besides {readers[0].name} reads the deep input "
                          f"({error}); leave it unfused (--no-fuse)") from error
+    finally:
+        handle.remove()
+    if not lookups:
+        fused.embedding.stop_reconstructing()
     scale = 1 + float(wanted.abs().max())
     if not torch.allclose(got, wanted, rtol=0, atol=scale * 1e4 * torch.finfo(wanted.dtype).eps):
         raise ValueError("the table cannot be fused: something else reads the deep input too; leave it unfused "

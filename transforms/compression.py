@@ -8,9 +8,10 @@ from typing import Any, Protocol
 import torch
 from torch import Tensor
 
+from models.base import Inputs
 from models.embedding.tensor_train import tensor_train_of
 
-from .afm import choose_layers, deep_readers, factor_layer, factor_table, fuse, probe_ids, replaced, svd_layer
+from .afm import choose_layers, deep_readers, factor_layer, factor_table, fuse, probe, replaced, svd_layer
 from .low_rank import (
     Factor,
     Spectrum,
@@ -120,7 +121,7 @@ class Compression:
 
 
 def compress(model: Any, choice: Choice, fields: list[Moments], schema: Fields, measure: Measure,
-             batches: Callable[[], Iterable[Tensor]], seed: int) -> Compression:
+             batches: Callable[[], Iterable[Inputs]], seed: int) -> Compression:
     """The compressed model; `model`, in evaluation mode, stays as it is.
 
     Ranks always come from the spectra of the outputs, so that rivals are compared at equal ranks.
@@ -162,9 +163,9 @@ def _table(made: Compression, choice: Choice, fields: list[Moments], spectra: li
         factors.append(_factor(choice.method, spectrum, rank, partial(svd_factor, part, rank), generator))
         made.errors.setdefault("fields", {})[schema.fields[len(factors) - 1]] = _share(factors[-1], moments)
     made.model = factor_table(made.model, factors, schema.sizes)
-    ids = probe_ids(schema.sizes).to(table.device)
-    if choice.fused and deep_readers(made.model, ids):
-        made.model = fuse(made.model, ids)
+    inputs = probe(made.model, schema.sizes)
+    if choice.fused and deep_readers(made.model, inputs):
+        made.model = fuse(made.model, inputs)
 
 
 def table_ranks(choice: Choice, spectra: list[Spectrum], sizes: tuple[int, ...]) -> list[int]:
@@ -184,7 +185,7 @@ def table_ranks(choice: Choice, spectra: list[Spectrum], sizes: tuple[int, ...])
 
 
 def _layer(made: Compression, choice: Choice, name: str, moments: Moments,
-           batches: Callable[[], Iterable[Tensor]], generator: torch.Generator) -> None:
+           batches: Callable[[], Iterable[Inputs]], generator: torch.Generator) -> None:
     spectrum = decompose(moments)
     made.spectra["layers"] |= _values({name: spectrum})
     if choice.mlp_energy is not None:

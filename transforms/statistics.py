@@ -8,6 +8,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from models.base import Inputs, called
+
 CHUNK = 1 << 16  # table rows turned into double precision at a time
 
 
@@ -125,7 +127,7 @@ def table_moments(table: Tensor, counts: Tensor, field_sizes: Sequence[int], smo
 
 
 @torch.no_grad()
-def layer_moments(model: nn.Module, batches: Iterable[Tensor], names: Sequence[str],
+def layer_moments(model: nn.Module, batches: Iterable[Inputs], names: Sequence[str],
                   found: dict[str, Moments] | None = None) -> dict[str, Moments]:
     """Moments of the outputs of linear layers, y = W x + b, taken before whatever follows them.
 
@@ -145,7 +147,7 @@ def layer_moments(model: nn.Module, batches: Iterable[Tensor], names: Sequence[s
         found.setdefault(name, Moments(layer.out_features))
     with _listening(layers) as outputs:
         for batch in batches:
-            model(batch)
+            called(model, batch)
             for name in names:
                 found[name].add(outputs.pop(name).flatten(0, -2).cpu())
     if any(not moments.count for moments in found.values()):
@@ -154,7 +156,7 @@ def layer_moments(model: nn.Module, batches: Iterable[Tensor], names: Sequence[s
 
 
 @torch.no_grad()
-def least_codes(model: nn.Module, batches: Iterable[Tensor], name: str, project: nn.Linear) -> Tensor:
+def least_codes(model: nn.Module, batches: Iterable[Inputs], name: str, project: nn.Linear) -> Tensor:
     """Smallest value of each coordinate of `project`(x) over the inputs x of a linear layer, (k,)."""
     require_evaluation(model)
     least = torch.full((project.out_features,), torch.inf)
@@ -166,7 +168,7 @@ def least_codes(model: nn.Module, batches: Iterable[Tensor], name: str, project:
     handle = linear_at(model, name).register_forward_pre_hook(note)
     try:
         for batch in batches:
-            model(batch)
+            called(model, batch)
     finally:
         handle.remove()
     return least

@@ -7,10 +7,11 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from models.base import Inputs, called
 from models.embedding.low_rank import LowRank
 from models.embedding.tensor_train import TensorTrain, tensor_train_of
 
-from .afm import ACTS, ThinPair, factor_layer, factor_table, fuse, probe_ids
+from .afm import ACTS, ThinPair, factor_layer, factor_table, fuse, probe
 from .low_rank import Factor
 from .statistics import linear_at
 
@@ -44,7 +45,7 @@ def empty_like(model: Any, structure: dict[str, Any], field_sizes: Sequence[int]
     if "ranks" in structure:
         width = made.embedding.width
         made = factor_table(made, [_nothing(rank, width) for rank in structure["ranks"]], field_sizes)
-        made = fuse(made, probe_ids(field_sizes)) if structure["fused"] else made
+        made = fuse(made, probe(made, field_sizes)) if structure["fused"] else made
     if "tensor_train" in structure:
         made.embedding = tensor_train_of(made.embedding.table(), structure["tensor_train"], len(field_sizes))
     for name, rank in structure["layers"].items():
@@ -63,14 +64,14 @@ def parameters_by_part(model: nn.Module) -> dict[str, int]:
             for name, child in model.named_children() if any(True for _ in child.parameters())}
 
 
-def multiply_adds(model: nn.Module, ids: Tensor) -> dict[str, int]:
+def multiply_adds(model: nn.Module, inputs: Inputs) -> dict[str, int]:
     """Multiplications with an addition of one row's forward pass, by the direct child that does them.
 
     Counted are linear layers (n x m a vector), reconstructions (k_f x D a field) and tensor trains; products of
     activations with each other (FM, attention) and element-wise work are the same in both models and are not.
 
     Args:
-        ids: (1, F).
+        inputs: of one row: ids (1, F), or these and numbers.
     """
     counts: dict[str, int] = {}
 
@@ -86,7 +87,7 @@ def multiply_adds(model: nn.Module, ids: Tensor) -> dict[str, int]:
     was_training = model.training
     try:
         with torch.no_grad():
-            model.eval()(ids)
+            called(model.eval(), inputs)
     finally:
         model.train(was_training)
         for handle in handles:

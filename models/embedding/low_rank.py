@@ -43,7 +43,7 @@ class LowRank(TableEmbedding):
     def __init__(self, codes: Sequence[TableEmbedding], bases: Sequence[Tensor], means: Tensor,
                  field_sizes: Sequence[int], fused: bool) -> None:
         super().__init__(sum(field_sizes), means.shape[1], len(field_sizes))
-        self.field_sizes, self.fused = tuple(field_sizes), fused
+        self.field_sizes, self.fused, self.reconstructs = tuple(field_sizes), fused, True
         self.ranks = tuple(len(basis) for basis in bases)
         groups = fields_by_rank(self.ranks)
         _check(codes, groups, bases, means, self.field_sizes)
@@ -109,22 +109,35 @@ class LowRank(TableEmbedding):
         return torch.cat([rows[field] + mean if field in rows else mean.expand(size, -1)
                           for field, (size, mean) in enumerate(zip(self.field_sizes, self.means, strict=True))])
 
+    def stop_reconstructing(self) -> None:
+        """Fix bases and means, which are in no forward pass when all that reads the codes has swallowed them."""
+        self.reconstructs = False
+        for part in (*self.bases, self.means):
+            part.requires_grad_(False)
+
+    def _maps(self) -> list[Tensor]:
+        """Bases and means, if a model needs them."""
+        return [*self.bases, self.means] if self.reconstructs else []
+
     @torch.no_grad()
     def num_params(self) -> int:
         """Those of the codes, and the non-zero entries of bases and means."""
-        maps = [*self.bases, self.means]
+        maps = self._maps()
         return sum(codes.num_params() for codes in self.codes) + sum(int(torch.count_nonzero(part)) for part in maps)
 
     def inference_bytes(self) -> int:
         """Codes as they are stored, bases and means at 4 bytes a value."""
-        maps = sum(part.numel() for part in (*self.bases, self.means))
+        maps = sum(part.numel() for part in self._maps())
         return sum(codes.inference_bytes() for codes in self.codes) + 4 * maps
 
     @torch.no_grad()
     def with_codes(self, make: MakeCodes) -> "LowRank":
         """The same with its codes stored another way: masked, or under PEP's thresholds."""
         codes = [make(part.table(), len(fields)) for part, fields in zip(self.codes, self.fields, strict=True)]
-        return LowRank(codes, self.all_bases(), self.means.detach(), self.field_sizes, self.fused)
+        made = LowRank(codes, self.all_bases(), self.means.detach(), self.field_sizes, self.fused)
+        if not self.reconstructs:
+            made.stop_reconstructing()
+        return made
 
     def all_bases(self) -> list[Tensor]:
         """B_f (k_f, D) of each field, without gradient."""

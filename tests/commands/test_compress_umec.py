@@ -10,6 +10,7 @@ import torch
 from makers import tree
 
 import compress
+from commands import afm
 from commands import umec as compress_umec
 from commands.umec import Task
 from data import criteo, raw_planted
@@ -18,9 +19,12 @@ from data.registry import WITH_NUMBERS
 from engine import cli, stages
 from engine.checkpoint import load_checkpoint
 from engine.evaluate import Split, logits_of
+from engine.finetune import FineTuning
 from engine.run import Unfinished
+from engine.trained import load_model
 from models.dlrm import DLRM, Shape
 from models.embedding.uniform import Uniform
+from transforms.compression import Choice
 from transforms.umec import Dynamics
 
 DATA = tiny.dataset()
@@ -262,3 +266,17 @@ def test_a_dlrm_with_numbers_is_trained_and_compressed(with_numbers, tmp_path, m
     made = compress_umec.compress(found, Task(0.5, epochs=1, finetune_epochs=1), tiny.place(tmp_path))["compression"]
     assert next(iter(made["widths"])) == "numbers"
     assert made["resource_left"] <= 0.5
+
+
+def test_afm_factors_a_dlrm_with_numbers_whose_fused_table_is_never_reconstructed(with_numbers, tmp_path, monkeypatch):
+    monkeypatch.setitem(WITH_NUMBERS, "criteo", lambda *arguments: with_numbers[1])
+    trained = load_model(train(tmp_path, dataset="criteo", arch_mlp_bot=[5], max_epochs=1)["run_id"],
+                         tiny.place(tmp_path))
+    result = afm.factored(trained, Choice(emb_rank=2, mlp_rank=3), FineTuning(), torch.device("cpu"))
+    rows = with_numbers[1].schema.num_rows
+    assert result["num_embedding_params"] == 2 * rows
+    assert result["inference_bytes"] == 4 * 2 * rows
+    before, after = (result["compression"][name] for name in ("multiply_adds_dense", "multiply_adds"))
+    assert before["bottom"] == 13 * 5 + 5 * 4
+    assert after["top"] < before["top"]
+    assert set(result["compression"]["samples_per_second"]) == {"dense", "factored"}

@@ -23,7 +23,7 @@ from transforms.structure import empty_like, multiply_adds, parameters_by_part, 
 SIZES, WIDTH = (40, 3, 25, 12), 6
 VALUES = {"embedding": "uniform", "latent_dim": WIDTH, "mlp_dims": (9, 8, 7), "dropout": 0.2, "num_heads": 2,
           "num_layers": 2, "att_dropout": 0.1, "atten_embed_dim": 8, "has_residual": True, "full_part": True,
-          "with_linear": True}
+          "with_linear": True, "arch_mlp_bot": (5,), "arch_mlp_top": (9, 8), "arch_interaction_op": "cat"}
 DEEP = ("deepfm", "autoint")
 
 
@@ -70,12 +70,12 @@ class Plain(nn.Module):
 
 MODELS = {"fm": lambda kind: dense("fm", kind), "deepfm": lambda kind: dense("deepfm", kind),
           "autoint": lambda kind: dense("autoint", kind), "dcn": lambda kind: Dcn().to(kind).eval(),
-          "plain": lambda kind: Plain().to(kind).eval()}
+          "plain": lambda kind: Plain().to(kind).eval(), "dlrm": lambda kind: dense("dlrm", kind)}
 PATHS = {"dcn": "inner.embedding.embedding"}
 
 
 def ids_of(rows=200, seed=0):
-    return afm.probe_ids(SIZES, rows + seed)[seed:]
+    return afm.probe(nn.Linear(1, 1), SIZES, rows + seed)[seed:]
 
 
 def spectra(model, path="embedding"):
@@ -103,7 +103,7 @@ def test_full_rank_gives_the_dense_models_logits(name, kind, close):
     model, ids = MODELS[name](kind), ids_of()
     before = copy.deepcopy(model.state_dict())
     layers = list(afm.mlp_layers(model))
-    assert len(layers) == {"fm": 0, "deepfm": 4, "autoint": 4, "dcn": 2, "plain": 5}[name]
+    assert len(layers) == {"fm": 0, "deepfm": 4, "autoint": 4, "dcn": 2, "plain": 5, "dlrm": 3}[name]
     made = [factored(model, WIDTH, PATHS.get(name, "embedding"))]
     made += [thin(made[0], layers)] if layers else []
     if afm.deep_readers(made[0], ids):
@@ -117,7 +117,7 @@ def test_full_rank_gives_the_dense_models_logits(name, kind, close):
 
 
 @pytest.mark.parametrize("rank", range(1, WIDTH + 1))
-@pytest.mark.parametrize("name", [*DEEP, "plain"])
+@pytest.mark.parametrize("name", [*DEEP, "plain", "dlrm"])
 def test_fused_gives_the_logits_of_unfused_at_every_rank(name, rank):
     low, ids = factored(MODELS[name](torch.float32), rank), ids_of()
     fused = afm.fuse(low, ids)
