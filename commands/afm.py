@@ -129,8 +129,8 @@ def factored(trained: TrainedModel, choice: Choice, how: FineTuning, device: tor
 
     def about(model: Any) -> dict[str, Any]:
         dense = trained.model.to(device)
-        most = max(BATCHES)
-        rows = next(Sweep(trained.run, dense, device, most, most).batches("rows to time it on"))
+        numbers, most = dense.num_numbers > 0, max(BATCHES)
+        rows = next(Sweep(trained.run, numbers, device, most, max(most, 2)).batches("rows to time it on"))
         row = afm.probe(dense, sizes, 1)
         speed = {name: {str(batch): round(samples_per_second(each, rows, batch, SECONDS)) for batch in BATCHES}
                  for name, each in (("dense", dense), ("factored", model))}
@@ -172,7 +172,7 @@ def calibrated(trained: TrainedModel, choice: Choice, device: torch.device) -> C
     """Statistics of the trained model, or those that an earlier calibration has left, and the factored model."""
     model, run = trained.model.to(device), trained.run
     layers = choice.layers_of(model)
-    sweep = Sweep(run, model, device, choice.max_samples)
+    sweep = Sweep(run, model.num_numbers > 0, device, choice.max_samples)
     kept = run.place.out / "afm" / trained.run_id / f"{sha256_of(*layers, str(sweep.rows))[:12]}.safetensors"
     moments = {} if choice.sequential else layer_statistics(model, sweep, layers, kept)
     counts = popularity.count(run.dataset)

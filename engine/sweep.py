@@ -3,13 +3,13 @@
 import sys
 import time
 from collections.abc import Callable, Iterator
+from typing import Any
 
 import torch
 from tqdm import tqdm
 
 from data.loader import Loader
 from engine.run import Run, derive
-from models.base import ClickModel, Inputs
 
 BATCH = 4096
 SAVE_EVERY = 30.0  # seconds
@@ -20,7 +20,7 @@ class Sweep:
 
     Args:
         run: whose rows.
-        model: that says whether numbers go with the ids.
+        numbers: give them too, for a model that reads them.
         device: of the batches.
         rows: at most so many; None for all.
         batch: rows in one; None for BATCH.
@@ -29,16 +29,16 @@ class Sweep:
         ValueError: fewer than 1 row.
     """
 
-    def __init__(self, run: Run, model: ClickModel, device: torch.device, rows: int | None = None,
+    def __init__(self, run: Run, numbers: bool, device: torch.device, rows: int | None = None,
                  batch: int | None = None) -> None:
         if rows is not None and rows < 1:
             raise ValueError(f"there are no calibration data: {rows} samples were asked for; take at least 1")
-        numbers = run.dataset.numbers("train") if model.num_numbers else None
+        given = run.dataset.numbers("train") if numbers else None
         self.batch = batch or BATCH
-        self.loader = Loader(*run.dataset.split("train"), self.batch, derive(run.seed, "calibration"), device, numbers)
+        self.loader = Loader(*run.dataset.split("train"), self.batch, derive(run.seed, "calibration"), device, given)
         self.rows = min(rows or self.loader.rows, self.loader.rows)
 
-    def batches(self, title: str, done: int = 0, save: Callable[[int], None] | None = None) -> Iterator[Inputs]:
+    def batches(self, title: str, done: int = 0, save: Callable[[int], None] | None = None) -> Iterator[Any]:
         """Yield ids (B, F), or these and numbers, after the first `done` batches.
 
         `save(batches used)` is called now and then and at the end.
