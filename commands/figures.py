@@ -86,7 +86,8 @@ def everything(given: argparse.Namespace) -> list[Need]:
         needs += [schemes.need(given, scheme, point, seed) for point in chosen for seed in given.seeds]
     pages = PAGES if given.model == "fm" else ("table4",)
     shown = [name for name in pages if given.dataset == "movielens" or name in ELSEWHERE]
-    return [*needs, *(one for name in shown if name not in ("fig2", "table1") for one in needs_of(given, name))]
+    counted = ("fig2", "table1", "afm", *UMEC_FIGURES)  # with the tunings above, or of the sibling systems
+    return [*needs, *(one for name in shown if name not in counted for one in needs_of(given, name))]
 
 
 def compressed(given: argparse.Namespace, task: umec.Task, seed: int, place: Place) -> dict[str, Any]:
