@@ -61,8 +61,8 @@ def load_checkpoint(path: Path) -> dict[str, Any]:
     """
     try:
         with safe_open(path, framework="pt") as opened:
-            text = opened.metadata()["content"]
-            tensors = {name: opened.get_tensor(name) for name in opened.keys()}  # noqa: SIM118 - not a dict
+            text, names = opened.metadata()["content"], opened.keys()
+            tensors = {name: opened.get_tensor(name) for name in names}
         return unpack(json.loads(text), tensors)
     except (SafetensorError, KeyError, TypeError, ValueError) as error:
         raise ValueError(f"the checkpoint {path} is corrupt ({error}); delete it, or start again with "

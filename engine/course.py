@@ -70,17 +70,26 @@ class Course:
         """Add a line of the table as it is, unless there is one of this step."""
         if self.lines and self.lines[-1]["step"] == step:
             return
-        clock, weight, s = self.clock.at(step), self.embedding.weight.detach(), self.embedding.thresholds
-        s = self.embedding.spread(self.embedding.clock) if s is None else s.detach()
-        kept = self.embedding.margins_of(weight, s) > 0
-        below = weight.abs() <= self.embedding.scale * self.embedding.gate(torch.tensor(clock, device=weight.device))
-        own = s.expand_as(weight) if s.numel() == 1 or s.shape == weight.shape else None  # s of each entry
+        embedding, clock = self.embedding, self.clock.at(step)
+        weight, s = embedding.parts().values()
+        s = s if embedding.clock is None else embedding.spread(embedding.clock.detach())  # to the bits of thresholds
+        level = embedding.scale * embedding.gate(s.new_tensor(clock))
+        each = s.numel() == 1 or s.shape == weight.shape  # every entry has a threshold of its own
+        counts = torch.zeros(4, dtype=torch.int64, device=s.device)
+        sums = torch.zeros(2, dtype=torch.float64, device=s.device)  # of s, where kept and where pruned
+        for rows, kept in embedding.kept_by_parts():
+            below = weight[rows].abs() <= level
+            counts += torch.stack([kept.sum(), (below & ~kept).sum(), (~below & ~kept).sum(), (below & kept).sum()])
+            if each:
+                own = (s if s.numel() == 1 else s[rows]).expand_as(kept)
+                sums += torch.stack([own[where].sum(dtype=torch.float64) for where in (kept, ~kept)])
+        kept, *causes = counts.tolist()
+        means = [float(total) / count if each and count else None
+                 for total, count in zip(sums, (kept, weight.numel() - kept), strict=True)]
         self.lines.append({
             "epoch": epoch, "step": step, "clock": clock, "least": float(s.min()), "most": float(s.max()),
-            "mean": float(s.mean(dtype=torch.float64)), "mean_of_kept": _mean(own, kept),
-            "mean_of_pruned": _mean(own, ~kept),
-            "kept": int(kept.sum()), "by_clock": int((below & ~kept).sum()), "by_data": int((~below & ~kept).sum()),
-            "held": int((below & kept).sum())})
+            "mean": float(s.mean(dtype=torch.float64)), "mean_of_kept": means[0], "mean_of_pruned": means[1],
+            "kept": kept, **dict(zip(("by_clock", "by_data", "held"), causes, strict=True))})
 
     def result(self) -> dict[str, Any]:
         """For the run's record."""
@@ -93,8 +102,3 @@ class Course:
     def restore(self, content: dict[str, Any]) -> None:
         """From the checkpoint."""
         self.lines = content["lines"]
-
-
-def _mean(values: torch.Tensor | None, where: torch.Tensor) -> float | None:
-    """Mean of the values at some places; None where there are none, or none of their own."""
-    return float(values[where].mean(dtype=torch.float64)) if values is not None and where.any() else None

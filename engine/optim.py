@@ -15,7 +15,7 @@ from torch.nn.functional import binary_cross_entropy_with_logits
 
 from engine.device_rows import DeviceRows
 from engine.rows import Rows
-from models.base import ClickModel, Inputs, tables_by_row
+from models.base import ClickModel, Inputs, parts_of, tables_by_row
 from models.kernels.adam_device import triton_installed
 
 log = logging.getLogger("pep")
@@ -138,7 +138,7 @@ class Step:
         """
         if not len(labels):
             raise ValueError("the batch is empty: there is no loss to take a step on")
-        ids, *numbers = inputs if isinstance(inputs, tuple) else (inputs,)
+        ids, *numbers = parts_of(inputs)
         self._see_parameters(ids.shape[1])
         rows = self.rows
         opened: dict[str, Tensor] = {}

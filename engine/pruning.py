@@ -6,16 +6,14 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
-import torch
 
 from data.store import Dataset
 from engine import snapshots
-from engine.checkpoint import load_checkpoint
 from engine.fresh import fresh_model, initial_values
-from engine.run import WEIGHTS, Place, Run
+from engine.run import Place, Run
 from engine.settings import Settings, parse
 from engine.stages import alias_folder, retrain_one
-from engine.trained import find_result, run_again
+from engine.trained import find_result, run_again, weights_of
 
 log = logging.getLogger("pep")
 
@@ -131,15 +129,3 @@ def _table_of(folder: Path) -> np.ndarray:
     table = weights["embedding.weight"].numpy()
     mask = weights.get("embedding.mask")
     return table * mask.numpy() if mask is not None else table
-
-
-def weights_of(folder: Path) -> dict[str, torch.Tensor]:
-    """What a run has trained, by name.
-
-    Raises:
-        FileNotFoundError: it kept no weights.
-    """
-    path = folder / WEIGHTS
-    if not path.exists():
-        raise FileNotFoundError(f"run {folder.name} has kept no weights ({path}); run it again with --force")
-    return load_checkpoint(path)["model"]

@@ -239,6 +239,9 @@ def _check_together(settings: Settings) -> None:
     if list(targets) != sorted(set(targets), reverse=True):
         raise ValueError(f"candidate_p must be strictly decreasing, got {list(targets)}")
     model = settings.model
+    if settings.train.optimizer == "sgd" and (model.embedding, model.threshold_decay) == ("pep", "decoupled"):
+        raise ValueError("threshold_decay=decoupled is a form of Adam's decay; with optimizer=sgd the two are one. "
+                         "Leave one of them away")
     if model.model == "autoint" and model.atten_embed_dim % model.num_heads:
         raise ValueError(f"atten_embed_dim {model.atten_embed_dim} must be a multiple of num_heads {model.num_heads}")
     if model.embedding == "mgqe" and model.model != "linear" and model.latent_dim % model.mgqe_subspaces:

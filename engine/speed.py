@@ -6,7 +6,7 @@ import time
 import torch
 from torch import Tensor, nn
 
-from models.base import Inputs
+from models.base import Inputs, parts_of
 
 WARM = 3  # calls before the clock runs
 
@@ -21,8 +21,7 @@ def samples_per_second(model: nn.Module, inputs: Inputs, batch: int, seconds: fl
     Args:
         inputs: ids (rows, F), or these and numbers, on the model's device; repeated where they are fewer than a batch.
     """
-    given = tuple(part.repeat(-(-batch // len(part)), 1)[:batch]
-                  for part in (inputs if isinstance(inputs, tuple) else (inputs,)))
+    given = tuple(part.repeat(-(-batch // len(part)), 1)[:batch] for part in parts_of(inputs))
     was_training = model.training
     model.eval()
     times: list[float] = []

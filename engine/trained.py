@@ -2,6 +2,7 @@
 
 import json
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -54,6 +55,18 @@ def run_again(result: dict[str, Any], place: Place) -> Run:
     return Run(settings, result["seed"], place, dataset, result["stage"], result["identity"]["extra"])
 
 
+def weights_of(folder: Path) -> dict[str, torch.Tensor]:
+    """What a run has trained, by name.
+
+    Raises:
+        FileNotFoundError: it kept no weights.
+    """
+    path = folder / WEIGHTS
+    if not path.exists():
+        raise FileNotFoundError(f"run {folder.name} has kept no weights ({path}); run it again with --force")
+    return load_checkpoint(path)["model"]
+
+
 def load_model(run_id: str, place: Place) -> TrainedModel:
     """A trained baseline or a retrained ticket, with its weights; its folder is only read.
 
@@ -66,10 +79,8 @@ def load_model(run_id: str, place: Place) -> TrainedModel:
         raise ValueError(f"run {result['run_id']} is a {result['stage']} of {result['settings']['model']}; only a "
                          "trained or retrained model with an embedding can be made smaller")
     run = run_again(result, place)
-    path = place.out / "runs" / result["run_id"] / WEIGHTS
-    if not path.exists():
-        raise FileNotFoundError(f"run {result['run_id']} has kept no weights ({path}); run it again with --force")
-    weights: dict[str, torch.Tensor] = load_checkpoint(path)["model"]
+    folder = place.out / "runs" / result["run_id"]
+    weights, path = weights_of(folder), folder / WEIGHTS
     sizes, settings = run.dataset.schema.sizes, run.settings
     if settings.model.embedding == "masked":
         embedding = Masked(weights["embedding.weight"], weights["embedding.mask"] != 0, len(sizes))

@@ -41,7 +41,8 @@ class Trajectory:
         """Add a line of the table as it is, unless there is one of this epoch."""
         if self.lines and self.lines[-1]["epoch"] == epoch:
             return
-        sparsity = (self.embedding.table() == 0).double().mean(1).cpu()
+        table = self.embedding.table()
+        sparsity = 1 - torch.count_nonzero(table, dim=1).double().cpu() / table.shape[1]
         parts = [sparsity[group] for group in self.groups]
         self.lines.append({"epoch": epoch, "mean": [round(float(part.mean()), 6) for part in parts],
                            "std": [round(float(part.std(correction=0)), 6) for part in parts]})

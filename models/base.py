@@ -7,6 +7,11 @@ from torch import Tensor, nn
 Inputs = Tensor | tuple[Tensor, Tensor]  # what a batch gives a model: ids (B, F), or these and numbers (B, M)
 
 
+def parts_of(inputs: Inputs) -> tuple[Tensor, ...]:
+    """What a model is called with, of a batch as a loader gives it."""
+    return inputs if isinstance(inputs, tuple) else (inputs,)
+
+
 def called(model: nn.Module, inputs: Inputs) -> Tensor:
     """Logits (B,) of a batch as a loader gives it.
 
@@ -14,7 +19,7 @@ def called(model: nn.Module, inputs: Inputs) -> Tensor:
     >>> called(nn.Flatten(0), torch.ones(3, 1)).shape
     torch.Size([3])
     """
-    return model(*inputs) if isinstance(inputs, tuple) else model(inputs)
+    return model(*parts_of(inputs))
 
 
 class ClickModel(nn.Module):

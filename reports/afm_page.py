@@ -120,7 +120,9 @@ def row(name: str, result: dict[str, Any]) -> dict[str, Any]:
 
 def line(name: str, runs: list[dict[str, Any]]) -> tuple[str, ...]:
     """One group under HEAD."""
-    count = lambda value: f"{round(mean(runs, value)):,}"  # noqa: E731 - a name for what is written seven times
+    def count(value: Callable[[dict[str, Any]], float]) -> str:
+        return f"{round(mean(runs, value)):,}"
+
     before = [result["without_finetuning"] for result in runs]
     trained = bool(epochs_of(runs[0]))
     adds = count(lambda result: sum(result["compression"]["multiply_adds"].values())) if (

@@ -138,9 +138,8 @@ def _draw(page: Page, lines: Sequence[by_epoch.Line], published: Results,
     by_epoch.finish(right, "embedding parameters", "test AUC, retrained")
     for axes in (left, middle):
         axes.yaxis.set_major_formatter(FuncFormatter(lambda count, _: budget_curve.short(count) if count else "0"))
-    for axes, place in ((middle, "center right"), (right, "upper left")):
-        if axes.get_legend_handles_labels()[0]:
-            axes.legend(fontsize=6, frameon=False, loc=place)
+    if middle.get_legend_handles_labels()[0]:
+        middle.legend(fontsize=6, frameon=False, loc="center right")
     handles, labels = left.get_legend_handles_labels()
     page.figure.legend(handles, labels, fontsize=6.5, frameon=False, loc="outside lower center", ncols=4)
     page.figure.suptitle(page.title, fontsize=8)

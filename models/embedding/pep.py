@@ -7,7 +7,7 @@ threshold and the Adam pass over a second table for the first 40,000 steps, for 
 """
 
 import math
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 
 import torch
@@ -154,14 +154,14 @@ class Pep(TableEmbedding):
         self.learned = thresholds.learned
         self.decays = {} if thresholds.decay == "coupled" else dict.fromkeys(("thresholds", "clock"), thresholds.decay)
         self.gate = GATES[thresholds.gate]
+        self._see_rows()
         field_of_row = torch.repeat_interleave(torch.arange(len(field_sizes)), torch.tensor(field_sizes))
         self.register_buffer("field_of_row", field_of_row, persistent=False)
 
-    @property
-    def by_row(self) -> tuple[str, ...]:  # type: ignore[override]
-        """The thresholds too where each row has its own."""
-        own = self.thresholds is not None and self.granularity in ("feature", "feature_dim")
-        return ("weight", "thresholds") if own else ("weight",)
+    def _see_rows(self) -> None:
+        """The thresholds go by row too where each row has its own."""
+        own = self.thresholds is not None and self._by_feature
+        self.by_row = ("weight", "thresholds") if own else ("weight",)
 
     def fold(self) -> None:
         """Before the first step: put a clock in the place of thresholds that start under FOLDED_BELOW, and of no other.
@@ -180,6 +180,7 @@ class Pep(TableEmbedding):
         size = math.prod(self.shape)
         self.clock = nn.Parameter(self.weight.new_full((min(size, LANES + size % LANES),), value))
         self.register_parameter("thresholds", None)
+        self._see_rows()
 
     def unfold(self) -> None:
         """Turn the clock into the thresholds that it stands for; nothing when they are there already.
@@ -189,6 +190,7 @@ class Pep(TableEmbedding):
         if self.clock is not None:
             self.thresholds = nn.Parameter(self.spread(self.clock.detach()))
             self.clock = None
+            self._see_rows()
 
     def spread(self, clock: Tensor) -> Tensor:
         """What the clock (or a moment of it, of the same shape) stands for, in the shape of s."""
@@ -233,7 +235,7 @@ class Pep(TableEmbedding):
         """Threshold only the rows that the batch holds."""
         values = lookup(self.weight, ids)
         thresholds = self._s  # `global` and `dimension` broadcast as they are
-        if self.granularity in ("feature", "feature_dim"):
+        if self._by_feature:
             thresholds = lookup(thresholds, ids)
         elif self._by_field:
             thresholds = thresholds[None]  # (1, F, 1 or D): column f of a batch holds ids of field f
@@ -243,6 +245,10 @@ class Pep(TableEmbedding):
     def _s(self) -> Tensor:
         """The thresholds as a pass uses them."""
         return self.thresholds if self.learned else _Unmoved.apply(self.thresholds)
+
+    @property
+    def _by_feature(self) -> bool:
+        return self.granularity in ("feature", "feature_dim")
 
     @property
     def _by_field(self) -> bool:
@@ -255,22 +261,23 @@ class Pep(TableEmbedding):
 
     @torch.no_grad()
     def num_params(self) -> int:
-        """Counted when asked, some rows at a time: no second table is made for it."""
+        """Counted when asked."""
         if self.clock is not None:
             return int(torch.count_nonzero(self.weight))
-        rows = max(COUNTED // self.width, 1)
-        counts = [torch.count_nonzero(soft_threshold(self.weight[start:start + rows], self._gates_of(start, rows)))
-                  for start in range(0, self.num_rows, rows)]
-        return int(torch.stack(counts).sum())
+        return int(torch.stack([torch.count_nonzero(kept) for _, kept in self.kept_by_parts()]).sum())
 
-    def _gates_of(self, start: int, rows: int) -> Tensor:
-        """g(s) of the rows from `start` on, broadcastable against (rows, D)."""
-        thresholds: Tensor = self.thresholds
-        if self.granularity in ("feature", "feature_dim"):
-            thresholds = thresholds[start:start + rows]
-        elif self._by_field:
-            thresholds = thresholds[self.field_of_row[start:start + rows]]
-        return self.scale * self.gate(thresholds)
+    @torch.no_grad()
+    def kept_by_parts(self) -> Iterator[tuple[slice, Tensor]]:
+        """Some rows at a time, so that no second table is made: which rows, and where |V| > g(s) in them, (rows, D)."""
+        weight, every = self.parts().values()
+        size = max(COUNTED // self.width, 1)
+        for start in range(0, self.num_rows, size):
+            rows, thresholds = slice(start, start + size), every
+            if self.clock is None and self._by_feature:
+                thresholds = every[rows]
+            elif self.clock is None and self._by_field:
+                thresholds = every[self.field_of_row[rows]]
+            yield rows, soft_threshold(weight[rows], self.scale * self.gate(thresholds)) != 0
 
     def margins_of(self, weight: Tensor, thresholds: Tensor) -> Tensor:
         """|V| - g(s), (N, D), of given V and s: positive where an entry is kept. Exact budgets keep the largest."""

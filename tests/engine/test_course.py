@@ -10,6 +10,7 @@ from training import SIZES, Training
 
 from engine.course import Clock, Course
 from engine.settings import parse
+from models.embedding import pep
 from models.embedding.pep import Pep, Thresholds
 
 ENTRIES = sum(tiny.SIZES.values()) * tiny.SETTINGS["latent_dim"]
@@ -80,6 +81,26 @@ def test_other_granularities_have_no_thresholds_of_their_own_entries(kind):
     assert course.lines[0]["kept"] == embedding.num_params()
     assert course.lines[0]["by_data"] == course.lines[0]["held"] == 0
     assert (course.lines[0]["mean_of_kept"] is None) == (kind != "global")
+
+
+@pytest.mark.parametrize("kind", ["global", "dimension", "feature", "field", "field_dim", "feature_dim", "folded"])
+def test_some_rows_at_a_time_the_same_entries_are_kept(kind, monkeypatch):
+    monkeypatch.setattr(pep, "COUNTED", 12)  # 4 rows of 3; 5 parts, the last of 2 rows
+    embedding = Pep(torch.randn(18, 3), (7, 11), Thresholds("feature_dim", init=-150.0) if kind == "folded" else
+                    Thresholds(kind, init=-1.0))
+    if kind == "folded":
+        embedding.fold()
+    else:
+        with torch.no_grad():
+            embedding.thresholds += torch.randn(embedding.thresholds.shape)
+    parts = list(embedding.kept_by_parts())
+    assert [len(kept) for _, kept in parts] == [4, 4, 4, 4, 2]
+    assert torch.equal(torch.cat([kept for _, kept in parts]), embedding.table() != 0)
+    assert embedding.by_row == (("weight", "thresholds") if kind in ("feature", "feature_dim") else ("weight",))
+    course = Course(embedding, Clock(parse({"threshold_init": -1.0})), 1)
+    course.record(0, 0)
+    assert course.lines[0]["kept"] == embedding.num_params()
+    assert course.lines[0]["mean"] == pytest.approx(float(embedding.parts()["thresholds"].mean()), abs=1e-6)
 
 
 def test_the_clock_is_adams_own_on_large_tensors_too():

@@ -95,6 +95,12 @@ def test_attention_width_must_be_a_multiple_of_the_heads():
     assert parse({"model": "fm", "num_heads": 3}).model.num_heads == 3
 
 
+def test_plain_descent_knows_no_decoupled_decay():
+    with pytest.raises(ValueError, match="threshold_decay=decoupled is a form of Adam's decay"):
+        parse({"optimizer": "sgd", "threshold_decay": "decoupled"})
+    assert parse({"optimizer": "sgd", "threshold_decay": "decoupled", "embedding": "uniform"})
+
+
 def test_subspaces_must_divide_the_width():
     with pytest.raises(ValueError, match="mgqe_subspaces must divide latent_dim 24, got 16"):
         parse({"embedding": "mgqe", "latent_dim": 24, "mgqe_subspaces": 16})
