@@ -12,7 +12,6 @@ from torch.nn.functional import binary_cross_entropy_with_logits
 from data.loader import Loader
 from engine.loop import State
 from engine.optim import compile_gradients
-from models.base import parts_of
 
 Gradient = Callable[[Tensor, Any, Tensor], Tensor]  # (parameter, model's inputs, labels) -> gradient of the parameter
 
@@ -60,7 +59,7 @@ class Bilevel:
             self.full = compile_gradients(self.eager) if self.compiled() else self.eager
         inputs, labels = self._batch(state.step - 1)
         run = self.full if len(labels) == self.validation.batch_size else self.eager
-        parameter.grad = run(parameter, parts_of(inputs), labels)
+        parameter.grad = run(parameter, inputs, labels)
         torch.nn.utils.clip_grad_norm_([parameter], self.grad_clip)
         assert self.optimizer is not None
         self.optimizer.step()
