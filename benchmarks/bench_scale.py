@@ -38,6 +38,7 @@ from torch import Tensor
 
 from benchmarks.published import Published, PublishedStep
 from data.raw_planted import LAYOUTS
+from engine.graphed import perhaps_graphed
 from engine.loop import State
 from engine.optim import Step, build_optimizer, choose_compiled
 from engine.record import commit, device_name, peak_memory_bytes, pick_device, reset_peak_memory
@@ -124,8 +125,9 @@ def _ours(settings: Any, sizes: tuple[int, ...], variant: str,
         optimizer.state[parameter] = {"step": torch.tensor(float(SEEN), device=device),
                                       "exp_avg": torch.zeros_like(parameter), "exp_avg_sq": torch.zeros_like(parameter)}
     update = variant if variant in ("dense", "deferred") else "auto"
-    step = Step(model, optimizer, train.grad_clip, choose_compiled(train.compile, LONG_RUN, device), train.batch_size,
-                update)
+    plain = Step(model, optimizer, train.grad_clip, choose_compiled(train.compile, LONG_RUN, device), train.batch_size,
+                 update)
+    step = perhaps_graphed(plain, train.cuda_graph, device)
     state = State(model, optimizer, torch.zeros((), device=device))
     saver = None
     if settings.model.embedding == "pep":  # a budget that is never reached
@@ -138,7 +140,7 @@ def _ours(settings: Any, sizes: tuple[int, ...], variant: str,
             saver(state)
 
     def describe() -> dict[str, Any]:
-        rows = step.rows
+        rows = plain.rows
         if rows is None:
             return {"interval": None}
         entries = sum(table.parameter.numel() for table in rows.tables.values())

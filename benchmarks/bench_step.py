@@ -37,6 +37,7 @@ from torch.utils.data import DataLoader, Dataset
 from benchmarks.published import Published, PublishedStep
 from data.loader import Loader
 from engine.budgets import SaveAtBudgets
+from engine.graphed import perhaps_graphed
 from engine.hooks import EverySteps, require_finite
 from engine.loop import Hook, State, fit
 from engine.optim import Step, build_optimizer, choose_compiled
@@ -118,7 +119,8 @@ def our_round(values: dict[str, Any], sizes: tuple[int, ...], loader: Loader, va
     """
     model = build_model(sizes, values, SEED, build_embedding(sizes, values, SEED)).to(device)
     optimizer = build_optimizer(model, values["lr"], values["l2_regularization"], values["l2_penalty"])
-    step = Step(model, optimizer, values["grad_clip"], compiled, values["batch_size"])
+    step = perhaps_graphed(Step(model, optimizer, values["grad_clip"], compiled, values["batch_size"]),
+                           values["cuda_graph"], device)
     state = State(model, optimizer, torch.zeros((), device=device))
     hooks: list[Hook] = [EverySteps(values["log_interval"], require_finite)]
     if values["embedding"] == "pep":

@@ -19,7 +19,10 @@ MAPPED_CHUNK_BYTES = 1 << 30  # of one on disk: each chunk is one sweep through 
 
 
 class Loader:
-    """Shuffled training batches, the same for the same (seed, epoch) on every machine and wherever the rows are.
+    """Shuffled training batches, the same for the same (seed, epoch) on every machine.
+
+    A set that lies on a GPU is shuffled there, in an order of its own, the same on every GPU: a CPU takes three seconds
+    for 36.7 million rows, and an epoch there is to take ten.
 
     An epoch is an exact permutation of all rows. It is gathered chunk by chunk; from a file too large for memory, each
     chunk's rows are read in the order of the file and then put into the order of the chunk, so the file is swept
@@ -64,9 +67,11 @@ class Loader:
         return full + (rest > 1)
 
     def order(self, epoch: int) -> Tensor:
-        """(rows,) permutation of this epoch, made on the CPU so that every device sees the same one."""
-        generator = torch.Generator().manual_seed((self.seed * 1_000_003 + epoch) % (1 << 63))
-        return torch.randperm(self.rows, generator=generator).to(self.labels.device)
+        """(rows,) permutation of this epoch, made where the rows are."""
+        seed = (self.seed * 1_000_003 + epoch) % (1 << 63)
+        if self.place == "device":
+            return shuffled(self.rows, seed, self.device)
+        return torch.randperm(self.rows, generator=torch.Generator().manual_seed(seed))
 
     def epoch(self, epoch: int, start: int = 0) -> Iterator[tuple[Any, Tensor]]:
         """Yield (ids (B, F), labels (B,)), or ((ids, numbers (B, M)), labels), from batch number `start` on."""
@@ -98,6 +103,31 @@ class Loader:
         if chunk.device.type == self.device.type:
             return chunk
         return chunk.pin_memory().to(self.device, non_blocking=True)
+
+
+def shuffled(rows: int, seed: int, device: torch.device | str) -> Tensor:
+    """(rows,) int64 permutation, the same on every device: places in the order of a hash that no two of them share.
+
+    The hash is the finaliser of SplitMix64 (Steele, Lea & Flood 2014), a bijection of 64 bits.
+
+    >>> shuffled(9, 0, "cpu").tolist()
+    [8, 1, 4, 0, 3, 5, 7, 6, 2]
+    """
+    state = torch.arange(rows, device=device) * _signed(0x9E3779B97F4A7C15) + _signed(seed * 0xD1B54A32D192ED03)
+    for shift, factor in ((30, 0xBF58476D1CE4E5B9), (27, 0x94D049BB133111EB)):
+        state = (state ^ _shifted(state, shift)) * _signed(factor)
+    return (state ^ _shifted(state, 31)).argsort()
+
+
+def _signed(word: int) -> int:
+    """64 bits as torch has them."""
+    word &= (1 << 64) - 1
+    return word - (1 << 64) if word >> 63 else word
+
+
+def _shifted(words: Tensor, by: int) -> Tensor:
+    """To the right, with zeros from the left."""
+    return (words >> by) & ((1 << (64 - by)) - 1)
 
 
 def choose_place(size: int, device: torch.device) -> str:

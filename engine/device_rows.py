@@ -1,7 +1,7 @@
 """Tables of which a batch reads few rows, on a GPU: `engine.rows` in shapes that do not depend on the data.
 
 Nothing here waits for the device. Kernels read the number of the step, the rates and the clip coefficient from tensors,
-and lists have the length of the batch's ids whatever is in them, so that a CUDA graph could hold a step as it is.
+and lists have the length of the batch's ids whatever is in them, so that a CUDA graph holds a step (`engine.graphed`).
 """
 
 import logging
@@ -92,6 +92,12 @@ class DeviceRows:
         self.capacity = 0
         self.compact: dict[str, Tensor] = {}
 
+    def count(self) -> None:
+        """Begin a step: what the CPU has to do for it, and a recorded step cannot. `open` and `close` do the rest."""
+        self.step += 1
+        for table in self.tables.values():
+            table.note(self.step)
+
     @torch.no_grad()
     def open(self, ids: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
         """ids (B, F) -> the same renumbered, and the batch's rows of each table, (C or more, D)."""
@@ -132,10 +138,8 @@ class DeviceRows:
 
         Rows of the batch are at the step by the time the others are looked for, so these pass them by.
         """
-        self.step += 1
         self.now += 1
         for name, table in self.tables.items():
-            table.note(self.step)
             self.run.take_step(table.arrays, self.rows, self.local, grads[name], scale, self.now)
             self.run.replay_part(table.arrays, self.now, self.interval, self.interval)
 

@@ -116,6 +116,7 @@ class Step:
         self.parameters: list[Tensor] = []
         self.rest: list[Tensor] = []
         self.rows: Rows | DeviceRows | None = None
+        self.version = 0  # of what `_see_parameters` found
 
         def gradients(inputs: tuple[Tensor, ...], labels: Tensor, rest: list[Tensor],
                       opened: dict[str, Tensor]) -> tuple[Tensor, Tensor, tuple[Tensor, ...]]:
@@ -136,10 +137,20 @@ class Step:
             IndexError: an id outside the tables, on a CPU.
             FloatingPointError: a gradient that is not finite, on a CPU; the parameters stay as they were.
         """
+        self.prepare(inputs, labels)
+        return self.take(inputs, labels)
+
+    def prepare(self, inputs: Inputs, labels: Tensor) -> None:
+        """What Python has to do before a step; `take` does the rest, on a GPU always with the same launches."""
         if not len(labels):
             raise ValueError("the batch is empty: there is no loss to take a step on")
+        self._see_parameters(parts_of(inputs)[0].shape[1])
+        if isinstance(self.rows, DeviceRows):
+            self.rows.count()
+
+    def take(self, inputs: Inputs, labels: Tensor) -> Tensor:
+        """The step that was prepared."""
         ids, *numbers = parts_of(inputs)
-        self._see_parameters(ids.shape[1])
         rows = self.rows
         opened: dict[str, Tensor] = {}
         if rows is not None:
@@ -178,6 +189,7 @@ class Step:
         if same and getattr(self.optimizer, "rows", None) is self.rows:
             return
         self.parameters, tables = parameters, {}
+        self.version += 1
         if isinstance(self.optimizer, Adam):
             self.optimizer.refresh()
             slow = self.update == "auto" and parameters[0].is_cuda and not triton_installed()

@@ -18,6 +18,7 @@ from data.registry import DATASETS, WITH_NUMBERS
 from data.store import Dataset
 from engine import checkpoint
 from engine.evaluate import Split, measure, measure_test
+from engine.graphed import perhaps_graphed
 from engine.hooks import Checkpoint, EarlyStop, Evaluate, EveryEpochs, EverySteps, Progress, TensorBoard, require_finite
 from engine.loop import Hook, State, fit
 from engine.optim import Optimizer, Step, build_optimizer, choose_compiled
@@ -199,8 +200,8 @@ class Bench:
             log.info("resuming run %s at epoch %d, batch %d", run.run_id, self.state.epoch, self.state.batch)
         else:
             self.compiled = choose_compiled(train.compile, self.loader.batches * train.max_epochs, self.device)
-        step = Step(self.model, self.state.optimizer, train.grad_clip, self.compiled, train.batch_size,
-                    train.table_update)
+        step = perhaps_graphed(Step(self.model, self.state.optimizer, train.grad_clip, self.compiled,
+                                    train.batch_size, train.table_update), train.cuda_graph, self.device)
         title = f"{run.stage} {run.settings.model.model}/{run.settings.model.embedding}"
         shown = [hook.shown for hook in own if hasattr(hook, "shown")]
         progress = Progress(title, self.loader.batches, train.max_epochs, lambda: self.evaluate.history, shown)

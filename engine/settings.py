@@ -97,6 +97,7 @@ class TrainSettings:
     early_stop_metric: str = option("auc", choices=("auc", "loss"))
     log_interval: int = option(10, low=1, only=("pep",))  # steps between counts
     compile: str = option("auto", choices=("auto", "on", "off"), named=False)
+    cuda_graph: str = option("auto", choices=("auto", "on", "off"), named=False)
     table_update: str = option("auto", choices=("auto", "whole", "dense", "deferred"), named=False)
     tensorboard: bool = option(True, named=False)
     checkpoint_seconds: float = option(60.0, low=0, named=False)

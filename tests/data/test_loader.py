@@ -1,3 +1,5 @@
+from collections import Counter
+
 import numpy as np
 import pytest
 import torch
@@ -5,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from data import loader as loaders
-from data.loader import Loader, choose_place, free_memory, in_order, put
+from data.loader import Loader, choose_place, free_memory, in_order, put, shuffled
 from engine import evaluate
 
 
@@ -75,6 +77,27 @@ def test_in_order_yields_all_rows_in_their_stored_order(rows, batch_size):
     batches = list(in_order(ids, torch.device("cpu"), batch_size))
     assert torch.equal(torch.cat(batches) if batches else ids[:0], ids)
     assert all(len(batch) == batch_size for batch in batches[:-1])
+
+
+def mixed(word):
+    """SplitMix64's finaliser, in whole numbers."""
+    word = (word ^ (word >> 30)) * 0xBF58476D1CE4E5B9 % 2**64
+    word = (word ^ (word >> 27)) * 0x94D049BB133111EB % 2**64
+    return word ^ (word >> 31)
+
+
+@given(st.integers(1, 200), st.integers(0, 2**63 - 1))
+def test_a_device_shuffles_by_a_hash_of_place_and_seed(rows, seed):
+    words = [mixed((row * 0x9E3779B97F4A7C15 + seed * 0xD1B54A32D192ED03) % 2**64) for row in range(rows)]
+    signed = [word - 2**64 if word >> 63 else word for word in words]
+    assert len(set(words)) == rows
+    assert shuffled(rows, seed, "cpu").tolist() == sorted(range(rows), key=signed.__getitem__)
+
+
+def test_every_order_of_a_few_rows_comes_about_as_often_as_any_other():
+    often = Counter(tuple(shuffled(4, seed, "cpu").tolist()) for seed in range(2400))
+    assert len(often) == 24
+    assert sum((count - 100) ** 2 / 100 for count in often.values()) < 50  # chi-squared, 23 degrees: 0.1 %
 
 
 # where the rows are
