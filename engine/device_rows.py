@@ -5,20 +5,22 @@ and lists have the length of the batch's ids whatever is in them, so that a CUDA
 """
 
 import logging
+import time
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
 from models.kernels.adam import coefficients
-from models.kernels.adam_device import MEMORY, DeviceTable, operations_for
+from models.kernels.adam_device import MEMORY, DeviceTable, Operations, operations_for
 from models.kernels.compact import first_places
 
 log = logging.getLogger("pep")
 
 AHEAD = 1024  # steps whose rates are sent to the device at a time; MEMORY is more than that and any row's lag
 DEFERRED = 32  # steps between two visits of a row
-LARGE = 64 << 20  # bytes of values and moments from which rows are deferred; a GPU's cache holds about as much
+INTERVALS = {"dense": (1,), "deferred": (DEFERRED,), "auto": (1, DEFERRED)}  # to choose from
+TIMED = 1 << 25  # entries of a table that are copied for timing: with the moments 400 MB, more than a GPU's caches hold
 
 
 @dataclass
@@ -59,9 +61,7 @@ class DeviceRows:
     is read by nobody and gets a zero gradient. In step t a row without data is due every `interval` steps; 1 is dense
     Adam, streamed. All forms have the same bits.
 
-    `auto` takes 32 steps when values and moments are over 64 MB, else 1. The rule has not been measured: no GPU was at
-    hand. On paper (H100), one step of all rows of 1,086,810 x 24 streams 626 MB, 0.2 ms or more; 32 steps at a time are
-    bound by arithmetic, some 60 instructions an entry and step, 0.05 to 0.1 ms a step.
+    `auto` times both on the device before the first step, on a copy of the first rows, and keeps the faster.
 
     An id outside 0 .. N-1 is not named here: looking for one would be a wait. torch's own kernels assert it on the
     device, which shows as a CUDA error later.
@@ -77,12 +77,9 @@ class DeviceRows:
         self.num_rows, device = len(values[0]), values[0].device
         self.tables = {name: _table(*found) for name, found in tables.items()}
         self.fixed = fixed
-        size = 3 * sum(value.nbytes for value in values)
-        self.interval = DEFERRED if form == "deferred" or (form == "auto" and size > LARGE) else 1
-        log.info("rows without data: %s (%.0f MB of values and moments)",
-                 "each step" if self.interval == 1 else f"made up for every {self.interval} steps", size / 2**20)
         self.run = operations_for(values[0])
-        counts = [int(table.step) for table in self.tables.values()]  # the only wait
+        self.interval = _fastest(INTERVALS[form], self.run, [table.arrays for table in self.tables.values()])
+        counts = [int(table.step) for table in self.tables.values()]  # with the timing the only wait
         self.step = max(counts)
         self.refreshed = self.step if min(counts) == self.step else -1  # step up to which the optimiser's counts are
         self.now = torch.full((1,), self.step, dtype=torch.int32, device=device)  # `step`, where kernels read it
@@ -162,3 +159,42 @@ def _table(parameter: Tensor, state: dict, group: dict) -> Table:
     arrays = DeviceTable(*tensors, done, torch.zeros(MEMORY, 2, device=parameter.device), float(group["weight_decay"]),
                          tuple(group["betas"]))
     return Table(parameter, state["step"], group, arrays)
+
+
+def _fastest(intervals: tuple[int, ...], run: Operations, tables: list[DeviceTable]) -> int:
+    """The interval at which rows without data cost least: each is timed for as many steps as the longest takes."""
+    if len(intervals) == 1:
+        return intervals[0]
+    seconds = {}
+    for interval in intervals:
+        seconds[interval] = 0.0
+        for table in tables:
+            copy = _first_rows(table)
+            now = copy.done[:1] + 0
+            for timed in (False, True):  # the first time compiles, and leaves rows as many steps behind as they stay
+                _wait(now)
+                started = time.perf_counter()
+                for _ in range(max(intervals)):
+                    now += 1
+                    run.replay_part(copy, now, interval, interval)
+                _wait(now)
+                if timed:
+                    seconds[interval] += (time.perf_counter() - started) * len(table.value) / len(copy.value)
+    best = min(seconds, key=lambda interval: seconds[interval])
+    log.info("rows without data: %s (ms a step: %s)",
+             "each step" if best == 1 else f"made up for every {best} steps",
+             ", ".join(f"every {n}: {1e3 * spent / max(intervals):.3f}" for n, spent in seconds.items()))
+    return best
+
+
+def _first_rows(table: DeviceTable) -> DeviceTable:
+    """A copy to time with, at some step, with rates that move values as a training's do."""
+    rows = max(TIMED // table.value.shape[1], 1)
+    values, means, squares, done = (tensor[:rows].clone() for tensor in table[:4])
+    steps = torch.tensor(coefficients(1e-3, table.betas, 1e-8, 1 << 14), device=values.device).expand(MEMORY, 2)
+    return table._replace(value=values, mean=means, square=squares, done=done.zero_(), steps=steps.contiguous())
+
+
+def _wait(tensor: Tensor) -> None:
+    if tensor.is_cuda:
+        torch.cuda.synchronize(tensor.device)

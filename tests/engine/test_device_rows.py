@@ -3,6 +3,7 @@
 import os
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import numpy as np
@@ -113,13 +114,28 @@ def test_a_gradient_that_is_not_finite_is_seen_in_the_loss():
 
 
 @pytest.mark.usefixtures("on_device")
-def test_large_tables_are_deferred_and_small_ones_are_not(monkeypatch, caplog):
+@pytest.mark.parametrize(("slow", "kept"), [(1, DEFERRED), (DEFERRED, 1)])
+def test_auto_times_both_ways_on_a_copy_and_keeps_the_faster(monkeypatch, caplog, slow, kept):
+    def replay_part(table, now, interval, lag):
+        if running:
+            PLAIN.replay_part(table, now, interval, lag)
+            return
+        steps.append((interval, int(now)))
+        time.sleep(0.0005 * (interval == slow))
+
+    steps, running = [], []
     caplog.set_level("INFO", "pep")
-    assert Training("auto").run(1).rows.interval == 1
-    monkeypatch.setattr(device_rows, "LARGE", 1000)
-    assert Training("auto").run(1).rows.interval == DEFERRED
-    assert "rows without data: each step" in caplog.text
-    assert f"rows without data: made up for every {DEFERRED} steps" in caplog.text
+    monkeypatch.setattr(device_rows, "operations_for", lambda _: PLAIN._replace(replay_part=replay_part))
+    monkeypatch.setattr(device_rows, "TIMED", 100)  # entries: not all rows are copied
+    training = Training("auto")
+    training.advance.prepare(*training.batch())
+    assert training.rows.interval == kept
+    assert caplog.text.count("rows without data: " + ("each step" if kept == 1 else f"made up for every {kept}")) == 1
+    assert steps == [(interval, now) for interval in (1, DEFERRED) for _ in training.rows.tables
+                     for now in range(1, 2 * DEFERRED + 1)]
+    running.append(True)
+    training.rows.step -= 1  # of the step that was only prepared
+    assert_same(training.run(5).state(), Training("dense").run(5).state())
 
 
 def test_plain_torch_stands_in_where_triton_cannot_run(monkeypatch):
