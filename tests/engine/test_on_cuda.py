@@ -1,0 +1,83 @@
+"""What only a CUDA device can show: recorded steps, Triton's kernels, the order made there, runs that resume."""
+
+import pytest
+import tiny
+import torch
+from training import BATCH, Training, assert_close, assert_same
+
+from data.loader import shuffled
+from engine.graphed import Graphed
+from engine.hooks import Evaluate
+from engine.optim import Step, build_optimizer
+
+pytestmark = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
+CASES = [{"model": "fm"}, {"model": "deepfm"}, {"model": "autoint"}, {"embedding": "uniform"}, {"embedding": "masked"}]
+
+
+class OnCuda(Training):
+    """A training whose model and batches are on the device."""
+
+    def __init__(self, update, graphed, **values):
+        super().__init__(update, **values)
+        self.model.cuda()
+        self.optimizer = build_optimizer(self.model, 0.01, 0.03, 0.03)
+        self.plain = Step(self.model, self.optimizer, 100.0, False, BATCH, update)
+        self.advance = Graphed(self.plain) if graphed else self.plain
+
+    @property
+    def rows(self):
+        return self.plain.rows
+
+    def batch(self, rows=BATCH):
+        return tuple(part.cuda() for part in super().batch(rows))
+
+    def state(self):
+        self.optimizer.refresh()
+        self.model.cpu()
+        for state in self.optimizer.state.values():
+            state |= {name: value.cpu() for name, value in state.items()}
+        return super().state()
+
+
+@pytest.mark.parametrize("update", ["whole", "dense", "deferred"])
+@pytest.mark.parametrize("case", CASES, ids=lambda case: " ".join(case.values()))
+def test_a_cuda_graph_has_the_bits_of_the_step(case, update):
+    played, taken = (OnCuda(update, graphed, **case).run(10).run(1, 3).run(40) for graphed in (True, False))
+    assert played.advance.can
+    assert_same(played.state(), taken.state())
+
+
+@pytest.mark.parametrize("update", ["dense", "deferred"])
+def test_triton_takes_the_steps_of_plain_torch_on_a_cpu(monkeypatch, update):
+    found = OnCuda(update, True).run(60).state()
+    monkeypatch.setattr(Step, "as_on_device", True)
+    assert_close(found, Training(update).run(60).state())
+
+
+@pytest.mark.parametrize("rows", [1, 2, 100_003])
+def test_the_order_is_that_of_every_device(rows):
+    assert torch.equal(shuffled(rows, 12345, "cuda").cpu(), shuffled(rows, 12345, "cpu"))
+
+
+@pytest.mark.parametrize("changes", [
+    {"embedding": "pep", "candidate_p": [600, 20], "lr": 0.05}, {"model": "deepfm", "embedding": "uniform"},
+    {"model": "deepfm", "embedding": "pep", "candidate_p": [600, 20], "batch_size": 45, "table_update": "deferred"}])
+def test_a_killed_run_ends_with_the_bits_of_one_that_was_left_alone(tmp_path, monkeypatch, changes):
+    class Killed(BaseException):
+        pass
+
+    def evaluate(self, state):
+        if len(self.history) == 2:
+            raise Killed
+        return original(self, state)
+
+    tiny.install(monkeypatch, tiny.dataset(rows=600))
+    settings = {**changes, "max_epochs": 4, "early_stop": 9, "checkpoint_seconds": 0.0}
+    whole = tiny.train(tmp_path / "whole", places={"device": "cuda"}, **settings)
+    original = Evaluate.__call__
+    with monkeypatch.context() as patch:
+        patch.setattr(Evaluate, "__call__", evaluate)
+        with pytest.raises(Killed):
+            tiny.train(tmp_path / "cut", places={"device": "cuda"}, **settings)
+    resumed = tiny.train(tmp_path / "cut", places={"device": "cuda"}, **settings)
+    assert tiny.without_times(resumed) == tiny.without_times(whole)
