@@ -214,14 +214,15 @@ CHANGES = {
     "threshold_decay": "none", "threshold_gradient": False, "batch_size": 99, "lr": 0.5,
     "l2_regularization": 0.5, "l2_penalty": 0.5, "grad_clip": 1.0, "max_epochs": 9, "eval_interval": 9,
     "early_stop": 9, "early_stop_metric": "loss", "log_interval": 9, "compile": "off", "table_update": "dense",
-    "tensorboard": False, "checkpoint_seconds": 1.0,
+    "cuda_graph": "off", "tensorboard": False, "checkpoint_seconds": 1.0,
     "candidate_p": [9], "budget": "as_reached", "retrain_emb_param": 9, "re_init": True,
     "rewind": "all", "split": f"ids:{__file__}",
     "popularity": "counts.npy", "mde_blocks": 9, "mde_alpha": 0.2, "mgqe_subspaces": 4, "mgqe_centroids": 64,
     "hash_rows": 9, "qr_collisions": 9, "tt_rank": 9, "darts_widths": [3, 4], "darts_epochs": 9, "darts_lr": 0.5,
     "arch_mlp_bot": [9], "arch_mlp_top": [9], "arch_interaction_op": "dot", "optimizer": "sgd",
 }
-NEVER = {"split", "popularity", "compile", "table_update", "tensorboard", "checkpoint_seconds", "retrain_emb_param"}
+NEVER = {"split", "popularity", "compile", "cuda_graph", "table_update", "tensorboard", "checkpoint_seconds",
+         "retrain_emb_param"}
 MDE, MGQE = {"mde_blocks", "mde_alpha"}, {"mgqe_subspaces", "mgqe_centroids"}
 DARTS = {"darts_widths", "darts_epochs", "darts_lr"}
 BASELINES = MDE | MGQE | DARTS | {"hash_rows", "qr_collisions", "tt_rank"}
@@ -273,8 +274,8 @@ def test_a_setting_left_at_its_neutral_default_does_not_enter_the_identity():
 
 
 def test_neutral_defaults_are_pinned_because_changing_one_would_rename_every_run():
-    assert TrainSettings() == TrainSettings(1024, 1e-3, 1e-5, 1e-5, 100.0, 100, 2, 8, "auc", 10, "auto", "auto", True,
-                                            60.0)
+    assert TrainSettings() == TrainSettings(1024, 1e-3, 1e-5, 1e-5, 100.0, 100, 2, 8, "auc", 10, "auto", "auto", "auto",
+                                            True, 60.0)
     flat = parse({}).flat()
     assert (flat["model"], flat["embedding"], flat["latent_dim"]) == ("fm", "pep", 64)
     assert (flat["threshold_type"], flat["threshold_init"], flat["g_type"]) == ("feature_dim", -15.0, "sigmoid")
