@@ -15,6 +15,10 @@ log = logging.getLogger("pep")
 
 FITS = 0.5  # share of the free memory that a data set may take
 CHUNK_BYTES = 1 << 28  # shuffled rows made at a time, of a set in memory
+CGROUPS = tuple((f"/sys/fs/cgroup/{limit}", f"/sys/fs/cgroup/{used}", (f"/sys/fs/cgroup/{stat}", cache))
+                for limit, used, stat, cache in (
+    ("memory.max", "memory.current", "memory.stat", "inactive_file "),  # version 2
+    ("memory/memory.limit_in_bytes", "memory/memory.usage_in_bytes", "memory/memory.stat", "total_inactive_file ")))
 MAPPED_CHUNK_BYTES = 1 << 30  # of one on disk: each chunk is one sweep through the file
 
 
@@ -152,13 +156,21 @@ def put(array: np.ndarray, place: str, device: torch.device) -> Tensor:
 
 
 def free_memory() -> int:
-    """Bytes of memory that can be had without swapping, what the file cache would give back included."""
+    """Bytes of memory that can be had without swapping, what the file cache would give back included.
+
+    What the machine has free, or less where a control group (a container, a job of a scheduler) may not take so much.
+    """
     meminfo = Path("/proc/meminfo")
-    if meminfo.exists():
-        for line in meminfo.read_text().splitlines():
-            if line.startswith("MemAvailable:"):
-                return int(line.split()[1]) * 1024
-    return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") // 2  # not Linux: half of what there is
+    if not meminfo.exists():
+        return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") // 2  # not Linux: half of what there is
+    free = 1024 * next(int(line.split()[1]) for line in meminfo.read_text().splitlines() if "MemAvailable:" in line)
+    for limit, used, cache in CGROUPS:
+        try:
+            kept = next(int(line.split()[1]) for line in Path(cache[0]).read_text().splitlines() if cache[1] in line)
+            return max(min(free, int(Path(limit).read_text()) - int(Path(used).read_text()) + kept), 0)
+        except (OSError, ValueError, StopIteration):  # no such group, or "max": without a limit
+            continue
+    return free
 
 
 def in_order(ids: Tensor, device: torch.device, batch_size: int = 16_384) -> Iterator[Tensor]:

@@ -214,13 +214,35 @@ def test_a_loader_asks_for_room_for_ids_and_labels(monkeypatch, mapped):
     assert Loader(*mapped, 10, seed=0).place == "mapped"
 
 
-def test_free_memory_is_what_the_system_says_is_available(monkeypatch, tmp_path):
-    (tmp_path / "meminfo").write_text("MemTotal: 99 kB\nMemFree: 5 kB\nMemAvailable:      12 kB\n")
-    monkeypatch.setattr(loaders, "Path", lambda name: tmp_path / name.removeprefix("/proc/"))
+@pytest.fixture
+def system(monkeypatch, tmp_path):
+    """Files that the system would have; returns what writes one."""
+    monkeypatch.setattr(loaders, "Path", lambda name: tmp_path / name.removeprefix("/"))
+
+    def write(name, text):
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).write_text(text)
+
+    write("proc/meminfo", "MemTotal: 99 kB\nMemFree: 5 kB\nMemAvailable:      12 kB\n")
+    return write
+
+
+def test_free_memory_is_what_the_system_says_is_available(monkeypatch, system, tmp_path):
     assert free_memory() == 12 * 1024
-    (tmp_path / "meminfo").unlink()
+    (tmp_path / "proc/meminfo").unlink()
     monkeypatch.setattr(loaders.os, "sysconf", {"SC_PAGE_SIZE": 4096, "SC_PHYS_PAGES": 10}.get)
     assert free_memory() == 20_480
+
+
+@pytest.mark.parametrize("names", [
+    ("memory.max", "memory.current", "memory.stat", "inactive_file"),
+    ("memory/memory.limit_in_bytes", "memory/memory.usage_in_bytes", "memory/memory.stat", "total_inactive_file")])
+@pytest.mark.parametrize(("limit", "free"), [("10000", 10000 - 7000 + 50), ("6000", 0), ("90000", 12 * 1024),
+                                             ("max", 12 * 1024)])
+def test_a_container_has_no_more_than_it_may_take(system, names, limit, free):
+    for name, text in zip(names, (f"{limit}\n", "7000\n", f"anon 9\n{names[3]} 50\nactive_file 8\n"), strict=False):
+        system(f"sys/fs/cgroup/{name}", text)
+    assert free_memory() == free
 
 
 def test_scores_of_a_mapped_split_are_those_of_one_in_memory(monkeypatch, tmp_path):
