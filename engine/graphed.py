@@ -3,7 +3,7 @@
 import logging
 import warnings
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from typing import Any
 
 import torch
@@ -71,10 +71,10 @@ class Graphed:
             return self.step.take(inputs, labels)
         beside = torch.cuda.Stream(labels.device)
         beside.wait_stream(torch.cuda.current_stream(labels.device))
-        with torch.cuda.stream(beside), _waits() as waits:
+        with torch.cuda.stream(beside), _waits() if last else nullcontext([]) as waits:
             loss = self.step.take(inputs, labels)
         torch.cuda.current_stream(labels.device).wait_stream(beside)
-        if last and waits:
+        if waits:
             self.can = False
             log.info("step: launched piece by piece (it cannot be a CUDA graph: %s)", waits[0])
         return loss
@@ -107,9 +107,12 @@ def perhaps_graphed(step: Step, setting: str, device: torch.device) -> Step | Gr
 
 
 def _cuda_graph(function: Callable[[], Tensor]) -> Recorded:
-    graph = torch.cuda.CUDAGraph()
-    with torch.cuda.graph(graph):
-        loss = function()
+    graph, stream = torch.cuda.CUDAGraph(), torch.cuda.current_stream()
+    try:
+        with torch.cuda.graph(graph):
+            loss = function()
+    finally:
+        torch.cuda.set_stream(stream)  # where the capture failed, torch stays on its own
 
     def play() -> Tensor:
         graph.replay()
