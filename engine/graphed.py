@@ -3,7 +3,7 @@
 import logging
 import warnings
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, nullcontext
+from contextlib import contextmanager
 from typing import Any
 
 import torch
@@ -71,7 +71,7 @@ class Graphed:
             return self.step.take(inputs, labels)
         beside = torch.cuda.Stream(labels.device)
         beside.wait_stream(torch.cuda.current_stream(labels.device))
-        with torch.cuda.stream(beside), _waits() if last else nullcontext([]) as waits:
+        with torch.cuda.stream(beside), _waits(last) as waits:
             loss = self.step.take(inputs, labels)
         torch.cuda.current_stream(labels.device).wait_stream(beside)
         if waits:
@@ -141,9 +141,12 @@ def _capturable(optimizer: torch.optim.Optimizer) -> Iterator[None]:
 
 
 @contextmanager
-def _waits() -> Iterator[list[str]]:
-    """What made the CPU wait for the device meanwhile, filled when the context ends."""
+def _waits(asked: bool) -> Iterator[list[str]]:
+    """What made the CPU wait for the device meanwhile, if it was asked, filled when the context ends."""
     found: list[str] = []
+    if not asked:
+        yield found
+        return
     mode = torch.cuda.get_sync_debug_mode()
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
