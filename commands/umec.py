@@ -22,9 +22,10 @@ from engine.settings import parse, parse_assignment
 from engine.trained import find_result, load_model
 from models.dlrm import DLRM
 from transforms import rivals
+from transforms.dynamics import Dynamics
 from transforms.resources import GROUPS, KINDS, Layout, Resource, layout_of, of_model
 from transforms.shrink import shrink, zero
-from transforms.umec import Dynamics, ResourceConstraint
+from transforms.umec import ResourceConstraint
 from utils.names import unknown
 
 log = logging.getLogger("pep")

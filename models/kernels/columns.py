@@ -15,7 +15,8 @@ FEW = 0.25  # share of the columns up to which they are scaled one by one; from 
 
 
 @numba.njit(cache=True, nogil=True)
-def _add_up(weight, out):
+def add_up(weight, out):
+    """`energies`, of arrays."""
     rows, columns = weight.shape
     part, total = np.empty(columns, np.float32), np.zeros(columns, np.float64)
     for first in range(0, rows, BLOCK):
@@ -31,7 +32,8 @@ def _add_up(weight, out):
 
 
 @numba.njit(cache=True, nogil=True)
-def _scale(weight, factors):
+def multiply(weight, factors):
+    """`scale`, of arrays."""
     rows, columns = weight.shape
     size, count = columns // factors.size, 0
     each, changed = np.empty(columns, np.float32), np.empty(columns, np.int64)
@@ -62,7 +64,7 @@ def energies(weight: Tensor, out: Tensor) -> None:
     [6.0, 25.0]
     """
     if weight.device.type == "cpu":
-        _add_up(weight.detach().numpy(), out.numpy())
+        add_up(weight.detach().numpy(), out.numpy())
     else:
         energies_plain(weight, out)
 
@@ -85,7 +87,7 @@ def scale(weight: Tensor, factors: Tensor) -> None:
     [[1.0, 1.0, 0.5, 0.5]]
     """
     if weight.device.type == "cpu":
-        _scale(weight.detach().numpy(), factors.numpy())
+        multiply(weight.detach().numpy(), factors.numpy())
     else:
         scale_plain(weight, factors)
 

@@ -25,7 +25,7 @@ from engine.trained import load_model
 from models.dlrm import DLRM, Shape
 from models.embedding.uniform import Uniform
 from transforms.compression import Choice
-from transforms.umec import Dynamics
+from transforms.dynamics import Dynamics
 
 DATA = tiny.dataset()
 DLRM_SETTINGS = {"model": "dlrm", "embedding": "uniform", "arch_mlp_top": [8, 6], "optimizer": "sgd", "lr": 0.1,

@@ -10,7 +10,7 @@ from commands.umec import PUBLISHED, Task
 from data.planted_fields import INFORMATIVE
 from engine import stages
 from engine.settings import parse
-from transforms.umec import Dynamics
+from transforms.dynamics import Dynamics
 
 BASE = {"dataset": "planted_fields", **PUBLISHED, "max_epochs": 8, "compile": "off", "tensorboard": False}
 

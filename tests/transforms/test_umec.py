@@ -11,9 +11,10 @@ from hypothesis import strategies as st
 
 from models.dlrm import DLRM, Shape
 from models.embedding.uniform import Uniform
+from transforms.dynamics import Dynamics
 from transforms.resources import GROUPS, KINDS, Resource, layout_of, of_model
 from transforms.shrink import shrink
-from transforms.umec import Dynamics, ResourceConstraint
+from transforms.umec import ResourceConstraint
 from transforms.units import energies_of
 
 ROWS, WIDTH = (3, 50, 4, 9, 2), 4
