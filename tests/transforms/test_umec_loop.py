@@ -11,14 +11,17 @@ from transforms.umec import ResourceConstraint
 STEPS = 120
 
 
-def both(kind="flops_top", groups="field", budget=0.4, **dynamics):
+def both(kind="flops_top", groups="field", budget=0.4, ties=False, **dynamics):
     """What a descent shows of s, y, z and the resource, and leaves of the model, in each form."""
     found = []
     for as_on_device in (False, True):
         model = made(seed=4)
+        if ties:
+            for layer in model.top:
+                torch.nn.init.ones_(layer.weight)
         hook = ResourceConstraint(resource_of(model, kind, groups), budget, Dynamics(**dynamics), STEPS)
         hook.as_on_device = as_on_device
-        seen, reason = descend(model, hook, STEPS, noise=0.01)
+        seen, reason = descend(model, hook, STEPS, noise=0.0 if ties else 0.01)
         kept = hook.kept(model)
         found.append((hook, [np.concatenate([s, y, [z, spent]]) for s, y, z, spent in seen], reason, kept, model))
     return found
@@ -46,9 +49,13 @@ def test_loops_take_the_steps_of_the_definition(kind, groups, faithful):
 
 @pytest.mark.parametrize("dynamics", [
     {"punit": 2}, {"sl2wd": 0.1}, {"keep": (1, 2)}, {"joint": False, "min_keep": 2}, {"by_embedding": True},
-    {"faithful": True, "zclamp": True, "zlr": 5.0}, {"faithful": True, "sl2wd": 0.5, "punit": 2, "zlr": 5.0}], ids=str)
+    {"faithful": True, "zclamp": True, "zlr": 5.0}, {"faithful": True, "zlr": 200.0}, {"faithful": True, "sl2wd": 0.5, "punit": 2, "zlr": 5.0}], ids=str)
 def test_options_mean_the_same_in_loops(dynamics):
     assert_equal(both(budget=0.6, **dynamics))
+
+
+def test_of_equal_units_the_first_goes():
+    assert_equal(both(ties=True))
 
 
 def test_s_at_its_published_bound_is_the_same_in_loops():
