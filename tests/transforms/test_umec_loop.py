@@ -49,7 +49,8 @@ def test_loops_take_the_steps_of_the_definition(kind, groups, faithful):
 
 @pytest.mark.parametrize("dynamics", [
     {"punit": 2}, {"sl2wd": 0.1}, {"keep": (1, 2)}, {"joint": False, "min_keep": 2}, {"by_embedding": True},
-    {"faithful": True, "zclamp": True, "zlr": 5.0}, {"faithful": True, "zlr": 200.0}, {"faithful": True, "sl2wd": 0.5, "punit": 2, "zlr": 5.0}], ids=str)
+    {"faithful": True, "zclamp": True, "zlr": 5.0}, {"faithful": True, "zlr": 200.0},
+    {"faithful": True, "sl2wd": 0.5, "punit": 2, "zlr": 5.0}], ids=str)
 def test_options_mean_the_same_in_loops(dynamics):
     assert_equal(both(budget=0.6, **dynamics))
 
