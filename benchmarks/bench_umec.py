@@ -73,7 +73,11 @@ def measure(rounds: int, steps: int, rows: int, device: torch.device) -> dict[st
     sides = {"plain": Side(rows, device, None, ""), "robust": Side(rows, device, Dynamics(), "flops_top"),
              "faithful": Side(rows, device, Dynamics(faithful=True), "flops_top"),
              "robust, params_all": Side(rows, device, Dynamics(), "params_all"),
+             "robust, half removed": Side(rows, device, Dynamics(), "flops_top"),
              "robust, tensors": Side(rows, device, Dynamics(), "flops_top")}
+    half = sides["robust, half removed"].hook
+    half.s.copy_(half.ceiling / 2)  # where a descent spends most of its steps
+    half.feasible_at.fill_(0)
     sides["robust, tensors"].hook.as_on_device = True
     for side in sides.values():
         side.round(steps)  # not timed
@@ -105,7 +109,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     result = measure(chosen.rounds, chosen.steps, chosen.rows, pick_device(chosen.device))
     for name, each in result["milliseconds"].items():
         more = f"  {result['overhead_percent'][name]:+.1f} %" if name != "plain" else ""
-        print(f"{name:<20}{each:8.3f} ms a step{more}")
+        print(f"{name:<22}{each:8.3f} ms a step{more}")
     if chosen.json:
         write_json(chosen.json, result)
 
