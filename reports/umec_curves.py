@@ -66,7 +66,8 @@ def _belongs(result: dict[str, Any], dataset: str, joint: bool) -> bool:
 
 def _label(result: dict[str, Any]) -> str:
     made = result["compression"]
-    variants = {"faithful": made["dynamics"].get("faithful"), "scratch": made["scratch"]}
+    variants = {"faithful": made["dynamics"].get("faithful"), "scratch": made["scratch"],
+                "one descent": made.get("along")}
     return ", ".join([made["method"], *(name for name, on in variants.items() if on)])
 
 
@@ -83,8 +84,9 @@ def _of_one_setting(page: Page, results: Results) -> list[dict[str, Any]]:
     most = max(groups.values(), key=len)
     if len(most) < len(results):
         page.notes.append(f"{len(results) - len(most)} runs of other settings are left out.")
-    once = {(_label(result), -result["compression"]["budget"], result["seed"]): result for result in most}
-    return [once[key] for key in sorted(once)]  # the whole model's is one, whichever figure asked for it
+    wholes = {result["seed"]: result for result in most if _label(result) == DENSE}  # once, though both figures ask
+    found = [*wholes.values(), *(result for result in most if _label(result) != DENSE)]
+    return sorted(found, key=lambda result: (_label(result), -result["compression"]["budget"], result["seed"]))
 
 
 def _row(method: str, budget: float, run: dict[str, Any]) -> dict[str, Any]:

@@ -14,6 +14,7 @@ upper bound; s and z stand still from the first feasible step on, while y grows 
 training still over budget after FORCED of its steps is put there by `project`.
 """
 
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
@@ -43,6 +44,8 @@ class ResourceConstraint:
         budget: B, a fraction of the whole, above what the limits leave and at most 1.
         dynamics: rates and limits.
         steps: of the whole training; what the robust rates are measured by.
+        passing: larger budgets that are met on the way; the device is waited for as long as one is open.
+        save: called with each of them and with what stays (L, G), at the first step that is within it.
 
     Raises:
         ValueError: the budget cannot be met, or is no such fraction.
@@ -51,12 +54,16 @@ class ResourceConstraint:
     every_step = True
     as_on_device = False  # do on a CPU what is done on a GPU; for tests
 
-    def __init__(self, resource: Resource, budget: float, dynamics: Dynamics, steps: int) -> None:
+    def __init__(self, resource: Resource, budget: float, dynamics: Dynamics, steps: int,
+                 passing: Sequence[float] = (), save: Callable[[float, Tensor], None] | None = None) -> None:
         self.resource = resource
         self.dynamics = dynamics
         self.limits = dynamics.limits(resource.counts)
         self.budget = attainable(budget, resource, self.limits, dynamics.keep)
         self.steps = max(steps, 1)
+        self.open_budgets = [attainable(each, resource, self.limits, dynamics.keep) for each in passing]
+        self.passed: dict[str, int] = {}  # step by budget
+        self.save = save or (lambda budget, kept: None)
         device = resource.device
         self.ceiling = torch.tensor(resource.counts, dtype=torch.float64, device=device)
         self.top_place = self.ceiling - 1
@@ -109,6 +116,9 @@ class ResourceConstraint:
             self._with_tensors(state, strength)
         else:
             self._with_loops(state, strength)
+        if self.open_budgets:
+            spent = float(self.spent)
+            self._pass(state, [budget for budget in self.open_budgets if spent <= budget])
         return self._look(state)
 
     def _with_loops(self, state: Any, strength: float) -> None:
@@ -213,12 +223,26 @@ class ResourceConstraint:
         if self.dynamics.faithful or self.forced or state.step < FORCED * self.steps:
             return
         self.forced = True
+        self._pass(state, self.open_budgets)
         if int(self.feasible_at) < 0:
-            self.s.copy_(self._projected(energies_of(state.model, self.resource)))
+            self.s.copy_(self._projected(energies_of(state.model, self.resource), self.budget))
             self.feasible_at.fill_(state.step)
 
-    def _projected(self, energies: Tensor) -> Tensor:
-        counts = project(self.resource, self.budget, energies / self.start[:, None], self.orders(energies),
+    def _pass(self, state: Any, budgets: Sequence[float]) -> None:
+        """Have the model saved under these budgets."""
+        for budget in budgets:
+            self.save(budget, self.kept(state.model, budget))
+            self.passed[f"{budget:g}"] = state.step
+        self.open_budgets = [budget for budget in self.open_budgets if budget not in budgets]
+
+    def finish(self, model: DLRM) -> dict[str, int]:
+        """Save what is open still, which happens to the faithful dynamics alone; the step of each larger budget."""
+        for budget in self.open_budgets:
+            self.save(budget, self.kept(model, budget))
+        return self.passed
+
+    def _projected(self, energies: Tensor, budget: float) -> Tensor:
+        counts = project(self.resource, budget, energies / self.start[:, None], self.orders(energies),
                          self._removed_counts(self.s).tolist(), self.limits, self.dynamics.punit)
         return torch.tensor(counts, dtype=torch.float64, device=self.s.device)
 
@@ -239,19 +263,20 @@ class ResourceConstraint:
         return {"resource": round(float(self.spent), 4), "budget": self.budget, what: left[0], "neurons": sum(left[1:])}
 
     @torch.no_grad()
-    def kept(self, model: DLRM) -> Tensor:
-        """What stays at the end, (L, G); within the budget unless faithful."""
+    def kept(self, model: DLRM, budget: float | None = None) -> Tensor:
+        """What stays, (L, G), at the end, or on the way under a larger budget; within it unless faithful."""
         if self.budget >= 1:
             return self.resource.valid
         energies = energies_of(model, self.resource)
-        removed = self._removed_counts(self.s) if self.dynamics.faithful else self._projected(energies)
+        faithful = self.dynamics.faithful
+        removed = self._removed_counts(self.s) if faithful else self._projected(energies, budget or self.budget)
         return without_first(self.orders(energies), removed) & self.resource.valid
 
     def content(self) -> dict[str, Any]:
         """For the checkpoint."""
         tensors = {name: getattr(self, name) for name in ("s", "y", "z", "spent", "start", "energy", "weighing",
                                                           "feasible_at")}
-        return {**tensors, "budget": self.budget, "history": self.history}
+        return {**tensors, "budget": self.budget, "history": self.history, "passed": self.passed}
 
     def restore(self, content: dict[str, Any]) -> None:
         """From the checkpoint.
@@ -263,6 +288,8 @@ class ResourceConstraint:
             raise ValueError(f"the checkpoint was written under budget {content['budget']}, this run has "
                              f"{self.budget}; go on with the same one, or start again with --force")
         self.history, self.begun = content["history"], bool(content["start"].any())
+        self.passed = content.get("passed", {})  # a checkpoint may be older
+        self.open_budgets = [budget for budget in self.open_budgets if f"{budget:g}" not in self.passed]
         for name, value in content.items():
             if isinstance(value, Tensor):
                 getattr(self, name).copy_(value)
