@@ -9,6 +9,7 @@
     python compress.py afm --run ID --emb-rank 8 --mlp-rank 16                      # low rank, see `afm --help`
     python train_movielens_retrain.py --alias movielens_magnitude_d64_seed1         # the name that was printed
     python compress.py umec --run ID --budget 0.5                                   # a DLRM: fewer fields and neurons
+    python compress.py umec --run ID --budget 0.5 --budget 0.2 --one-descent        # saved on the way to the least
     python compress.py umec --run ID --budget 0.5 --method magnitude                # a rival at the same budget
 """
 

@@ -14,7 +14,7 @@ from engine.run import Place
 from engine.settings import parse
 from reports import extreme, umec_fig2, umec_fig3
 from reports.pages import PAGES
-from transforms.umec import Dynamics
+from transforms.dynamics import Dynamics
 
 SHOWN = 23_675  # the budget that Figures 5, 8 and 10 look at: Figure 5's number
 GRANULARITIES = ("feature_dim", "dimension", "feature", "global")  # Figure 10's

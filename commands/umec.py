@@ -22,9 +22,10 @@ from engine.settings import parse, parse_assignment
 from engine.trained import find_result, load_model
 from models.dlrm import DLRM
 from transforms import rivals
+from transforms.dynamics import Dynamics
 from transforms.resources import GROUPS, KINDS, Layout, Resource, layout_of, of_model
 from transforms.shrink import shrink, zero
-from transforms.umec import Dynamics, ResourceConstraint
+from transforms.umec import ResourceConstraint
 from utils.names import unknown
 
 log = logging.getLogger("pep")
@@ -53,6 +54,7 @@ class Task:
         finetune_epochs: of the training of the small model, at most; validation chooses among them.
         scratch: train it from fresh values, not from the ones that are left.
         strength: of group LASSO.
+        along: budgets that one descent goes through, this one among them; none: the descent has this budget alone.
     """
 
     budget: float
@@ -65,8 +67,12 @@ class Task:
     finetune_epochs: int = 2
     scratch: bool = False
     strength: float = 0.01
+    along: tuple[float, ...] = ()
 
     def __post_init__(self) -> None:
+        if self.along and (self.method not in ("umec", AS_UMEC) or self.budget not in self.along):
+            raise ValueError(f"one descent through the budgets {self.along} is for umec and {AS_UMEC} at one of them; "
+                             f"this is {self.method} at {self.budget}")
         if self.method not in METHODS:
             raise ValueError(unknown("method", self.method, METHODS))
         if min(self.epochs, self.finetune_epochs) < 1:
@@ -111,17 +117,20 @@ def compress(base: Base, task: Task, place: Place, changes: dict[str, Any] | Non
     settings = parse({**base.run.settings.flat(), "eval_interval": 1, **(changes or {})})
     task = replace(task, dynamics=replace(task.dynamics, keep=_units(base, task.keep_fields)))
     about = {"base": base.folder.name, **asdict(task), "dynamics": _named(task)}
+    about = {key: value for key, value in about.items() if key != "along" or value}  # older runs have no such key
     shared = ("base", "method", "resource", "groups", "dynamics", "epochs", "budget", "strength", "keep_fields")
     model, record, extra_epochs = base.model, dict[str, Any](), task.epochs
     resource = Resource(base.layout, task.resource)
     kept = resource.valid
     if task.method in ("umec", "group-lasso", AS_UMEC):
         of_descent = replace(settings, train=replace(settings.train, max_epochs=task.epochs))
-        descending = replace(task, method="umec" if task.method == AS_UMEC else task.method)
+        descending = replace(task, method="umec" if task.method == AS_UMEC else task.method,
+                             budget=min(task.along, default=task.budget))
         named = {**asdict(descending), "base": base.folder.name, "dynamics": _named(descending)}
-        run = replace(base.run, settings=of_descent, place=place, stage="compress", extra={k: named[k] for k in shared})
+        extra = {key: named[key] for key in (*shared, *(["along"] if task.along else []))}
+        run = replace(base.run, settings=of_descent, place=place, stage="compress", extra=extra)
         record = {**(run.finished() or _descend(run, base, descending))["compression"], "descent": run.run_id}
-        found = load_checkpoint(run.folder / FILE)
+        found = load_checkpoint(run.folder / _file(task.budget, descending.budget))
         kept = found["kept"].bool()
         if task.method == AS_UMEC:
             kept = rivals.of_counts(base.model, resource, kept, task.dynamics.keep)
@@ -152,11 +161,18 @@ def _descend(run: Run, base: Base, task: Task) -> dict[str, Any]:
     model, hooks = cast(DLRM, fresh_model(base.run)), list[Any]()
     model.load_state_dict(base.model.state_dict())
 
+    def save(budget: float, kept: Tensor) -> None:
+        whole = {name: value.clone() for name, value in model.state_dict().items()}
+        zero(model, Resource(base.layout, task.resource, kept.device), kept)
+        save_checkpoint(run.folder / _file(budget, task.budget), {"model": model.state_dict(), "kept": kept.int()})
+        model.load_state_dict(whole)
+
     def hooks_for(bench: Bench) -> list[Any]:
         resource = Resource(base.layout, task.resource, bench.device)
         if task.method == "umec":
             steps = bench.loader.batches * task.epochs
-            hooks.append(ResourceConstraint(resource, task.budget, task.dynamics, steps))
+            passing = [budget for budget in task.along if budget > task.budget]
+            hooks.append(ResourceConstraint(resource, task.budget, task.dynamics, steps, passing, save))
         else:
             hooks.append(rivals.GroupLasso(task.strength, resource))
         return hooks
@@ -166,7 +182,7 @@ def _descend(run: Run, base: Base, task: Task) -> dict[str, Any]:
         if task.method == "umec":
             kept = hook.kept(model)
             record = {"feasible_at": int(hook.feasible_at), "resource_at_end": float(hook.spent),
-                      "history": hook.history}
+                      "history": hook.history, **({"passed": hook.finish(model)} if task.along else {})}
         else:
             kept, record = rivals.choose(task.method, model, resource, task.budget, task.dynamics, list, 0), {}
         before = measure(model, bench.validation)
@@ -177,6 +193,11 @@ def _descend(run: Run, base: Base, task: Task) -> dict[str, Any]:
         return {"compression": record}
 
     return execute(run, model, hooks_for, finish, keep_best=False)
+
+
+def _file(budget: float, last: float) -> str:
+    """Of what a descent leaves under a budget; the last has the plain name."""
+    return FILE if budget == last else f"compressed_{budget:g}.safetensors"
 
 
 def _batches(base: Base) -> list[tuple[Any, Tensor]]:
@@ -219,6 +240,7 @@ def add_options(made: argparse.ArgumentParser) -> None:
     made.add_argument("--run", required=True, help="id of a finished training of a DLRM, or its start")
     made.add_argument("--budget", type=float, action="append", required=True,
                       help="fraction of the resource that may be spent; may be repeated")
+    made.add_argument("--one-descent", action="store_true", help="to the least budget, through the others on the way")
     made.add_argument("--method", default="umec", choices=METHODS, help="umec or a rival")
     made.add_argument("--mode", default="joint", choices=("joint", "fields"), help="neurons too, or fields alone")
     made.add_argument("--groups", default="field", choices=GROUPS, help="whole fields, or a width for each field")
@@ -253,8 +275,10 @@ def work(given: argparse.Namespace) -> None:
     names = tuple(name for name in given.keep_fields.split(",") if name)
     changes = dict(parse_assignment(text) for text in given.set)
     base = load(given.run, given.groups, replace(place, force=False))
+    along = tuple(sorted(set(given.budget), reverse=True)) if given.one_descent else ()
     tasks = [Task(budget, given.method, given.resource, given.groups, dynamics, names, given.epochs,
-                  given.finetune_epochs, given.finetune_from == "scratch", given.strength) for budget in given.budget]
+                  given.finetune_epochs, given.finetune_from == "scratch", given.strength, along)
+             for budget in given.budget]
     for task in tasks:  # all of them, before the first is run
         limits = replace(dynamics, keep=_units(base, names)).limits(base.layout.counts)
         rivals.attainable(task.budget, Resource(base.layout, task.resource), limits, _units(base, names))

@@ -20,5 +20,6 @@ GRANULARITIES: dict[str, Style] = {  # by threshold_type; those of the paper's F
     "feature_dim": (BLUE, "o", "-")}
 UMEC: dict[str, Style] = {  # UMEC and its rivals
     "umec": (BLUE, "o", "-"), "umec, faithful": (NAVY, "^", "--"), "umec, scratch": (PALE, "D", "-."),
+    "umec, one descent": (NAVY, "d", ":"),
     "magnitude": (RED, "P", "--"), "as-umec": (PINK, "X", "--"), "taylor": (GREEN, "v", "--"),
     "group-lasso": (ORANGE, "s", "--"), "handmade": (SKY, "<", "-."), "random": (INK, "*", ":")}

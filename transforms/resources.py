@@ -130,11 +130,13 @@ class Resource:
         self.by_field = 8.0 if kind == "bytes" else 0.0
         self.uniform = not any(of_units)  # how many units are left says all
         self.sizes = self._tensor([layout.size, *(1 for _ in self.counts[1:])])
-        self.last = self._tensor([layout.top[-1]])
-        self.of_neuron = self._tensor([0.0, *(1.0 for _ in self.counts[1:])])  # 1 where a layer before makes the unit
+        self.none, self.last = self._tensor([0.0]), self._tensor([layout.top[-1]])
         places = torch.arange(max(self.counts), device=self.device)
         self.valid = places < torch.tensor(self.counts, device=self.device)[:, None]  # (L, G)
         self.whole = float(self.amount(self.valid))
+        made = self._tensor([0.0, *(1.0 for _ in self.counts[1:])])  # 1 where a layer before makes the unit
+        self.rates = (self.by_weight / self.whole * self.sizes, self.by_weight / self.whole * made,
+                      self.by_bias / self.whole * made)
 
     def _tensor(self, values: Sequence[float]) -> Tensor:
         return torch.tensor(values, dtype=torch.float64, device=self.device)
@@ -162,16 +164,17 @@ class Resource:
         return self._of_counts(left) / self.whole
 
     def _of_counts(self, left: Tensor) -> Tensor:
-        inputs = left * self.sizes
-        outputs = torch.cat([inputs[1:], self.last])
-        return (outputs * (self.by_weight * inputs + self.by_bias)).sum()
+        sizes = self._sizes(left)
+        return (sizes[2:] * (self.by_weight * sizes[1:-1] + self.by_bias)).sum()
+
+    def _sizes(self, left: Tensor) -> Tensor:
+        """Inputs of each layer of the top MLP and outputs of the last, behind a nought, (L + 2,)."""
+        return torch.cat([self.none, left * self.sizes, self.last])
 
     def slopes(self, left: Tensor) -> Tensor:
         """-dR/ds: what one unit fewer of a layer saves of the top MLP, (L,), with `left` (L,) units in each."""
-        inputs = left * self.sizes
-        outputs = torch.cat([inputs[1:], self.last])
-        before = self.by_weight / self.whole * inputs.roll(1) + self.by_bias / self.whole
-        return self.by_weight / self.whole * self.sizes * outputs + self.of_neuron * before
+        sizes, (of_output, of_input, of_bias) = self._sizes(left), self.rates
+        return torch.addcmul(torch.addcmul(of_bias, of_input, sizes[:-2]), of_output, sizes[2:])
 
     def savings(self, kept: Tensor) -> Tensor:
         """What one unit fewer saves, (L, G): `slopes` and what belongs to the unit alone."""

@@ -8,8 +8,8 @@ from torch import Tensor
 from torch.nn.functional import binary_cross_entropy_with_logits
 
 from models.dlrm import DLRM
+from transforms.dynamics import Dynamics
 from transforms.resources import Resource
-from transforms.umec import Dynamics
 from transforms.units import attainable, energies_of, orders_of, project, scale_units, without_first
 
 METHODS = ("magnitude", "taylor", "group-lasso", "random", "uniform", "handmade")

@@ -8,22 +8,19 @@ from collections.abc import Sequence
 
 import torch
 from torch import Tensor
-from torch.nn.functional import pad
 
 from models.dlrm import DLRM
+from models.kernels import columns
 from transforms.resources import Resource
 
 
 @torch.no_grad()
 def energies_of(model: DLRM, resource: Resource) -> Tensor:
     """Sum of the squared weights of each unit, (L, G); 0 where there is no unit."""
-    rows = []
-    for layer, count in zip(model.top, resource.counts, strict=True):
-        weight = layer.weight
-        columns = torch.linalg.vecdot(weight, weight, dim=0)
-        units = columns.view(count, -1).sum(1) if len(columns) > count else columns
-        rows.append(pad(units, (0, resource.valid.shape[1] - count)))
-    return torch.stack(rows)
+    found = torch.zeros(resource.valid.shape, device=resource.device)
+    for number, (layer, count) in enumerate(zip(model.top, resource.counts, strict=True)):
+        columns.energies(layer.weight, found[number, :count])
+    return found
 
 
 @torch.no_grad()
@@ -31,11 +28,7 @@ def scale_units(model: DLRM, resource: Resource, scale: Tensor) -> None:
     """Multiply the columns of each unit by its entry of `scale` (L, G), in place."""
     scale = scale.float()
     for number, (layer, count) in enumerate(zip(model.top, resource.counts, strict=True)):
-        weight, factors = layer.weight, scale[number, :count]
-        if weight.shape[1] == count:
-            weight.mul_(factors)
-        else:
-            weight.view(len(weight), count, -1).mul_(factors[:, None])
+        columns.scale(layer.weight, scale[number, :count])
 
 
 def without_first(orders: Tensor, removed: Tensor) -> Tensor:

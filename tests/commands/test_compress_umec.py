@@ -25,7 +25,7 @@ from engine.trained import load_model
 from models.dlrm import DLRM, Shape
 from models.embedding.uniform import Uniform
 from transforms.compression import Choice
-from transforms.umec import Dynamics
+from transforms.dynamics import Dynamics
 
 DATA = tiny.dataset()
 DLRM_SETTINGS = {"model": "dlrm", "embedding": "uniform", "arch_mlp_top": [8, 6], "optimizer": "sgd", "lr": 0.1,
@@ -82,6 +82,21 @@ def test_from_a_trained_dlrm_to_a_small_one(trained, base):
     assert tree(out) == before
     with pytest.raises(Unfinished):
         compress_umec.compress(base, Task(0.45), tiny.place(out, dry=True))
+
+
+def test_one_descent_goes_through_several_budgets(trained, base):
+    out, _ = trained
+    before = len(list((out / "runs").iterdir()))
+    results = [compress_umec.compress(base, Task(budget, along=(0.7, 0.4)), tiny.place(out)) for budget in (0.7, 0.4)]
+    assert len(list((out / "runs").iterdir())) == before + 3  # the descent, and two that are trained on
+    one, other = (result["compression"] for result in results)
+    assert one["descent"] == other["descent"]
+    assert one["resource_left"] <= 0.7
+    assert other["resource_left"] <= 0.4 < one["resource_left"]
+    assert list(one["passed"]) == ["0.7"]
+    assert sum(one["widths"].values()) + sum(one["neurons"]) > sum(other["widths"].values()) + sum(other["neurons"])
+    with pytest.raises(ValueError, match=r"one descent through the budgets .* this is magnitude at 0.7"):
+        Task(0.7, "magnitude", along=(0.7, 0.4))
 
 
 def test_a_killed_descent_goes_on_where_it_was(trained, base, tmp_path, monkeypatch):

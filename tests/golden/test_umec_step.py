@@ -10,8 +10,9 @@ import torch
 
 from models.dlrm import DLRM, Shape
 from models.embedding.uniform import Uniform
+from transforms.dynamics import Dynamics
 from transforms.resources import Layout, Resource, layout_of
-from transforms.umec import Dynamics, ResourceConstraint
+from transforms.umec import ResourceConstraint
 from transforms.units import energies_of
 
 FIELDS, WIDTH, TOP = 4, 2, (5, 3)
@@ -100,9 +101,11 @@ class Numpy:
         self.z = max(0, self.z + self.zlr * (resource(T) - self.budget))
 
 
-def test_whole_steps_are_those_of_the_published_round():
+@pytest.mark.parametrize("as_on_device", [False, True])
+def test_whole_steps_are_those_of_the_published_round(as_on_device):
     model = tiny()
     hook, by_hand = constraint(model), Numpy(weights_of(model), 0.5)
+    hook.as_on_device = as_on_device
     noise = torch.Generator().manual_seed(3)
     seen = set()
     for step in range(60):

@@ -63,3 +63,19 @@ def test_fields_alone_are_another_figure_and_settings_are_not_mixed(tmp_path):
     page = umec_fig2.build([*results(), *longer], tmp_path, "criteo", "dlrm")
     assert {run["run_id"] for run in page.behind} == {run["run_id"] for run in longer}
     assert "7 runs of other settings are left out." in text(page)
+
+
+def test_the_whole_model_counts_once_a_seed_and_one_descent_is_a_line_of_its_own(tmp_path):
+    page = umec_fig2.build([*results(), made("d3", "dense", 1.0, joint=False, accuracy=0.8),
+                            made("o1", along=[0.5, 0.1], auc=0.6)], tmp_path, "criteo", "dlrm")
+    found = {number.what: list(number.values) for number in page.numbers}
+    assert found["accuracy, dense"] == [0.8, 0.8]
+    assert found["AUC, umec at 0.5"] == [0.8, 0.8]
+    assert found["AUC, umec, one descent at 0.5"] == [0.6]
+
+
+def test_random_units_do_not_flatten_the_others(tmp_path):
+    page = umec_fig2.build([*results(), made("r1", "random", auc=0.5)], tmp_path, "criteo", "dlrm")
+    low, high = page.figure.axes[1].get_ylim()
+    assert 0.68 < low < 0.7
+    assert 0.8 < high < 0.82

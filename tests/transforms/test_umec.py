@@ -11,9 +11,10 @@ from hypothesis import strategies as st
 
 from models.dlrm import DLRM, Shape
 from models.embedding.uniform import Uniform
+from transforms.dynamics import Dynamics
 from transforms.resources import GROUPS, KINDS, Resource, layout_of, of_model
 from transforms.shrink import shrink
-from transforms.umec import Dynamics, ResourceConstraint
+from transforms.umec import ResourceConstraint
 from transforms.units import energies_of
 
 ROWS, WIDTH = (3, 50, 4, 9, 2), 4
@@ -123,6 +124,27 @@ def test_it_stops_when_what_is_removed_is_empty_and_says_what_it_does():
     energies = energies_of(model, hook.resource)
     assert float(energies[~kept].sum()) < 1e-5 * float(energies.sum())
     assert float(energies[kept].min()) > 1e-4
+
+
+@pytest.mark.parametrize("zlr", [2.0, 0.0])  # without a price nothing moves until it is put within the budgets
+def test_larger_budgets_are_saved_on_the_way(zlr):
+    model, saved = made(), {}
+
+    def save(budget, kept):
+        saved[budget] = float(hook.resource.fraction(kept))
+
+    hook = ResourceConstraint(resource_of(model), 0.3, Dynamics(zlr=zlr), 400, (0.8, 0.5), save)
+    seen, _ = descend(model, hook, 400, noise=1e-3)
+    assert list(saved) == [0.8, 0.5]
+    assert 0.5 < saved[0.8] <= 0.8
+    assert 0.3 < saved[0.5] <= 0.5
+    first = [next(step for step, (_, _, _, spent) in enumerate(seen, 1) if spent <= budget) for budget in saved]
+    assert list(hook.passed.values()) == first
+    assert first == [0.7 * 400] * 2 if not zlr else first[0] < first[1] < int(hook.feasible_at)
+    assert hook.finish(model) == hook.passed
+    again = ResourceConstraint(resource_of(model), 0.3, Dynamics(), 400, (0.8, 0.5), save)
+    again.restore(hook.content())
+    assert not again.open_budgets
 
 
 def test_a_budget_of_one_changes_nothing():

@@ -9,7 +9,7 @@ from test_umec import made, resource_of
 from torch.nn.functional import binary_cross_entropy_with_logits
 
 from transforms import rivals
-from transforms.umec import Dynamics
+from transforms.dynamics import Dynamics
 from transforms.units import energies_of
 
 

@@ -1,0 +1,51 @@
+"""How UMEC descends, and what it may remove."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True)
+class Dynamics:
+    """Rates by their published names, and what may be removed.
+
+    Args:
+        slr, ylr, zlr: of s, y and z. The robust dynamics scale them by the training's length.
+        sl2wd: decay of s.
+        zclamp: faithful only: z at most what holds the hardest layer still.
+        punit: neurons are removed in multiples of it.
+        min_keep: units that every layer keeps at least.
+        keep: units of the first layer that stay.
+        joint: neurons too; else fields alone.
+        faithful: the published dynamics; the budget may be exceeded.
+        by_embedding: units of the first layer are ordered by energy times the mean square of what they multiply, and no
+            longer by energy alone, which says little where a model has been trained briefly: its vectors grow first.
+    """
+
+    slr: float = 0.05
+    ylr: float = 0.1
+    zlr: float = 2.0
+    sl2wd: float = 0.0
+    zclamp: bool = False
+    punit: int = 1
+    min_keep: int = 1
+    keep: tuple[int, ...] = ()
+    joint: bool = True
+    faithful: bool = False
+    by_embedding: bool = False
+
+    def limits(self, counts: Sequence[int]) -> list[int]:
+        """Units that each layer may give up.
+
+        Raises:
+            ValueError: a unit to keep does not exist, or a layer has not so many.
+        """
+        wrong = [unit for unit in self.keep if not 0 <= unit < counts[0]]
+        if wrong or self.min_keep < 1 or self.punit < 1:
+            raise ValueError(f"units to keep are 0 .. {counts[0] - 1}, min_keep and punit at least 1; got units "
+                             f"{wrong}, min_keep {self.min_keep}, punit {self.punit}")
+        if self.joint and len(counts) < 2:
+            raise ValueError("a top MLP of one layer has no neurons to remove; compress its fields alone (--mode "
+                             "fields), or train with hidden layers (arch_mlp_top)")
+        low = max(self.min_keep, len(set(self.keep)))
+        return [max(counts[0] - low, 0),
+                *(max(count - max(self.min_keep, self.punit), 0) * self.joint for count in counts[1:])]
