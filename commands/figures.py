@@ -102,5 +102,6 @@ def compressed(given: argparse.Namespace, task: umec.Task, seed: int, place: Pla
 
 
 def _base(given: argparse.Namespace, seed: int, place: Place) -> str:
-    """The id of the base model's run, trained when it is not."""
-    return schemes.run(given, "uniform", {}, seed, place)["run_id"]
+    """The id of the base model's run, trained when it is not: the one that the data set's script makes by itself."""
+    own = {"max_epochs": schemes.SCRIPTS[given.dataset]["max_epochs"]}
+    return schemes.run(given, "uniform", own, seed, place)["run_id"]
