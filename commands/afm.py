@@ -18,17 +18,17 @@ from engine import finetune, popularity
 from engine.checkpoint import load_checkpoint, save_checkpoint
 from engine.finetune import FineTuning
 from engine.plan import Need
-from engine.run import Place, pick_device
+from engine.run import Place, Run, pick_device
 from engine.speed import samples_per_second
 from engine.sweep import Sweep
-from engine.trained import TrainedModel, load_model
+from engine.trained import TrainedModel, load_model, weights_of
 from reports import afm_page, page, table
 from reports.collect import results_in
 from transforms import afm
 from transforms.compression import Choice, Compression, compress
 from transforms.low_rank import check_share
 from transforms.statistics import Moments, layer_moments, table_moments
-from transforms.structure import multiply_adds, parameters_by_part, structure_of
+from transforms.structure import empty_like, multiply_adds, parameters_by_part, structure_of
 from utils.files import sha256_of
 
 log = logging.getLogger("pep")
@@ -75,6 +75,8 @@ def add_options(method: argparse.ArgumentParser) -> None:
     method.add_argument("--smoothing", type=float, default=0.0, help="added to every id's count; 0 as published")
     method.add_argument("--finetune-epochs", type=int, default=1, help="of the factored model and of the control")
     method.add_argument("--finetune-lr", type=float, default=0.1, help="as a factor of the training's lr")
+    method.add_argument("--freeze-emb", action="store_true", help="leave the table out of that training, and the "
+                        "control's too")
     method.add_argument("--no-control", action="store_true", help="do not train the dense model on beside it")
     method.add_argument("--force", action="store_true", help="run again what is finished")
 
@@ -92,7 +94,7 @@ def checked(given: argparse.Namespace) -> tuple[Choice, FineTuning]:
                     tuple(given.layers.split(",")) if given.layers else None, given.act, given.act_init,
                     not given.no_fuse, given.sequential, given.smoothing, given.max_samples)
     choice.check()
-    return choice, FineTuning(given.finetune_epochs, given.finetune_lr)
+    return choice, FineTuning(given.finetune_epochs, given.finetune_lr, given.freeze_emb)
 
 
 def work(given: argparse.Namespace) -> None:
@@ -104,6 +106,7 @@ def work(given: argparse.Namespace) -> None:
     results = [factored(trained, choice, how, device)]
     if not given.no_control and how.epochs:
         results.append(control(trained, how))
+    results[0] = judged(trained, results[0], results[-1], finetune.run_of(trained, how, choice.identity()))
     print(table.of_results(results))
     settings = trained.run.settings
     built = afm_page.build(results_in(place.out), place.out, settings.data.dataset, settings.model.model)
@@ -142,6 +145,28 @@ def factored(trained: TrainedModel, choice: Choice, how: FineTuning, device: tor
     return finetune.finetune(run, make, about)
 
 
+def judged(trained: TrainedModel, result: dict[str, Any], other: dict[str, Any], run: Run) -> dict[str, Any]:
+    """A factored model's record with intervals, held against the control, or against the dense model where it is none.
+
+    Args:
+        result, other: records of the factored model and the control; the same one twice where there is no control.
+        run: of `result`.
+    """
+    alone = other["run_id"] == result["run_id"]
+    if alone and finetune.INTERVALS in result:
+        return result
+
+    def models() -> list[Any]:
+        own = empty_like(trained.model, result["compression"]["structure"], run.dataset.schema.sizes)
+        own.load_state_dict(weights_of(run.folder))
+        dense = copy.deepcopy(trained.model)
+        if not alone:
+            dense.load_state_dict(weights_of(run.place.out / "runs" / other["run_id"]))
+        return [own, dense]
+
+    return finetune.with_intervals(run, result, models, trained.run_id if alone else other["run_id"])
+
+
 def study(base: Callable[[Place], str], about: tuple[str, int]) -> list[Need]:
     """The runs behind the page for one seed, each with its dense control.
 
@@ -160,8 +185,8 @@ def study(base: Callable[[Place], str], about: tuple[str, int]) -> list[Need]:
     def need(choice: Choice, how: FineTuning) -> Need:
         def run(place: Place) -> None:
             trained = taken(place)
-            factored(trained, choice, how, pick_device(place.device))
-            control(trained, how)
+            made = factored(trained, choice, how, pick_device(place.device))
+            judged(trained, made, control(trained, how), finetune.run_of(trained, how, choice.identity()))
         what = " ".join(f"{name}={value}" for name, value in choice.identity().items())
         return Need(f"{model} afm {what} epochs={how.epochs} seed {seed}", (model, "low_rank"), run)
 

@@ -13,7 +13,7 @@ from safetensors.torch import load_file
 import compress
 import engine.run
 from commands import afm as compress_afm
-from engine import optim, stages
+from engine import finetune, optim, stages
 from engine.checkpoint import load_checkpoint
 from engine.evaluate import Split, measure
 from engine.finetune import FineTuning
@@ -34,6 +34,7 @@ def quick(monkeypatch):
     tiny.install(monkeypatch, DATA)
     monkeypatch.setattr(compress_afm, "SECONDS", 0.0)
     monkeypatch.setattr(compress_afm, "BATCHES", (1, 64))
+    monkeypatch.setattr(finetune, "DRAWS", 10)
 
 
 @pytest.fixture(scope="module")
@@ -87,6 +88,48 @@ def test_end_to_end(out, source, capsys):
                                                                 for end in ("md", "csv", "png")}
     assert "emb-rank 2, mlp-rank 3" in (out / "pages" / "afm_movielens_deepfm.md").read_text()
     assert result["run_id"] in capsys.readouterr().out
+
+
+def judged(trained, choice, how=None):
+    """What `afm` does but for the page: the factored model's record, with intervals, and the control's."""
+    how = how or FineTuning()
+    made, control = compress_afm.factored(trained, choice, how, pick_device("cpu")), compress_afm.control(trained, how)
+    return compress_afm.judged(trained, made, control, finetune.run_of(trained, how, choice.identity())), control
+
+
+def test_intervals_hold_both_models_against_each_other_on_the_same_test_rows(out, source, monkeypatch):
+    monkeypatch.setattr(finetune, "DRAWS", 200)
+    trained = load_model(source[1], tiny.place(out))
+    result, control = judged(trained, Choice(emb_rank=1))
+    found = result["intervals"]
+    assert (found["against"], found["draws"]) == (control["run_id"], 200)
+    for name in ("test_auc", "test_logloss"):
+        low, high = found[name]
+        assert low < result[name] < high
+        low_less, high_less = found[f"{name}_less"]
+        assert low_less < result[name] - control[name] < high_less
+        assert high_less - low_less < high - low  # what both get wrong cancels
+    path = out / "runs" / result["run_id"] / "result.json"
+    path.write_text(json.dumps({name: value for name, value in result.items() if name != "intervals"}))
+    assert judged(trained, Choice(emb_rank=1))[0] == result == json.loads(path.read_text())  # an older record gets them
+    monkeypatch.setattr(finetune, "resample_test", None)  # and none is measured twice
+    assert judged(trained, Choice(emb_rank=1))[0] == result
+
+
+def test_a_frozen_table_stays_as_it_was_factored_and_the_rest_moves(out, source):
+    trained = load_model(source[1], tiny.place(out))
+    made = compress_afm.calibrated(trained, Choice(emb_rank=2), pick_device("cpu")).model
+    runs = judged(trained, Choice(emb_rank=2), FineTuning(freeze_embedding=True))
+    assert {run["run_id"] for run in runs}.isdisjoint(
+        {run["run_id"] for run in judged(trained, Choice(emb_rank=2), FineTuning())})
+    for run, model in zip(runs, (made, trained.model), strict=True):
+        assert run["compression"]["freeze_embedding"]
+        weights = load_checkpoint(out / "runs" / run["run_id"] / "model.safetensors")["model"]
+        moved = {name.split(".")[0] for name, value in model.named_parameters()
+                 if not torch.equal(weights[name], value)}
+        assert moved == {"linear", "mlp"}
+    given = compress.options().parse_args(["afm", "--run", "x", "--emb-rank", "2", "--freeze-emb"])
+    assert compress_afm.checked(given)[1].freeze_embedding
 
 
 def test_a_finished_one_is_not_run_again(out, source, monkeypatch):
