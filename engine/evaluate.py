@@ -3,6 +3,7 @@
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
+import numba
 import numpy as np
 import torch
 from scipy.stats import rankdata
@@ -128,17 +129,26 @@ def auc_of_counts(labels: np.ndarray, scores: np.ndarray) -> Callable[[np.ndarra
     """
     order = np.argsort(scores)
     positive, ranked = labels[order] > 0, scores[order]
-    starts = np.flatnonzero(np.r_[True, ranked[1:] != ranked[:-1]])  # of rows of one score
+    higher = np.r_[False, ranked[1:] != ranked[:-1]]  # than the row before
+    return lambda counts: _auc_of_counts(order, positive, higher, counts)
 
-    def of(counts: np.ndarray) -> float:
-        drawn = counts[order].astype(np.float64)
-        positives = np.add.reduceat(drawn * positive, starts)
-        negatives = np.add.reduceat(drawn, starts) - positives
-        pairs = positives.sum() * negatives.sum()
-        below = negatives.cumsum() - negatives
-        return float(positives @ (below + negatives / 2) / pairs) if pairs else float("nan")
 
-    return of
+@numba.njit(cache=True, nogil=True)
+def _auc_of_counts(order, positive, higher, counts):
+    """One pass from the lowest score up."""
+    pairs, positives, negatives = 0.0, 0, 0  # in the right order; passed so far
+    ups, downs = 0, 0  # positives and negatives of the score that is being passed
+    for place in range(len(order)):
+        if higher[place]:
+            pairs += ups * (negatives + 0.5 * downs)
+            positives, negatives, ups, downs = positives + ups, negatives + downs, 0, 0
+        if positive[place]:
+            ups += counts[order[place]]
+        else:
+            downs += counts[order[place]]
+    pairs += ups * (negatives + 0.5 * downs)
+    total = (positives + ups) * (negatives + downs)
+    return pairs / total if total else np.nan
 
 
 def resample_test(models: Sequence[nn.Module], test: Split, draws: int, seed: int) -> list[dict[str, np.ndarray]]:
