@@ -37,8 +37,8 @@ RANKS = (8, 2, 4, 16, 32)
 STUDY: list[tuple[Choice, FineTuning]] = [  # what the page compares, for each seed; what says most comes first
     *((Choice(method, emb_rank=rank), FineTuning()) for rank in RANKS for method in ("afm", "svd")),
     (Choice(mlp_rank=16), FineTuning()),
-    *((Choice(emb_rank=8, mlp_rank=16, **how), FineTuning()) for how in (
-        {}, {"act": "relu"}, {"act": "relu", "act_init": "shift"})),
+    *((Choice(emb_rank=8, mlp_rank=16, act=act, act_init=start), FineTuning())
+      for act, start in (("none", "paper"), ("relu", "paper"), ("relu", "shift"))),
     (Choice(ratio=0.14), FineTuning()),
     *((Choice("tt", emb_rank=rank), FineTuning()) for rank in (16, 32)),  # sizes near those of ranks 2 and 8 or less
     *((Choice("random", emb_rank=rank), FineTuning()) for rank in RANKS),
