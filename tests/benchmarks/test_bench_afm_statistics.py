@@ -21,13 +21,14 @@ def test_every_part_leaves_a_line(tmp_path, monkeypatch, capsys):
     path = tmp_path / "statistics.json"
     bench_afm_statistics.main(["--rows", "3000", "--layer-rows", "2000", "--json", str(path)])
     lines = {line["part"]: line for line in json.loads(path.read_text())}
-    assert list(lines) == ["data", "frequencies", "table", "forward", "layers"]
+    assert list(lines) == ["data", "frequencies", "table", "smoothed", "forward", "layers"]
     for line in lines.values():
         assert {name: type(value) for name, value in line.items()} == SCHEMA
         assert line["ids"] == line["ids_seen"] + 5 * 39 == sum(sizes[0])
         assert line["rows"] / line["processor_seconds"] == line["rows_per_processor_second"]
-    assert [line["rows"] for line in lines.values()] == [2400, 2400, sum(sizes[0]), 2400, 2400]  # one batch at least
-    assert len(capsys.readouterr().out.splitlines()) == 6
+    assert [line["rows"] for line in lines.values()] == [
+        2400, 2400, sum(sizes[0]), sum(sizes[0]), 2400, 2400]  # one batch at least
+    assert len(capsys.readouterr().out.splitlines()) == 7
 
 
 def test_full_sizes_are_those_of_the_whole_file(tmp_path):
