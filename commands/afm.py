@@ -22,6 +22,7 @@ from engine.run import Place, Run, pick_device
 from engine.speed import samples_per_second
 from engine.sweep import Sweep
 from engine.trained import TrainedModel, load_model, weights_of
+from models.base import Inputs, parts_of
 from reports import afm_page, page, table
 from reports.collect import results_in
 from transforms import afm
@@ -138,17 +139,31 @@ def factored(trained: TrainedModel, choice: Choice, how: FineTuning, device: tor
 
     def about(model: Any) -> dict[str, Any]:
         dense = trained.model.to(device)
-        numbers, most = dense.num_numbers > 0, max(BATCHES)
-        rows = next(Sweep(trained.run, numbers, device, most, max(most, 2)).batches("rows to time it on"))
-        row = afm.probe(dense, sizes, 1)
-        speed = {name: {str(batch): round(samples_per_second(each, rows, batch, SECONDS)) for batch in BATCHES}
-                 for name, each in (("dense", dense), ("factored", model))}
         return {"spectra": made[0].spectra, "structure": structure_of(model), "errors": made[0].errors,
                 "parameters": parameters_by_part(model), "parameters_dense": parameters_by_part(dense),
-                "multiply_adds": multiply_adds(model, row), "multiply_adds_dense": multiply_adds(dense, row),
-                "file_bytes_dense": trained.weights_bytes, "samples_per_second": speed}
+                "multiply_adds": multiply_adds(model, afm.probe(dense, sizes, 1)),
+                "multiply_adds_dense": multiply_adds(dense, afm.probe(dense, sizes, 1)),
+                "file_bytes_dense": trained.weights_bytes, **speeds(trained.run, {"dense": dense, "factored": model})}
 
     return finetune.finetune(run, make, about)
+
+
+def speeds(run: Run, models: dict[str, Any]) -> dict[str, dict[str, dict[str, float]]]:
+    """Rows a second of each model by batch size, where they are and, where that is a GPU, on the processor too."""
+    device, most = next(models["dense"].parameters()).device, max(BATCHES)
+    rows = next(Sweep(run, models["dense"].num_numbers > 0, device, most, max(most, 2)).batches("rows to time it on"))
+    found = {"samples_per_second": timed(models, rows)}
+    if device.type != "cpu":
+        there = tuple(part.cpu() for part in parts_of(rows))
+        found["samples_per_second_cpu"] = timed({name: copy.deepcopy(each).cpu() for name, each in models.items()},
+                                                there if len(there) == 2 else there[0])
+    return found
+
+
+def timed(models: dict[str, Any], rows: Inputs) -> dict[str, dict[str, float]]:
+    """Rows a second of each model, by batch size."""
+    return {name: {str(batch): round(samples_per_second(each, rows, batch, SECONDS)) for batch in BATCHES}
+            for name, each in models.items()}
 
 
 def judged(trained: TrainedModel, result: dict[str, Any], other: dict[str, Any], run: Run) -> dict[str, Any]:

@@ -84,7 +84,8 @@ def draw(page: Page, factored: Results, rivals: dict[str, list[dict[str, Any]]])
             axes.set_ylabel("test AUC", fontsize=8)
             axes.set_title("trained on" if trained else "not trained on", fontsize=8)
             budget_curve.tidy(axes)
-    scores[0][1].legend(fontsize=5.5, frameon=False)
+    if scores[0][1].lines:
+        scores[0][1].legend(fontsize=5.5, frameon=False)
     spectra = spectra_of(factored)["compression"]["spectra"]
     for axes, what in ((fields, "fields"), (layers, "layers")):
         _spectra(axes, spectra[what], what)

@@ -35,7 +35,7 @@ HEAD = ("scheme", "asked for", "epochs", "embedding parameters", "all parameters
         "log-loss, trained on", "AUC less the control's, trained on (95 %)", "seeds")
 EQUAL_HEAD = ("AFM, rank", "parameters", "bytes of table", "AUC, trained on", "rival", "its parameters", "its AUC",
               "its bytes", "its AUC at no more bytes")
-SPEED_HEAD = ("scheme", "asked for", "batch", "dense, samples/s", "factored, samples/s", "factor", "seeds")
+SPEED_HEAD = ("scheme", "asked for", "on", "batch", "dense, samples/s", "factored, samples/s", "factor", "seeds")
 ABOUT_TABLES = ("The last table: each rival's largest table that has no more parameters than AFM's, and its largest "
                 "that takes no more bytes (a pruned table's include where its entries belong). Intervals are of "
                 "bootstrap samples of the test rows, averaged over seeds; they do not hold the seeds' spread.")
@@ -148,7 +148,10 @@ def row(name: str, result: dict[str, Any]) -> dict[str, Any]:
     return {"scheme": name, "asked": asked(result), "seed": result["seed"], "epochs": epochs_of(result),
             "embedding_parameters": made["parameters"]["embedding"], "parameters": sum(made["parameters"].values()),
             "multiply_adds": sum(made.get("multiply_adds", {}).values()) or None, "file_bytes": made["file_bytes"],
-            "inference_bytes": result["inference_bytes"], "test_auc_before": before["test_auc"],
+            "inference_bytes": result["inference_bytes"],
+            **{f"variance_lost_{what}": statistics.mean(lost.values())
+               for what, lost in made.get("errors", {}).items()},
+            "test_auc_before": before["test_auc"],
             "test_logloss_before": before["test_logloss"], "validation_auc_before": before["validation_auc"],
             **({"test_auc": result["test_auc"], "test_logloss": result["test_logloss"],
                 "validation_auc": result["validation_auc"]} if epochs_of(result) else {}),
@@ -176,15 +179,19 @@ def line(name: str, runs: list[dict[str, Any]], results: Results) -> tuple[str, 
 
 
 def speeds(name: str, runs: list[dict[str, Any]]) -> list[tuple[str, ...]]:
-    """A line for each batch size under SPEED_HEAD; the factor is the mean of the runs' own.
+    """A line for each device and batch size under SPEED_HEAD; the factor is the mean of the runs' own.
 
     Runs that were timed with fewer batch sizes than others of the group (older ones) are left out.
     """
-    timed = [result["compression"]["samples_per_second"] for result in runs
-             if "samples_per_second" in result["compression"]]
-    most = max((len(found["dense"]) for found in timed), default=0)
-    timed = [found for found in timed if len(found["dense"]) == most]
-    return [(name, asked(runs[0]), f"{int(batch):,}",
-             *(f"{statistics.mean(found[who][batch] for found in timed):,.0f}" for who in ("dense", "factored")),
-             f"{statistics.mean(found['factored'][batch] / found['dense'][batch] for found in timed):.2f}",
-             str(len(timed))) for batch in (timed[0]["dense"] if timed else ())]
+    lines: list[tuple[str, ...]] = []
+    places = {"samples_per_second": runs[0].get("device", "-"), "samples_per_second_cpu": "its processor"}
+    for what, place in places.items():
+        timed = [result["compression"][what] for result in runs if what in result["compression"]]
+        most = max((len(found["dense"]) for found in timed), default=0)
+        timed = [found for found in timed if len(found["dense"]) == most]
+        for batch in timed[0]["dense"] if timed else ():
+            dense, own = ([found[who][batch] for found in timed] for who in ("dense", "factored"))
+            factor = statistics.mean(fast / slow for fast, slow in zip(own, dense, strict=True))
+            lines.append((name, asked(runs[0]), place, f"{int(batch):,}", f"{statistics.mean(dense):,.0f}",
+                          f"{statistics.mean(own):,.0f}", f"{factor:.2f}", str(len(timed))))
+    return lines

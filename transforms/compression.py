@@ -23,7 +23,7 @@ from .low_rank import (
     ranks_for_ratio,
     svd_factor,
 )
-from .statistics import Moments, least_codes, linear_at
+from .statistics import Moments, least_codes, linear_at, table_moments
 
 Measure = Callable[[Any, list[str]], dict[str, Moments]]  # moments of the named layers of a model
 METHODS = ("afm", "svd", "random", "tt")
@@ -117,7 +117,8 @@ class Compression:
 
     model: Any
     spectra: dict[str, dict[str, list[float]]]  # eigenvalues by field, and by layer
-    errors: dict[str, dict[str, float]] = field(default_factory=dict)  # share of the variance that is lost
+    errors: dict[str, dict[str, float]] = field(default_factory=dict)  # share of the variance that is lost, of `fields`
+    # weighted by frequency and, beside it, with every id counted once: AFM gives up rare ids for frequent ones
 
 
 def compress(model: Any, choice: Choice, fields: list[Moments], schema: Fields, measure: Measure,
@@ -158,10 +159,12 @@ def _table(made: Compression, choice: Choice, fields: list[Moments], spectra: li
         made.model = replaced(made.model, "embedding", tensor_train_of(table, choice.emb_rank, len(schema.sizes)))
         return
     ranks = table_ranks(choice, spectra, schema.sizes)
-    factors: list[Factor] = []
-    for part, moments, spectrum, rank in zip(table.split(list(schema.sizes)), fields, spectra, ranks, strict=True):
-        factors.append(_factor(choice.method, spectrum, rank, partial(svd_factor, part, rank), generator))
-        made.errors.setdefault("fields", {})[schema.fields[len(factors) - 1]] = _share(factors[-1], moments)
+    factors = [_factor(choice.method, spectrum, rank, partial(svd_factor, part, rank), generator)
+               for part, spectrum, rank in zip(table.split(list(schema.sizes)), spectra, ranks, strict=True)]
+    once = table_moments(table, torch.ones((), dtype=torch.int64).expand(len(table)), schema.sizes)
+    for what, moments in (("fields", fields), ("fields_unweighted", once)):
+        made.errors[what] = {name: _share(factor, of_field)
+                             for name, factor, of_field in zip(schema.fields, factors, moments, strict=True)}
     made.model = factor_table(made.model, factors, schema.sizes)
     inputs = probe(made.model, schema.sizes)
     if choice.fused and deep_readers(made.model, inputs):

@@ -47,7 +47,15 @@ def test_seeds_share_a_line_with_both_scores(tmp_path):
     assert line[-1] == "2"
     assert cells(page, "dense", "-", "1")[9] == "0.8200"
     assert cells(page, "SVD of the weights", "emb-rank 2", "1", "200")[8] == "0.7700"
-    assert cells(page, "AFM", "emb-rank 2", "64")[3:] == ["1,000", "3,000", "3.00", "2"]
+    assert cells(page, "AFM", "emb-rank 2", "-", "64")[4:] == ["1,000", "3,000", "3.00", "2"]
+
+
+def test_a_gpus_runs_are_timed_on_both(tmp_path):
+    made = {**factored("a", emb_rank=2), "device": "NVIDIA H200"}
+    made["compression"]["samples_per_second_cpu"] = {"dense": {"64": 10}, "factored": {"64": 15}}
+    page = build(tmp_path, made)
+    assert cells(page, "AFM", "emb-rank 2", "NVIDIA H200", "64")[4:] == ["1,000", "3,000", "3.00", "1"]
+    assert cells(page, "AFM", "emb-rank 2", "its processor", "64")[4:] == ["10", "15", "1.50", "1"]
 
 
 def test_runs_that_were_timed_with_fewer_batch_sizes_are_left_out(tmp_path):
@@ -55,7 +63,7 @@ def test_runs_that_were_timed_with_fewer_batch_sizes_are_left_out(tmp_path):
     for found in old["compression"]["samples_per_second"].values():
         del found["64"]
     lines = text(build(tmp_path, old, new)).splitlines()
-    assert [line.split(" | ")[2:] for line in lines if line.startswith("| AFM | emb-rank 2 |")][1:] == [
+    assert [line.split(" | ")[3:] for line in lines if line.startswith("| AFM | emb-rank 2 |")][1:] == [
         ["1", "100", "80", "0.80", "1 |"], ["64", "1,000", "3,000", "3.00", "1 |"]]
 
 
