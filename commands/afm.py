@@ -6,6 +6,7 @@
 
 import argparse
 import copy
+import json
 import logging
 from collections.abc import Callable
 from dataclasses import replace
@@ -66,6 +67,8 @@ def add_options(method: argparse.ArgumentParser) -> None:
     which.add_argument("--emb-energy", type=float, help="share of each field's variance to keep; a rank for each")
     which.add_argument("--ratio", type=float, help="share of the table's parameters to keep; ranks go where they "
                        "keep most per parameter")
+    which.add_argument("--field-rank-file", type=Path, help="a JSON file with a rank for each field by its name, "
+                       "{\"zip\": 16, ...}; 0 leaves a field its mean")
     layers = method.add_mutually_exclusive_group()
     layers.add_argument("--mlp-rank", type=int, help="rank of every chosen layer")
     layers.add_argument("--mlp-energy", type=float, help="share of each chosen layer's variance to keep")
@@ -97,11 +100,29 @@ def checked(given: argparse.Namespace) -> tuple[Choice, FineTuning]:
     for name in ("emb_energy", "ratio", "mlp_energy"):
         if getattr(given, name) is not None:
             check_share(f"--{name.replace('_', '-')}", getattr(given, name))
-    choice = Choice(given.basis, given.emb_rank, given.emb_energy, given.ratio, given.mlp_rank, given.mlp_energy,
+    by_field = ranks_in(given.field_rank_file) if given.field_rank_file else None
+    choice = Choice(given.basis, given.emb_rank, given.emb_energy, given.ratio, by_field, given.mlp_rank,
+                    given.mlp_energy,
                     tuple(given.layers.split(",")) if given.layers else None, given.act, given.act_init,
                     not given.no_fuse, given.sequential, given.smoothing, given.max_samples)
     choice.check()
     return choice, FineTuning(given.finetune_epochs, given.finetune_lr, given.freeze_emb)
+
+
+def ranks_in(path: Path) -> tuple[tuple[str, int], ...]:
+    """(field, rank) from a file, by name.
+
+    Raises:
+        ValueError: it does not hold whole numbers by name, or cannot be read.
+    """
+    try:
+        found = json.loads(path.read_text())
+    except (OSError, ValueError) as error:
+        raise ValueError(f"--field-rank-file {path} cannot be read ({error})") from error
+    if not isinstance(found, dict) or any(type(rank) is not int for rank in found.values()):
+        raise ValueError(f"--field-rank-file {path} must hold a rank for each field, {{\"zip\": 16, ...}}; got "
+                         f"{found!r}")
+    return tuple(sorted(found.items()))
 
 
 def work(given: argparse.Namespace) -> None:

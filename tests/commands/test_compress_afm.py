@@ -219,6 +219,19 @@ def test_every_way_leaves_a_record_without_training_on(out, source, words):
         words[-3] if "--layers" in words else "", ["mlp.mlp.4"] if "--mlp-rank" in words else [])
 
 
+def test_ranks_by_field_come_from_a_file(out, source, tmp_path_factory):
+    path = tmp_path_factory.mktemp("ranks") / "ranks.json"
+    path.write_text(json.dumps({"gender": 1, "user": 3, "item": 2, "genre": 0}))
+    [result] = afm(out, source, "--field-rank-file", str(path), "--finetune-epochs", "0")
+    assert result["compression"]["structure"]["ranks"] == [3, 2, 0, 1]
+    fields = "one rank for each of the fields user, item, genre, gender; got ranks for user"
+    for content, message in (('{"user": 3}', fields), ("[3, 2]", "must hold a rank for each field"),
+                             ("{", "cannot be read"), ('{"gender": 1, "user": 11, "item": 2, "genre": 0}',
+                                                       "between 0 and the width 10, got 11")):
+        path.write_text(content)
+        assert message in refused(out, source, "--field-rank-file", str(path))
+
+
 def test_the_shifted_start_scores_as_the_linear_one(out, source):
     trained = load_model(source[1], tiny.place(out))
     linear, shifted, published = (
