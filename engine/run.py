@@ -170,7 +170,8 @@ class Bench:
                                  lambda m: measure_test(m, self.test, train.batch_size), run.folder / "curve.jsonl")
         self.stopper = EarlyStop(lambda: self.evaluate.history, train.early_stop_metric, train.early_stop)
         self.compiled = False
-        self.seconds_before = self.processor_before = 0.0  # of the process that was killed
+        self.seconds_before = 0.0  # of the process that was killed
+        self.processor_before: float | None = 0.0  # None: its checkpoint is older than this number
         self.started, self.processor_started = time.monotonic(), time.process_time()
 
     def shuffled_validation(self) -> Loader:
@@ -251,12 +252,13 @@ class Bench:
             **provenance(self.device),
         }
 
-    def _spent(self) -> dict[str, float]:
+    def _spent(self) -> dict[str, float | None]:
         """Of the whole run so far, evaluation included. Where other processes take turns, the clock's seconds measure
         them too, and only the processor's (of all threads; not of a compiler's own processes) measure the run.
         """
+        before, own = self.processor_before, time.process_time() - self.processor_started
         return {"seconds": self.seconds_before + time.monotonic() - self.started,
-                "processor_seconds": self.processor_before + time.process_time() - self.processor_started}
+                "processor_seconds": before + own if before is not None else None}
 
     def _data(self) -> dict[str, Any]:
         schema, manifest = self.run.dataset.schema, self.run.dataset.manifest
@@ -292,7 +294,7 @@ class Bench:
             if name in content["hooks"]:  # a checkpoint may be older than a hook
                 hook.restore(content["hooks"][name])
         self.compiled, self.seconds_before = content["compiled"], content["seconds"]
-        self.processor_before = content.get("processor_seconds", 0.0)  # a checkpoint may be older than this number
+        self.processor_before = content.get("processor_seconds")
         torch.set_rng_state(content["rng"]["cpu"])
         if "cuda" in content["rng"]:
             torch.cuda.set_rng_state(content["rng"]["cuda"], self.device)

@@ -14,7 +14,7 @@ import compress
 import engine.run
 from commands import afm as compress_afm
 from engine import finetune, optim, stages
-from engine.checkpoint import load_checkpoint
+from engine.checkpoint import load_checkpoint, save_checkpoint
 from engine.evaluate import Split, measure
 from engine.finetune import FineTuning
 from engine.fresh import fresh_model
@@ -169,7 +169,10 @@ def test_killed_while_training_on_it_goes_on_to_the_same_bits(out, source, tmp_p
     with pytest.raises(KeyboardInterrupt):
         afm(out, source, *words)
     assert not (out / "runs" / whole["run_id"] / "result.json").exists()
+    left = out / "runs" / whole["run_id"] / "checkpoint.safetensors"
+    save_checkpoint(left, {**load_checkpoint(left), "processor_seconds": 1000.0})
     [again] = afm(out, source, *words)
+    assert 1000 < again["processor_seconds"] < 1000 + again["seconds"] * 9  # of both processes
     assert len(calls) - 11 == whole["steps"] - 10  # the ten steps that were saved are not taken again
     assert (out / "runs" / whole["run_id"] / "model.safetensors").read_bytes() == expected
     assert again["test_auc"] == whole["test_auc"]
