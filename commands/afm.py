@@ -43,9 +43,8 @@ STUDY: list[tuple[Choice, FineTuning]] = [  # what the page compares, for each s
       for act, start in (("none", "paper"), ("relu", "paper"), ("relu", "shift"))),
     (Choice(ratio=0.14), FineTuning()),
     *((Choice("tt", emb_rank=rank), FineTuning()) for rank in (16, 32)),  # sizes near those of ranks 2 and 8 or less
+    (Choice(emb_rank=8), FineTuning(freeze_embedding=True)), (Choice(emb_rank=8), FineTuning(epochs=5)),
     *((Choice("random", emb_rank=rank), FineTuning()) for rank in RANKS),
-    (Choice(emb_rank=8), FineTuning(epochs=5)),
-    (Choice(emb_rank=8), FineTuning(freeze_embedding=True)),
     (Choice("svd", mlp_rank=16), FineTuning()), (Choice(ratio=0.28), FineTuning()),
     (Choice(emb_rank=8, mlp_rank=16, sequential=True), FineTuning()),
     *((Choice("tt", emb_rank=rank), FineTuning()) for rank in (24, 56)),
