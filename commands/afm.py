@@ -6,6 +6,7 @@
 
 import argparse
 import copy
+import json
 import logging
 from collections.abc import Callable
 from dataclasses import replace
@@ -18,30 +19,36 @@ from engine import finetune, popularity
 from engine.checkpoint import load_checkpoint, save_checkpoint
 from engine.finetune import FineTuning
 from engine.plan import Need
-from engine.run import Place, pick_device
+from engine.run import Place, Run, pick_device
 from engine.speed import samples_per_second
 from engine.sweep import Sweep
-from engine.trained import TrainedModel, load_model
+from engine.trained import TrainedModel, load_model, weights_of
+from models.base import Inputs, parts_of
 from reports import afm_page, page, table
 from reports.collect import results_in
 from transforms import afm
 from transforms.compression import Choice, Compression, compress
 from transforms.low_rank import check_share
 from transforms.statistics import Moments, layer_moments, table_moments
-from transforms.structure import multiply_adds, parameters_by_part, structure_of
+from transforms.structure import empty_like, multiply_adds, parameters_by_part, structure_of
 from utils.files import sha256_of
 
 log = logging.getLogger("pep")
 
-STUDY: list[tuple[Choice, FineTuning]] = [  # what the page compares, for each seed
-    *((Choice(method, emb_rank=rank), FineTuning()) for rank in (8, 2, 4, 16, 32)
-      for method in ("afm", "svd", "random")),
-    *((Choice("tt", emb_rank=rank), FineTuning()) for rank in (16, 24, 32, 56)),  # sizes near those of ranks 2 to 16
-    *((Choice(ratio=ratio), FineTuning()) for ratio in (0.14, 0.28)),
-    (Choice(mlp_rank=16), FineTuning()), (Choice("svd", mlp_rank=16), FineTuning()),
-    *((Choice(emb_rank=8, mlp_rank=16, **how), FineTuning()) for how in (
-        {}, {"act": "relu"}, {"act": "relu", "act_init": "shift"}, {"sequential": True})),
-    *((Choice(emb_rank=rank), FineTuning(epochs=5)) for rank in (8, 32)),
+RANKS = (8, 2, 4, 16, 32)
+STUDY: list[tuple[Choice, FineTuning]] = [  # what the page compares, for each seed; what says most comes first
+    *((Choice(method, emb_rank=rank), FineTuning()) for rank in RANKS for method in ("afm", "svd")),
+    (Choice(mlp_rank=16), FineTuning()),
+    *((Choice(emb_rank=8, mlp_rank=16, act=act, act_init=start), FineTuning())
+      for act, start in (("none", "paper"), ("relu", "paper"), ("relu", "shift"))),
+    (Choice(ratio=0.14), FineTuning()),
+    *((Choice("tt", emb_rank=rank), FineTuning()) for rank in (16, 32)),  # sizes near those of ranks 2 and 8 or less
+    (Choice(emb_rank=8), FineTuning(freeze_embedding=True)), (Choice(emb_rank=8), FineTuning(epochs=5)),
+    *((Choice("random", emb_rank=rank), FineTuning()) for rank in RANKS),
+    (Choice("svd", mlp_rank=16), FineTuning()), (Choice(ratio=0.28), FineTuning()),
+    (Choice(emb_rank=8, mlp_rank=16, sequential=True), FineTuning()),
+    *((Choice("tt", emb_rank=rank), FineTuning()) for rank in (24, 56)),
+    (Choice(emb_rank=32), FineTuning(epochs=5)),
 ]
 BATCHES = (1, 1024, 16_384)  # of which the speed is measured
 SECONDS = 0.3  # each
@@ -59,6 +66,8 @@ def add_options(method: argparse.ArgumentParser) -> None:
     which.add_argument("--emb-energy", type=float, help="share of each field's variance to keep; a rank for each")
     which.add_argument("--ratio", type=float, help="share of the table's parameters to keep; ranks go where they "
                        "keep most per parameter")
+    which.add_argument("--field-rank-file", type=Path, help="a JSON file with a rank for each field by its name, "
+                       "{\"zip\": 16, ...}; 0 leaves a field its mean")
     layers = method.add_mutually_exclusive_group()
     layers.add_argument("--mlp-rank", type=int, help="rank of every chosen layer")
     layers.add_argument("--mlp-energy", type=float, help="share of each chosen layer's variance to keep")
@@ -75,6 +84,8 @@ def add_options(method: argparse.ArgumentParser) -> None:
     method.add_argument("--smoothing", type=float, default=0.0, help="added to every id's count; 0 as published")
     method.add_argument("--finetune-epochs", type=int, default=1, help="of the factored model and of the control")
     method.add_argument("--finetune-lr", type=float, default=0.1, help="as a factor of the training's lr")
+    method.add_argument("--freeze-emb", action="store_true", help="leave the table out of that training, and the "
+                        "control's too")
     method.add_argument("--no-control", action="store_true", help="do not train the dense model on beside it")
     method.add_argument("--force", action="store_true", help="run again what is finished")
 
@@ -88,11 +99,29 @@ def checked(given: argparse.Namespace) -> tuple[Choice, FineTuning]:
     for name in ("emb_energy", "ratio", "mlp_energy"):
         if getattr(given, name) is not None:
             check_share(f"--{name.replace('_', '-')}", getattr(given, name))
-    choice = Choice(given.basis, given.emb_rank, given.emb_energy, given.ratio, given.mlp_rank, given.mlp_energy,
+    by_field = ranks_in(given.field_rank_file) if given.field_rank_file else None
+    choice = Choice(given.basis, given.emb_rank, given.emb_energy, given.ratio, by_field, given.mlp_rank,
+                    given.mlp_energy,
                     tuple(given.layers.split(",")) if given.layers else None, given.act, given.act_init,
                     not given.no_fuse, given.sequential, given.smoothing, given.max_samples)
     choice.check()
-    return choice, FineTuning(given.finetune_epochs, given.finetune_lr)
+    return choice, FineTuning(given.finetune_epochs, given.finetune_lr, given.freeze_emb)
+
+
+def ranks_in(path: Path) -> tuple[tuple[str, int], ...]:
+    """(field, rank) from a file, by name.
+
+    Raises:
+        ValueError: it does not hold whole numbers by name, or cannot be read.
+    """
+    try:
+        found = json.loads(path.read_text())
+    except (OSError, ValueError) as error:
+        raise ValueError(f"--field-rank-file {path} cannot be read ({error})") from error
+    if not isinstance(found, dict) or any(type(rank) is not int for rank in found.values()):
+        raise ValueError(f"--field-rank-file {path} must hold a rank for each field, {{\"zip\": 16, ...}}; got "
+                         f"{found!r}")
+    return tuple(sorted(found.items()))
 
 
 def work(given: argparse.Namespace) -> None:
@@ -104,6 +133,7 @@ def work(given: argparse.Namespace) -> None:
     results = [factored(trained, choice, how, device)]
     if not given.no_control and how.epochs:
         results.append(control(trained, how))
+    results[0] = judged(trained, results[0], results[-1], finetune.run_of(trained, how, choice.identity()))
     print(table.of_results(results))
     settings = trained.run.settings
     built = afm_page.build(results_in(place.out), place.out, settings.data.dataset, settings.model.model)
@@ -129,17 +159,53 @@ def factored(trained: TrainedModel, choice: Choice, how: FineTuning, device: tor
 
     def about(model: Any) -> dict[str, Any]:
         dense = trained.model.to(device)
-        numbers, most = dense.num_numbers > 0, max(BATCHES)
-        rows = next(Sweep(trained.run, numbers, device, most, max(most, 2)).batches("rows to time it on"))
-        row = afm.probe(dense, sizes, 1)
-        speed = {name: {str(batch): round(samples_per_second(each, rows, batch, SECONDS)) for batch in BATCHES}
-                 for name, each in (("dense", dense), ("factored", model))}
         return {"spectra": made[0].spectra, "structure": structure_of(model), "errors": made[0].errors,
                 "parameters": parameters_by_part(model), "parameters_dense": parameters_by_part(dense),
-                "multiply_adds": multiply_adds(model, row), "multiply_adds_dense": multiply_adds(dense, row),
-                "file_bytes_dense": trained.weights_bytes, "samples_per_second": speed}
+                "multiply_adds": multiply_adds(model, afm.probe(dense, sizes, 1)),
+                "multiply_adds_dense": multiply_adds(dense, afm.probe(dense, sizes, 1)),
+                "file_bytes_dense": trained.weights_bytes, **speeds(trained.run, {"dense": dense, "factored": model})}
 
     return finetune.finetune(run, make, about)
+
+
+def speeds(run: Run, models: dict[str, Any]) -> dict[str, dict[str, dict[str, float]]]:
+    """Rows a second of each model by batch size, where they are and, where that is a GPU, on the processor too."""
+    device, most = next(models["dense"].parameters()).device, max(BATCHES)
+    rows = next(Sweep(run, models["dense"].num_numbers > 0, device, most, max(most, 2)).batches("rows to time it on"))
+    found = {"samples_per_second": timed(models, rows)}
+    if device.type != "cpu":
+        there = tuple(part.cpu() for part in parts_of(rows))
+        found["samples_per_second_cpu"] = timed({name: copy.deepcopy(each).cpu() for name, each in models.items()},
+                                                there if len(there) == 2 else there[0])
+    return found
+
+
+def timed(models: dict[str, Any], rows: Inputs) -> dict[str, dict[str, float]]:
+    """Rows a second of each model, by batch size."""
+    return {name: {str(batch): round(samples_per_second(each, rows, batch, SECONDS)) for batch in BATCHES}
+            for name, each in models.items()}
+
+
+def judged(trained: TrainedModel, result: dict[str, Any], other: dict[str, Any], run: Run) -> dict[str, Any]:
+    """A factored model's record with intervals, held against the control, or against the dense model where it is none.
+
+    Args:
+        result, other: records of the factored model and the control; the same one twice where there is no control.
+        run: of `result`.
+    """
+    alone = other["run_id"] == result["run_id"]
+    if alone and finetune.INTERVALS in result:
+        return result
+
+    def models() -> list[Any]:
+        own = empty_like(trained.model, result["compression"]["structure"], run.dataset.schema.sizes)
+        own.load_state_dict(weights_of(run.folder))
+        dense = copy.deepcopy(trained.model)
+        if not alone:
+            dense.load_state_dict(weights_of(run.place.out / "runs" / other["run_id"]))
+        return [own, dense]
+
+    return finetune.with_intervals(run, result, models, trained.run_id if alone else other["run_id"])
 
 
 def study(base: Callable[[Place], str], about: tuple[str, int]) -> list[Need]:
@@ -160,10 +226,11 @@ def study(base: Callable[[Place], str], about: tuple[str, int]) -> list[Need]:
     def need(choice: Choice, how: FineTuning) -> Need:
         def run(place: Place) -> None:
             trained = taken(place)
-            factored(trained, choice, how, pick_device(place.device))
-            control(trained, how)
+            made = factored(trained, choice, how, pick_device(place.device))
+            judged(trained, made, control(trained, how), finetune.run_of(trained, how, choice.identity()))
         what = " ".join(f"{name}={value}" for name, value in choice.identity().items())
-        return Need(f"{model} afm {what} epochs={how.epochs} seed {seed}", (model, "low_rank"), run)
+        frozen = " frozen table" if how.freeze_embedding else ""
+        return Need(f"{model} afm {what} epochs={how.epochs}{frozen} seed {seed}", (model, "low_rank"), run)
 
     return [need(choice, how) for choice, how in STUDY if model != "fm" or not choice.mlp]  # FM has no layers
 

@@ -21,6 +21,7 @@ GRANULARITIES = ("feature_dim", "dimension", "feature", "global")  # Figure 10's
 PEP_0 = {"fm": 6_541, "deepfm": 8_604, "autoint": 9_281}  # Table 4's parameters on MovieLens
 CAUSES: list[tuning.Point] = [{}, {"threshold_decay": "decoupled"}, {"threshold_decay": "none"},
                               {"threshold_gradient": False}]  # searches with one cause of pruning taken away
+TRAINS = (32, 16)  # ranks of tensor trains that AFM's page has trained from scratch
 UMEC_FIGURES = {"umec-fig2": (True, umec_fig2.METHODS, tuple(umec_fig2.PAPER)),
                 "umec-fig3": (False, umec_fig3.METHODS, tuple(umec_fig3.PAPER))}
 UMEC_BASE = {"max_epochs": 20, "early_stop": 3, "tensorboard": False}
@@ -54,8 +55,9 @@ def needs_of(given: argparse.Namespace, name: str) -> list[Need]:
     if name == "table1":
         return [bench_epoch.need(schemes.SCRIPTS[given.dataset]), *schemes.comparison(given)]
     if name == "afm":
-        return [each for seed in given.seeds for each in afm.study(
-            partial(_base, given, seed), (given.model, seed))]
+        studies = [afm.study(partial(_base, given, seed), (given.model, seed)) for seed in given.seeds]
+        return [*(one for same in zip(*studies, strict=True) for one in same),  # all seeds of one, then of the next
+                *(schemes.need(given, "tt", {"tt_rank": rank}, seed) for rank in TRAINS for seed in given.seeds)]
     if name in UMEC_FIGURES:
         joint, methods, budgets = UMEC_FIGURES[name]
         dynamics = Dynamics(joint=joint, by_embedding=True)
@@ -102,5 +104,6 @@ def compressed(given: argparse.Namespace, task: umec.Task, seed: int, place: Pla
 
 
 def _base(given: argparse.Namespace, seed: int, place: Place) -> str:
-    """The id of the base model's run, trained when it is not."""
-    return schemes.run(given, "uniform", {}, seed, place)["run_id"]
+    """The id of the base model's run, trained when it is not: the one that the data set's script makes by itself."""
+    own = {"max_epochs": schemes.SCRIPTS[given.dataset]["max_epochs"]}
+    return schemes.run(given, "uniform", own, seed, place)["run_id"]

@@ -1,8 +1,9 @@
 """Scores of a split, exact AUC, log-loss, and the published code's own way of measuring."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
+import numba
 import numpy as np
 import torch
 from scipy.stats import rankdata
@@ -107,8 +108,64 @@ def measure(model: nn.Module, split: Split) -> Metrics:
 
 
 def measure_test(model: nn.Module, test: Split, batch_size: int) -> dict[str, float]:
-    """The one place where test labels are read. Its result goes into curves and results, never into a choice."""
+    """With `resample_test` the place where test labels are read. Its result goes into curves and results, never into a
+    choice.
+    """
     logits = logits_of(model, test)
     return {"test_auc": auc(test.labels, logits), "test_logloss": logloss(test.labels, logits),
             "test_accuracy": accuracy(test.labels, logits),
             "test_auc_mean_of_batches": mean_of_batch_aucs(test.labels, logits, batch_size)}
+
+
+def auc_of_counts(labels: np.ndarray, scores: np.ndarray) -> Callable[[np.ndarray], float]:
+    """A function of how often each row is drawn, counts (rows,), that gives `auc` of the rows drawn; sorted once.
+
+    NaN where only one class is drawn.
+
+    >>> labels, scores = np.array([0, 1, 1, 0]), np.array([0.1, 0.4, 0.35, 0.35])
+    >>> found = auc_of_counts(labels, scores)
+    >>> found(np.array([1, 1, 1, 1])), found(np.array([0, 0, 2, 1]))
+    (0.875, 0.5)
+    """
+    order = np.argsort(scores)
+    positive, ranked = labels[order] > 0, scores[order]
+    higher = np.r_[False, ranked[1:] != ranked[:-1]]  # than the row before
+    return lambda counts: _auc_of_counts(order, positive, higher, counts)
+
+
+@numba.njit(cache=True, nogil=True)
+def _auc_of_counts(order, positive, higher, counts):
+    """One pass from the lowest score up."""
+    pairs, positives, negatives = 0.0, 0, 0  # in the right order; passed so far
+    ups, downs = 0, 0  # positives and negatives of the score that is being passed
+    for place in range(len(order)):
+        if higher[place]:
+            pairs += ups * (negatives + 0.5 * downs)
+            positives, negatives, ups, downs = positives + ups, negatives + downs, 0, 0
+        if positive[place]:
+            ups += counts[order[place]]
+        else:
+            downs += counts[order[place]]
+    pairs += ups * (negatives + 0.5 * downs)
+    total = (positives + ups) * (negatives + downs)
+    return pairs / total if total else np.nan
+
+
+def resample_test(models: Sequence[nn.Module], test: Split, draws: int, seed: int) -> list[dict[str, np.ndarray]]:
+    """What models score on `draws` samples of the test rows, drawn with replacement (the bootstrap, Efron 1979).
+
+    Every model sees the same samples, so that differences between them are paired.
+
+    Returns:
+        test_auc and test_logloss (draws,) of each model.
+    """
+    logits = [logits_of(model, test).astype(np.float64) for model in models]
+    ranked = [auc_of_counts(test.labels, each) for each in logits]
+    losses = [np.logaddexp(0, each) - test.labels * each for each in logits]
+    found = [{name: np.empty(draws) for name in ("test_auc", "test_logloss")} for _ in models]
+    generator, rows = np.random.default_rng(seed), len(test.labels)
+    for draw in range(draws):
+        counts = np.bincount(generator.integers(rows, size=rows), minlength=rows)
+        for scores, of, loss in zip(found, ranked, losses, strict=True):
+            scores["test_auc"][draw], scores["test_logloss"][draw] = of(counts), counts @ loss / rows
+    return found

@@ -171,8 +171,9 @@ class Bench:
                                  lambda m: measure_test(m, self.test, train.batch_size), run.folder / "curve.jsonl")
         self.stopper = EarlyStop(lambda: self.evaluate.history, train.early_stop_metric, train.early_stop)
         self.compiled = False
-        self.seconds_before = 0.0
-        self.started = time.monotonic()
+        self.seconds_before = 0.0  # of the process that was killed
+        self.processor_before: float | None = 0.0  # None: its checkpoint is older than this number
+        self.started, self.processor_started = time.monotonic(), time.process_time()
 
     def shuffled_validation(self) -> Loader:
         """Validation rows in batches, for a method that also learns from them."""
@@ -248,9 +249,17 @@ class Bench:
             "inference_bytes": inference_bytes(self.model),
             "num_embedding_params_dense": run.dataset.schema.num_rows * width,
             "seconds_per_epoch": seconds, "samples_per_second": self.loader.rows / seconds if seconds else None,
-            "seconds": self.seconds_before + time.monotonic() - self.started,
-            "peak_memory_bytes": peak_memory_bytes(self.device), "compiled": self.compiled, **provenance(self.device),
+            **self._spent(), "peak_memory_bytes": peak_memory_bytes(self.device), "compiled": self.compiled,
+            **provenance(self.device),
         }
+
+    def _spent(self) -> dict[str, float | None]:
+        """Of the whole run so far, evaluation included. Where other processes take turns, the clock's seconds measure
+        them too, and only the processor's (of all threads; not of a compiler's own processes) measure the run.
+        """
+        before, own = self.processor_before, time.process_time() - self.processor_started
+        return {"seconds": self.seconds_before + time.monotonic() - self.started,
+                "processor_seconds": before + own if before is not None else None}
 
     def _data(self) -> dict[str, Any]:
         schema, manifest = self.run.dataset.schema, self.run.dataset.manifest
@@ -269,7 +278,7 @@ class Bench:
                          "stop_reason": state.stop_reason},
             "loss_sum": state.loss_sum, "hooks": {name: hook.content() for name, hook in stateful.items()},
             "compiled": self.compiled, "threads": torch.get_num_threads(),
-            "seconds": self.seconds_before + time.monotonic() - self.started,
+            **self._spent(),
         }
 
     def _restore(self, content: dict[str, Any], stateful: dict[str, Any]) -> None:
@@ -286,6 +295,7 @@ class Bench:
             if name in content["hooks"]:  # a checkpoint may be older than a hook
                 hook.restore(content["hooks"][name])
         self.compiled, self.seconds_before = content["compiled"], content["seconds"]
+        self.processor_before = content.get("processor_seconds")
         torch.set_rng_state(content["rng"]["cpu"])
         if "cuda" in content["rng"]:
             torch.cuda.set_rng_state(content["rng"]["cuda"], self.device)

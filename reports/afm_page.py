@@ -6,28 +6,42 @@ Not a figure of the paper, whose tables are not known to us; the axes are those 
 import json
 import statistics
 from collections import defaultdict
-from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
-from matplotlib.axes import Axes
-
-from reports import budget_curve
+from reports import afm_curves
+from reports.afm_curves import (
+    NAMES,
+    RIVAL_NAMES,
+    RIVALS,
+    Value,
+    curve_of,
+    embedding_size,
+    epochs_of,
+    mean,
+    name_of,
+    parameters_of,
+    spectra_of,
+    table_bytes,
+)
 from reports.page import RUNS, Page, runs_of, shown
-from reports.series import FINETUNED, PEP, Results, kind
-from reports.styles import STYLES, Style
+from reports.series import FINETUNED, PEP, Results, by_budget, kind
 from reports.summary import markdown, spread
 
-SIZE = (7.0, 5.6)  # inches: both columns of a page
-NAMES = {"afm": "AFM", "svd": "SVD of the weights", "random": "random basis", "tt": "tensor train", "dense": "dense"}
-LINES: dict[str, Style] = {"afm": STYLES[PEP], "svd": STYLES["uniform"], "random": STYLES["hash"],
-                           "tt": STYLES["tt"]}
-RIVALS = {PEP: STYLES["magnitude pruning"], "uniform": STYLES["qr"], "tt": STYLES["mgqe"]}
-RIVAL_NAMES = {PEP: "PEP, retrained", "uniform": "smaller dense", "tt": "tensor train from scratch"}
+OF_SIZE = {"model", "embedding", "latent_dim", "tt_rank", "max_epochs", "candidate_p"}  # settings of a rival's own
+HOW = {PEP: "compare --scheme pep", "uniform": "compare --scheme uniform", "tt": "afm"}  # what trains them
 HEAD = ("scheme", "asked for", "epochs", "embedding parameters", "all parameters", "multiply-adds",
         "file, bytes", "bytes of table", "AUC, not trained on", "AUC, trained on", "log-loss, not trained on",
-        "log-loss, trained on", "seeds")
-SPEED_HEAD = ("scheme", "asked for", "batch", "dense, samples/s", "factored, samples/s", "factor", "seeds")
+        "log-loss, trained on", "AUC less the control's, trained on (95 %)", "seeds")
+EQUAL_HEAD = ("AFM, rank", "parameters", "bytes of table", "AUC, trained on", "rival", "its parameters", "its AUC",
+              "its bytes", "its AUC at no more bytes")
+SPEED_HEAD = ("scheme", "asked for", "on", "batch", "dense, samples/s", "factored, samples/s", "factor", "seeds")
+ABOUT_TABLES = ("The last table: each rival's largest table that has no more parameters than AFM's, and its largest "
+                "that takes no more bytes (a pruned table's include where its entries belong). Intervals are of "
+                "bootstrap samples of the test rows, averaged over seeds; they do not hold the seeds' spread.")
+ABOUT_PICTURE = ("In the picture, above: test AUC against the embedding's parameters, and against the bytes that it "
+                 "takes; dotted is the dense model, left as it was trained and right with the same further epochs. "
+                 "Below: share of the variance that a rank leaves out, by field and by layer")
 Group = tuple[str, list[dict[str, Any]]]  # what was asked for, as text, and the runs of it
 
 
@@ -49,25 +63,64 @@ def build(results: Results, out: Path, dataset: str, model: str) -> Page:
     page.behind = factored + [result for result in own if result not in factored]
     groups = grouped(page.behind)
     page.rows = [row(name, result) for name, runs in groups for result in runs]
-    page.notes.append(markdown(HEAD, [line(name, runs) for name, runs in groups]))
+    page.notes.append(markdown(HEAD, [line(name, runs, here) for name, runs in groups]))
     timed = [line for name, runs in groups for line in speeds(name, runs)]
     page.notes.append(markdown(SPEED_HEAD, timed))
     if not any(name_of(result) == "dense" for result in own):
         page.missing.append("the dense model with the same further epochs: leave --no-control away")
-    rivals = {name: [result for result in here if result["stage"] in ("train", "retrain") and kind(result) == name]
-              for name in RIVALS}
-    page.missing += [f"{RIVAL_NAMES[name]}: no such run" for name, runs in rivals.items() if not runs]
+    rivals = {name: [result for result in here if result["stage"] in ("train", "retrain") and kind(result) == name
+                     and as_published(result, results)] for name in RIVALS}
+    page.missing += [f"{RIVAL_NAMES[name]}: no such run; `python reproduce.py {HOW[name]} --model {model}`"
+                     for name, runs in rivals.items() if not runs]
+    page.notes.append(markdown(EQUAL_HEAD, equal_sizes(curve_of(factored, "afm"), rivals)))
     page.behind += [result for runs in rivals.values() for result in runs]
-    page.notes.append("Above: test AUC against the embedding's parameters; dotted is the dense model, left as it was "
-                      "trained and right with the same further epochs. Below: share of the variance that a rank leaves "
-                      f"out, by field and by layer (run {spectra_of(factored)['run_id']}).")
-    draw(page, factored, rivals)
+    page.notes += [ABOUT_TABLES, f"{ABOUT_PICTURE} (run {spectra_of(factored)['run_id']})."]
+    afm_curves.draw(page, factored, rivals)
     return page
 
 
-def name_of(result: dict[str, Any]) -> str:
-    """The method of a factored model."""
-    return result["compression"]["method"]
+def as_published(result: dict[str, Any], results: Results) -> bool:
+    """Whether nothing but its size and the number of its epochs sets a rival apart, in its search neither."""
+    by_id = {other["run_id"]: other for other in results}
+    search = by_id.get(result.get("snapshot", {}).get("run_id"))
+    return all(set(each["identity"]["settings"]) <= OF_SIZE for each in (result, search) if each)
+
+
+def equal_sizes(factored: Results, rivals: dict[str, list[dict[str, Any]]]) -> list[tuple[str, ...]]:
+    """Lines under EQUAL_HEAD, one a rank and a rival."""
+    def largest(groups: list[list[dict[str, Any]]], size: Value, most: float) -> list[str]:
+        fitting = [runs for runs in groups if mean(runs, size) <= most]
+        best = max(fitting, key=lambda runs: mean(runs, size), default=None)
+        return [f"{round(mean(best, size)):,}", spread([run["test_auc"] for run in best])] if best else ["-", "-"]
+
+    lines = []
+    for rank, runs in sorted(by_rank(factored).items(), reverse=True):
+        own = (mean(runs, embedding_size), mean(runs, table_bytes))
+        for name, others in rivals.items():
+            groups = list(by_budget(others).values())
+            lines.append((str(rank), *(f"{round(one):,}" for one in own), spread([run["test_auc"] for run in runs]),
+                          RIVAL_NAMES[name], *largest(groups, parameters_of, own[0]),
+                          *largest(groups, table_bytes, own[1])))
+    return lines
+
+
+def by_rank(factored: Results) -> dict[int, list[dict[str, Any]]]:
+    """Runs by the rank that was asked for."""
+    found: dict[int, list[dict[str, Any]]] = defaultdict(list)
+    for result in factored:
+        found[result["identity"]["extra"]["compression"]["emb_rank"]].append(result)
+    return found
+
+
+def less(runs: list[dict[str, Any]], results: Results) -> str:
+    """AUC less that of what the intervals were taken against, and these, averaged over the runs that have them."""
+    by_id = {result["run_id"]: result for result in results}
+    known = [run for run in runs if run.get("intervals", {}).get("against") in by_id]
+    if not known:
+        return "-"
+    gaps = [run["test_auc"] - by_id[run["intervals"]["against"]]["test_auc"] for run in known]
+    low, high = (statistics.mean(run["intervals"]["test_auc_less"][end] for run in known) for end in (0, 1))
+    return f"{statistics.mean(gaps):+.4f} [{low:+.4f}, {high:+.4f}]"
 
 
 def asked(result: dict[str, Any]) -> str:
@@ -76,11 +129,6 @@ def asked(result: dict[str, Any]) -> str:
     chosen = result["identity"]["extra"]["compression"]
     parts = [f"{name.replace('_', '-')} {json.dumps(value)}" for name, value in chosen.items() if name not in skipped]
     return ", ".join(part.replace('"', "") for part in parts) or "-"
-
-
-def epochs_of(result: dict[str, Any]) -> int:
-    """That it was trained on for."""
-    return result["settings"]["max_epochs"]
 
 
 def grouped(results: Results) -> list[Group]:
@@ -93,16 +141,6 @@ def grouped(results: Results) -> list[Group]:
     return [(NAMES[method], sorted(runs, key=lambda run: run["seed"])) for (method, _, _), runs in ordered]
 
 
-def embedding_size(result: dict[str, Any]) -> float:
-    """Stored parameters of the embedding."""
-    return result["compression"]["parameters"]["embedding"]
-
-
-def mean(results: Results, value: Callable[[dict[str, Any]], float]) -> float:
-    """Over runs."""
-    return statistics.mean(value(result) for result in results)
-
-
 def row(name: str, result: dict[str, Any]) -> dict[str, Any]:
     """One run in the csv."""
     made, before = result["compression"], result["without_finetuning"]
@@ -110,7 +148,10 @@ def row(name: str, result: dict[str, Any]) -> dict[str, Any]:
     return {"scheme": name, "asked": asked(result), "seed": result["seed"], "epochs": epochs_of(result),
             "embedding_parameters": made["parameters"]["embedding"], "parameters": sum(made["parameters"].values()),
             "multiply_adds": sum(made.get("multiply_adds", {}).values()) or None, "file_bytes": made["file_bytes"],
-            "inference_bytes": result["inference_bytes"], "test_auc_before": before["test_auc"],
+            "inference_bytes": result["inference_bytes"],
+            **{f"variance_lost_{what}": statistics.mean(lost.values())
+               for what, lost in made.get("errors", {}).items()},
+            "test_auc_before": before["test_auc"],
             "test_logloss_before": before["test_logloss"], "validation_auc_before": before["validation_auc"],
             **({"test_auc": result["test_auc"], "test_logloss": result["test_logloss"],
                 "validation_auc": result["validation_auc"]} if epochs_of(result) else {}),
@@ -118,9 +159,9 @@ def row(name: str, result: dict[str, Any]) -> dict[str, Any]:
                for batch, each in found.items()}, RUNS: runs_of([result])}
 
 
-def line(name: str, runs: list[dict[str, Any]]) -> tuple[str, ...]:
+def line(name: str, runs: list[dict[str, Any]], results: Results) -> tuple[str, ...]:
     """One group under HEAD."""
-    def count(value: Callable[[dict[str, Any]], float]) -> str:
+    def count(value: Value) -> str:
         return f"{round(mean(runs, value)):,}"
 
     before = [result["without_finetuning"] for result in runs]
@@ -133,89 +174,24 @@ def line(name: str, runs: list[dict[str, Any]]) -> tuple[str, ...]:
             spread([scores["test_auc"] for scores in before]),
             spread([result["test_auc"] for result in runs]) if trained else "-",
             spread([scores["test_logloss"] for scores in before]),
-            spread([result["test_logloss"] for result in runs]) if trained else "-", str(len(runs)))
+            spread([result["test_logloss"] for result in runs]) if trained else "-",
+            less(runs, results) if trained else "-", str(len(runs)))
 
 
 def speeds(name: str, runs: list[dict[str, Any]]) -> list[tuple[str, ...]]:
-    """A line for each batch size under SPEED_HEAD; the factor is the mean of the runs' own.
+    """A line for each device and batch size under SPEED_HEAD; the factor is the mean of the runs' own.
 
-    Batch sizes that not every run of the group was timed with are left out.
+    Runs that were timed with fewer batch sizes than others of the group (older ones) are left out.
     """
-    timed = [result["compression"]["samples_per_second"] for result in runs
-             if "samples_per_second" in result["compression"]]
-    return [(name, asked(runs[0]), f"{int(batch):,}",
-             *(f"{statistics.mean(found[who][batch] for found in timed):,.0f}" for who in ("dense", "factored")),
-             f"{statistics.mean(found['factored'][batch] / found['dense'][batch] for found in timed):.2f}",
-             str(len(timed))) for batch in (timed[0]["dense"] if timed else ())
-            if all(batch in found["dense"] for found in timed)]
-
-
-def spectra_of(factored: Results) -> dict[str, Any]:
-    """The run whose spectra are drawn: AFM's where there is one, with layers where there is one."""
-    return max(factored, key=lambda result: (bool(result["compression"]["spectra"]["layers"]),
-                                             name_of(result) == "afm", -result["seed"]))
-
-
-def draw(page: Page, factored: Results, rivals: dict[str, list[dict[str, Any]]]) -> None:
-    """Four panels, a legend below each pair."""
-    page.figure = budget_curve.new_figure(SIZE)
-    (left, right), (fields, layers) = page.figure.subplots(2, 2)
-    control = [result for result in page.behind if result["stage"] == FINETUNED and name_of(result) == "dense"]
-    for axes, score, title in (
-            (left, lambda result: result["without_finetuning"]["test_auc"], "not trained on"),
-            (right, lambda result: result["test_auc"], "trained on")):
-        trained = title == "trained on"
-        _curves(axes, [result for result in factored if epochs_of(result) or not trained], score)
-        for name, runs in rivals.items():
-            _line(axes, RIVAL_NAMES[name], RIVALS[name], runs, lambda result: result["num_embedding_params"],
-                  lambda result: result["test_auc"])
-        if control:
-            axes.axhline(mean(control, score), color=budget_curve.INK, linestyle=":", linewidth=1, label="dense")
-        axes.set_xscale("log")
-        axes.set_xlabel("embedding parameters", fontsize=8)
-        axes.set_ylabel("test AUC", fontsize=8)
-        axes.set_title(title, fontsize=8)
-        budget_curve.tidy(axes)
-    right.legend(fontsize=5.5, frameon=False)
-    spectra = spectra_of(factored)["compression"]["spectra"]
-    for axes, what in ((fields, "fields"), (layers, "layers")):
-        _spectra(axes, spectra[what], what)
-    page.figure.suptitle(page.title, fontsize=8)
-
-
-def _curves(axes: Axes, results: Results, score: Callable[[dict[str, Any]], float]) -> None:
-    """A line for each method that leaves the layers alone, over its ranks."""
-    for method, style in LINES.items():
-        _line(axes, NAMES[method], style, [result for result in results if name_of(result) == method
-                                           and not result["compression"]["structure"]["layers"]],
-              embedding_size, score)
-
-
-def _line(axes: Axes, label: str, style: Style, results: Sequence[dict[str, Any]],
-          size: Callable[[dict[str, Any]], float], score: Callable[[dict[str, Any]], float]) -> None:
-    by_size: dict[float, list[float]] = defaultdict(list)
-    for result in results:
-        by_size[size(result)].append(score(result))
-    if by_size:
-        colour, marker, dashes = style
-        places = sorted(by_size)
-        axes.plot(places, [statistics.mean(by_size[place]) for place in places], color=colour, marker=marker,
-                  markersize=3, linestyle=dashes, linewidth=1, label=label)
-
-
-def _spectra(axes: Axes, spectra: dict[str, list[float]], what: str) -> None:
-    """Share of the variance that is left out, against the rank; what is nothing but rounding is not drawn."""
-    for number, (name, values) in enumerate(spectra.items()):
-        total = sum(values)
-        left = [sum(values[rank:]) / total for rank in range(len(values))] if total else []
-        kept = [share for share in left if share > 1e-6]
-        axes.plot(range(len(kept)), kept, linewidth=1, label=name,
-                  color=budget_curve.COLOURS[number % len(budget_curve.COLOURS)],
-                  linestyle="-" if number < len(budget_curve.COLOURS) else "--")
-    axes.set_yscale("log")
-    axes.set_xlabel("rank", fontsize=8)
-    axes.set_ylabel("variance left out", fontsize=8)
-    axes.set_title(f"spectra of {what}" if spectra else f"no {what} were factored", fontsize=8)
-    budget_curve.tidy(axes)
-    if spectra and len(spectra) <= 12:
-        axes.legend(fontsize=5.5, frameon=False)
+    lines: list[tuple[str, ...]] = []
+    places = {"samples_per_second": runs[0].get("device", "-"), "samples_per_second_cpu": "its processor"}
+    for what, place in places.items():
+        timed = [result["compression"][what] for result in runs if what in result["compression"]]
+        most = max((len(found["dense"]) for found in timed), default=0)
+        timed = [found for found in timed if len(found["dense"]) == most]
+        for batch in timed[0]["dense"] if timed else ():
+            dense, own = ([found[who][batch] for found in timed] for who in ("dense", "factored"))
+            factor = statistics.mean(fast / slow for fast, slow in zip(own, dense, strict=True))
+            lines.append((name, asked(runs[0]), place, f"{int(batch):,}", f"{statistics.mean(dense):,.0f}",
+                          f"{statistics.mean(own):,.0f}", f"{factor:.2f}", str(len(timed))))
+    return lines

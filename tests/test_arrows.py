@@ -77,12 +77,13 @@ def users(name):
             if (isinstance(node, ast.Name) and node.id == name) or (isinstance(node, ast.alias) and node.name == name)}
 
 
-def test_test_rows_are_opened_in_one_place_and_their_labels_read_by_one_function():
+def test_test_rows_are_opened_in_one_place_and_their_labels_read_by_two_functions():
     opened = {name_of(path) for path in SOURCES if path.parent != ROOT for node in ast.walk(tree_of(path))
               if isinstance(node, ast.Call) and isinstance(node.func, ast.Attribute) and node.func.attr == "split"
               and any(isinstance(argument, ast.Constant) and argument.value == "test" for argument in node.args)}
     assert opened == {"engine/run.py"}
     assert users("measure_test") == {"engine/run.py", "engine/stages.py"}
+    assert users("resample_test") == {"engine/finetune.py"}
 
 
 @pytest.mark.parametrize(("file", "choosing"), [("hooks", "EarlyStop"), ("budgets", "SaveAtBudgets")])

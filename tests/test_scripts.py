@@ -29,7 +29,8 @@ FULL = OSError(28, "No space left on device")
 KEYS = {"run_id", "stage", "seed", "settings", "identity", "manifest", "data", "stop_reason", "epochs", "steps",
         "selected_epoch", "validation_auc", "validation_logloss", "test_auc", "test_logloss", "published_protocol",
         "train_loss", "num_embedding_params", "inference_bytes", "num_embedding_params_dense", "seconds_per_epoch",
-        "samples_per_second", "seconds", "peak_memory_bytes", "compiled", "commit", "versions", "device", "threads"}
+        "samples_per_second", "seconds", "processor_seconds", "peak_memory_bytes", "compiled", "commit", "versions",
+        "device", "threads"}
 
 
 def sets(*assignments):
@@ -171,6 +172,7 @@ def test_results_say_everything(after):
         assert 0 < result["validation_auc"] < 1
         assert 0 < result["test_logloss"] < 9
         assert 0 < result["seconds_per_epoch"] < result["seconds"]
+        assert 0 < result["processor_seconds"] < 2 * result["threads"] * result["seconds"]
         assert result["samples_per_second"] == pytest.approx(1965 / result["seconds_per_epoch"])
         assert result["peak_memory_bytes"] > 50 * 2**20
         assert result["threads"] == 1

@@ -23,7 +23,7 @@ from .low_rank import (
     ranks_for_ratio,
     svd_factor,
 )
-from .statistics import Moments, least_codes, linear_at
+from .statistics import Moments, least_codes, linear_at, table_moments
 
 Measure = Callable[[Any, list[str]], dict[str, Moments]]  # moments of the named layers of a model
 METHODS = ("afm", "svd", "random", "tt")
@@ -49,6 +49,7 @@ class Choice:
     emb_rank: int | None = None
     emb_energy: float | None = None
     ratio: float | None = None
+    field_ranks: tuple[tuple[str, int], ...] | None = None  # (field, rank), of every field
     mlp_rank: int | None = None
     mlp_energy: float | None = None
     layers: tuple[str, ...] | None = None
@@ -62,7 +63,7 @@ class Choice:
     @property
     def table(self) -> bool:
         """Whether the table is to be factored."""
-        return any(value is not None for value in (self.emb_rank, self.emb_energy, self.ratio))
+        return any(value is not None for value in (self.emb_rank, self.emb_energy, self.ratio, self.field_ranks))
 
     @property
     def mlp(self) -> bool:
@@ -74,8 +75,8 @@ class Choice:
         if self.method not in METHODS:
             raise ValueError(f"the method must be one of {', '.join(METHODS)}, got {self.method!r}")
         if not self.table and not self.mlp:
-            raise ValueError("there is nothing to factor: name --emb-rank, --emb-energy or --ratio for the table, "
-                             "--mlp-rank or --mlp-energy for the layers")
+            raise ValueError("there is nothing to factor: name --emb-rank, --emb-energy, --ratio or --field-rank-file "
+                             "for the table, --mlp-rank or --mlp-energy for the layers")
         for name, rank in (("--emb-rank", self.emb_rank), ("--mlp-rank", self.mlp_rank)):
             if rank is not None and rank < 1:
                 raise ValueError(f"{name} must be at least 1, got {rank}")
@@ -117,7 +118,8 @@ class Compression:
 
     model: Any
     spectra: dict[str, dict[str, list[float]]]  # eigenvalues by field, and by layer
-    errors: dict[str, dict[str, float]] = field(default_factory=dict)  # share of the variance that is lost
+    errors: dict[str, dict[str, float]] = field(default_factory=dict)  # share of the variance that is lost, of `fields`
+    # weighted by frequency and, beside it, with every id counted once: AFM gives up rare ids for frequent ones
 
 
 def compress(model: Any, choice: Choice, fields: list[Moments], schema: Fields, measure: Measure,
@@ -157,31 +159,43 @@ def _table(made: Compression, choice: Choice, fields: list[Moments], spectra: li
         assert choice.emb_rank is not None
         made.model = replaced(made.model, "embedding", tensor_train_of(table, choice.emb_rank, len(schema.sizes)))
         return
-    ranks = table_ranks(choice, spectra, schema.sizes)
-    factors: list[Factor] = []
-    for part, moments, spectrum, rank in zip(table.split(list(schema.sizes)), fields, spectra, ranks, strict=True):
-        factors.append(_factor(choice.method, spectrum, rank, partial(svd_factor, part, rank), generator))
-        made.errors.setdefault("fields", {})[schema.fields[len(factors) - 1]] = _share(factors[-1], moments)
+    ranks = table_ranks(choice, spectra, schema)
+    factors = [_factor(choice.method, spectrum, rank, partial(svd_factor, part, rank), generator)
+               for part, spectrum, rank in zip(table.split(list(schema.sizes)), spectra, ranks, strict=True)]
+    once = table_moments(table, torch.ones((), dtype=torch.int64).expand(len(table)), schema.sizes)
+    for what, moments in (("fields", fields), ("fields_unweighted", once)):
+        made.errors[what] = {name: _share(factor, of_field)
+                             for name, factor, of_field in zip(schema.fields, factors, moments, strict=True)}
     made.model = factor_table(made.model, factors, schema.sizes)
     inputs = probe(made.model, schema.sizes)
     if choice.fused and deep_readers(made.model, inputs):
         made.model = fuse(made.model, inputs)
 
 
-def table_ranks(choice: Choice, spectra: list[Spectrum], sizes: tuple[int, ...]) -> list[int]:
+def table_ranks(choice: Choice, spectra: list[Spectrum], schema: Fields) -> list[int]:
     """Of each field.
 
     Raises:
-        ValueError: a rank above the width, or not below the sample count.
+        ValueError: a rank above the width, or not below the sample count; a field without a rank, or one that is not
+            there.
     """
     if choice.ratio is not None:
-        return ranks_for_ratio([spectrum.values for spectrum in spectra], sizes, choice.ratio)
+        return ranks_for_ratio([spectrum.values for spectrum in spectra], schema.sizes, choice.ratio)
     if choice.emb_energy is not None:
         return [rank_for_energy(spectrum.values, choice.emb_energy) for spectrum in spectra]
-    assert choice.emb_rank is not None
-    for spectrum in spectra:
-        check_rank(choice.emb_rank, len(spectrum.values), spectrum.count, least=1)
-    return [choice.emb_rank] * len(spectra)
+    least = 0 if choice.field_ranks is not None else 1
+    if choice.field_ranks is not None:
+        named = dict(choice.field_ranks)
+        if set(named) != set(schema.fields):
+            raise ValueError(f"there must be one rank for each of the fields {', '.join(schema.fields)}; got ranks for "
+                             f"{', '.join(named) or 'none'}")
+        ranks = [named[name] for name in schema.fields]
+    else:
+        assert choice.emb_rank is not None
+        ranks = [choice.emb_rank] * len(spectra)
+    for rank, spectrum in zip(ranks, spectra, strict=True):
+        check_rank(rank, len(spectrum.values), spectrum.count, least)
+    return ranks
 
 
 def _layer(made: Compression, choice: Choice, name: str, moments: Moments,

@@ -16,8 +16,9 @@ class TensorTrain(TableEmbedding):
 
     The factors are of shapes 1 x r_1, r_1 x r_2, r_2 x r_3 and r_3 x D.
     AFM's rival (Yu et al. 2024; tensor trains: Oseledets 2011). Only the batch's matrices are looked up and multiplied,
-    and gradients reach every core. (The published code multiplies the whole table out in every forward pass and looks
-    it up through a new nn.Parameter, which cuts the cores off from their gradients: they never train.)
+    or the whole table is, whichever has fewer rows, and gradients reach every core. (The published code always
+    multiplies the whole table out and looks it up through a new nn.Parameter, which cuts the cores off from their
+    gradients: they never train.)
 
     Args:
         cores: G_t (n_t, r_(t-1), r_t), with r_0 = 1.
@@ -54,6 +55,10 @@ class TensorTrain(TableEmbedding):
 
     def forward(self, ids: Tensor) -> Tensor:
         """ids (B, F) -> (B, F, D)."""
+        return lookup(self._rows(), ids) if ids.numel() >= self.num_rows else self._of(ids)
+
+    def _of(self, ids: Tensor) -> Tensor:
+        """The definition: a product for each id."""
         rest, digits = ids, []
         for radix in reversed(self.radices[1:]):
             digits.append(rest % radix)
@@ -65,10 +70,18 @@ class TensorTrain(TableEmbedding):
             product = torch.einsum("bfi,bfij->bfj", product, matrices)
         return product @ self.last
 
+    def _rows(self) -> Tensor:
+        """All rows (N, D): rows that begin with the same digits share the product of these."""
+        product = self.cores[0]  # (n_1, r_1)
+        for core, rank in zip(list(self.cores)[1:], self.ranks[1:], strict=True):
+            matrices = core.unflatten(-1, (-1, rank)).transpose(0, 1).flatten(1)  # (r_(t-1), n_t * r_t)
+            product = (product @ matrices).view(-1, rank)  # (n_1 * ... * n_t, r_t)
+        return product[:self.num_rows] @ self.last
+
     @torch.no_grad()
     def table(self) -> Tensor:
         """(N, D), multiplied out."""
-        return self(torch.arange(self.num_rows, device=self.last.device)[:, None])[:, 0]
+        return self._rows()
 
     @torch.no_grad()
     def num_params(self) -> int:

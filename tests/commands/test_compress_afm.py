@@ -13,8 +13,8 @@ from safetensors.torch import load_file
 import compress
 import engine.run
 from commands import afm as compress_afm
-from engine import optim, stages
-from engine.checkpoint import load_checkpoint
+from engine import finetune, optim, stages
+from engine.checkpoint import load_checkpoint, save_checkpoint
 from engine.evaluate import Split, measure
 from engine.finetune import FineTuning
 from engine.fresh import fresh_model
@@ -34,6 +34,7 @@ def quick(monkeypatch):
     tiny.install(monkeypatch, DATA)
     monkeypatch.setattr(compress_afm, "SECONDS", 0.0)
     monkeypatch.setattr(compress_afm, "BATCHES", (1, 64))
+    monkeypatch.setattr(finetune, "DRAWS", 10)
 
 
 @pytest.fixture(scope="module")
@@ -89,6 +90,48 @@ def test_end_to_end(out, source, capsys):
     assert result["run_id"] in capsys.readouterr().out
 
 
+def judged(trained, choice, how=None):
+    """What `afm` does but for the page: the factored model's record, with intervals, and the control's."""
+    how = how or FineTuning()
+    made, control = compress_afm.factored(trained, choice, how, pick_device("cpu")), compress_afm.control(trained, how)
+    return compress_afm.judged(trained, made, control, finetune.run_of(trained, how, choice.identity())), control
+
+
+def test_intervals_hold_both_models_against_each_other_on_the_same_test_rows(out, source, monkeypatch):
+    monkeypatch.setattr(finetune, "DRAWS", 200)
+    trained = load_model(source[1], tiny.place(out))
+    result, control = judged(trained, Choice(emb_rank=1))
+    found = result["intervals"]
+    assert (found["against"], found["draws"]) == (control["run_id"], 200)
+    for name in ("test_auc", "test_logloss"):
+        low, high = found[name]
+        assert low < result[name] < high
+        low_less, high_less = found[f"{name}_less"]
+        assert low_less < result[name] - control[name] < high_less
+        assert high_less - low_less < high - low  # what both get wrong cancels
+    path = out / "runs" / result["run_id"] / "result.json"
+    path.write_text(json.dumps({name: value for name, value in result.items() if name != "intervals"}))
+    assert judged(trained, Choice(emb_rank=1))[0] == result == json.loads(path.read_text())  # an older record gets them
+    monkeypatch.setattr(finetune, "resample_test", None)  # and none is measured twice
+    assert judged(trained, Choice(emb_rank=1))[0] == result
+
+
+def test_a_frozen_table_stays_as_it_was_factored_and_the_rest_moves(out, source):
+    trained = load_model(source[1], tiny.place(out))
+    made = compress_afm.calibrated(trained, Choice(emb_rank=2), pick_device("cpu")).model
+    runs = judged(trained, Choice(emb_rank=2), FineTuning(freeze_embedding=True))
+    assert {run["run_id"] for run in runs}.isdisjoint(
+        {run["run_id"] for run in judged(trained, Choice(emb_rank=2), FineTuning())})
+    for run, model in zip(runs, (made, trained.model), strict=True):
+        assert run["compression"]["freeze_embedding"]
+        weights = load_checkpoint(out / "runs" / run["run_id"] / "model.safetensors")["model"]
+        moved = {name.split(".")[0] for name, value in model.named_parameters()
+                 if not torch.equal(weights[name], value)}
+        assert moved == {"linear", "mlp"}
+    given = compress.options().parse_args(["afm", "--run", "x", "--emb-rank", "2", "--freeze-emb"])
+    assert compress_afm.checked(given)[1].freeze_embedding
+
+
 def test_a_finished_one_is_not_run_again(out, source, monkeypatch):
     first = afm(out, source, "--ratio", "0.3")
     files = tree(out / "runs")
@@ -126,7 +169,10 @@ def test_killed_while_training_on_it_goes_on_to_the_same_bits(out, source, tmp_p
     with pytest.raises(KeyboardInterrupt):
         afm(out, source, *words)
     assert not (out / "runs" / whole["run_id"] / "result.json").exists()
+    left = out / "runs" / whole["run_id"] / "checkpoint.safetensors"
+    save_checkpoint(left, {**load_checkpoint(left), "processor_seconds": 1000.0})
     [again] = afm(out, source, *words)
+    assert 1000 < again["processor_seconds"] < 1000 + again["seconds"] * 9  # of both processes
     assert len(calls) - 11 == whole["steps"] - 10  # the ten steps that were saved are not taken again
     assert (out / "runs" / whole["run_id"] / "model.safetensors").read_bytes() == expected
     assert again["test_auc"] == whole["test_auc"]
@@ -174,6 +220,19 @@ def test_every_way_leaves_a_record_without_training_on(out, source, words):
     assert structure.get("fused", True) == ("--no-fuse" not in words)
     assert list(structure["layers"]) == {"1,2": ["mlp.mlp.0", "mlp.mlp.4"]}.get(
         words[-3] if "--layers" in words else "", ["mlp.mlp.4"] if "--mlp-rank" in words else [])
+
+
+def test_ranks_by_field_come_from_a_file(out, source, tmp_path_factory):
+    path = tmp_path_factory.mktemp("ranks") / "ranks.json"
+    path.write_text(json.dumps({"gender": 1, "user": 3, "item": 2, "genre": 0}))
+    [result] = afm(out, source, "--field-rank-file", str(path), "--finetune-epochs", "0")
+    assert result["compression"]["structure"]["ranks"] == [3, 2, 0, 1]
+    fields = "one rank for each of the fields user, item, genre, gender; got ranks for user"
+    for content, message in (('{"user": 3}', fields), ("[3, 2]", "must hold a rank for each field"),
+                             ("{", "cannot be read"), ('{"gender": 1, "user": 11, "item": 2, "genre": 0}',
+                                                       "between 0 and the width 10, got 11")):
+        path.write_text(content)
+        assert message in refused(out, source, "--field-rank-file", str(path))
 
 
 def test_the_shifted_start_scores_as_the_linear_one(out, source):

@@ -6,7 +6,17 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from engine.evaluate import Split, auc, logits_of, logloss, mean_of_batch_aucs, measure, measure_test
+from engine.evaluate import (
+    Split,
+    auc,
+    auc_of_counts,
+    logits_of,
+    logloss,
+    mean_of_batch_aucs,
+    measure,
+    measure_test,
+    resample_test,
+)
 
 SCORED = st.lists(st.tuples(st.integers(0, 1), st.sampled_from([-2.0, -1.0, 0.0, 0.5, 0.5000001, 3.0])), min_size=2,
                   max_size=40)
@@ -120,3 +130,26 @@ def test_measures_of_a_split():
     assert metrics.auc == test["test_auc"] == pytest.approx(by_counting(labels, ids[:, 0]))
     assert metrics.logloss == test["test_logloss"] == logloss(labels, ids[:, 0])
     assert test["test_auc_mean_of_batches"] == mean_of_batch_aucs(labels, ids[:, 0], 3)
+
+
+def test_auc_of_counts_is_the_auc_of_rows_that_are_there_so_often():
+    rng = np.random.default_rng(3)
+    labels, scores = (rng.random(80) < 0.4).astype(np.float32), rng.integers(0, 12, 80) / 12  # many ties
+    of = auc_of_counts(labels, scores)
+    for _ in range(20):
+        counts = rng.integers(0, 4, 80)
+        assert of(counts) == pytest.approx(auc(np.repeat(labels, counts), np.repeat(scores, counts)), abs=1e-12)
+    assert np.isnan(of((labels > 0).astype(int)))
+
+
+def test_a_bootstrap_finds_the_spread_of_an_accuracy_like_mean():
+    """The log-loss of a constant model is a mean over rows, whose standard error has a closed form."""
+    rng = np.random.default_rng(4)
+    labels = (rng.random(2000) < 0.3).astype(np.float32)
+    model = torch.nn.Sequential(torch.nn.Flatten(0))
+    split = Split(np.ones((2000, 1), np.float32), labels)
+    [found] = resample_test([model], split, 400, 1)
+    losses = np.logaddexp(0, 1.0) - labels
+    assert found["test_logloss"].mean() == pytest.approx(losses.mean(), abs=3 * losses.std() / np.sqrt(2000 * 400))
+    assert found["test_logloss"].std() == pytest.approx(losses.std() / np.sqrt(2000), rel=0.15)
+    assert np.ptp(found["test_auc"]) == 0  # every score is the same

@@ -34,6 +34,23 @@ def test_gradients_reach_every_core_and_are_those_of_the_table():
         assert (float((train(ids) * target).sum()) - before) / step == pytest.approx(float(core.grad[0, 1]), rel=1e-2)
 
 
+@pytest.mark.parametrize("rows", [60, 53])
+def test_the_table_multiplied_out_has_the_rows_and_the_gradients_of_the_definition(rows):
+    train = fresh_tensor_train(rows, 5, 3, draw(), 2)
+    ids = torch.randint(rows, (rows, 2), generator=torch.Generator().manual_seed(0))
+    target = torch.randn(rows, 2, 5, generator=torch.Generator().manual_seed(1))
+    found = []
+    for vectors in (train(ids), train._of(ids)):
+        found.append((vectors, *torch.autograd.grad((vectors * target).sum(), [*train.parameters()])))
+    assert not torch.equal(found[0][1], torch.zeros_like(found[0][1]))
+    for whole, each in zip(*found, strict=True):
+        torch.testing.assert_close(whole, each, rtol=1e-4, atol=1e-7)
+    torch.testing.assert_close(train.table()[:9], train(torch.arange(9)[:, None])[:, 0])
+    for number in (ids.new_full((rows, 2), rows), ids.new_full((1, 2), rows)):
+        with pytest.raises(IndexError):
+            train(number)
+
+
 def test_a_train_learns_a_table_of_its_own_rank():
     target, made = fresh_tensor_train(60, 5, 2, draw(1), 1).table(), fresh_tensor_train(60, 5, 4, draw(2), 1)
     optimizer, ids = torch.optim.Adam(made.parameters(), lr=0.02), torch.arange(60)[:, None]

@@ -47,15 +47,24 @@ def test_seeds_share_a_line_with_both_scores(tmp_path):
     assert line[-1] == "2"
     assert cells(page, "dense", "-", "1")[9] == "0.8200"
     assert cells(page, "SVD of the weights", "emb-rank 2", "1", "200")[8] == "0.7700"
-    assert cells(page, "AFM", "emb-rank 2", "64")[3:] == ["1,000", "3,000", "3.00", "2"]
+    assert cells(page, "AFM", "emb-rank 2", "-", "64")[4:] == ["1,000", "3,000", "3.00", "2"]
 
 
-def test_batch_sizes_that_some_run_lacks_are_left_out(tmp_path):
+def test_a_gpus_runs_are_timed_on_both(tmp_path):
+    made = {**factored("a", emb_rank=2), "device": "NVIDIA H200"}
+    made["compression"]["samples_per_second_cpu"] = {"dense": {"64": 10}, "factored": {"64": 15}}
+    page = build(tmp_path, made)
+    assert cells(page, "AFM", "emb-rank 2", "NVIDIA H200", "64")[4:] == ["1,000", "3,000", "3.00", "1"]
+    assert cells(page, "AFM", "emb-rank 2", "its processor", "64")[4:] == ["10", "15", "1.50", "1"]
+
+
+def test_runs_that_were_timed_with_fewer_batch_sizes_are_left_out(tmp_path):
     old, new = factored("a", emb_rank=2), factored("b", emb_rank=2, seed=2)
     for found in old["compression"]["samples_per_second"].values():
         del found["64"]
     lines = text(build(tmp_path, old, new)).splitlines()
-    assert [line.split(" | ")[2] for line in lines if line.startswith("| AFM | emb-rank 2 |")] == ["1", "1"]
+    assert [line.split(" | ")[3:] for line in lines if line.startswith("| AFM | emb-rank 2 |")][1:] == [
+        ["1", "100", "80", "0.80", "1 |"], ["64", "1,000", "3,000", "3.00", "1 |"]]
 
 
 def test_what_was_not_trained_on_has_no_score_for_it(tmp_path):
@@ -87,13 +96,45 @@ def test_other_models_and_data_are_left_out(tmp_path):
 def test_curves_show_tables_alone_and_the_spectra_what_is_left_out(tmp_path):
     page = build(tmp_path, factored("a", emb_rank=2), factored("b", emb_rank=3, size=300, auc=0.81),
                  factored("c", mlp_rank=3, size=800, layers={"mlp.0": 3}), control("d"))
-    left, right, fields, _ = page.figure.axes
+    left, right, _, by_bytes, fields, _ = page.figure.axes
     drawn = {line.get_label(): line for line in right.lines}
     assert list(drawn["AFM"].get_xdata()) == [200, 300]
     assert list(drawn["AFM"].get_ydata()) == [0.8, 0.81]
     assert list(left.lines[0].get_ydata()) == pytest.approx([0.78, 0.79])
     assert drawn["dense"].get_ydata()[0] == 0.82
+    assert list(by_bytes.lines[0].get_xdata()) == [800, 1200]
     assert list(fields.lines[0].get_ydata()) == pytest.approx([1.0, 1 / 3])
+
+
+def test_what_was_trained_on_longer_is_a_curve_of_its_own(tmp_path):
+    page = build(tmp_path, factored("a", emb_rank=2), factored("b", emb_rank=2, epochs=5, auc=0.83), control("c"),
+                 control("d", epochs=5, auc=0.84), factored("e", emb_rank=2, auc=0.5, freeze_embedding=True))
+    drawn = {line.get_label(): list(line.get_ydata()) for line in page.figure.axes[1].lines}
+    assert (drawn["AFM"], drawn["AFM, 5 epochs"]) == ([0.8], [0.83])
+    assert drawn["dense"][0] == 0.82
+    assert cells(page, "AFM", "emb-rank 2, freeze-embedding true", "1", "200")[9] == "0.5000"
+
+
+def test_rivals_stand_beside_at_equal_parameters_and_at_equal_bytes(tmp_path):
+    page = build(tmp_path, factored("a", emb_rank=2), factored("b", emb_rank=2, seed=2, auc=0.82),  # 200, 800 bytes
+                 ticket("p", budget=190, auc=0.79, inference_bytes=900), result("s1", "search", embedding="pep"),
+                 ticket("q", budget=90, auc=0.78, inference_bytes=700), ticket("r", budget=201, auc=0.7),
+                 ticket("t", budget=199, auc=0.6, own={"rewind": "all"}),  # not PEP as published
+                 result("u", params=400, auc=0.81), result("v", embedding="tt", params=20, auc=0.61,
+                                                           own={"tt_rank": 3}))
+    line = cells(page, "2", "200", "800", "0.8100 ± 0.0141", "PEP, retrained")
+    assert line[5:] == ["190", "0.7900", "700", "0.7800"]
+    assert cells(page, "2", "200", "800", "0.8100 ± 0.0141", "smaller dense")[5:] == ["-"] * 4
+    assert cells(page, "2", "200", "800", "0.8100 ± 0.0141", "tensor train from scratch")[5:] == [
+        "20", "0.6100", "80", "0.6100"]
+
+
+def test_intervals_are_averaged_over_seeds(tmp_path):
+    ends = {"a": [-0.03, -0.01], "b": [-0.05, -0.02]}
+    runs = [{**factored(run_id, emb_rank=2, seed=seed), "intervals": {"against": "d", "test_auc_less": ends[run_id]}}
+            for seed, run_id in enumerate(ends, 1)]
+    assert cells(build(tmp_path, *runs, control("d")), "AFM", "emb-rank 2", "1", "200")[12] == (
+        "-0.0200 [-0.0400, -0.0150]")
 
 
 def test_runs_that_were_trained_on_are_in_no_other_page(tmp_path):
