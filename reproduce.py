@@ -64,7 +64,7 @@ def carry_out(needs: list[Need], given: argparse.Namespace, place: Place) -> Non
 def reproduce(given: argparse.Namespace, place: Place) -> None:
     """One command on one data set; one that is not there is skipped, and drawn from what was run before."""
     if given.planted is not None:
-        place = stand_in.planted(place, given.dataset, given.planted, write=not given.dry_run)
+        place = stand_in.planted(place, given.dataset, given.planted, given.planted_values, write=not given.dry_run)
     given = argparse.Namespace(**{**vars(given), "out": str(place.out)})
     try:
         if given.planted is None:
@@ -86,6 +86,8 @@ def options() -> argparse.ArgumentParser:
     made.add_argument("--dataset", default="movielens", help=f"{', '.join(SCRIPTS)}, or all")
     made.add_argument("--planted", type=int, nargs="?", const=stand_in.ROWS, metavar="ROWS",
                       help="let a made file of so many rows stand in for criteo or avazu, kept apart and marked")
+    made.add_argument("--planted-values", type=int, metavar="N",
+                      help="at most so many values of a category in it, so that a short file can be learned")
     made.add_argument("--model", default="fm", help="fm, deepfm or autoint")
     made.add_argument("--seeds", type=int, nargs="+", default=[1, 2, 3], help="of everything but tune")
     made.add_argument("--scheme", action="append",
@@ -112,12 +114,16 @@ def main() -> None:
                                *(("scheme", scheme, (LR, *schemes.GRIDS)) for scheme in given.scheme or ())):
         if value not in known:
             raise ValueError(unknown(name, value, known))
+    if given.planted_values is not None and given.planted is None:
+        raise ValueError("--planted-values is of a planted file; give --planted ROWS too")
     place = Place(out=Path(given.out), data=given.data, device=given.device)
     require_writable(place.out)
     if given.what == "tune":
         if given.embedding not in schemes.GRIDS:
             raise ValueError(unknown("embedding", given.embedding or "", schemes.GRIDS))
-        tune(given, stand_in.planted(place, given.dataset, given.planted, True) if given.planted is not None else place)
+        if given.planted is not None:
+            place = stand_in.planted(place, given.dataset, given.planted, given.planted_values, write=True)
+        tune(given, place)
         return
     if given.what == "plan":
         cost(given, place)

@@ -20,7 +20,7 @@ import sys
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import lru_cache, partial
 from pathlib import Path
 
@@ -186,14 +186,14 @@ def teacher_logits(name: str, start: int, rows: int, seed: int = SEED) -> np.nda
     return plan.weights[0] + parts @ plan.weights[1:]
 
 
-def write(name: str, rows: int, path: Path, seed: int = SEED) -> None:
-    """Write the first `rows` rows of a data set, whole or not at all.
+def write(name: str, rows: int, path: Path, seed: int = SEED, values: int | None = None) -> None:
+    """Write the first `rows` rows of a data set, whole or not at all; `values` is the most that a category has of them.
 
     Raises:
-        ValueError: the data set is not known, or has not so many rows.
+        ValueError: the data set is not known, has not so many rows, or is to have fewer than 2 values.
         OSError: the file cannot be written there.
     """
-    layout = _layout(name)
+    layout = _layout(name, values)
     if not 1 <= rows <= layout.full_rows:
         raise ValueError(f"rows must be from 1 to {layout.full_rows}, as many as {name} has; got {rows}")
     if path.is_dir():
@@ -219,9 +219,10 @@ def main() -> None:
     options.add_argument("--rows", type=int, required=True, help=f"how many; at full length: {full}")
     options.add_argument("--out", type=Path, required=True, help="the file, say data/criteo/train.txt")
     options.add_argument("--seed", type=int, default=SEED, help="of teacher, rows and labels (default: %(default)s)")
+    options.add_argument("--values", type=int, help="most of a category, so that a short file can be learned")
     chosen = options.parse_args()
     try:
-        write(chosen.name, chosen.rows, chosen.out, chosen.seed)
+        write(chosen.name, chosen.rows, chosen.out, chosen.seed, chosen.values)
     except (ValueError, OSError) as error:
         print(f"error: {error}", file=sys.stderr)
         sys.exit(2)
@@ -231,10 +232,14 @@ def main() -> None:
     print(f"{chosen.out}: {chosen.rows:,} rows, {chosen.out.stat().st_size:,} bytes")
 
 
-def _layout(name: str) -> RawLayout:
+def _layout(name: str, values: int | None = None) -> RawLayout:
     if name not in LAYOUTS:
         raise ValueError(unknown("data set", name, LAYOUTS))
-    return LAYOUTS[name]
+    if values is not None and values < 2:
+        raise ValueError(f"a category needs 2 values or more, got {values}")
+    return LAYOUTS[name] if values is None else replace(LAYOUTS[name], fields=tuple(
+        replace(field, head=min(field.head, values), size=0) if field.kind in (HEX, DECIMAL) else field
+        for field in LAYOUTS[name].fields))  # without a tail
 
 
 @lru_cache(maxsize=4)

@@ -13,11 +13,12 @@ ROWS = 1_000_000
 FOLDER = "planted"  # of --out: runs, snapshots, figures and the files themselves
 
 
-def planted(place: Place, dataset: str, rows: int, write: bool) -> Place:
+def planted(place: Place, dataset: str, rows: int, values: int | None, write: bool) -> Place:
     """The same place with a planted raw file, and with another folder for all that is made from it.
 
     Args:
         rows: of the file, which is written when it is missing and `write` holds.
+        values: most of a category; None for as many as the real file has.
 
     Raises:
         ValueError: there is no planted form of this data set, the number of rows is impossible, or --data is given.
@@ -26,10 +27,10 @@ def planted(place: Place, dataset: str, rows: int, write: bool) -> Place:
         raise ValueError(f"--planted stands in for {' and '.join(LAYOUTS)}; {dataset} has no planted file")
     if place.data is not None:
         raise ValueError(f"--planted makes its own file, --data {place.data} names another; give one of them")
-    out = place.out / FOLDER
+    out = place.out / (FOLDER if values is None else f"{FOLDER}_{values}_values")
     file = out / "raw" / f"{dataset}_{rows}" / LAYOUTS[dataset].file_names[0]
     if write and not file.exists():
-        raw_planted.write(dataset, rows, file)
+        raw_planted.write(dataset, rows, file, values=values)
     return replace(place, out=out, cache=out / "cache", data=str(file))
 
 

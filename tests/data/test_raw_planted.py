@@ -293,3 +293,20 @@ def test_the_command_line_says_in_one_line_what_is_wrong(tmp_path, arguments, me
     done = command(*arguments, "--out", str(tmp_path / "train"))
     assert (done.returncode, done.stdout, done.stderr) == (2, "", message)
     assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("name", LAYOUTS)
+def test_categories_of_a_file_that_can_be_learned_have_few_values(tmp_path, name):
+    raw_planted.write(name, 3000, tmp_path / "few", values=12)
+    layout = LAYOUTS[name]
+    lines = (tmp_path / "few").read_text().splitlines()[layout.with_ids:]
+    columns = list(zip(*(line.split(layout.separator)[1 + layout.with_ids:] for line in lines), strict=True))
+    for field, column in zip(layout.fields, columns, strict=True):
+        if field.kind in (HEX, DECIMAL):
+            assert len({*column} - {""}) == min(field.head, 12), field.name
+        assert ("" in column) == (field.missing > 0), field.name
+
+
+def test_a_category_of_one_value_is_refused(tmp_path):
+    with pytest.raises(ValueError, match="2 values or more, got 1"):
+        raw_planted.write("criteo", 10, tmp_path / "one", values=1)

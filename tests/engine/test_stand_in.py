@@ -1,6 +1,7 @@
 """Planted files in the place of real ones: kept apart, marked, and never taken for real."""
 
 import csv
+from pathlib import Path
 
 import pytest
 import tiny
@@ -92,6 +93,18 @@ def test_data_sets_that_are_not_there_are_skipped_with_a_line_each(shell, tmp_pa
 def test_what_cannot_be_planted_is_refused(shell, words, message):
     with pytest.raises(ValueError, match=message):
         shell("fig11", "--planted", 3000, *words)
+
+
+def test_few_values_stand_in_a_folder_of_their_own(tmp_path):
+    place = stand_in.planted(Place(out=tmp_path), "criteo", 500, 7, write=True)
+    assert place.out == tmp_path / "planted_7_values"
+    codes = {line.split("\t")[14] for line in Path(place.data).read_text().splitlines()}  # C1
+    assert len(codes) == 7
+
+
+def test_few_values_without_a_planted_file_are_refused(shell):
+    with pytest.raises(ValueError, match="--planted-values is of a planted file"):
+        shell("fig11", "--dataset", "criteo", "--planted-values", 9)
 
 
 def test_a_planted_file_of_no_rows_is_refused(shell):
