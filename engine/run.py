@@ -277,8 +277,7 @@ class Bench:
                          "loss_batches": state.loss_batches, "epoch_seconds": state.epoch_seconds,
                          "stop_reason": state.stop_reason},
             "loss_sum": state.loss_sum, "hooks": {name: hook.content() for name, hook in stateful.items()},
-            "compiled": self.compiled, "threads": torch.get_num_threads(),
-            **self._spent(),
+            "compiled": self.compiled, "threads": torch.get_num_threads(), **self._spent(),
         }
 
     def _restore(self, content: dict[str, Any], stateful: dict[str, Any]) -> None:
