@@ -41,7 +41,7 @@ from data.raw_planted import LAYOUTS
 from engine.graphed import perhaps_graphed
 from engine.loop import State
 from engine.optim import Step, build_optimizer, choose_compiled
-from engine.record import commit, device_name, peak_memory_bytes, pick_device, reset_peak_memory
+from engine.record import commit, device_name, peak_memory_bytes, pick_device, reset_peak_memory, wait_for
 from engine.settings import parse
 from models.build import build_embedding, build_model
 from models.embedding.base import initial_table
@@ -96,11 +96,11 @@ def measure(model: str, variant: str, rows: int, steps: int, device: torch.devic
         made = [(codes + offsets, labels) for codes, labels in made]
     for number in range(warm):
         step(*made[number % BATCHES])
-    _wait(device)
+    wait_for(device)
     started = time.perf_counter()
     for number in range(steps):
         step(*made[number % BATCHES])
-    _wait(device)
+    wait_for(device)
     seconds = (time.perf_counter() - started) / steps
     return {"ms_per_step": 1e3 * seconds, "samples_per_second": batch_size / seconds,
             "peak_memory_bytes": peak_memory_bytes(device), "distinct_rows": round(distinct), **describe()}
@@ -161,14 +161,9 @@ def bandwidth(device: torch.device) -> float:
     for _ in range(5):
         started = time.perf_counter()
         target.copy_(source)
-        _wait(device)
+        wait_for(device)
         seconds.append(time.perf_counter() - started)
     return 2 * source.nbytes / min(seconds)
-
-
-def _wait(device: torch.device) -> None:
-    if device.type == "cuda":
-        torch.cuda.synchronize(device)
 
 
 def in_a_process_of_its_own(given: argparse.Namespace, model: str, variant: str, rows: int) -> dict[str, Any]:

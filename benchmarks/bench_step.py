@@ -41,7 +41,7 @@ from engine.graphed import perhaps_graphed
 from engine.hooks import EverySteps, require_finite
 from engine.loop import Hook, State, fit
 from engine.optim import Step, build_optimizer, choose_compiled
-from engine.record import commit, device_name, pick_device
+from engine.record import commit, device_name, pick_device, wait_for
 from engine.settings import parse
 from models.build import build_embedding, build_model
 from models.embedding.base import initial_table
@@ -155,8 +155,7 @@ def measure(variants: dict[str, Round], rounds: int, device: torch.device) -> di
         for name in list(variants) if number % 2 else reversed(variants):
             started = time.perf_counter()
             variants[name]()
-            if device.type == "cuda":
-                torch.cuda.synchronize(device)
+            wait_for(device)
             if number:  # round 0 warms up
                 seconds[name].append(time.perf_counter() - started)
     return seconds

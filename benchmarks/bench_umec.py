@@ -23,7 +23,7 @@ from engine.loop import State  # isort: skip - the engine says how torch's threa
 import torch
 
 from engine.optim import Step, build_optimizer
-from engine.record import commit, device_name, pick_device
+from engine.record import commit, device_name, pick_device, wait_for
 from models.dlrm import DLRM, Shape, initial_tables
 from models.embedding.uniform import Uniform
 from transforms.dynamics import Dynamics
@@ -63,8 +63,7 @@ class Side:
             self.state.step += 1
             if self.hook is not None:
                 self.hook(self.state)
-        if self.labels.is_cuda:
-            torch.cuda.synchronize()
+        wait_for(self.labels.device)
         return (clock() - started) / steps
 
 

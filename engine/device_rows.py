@@ -11,6 +11,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from engine.record import wait_for
 from models.kernels.adam import coefficients
 from models.kernels.adam_device import MEMORY, DeviceTable, Operations, operations_for
 from models.kernels.compact import first_places
@@ -172,12 +173,12 @@ def _fastest(intervals: tuple[int, ...], run: Operations, tables: list[DeviceTab
             copy = _first_rows(table)
             now = copy.done[:1] + 0
             for timed in (False, True):  # the first time compiles, and leaves rows as many steps behind as they stay
-                _wait(now)
+                wait_for(now.device)
                 started = time.perf_counter()
                 for _ in range(max(intervals)):
                     now += 1
                     run.replay_part(copy, now, interval, interval)
-                _wait(now)
+                wait_for(now.device)
                 if timed:
                     seconds[interval] += (time.perf_counter() - started) * len(table.value) / len(copy.value)
     best = min(seconds, key=lambda interval: seconds[interval])
@@ -193,8 +194,3 @@ def _first_rows(table: DeviceTable) -> DeviceTable:
     values, means, squares, done = (tensor[:rows].clone() for tensor in table[:4])
     steps = torch.tensor(coefficients(1e-3, table.betas, 1e-8, 1 << 14), device=values.device).expand(MEMORY, 2)
     return table._replace(value=values, mean=means, square=squares, done=done.zero_(), steps=steps.contiguous())
-
-
-def _wait(tensor: Tensor) -> None:
-    if tensor.is_cuda:
-        torch.cuda.synchronize(tensor.device)

@@ -11,6 +11,7 @@ from torch import Tensor
 
 from data.loader import Loader
 from engine.optim import Optimizer
+from engine.record import wait_for
 from models.base import ClickModel
 
 
@@ -80,15 +81,10 @@ def fit(state: State, loader: Loader, step: Callable[[Tensor, Tensor], Tensor], 
             if state.epoch_done:
                 state.epoch, state.batch = state.epoch + 1, 0
                 if whole:
-                    _wait(state.loss_sum)
+                    wait_for(state.loss_sum.device)
                     state.epoch_seconds.append(time.perf_counter() - started)
             for hook in hooks:  # all of them, so that the checkpoint after a stop is complete and holds the reason
                 state.stop_reason = hook(state) or state.stop_reason
             if state.stop_reason:
                 break
     return state.stop_reason or "max_epochs"
-
-
-def _wait(tensor: Tensor) -> None:
-    if tensor.is_cuda:
-        torch.cuda.synchronize(tensor.device)

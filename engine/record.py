@@ -55,6 +55,12 @@ def device_name(device: torch.device) -> str:
         return platform.processor() or platform.machine()
 
 
+def wait_for(device: torch.device) -> None:
+    """Return when the device has done what it was given: before the clock is read."""
+    if device.type == "cuda":
+        torch.cuda.synchronize(device)
+
+
 def reset_peak_memory(device: torch.device) -> None:
     """Start counting `peak_memory_bytes` afresh, where the system can (CUDA, and Linux for the process)."""
     if device.type == "cuda":

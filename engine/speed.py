@@ -6,6 +6,7 @@ import time
 import torch
 from torch import Tensor, nn
 
+from engine.record import wait_for
 from models.base import Inputs, parts_of
 
 WARM = 3  # calls before the clock runs
@@ -38,13 +39,8 @@ def samples_per_second(model: nn.Module, inputs: Inputs, batch: int, seconds: fl
 def _timed(model: nn.Module, given: tuple[Tensor, ...]) -> float:
     on_cpu = given[0].device.type == "cpu"
     clock = time.process_time if on_cpu and torch.get_num_threads() == 1 else time.perf_counter
-    _wait(given[0])
+    wait_for(given[0].device)
     started = clock()
     model(*given)
-    _wait(given[0])
+    wait_for(given[0].device)
     return clock() - started
-
-
-def _wait(ids: Tensor) -> None:
-    if ids.is_cuda:
-        torch.cuda.synchronize(ids.device)

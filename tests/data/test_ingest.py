@@ -343,9 +343,10 @@ def test_an_encoding_that_fails_midway_leaves_nothing_and_the_next_one_works(toy
         original(*arguments)
         raise error
 
-    with monkeypatch.context() as patch, pytest.raises(type(error)):  # noqa: PT012 - the patch ends with the block
+    with monkeypatch.context() as patch:
         patch.setattr(ingest, step, fail)
-        open_set(*toy)
+        with pytest.raises(type(error)):
+            open_set(*toy)
     assert folders(toy[1]) == []
     is_as_defined(open_set(*toy), Path(toy[0]).read_bytes(), TOY)
 

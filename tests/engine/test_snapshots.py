@@ -104,18 +104,21 @@ def test_a_truncated_snapshot_is_an_error_that_names_the_file_and_what_to_do(tmp
         snapshots.read(path)
 
 
+def read_or_complaint(path):
+    try:
+        return snapshots.read(path)[0].table
+    except ValueError as error:
+        return str(error)
+
+
 def test_any_damaged_byte_is_found_or_harmless(tmp_path):
     values = np.random.default_rng(0).normal(size=(6, 4)).astype(np.float32)
     path = snapshots.save(tmp_path, "24", values, {"num_embedding_params": 24})
     whole = path.read_bytes()
     for position, flipped in itertools.product(range(len(whole)), (0x01, 0x08, 0xFF)):
         path.write_bytes(whole[:position] + bytes([whole[position] ^ flipped]) + whole[position + 1:])
-        try:
-            snapshot, _ = snapshots.read(path)
-        except ValueError as error:
-            assert "corrupt" in str(error), position  # noqa: PT017 - both outcomes are right
-        else:
-            assert np.array_equal(snapshot.table, values), position
+        found = read_or_complaint(path)
+        assert "corrupt" in found if isinstance(found, str) else np.array_equal(found, values), position
 
 
 def test_a_snapshot_without_table_or_record_is_corrupt(tmp_path):

@@ -14,9 +14,14 @@ FULL = OSError(28, "No space left on device")
 def test_an_error_while_writing_leaves_the_old_file_whole_and_no_temporary_one(tmp_path, error):
     target = tmp_path / "a.json"
     target.write_text("old")
-    with pytest.raises(type(error)), atomic_path(target) as temporary:  # noqa: PT012 - the block is what is tested
-        temporary.write_text("half")
-        raise error
+
+    def interrupted():
+        with atomic_path(target) as temporary:
+            temporary.write_text("half")
+            raise error
+
+    with pytest.raises(type(error)):
+        interrupted()
     assert [path.name for path in tmp_path.iterdir()] == ["a.json"]
     assert target.read_text() == "old"
 

@@ -85,10 +85,14 @@ def test_a_process_that_dies_lets_go(tmp_path, holder, end):
 
 
 def test_it_is_held_until_the_block_ends_also_by_an_error(tmp_path):
-    with pytest.raises(KeyError), locked(tmp_path / "lock", wait=False):  # noqa: PT012 - the block is what is tested
-        with pytest.raises(BlockingIOError):
-            free(tmp_path / "lock")
-        raise KeyError
+    def interrupted():
+        with locked(tmp_path / "lock", wait=False):
+            with pytest.raises(BlockingIOError):
+                free(tmp_path / "lock")
+            raise KeyError
+
+    with pytest.raises(KeyError):
+        interrupted()
     assert free(tmp_path / "lock")
 
 
