@@ -30,11 +30,12 @@ def on_device(monkeypatch):
 
 @pytest.mark.parametrize("case", CASES, ids=lambda case: " ".join(map(str, case.values())))
 def test_a_device_takes_the_same_steps(monkeypatch, case):
+    monkeypatch.setitem(device_rows.INTERVALS, "deferred", (8,))  # plain torch takes a late step as long as any
     host = Training("dense", **case).run(70).state()
     monkeypatch.setattr(Step, "as_on_device", True)
     dense, late = Training("dense", **case).run(70), Training("deferred", **case).run(70)
     assert isinstance(late.rows, DeviceRows)
-    assert (dense.rows.interval, late.rows.interval) == (1, DEFERRED)
+    assert (dense.rows.interval, late.rows.interval) == (1, 8)
     assert_same(dense.state(), late.state())
     assert_close(dense.state(), host)
 
