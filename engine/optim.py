@@ -14,6 +14,7 @@ from torch.func import functional_call
 from torch.nn.functional import binary_cross_entropy_with_logits
 
 from engine.device_rows import DeviceRows
+from engine.one_graph import OneGraph, state_of
 from engine.rows import Rows
 from models.base import ClickModel, Inputs, parts_of, tables_by_row
 from models.kernels.adam_device import triton_installed
@@ -116,6 +117,7 @@ class Step:
         self.parameters: list[Tensor] = []
         self.rest: list[Tensor] = []
         self.rows: Rows | DeviceRows | None = None
+        self.joined: Adam | None = None  # the optimiser, where its update is compiled with the gradients
         self.version = 0  # of what `_see_parameters` found
 
         def gradients(inputs: tuple[Tensor, ...], labels: Tensor, rest: list[Tensor],
@@ -128,6 +130,7 @@ class Step:
 
         self.eager = gradients
         self.full = compile_gradients(gradients) if compiled else gradients
+        self.one_graph = OneGraph(gradients, grad_clip, compile_gradients) if compiled else None
 
     def __call__(self, inputs: Inputs, labels: Tensor) -> Tensor:
         """ids (B, F), perhaps with numbers (B, M), and labels (B,) -> the batch's mean loss, still on the device.
@@ -152,6 +155,11 @@ class Step:
         """The step that was prepared."""
         ids, *numbers = parts_of(inputs)
         rows = self.rows
+        if self.joined is not None and self.one_graph is not None and len(labels) == self.batch_size:
+            loss, norm = self.one_graph((ids, *numbers), labels, self.rest, self.joined)
+            if not torch.isfinite(norm):
+                raise not_finite(loss, norm)
+            return loss
         opened: dict[str, Tensor] = {}
         if rows is not None:
             ids, opened = rows.open(ids)
@@ -165,7 +173,7 @@ class Step:
         if not waits:  # seen when the losses are next looked at
             loss = torch.where(torch.isfinite(norm), loss, torch.nan)
         elif not torch.isfinite(norm):
-            raise FloatingPointError(f"the loss is {float(loss)} and the norm of its gradients {float(norm)}")
+            raise not_finite(loss, norm)
         scale: Any = 1.0
         for parameter, grad in zip(self.rest, grads, strict=False):
             parameter.grad = grad
@@ -190,18 +198,21 @@ class Step:
             return
         self.parameters, tables = parameters, {}
         self.version += 1
+        decoupled = any(group.get("decoupled_weight_decay") for group in self.optimizer.param_groups)
         if isinstance(self.optimizer, Adam):
             self.optimizer.refresh()
             slow = self.update == "auto" and parameters[0].is_cuda and not triton_installed()
             if self.update != "whole" and not slow:
                 tables = tables_by_row(self.model)
-            if any(group["decoupled_weight_decay"] for group in self.optimizer.param_groups):
+            if decoupled:
                 tables = {}  # by row, only coupled decay is known
             if self.update == "auto" and tables and _few_rows(tables, fields * self.batch_size):
                 tables = {}
             kind = DeviceRows if parameters[0].is_cuda or self.as_on_device else Rows
             self.rows = self.optimizer.rows = _rows(self.optimizer, tables, self.update, kind) if tables else None
         self.rest = [parameter for parameter in parameters if not any(parameter is table for table in tables.values())]
+        whole = self.rows is None and not decoupled and not (self.as_on_device or parameters[0].is_cuda)
+        self.joined = self.optimizer if whole and isinstance(self.optimizer, Adam) else None
 
 
 def _few_rows(tables: dict[str, Tensor], ids: int) -> bool:
@@ -220,12 +231,13 @@ def _rows(optimizer: Adam, tables: dict[str, Tensor], form: str,
     for name, table in tables.items():
         for group in optimizer.param_groups:
             if any(table is parameter for parameter in group["params"]):
-                state = optimizer.state[table]
-                if not state:
-                    state |= {"step": torch.zeros((), device=table.device), "exp_avg": torch.zeros_like(table),
-                              "exp_avg_sq": torch.zeros_like(table)}
-                found[name] = (table, state, group)
+                found[name] = (table, state_of(optimizer, table), group)
     return kind(found, {name: table for name, table in tables.items() if name not in found}, form)
+
+
+def not_finite(loss: Tensor, norm: Tensor) -> FloatingPointError:
+    """The error of a step that cannot be taken."""
+    return FloatingPointError(f"the loss is {float(loss)} and the norm of its gradients {float(norm)}")
 
 
 def compile_gradients(function: Callable[..., Any]) -> Callable[..., Any]:

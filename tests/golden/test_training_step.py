@@ -70,16 +70,17 @@ def batches(count, rows=32):
         yield ids, rng.integers(0, 2, rows).astype(float)
 
 
-@pytest.mark.parametrize("clip", [100.0, 0.2])
-@pytest.mark.parametrize("steps", [1, 20])
-@pytest.mark.parametrize("embedding", ["uniform", "pep"])
-def test_steps(embedding, steps, clip):
+@pytest.mark.parametrize(("embedding", "steps", "clip", "compiled"), [
+    *((name, steps, clip, False) for name in ("uniform", "pep") for steps in (1, 20) for clip in (100.0, 0.2)),
+    ("pep", 20, 0.2, True),
+])
+def test_steps(embedding, steps, clip, compiled):
     values = {"model": "fm", "embedding": embedding, "latent_dim": WIDTH, "threshold_type": "feature_dim",
               "threshold_init": -2.5, "g_type": "sigmoid", "gk": 1.0}
     model = build_model(SIZES, values, 1, build_embedding(SIZES, values, 1)).train()
     start = {NAMES[name]: value.detach().double().numpy().copy() for name, value in model.named_parameters()}
     numpy_adam = NumpyAdam(dict(start), clip)
-    step = Step(model, build_optimizer(model, LR, INSIDE_DECAY, OUTSIDE_DECAY), clip, False, 32)
+    step = Step(model, build_optimizer(model, LR, INSIDE_DECAY, OUTSIDE_DECAY), clip, compiled, 32)
     clipped = 0
     for ids, labels in batches(steps):
         expected, norm = numpy_adam.step(ids, labels)
