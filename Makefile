@@ -10,7 +10,7 @@ demo: .venv/run
 	$(RUN) demo.py
 
 test: .venv/dev
-	$(DATA) $(RUN) -m pytest -n $(WORKERS) -m "not slow"
+	$(DATA) $(RUN) -m pytest -n $(WORKERS) --dist loadfile -m "not slow"
 
 slow: .venv/dev
 	$(DATA) $(RUN) -m pytest -m slow
@@ -18,7 +18,7 @@ slow: .venv/dev
 check: .venv/dev
 	$(RUN) -m ruff check .
 	$(RUN) -m mypy
-	$(DATA) $(RUN) -m pytest -n $(WORKERS) -m "not slow"
+	$(DATA) $(RUN) -m pytest -n $(WORKERS) --dist loadfile -m "not slow"
 
 bench: .venv/dev
 	$(RUN) benchmarks/bench_step.py

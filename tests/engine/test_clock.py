@@ -93,9 +93,9 @@ def test_folded_and_full_are_the_same_bits_before_and_after_the_unfolding_and_in
 
 
 @pytest.mark.parametrize("case", [
-    {},  # these three are other bits when the model is not compiled apart from its embedding
+    pytest.param({}, marks=pytest.mark.slow),
     pytest.param({"threshold_type": "dimension", "g_type": "softplus"}, marks=pytest.mark.slow),
-    pytest.param({"threshold_type": "feature", "clip": 0.01}, marks=pytest.mark.slow),
+    {"threshold_type": "feature", "clip": 0.01},  # other bits where model and gradient are not compiled apart
 ], ids=lambda case: " ".join(map(str, case.values())) or "feature_dim")
 def test_compiled_they_are_the_same_bits_too(case):
     folded, full = Search(True, compiled=True, **case), Search(False, compiled=True, **case)

@@ -85,7 +85,7 @@ def test_rates_outlive_the_ring_that_holds_them(monkeypatch):
     monkeypatch.setattr(device_rows, "AHEAD", 64)
     for module in (device_rows, adam_device):
         monkeypatch.setattr(module, "MEMORY", 128)
-    late, whole = Training("deferred").run(300), Training("whole").run(300)
+    late, whole = Training("deferred").run(150), Training("whole").run(150)
     assert_close(late.state(), whole.state())
 
 
