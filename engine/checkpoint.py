@@ -1,7 +1,7 @@
 """Checkpoints and results on disk. No pickle: tensors as safetensors, everything else as JSON beside them."""
 
 import json
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any
@@ -15,6 +15,8 @@ from utils.files import atomic_path
 from utils.locks import locked
 
 TENSOR_KEY = "$tensor"
+OF_TRAINING = ("model", "optimizer", "rng", "counters", "loss_sum", "hooks", "compiled", "threads",
+               "seconds")  # sections
 
 
 def pack(value: Any, tensors: dict[str, Tensor], path: str = "t") -> Any:
@@ -53,17 +55,24 @@ def save_checkpoint(path: Path, content: dict[str, Any]) -> None:
         save_file(tensors, temporary, metadata={"content": text})
 
 
-def load_checkpoint(path: Path) -> dict[str, Any]:
+def load_checkpoint(path: Path, sections: Iterable[str] = ()) -> dict[str, Any]:
     """Read what `save_checkpoint` wrote.
 
+    Args:
+        path: of the file.
+        sections: what it must hold at least.
+
     Raises:
-        ValueError: the file is corrupt; the message says what to do.
+        ValueError: the file is corrupt or lacks a section; the message says what to do.
     """
     try:
         with safe_open(path, framework="pt") as opened:
             text, names = opened.metadata()["content"], opened.keys()
             tensors = {name: opened.get_tensor(name) for name in names}
-        return unpack(json.loads(text), tensors)
+        content = unpack(json.loads(text), tensors)
+        if absent := sorted(set(sections) - set(content)):
+            raise ValueError(f"it has no {', '.join(absent)}")
+        return content
     except (SafetensorError, KeyError, TypeError, ValueError) as error:
         raise ValueError(f"the checkpoint {path} is corrupt ({error}); delete it, or start again with "
                          "--force") from error

@@ -197,7 +197,7 @@ class Bench:
         torch.manual_seed(derive(run.seed, f"{run.stage}:dropout"))
         path = run.folder / "checkpoint.safetensors"
         if path.exists() and not run.place.force:
-            self._restore(checkpoint.load_checkpoint(path), stateful)
+            self._restore(checkpoint.load_checkpoint(path, checkpoint.OF_TRAINING), stateful)
             log.info("resuming run %s at epoch %d, batch %d", run.run_id, self.state.epoch, self.state.batch)
         else:
             self.compiled = choose_compiled(train.compile, self.loader.batches * train.max_epochs, self.device)

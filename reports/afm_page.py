@@ -72,11 +72,25 @@ def build(results: Results, out: Path, dataset: str, model: str) -> Page:
                      and as_published(result, results)] for name in RIVALS}
     page.missing += [f"{RIVAL_NAMES[name]}: no such run; `python reproduce.py {HOW[name]} --model {model}`"
                      for name, runs in rivals.items() if not runs]
+    page.missing += fewer_seeds(
+        [(f"{name}, {asked(runs[0])}, epochs {epochs_of(runs[0])}", runs) for name, runs in groups]
+        + [(f"{RIVAL_NAMES[name]} of {size:,}", each) for name, runs in rivals.items()
+           for size, each in by_budget(runs).items()])
     page.notes.append(markdown(EQUAL_HEAD, equal_sizes(curve_of(factored, "afm"), rivals)))
     page.behind += [result for runs in rivals.values() for result in runs]
     page.notes += [ABOUT_TABLES, f"{ABOUT_PICTURE} (run {spectra_of(factored)['run_id']})."]
     afm_curves.draw(page, factored, rivals)
     return page
+
+
+def fewer_seeds(groups: list[Group]) -> list[str]:
+    """A line for each set of seeds that some groups have no run of, though others do."""
+    every = {run["seed"] for _, runs in groups for run in runs}
+    found: dict[tuple[int, ...], list[str]] = defaultdict(list)
+    for name, runs in groups:
+        found[tuple(sorted(every - {run["seed"] for run in runs}))].append(name)
+    return [f"seed{'s' * (len(seeds) > 1)} {', '.join(map(str, seeds))} of: {'; '.join(names)}"
+            for seeds, names in sorted(found.items()) if seeds]
 
 
 def as_published(result: dict[str, Any], results: Results) -> bool:

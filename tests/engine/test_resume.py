@@ -254,9 +254,15 @@ def without_record(path):
     original_save_file({"a": torch.ones(1)}, path)
 
 
+def without_dice(path):
+    content = load_checkpoint(path)
+    del content["rng"]
+    checkpoint.save_checkpoint(path, content)
+
+
 DAMAGES = {"cut in half": lambda path: path.write_bytes(path.read_bytes()[:path.stat().st_size // 2]),
            "empty": lambda path: path.write_bytes(b""), "noise": lambda path: path.write_bytes(os.urandom(999)),
-           "without its record": without_record}
+           "without its record": without_record, "without its dice": without_dice}
 
 
 @pytest.mark.parametrize("damage", DAMAGES)

@@ -87,6 +87,15 @@ def test_what_is_missing_is_said(tmp_path):
     assert not any(line.startswith("smaller dense") for line in page.missing)
 
 
+def test_seeds_that_only_others_have_are_missing(tmp_path):
+    page = build(tmp_path, *(factored(f"a{seed}", emb_rank=2, seed=seed) for seed in (1, 2, 3)),
+                 factored("b", "svd", emb_rank=2, seed=2), factored("c", "svd", emb_rank=3, seed=2), control("d"),
+                 control("e", seed=2))
+    assert [line for line in page.missing if "no such run" not in line] == [
+        "seeds 1, 3 of: SVD of the weights, emb-rank 2, epochs 1; SVD of the weights, emb-rank 3, epochs 1",
+        "seed 3 of: dense, -, epochs 1"]
+
+
 def test_other_models_and_data_are_left_out(tmp_path):
     page = build(tmp_path, factored("a", emb_rank=2), {**factored("b", emb_rank=2, auc=0.9), "settings": {
         **factored("b")["settings"], "model": "deepfm"}}, ticket("t"))
