@@ -19,7 +19,7 @@ from engine import finetune, popularity
 from engine.checkpoint import load_checkpoint, save_checkpoint
 from engine.finetune import FineTuning
 from engine.plan import Need
-from engine.run import Place, Run, pick_device
+from engine.run import WEIGHTS, Place, Run, pick_device
 from engine.speed import samples_per_second
 from engine.sweep import Sweep
 from engine.trained import TrainedModel, load_model, weights_of
@@ -31,7 +31,7 @@ from transforms.compression import Choice, Compression, compress
 from transforms.low_rank import check_share
 from transforms.statistics import Moments, layer_moments, table_moments
 from transforms.structure import empty_like, multiply_adds, parameters_by_part, structure_of
-from utils.files import sha256_of
+from utils.files import sha256_of, sha256_of_file
 
 log = logging.getLogger("pep")
 
@@ -102,7 +102,8 @@ def checked(given: argparse.Namespace) -> tuple[Choice, FineTuning]:
     by_field = ranks_in(given.field_rank_file) if given.field_rank_file else None
     choice = Choice(given.basis, given.emb_rank, given.emb_energy, given.ratio, by_field, given.mlp_rank,
                     given.mlp_energy,
-                    tuple(given.layers.split(",")) if given.layers else None, given.act, given.act_init,
+                    tuple(name.strip() for name in given.layers.split(",")) if given.layers is not None else None,
+                    given.act, given.act_init,
                     not given.no_fuse, given.sequential, given.smoothing, given.max_samples)
     choice.check()
     return choice, FineTuning(given.finetune_epochs, given.finetune_lr, given.freeze_emb)
@@ -240,7 +241,8 @@ def calibrated(trained: TrainedModel, choice: Choice, device: torch.device) -> C
     model, run = trained.model.to(device), trained.run
     layers = choice.layers_of(model)
     sweep = Sweep(run, model.num_numbers > 0, device, choice.max_samples)
-    kept = run.place.out / "afm" / trained.run_id / f"{sha256_of(*layers, str(sweep.rows))[:12]}.safetensors"
+    weights = sha256_of_file(run.place.out / "runs" / trained.run_id / WEIGHTS)  # the same run may be trained again
+    kept = run.place.out / "afm" / trained.run_id / f"{sha256_of(*layers, str(sweep.rows), weights)[:12]}.safetensors"
     moments = {} if choice.sequential else layer_statistics(model, sweep, layers, kept)
     counts = popularity.count(run.dataset)
     fields = table_moments(model.embedding.table(), counts, run.dataset.schema.sizes, choice.smoothing)

@@ -1,5 +1,6 @@
 """Training a compressed model on, or its dense original for comparison, and a record of it like any run's."""
 
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, replace
 from typing import Any
@@ -29,7 +30,7 @@ class FineTuning:
     freeze_embedding: bool = False  # train everything but the table (of a factored one: codes, bases and means)
 
     def __post_init__(self) -> None:
-        if self.epochs < 0 or not self.lr_factor > 0:
+        if self.epochs < 0 or not 0 < self.lr_factor < math.inf:
             raise ValueError(f"fine-tuning takes 0 epochs or more and a positive factor of lr, got {self.epochs} and "
                              f"{self.lr_factor}")
 

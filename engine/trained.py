@@ -31,8 +31,10 @@ def find_result(run_id: str, place: Place) -> dict[str, Any]:
 
     Raises:
         FileNotFoundError: no such finished run.
-        ValueError: several runs begin so.
+        ValueError: no id, or several runs begin so.
     """
+    if not run_id:
+        raise ValueError("the run's id is empty: name it, or its start")
     found = sorted((place.out / "runs").glob(f"{run_id}*/result.json"))
     if not found:
         raise FileNotFoundError(f"there is no finished run {run_id!r} in {place.out / 'runs'}")
@@ -72,12 +74,14 @@ def load_model(run_id: str, place: Place) -> TrainedModel:
 
     Raises:
         FileNotFoundError: no such run, or it kept no weights.
-        ValueError: it is neither, it has no embedding, or its weights are those of another model.
+        ValueError: it is neither, it has no embedding or DartsEmb's, or its weights are those of another model.
     """
     result = find_result(run_id, place)
     if result["stage"] not in ("train", "retrain") or result["settings"]["model"] == "linear":
         raise ValueError(f"run {result['run_id']} is a {result['stage']} of {result['settings']['model']}; only a "
                          "trained or retrained model with an embedding can be made smaller")
+    if result["settings"]["embedding"] == "darts":
+        raise ValueError(f"run {result['run_id']} is DartsEmb's: its table of mixed widths cannot be made smaller")
     run = run_again(result, place)
     folder = place.out / "runs" / result["run_id"]
     weights, path = weights_of(folder), folder / WEIGHTS

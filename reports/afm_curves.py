@@ -117,8 +117,9 @@ def _curves(axes: Axes, results: Results, size: Value, trained: bool) -> None:
     for method, style in LINES.items():
         _line(axes, NAMES[method], style, curve_of(results, method, trained), size, _score(trained))
     most = max(map(epochs_of, results))
+    least = min((epochs_of(result) for result in results if epochs_of(result)), default=most)
     longer = [result for result in curve_of(results, "afm", trained=False) if epochs_of(result) == most]
-    if trained and longer and most > min(epochs_of(result) for result in results if epochs_of(result)):
+    if trained and longer and most > least:
         _line(axes, f"{NAMES['afm']}, {most} epochs", LONGER, longer, size, trained_auc)
 
 

@@ -5,7 +5,7 @@ Not a figure of the paper, whose tables are not known to us; the axes are those 
 
 import json
 import statistics
-from collections import defaultdict
+from collections import Counter, defaultdict
 from pathlib import Path
 from typing import Any
 
@@ -55,7 +55,11 @@ def build(results: Results, out: Path, dataset: str, model: str) -> Page:
     page = Page("afm", dataset, model, f"AFM and its rivals, {shown(model)} on {shown(dataset)}")
     here = [result for result in results
             if result["settings"]["dataset"] == dataset and result["settings"]["model"] == model]
-    own = [result for result in here if result["stage"] == FINETUNED and "budget" not in result["compression"]]
+    every = [result for result in here if result["stage"] == FINETUNED and "budget" not in result["compression"]]
+    own = of_one_training(every)
+    if len(own) < len(every):
+        page.notes.append(f"Runs of other settings, of the dense training or of what came after, are left out: "
+                          f"{len(every) - len(own)}.")
     factored = [result for result in own if result["compression"]["method"] != "dense"]
     if not factored:
         page.missing.append("factored models: run `python compress.py afm --run ID --emb-rank 8`")
@@ -81,6 +85,16 @@ def build(results: Results, out: Path, dataset: str, model: str) -> Page:
     page.notes += [ABOUT_TABLES, f"{ABOUT_PICTURE} (run {spectra_of(factored)['run_id']})."]
     afm_curves.draw(page, factored, rivals)
     return page
+
+
+def of_one_training(results: Results) -> list[dict[str, Any]]:
+    """Those whose settings, the learning rate of what came after among them, most runs share."""
+    def settings(result: dict[str, Any]) -> str:
+        kept = {name: value for name, value in result["identity"]["settings"].items() if name != "max_epochs"}
+        return json.dumps(kept, sort_keys=True)
+
+    most = Counter(map(settings, results)).most_common(1)
+    return [result for result in results if settings(result) == most[0][0]]
 
 
 def fewer_seeds(groups: list[Group]) -> list[str]:

@@ -1,5 +1,6 @@
 """One whole compression: which ranks, from which directions, and the model that comes out."""
 
+import math
 from collections.abc import Callable, Iterable
 from dataclasses import asdict, dataclass, field
 from functools import partial
@@ -9,7 +10,7 @@ import torch
 from torch import Tensor
 
 from models.base import Inputs
-from models.embedding.tensor_train import tensor_train_of
+from models.embedding.tensor_train import radices_for, ranks_for, tensor_train_of
 
 from .afm import choose_layers, deep_readers, factor_layer, factor_table, fuse, probe, replaced, svd_layer
 from .low_rank import (
@@ -88,8 +89,12 @@ class Choice:
             raise ValueError("--act-init shift needs the codes of --method afm")
         if self.layers is not None and not self.mlp:
             raise ValueError("--layers names what to factor: give --mlp-rank or --mlp-energy too")
-        if not self.smoothing >= 0:
-            raise ValueError(f"--smoothing must not be negative, got {self.smoothing}")
+        if not self.mlp and (self.act != "none" or self.sequential):
+            raise ValueError("--act and --sequential are about layers: give --mlp-rank or --mlp-energy too")
+        if not 0 <= self.smoothing < math.inf:
+            raise ValueError(f"--smoothing must be a number from 0, got {self.smoothing}")
+        if self.method == "tt" and (self.smoothing or not self.fused):
+            raise ValueError("tt knows no --smoothing and no --no-fuse: it takes the table as it is and is never fused")
 
     def layers_of(self, model: Any) -> list[str]:
         """The layers of a model that are to be factored.
@@ -157,6 +162,9 @@ def _table(made: Compression, choice: Choice, fields: list[Moments], spectra: li
     table = made.model.embedding.table()
     if choice.method == "tt":
         assert choice.emb_rank is not None
+        most = max(ranks_for(radices_for(len(table)), table.shape[1], choice.emb_rank))
+        if most < choice.emb_rank:
+            raise ValueError(f"--emb-rank {choice.emb_rank} is more than a tensor train of this table can have: {most}")
         made.model = replaced(made.model, "embedding", tensor_train_of(table, choice.emb_rank, len(schema.sizes)))
         return
     ranks = table_ranks(choice, spectra, schema)

@@ -7,6 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from models.autoint import SelfAttention
 from models.base import Inputs, called
 from models.embedding.low_rank import LowRank
 from models.embedding.tensor_train import TensorTrain, tensor_train_of
@@ -67,8 +68,9 @@ def parameters_by_part(model: nn.Module) -> dict[str, int]:
 def multiply_adds(model: nn.Module, inputs: Inputs) -> dict[str, int]:
     """Multiplications with an addition of one row's forward pass, by the direct child that does them.
 
-    Counted are linear layers (n x m a vector), reconstructions (k_f x D a field) and tensor trains; products of
-    activations with each other (FM, attention) and element-wise work are the same in both models and are not.
+    Counted are linear layers (n x m a vector), attention's query, key and value among them, reconstructions (k_f x D a
+    field) and tensor trains; products of activations with each other (FM, attention) and element-wise work are the
+    same in both models and are not.
 
     Args:
         inputs: of one row: ids (1, F), or these and numbers.
@@ -81,7 +83,7 @@ def multiply_adds(model: nn.Module, inputs: Inputs) -> dict[str, int]:
             counts[part] = counts.get(part, 0) + _work(module, inputs[0])
         return note
 
-    kinds = (nn.Linear, LowRank, TensorTrain)
+    kinds = (nn.Linear, SelfAttention, LowRank, TensorTrain)
     handles = [module.register_forward_hook(watch(name)) for name, module in model.named_modules()
                if isinstance(module, kinds)]
     was_training = model.training
@@ -98,6 +100,8 @@ def multiply_adds(model: nn.Module, inputs: Inputs) -> dict[str, int]:
 def _work(module: nn.Module, given: Tensor) -> int:
     if isinstance(module, nn.Linear):
         return module.in_features * module.out_features * (given.numel() // module.in_features)
+    if isinstance(module, SelfAttention):  # its way out is a linear layer of its own
+        return module.layer.in_proj_weight.numel() * (given.numel() // module.layer.embed_dim)
     if isinstance(module, LowRank):
         return sum(module.ranks) * module.width
     assert isinstance(module, TensorTrain)

@@ -178,6 +178,18 @@ def test_killed_while_training_on_it_goes_on_to_the_same_bits(out, source, tmp_p
     assert again["test_auc"] == whole["test_auc"]
 
 
+def test_a_source_that_was_trained_again_is_calibrated_again(out, source):
+    trained, choice = load_model(source[1], tiny.place(out)), Choice(mlp_rank=3)
+    first = compress_afm.calibrated(trained, choice, pick_device("cpu")).spectra["layers"]
+    path = out / "runs" / source[1] / "model.safetensors"
+    content = load_checkpoint(path)
+    content["model"] = {name: value * 2 for name, value in content["model"].items()}
+    save_checkpoint(path, content)
+    trained = load_model(source[1], tiny.place(out))
+    again = compress_afm.calibrated(trained, choice, pick_device("cpu")).spectra["layers"]
+    assert all(again[name][0] > 3 * values[0] for name, values in first.items())
+
+
 def test_an_interrupted_calibration_goes_on_to_the_same_moments(out, source, monkeypatch):
     monkeypatch.setattr("engine.sweep.BATCH", 100)
     monkeypatch.setattr("engine.sweep.SAVE_EVERY", 0.0)
@@ -276,6 +288,13 @@ def refused(out, source, *words):
 @pytest.mark.parametrize(("words", "message"), [
     (("--emb-rank", "0"), "--emb-rank must be at least 1, got 0"),
     (("--emb-rank", "11"), "between 1 and the width 10, got 11"),
+    (("--emb-rank", "3", "--act", "relu"), "--act and --sequential are about layers: give --mlp-rank"),
+    (("--emb-rank", "3", "--sequential"), "--act and --sequential are about layers"),
+    (("--emb-rank", "3", "--smoothing", "inf"), "--smoothing must be a number from 0, got inf"),
+    (("--emb-rank", "3", "--finetune-lr", "inf"), "a positive factor of lr, got 1 and inf"),
+    (("--emb-rank", "10000", "--method", "tt"), "10000 is more than a tensor train of this table can have: "),
+    (("--emb-rank", "3", "--method", "tt", "--no-fuse"), "tt knows no --smoothing and no --no-fuse"),
+    (("--mlp-rank", "3", "--layers", ""), "no layer ''"),
     (("--mlp-rank", "11"), "between 1 and the width 10, got 11"),
     (("--mlp-rank", "5", "--max-samples", "4"), "rank 5 cannot be told from 4 samples"),
     (("--mlp-rank", "5", "--max-samples", "0"), "no calibration data: 0 samples"),
@@ -288,7 +307,7 @@ def refused(out, source, *words):
     (("--emb-rank", "3", "--layers", "2"), "--layers names what to factor"),
     (("--mlp-rank", "3", "--act-init", "shift"), "needs --act relu"),
     (("--method", "tt", "--ratio", "0.5"), "name its rank with --emb-rank"),
-    (("--emb-rank", "3", "--smoothing", "-1"), "must not be negative"),
+    (("--emb-rank", "3", "--smoothing", "-1"), "must be a number from 0, got -1.0"),
     (("--emb-rank", "3", "--finetune-epochs", "-1"), "0 epochs or more"),
     (("--emb-rank", "3", "--finetune-lr", "0"), "positive factor of lr"),
     (("--emb-rank", "3", "--run", "nosuchrun"), "no finished run 'nosuchrun'"),
@@ -302,6 +321,8 @@ def test_a_checkpoint_of_another_model_is_refused(out, source):
     record = json.loads(path.read_text())
     path.write_text(json.dumps({**record, "settings": {**record["settings"], "mlp_dims": [9, 9]}}))
     assert "checkpoint of another model" in refused(out, source, "--emb-rank", "3")
+    path.write_text(json.dumps({**record, "settings": {**record["settings"], "embedding": "darts"}}))
+    assert "is DartsEmb's" in refused(out, source, "--emb-rank", "3")
     path.write_text(json.dumps({**record, "stage": "search"}))
     assert "only a trained or retrained model" in refused(out, source, "--emb-rank", "3")
     path.write_text(json.dumps({**record, "manifest": "other"}))

@@ -87,6 +87,20 @@ def test_what_is_missing_is_said(tmp_path):
     assert not any(line.startswith("smaller dense") for line in page.missing)
 
 
+def test_runs_of_another_training_or_rate_are_no_seeds_of_these(tmp_path):
+    others = [factored("c", emb_rank=2, auc=0.5), factored("d", emb_rank=2, auc=0.5)]
+    for other, value in zip(others, ({"latent_dim": 4}, {"lr": 0.5}), strict=True):
+        other["identity"]["settings"] = {**other["identity"]["settings"], **value}
+    page = build(tmp_path, factored("a", emb_rank=2), factored("b", emb_rank=2, seed=2), *others)
+    assert cells(page, "AFM", "emb-rank 2", "1", "200")[-1] == "2"
+    assert any(note.endswith("are left out: 2.") for note in page.notes)
+
+
+def test_a_page_of_what_was_only_measured_is_drawn(tmp_path):
+    page = build(tmp_path, factored("a", emb_rank=2, epochs=0))
+    assert {path.suffix for path in write(page, tmp_path / "pages")} == {".md", ".csv", ".png"}
+
+
 def test_seeds_that_only_others_have_are_missing(tmp_path):
     page = build(tmp_path, *(factored(f"a{seed}", emb_rank=2, seed=seed) for seed in (1, 2, 3)),
                  factored("b", "svd", emb_rank=2, seed=2), factored("c", "svd", emb_rank=3, seed=2), control("d"),

@@ -178,6 +178,13 @@ def test_the_shifted_start_keeps_the_function_and_the_published_one_does_not(ran
     assert isinstance(published.get_submodule(name)[1], nn.ReLU)
 
 
+def test_attentions_products_with_weights_are_counted():
+    fields, width = len(SIZES), VALUES["atten_embed_dim"]
+    counts = multiply_adds(dense("autoint"), ids_of(1))
+    assert counts["attention"] == VALUES["num_layers"] * fields * (3 + 1) * width * width  # query, key, value; way out
+    assert counts["project"] == counts["residual"] == fields * WIDTH * width
+
+
 @pytest.mark.parametrize("rank", [1, 3])
 def test_counters_are_the_closed_forms_and_the_state_dict(rank, tmp_path):
     model, ids = dense(), ids_of(1)
