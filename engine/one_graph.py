@@ -1,8 +1,8 @@
 """Gradients and Adam's update in one compiled graph, for tables that are updated whole on a CPU.
 
 The compiler then computes a gradient where it is used, in the loop that updates the parameter, and nothing is handed
-from graph to optimiser. FM on MovieLens-1M's tables takes a fifth to a quarter less time a step for it, with PEP's
-thresholds or without.
+from graph to optimiser. FM at MovieLens-1M's size, d 64, on two threads of an AMD EPYC: uniform 0.73 -> 0.61 ms a step,
+PEP 1.47 -> 0.97.
 """
 
 from collections.abc import Callable
@@ -14,7 +14,7 @@ from torch import Tensor
 from models.kernels.adam import adam_plain, coefficients
 
 Gradients = Callable[..., tuple[Tensor, Tensor, tuple[Tensor, ...]]]
-Rule = tuple[float, tuple[float, float]]  # decay and betas of a parameter
+Betas = tuple[float, float]
 
 
 class OneGraph:
@@ -28,17 +28,18 @@ class OneGraph:
 
     def __init__(self, gradients: Gradients, grad_clip: float, compiler: Callable[..., Any]) -> None:
         def step(inputs: tuple[Tensor, ...], labels: Tensor, parameters: list[Tensor],
-                 moments: list[tuple[Tensor, Tensor]], rates: Tensor, rules: tuple[Rule, ...]) -> tuple[Tensor, Tensor]:
+                 moments: list[tuple[Tensor, Tensor]], rates: Tensor,
+                 betas: tuple[Betas, ...]) -> tuple[Tensor, Tensor]:
             loss, squares, grads = gradients(inputs, labels, parameters, {})
             norm = squares.sqrt()
             scale = torch.where(norm > grad_clip, grad_clip / (norm + 1e-6), 1.0)  # as torch does it
             sound = torch.isfinite(norm)
             with torch.no_grad():
-                for index, (decay, betas) in enumerate(rules):
+                for index, own in enumerate(betas):
                     old = (parameters[index], *moments[index])
                     new = [value.clone() for value in old]
-                    a, e = rates[index]
-                    adam_plain(new[0], new[1], new[2], grads[index], decay, betas, scale, a, e, torch.sqrt)
+                    a, e, decay = rates[index]
+                    adam_plain(new[0], new[1], new[2], grads[index], decay, own, scale, a, e, torch.sqrt)
                     for before, after in zip(old, new, strict=True):
                         before.copy_(torch.where(sound, after, before))
             return loss, norm
@@ -53,14 +54,15 @@ class OneGraph:
             loss and norm of the gradients before they are clipped, both scalars.
         """
         group_of = {parameter: group for group in optimizer.param_groups for parameter in group["params"]}
-        states, rates, rules = [], [], []
+        states, rates, betas = [], [], []
         for parameter in parameters:
             group, state = group_of[parameter], state_of(optimizer, parameter)
-            rates.append(coefficients(group["lr"], group["betas"], group["eps"], int(state["step"]) + 1))
-            rules.append((group["weight_decay"], group["betas"]))
+            own = coefficients(group["lr"], group["betas"], group["eps"], int(state["step"]) + 1)
+            rates.append((*own, group["weight_decay"]))  # as tensors: another value is no reason to compile again
+            betas.append(group["betas"])
             states.append(state)
         loss, norm = self.run(inputs, labels, parameters, [(state["exp_avg"], state["exp_avg_sq"]) for state in states],
-                              torch.tensor(rates), tuple(rules))
+                              torch.tensor(rates, dtype=parameters[0].dtype), tuple(betas))
         if torch.isfinite(norm):
             torch._foreach_add_([state["step"] for state in states], 1)
         return loss, norm

@@ -67,8 +67,11 @@ def read(path: Path) -> tuple[Snapshot, dict[str, np.ndarray]]:
     """A snapshot and the further arrays of its file.
 
     Raises:
+        FileNotFoundError: it is not there.
         ValueError: the file is corrupt, or its table is not what its record says.
     """
+    if not path.exists():
+        raise FileNotFoundError(f"the snapshot {path} is not there; run the search again with --force")
     try:
         with np.load(path, allow_pickle=False) as arrays:
             content = {name: arrays[name] for name in arrays.files}

@@ -37,8 +37,8 @@ def rounded_root(square: Tensor) -> Tensor:
     return square.double().sqrt().float()
 
 
-def adam_plain(value: Tensor, mean: Tensor, square: Tensor, grad: Tensor, decay: float, betas: tuple[float, float],
-               scale: float | Tensor, a: float | Tensor, e: float | Tensor,
+def adam_plain(value: Tensor, mean: Tensor, square: Tensor, grad: Tensor, decay: float | Tensor,
+               betas: tuple[float, float], scale: float | Tensor, a: float | Tensor, e: float | Tensor,
                root: Callable[[Tensor], Tensor] = rounded_root) -> None:
     """The definition, in place and elementwise, float32 throughout (Kingma & Ba 2015, with L2 in the gradient).
 
