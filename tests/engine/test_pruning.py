@@ -1,6 +1,7 @@
 """Pruning a trained uniform table: what is cut, that it retrains like any ticket, and what is refused."""
 
 import json
+import shutil
 
 import numpy as np
 import pytest
@@ -120,8 +121,12 @@ def test_runs_that_cannot_be_pruned_are_refused(trained, tmp_path):
     with pytest.raises(FileNotFoundError, match="there is no finished run 'nosuch'"):
         load_trained("nosuch", place)
     other = tiny.train(tmp_path, embedding="uniform", seed=2)["run_id"]
-    with pytest.raises(ValueError, match="several runs begin with ''"):
+    with pytest.raises(ValueError, match="the run's id is empty"):
         load_trained("", place)
+    for name in ("same1", "same2"):
+        shutil.copytree(tmp_path / "runs" / other, tmp_path / "runs" / name)
+    with pytest.raises(ValueError, match="several runs begin with 'same': same1, same2"):
+        load_trained("same", place)
     searched = tiny.train(tmp_path, embedding="pep", candidate_p=[SIZE])["run_id"]
     with pytest.raises(ValueError, match=f"run {searched} is a search with pep embedding; only a trained uniform"):
         load_trained(searched, place)
