@@ -241,9 +241,11 @@ def calibrated(trained: TrainedModel, choice: Choice, device: torch.device) -> C
     model, run = trained.model.to(device), trained.run
     layers = choice.layers_of(model)
     sweep = Sweep(run, model.num_numbers > 0, device, choice.max_samples)
-    weights = sha256_of_file(run.place.out / "runs" / trained.run_id / WEIGHTS)  # the same run may be trained again
-    kept = run.place.out / "afm" / trained.run_id / f"{sha256_of(*layers, str(sweep.rows), weights)[:12]}.safetensors"
-    moments = {} if choice.sequential else layer_statistics(model, sweep, layers, kept)
+    moments: dict[str, Moments] = {}
+    if layers and not choice.sequential:
+        weights = sha256_of_file(run.place.out / "runs" / trained.run_id / WEIGHTS)  # the run may be trained again
+        name = sha256_of(*layers, str(sweep.rows), weights)[:12]
+        moments = layer_statistics(model, sweep, layers, run.place.out / "afm" / trained.run_id / f"{name}.safetensors")
     counts = popularity.count(run.dataset)
     fields = table_moments(model.embedding.table(), counts, run.dataset.schema.sizes, choice.smoothing)
 
@@ -267,6 +269,5 @@ def layer_statistics(model: Any, sweep: Sweep, layers: list[str], kept: Path) ->
     def save(number: int) -> None:
         save_checkpoint(kept, {"done": number, "moments": {name: each.content() for name, each in found.items()}})
 
-    batches: Any = sweep.batches("calibrating", done, save) if layers else iter(())
-    layer_moments(model, batches, layers, found)
+    layer_moments(model, sweep.batches("calibrating", done, save), layers, found)
     return found

@@ -83,19 +83,19 @@ def _grad_once(value, mean, square, grad, rates, scale, a, e):
 
 @numba.njit(nogil=True, error_model="numpy", inline="always")
 def _all_zero(values):
-    for i in range(values.size):  # noqa: SIM110 - numba compiles no generators
-        if values[i] != 0:
-            return False
-    return True
+    i = 0
+    while i < values.size and values[i] == 0:
+        i += 1
+    return i == values.size
 
 
 @numba.njit(nogil=True, error_model="numpy", inline="always")
 def _at_rest(value, mean, rates):
     decay, c1 = rates[0], rates[2]
-    for i in range(value.size):  # noqa: SIM110 - numba compiles no generators
-        if mean[i] != 0 or c1 * (decay * value[i]) != 0:
-            return False
-    return True
+    i = 0
+    while i < value.size and mean[i] == 0 and c1 * (decay * value[i]) == 0:
+        i += 1
+    return i == value.size
 
 
 @numba.njit(nogil=True, error_model="numpy")
