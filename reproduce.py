@@ -1,6 +1,7 @@
 """Find out which runs a figure or table of the paper needs, run what is missing, and write its page.
 
     python reproduce.py tune --embedding mde               # a scheme's settings: the published grid, by validation
+    python reproduce.py tune --embedding mde --model deepfm --settings-of fm   # or those chosen for another model
     python reproduce.py compare --model fm --seeds 1 2 3   # every scheme at its chosen settings
     python reproduce.py compare --scheme mde --dry-run     # what is missing, and how long it may take
     python reproduce.py fig10                              # Figure 10; also fig2 (with 3 and 4), fig5, fig6,
@@ -41,15 +42,29 @@ def cost(given: argparse.Namespace, place: Place) -> None:
 
 
 def tune(given: argparse.Namespace, place: Place) -> None:
-    """Run one scheme's grid with one seed and write what validation chose."""
-    wanted = tuning.points(schemes.GRIDS[given.embedding], given.trials)
+    """Run one scheme's trials with one seed and write what validation chose."""
+    given = with_size(given, place)
+    wanted = schemes.points(given, given.embedding, given.trials, given.settings_of)
     if given.dry_run:
         print("\n".join(tuning.describe(point) for point in wanted))
         return
     about = {"dataset": given.dataset, "model": given.model, "embedding": given.embedding, "seed": given.seed}
+    if given.settings_of is not None:
+        about["settings_of"] = given.settings_of
     path = tuning.file_of(place.out, given.dataset, given.model, given.embedding)
     tuning.tune(wanted, lambda point: schemes.run(given, given.embedding, point, given.seed, place), path, about)
     print(path)
+
+
+def with_size(given: argparse.Namespace, place: Place) -> argparse.Namespace:
+    """The options with `dense`, the parameters of the whole table.
+
+    Raises:
+        FileNotFoundError: the data set is not there.
+    """
+    settings = parse({**SCRIPTS[given.dataset], "model": given.model})
+    data, _ = open_data(settings, place)
+    return argparse.Namespace(**{**vars(given), "dense": data.schema.num_rows * settings.model.latent_dim})
 
 
 def carry_out(needs: list[Need], given: argparse.Namespace, place: Place) -> None:
@@ -69,7 +84,8 @@ def reproduce(given: argparse.Namespace, place: Place) -> None:
     try:
         if given.planted is None:
             stand_in.require_real(place, given.dataset)
-            open_data(parse({**SCRIPTS[given.dataset], "model": given.model}), place)
+        if given.planted is None or Path(str(place.data)).exists():  # a dry run writes no file
+            given = with_size(given, place)
     except FileNotFoundError as error:
         print(f"skipped: {given.dataset} is not there ({error})")
     else:
@@ -94,12 +110,15 @@ def options() -> argparse.ArgumentParser:
                       help=f"of compare; may be repeated: {', '.join((LR, *schemes.GRIDS))}")
     made.add_argument("--embedding", help=f"of tune: {', '.join(schemes.GRIDS)}")
     made.add_argument("--trials", type=int, default=TRIALS, help="of tune: points of the grid")
+    made.add_argument("--settings-of", metavar="MODEL",
+                      help="of tune: no grid, but the settings that were chosen for this model, as they are")
     made.add_argument("--seed", type=int, default=1, help="of tune")
     made.add_argument("--data", help="the raw files, as for the scripts")
     made.add_argument("--out", default="tmp", help="where results go")
     made.add_argument("--device", default="auto", choices=("auto", "cpu", "cuda"), help="where to train")
     made.add_argument("--dry-run", action="store_true", help="list what would be run, and how long it may take")
     made.add_argument("--traceback", action="store_true", help="show where in the code an error comes from")
+    made.set_defaults(dense=None)  # parameters of the whole table, once the data are open
     return made
 
 
@@ -111,9 +130,13 @@ def main() -> None:
         return
     for name, value, known in (("command", given.what, ("tune", "compare", "report", "plan", *PAGES)),
                                ("dataset", given.dataset, (*SCRIPTS, "all")), ("model", given.model, figures.MODELS),
+                               *(("model", model, figures.MODELS) for model in [given.settings_of] if model),
                                *(("scheme", scheme, (LR, *schemes.GRIDS)) for scheme in given.scheme or ())):
         if value not in known:
             raise ValueError(unknown(name, value, known))
+    if given.settings_of is not None and (given.what != "tune" or given.settings_of == given.model):
+        raise ValueError(f"--settings-of {given.settings_of} is of tune, and of another model than --model "
+                         f"{given.model}")
     if given.planted_values is not None and given.planted is None:
         raise ValueError("--planted-values is of a planted file; give --planted ROWS too")
     place = Place(out=Path(given.out), data=given.data, device=given.device)

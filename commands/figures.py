@@ -12,13 +12,16 @@ from engine import plan, stages, tuning
 from engine.plan import Need
 from engine.run import Place
 from engine.settings import parse
-from reports import extreme, umec_fig2, umec_fig3
+from reports import extreme, table4, umec_fig2, umec_fig3
 from reports.pages import PAGES
 from transforms.dynamics import Dynamics
 
-SHOWN = 23_675  # the budget that Figures 5, 8 and 10 look at: Figure 5's number
+SHOWN = {"movielens": 23_675, "criteo": 100_000, "avazu": 100_000}  # most parameters in Figures 5 (its number), 8, 10
 GRANULARITIES = ("feature_dim", "dimension", "feature", "global")  # Figure 10's
-PEP_0 = {"fm": 6_541, "deepfm": 8_604, "autoint": 9_281}  # Table 4's parameters on MovieLens
+Points = list[tuple[str, tuning.Point]]  # a scheme each, and the settings that differ from the script's
+WITHOUT_TICKETS: dict[str, Points] = {"fig6": [("pep", {})], "fig11": [("uniform", {}), ("pep", {})],
+                                      "table3": [(schemes.LR, {})], "stability": [("pep", {})]}
+WITH_TICKETS = ("fig5", "fig8", "fig10", "thresholds", "extreme", "table4")
 CAUSES: list[tuning.Point] = [{}, {"threshold_decay": "decoupled"}, {"threshold_decay": "none"},
                               {"threshold_gradient": False}]  # searches with one cause of pruning taken away
 TRAINS = (32, 16)  # ranks of tensor trains that AFM's page has trained from scratch
@@ -33,23 +36,6 @@ ELSEWHERE = ("table2", "table3", "table4", "fig8", "fig11")  # what the paper sh
 
 def needs_of(given: argparse.Namespace, name: str) -> list[Need]:
     """The runs behind a figure or table of the paper."""
-    shown = {"retrain_emb_param": SHOWN}
-    points: dict[str, list[tuple[str, tuning.Point]]] = {
-        "fig5": [("uniform", {}), ("pep", shown)],
-        "fig6": [("pep", {})],
-        "fig8": [("uniform", {}), ("pep", shown), ("pep", {**shown, "re_init": True})],
-        "fig10": [("pep", {**shown, "threshold_type": kind}) for kind in GRANULARITIES],
-        "fig11": [("uniform", {}), ("pep", {})],
-        "table3": [(schemes.LR, {})],
-        "thresholds": [*(("pep", cause) for cause in CAUSES), *(("pep", {**cause, "retrain_emb_param": budget})
-                       for budget in schemes.BUDGETS["retrain_emb_param"] for cause in (CAUSES[0], CAUSES[-1]))],
-        "stability": [("pep", {})],
-        "extreme": [("pep", {"candidate_p": [*extreme.BUDGETS]}),
-                    *((scheme, {"candidate_p": [*extreme.BUDGETS], "retrain_emb_param": budget})
-                      for scheme in ("pep", "magnitude") for budget in extreme.BUDGETS),
-                    *(("uniform", {"latent_dim": width}) for width in extreme.WIDTHS)],
-        "table4": [(schemes.LR, {}), ("pep", {"retrain_emb_param": PEP_0.get(given.model, SHOWN)})],
-    }
     if name == "table2":
         return [bench_epoch.need(schemes.SCRIPTS[given.dataset])]
     if name == "table1":
@@ -65,11 +51,41 @@ def needs_of(given: argparse.Namespace, name: str) -> list[Need]:
                      partial(compressed, given, umec.Task(budget, method, dynamics=dynamics), seed))
                 for seed in given.seeds for budget in budgets for method in methods
                 if method != "dense" or budget == budgets[0]]
-    if name not in points:
+    if name not in (*WITHOUT_TICKETS, *WITH_TICKETS):
         return schemes.comparison(given)
-    needs = [schemes.need(given, scheme, point, seed) for seed in given.seeds for scheme, point in points[name]]
+    points = WITHOUT_TICKETS.get(name) or _with_tickets(given, name)
+    needs = [schemes.need(given, scheme, point, seed) for seed in given.seeds for scheme, point in points]
     field = RECORDS.get(name)
     return [plan.recorded(field, one) if field and "retrain" not in one.what else one for one in needs]
+
+
+def _with_tickets(given: argparse.Namespace, name: str) -> Points:
+    """What is trained, searched and retrained for one of WITH_TICKETS."""
+    budgets = schemes.budgets(given)
+    most = SHOWN.get(given.dataset, SHOWN["movielens"])
+    shown = {"retrain_emb_param": next((budget for budget in budgets if budget <= most), budgets[-1])}
+    points: dict[str, Points] = {
+        "fig5": [("uniform", {}), ("pep", shown)],
+        "fig8": [("uniform", {}), ("pep", shown), ("pep", {**shown, "re_init": True})],
+        "fig10": [("pep", {**shown, "threshold_type": kind}) for kind in GRANULARITIES],
+        "thresholds": [*(("pep", cause) for cause in CAUSES), *(("pep", {**cause, "retrain_emb_param": budget})
+                       for budget in budgets for cause in (CAUSES[0], CAUSES[-1]))],
+        "extreme": [("pep", {"candidate_p": [*extreme.BUDGETS]}),
+                    *((scheme, {"candidate_p": [*extreme.BUDGETS], "retrain_emb_param": budget})
+                      for scheme in ("pep", "magnitude") for budget in extreme.BUDGETS),
+                    *(("uniform", {"latent_dim": width}) for width in extreme.WIDTHS)],
+        "table4": [(schemes.LR, {}), ("pep", {"retrain_emb_param": budgets[-1]}), *_autoint_with_lr(given, budgets)],
+    }
+    return points[name]
+
+
+def _autoint_with_lr(given: argparse.Namespace, budgets: list[int]) -> Points:
+    """Table 4's AutoInt+LR, which the paper has for Criteo and Avazu."""
+    cell = table4.PAPER.get(given.dataset, {}).get(table4.AUTOINT_LR)
+    if given.model != "autoint" or cell is None:
+        return []
+    own = {"with_linear": True, "candidate_p": [*budgets[:-1], cell.params]}
+    return [("pep", {**own, "retrain_emb_param": cell.params})]
 
 
 def everything(given: argparse.Namespace) -> list[Need]:
@@ -78,7 +94,8 @@ def everything(given: argparse.Namespace) -> list[Need]:
     Sizes that no tuning has chosen yet are counted with the first of their settings.
     """
     needs = []
-    for scheme, grid in schemes.GRIDS.items():
+    for scheme in schemes.GRIDS:
+        grid = schemes.grid(given, scheme)
         points = tuning.points(grid, schemes.TRIALS)
         path = tuning.file_of(Path(given.out), given.dataset, given.model, scheme)
         size = next(iter(grid))

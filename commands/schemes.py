@@ -18,9 +18,19 @@ SCRIPTS = {"movielens": train_movielens.SETTINGS, "criteo": train_criteo.SETTING
            "planted_fields": {**train_movielens.SETTINGS, "dataset": "planted_fields"}}
 TRIALS = 12  # of every scheme
 DECAYS = [1e-5, 1e-6, 1e-4]  # l2_regularization; the first is the published one
-BUDGETS = {"retrain_emb_param": [50_000, 23_675, 10_000, 6_541]}
+BUDGETS = {  # of PEP and pruning, in parameters, by data set and model; the last are the paper's PEP-0, its Table 4
+    ("movielens", "fm"): [50_000, 23_675, 10_000, 6_541],
+    ("movielens", "deepfm"): [50_000, 23_675, 15_000, 8_604],
+    ("movielens", "autoint"): [50_000, 23_675, 15_000, 9_281],
+    ("criteo", "fm"): [300_000, 100_000, 30_000, 10_000, 1_067],
+    ("criteo", "deepfm"): [300_000, 100_000, 30_000, 10_000, 1_227],
+    ("criteo", "autoint"): [300_000, 100_000, 30_000, 10_000, 3_116],
+    ("avazu", "fm"): [300_000, 100_000, 30_000, 10_000, 1_479],
+    ("avazu", "deepfm"): [300_000, 100_000, 30_000, 10_000, 2_215],
+    ("avazu", "autoint"): [300_000, 100_000, 30_000, 10_000, 2_805],
+}
 PRUNED = ("pep", "magnitude", "imp", "random", "random_per_field", "random_per_feature")  # retrain snapshots
-GRIDS: dict[str, dict[str, list[Any]]] = {  # the first setting sets the size; the grids of the paper's A.4.4, and ours
+GRIDS: dict[str, dict[str, list[Any]]] = {  # the first sets the size, but for PRUNED; the paper's A.4.4, and ours
     "uniform": {"latent_dim": [2, 4, 8, 16, 32, 64], "l2_regularization": DECAYS[::2]},
     "mde": {"latent_dim": [4, 8, 16, 32], "mde_blocks": [8, 16], "mde_alpha": [0.1, 0.2, 0.3]},
     "mgqe": {"latent_dim": [8, 16, 32, 64], "mgqe_subspaces": [4, 8], "mgqe_centroids": [64, 128, 256, 512]},
@@ -28,12 +38,48 @@ GRIDS: dict[str, dict[str, list[Any]]] = {  # the first setting sets the size; t
     "hash": {"hash_rows": [256, 512, 1024, 2048], "l2_regularization": DECAYS},
     "qr": {"qr_collisions": [16, 8, 4, 2], "l2_regularization": DECAYS},
     "tt": {"tt_rank": [4, 8, 16, 24], "l2_regularization": DECAYS},
-    "pep": {**BUDGETS, "threshold_init": [-15.0, -8.0, -5.0]},
-    **{name: {**BUDGETS, "l2_regularization": DECAYS} for name in PRUNED[1:]},
+    "pep": {"threshold_init": [-15.0, -8.0, -5.0]},
+    **{name: {"l2_regularization": DECAYS} for name in PRUNED[1:]},
 }
 LR = "lr"  # logistic regression, without embeddings
 RETRAINING = ("retrain_emb_param", "re_init", "rewind")  # settings of a retraining, not of the search before it
 LONG = {"max_epochs": 300, "tensorboard": False}  # early stopping ends a run, not this
+
+
+def budgets(given: argparse.Namespace) -> list[int]:
+    """Of PEP and pruning on a data set and a model, falling; but those that the table, `given.dense`, is too small for.
+
+    Raises:
+        ValueError: it is too small for all of them.
+    """
+    wanted = BUDGETS.get((given.dataset, given.model), BUDGETS["movielens", given.model])
+    fitting = [budget for budget in wanted if given.dense is None or budget <= given.dense]
+    if not fitting:
+        raise ValueError(f"the table has {given.dense} parameters, the budgets of {given.model} on {given.dataset} are "
+                         f"{wanted}; give more --planted rows or values")
+    return fitting
+
+
+def grid(given: argparse.Namespace, scheme: str) -> dict[str, list[Any]]:
+    """What a scheme's tuning tries; the first setting sets the size."""
+    return {"retrain_emb_param": budgets(given), **GRIDS[scheme]} if scheme in PRUNED else GRIDS[scheme]
+
+
+def points(given: argparse.Namespace, scheme: str, trials: int, settings_of: str | None = None) -> list[tuning.Point]:
+    """The trials of a scheme: of its grid, or the settings that were chosen for another model.
+
+    Of pruned tables the sizes are the budgets of the model itself, with the settings of the other's by rank.
+
+    Raises:
+        FileNotFoundError: nothing has been tuned for that model.
+    """
+    if settings_of is None:
+        return tuning.points(grid(given, scheme), trials)
+    chosen = [trial["settings"] for trial in
+              tuning.chosen(tuning.file_of(Path(given.out), given.dataset, settings_of, scheme))]
+    if scheme not in PRUNED:
+        return chosen
+    return [{**point, "retrain_emb_param": budget} for point, budget in zip(chosen, budgets(given)[::-1], strict=True)]
 
 
 def run(given: argparse.Namespace, scheme: str, point: tuning.Point, seed: int, place: Place) -> dict[str, Any]:
@@ -58,7 +104,7 @@ def _search(given: argparse.Namespace, own: tuning.Point, seed: int, place: Plac
     base = {**SCRIPTS[given.dataset], "model": given.model, "tensorboard": False}
     default = _alias(given, "pep", own, seed)
     alias = None if default == _alias(given, "pep", {}, seed) else default
-    settings = parse({**base, "candidate_p": BUDGETS["retrain_emb_param"] if alias else base["candidate_p"], **own})
+    settings = parse({**base, "candidate_p": budgets(given) if alias else base["candidate_p"], **own})
     result = stages.train(settings, seed, replace(place, alias=alias))
     return result, stages.alias_folder(place.out, settings, seed, alias)
 
@@ -76,14 +122,14 @@ def _snapshots(given: argparse.Namespace, scheme: str, own: tuning.Point, seed: 
     if scheme == "pep":
         return _search(given, own, seed, place)[1]
     base = {**SCRIPTS[given.dataset], "model": given.model, "tensorboard": False}
-    default, budgets = _alias(given, scheme, own, seed), own.get("candidate_p", BUDGETS["retrain_emb_param"])
+    default, wanted = _alias(given, scheme, own, seed), own.get("candidate_p", budgets(given))
     result = stages.train(parse({**base, **LONG, "embedding": "uniform", **own}), seed, place)
     trained = pruning.load_trained(result["run_id"], place)
     like = []
     if scheme in ("random_per_field", "random_per_feature"):
         searched = _snapshots(given, "pep", {}, seed, place)
-        like = [searched / f"{budget}.npz" for budget in budgets]
-    tables = pruned.tables(trained, scheme, budgets, like, pruned.KEEP, place)
+        like = [searched / f"{budget}.npz" for budget in wanted]
+    tables = pruned.tables(trained, scheme, wanted, like, pruned.KEEP, place)
     return pruning.prune(trained, scheme, tables, replace(place, alias=default))
 
 
@@ -106,7 +152,7 @@ def comparison(given: argparse.Namespace) -> list[Need]:
         if scheme == LR:
             points: list[tuning.Point] = [{}]
         elif scheme in PRUNED and not path.exists():
-            points = [{"retrain_emb_param": budget} for budget in BUDGETS["retrain_emb_param"]]
+            points = [{"retrain_emb_param": budget} for budget in budgets(given)]
         elif not path.exists() and not given.scheme:
             print(f"left out, because it is not tuned: {scheme} (python reproduce.py tune --embedding {scheme})")
             continue

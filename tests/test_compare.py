@@ -15,7 +15,7 @@ from benchmarks import bench_epoch
 from commands import afm, figures, schemes
 from engine import snapshots
 from engine.finetune import FineTuning
-from reports import extreme
+from reports import extreme, table4
 from reports.collect import results_in
 from reports.rivals import entries
 from transforms.compression import Choice
@@ -29,7 +29,7 @@ def shell(monkeypatch, tmp_path):
     tiny.install(monkeypatch, tiny.dataset())
     monkeypatch.setitem(schemes.SCRIPTS, "movielens", {**tiny.SETTINGS, "dataset": "movielens",
                                                        "candidate_p": [300, 150, 100]})
-    monkeypatch.setitem(schemes.BUDGETS, "retrain_emb_param", [300, 100])
+    monkeypatch.setitem(schemes.BUDGETS, ("movielens", "fm"), [300, 100])
     monkeypatch.setattr(schemes, "LONG", {"max_epochs": 4})
     monkeypatch.setattr(schemes, "GRIDS", {"uniform": {"latent_dim": [2, 4], "l2_regularization": [1e-5, 1e-3]},
                                              "darts": {"darts_widths": [[1, 2]], "darts_epochs": [1]},
@@ -68,8 +68,7 @@ def test_tuning_chooses_and_the_comparison_runs_every_scheme_at_it(shell, tmp_pa
 
 def test_pruning_and_pep_are_tuned_budget_by_budget(shell, tmp_path, monkeypatch):
     monkeypatch.setattr(schemes, "GRIDS", {
-        "pep": {**schemes.BUDGETS, "threshold_init": [-3.0, -2.0]},
-        "magnitude": {**schemes.BUDGETS, "l2_regularization": [1e-5, 1e-3]}})
+        "pep": {"threshold_init": [-3.0, -2.0]}, "magnitude": {"l2_regularization": [1e-5, 1e-3]}})
     tuned = {}
     for scheme in schemes.GRIDS:
         shell(reproduce, "tune", "--embedding", scheme, "--trials", 4)
@@ -82,6 +81,60 @@ def test_pruning_and_pep_are_tuned_budget_by_budget(shell, tmp_path, monkeypatch
     for entry, trial in zip(found, [*tuned["pep"], *tuned["magnitude"]], strict=True):
         assert {result["seed"] for result in entry.results} == {1, 2}
         assert trial["run_id"] in {result["run_id"] for result in entry.results}
+
+
+def test_settings_chosen_for_another_model_are_tried_as_they_are(shell, tmp_path, monkeypatch):
+    monkeypatch.setitem(schemes.BUDGETS, ("movielens", "deepfm"), [200, 120])
+    monkeypatch.setattr(schemes, "GRIDS", {"uniform": {"latent_dim": [2, 4], "l2_regularization": [1e-5, 1e-3]},
+                                             "magnitude": {"l2_regularization": [1e-5, 1e-3]}})
+    for scheme, sizes in (("uniform", [400, 800]), ("magnitude", [120, 200])):
+        shell(reproduce, "tune", "--embedding", scheme)
+        shell(reproduce, "tune", "--embedding", scheme, "--model", "deepfm", "--settings-of", "fm")
+        of_fm, own = (json.loads((tmp_path / "tuned" / f"movielens_{model}_{scheme}.json").read_text())
+                      for model in ("fm", "deepfm"))
+        assert [trial["num_embedding_params"] for trial in own["chosen"]] == sizes
+        assert own["chosen"] == own["trials"]
+        assert own["settings_of"] == "fm"
+        assert "settings_of" not in of_fm
+        for one, other in zip(own["chosen"], of_fm["chosen"], strict=True):
+            assert one["settings"]["l2_regularization"] == other["settings"]["l2_regularization"]
+            assert one["run_id"] != other["run_id"]
+    shell(reproduce, "compare", "--model", "deepfm", "--scheme", "uniform", "--seeds", 1, "--dry-run")
+
+
+@pytest.mark.parametrize(("words", "message"), [
+    (("compare", "--settings-of", "deepfm"), "--settings-of deepfm is of tune, and of another model than --model fm"),
+    (("tune", "--embedding", "uniform", "--settings-of", "fm"), "of another model than --model fm"),
+    (("tune", "--embedding", "uniform", "--settings-of", "deepfn"), "unknown model 'deepfn'")])
+def test_settings_of_nothing_are_refused(shell, words, message):
+    with pytest.raises(ValueError, match=message):
+        shell(reproduce, *words)
+
+
+def test_settings_of_a_model_that_was_not_tuned_are_asked_for(shell):
+    with pytest.raises(FileNotFoundError, match=r"movielens_deepfm_uniform\.json; run `python reproduce\.py tune`"):
+        shell(reproduce, "tune", "--embedding", "uniform", "--settings-of", "deepfm")
+
+
+def test_budgets_fit_the_table(shell, tmp_path, monkeypatch, capsys):
+    monkeypatch.setitem(schemes.BUDGETS, ("movielens", "fm"), [SIZE + 1, 300, 100])
+    shell(reproduce, "compare", "--scheme", "imp", "--seeds", 3, "--dry-run")
+    assert "2 runs are missing" in capsys.readouterr().out
+    monkeypatch.setitem(schemes.BUDGETS, ("movielens", "fm"), [SIZE + 1])
+    with pytest.raises(ValueError, match=rf"the table has {SIZE} parameters, the budgets of fm on movielens are"):
+        shell(reproduce, "compare", "--scheme", "imp", "--seeds", 3)
+
+
+@pytest.mark.parametrize("dataset", ["criteo", "avazu"])
+@pytest.mark.parametrize("model", ["fm", "deepfm", "autoint"])
+def test_the_scripts_search_down_to_every_budget_of_the_paper(dataset, model):
+    assert set(schemes.BUDGETS[dataset, model]) <= set(schemes.SCRIPTS[dataset]["candidate_p"])
+    assert schemes.BUDGETS[dataset, model][-1] == table4.PAPER[dataset][table4.method_of(dataset, model)].params
+
+
+@pytest.mark.parametrize("model", ["fm", "deepfm", "autoint"])
+def test_the_search_on_movielens_gets_down_to_the_papers_budgets(model):
+    assert set(schemes.BUDGETS["movielens", model]) <= set(train_movielens.SETTINGS["candidate_p"])
 
 
 def test_random_masks_per_field_are_like_peps(shell, tmp_path):
@@ -164,9 +217,8 @@ def test_the_times_of_table_2_are_measured_once(shell, tmp_path, capsys):
 
 @pytest.mark.parametrize("page", [page for page in reproduce.PAGES if page != "table2"])
 def test_the_runs_behind_a_page_are_made_once_and_the_page_is_written(shell, tmp_path, monkeypatch, capsys, page):
-    monkeypatch.setattr(figures, "SHOWN", 100)
-    monkeypatch.setattr(figures, "PEP_0", {})
-    monkeypatch.setattr(schemes, "GRIDS", {name: None for name in schemes.PRUNED})
+    monkeypatch.setitem(figures.SHOWN, "movielens", 100)
+    monkeypatch.setattr(schemes, "GRIDS", dict.fromkeys(schemes.PRUNED))
     few = [(Choice(emb_rank=2), FineTuning()), (Choice(mlp_rank=2), FineTuning())]  # FM has no layers: left out
     monkeypatch.setattr(afm, "STUDY", few)
     monkeypatch.setattr(afm, "BATCHES", (1,))
@@ -195,7 +247,7 @@ def test_the_runs_behind_a_page_are_made_once_and_the_page_is_written(shell, tmp
 
 
 def test_the_report_is_one_file_with_what_there_is_and_what_there_is_not(shell, tmp_path, monkeypatch):
-    monkeypatch.setattr(figures, "SHOWN", 100)
+    monkeypatch.setitem(figures.SHOWN, "movielens", 100)
     shell(reproduce, "fig11", "--seeds", 1)
     shell(reproduce, "report")
     content = (tmp_path / "report.html").read_text()

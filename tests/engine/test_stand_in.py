@@ -7,6 +7,7 @@ import pytest
 import tiny
 
 import reproduce
+import train_criteo
 from commands import schemes
 from data import raw_planted
 from engine import stand_in
@@ -55,6 +56,17 @@ def test_the_report_marks_planted_pages_and_keeps_real_ones_clear_of_them(shell,
     content = (tmp_path / "out" / "report.html").read_text()
     assert "PLANTED DATA, not Criteo&#x27;s: Table 3" in content
     assert "> Table 3: the data of Criteo<" not in content.replace(">Table", "> Table")
+
+
+def test_tickets_of_a_short_planted_file_are_of_the_budgets_that_fit(shell, tmp_path, monkeypatch):
+    own = train_criteo.SETTINGS["candidate_p"]
+    monkeypatch.setitem(schemes.SCRIPTS, "criteo", {**QUICK, "dataset": "criteo", "candidate_p": own})
+    words = ("--dataset", "criteo", "--planted", 3000, "--planted-values", 10, "--seeds", 1)
+    shell("fig8", *words)
+    shell("compare", *words, "--scheme", "pep", "--scheme", "magnitude")
+    tickets = [result["num_embedding_params"] for result in results_in(tmp_path / "out" / "planted_10_values")
+               if result["stage"] == "retrain"]
+    assert sorted(tickets) == [1067, 1067, 1067]  # the next budget is 10,000, the whole table 3,272
 
 
 def test_a_dry_run_writes_no_file(shell, tmp_path, capsys):
