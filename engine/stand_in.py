@@ -10,7 +10,7 @@ from engine.run import Place
 
 LAYOUTS = {"criteo": criteo.LAYOUT, "avazu": avazu.LAYOUT}
 ROWS = 1_000_000
-FOLDER = "planted"  # of --out: runs, snapshots, figures and the files themselves
+FOLDER = "planted"  # of --out: a folder for each length of file, with the files, runs, snapshots and figures
 
 
 def planted(place: Place, dataset: str, rows: int, values: int | None, write: bool) -> Place:
@@ -27,8 +27,8 @@ def planted(place: Place, dataset: str, rows: int, values: int | None, write: bo
         raise ValueError(f"--planted stands in for {' and '.join(LAYOUTS)}; {dataset} has no planted file")
     if place.data is not None:
         raise ValueError(f"--planted makes its own file, --data {place.data} names another; give one of them")
-    out = place.out / (FOLDER if values is None else f"{FOLDER}_{values}_values")
-    file = out / "raw" / f"{dataset}_{rows}" / LAYOUTS[dataset].file_names[0]
+    out = place.out / FOLDER / (f"{rows}_rows" if values is None else f"{rows}_rows_{values}_values")
+    file = out / "raw" / dataset / LAYOUTS[dataset].file_names[0]
     if write and not file.exists():
         raw_planted.write(dataset, rows, file, values=values)
     return replace(place, out=out, cache=out / "cache", data=str(file))

@@ -105,11 +105,15 @@ def shown(name: str) -> str:
     return SHOWN.get(name, name)
 
 
-def mark_planted(page: Page) -> Page:
-    """Say in title, file name, picture, every row and every number that the data are planted and not the real ones."""
+def mark_planted(page: Page, kind: str) -> Page:
+    """Say in title, file name, picture, every row and every number that the data are planted and not the real ones.
+
+    Args:
+        kind: of planted data, as the folder with the runs is named.
+    """
     real = shown(page.dataset)
     page.dataset = f"planted_{page.dataset}"
-    page.title = f"PLANTED DATA, not {real}'s: {page.title}"
+    page.title = f"PLANTED DATA ({kind.replace('_', ' ')}), not {real}'s: {page.title}"
     page.rows = [{"data": "planted", **row} for row in page.rows]
     page.numbers = [one._replace(paper=None, why="" if one.paper is not None else one.why) for one in page.numbers]
     page.notes.insert(0, f"The data are made: a file in {real}'s raw format with labels from a known teacher. It shows "

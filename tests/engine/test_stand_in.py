@@ -1,6 +1,7 @@
 """Planted files in the place of real ones: kept apart, marked, and never taken for real."""
 
 import csv
+import re
 from pathlib import Path
 
 import pytest
@@ -33,13 +34,13 @@ def shell(monkeypatch, tmp_path):
 
 def test_what_is_made_from_a_planted_file_stands_apart_and_says_so(shell, tmp_path, capsys):
     shell("fig11", "--dataset", "criteo", "--planted", 3000, "--seeds", 1)
-    folder = tmp_path / "out" / "planted"
+    folder = tmp_path / "out" / "planted" / "3000_rows"
     assert not (tmp_path / "out" / "runs").exists()
     assert {result["settings"]["dataset"] for result in results_in(folder)} == {"criteo"}
     table = folder / "figures" / "fig11_planted_criteo_fm.csv"
     assert {row["data"] for row in csv.DictReader(table.open())} == {"planted"}
     words = table.with_suffix(".md").read_text()
-    assert words.startswith("# PLANTED DATA, not Criteo's: Figure 11")
+    assert words.startswith("# PLANTED DATA (3000 rows), not Criteo's: Figure 11")
     assert table.with_suffix(".png").exists()
     shell("table3", "--dataset", "criteo", "--planted", 3000, "--seeds", 1)
     line = next(line for line in (folder / "figures" / "table3_planted_criteo.md").read_text().splitlines()
@@ -52,9 +53,12 @@ def test_what_is_made_from_a_planted_file_stands_apart_and_says_so(shell, tmp_pa
 
 def test_the_report_marks_planted_pages_and_keeps_real_ones_clear_of_them(shell, tmp_path):
     shell("table3", "--dataset", "criteo", "--planted", 3000, "--seeds", 1)
+    shell("table3", "--dataset", "criteo", "--planted", 2000, "--planted-values", 9, "--seeds", 1)
     shell("report")
     content = (tmp_path / "out" / "report.html").read_text()
-    assert "PLANTED DATA, not Criteo&#x27;s: Table 3" in content
+    for kind in ("3000 rows", "2000 rows 9 values"):
+        assert content.count(f"PLANTED DATA ({kind}), not Criteo&#x27;s: Table 3") >= 2  # contents, heading
+    assert len(set(re.findall('id="(.*?)"', content))) == len(re.findall('href="#(.*?)"', content)) >= 2
     assert "> Table 3: the data of Criteo<" not in content.replace(">Table", "> Table")
 
 
@@ -64,15 +68,15 @@ def test_tickets_of_a_short_planted_file_are_of_the_budgets_that_fit(shell, tmp_
     words = ("--dataset", "criteo", "--planted", 3000, "--planted-values", 10, "--seeds", 1)
     shell("fig8", *words)
     shell("compare", *words, "--scheme", "pep", "--scheme", "magnitude")
-    tickets = [result["num_embedding_params"] for result in results_in(tmp_path / "out" / "planted_10_values")
-               if result["stage"] == "retrain"]
+    results = results_in(tmp_path / "out" / "planted" / "3000_rows_10_values")
+    tickets = [result["num_embedding_params"] for result in results if result["stage"] == "retrain"]
     assert sorted(tickets) == [1067, 1067, 1067]  # the next budget is 10,000, the whole table 3,272
 
 
 def test_a_dry_run_writes_no_file(shell, tmp_path, capsys):
     shell("fig11", "--dataset", "criteo", "--planted", 3000, "--dry-run", "--seeds", 1)
     assert "2 runs are missing:" in capsys.readouterr().out
-    assert not (tmp_path / "out" / "planted" / "raw").exists()
+    assert not (tmp_path / "out" / "planted" / "3000_rows" / "raw").exists()
 
 
 def test_a_planted_file_where_the_real_one_belongs_is_refused(shell, tmp_path):
@@ -109,7 +113,7 @@ def test_what_cannot_be_planted_is_refused(shell, words, message):
 
 def test_few_values_stand_in_a_folder_of_their_own(tmp_path):
     place = stand_in.planted(Place(out=tmp_path), "criteo", 500, 7, write=True)
-    assert place.out == tmp_path / "planted_7_values"
+    assert place.out == tmp_path / "planted" / "500_rows_7_values"
     codes = {line.split("\t")[14] for line in Path(place.data).read_text().splitlines()}  # C1
     assert len(codes) == 7
 
