@@ -72,7 +72,7 @@ class Mgqe(TableEmbedding):
     not by the number of entries, so that the coupled weight decay does not drown it.
 
     Parameters are counted as the centroids; the codes, S for each feature, are in `inference_bytes`, at ceil(log2 K)
-    bits each. Codes of rare features could do with two bits less, but rows are then no longer found by their number.
+    bits each in whole bytes a row, as the compact form stores them. Codes of rare features could do with two bits less, but rows are then no longer found by their number.
 
     Args:
         initial: (N, D) what the rows start from.
@@ -128,7 +128,7 @@ class Mgqe(TableEmbedding):
 class Coded(TableEmbedding):
     """What is left of an `Mgqe` at inference; nothing in it is trained.
 
-    Codes are stored in 1 byte up to 256 centroids, then in 2 or 4. `inference_bytes` counts their bits.
+    Codes are stored at ceil(log2 K) bits each, a row in the least bytes that hold it; a lookup takes its rows' codes out.
 
     Args:
         codes: (N, S) whole numbers, 0 .. K-1.
@@ -140,24 +140,23 @@ class Coded(TableEmbedding):
     """
 
     by_row = ()
-    codes: Tensor
+    packed: Tensor
     centroids: Tensor
 
     def __init__(self, codes: Tensor, centroids: Tensor, num_fields: int) -> None:
         super().__init__(len(codes), centroids.shape[0] * centroids.shape[2], num_fields)
-        size = centroids.shape[1]
-        kind = torch.uint8 if size <= 1 << 8 else torch.int16 if size <= 1 << 15 else torch.int32
-        self.register_buffer("codes", codes.to(kind))
+        self.register_buffer("packed", pack(codes, _bits(centroids.shape[1])))
         self.register_buffer("centroids", centroids)
 
     def forward(self, ids: Tensor) -> Tensor:
         """ids (B, F) -> (B, F, D)."""
-        codes = self.codes.index_select(0, ids.reshape(-1)).view(*ids.shape, -1)
-        return _decode(codes.long(), self.centroids)
+        parts, size, _ = self.centroids.shape
+        rows = self.packed.index_select(0, ids.reshape(-1)).view(*ids.shape, -1)
+        return _decode(unpack(rows, parts, _bits(size)), self.centroids)
 
     def table(self) -> Tensor:
         """(N, D)."""
-        return _decode(self.codes.long()[:, None], self.centroids)[:, 0]
+        return self(torch.arange(self.num_rows, device=self.packed.device)[:, None])[:, 0]
 
     def num_params(self) -> int:
         """The non-zero values of the centroids."""
@@ -176,5 +175,31 @@ def _decode(codes: Tensor, centroids: Tensor) -> Tensor:
 
 
 def _bytes(centroids: Tensor, num_rows: int) -> int:
-    bits = (centroids.shape[1] - 1).bit_length()
-    return 4 * centroids.numel() + -(-num_rows * centroids.shape[0] * bits // 8)
+    return 4 * centroids.numel() + num_rows * -(-len(centroids) * _bits(centroids.shape[1]) // 8)
+
+
+def _bits(size: int) -> int:
+    """Of a number below `size`."""
+    return (size - 1).bit_length()
+
+
+def pack(codes: Tensor, bits: int) -> Tensor:
+    """Whole numbers (N, S) below 2 ** bits, lowest bits first -> uint8 (N, ceil(S * bits / 8)).
+
+    >>> pack(torch.tensor([[5, 2, 7]]), 3).tolist()  # 101, 010, 111 from the right: 11 010 101, then 1
+    [[213, 1]]
+    """
+    every = ((codes[..., None] >> torch.arange(bits, device=codes.device)) & 1).flatten(1)
+    padded = nn.functional.pad(every, (0, -every.shape[1] % 8)).unflatten(1, (-1, 8))
+    return (padded << torch.arange(8, device=codes.device)).sum(dim=-1).to(torch.uint8)
+
+
+def unpack(rows: Tensor, parts: int, bits: int) -> Tensor:
+    """Rows of `pack` (..., W) -> the S = `parts` numbers of each, int64 (..., S).
+
+    >>> unpack(pack(torch.tensor([[5, 2, 7]]), 3), 3, 3).tolist()
+    [[5, 2, 7]]
+    """
+    every = ((rows.long()[..., None] >> torch.arange(8, device=rows.device)) & 1).flatten(-2)
+    own = every[..., :parts * bits].unflatten(-1, (parts, bits))
+    return (own << torch.arange(bits, device=rows.device)).sum(dim=-1)
