@@ -52,7 +52,8 @@ def tune(given: argparse.Namespace, place: Place) -> None:
     if given.settings_of is not None:
         about["settings_of"] = given.settings_of
     path = tuning.file_of(place.out, given.dataset, given.model, given.embedding)
-    tuning.tune(wanted, lambda point: schemes.run(given, given.embedding, point, given.seed, place), path, about)
+    tuning.tune(wanted, lambda point: schemes.run(given, given.embedding, point, given.seed, place), path, about,
+                lambda point: schemes.training(given, given.embedding, point))
     print(path)
 
 

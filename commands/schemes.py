@@ -22,12 +22,12 @@ BUDGETS = {  # of PEP and pruning, in parameters, by data set and model; the las
     ("movielens", "fm"): [50_000, 23_675, 10_000, 6_541],
     ("movielens", "deepfm"): [50_000, 23_675, 15_000, 8_604],
     ("movielens", "autoint"): [50_000, 23_675, 15_000, 9_281],
-    ("criteo", "fm"): [300_000, 100_000, 30_000, 10_000, 1_067],
-    ("criteo", "deepfm"): [300_000, 100_000, 30_000, 10_000, 1_227],
-    ("criteo", "autoint"): [300_000, 100_000, 30_000, 10_000, 3_116],
-    ("avazu", "fm"): [300_000, 100_000, 30_000, 10_000, 1_479],
-    ("avazu", "deepfm"): [300_000, 100_000, 30_000, 10_000, 2_215],
-    ("avazu", "autoint"): [300_000, 100_000, 30_000, 10_000, 2_805],
+    ("criteo", "fm"): [300_000, 100_000, 10_000, 1_067],
+    ("criteo", "deepfm"): [300_000, 100_000, 10_000, 1_227],
+    ("criteo", "autoint"): [300_000, 100_000, 10_000, 3_116],
+    ("avazu", "fm"): [300_000, 100_000, 10_000, 1_479],
+    ("avazu", "deepfm"): [300_000, 100_000, 10_000, 2_215],
+    ("avazu", "autoint"): [300_000, 100_000, 10_000, 2_805],
 }
 PRUNED = ("pep", "magnitude", "imp", "random", "random_per_field", "random_per_feature")  # retrain snapshots
 GRIDS: dict[str, dict[str, list[Any]]] = {  # the first sets the size, but for PRUNED; the paper's A.4.4, and ours
@@ -42,7 +42,6 @@ GRIDS: dict[str, dict[str, list[Any]]] = {  # the first sets the size, but for P
     **{name: {"l2_regularization": DECAYS} for name in PRUNED[1:]},
 }
 LR = "lr"  # logistic regression, without embeddings
-RETRAINING = ("retrain_emb_param", "re_init", "rewind")  # settings of a retraining, not of the search before it
 LONG = {"max_epochs": 300, "tensorboard": False}  # early stopping ends a run, not this
 
 
@@ -89,7 +88,7 @@ def run(given: argparse.Namespace, scheme: str, point: tuning.Point, seed: int, 
         return stages.train(parse({**base, **LONG, "model": "linear"}), seed, place)
     if scheme not in PRUNED:
         return stages.train(parse({**base, **LONG, "embedding": scheme, **point}), seed, place)
-    own = {name: value for name, value in point.items() if name not in RETRAINING}
+    own = tuning.of_search(point)
     if "retrain_emb_param" not in point and scheme == "pep":
         return _search(given, own, seed, place)[0]
     folder = _snapshots(given, scheme, own, seed, place)
@@ -99,22 +98,21 @@ def run(given: argparse.Namespace, scheme: str, point: tuning.Point, seed: int, 
     return result
 
 
+def training(given: argparse.Namespace, scheme: str, point: tuning.Point) -> tuning.Point:
+    """The settings of a point's run that are not the script's, beside the point's own; of PEP, of its search."""
+    if scheme not in PRUNED:
+        return {"max_epochs": LONG["max_epochs"]}
+    own = tuning.of_search(point)
+    return {"candidate_p": budgets(given)} if scheme == "pep" and tuning.departs(SCRIPTS[given.dataset], own) else {}
+
+
 def _search(given: argparse.Namespace, own: tuning.Point, seed: int, place: Place) -> tuple[dict[str, Any], Path]:
     """PEP's search and the folder with its snapshots."""
-    base = {**SCRIPTS[given.dataset], "model": given.model, "tensorboard": False}
-    default = _alias(given, "pep", own, seed)
-    alias = None if default == _alias(given, "pep", {}, seed) else default
-    settings = parse({**base, "candidate_p": budgets(given) if alias else base["candidate_p"], **own})
+    script = SCRIPTS[given.dataset]
+    alias = tuning.alias_of(script, "pep", own, seed) if tuning.departs(script, own) else None
+    settings = parse({**script, "model": given.model, "tensorboard": False, **training(given, "pep", own), **own})
     result = stages.train(settings, seed, replace(place, alias=alias))
     return result, stages.alias_folder(place.out, settings, seed, alias)
-
-
-def _alias(given: argparse.Namespace, scheme: str, own: tuning.Point, seed: int) -> str:
-    """Of a scheme's snapshots; it names the settings that differ from the script's."""
-    base = SCRIPTS[given.dataset]
-    suffix = "".join(f"_down_to_{min(value)}" if name == "candidate_p" else f"_{name}_{value}"
-                     for name, value in own.items() if value != base.get(name))
-    return f"{given.dataset}_{scheme}{suffix}_d{base['latent_dim']}_seed{seed}"
 
 
 def _snapshots(given: argparse.Namespace, scheme: str, own: tuning.Point, seed: int, place: Place) -> Path:
@@ -122,7 +120,7 @@ def _snapshots(given: argparse.Namespace, scheme: str, own: tuning.Point, seed: 
     if scheme == "pep":
         return _search(given, own, seed, place)[1]
     base = {**SCRIPTS[given.dataset], "model": given.model, "tensorboard": False}
-    default, wanted = _alias(given, scheme, own, seed), own.get("candidate_p", budgets(given))
+    default, wanted = tuning.alias_of(base, scheme, own, seed), own.get("candidate_p", budgets(given))
     result = stages.train(parse({**base, **LONG, "embedding": "uniform", **own}), seed, place)
     trained = pruning.load_trained(result["run_id"], place)
     like = []

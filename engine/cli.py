@@ -52,13 +52,17 @@ def read(options: argparse.Namespace, script: dict[str, Any],
     varied = {key: value for name, changed in variants.items() if getattr(options, name)
               for key, value in changed.items()}
     given = {**script, **varied, **explicit}
-    tuned = {}
+    alias, tuned = options.alias, {}
     if options.tuned is not None:
         flat = parse(given).flat()
         path = tuning.file_of(Path(options.out), flat["dataset"], flat["model"], flat["embedding"])
-        tuned = tuning.chosen_for(path, options.tuned)
+        point, training = tuning.chosen_for(path, options.tuned)
+        own = tuning.of_search(point)
+        if flat["embedding"] == "pep" and alias is None and tuning.departs(script, own):
+            alias = tuning.alias_of({**script, "latent_dim": flat["latent_dim"]}, "pep", own, options.seed)
+        tuned = {**training, **point}
     settings = parse({**given, **tuned, **explicit})
-    place = Place(out=Path(options.out), data=options.data, device=options.device, alias=options.alias,
+    place = Place(out=Path(options.out), data=options.data, device=options.device, alias=alias,
                   force=options.force, overwrite=options.overwrite)
     return settings, place, frozenset(explicit)
 

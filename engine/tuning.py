@@ -18,9 +18,34 @@ KEPT = ("run_id", "num_embedding_params", "inference_bytes", "validation_auc", "
         "seconds")
 
 
+RETRAINING = ("retrain_emb_param", "re_init", "rewind")  # settings of a retraining, not of the search before it
+SHIPPED = Path(__file__).parents[1] / "experiments" / "tuned"  # what was chosen here, for those who do not tune
+
+
 def file_of(out: Path, dataset: str, model: str, embedding: str) -> Path:
     """Where a scheme's chosen settings stand."""
     return out / "tuned" / f"{dataset}_{model}_{embedding}.json"
+
+
+def of_search(point: Point) -> Point:
+    """A point's settings without those of a retraining."""
+    return {name: value for name, value in point.items() if name not in RETRAINING}
+
+
+def departs(script: Mapping[str, Any], own: Point) -> Point:
+    """Those of a scheme's own settings that are not the script's."""
+    return {name: value for name, value in own.items() if value != script.get(name)}
+
+
+def alias_of(script: Mapping[str, Any], scheme: str, own: Point, seed: int) -> str:
+    """The name of a scheme's snapshots; it names the settings that differ from the script's.
+
+    >>> alias_of({"dataset": "movielens", "latent_dim": 64}, "pep", {"threshold_init": -8.0}, 1)
+    'movielens_pep_threshold_init_-8.0_d64_seed1'
+    """
+    suffix = "".join(f"_down_to_{min(value)}" if name == "candidate_p" else f"_{name}_{value}"
+                     for name, value in departs(script, own).items())
+    return f"{script['dataset']}_{scheme}{suffix}_d{script['latent_dim']}_seed{seed}"
 
 
 def points(grid: Mapping[str, Sequence[Any]], trials: int) -> list[Point]:
@@ -28,18 +53,24 @@ def points(grid: Mapping[str, Sequence[Any]], trials: int) -> list[Point]:
 
     The other settings' combinations are taken evenly spaced, in the order in which the grid lists them.
 
+    Raises:
+        ValueError: there are more sizes than trials.
+
     >>> points({"d": [4, 8], "a": [1, 2, 3]}, 4)
     [{'d': 4, 'a': 1}, {'d': 4, 'a': 3}, {'d': 8, 'a': 1}, {'d': 8, 'a': 3}]
     """
     size, *others = grid
+    if trials < len(grid[size]):
+        raise ValueError(f"--trials {trials} is fewer than one for each of the {len(grid[size])} sizes "
+                         f"({size} {grid[size]})")
     combinations = list(itertools.product(*(grid[name] for name in others)))
-    each = min(len(combinations), max(trials // len(grid[size]), 1))
+    each = min(len(combinations), trials // len(grid[size]))
     taken = [combinations[round(place)] for place in np.linspace(0, len(combinations) - 1, each)]
     return [{size: value, **dict(zip(others, rest, strict=True))} for value in grid[size] for rest in taken]
 
 
 def tune(wanted: Sequence[Point], run: Callable[[Point], dict[str, Any]], path: Path,
-         about: dict[str, Any]) -> list[Point]:
+         about: dict[str, Any], training: Callable[[Point], Point] = lambda point: {}) -> list[Point]:
     """Run every point and write all trials and the chosen ones: of each size, the best validation AUC.
 
     Nothing of the test rows is looked at here or written. Finished runs are not run again, so that a tuning that was
@@ -50,11 +81,17 @@ def tune(wanted: Sequence[Point], run: Callable[[Point], dict[str, Any]], path: 
         run: trains one point and returns its result.
         path: of the file to write.
         about: what the file says of itself: data set, model, scheme, seed.
+        training: the settings beside a point's own that its run had in place of the script's.
+
+    Raises:
+        ValueError: the file there holds more trials.
     """
+    if path.exists() and len(before := _read(path, "trials")) > len(wanted):
+        raise ValueError(f"{path} holds {len(before)} trials, more than these {len(wanted)}; move it away first")
     trials = []
     for number, point in enumerate(wanted, 1):
         result = run(point)
-        trials.append({"settings": point, **{name: result[name] for name in KEPT}})
+        trials.append({"settings": point, "training": training(point), **{name: result[name] for name in KEPT}})
         print(f"{number}/{len(wanted)} {describe(point)}: {result['num_embedding_params']:,} parameters, "
               f"{result['inference_bytes']:,} bytes, validation AUC {result['validation_auc']:.4f}", flush=True)
     size = next(iter(wanted[0]))
@@ -77,26 +114,36 @@ def chosen(path: Path) -> list[dict[str, Any]]:
     """
     if not path.exists():
         raise FileNotFoundError(f"there is no {path}; run `python reproduce.py tune` for this scheme first")
+    return _read(path, "chosen")
+
+
+def _read(path: Path, name: str) -> list[dict[str, Any]]:
+    """A file's list of trials."""
     try:
-        trials = json.loads(path.read_text())["chosen"]
-        [(trial["settings"], trial["num_embedding_params"]) for trial in trials]
+        trials = json.loads(path.read_text())[name]
+        if not trials or not all(trial["settings"] and trial["num_embedding_params"] for trial in trials):
+            raise ValueError(f"no trials under {name!r}")
     except (ValueError, KeyError, TypeError) as error:
-        raise ValueError(f"{path} is corrupt ({error}); run `python reproduce.py tune` again") from error
+        raise ValueError(f"{path} is corrupt ({error}); delete it and run `python reproduce.py tune` again") from error
     return trials
 
 
-def chosen_for(path: Path, most: int) -> Point:
-    """The chosen settings with the most parameters up to `most`.
+def chosen_for(path: Path, most: int) -> tuple[Point, Point]:
+    """The chosen settings with the most parameters up to `most`, and those that their run had beside them.
+
+    Without a file at `path` the one in SHIPPED is read.
 
     Raises:
+        FileNotFoundError: neither is there.
         ValueError: everything there is larger.
     """
+    path = path if path.exists() or not (SHIPPED / path.name).exists() else SHIPPED / path.name
     trials = chosen(path)
     fitting = [trial for trial in trials if trial["num_embedding_params"] <= most]
     if not fitting:
         raise ValueError(f"nothing in {path} has at most {most} parameters; the sizes are "
                          f"{[trial['num_embedding_params'] for trial in trials]}")
-    return fitting[-1]["settings"]
+    return fitting[-1]["settings"], fitting[-1].get("training", {})
 
 
 def describe(point: Point) -> str:

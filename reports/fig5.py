@@ -31,7 +31,7 @@ SIZE = (7.0, 3.1)  # inches: both columns of a page
 WEIGHTS = "model.safetensors"  # of a run's folder
 SAMPLE = 4096  # features of a field that are looked at; a larger field is thinned evenly
 ANNOTATED = 10  # fields up to which the values are written into their cells
-Data = dict[str, dict[str, int]]  # manifest -> field -> its features
+Data = dict[str, dict[str, int]]  # manifest -> field -> its features, in the table's order
 Found = tuple[np.ndarray | None, list[dict[str, Any]]]  # a mean matrix, and the runs that it is made from
 PAPER = {("movielens", "fm"): (264_256, 23_675)}  # parameters before and after
 
@@ -60,7 +60,8 @@ def build(results: Results, out: Path, dataset: str, model: str) -> Page:
         if runs:
             made = number(f"parameters {name} pruning", runs, itemgetter("num_embedding_params"), paper, form=",.0f")
             page.numbers.append(made._replace(why="the nearest there is" if made.difference else ""))
-    data = {run["manifest"]: run["data"]["field_sizes"] for run in results if "data" in run}  # also of older runs' data
+    data = {run["manifest"]: {name: run["data"]["field_sizes"][name] for name in run["data"]["fields"]}
+            for run in results if "fields" in run.get("data", {})}  # also of older runs' data
     matrices = [_mean_matrix(page, out, runs, data) for runs in (before, after)]
     fields = _fields([*matrices[0][1], *matrices[1][1]], data)
     page.notes.append("Mean |v . w| over the pairs of two fields' features, as shares of the sum over all pairs of two "
@@ -131,7 +132,8 @@ def _mean_matrix(page: Page, out: Path, runs: Results, data: Data) -> Found:
         which = f"run {run['run_id']} (seed {run['seed']})"
         path = out / "runs" / run["run_id"] / WEIGHTS
         if run["manifest"] not in data:
-            page.missing.append(f"{which} has no `data`: it is older, and its field sizes are not known")
+            page.missing.append(f"{which} has no `data.fields`: it is older, and the order of its "
+                                "fields in the table is not known")
         elif not path.exists():
             page.missing.append(f"the table of {which}: its folder has no {WEIGHTS}")
         else:

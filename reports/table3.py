@@ -42,8 +42,13 @@ def build(results: Results, out: Path, dataset: str, model: str) -> Page:
         page.rows.append({"data": manifest, **counts, **{f"paper_{name}": count for name, count
                                                          in PAPER.get(dataset, {}).items()}, RUNS: runs_of(known)})
         page.notes.append(f"Features of each field{named}: " + ", ".join(
-            f"{field} {size:,}" for field, size in known[0]["data"]["field_sizes"].items()) + ".")
+            f"{field} {known[0]['data']['field_sizes'][field]:,}" for field in _fields(known[0]["data"])) + ".")
     return page
+
+
+def _fields(data: dict[str, Any]) -> list[str]:
+    """In the table's order; older results have them by their names alone."""
+    return data.get("fields") or list(data["field_sizes"])
 
 
 def _counts(data: dict[str, Any]) -> dict[str, int]:

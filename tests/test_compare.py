@@ -11,9 +11,10 @@ import tiny
 import compress
 import reproduce
 import train_movielens
+import train_movielens_retrain
 from benchmarks import bench_epoch
 from commands import afm, figures, schemes
-from engine import snapshots
+from engine import snapshots, tuning
 from engine.finetune import FineTuning
 from reports import extreme, table4
 from reports.collect import results_in
@@ -333,13 +334,49 @@ def test_a_comparison_without_a_tuning_says_what_to_do(shell):
         shell(reproduce, "compare", "--scheme", "uniform")
 
 
-def test_the_scripts_take_what_was_tuned(shell, tmp_path, monkeypatch, capsys):
+def test_the_scripts_run_what_was_tuned(shell, tmp_path, monkeypatch, capsys):
     shell(reproduce, "tune", "--embedding", "uniform")
-    monkeypatch.setattr(train_movielens, "SETTINGS", tiny.SETTINGS)
+    monkeypatch.setattr(train_movielens, "SETTINGS", {**tiny.SETTINGS, "max_epochs": 1})
+    made = len(results_in(tmp_path))
     shell(train_movielens, "--embedding", "uniform", "--tuned", SIZE - 1)
     [chosen, _] = json.loads((tmp_path / "tuned" / "movielens_fm_uniform.json").read_text())["chosen"]
     assert f"{chosen['num_embedding_params']:,}" in capsys.readouterr().out
-    ran = max((tmp_path / "runs").glob("*/result.json"), key=lambda path: path.stat().st_mtime_ns)
-    settings = json.loads(ran.read_text())["settings"]
-    assert {name: settings[name] for name in chosen["settings"]} == chosen["settings"]
-    assert settings["latent_dim"] == 2
+    assert len(results_in(tmp_path)) == made  # it is the very run of the tuning, as long too
+    monkeypatch.setattr(tuning, "SHIPPED", tmp_path / "shipped")
+    (tmp_path / "tuned").rename(tmp_path / "shipped")
+    shell(train_movielens, "--embedding", "uniform", "--tuned", SIZE - 1)
+    assert len(results_in(tmp_path)) == made
+    shell(train_movielens, "--embedding", "uniform", "--tuned", SIZE - 1, "--set", "max_epochs=2")
+    assert len(results_in(tmp_path)) == made + 1
+
+
+def test_the_scripts_search_and_retrain_as_pep_was_tuned(shell, tmp_path, monkeypatch):
+    monkeypatch.setattr(schemes, "GRIDS", {"pep": {"threshold_init": [-2.5, -2.0]}})
+    shell(reproduce, "tune", "--embedding", "pep", "--trials", 4)
+    path = tmp_path / "tuned" / "movielens_fm_pep.json"
+    written = json.loads(path.read_text())
+    written["chosen"] = [trial for trial in written["trials"] if trial["settings"]["threshold_init"] == -2.0]
+    path.write_text(json.dumps(written))
+    search = {**tiny.SETTINGS, "dataset": "movielens", "candidate_p": [300, 150, 100]}
+    monkeypatch.setattr(train_movielens, "SETTINGS", search)
+    monkeypatch.setattr(train_movielens_retrain, "SETTINGS", {**search, **schemes.LONG, "retrain_emb_param": "all"})
+    made = len(results_in(tmp_path))
+    shell(train_movielens, "--tuned", 100)
+    shell(train_movielens_retrain, "--tuned", 100)
+    assert len(results_in(tmp_path)) == made
+
+
+@pytest.mark.parametrize(("trials", "message"), [
+    (1, "--trials 1 is fewer than one for each of the 2 sizes"), (-3, "--trials -3 is fewer"),
+    (2, r"movielens_fm_uniform\.json holds 4 trials, more than these 2; move it away first")])
+def test_fewer_trials_than_sizes_or_than_there_were_are_refused(shell, trials, message):
+    shell(reproduce, "tune", "--embedding", "uniform", "--trials", 4)
+    with pytest.raises(ValueError, match=message):
+        shell(reproduce, "tune", "--embedding", "uniform", "--trials", trials)
+
+
+def test_a_tuning_without_trials_is_corrupt(shell, tmp_path):
+    (tmp_path / "tuned").mkdir()
+    (tmp_path / "tuned" / "movielens_fm_uniform.json").write_text('{"chosen": []}')
+    with pytest.raises(ValueError, match=r"movielens_fm_uniform\.json is corrupt \(no trials under 'chosen'\)"):
+        shell(reproduce, "compare", "--scheme", "uniform")

@@ -26,8 +26,8 @@ def mgqe(popularity: Tensor, subspaces: int, centroids: int, width: int, draw: D
         ValueError: the subspaces do not divide D, or there are more centroids than features.
 
     >>> made = mgqe(torch.tensor([5, 9, 1, 1]), 2, 4, 6, lambda rows, width: torch.rand(rows, width), 1)
-    >>> made.allowed[:, 0].tolist(), made.num_params(), made.inference_bytes()  # 8 codes of 2 bits, 24 values
-    ([1.0, 4.0, 1.0, 1.0], 24, 98)
+    >>> made.allowed[:, 0].tolist(), made.num_params(), made.inference_bytes()  # 4 rows of 2 codes of 2 bits
+    ([1.0, 4.0, 1.0, 1.0], 24, 100)
     """
     if not 1 <= centroids <= len(popularity):
         raise ValueError(f"mgqe_centroids must lie in 1 .. {len(popularity)}, the number of features; got {centroids}")
@@ -72,7 +72,8 @@ class Mgqe(TableEmbedding):
     not by the number of entries, so that the coupled weight decay does not drown it.
 
     Parameters are counted as the centroids; the codes, S for each feature, are in `inference_bytes`, at ceil(log2 K)
-    bits each in whole bytes a row, as the compact form stores them. Codes of rare features could do with two bits less, but rows are then no longer found by their number.
+    bits each in whole bytes a row, as the compact form stores them. Codes of rare features could do with two bits less,
+    but rows are then no longer found by their number.
 
     Args:
         initial: (N, D) what the rows start from.
@@ -128,7 +129,7 @@ class Mgqe(TableEmbedding):
 class Coded(TableEmbedding):
     """What is left of an `Mgqe` at inference; nothing in it is trained.
 
-    Codes are stored at ceil(log2 K) bits each, a row in the least bytes that hold it; a lookup takes its rows' codes out.
+    Codes are stored at ceil(log2 K) bits each, a row in the least bytes that hold it; a lookup unpacks its rows'.
 
     Args:
         codes: (N, S) whole numbers, 0 .. K-1.

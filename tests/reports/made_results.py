@@ -23,7 +23,8 @@ def result(run_id, stage="train", seed=1, model="fm", dataset="movielens", embed
             "num_embedding_params": params, "num_embedding_params_dense": DENSE, "inference_bytes": 4 * params,
             "test_auc": auc, "test_logloss": 1.2 - auc, "validation_auc": auc, "train_loss": 1.1 - auc,
             "published_protocol": {"best_test_auc": auc + 0.001, "best_test_logloss": 1.2 - auc},
-            "data": {"rows": 1000, "positives": 750, "field_sizes": dict(SIZES)}, **more}
+            "data": {"rows": 1000, "positives": 750, "fields": list(SIZES),
+                     "field_sizes": dict(sorted(SIZES.items()))}, **more}  # sorted, as a file has them
 
 
 def lr(run_id, seed=1, **more):

@@ -86,9 +86,20 @@ def test_older_runs_borrow_the_field_sizes_of_the_same_data_or_are_named(tmp_pat
     assert fig5.build(results, tmp_path, "movielens", "fm").rows[-1]["runs"] == "u1 u2 t1"
     del results[3]["data"]
     page = fig5.build(results, tmp_path, "movielens", "fm")
-    assert "run t1 (seed 1) has no `data`: it is older, and its field sizes are not known" in page.missing
+    assert ("run t1 (seed 1) has no `data.fields`: it is older, and the order of its fields in the table is not known"
+            in page.missing)
     assert page.figure is None
     assert [number.values for number in page.numbers] == [[800] * 3, [BUDGET]]
+
+
+def test_results_whose_fields_have_no_order_borrow_it_or_are_named(tmp_path):
+    results = made(tmp_path)
+    for run in results[:3]:
+        del run["data"]["fields"]
+    page = fig5.build(results, tmp_path, "movielens", "fm")
+    assert [row["field"] for row in page.rows if row["panel"] == "interaction"][::2] == ["age", "age", "zip"]
+    del results[3]["data"]["fields"]
+    assert fig5.build(results, tmp_path, "movielens", "fm").figure is None
 
 
 def test_weights_that_are_broken_or_of_another_kind_are_named(tmp_path):
