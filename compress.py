@@ -43,8 +43,8 @@ def options() -> argparse.ArgumentParser:
                                         help="share of the entries a round leaves")
     methods.choices["random"].add_argument("--like", type=Path, action="append", default=[],
                                            help="a snapshot whose number of entries in each field is taken over")
-    methods.choices["random"].add_argument("--per", choices=("field", "feature"), default="field",
-                                           help="with --like: of what the numbers of entries are taken over")
+    methods.choices["random"].add_argument("--per", choices=("field", "feature"),
+                                           help="with --like: of what (default: field) the numbers are taken over")
     umec.add_options(methods.add_parser("umec", help="a DLRM under a resource budget, and rivals"))
     return made
 
@@ -63,11 +63,17 @@ def main() -> None:
     method, like = given.method_name, getattr(given, "like", [])
     if method == "random" and bool(given.budget) == bool(like):
         raise ValueError("random takes either --budget or --like")
+    if method == "random" and given.per is not None and not like:
+        raise ValueError(f"--per {given.per} says what --like takes over; give --like SNAPSHOT.npz too")
+    for path in like:
+        if not path.exists():
+            raise FileNotFoundError(f"there is no snapshot {path} for --like")
     if like:
-        method = f"random_per_{given.per}"
+        method = f"random_per_{given.per or 'field'}"
+    keep = getattr(given, "keep", pruned.KEEP)
     trained = load_trained(given.run, place)
-    made = pruned.tables(trained, method, given.budget, like, getattr(given, "keep", pruned.KEEP), place)
-    folder = pruning.prune(trained, method, made, place)
+    made = pruned.tables(trained, method, given.budget, like, keep, place)
+    folder = pruning.prune(trained, method, made, place, pruned.how(method, like, keep))
     print(f"snapshots of {', '.join(f'{count:,}' for count in made)} parameters: {folder}")
     print(f"retrain them with --model {trained.settings.model.model} --seed {trained.run.seed} --alias {folder.name}")
 

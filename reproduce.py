@@ -71,7 +71,8 @@ def with_size(given: argparse.Namespace, place: Place) -> argparse.Namespace:
 def carry_out(needs: list[Need], given: argparse.Namespace, place: Place) -> None:
     """Print what is missing and, without --dry-run, run it."""
     wanted = plan.missing(needs, place)
-    seconds = plan.seconds_of(wanted, results_in(place.out))
+    seconds = plan.seconds_of(wanted, [result for result in results_in(place.out)
+                                       if result["settings"]["dataset"] == given.dataset])
     print(plan.describe(wanted, seconds), flush=True)
     if not given.dry_run:
         plan.carry_out(wanted, seconds, place)
@@ -135,6 +136,15 @@ def main() -> None:
                                *(("scheme", scheme, (LR, *schemes.GRIDS)) for scheme in given.scheme or ())):
         if value not in known:
             raise ValueError(unknown(name, value, known))
+    if given.what == "tune":
+        if given.embedding not in schemes.GRIDS:
+            raise ValueError(unknown("embedding", given.embedding or "", schemes.GRIDS))
+        if given.dataset == "all" or given.scheme:
+            raise ValueError("tune is of one data set and one --embedding; --dataset all and --scheme are of the pages")
+    elif given.embedding is not None:
+        raise ValueError(f"--embedding {given.embedding} is of tune; compare takes --scheme")
+    given.seeds, given.scheme = (list(dict.fromkeys(values)) if values else values
+                                 for values in (given.seeds, given.scheme))
     if given.settings_of is not None and (given.what != "tune" or given.settings_of == given.model):
         raise ValueError(f"--settings-of {given.settings_of} is of tune, and of another model than --model "
                          f"{given.model}")
@@ -143,8 +153,6 @@ def main() -> None:
     place = Place(out=Path(given.out), data=given.data, device=given.device)
     require_writable(place.out)
     if given.what == "tune":
-        if given.embedding not in schemes.GRIDS:
-            raise ValueError(unknown("embedding", given.embedding or "", schemes.GRIDS))
         if given.planted is not None:
             place = stand_in.planted(place, given.dataset, given.planted, given.planted_values, write=True)
         tune(given, place)

@@ -8,6 +8,7 @@ from engine import pruning, snapshots
 from engine.pruning import Trained
 from engine.run import Place, derive
 from transforms import random_mask
+from utils.files import sha256_of
 
 KEEP = 0.5  # share of the entries that a round of iterative pruning leaves
 
@@ -33,7 +34,24 @@ def tables(trained: Trained, method: str, budgets: list[int], like: list[Path], 
         chosen = [_mask_of(path, trained) for path in like]
         masks = [random_mask.per_feature(mask, generator) if method == "random_per_feature" else
                  random_mask.per_field(mask, trained.dataset.schema.sizes, generator) for mask in chosen]
-    return {int(mask.sum()): np.where(mask, trained.initial, 0) for mask in masks}
+    counts = [int(mask.sum()) for mask in masks]
+    if len(set(counts)) < len(counts):
+        raise ValueError(f"several masks have as many entries ({counts}), by which snapshots are named; give them one "
+                         "by one, each with an --alias")
+    return {count: np.where(mask, trained.initial, 0) for count, mask in zip(counts, masks, strict=True)}
+
+
+def how(method: str, like: list[Path], keep: float) -> str:
+    """What sets tables apart from a method's usual ones of the same run.
+
+    >>> how("imp", [], KEEP), how("imp", [], 0.2)
+    ('', 'keep 0.2')
+    """
+    if method == "imp" and keep != KEEP:
+        return f"keep {keep:g}"
+    if like:
+        return "like " + sha256_of(*(snapshots.read(path)[0].table.tobytes() for path in like))[:12]
+    return ""
 
 
 def _mask_of(path: Path, trained: Trained) -> np.ndarray:

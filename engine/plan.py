@@ -14,6 +14,7 @@ from engine.run import Place, Unfinished
 log = logging.getLogger("pep")
 
 CORES = 2  # of the machine that a cost is told for
+STAGES = ("train", "search", "retrain")
 COST_HEAD = ("device", "runs", "finished", "hours in all", "hours open", "without an estimate")
 
 
@@ -65,7 +66,7 @@ def missing(needs: Sequence[Need], place: Place) -> list[Need]:
 def seconds_of(needs: Sequence[Need], results: Sequence[dict[str, Any]]) -> list[float | None]:
     """What each may take: the median of finished runs of its kind, of its model, or None when there are none.
 
-    >>> done = [{"settings": {"model": "fm", "embedding": "mde"}, "seconds": 40.0}]
+    >>> done = [{"settings": {"model": "fm", "embedding": "mde"}, "stage": "train", "seconds": 40.0}]
     >>> seconds_of([Need("a", ("fm", "mde"), print), Need("b", ("fm", "qr"), print), Need("c", ("x", ""), print)], done)
     [40.0, 40.0, None]
     """
@@ -73,8 +74,9 @@ def seconds_of(needs: Sequence[Need], results: Sequence[dict[str, Any]]) -> list
 
 
 def _median(results: Sequence[dict[str, Any]], model: str, scheme: str | None = None) -> float | None:
+    """Of whole trainings; what was compressed or trained on takes other times."""
     times = [result["seconds"] for result in results if result["settings"]["model"] == model
-             and scheme in (None, result["settings"]["embedding"])]
+             and result["stage"] in STAGES and scheme in (None, result["settings"]["embedding"])]
     return statistics.median(times) if times else None
 
 

@@ -65,13 +65,16 @@ def load_trained(run_id: str, place: Place) -> Trained:
     return Trained(run, table, initial, others)
 
 
-def prune(trained: Trained, method: str, tables: dict[int, np.ndarray], place: Place) -> Path:
+def prune(trained: Trained, method: str, tables: dict[int, np.ndarray], place: Place, how: str = "") -> Path:
     """Write the pruned tables, by budget, as snapshots into the method's alias folder; returns the folder.
 
     At a dry place nothing is written.
 
+    Args:
+        how: what sets these tables apart from the method's usual ones of this run; it is kept with them.
+
     Raises:
-        FileExistsError: the folder belongs to another run.
+        FileExistsError: the folder belongs to another run, or has another table at one of the budgets.
     """
     run = trained.run
     default = f"{trained.settings.data.dataset}_{method}_d{trained.settings.model.latent_dim}_seed{run.seed}"
@@ -81,10 +84,15 @@ def prune(trained: Trained, method: str, tables: dict[int, np.ndarray], place: P
     owner = {"run_id": f"{run.run_id}-{method}", "settings": trained.settings.flat(), "seed": run.seed,
              "manifest": run.dataset.hash}
     snapshots.claim(folder, owner, place.overwrite)
+    for path in (folder / f"{budget}.npz" for budget in tables) if not place.overwrite else ():
+        if path.exists() and not np.array_equal(snapshots.read(path)[0].table, tables[int(path.stem)]):
+            raise FileExistsError(f"{path} holds another table, of other options or drawn beside other budgets; choose "
+                                  "another --alias, or give --overwrite to replace it")
     snapshots.save(folder, snapshots.INITIAL, trained.initial, {"run_id": run.run_id}, **trained.others)
     for budget, table in tables.items():
         snapshots.save(folder, str(budget), table, {"source": method, "budgets": [budget], "run_id": run.run_id,
-                                                    "num_embedding_params": int(np.count_nonzero(table))})
+                                                    "num_embedding_params": int(np.count_nonzero(table)),
+                                                    **({"how": how} if how else {})})
     return folder
 
 

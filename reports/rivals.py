@@ -97,8 +97,8 @@ def signature(result: dict[str, Any], by_id: dict[str, dict[str, Any]]) -> tuple
     """What results that differ in nothing but the seed have in common."""
     snapshot = result.get("snapshot", {})
     searched = by_id.get(snapshot.get("run_id"), {}).get("identity", {}).get("settings")
-    return (result["stage"], kind(result), snapshot.get("budgets"), result["identity"]["settings"], searched,
-            result["manifest"])
+    return (result["stage"], kind(result), snapshot.get("budgets"), snapshot.get("how"),
+            result["identity"]["settings"], searched, result["manifest"])
 
 
 def table(found: Sequence[Entry]) -> str:
@@ -106,7 +106,8 @@ def table(found: Sequence[Entry]) -> str:
     return markdown(HEAD, [(entry.scheme + (" †" if entry.from_last else ""), entry.settings,
                             f"{round(entry.mean('num_embedding_params')):,}",
                             f"{round(entry.mean('inference_bytes')):,}" if entry.has("inference_bytes") else "-",
-                            spread(entry.of("test_auc")), spread(entry.of("test_logloss")), str(len(entry.results)))
+                            spread(entry.of("test_auc")), spread(entry.of("test_logloss")),
+                            str(len(set(entry.of("seed")))))
                            for entry in found])
 
 

@@ -78,6 +78,7 @@ def _facts(result: dict[str, Any], by_id: dict[str, dict[str, Any]]) -> dict[str
         search = by_id.get(result["snapshot"].get("run_id"))
         searched = search["identity"]["settings"] if search else {}
         own |= {f"search {name}": value for name, value in searched.items() if own.get(name) != value}
+        own |= {"made": result["snapshot"]["how"]} if result["snapshot"].get("how") else {}
     else:
         own.pop("latent_dim", None)
     own = {name: value for name, value in own.items() if name.removeprefix("search ") not in FREE}

@@ -104,10 +104,13 @@ def test_settings_chosen_for_another_model_are_tried_as_they_are(shell, tmp_path
 
 
 @pytest.mark.parametrize(("words", "message"), [
+    (("tune", "--embedding", "uniform", "--dataset", "all"), "tune is of one data set and one --embedding"),
+    (("tune", "--embedding", "uniform", "--scheme", "darts"), "tune is of one data set and one --embedding"),
+    (("compare", "--embedding", "mde"), "--embedding mde is of tune; compare takes --scheme"),
     (("compare", "--settings-of", "deepfm"), "--settings-of deepfm is of tune, and of another model than --model fm"),
     (("tune", "--embedding", "uniform", "--settings-of", "fm"), "of another model than --model fm"),
     (("tune", "--embedding", "uniform", "--settings-of", "deepfn"), "unknown model 'deepfn'")])
-def test_settings_of_nothing_are_refused(shell, words, message):
+def test_options_that_would_do_nothing_are_refused(shell, words, message):
     with pytest.raises(ValueError, match=message):
         shell(reproduce, *words)
 
@@ -175,6 +178,26 @@ def test_compress_writes_snapshots_and_says_how_to_go_on(shell, tmp_path, capsys
         assert snapshots.names(folder / f"movielens_random_per_{per}_d4_seed1") == ["70"]
 
 
+def test_other_tables_of_one_run_are_not_mixed_up(shell, tmp_path, capsys):
+    run = tiny.train(tmp_path, embedding="uniform")["run_id"]
+    folder = tmp_path / "embedding" / "fm"
+    for words, other in ((("imp", "--budget", 200), ("imp", "--budget", 200, "--keep", 0.3)),
+                         (("random", "--budget", 70), ("random", "--budget", 90, "--budget", 70))):
+        shell(compress, words[0], "--run", run, *words[1:])
+        shell(compress, words[0], "--run", run, *words[1:])  # the same again is nothing new
+        with pytest.raises(FileExistsError, match=r"\.npz holds another table, .* choose another --alias"):
+            shell(compress, other[0], "--run", run, *other[1:])
+        shell(compress, other[0], "--run", run, *other[1:], "--overwrite")
+    assert snapshots.read(folder / "movielens_imp_d4_seed1" / "200.npz")[0].meta["how"] == "keep 0.3"
+    like = folder / "movielens_imp_d4_seed1" / "200.npz"
+    with pytest.raises(ValueError, match=r"several masks have as many entries \(\[200, 200\]\)"):
+        shell(compress, "random", "--run", run, "--like", like, "--like", like)
+    with pytest.raises(ValueError, match="--per feature says what --like takes over"):
+        shell(compress, "random", "--run", run, "--budget", 70, "--per", "feature")
+    with pytest.raises(FileNotFoundError, match=r"there is no snapshot .*nowhere\.npz for --like"):
+        shell(compress, "random", "--run", run, "--like", tmp_path / "nowhere.npz")
+
+
 @pytest.mark.parametrize("words", [(), ("--budget", 3, "--like", "x.npz")])
 def test_random_takes_one_of_its_two_options(shell, tmp_path, words):
     run = tiny.train(tmp_path, embedding="uniform")["run_id"]
@@ -191,7 +214,7 @@ def test_a_snapshot_of_another_shape_is_refused(shell, tmp_path):
 
 def test_what_would_be_run_is_listed_without_running(shell, tmp_path, capsys):
     shell(reproduce, "tune", "--embedding", "uniform", "--dry-run")
-    shell(reproduce, "compare", "--scheme", "imp", "--seeds", 3, "--dry-run")
+    shell(reproduce, "compare", "--scheme", "imp", "--scheme", "imp", "--seeds", 3, 3, "--dry-run")
     said = capsys.readouterr().out.splitlines()
     assert said[0] == "latent_dim=2 l2_regularization=1e-05"
     assert said[-3:] == ["2 runs are missing:", "  fm imp retrain_emb_param=300 seed 3",

@@ -10,8 +10,8 @@ from engine.run import Place, Unfinished
 
 
 def finished(seconds, model="fm", embedding="mde", device="AMD EPYC", threads=1):
-    return {"settings": {"model": model, "embedding": embedding}, "seconds": seconds, "device": device,
-            "threads": threads}
+    return {"stage": "train", "settings": {"model": model, "embedding": embedding}, "seconds": seconds,
+            "device": device, "threads": threads}
 
 
 def need(what, kind=("fm", "mde"), done=True):
