@@ -228,6 +228,33 @@ def test_a_model_that_reads_the_weight_sees_the_pruned_table_and_trains_it():
     assert torch.equal(table.thresholds.grad != 0, table.margins() > 0)
 
 
+@pytest.mark.parametrize("state", ["searched", "masked", "compact"])
+def test_code_that_calls_torchs_lookup_with_what_a_table_says_of_itself(state):
+    class Reader(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.item, self.bag = nn.Embedding(ROWS, WIDTH, padding_idx=1), nn.EmbeddingBag(ROWS, WIDTH, norm_type=1.0)
+
+        def forward(self, ids):
+            e, b = self.item, self.bag
+            items = functional.embedding(ids, e.weight, e.padding_idx, e.max_norm, e.norm_type, e.scale_grad_by_freq,
+                                         e.sparse)
+            return items.sum(1) + functional.embedding_bag(
+                ids, b.weight, None, b.max_norm, b.norm_type, b.scale_grad_by_freq, b.mode, b.sparse, None,
+                b.include_last_offset, b.padding_idx)
+
+    model, ids = seeded(Reader), torch.tensor([[1, 4], [7, 7]])
+    before = model(ids)
+    plug(model, threshold_init=-150.0)
+    assert torch.equal(model(ids), before)
+    if state != "searched":
+        masked(model, snapshot(model, 30))
+    if state == "compact":
+        unplug(model, compact=True)
+    assert torch.equal(model(ids), model.item(ids).sum(1) + model.bag(ids))
+    assert (model.item.norm_type, model.bag.norm_type) == (2.0, 1.0)
+
+
 def test_which_tables():
     assert list(plug(Shop(), only="users").tables) == ["users"]
     assert list(plug(Shop(), only=["tower.0", "first_order"]).tables) == ["items", "first_order"]
@@ -372,6 +399,36 @@ def parametrised():
     return model
 
 
+class Biased(nn.Embedding):
+    """Looked up as ever; the model adds what it holds besides."""
+
+    def __init__(self, kind):
+        super().__init__(5, 4)
+        if kind == "child":
+            self.more = nn.Linear(4, 4)
+        elif kind == "buffer":
+            self.register_buffer("more", torch.ones(4))
+        else:
+            self.more = nn.Parameter(torch.ones(4))
+
+
+class Called(nn.EmbeddingBag):
+    def __call__(self, *inputs):
+        return 2 * super().__call__(*inputs)
+
+
+def with_hooked_state(register):
+    def make():
+        model = nn.Sequential(nn.Embedding(5, 4))
+        getattr(model[0], register)(lambda *inputs: None)
+        return model
+    return make
+
+
+STATE_HOOKS = ("register_state_dict_post_hook", "register_state_dict_pre_hook", "register_load_state_dict_pre_hook",
+               "register_load_state_dict_post_hook")
+
+
 def beside_a_good_one(**settings):
     return lambda: nn.Sequential(nn.Embedding(5, 4), nn.Embedding(5, 4, **settings))
 
@@ -406,6 +463,10 @@ REFUSED = {
     "hooked": (hooked, {}, "hooks.*remove them first"),
     "own forward": (lambda: nn.Sequential(Scaled(5, 4)), {}, r"forward is not the one of nn\.Embedding"),
     "forward put on": (with_own_forward, {}, r"forward is not the one of nn\.Embedding"),
+    "own call": (lambda: nn.Sequential(Called(5, 4)), {}, "class Called has a __call__ of its own"),
+    **{f"own {kind}": (lambda kind=kind: nn.Sequential(Biased(kind)), {}, "besides its weight, .*lost: more;")
+       for kind in ("parameter", "buffer", "child")},
+    **{hook: (with_hooked_state(hook), {}, "hooks of its state_dict.*remove them first") for hook in STATE_HOOKS},
     "pruned": (pruned, {}, "computed by a parametrisation or a pruning"),
     "parametrised": (parametrised, {}, "computed by a parametrisation"),
     "plugged": (lambda: plug(Shop()).model, {}, "already plugged: users, .*unplug"),
