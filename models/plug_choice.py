@@ -4,7 +4,7 @@ from collections.abc import Callable, Iterable
 from typing import Any
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from .plug_snapshot import plugged_tables
 from .plugged_table import Plain
@@ -82,15 +82,25 @@ def refuse_unfit(name: str, module: Any) -> None:
 
 
 def refuse_tied(model: nn.Module, chosen: dict[str, Plain]) -> None:
-    """A ValueError for a table whose weight, or the memory under it, another module uses too."""
-    users: dict[int, list[str]] = {}
+    """A ValueError for a table whose weight, or part of the memory under it, is another parameter or buffer too."""
+    users = []
     for path, module in model.named_modules():
-        for name, parameter in module.named_parameters(recurse=False, remove_duplicate=False):
-            if parameter.numel() and not parameter.is_meta and not nn.parameter.is_lazy(parameter):
-                users.setdefault(parameter.untyped_storage().data_ptr(), []).append(f"{path}.{name}".lstrip("."))
+        held = (*module.named_parameters(recurse=False, remove_duplicate=False),
+                *module.named_buffers(recurse=False, remove_duplicate=False))
+        users += [(f"{path}.{name}".lstrip("."), _memory(tensor)) for name, tensor in held]
     for name, module in chosen.items():
-        others = users[module.weight.untyped_storage().data_ptr()]
+        device, start, end = _memory(module.weight)
+        others = [user for user, (place, first, last) in users if place == device and first < end and start < last]
         if len(others) > 1:
             raise ValueError(f"the weight of the table {name} is tied: {', '.join(others)} share their memory, and PEP "
                              f"would prune only what {name} sees of it; give each a weight of its own, use one module "
                              f"at both places, or leave it out with only=")
+
+
+def _memory(tensor: Tensor) -> tuple[torch.device, int, int]:
+    """Device, first byte and the byte after the last; not the storage, which tensors may divide among them."""
+    unread = nn.parameter.is_lazy(tensor) or tensor.is_meta or tensor.layout != torch.strided
+    if unread or not tensor.numel() or not tensor.data_ptr():
+        return tensor.device, 0, 0
+    last = sum((size - 1) * stride for size, stride in zip(tensor.shape, tensor.stride(), strict=True))
+    return tensor.device, tensor.data_ptr(), tensor.data_ptr() + (last + 1) * tensor.element_size()

@@ -9,7 +9,7 @@ import pytest
 import torch
 from torch import nn
 from torch.nn import functional
-from torch.nn.utils import parametrizations, prune
+from torch.nn.utils import parameters_to_vector, parametrizations, prune, vector_to_parameters
 
 import models.plug_snapshot
 from models import Plugged, Snapshot, masked, plug, snapshot, unplug
@@ -375,6 +375,17 @@ def tied_by_memory():
     return model
 
 
+def tied_to_a_buffer():
+    model = nn.Sequential(nn.Embedding(5, 4), nn.Linear(4, 5))
+    model[1].register_buffer("table", model[0].weight.detach())
+    return model
+
+
+def tied_by_some_rows():
+    whole = torch.randn(8, 4)
+    return nn.Sequential(nn.Embedding(5, 4, _weight=whole[:5]), nn.Embedding(5, 4, _weight=whole[3:]))
+
+
 def hooked():
     model = nn.Sequential(nn.Embedding(5, 4))
     model[0].register_forward_hook(lambda module, inputs, output: 2 * output)
@@ -453,6 +464,8 @@ REFUSED = {
     "factor": (Shop, {"gk": 0.0}, "gk positive"),
     "tied": (tied, {}, r"0 is tied: 0\.weight, 1\.weight share their memory.*use one module"),
     "tied by memory": (tied_by_memory, {}, r"0\.weight, 1\.weight share their memory"),
+    "tied to a buffer": (tied_to_a_buffer, {}, r"0\.weight, 1\.table share their memory"),
+    "tied by some rows": (tied_by_some_rows, {}, r"0\.weight, 1\.weight share their memory"),
     "sparse": (beside_a_good_one(sparse=True), {}, "table 1 .*set its sparse = False"),
     "max_norm": (beside_a_good_one(max_norm=1.0), {}, "table 1 .*set its max_norm = None"),
     "scaled": (beside_a_good_one(scale_grad_by_freq=True), {}, "set its scale_grad_by_freq = False"),
@@ -464,7 +477,7 @@ REFUSED = {
     "own forward": (lambda: nn.Sequential(Scaled(5, 4)), {}, r"forward is not the one of nn\.Embedding"),
     "forward put on": (with_own_forward, {}, r"forward is not the one of nn\.Embedding"),
     "own call": (lambda: nn.Sequential(Called(5, 4)), {}, "class Called has a __call__ of its own"),
-    **{f"own {kind}": (lambda kind=kind: nn.Sequential(Biased(kind)), {}, "besides its weight, .*lost: more;")
+    **{f"own {kind}": (lambda kind=kind: nn.Sequential(Biased(kind)), {}, "besides its weight would be lost: more;")
        for kind in ("parameter", "buffer", "child")},
     **{hook: (with_hooked_state(hook), {}, "hooks of its state_dict.*remove them first") for hook in STATE_HOOKS},
     "pruned": (pruned, {}, "computed by a parametrisation or a pruning"),
@@ -486,6 +499,24 @@ def test_what_cannot_be_plugged_is_refused_and_left_as_it_was(case):
     with pytest.raises(ValueError, match=message):
         plug(model, **settings)
     assert same(before, fingerprint(model))
+
+
+def test_tables_may_divide_one_memory_among_them():
+    whole = torch.randn(16, 4)
+    model = nn.Sequential(nn.Embedding(10, 4, _weight=whole[:10]), nn.Embedding(6, 4, _weight=whole[10:]))
+    assert list(plug(model).tables) == ["0", "1"]
+    model = seeded(Shop)
+    vector_to_parameters(parameters_to_vector(model.parameters()), model.parameters())
+    assert list(plug(model).tables) == TABLES
+
+
+def test_what_has_no_memory_is_tied_to_nothing():
+    model = nn.Sequential(nn.Embedding(5, 4), nn.Embedding(5, 4, device="meta"), nn.LazyLinear(3))
+    model.register_buffer("edges", torch.eye(3).to_sparse())
+    model.register_buffer("none", None)
+    model.register_buffer("empty", torch.zeros(0))
+    model.register_buffer("later", nn.parameter.UninitializedBuffer())
+    assert list(plug(model, only="0").tables) == ["0"]
 
 
 def test_what_is_refused_can_be_left_out():
