@@ -17,6 +17,7 @@ many; each has its thresholds, and a budget may span them all.
 """
 
 import math
+import numbers
 from collections.abc import Callable
 from typing import Any
 
@@ -107,7 +108,7 @@ def plug(model: nn.Module, embedding: str = "pep", threshold_type: str = "featur
         A view of the model: its tables, their size and the parameter groups.
 
     Raises:
-        TypeError: not a module.
+        TypeError: not a module, or a setting of another kind than above.
         ValueError: no such table, one that PEP cannot stand for (the message says why and what to do), or a setting.
 
     >>> model = nn.ModuleDict({"item": nn.Embedding(50, 4), "bias": nn.Embedding(50, 1)})
@@ -115,6 +116,9 @@ def plug(model: nn.Module, embedding: str = "pep", threshold_type: str = "featur
     item: 200 of 50 x 4
     """
     model = bare(model)
+    for name, number in (("threshold_init", threshold_init), ("gk", gk)):
+        if not isinstance(number, numbers.Real) or isinstance(number, bool):
+            raise TypeError(f"{name} must be a number, got {number!r}")
     if embedding not in EMBEDDINGS:
         raise ValueError(f"unknown embedding {embedding!r}; known: {', '.join(EMBEDDINGS)}")
     thresholds = Thresholds(threshold_type, threshold_init, g_type, gk)

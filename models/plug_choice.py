@@ -14,6 +14,9 @@ Only = str | Iterable[str] | Callable[[str, nn.Module], bool] | None
 
 def choose(model: nn.Module, only: Only) -> dict[str, Plain]:
     """The modules to replace, by the first name of each."""
+    if isinstance(only, (type, nn.Module)):  # both can be called, but not to choose
+        raise TypeError(f"only must be names of tables or a function of (name, module), got {only!r}; by class: "
+                        f"only=lambda name, module: isinstance(module, nn.Embedding)")
     if plugged_tables(model):
         raise ValueError(f"already plugged: {', '.join(plugged_tables(model))}; call unplug(model) first")
     found = {name: module for name, module in model.named_modules() if isinstance(module, Plain)}
@@ -29,7 +32,9 @@ def choose(model: nn.Module, only: Only) -> dict[str, Plain]:
     elif callable(only):
         wanted = [module for name, module in found.items() if only(name, module)]
     else:
-        names = [only] if isinstance(only, str) else list(only)
+        names = [only] if isinstance(only, str) else list(only) if isinstance(only, Iterable) else [only]
+        if not all(isinstance(name, str) for name in names):
+            raise TypeError(f"only must be names of tables or a function of (name, module), got {only!r}")
         unknown = [name for name in names if name not in every]
         if unknown:
             raise ValueError(f"unknown tables {', '.join(map(repr, unknown))}; the model has: {', '.join(every)}")

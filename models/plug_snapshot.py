@@ -77,12 +77,15 @@ class Snapshot:
         return sum(int(torch.count_nonzero(table)) for table in self.tables.values())
 
     def save(self, path: str | os.PathLike[str]) -> Path:
-        """Write the file, whole or not at all: under a temporary name, which then becomes `path`; no pickle."""
+        """Write the file, whole or not at all: under a temporary name, which then becomes `path`; no pickle.
+
+        Tables in bfloat16, which NumPy lacks, are written in float32: the same values.
+        """
         path = Path(path)
         arrays: dict[str, Any] = {"names": np.array(list(self.tables), dtype=np.str_)}
         for number, name in enumerate(self.tables):
-            arrays[f"table_{number}"] = self.tables[name].numpy()
-            arrays[f"initial_{number}"] = self.initial[name].numpy()
+            arrays[f"table_{number}"] = _array(self.tables[name])
+            arrays[f"initial_{number}"] = _array(self.initial[name])
         path.parent.mkdir(parents=True, exist_ok=True)
         with tempfile.NamedTemporaryFile(dir=path.parent, prefix=f".{path.name}.", delete=False) as file:
             temporary = Path(file.name)
@@ -165,6 +168,10 @@ def snapshot(model: Any, budget: int | Mapping[str, int] | None = None) -> Snaps
                     ", ".join(still))
     return Snapshot({name: torch.where(kept[name], table.weight.cpu(), 0.0) for name, table in tables.items()},
                     {name: table.initial.to("cpu", copy=True) for name, table in tables.items()})
+
+
+def _array(table: Tensor) -> np.ndarray[Any, Any]:
+    return (table.float() if table.dtype == torch.bfloat16 else table).numpy()
 
 
 def _check_number(name: str, number: object) -> None:

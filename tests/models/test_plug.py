@@ -524,6 +524,23 @@ def test_what_is_refused_can_be_left_out():
         assert list(plug(make(), only="0").tables) == ["0"]
 
 
+@pytest.mark.parametrize(("settings", "message"), [
+    ({"only": 5}, r"only must be names of tables or a function of \(name, module\), got 5"),
+    ({"only": ["users", 5]}, r"only must be names of tables.*got \['users', 5\]"),
+    ({"only": nn.Embedding}, r"got <class .*Embedding'>; by class: only=lambda"),
+    ({"only": nn.Embedding(2, 2)}, r"got Embedding\(2, 2\)"),
+    ({"threshold_init": "a"}, "threshold_init must be a number, got 'a'"),
+    ({"threshold_init": None}, "threshold_init must be a number, got None"),
+    ({"gk": "1"}, "gk must be a number, got '1'"),
+])
+def test_settings_of_another_kind(settings, message):
+    model = seeded(Shop)
+    before = fingerprint(model)
+    with pytest.raises(TypeError, match=message):
+        plug(model, **settings)
+    assert same(before, fingerprint(model))
+
+
 def test_what_is_no_module_is_a_type_error():
     for function in (plug, snapshot, unplug):
         with pytest.raises(TypeError, match=r"a torch\.nn\.Module is expected, got str"):
@@ -630,6 +647,24 @@ def test_a_file_round_trip_without_pickle(tmp_path):
     assert [file.name for file in path.parent.iterdir()] == ["cut.npz"]
     with np.load(path, allow_pickle=False) as arrays:
         assert {array.dtype.kind for array in arrays.values()} == {"U", "f"}
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16, torch.float64])
+def test_a_file_of_a_model_in_another_precision(tmp_path, dtype):
+    model = searched().to(dtype)
+    cut = snapshot(model, 40)
+    read = Snapshot.load(cut.save(tmp_path / "cut.npz"))
+    assert cut.num_params() == read.num_params() == 40
+    for mine, other in ((cut.tables, read.tables), (cut.initial, read.initial)):
+        assert {table.dtype for table in mine.values()} == {dtype}
+        assert all(torch.equal(mine[name].double(), other[name].double()) for name in TABLES)
+    again = copy.deepcopy(model)
+    masked(again, cut)
+    masked(model, read)
+    assert Plugged(model).num_params() == 40
+    for name, table in Plugged(model).tables.items():
+        assert table.weight.dtype == dtype
+        assert torch.equal(table.weight, Plugged(again).tables[name].weight)
 
 
 def test_a_file_is_whole_or_not_there(tmp_path, monkeypatch):
