@@ -141,7 +141,8 @@ def masked(model: Any, cut: Snapshot) -> Plugged:
 
     **Only the tables are rewound.** The paper starts everything else afresh; that is yours to do (build the model anew,
     `plug` it and call this with the loaded snapshot, or load an early state dict into the other modules). Make a new
-    optimiser: the old one's moments belong to the search. Another snapshot of the same tables may be taken later.
+    optimiser: the old one's moments belong to the search. The thresholds are gone afterwards, so call `snapshot` before
+    for every budget that you want; any of these snapshots may be put in later by calling this again.
 
     Args:
         model: a plugged model, or what `plug` returned; left as it was when an error is raised.

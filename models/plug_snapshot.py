@@ -129,12 +129,12 @@ def snapshot(model: Any, budget: int | Mapping[str, int] | None = None) -> Snaps
 
     Args:
         model: a plugged model, or what `plug` returned.
-        budget: entries to keep: a number for all tables together, numbers by table name (a table without one keeps what
-            it has), or None for what the thresholds have left so far.
+        budget: entries to keep: a number for all tables together, numbers by table name (any of its names; a table
+            without a number keeps what it has), or None for what the thresholds have left so far.
 
     Raises:
         ValueError: the budget is below 1, more than the tables hold or than the thresholds have left, or for an unknown
-            table; the model is not plugged or no longer searched; its values are not finite.
+            table or twice for one; the model is not plugged or no longer searched; its values are not finite.
         TypeError: the budget is not a whole number.
 
     >>> from .plug import plug
@@ -144,11 +144,10 @@ def snapshot(model: Any, budget: int | Mapping[str, int] | None = None) -> Snaps
     [[0.0, -2.0], [3.0, 0.0]]
     """
     tables = searched_tables(model)
-    for name, number in budget.items() if isinstance(budget, Mapping) else [("budget", budget)]:
-        if isinstance(budget, Mapping) and name not in tables:
-            raise ValueError(f"unknown table {name!r} in the budget; the plugged ones are: {', '.join(tables)}")
-        if number is not None or isinstance(budget, Mapping):
-            _check_number(name, number)
+    if isinstance(budget, Mapping):
+        budget = _by_first_name(model, budget)
+    elif budget is not None:
+        _check_number("budget", budget)
     margins = {name: table.margins().cpu() for name, table in tables.items()}
     bad = [name for name in tables if not torch.isfinite(tables[name].values).all() or margins[name].isnan().any()]
     if bad:
@@ -168,6 +167,22 @@ def snapshot(model: Any, budget: int | Mapping[str, int] | None = None) -> Snaps
                     ", ".join(still))
     return Snapshot({name: torch.where(kept[name], table.weight.cpu(), 0.0) for name, table in tables.items()},
                     {name: table.initial.to("cpu", copy=True) for name, table in tables.items()})
+
+
+def _by_first_name(model: Any, budget: Mapping[str, int]) -> dict[str, int]:
+    """The numbers, checked, by the names that `plugged_tables` gives."""
+    first = {id(table): name for name, table in plugged_tables(model).items()}
+    modules = bare(model).named_modules(remove_duplicate=False)
+    names = {name: first[id(module)] for name, module in modules if id(module) in first}
+    found: dict[str, int] = {}
+    for name, number in budget.items():
+        if name not in names:
+            raise ValueError(f"unknown table {name!r} in the budget; the plugged ones are: {', '.join(names)}")
+        _check_number(name, number)
+        if names[name] in found:
+            raise ValueError(f"the budget has two numbers for the table {names[name]}, by two of its names")
+        found[names[name]] = number
+    return found
 
 
 def _array(table: Tensor) -> np.ndarray[Any, Any]:

@@ -591,6 +591,15 @@ def test_budgets_by_table_and_none():
     assert torch.equal(snapshot(model).tables["users"], model.users.weight)
 
 
+def test_a_table_at_two_places_goes_by_either_name():
+    model = seeded(Shop)
+    plug(model, only="tower.0", threshold_init=-3.0)
+    for name in ("items", "tower.0"):
+        cut = snapshot(model, {name: 3})
+        assert list(cut.tables) == ["items"]
+        assert cut.num_params() == 3
+
+
 def test_the_initial_values_are_those_of_the_moment_of_plugging():
     cut = snapshot(searched(), 40)
     for name, initial in cut.initial.items():
@@ -609,6 +618,8 @@ def test_the_initial_values_are_those_of_the_moment_of_plugging():
     ({"users": 0}, ValueError, "users: at least 1"),
     ({"users": None}, TypeError, "users: a whole number"),
     ({"movies": 5}, ValueError, "unknown table 'movies' in the budget; the plugged ones are: users, items"),
+    ({"items": 5, "tower.0": 5}, ValueError, "two numbers for the table items, by two of its names"),
+    ({"tower.0": 0}, ValueError, r"tower\.0: at least 1"),
 ])
 def test_bad_budgets(budget, error, message):
     model = searched()
