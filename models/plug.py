@@ -17,7 +17,8 @@ many; each has its thresholds, and a budget may span them all.
 """
 
 import math
-from collections.abc import Callable, Iterable
+import numbers
+from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -25,12 +26,11 @@ from torch import nn
 
 from .compact_table import CompactTable
 from .embedding.pep import Thresholds
+from .plug_choice import Only, choose, refuse_tied, refuse_unfit
 from .plug_snapshot import Snapshot, bare, plugged_tables
 from .plugged_table import PepTable, Plain, PluggedTable, TicketTable
 
 EMBEDDINGS: dict[str, Callable[[Plain, Thresholds], PluggedTable]] = {"pep": PepTable}
-
-Only = str | Iterable[str] | Callable[[str, nn.Module], bool] | None
 
 
 class Plugged:
@@ -108,7 +108,7 @@ def plug(model: nn.Module, embedding: str = "pep", threshold_type: str = "featur
         A view of the model: its tables, their size and the parameter groups.
 
     Raises:
-        TypeError: not a module.
+        TypeError: not a module, or a setting of another kind than above.
         ValueError: no such table, one that PEP cannot stand for (the message says why and what to do), or a setting.
 
     >>> model = nn.ModuleDict({"item": nn.Embedding(50, 4), "bias": nn.Embedding(50, 1)})
@@ -116,6 +116,9 @@ def plug(model: nn.Module, embedding: str = "pep", threshold_type: str = "featur
     item: 200 of 50 x 4
     """
     model = bare(model)
+    for name, number in (("threshold_init", threshold_init), ("gk", gk)):
+        if not isinstance(number, numbers.Real) or isinstance(number, bool):
+            raise TypeError(f"{name} must be a number, got {number!r}")
     if embedding not in EMBEDDINGS:
         raise ValueError(f"unknown embedding {embedding!r}; known: {', '.join(EMBEDDINGS)}")
     thresholds = Thresholds(threshold_type, threshold_init, g_type, gk)
@@ -124,10 +127,10 @@ def plug(model: nn.Module, embedding: str = "pep", threshold_type: str = "featur
                          f"'feature_dim', 'feature', 'dimension' or 'global' (one threshold for each table)")
     if not (math.isfinite(threshold_init) and math.isfinite(gk) and gk > 0):
         raise ValueError(f"threshold_init must be finite and gk positive, got {threshold_init} and {gk}")
-    chosen = _choose(model, only)
+    chosen = choose(model, only)
     for name, module in chosen.items():
-        _refuse_unfit(name, module)
-    _refuse_tied(model, chosen)
+        refuse_unfit(name, module)
+    refuse_tied(model, chosen)
     _put(model, {module: EMBEDDINGS[embedding](module, thresholds) for module in chosen.values()})
     return Plugged(model)
 
@@ -138,7 +141,8 @@ def masked(model: Any, cut: Snapshot) -> Plugged:
 
     **Only the tables are rewound.** The paper starts everything else afresh; that is yours to do (build the model anew,
     `plug` it and call this with the loaded snapshot, or load an early state dict into the other modules). Make a new
-    optimiser: the old one's moments belong to the search. Another snapshot of the same tables may be taken later.
+    optimiser: the old one's moments belong to the search. The thresholds are gone afterwards, so call `snapshot` before
+    for every budget that you want; any of these snapshots may be put in later by calling this again.
 
     Args:
         model: a plugged model, or what `plug` returned; left as it was when an error is raised.
@@ -206,81 +210,6 @@ def unplug(model: Any, compact: bool = False) -> dict[str, nn.Module]:
             instead[table] = table.restore()
     _put(bare(model), instead)
     return {name: instead[table] for name, table in tables.items()}
-
-
-def _choose(model: nn.Module, only: Only) -> dict[str, Plain]:
-    """The modules to replace, by the first name of each."""
-    if plugged_tables(model):
-        raise ValueError(f"already plugged: {', '.join(plugged_tables(model))}; call unplug(model) first")
-    found = {name: module for name, module in model.named_modules() if isinstance(module, Plain)}
-    every = {name: module for name, module in model.named_modules(remove_duplicate=False) if isinstance(module, Plain)}
-    if not found:
-        raise ValueError(f"{type(model).__name__} holds no nn.Embedding and no nn.EmbeddingBag, so there is nothing to "
-                         f"plug")
-    if "" in found:
-        raise ValueError(f"the model is itself an {type(model).__name__}, which cannot be replaced in place; put it "
-                         f"into a module, nn.Sequential(table), say")
-    if only is None:
-        wanted = [module for module in found.values() if module.weight.shape[1] > 1]
-    elif callable(only):
-        wanted = [module for name, module in found.items() if only(name, module)]
-    else:
-        names = [only] if isinstance(only, str) else list(only)
-        unknown = [name for name in names if name not in every]
-        if unknown:
-            raise ValueError(f"unknown tables {', '.join(map(repr, unknown))}; the model has: {', '.join(every)}")
-        wanted = [every[name] for name in names]
-    if not wanted:
-        raise ValueError(f"no table is chosen; the model has {', '.join(found)} (tables of width 1 are left alone "
-                         f"unless only= names them)")
-    return {name: module for name, module in found.items() if any(module is one for one in wanted)}
-
-
-def _refuse_unfit(name: str, module: Any) -> None:
-    """A ValueError for a table that PEP cannot stand for."""
-    base = nn.EmbeddingBag if isinstance(module, nn.EmbeddingBag) else nn.Embedding
-    weight = dict(module.named_parameters(recurse=False)).get("weight")
-    hooks = (module._forward_hooks, module._forward_pre_hooks, module._backward_hooks, module._backward_pre_hooks)
-    reason = None
-    if getattr(module.forward, "__func__", None) is not base.forward:
-        reason = f"its forward is not the one of nn.{base.__name__}, and would be lost"
-    elif weight is None:
-        reason = "its weight is computed by a parametrisation or a pruning; remove that first"
-    elif any(hooks):
-        reason = "it has forward or backward hooks, which would be lost; remove them first"
-    elif module.sparse:
-        reason = ("it has sparse gradients, and PEP's decay must reach the rows that no batch holds; set its sparse = "
-                  "False and use torch.optim.Adam")
-    elif module.max_norm is not None:
-        reason = "max_norm rescales rows behind PEP's back; set its max_norm = None"
-    elif module.scale_grad_by_freq:
-        reason = "its gradients are scaled by frequency, which PEP does not do; set its scale_grad_by_freq = False"
-    elif weight.dtype not in (torch.float32, torch.float64):
-        reason = (f"its weight is {weight.dtype}, too coarse for thresholds that move by the learning rate; keep it in "
-                  f"float32 and use autocast")
-    elif weight.is_meta:
-        reason = "its weight has no values yet (device meta); load them first"
-    elif not weight.requires_grad:
-        reason = "its weight is frozen; set requires_grad_(True)"
-    elif not weight.any():
-        reason = "its weight is all zero, and an entry at 0 never gets a gradient from PEP; initialise it first"
-    if reason:
-        raise ValueError(f"the table {name} cannot be plugged: {reason}; or leave it out with only=")
-
-
-def _refuse_tied(model: nn.Module, chosen: dict[str, Plain]) -> None:
-    """A ValueError for a table whose weight, or the memory under it, another module uses too."""
-    users: dict[int, list[str]] = {}
-    for path, module in model.named_modules():
-        for name, parameter in module.named_parameters(recurse=False, remove_duplicate=False):
-            if parameter.numel() and not parameter.is_meta and not nn.parameter.is_lazy(parameter):
-                users.setdefault(parameter.untyped_storage().data_ptr(), []).append(f"{path}.{name}".lstrip("."))
-    for name, module in chosen.items():
-        others = users[module.weight.untyped_storage().data_ptr()]
-        if len(others) > 1:
-            raise ValueError(f"the weight of the table {name} is tied: {', '.join(others)} share their memory, and PEP "
-                             f"would prune only what {name} sees of it; give each a weight of its own, use one module "
-                             f"at both places, or leave it out with only=")
 
 
 def _put(model: nn.Module, instead: dict[Any, Any]) -> None:

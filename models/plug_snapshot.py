@@ -77,12 +77,15 @@ class Snapshot:
         return sum(int(torch.count_nonzero(table)) for table in self.tables.values())
 
     def save(self, path: str | os.PathLike[str]) -> Path:
-        """Write the file, whole or not at all: under a temporary name, which then becomes `path`; no pickle."""
+        """Write the file, whole or not at all: under a temporary name, which then becomes `path`; no pickle.
+
+        Tables in bfloat16, which NumPy lacks, are written in float32: the same values.
+        """
         path = Path(path)
         arrays: dict[str, Any] = {"names": np.array(list(self.tables), dtype=np.str_)}
         for number, name in enumerate(self.tables):
-            arrays[f"table_{number}"] = self.tables[name].numpy()
-            arrays[f"initial_{number}"] = self.initial[name].numpy()
+            arrays[f"table_{number}"] = _array(self.tables[name])
+            arrays[f"initial_{number}"] = _array(self.initial[name])
         path.parent.mkdir(parents=True, exist_ok=True)
         with tempfile.NamedTemporaryFile(dir=path.parent, prefix=f".{path.name}.", delete=False) as file:
             temporary = Path(file.name)
@@ -126,12 +129,12 @@ def snapshot(model: Any, budget: int | Mapping[str, int] | None = None) -> Snaps
 
     Args:
         model: a plugged model, or what `plug` returned.
-        budget: entries to keep: a number for all tables together, numbers by table name (a table without one keeps what
-            it has), or None for what the thresholds have left so far.
+        budget: entries to keep: a number for all tables together, numbers by table name (any of its names; a table
+            without a number keeps what it has), or None for what the thresholds have left so far.
 
     Raises:
         ValueError: the budget is below 1, more than the tables hold or than the thresholds have left, or for an unknown
-            table; the model is not plugged or no longer searched; its values are not finite.
+            table or twice for one; the model is not plugged or no longer searched; its values are not finite.
         TypeError: the budget is not a whole number.
 
     >>> from .plug import plug
@@ -141,11 +144,10 @@ def snapshot(model: Any, budget: int | Mapping[str, int] | None = None) -> Snaps
     [[0.0, -2.0], [3.0, 0.0]]
     """
     tables = searched_tables(model)
-    for name, number in budget.items() if isinstance(budget, Mapping) else [("budget", budget)]:
-        if isinstance(budget, Mapping) and name not in tables:
-            raise ValueError(f"unknown table {name!r} in the budget; the plugged ones are: {', '.join(tables)}")
-        if number is not None or isinstance(budget, Mapping):
-            _check_number(name, number)
+    if isinstance(budget, Mapping):
+        budget = _by_first_name(model, budget)
+    elif budget is not None:
+        _check_number("budget", budget)
     margins = {name: table.margins().cpu() for name, table in tables.items()}
     bad = [name for name in tables if not torch.isfinite(tables[name].values).all() or margins[name].isnan().any()]
     if bad:
@@ -165,6 +167,26 @@ def snapshot(model: Any, budget: int | Mapping[str, int] | None = None) -> Snaps
                     ", ".join(still))
     return Snapshot({name: torch.where(kept[name], table.weight.cpu(), 0.0) for name, table in tables.items()},
                     {name: table.initial.to("cpu", copy=True) for name, table in tables.items()})
+
+
+def _by_first_name(model: Any, budget: Mapping[str, int]) -> dict[str, int]:
+    """The numbers, checked, by the names that `plugged_tables` gives."""
+    first = {id(table): name for name, table in plugged_tables(model).items()}
+    modules = bare(model).named_modules(remove_duplicate=False)
+    names = {name: first[id(module)] for name, module in modules if id(module) in first}
+    found: dict[str, int] = {}
+    for name, number in budget.items():
+        if name not in names:
+            raise ValueError(f"unknown table {name!r} in the budget; the plugged ones are: {', '.join(names)}")
+        _check_number(name, number)
+        if names[name] in found:
+            raise ValueError(f"the budget has two numbers for the table {names[name]}, by two of its names")
+        found[names[name]] = number
+    return found
+
+
+def _array(table: Tensor) -> np.ndarray[Any, Any]:
+    return (table.float() if table.dtype == torch.bfloat16 else table).numpy()
 
 
 def _check_number(name: str, number: object) -> None:

@@ -17,7 +17,8 @@ class PluggedTable(nn.Module):
 
     The module that was there is kept for `restore`, hidden from parameters() and state_dict(). `weight` is the table as
     the model uses it, made when asked, with its gradient: a model that scores all items by `user @ items.weight.T` sees
-    the pruned table too. Assigning to it is an error, writing into it does nothing.
+    the pruned table too. Assigning to it is an error, writing into it does nothing. What else code may read of the
+    module that was there, to call torch's own lookup with it, can be read here: `max_norm`, `sparse` and so on.
 
     Args:
         plain: the module that was there.
@@ -25,12 +26,15 @@ class PluggedTable(nn.Module):
 
     values: nn.Parameter
     mode: Any  # of a bag; None in the place of an nn.Embedding
+    max_norm: float | None = None  # a module where any of these three is set is refused
+    scale_grad_by_freq = False
+    sparse = False
 
     def __init__(self, plain: Plain) -> None:
         super().__init__()
         self.plain = (plain,)  # in a tuple, or nn.Module would take it for a child
         self.num_embeddings, self.embedding_dim = plain.weight.shape
-        self.padding_idx = plain.padding_idx
+        self.padding_idx, self.norm_type = plain.padding_idx, plain.norm_type
         self.mode = plain.mode if isinstance(plain, nn.EmbeddingBag) else None
         self.include_last_offset = isinstance(plain, nn.EmbeddingBag) and plain.include_last_offset
         self.train(plain.training)

@@ -9,7 +9,7 @@ import pytest
 import torch
 from torch import nn
 from torch.nn import functional
-from torch.nn.utils import parametrizations, prune
+from torch.nn.utils import parameters_to_vector, parametrizations, prune, vector_to_parameters
 
 import models.plug_snapshot
 from models import Plugged, Snapshot, masked, plug, snapshot, unplug
@@ -228,6 +228,33 @@ def test_a_model_that_reads_the_weight_sees_the_pruned_table_and_trains_it():
     assert torch.equal(table.thresholds.grad != 0, table.margins() > 0)
 
 
+@pytest.mark.parametrize("state", ["searched", "masked", "compact"])
+def test_code_that_calls_torchs_lookup_with_what_a_table_says_of_itself(state):
+    class Reader(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.item, self.bag = nn.Embedding(ROWS, WIDTH, padding_idx=1), nn.EmbeddingBag(ROWS, WIDTH, norm_type=1.0)
+
+        def forward(self, ids):
+            e, b = self.item, self.bag
+            items = functional.embedding(ids, e.weight, e.padding_idx, e.max_norm, e.norm_type, e.scale_grad_by_freq,
+                                         e.sparse)
+            return items.sum(1) + functional.embedding_bag(
+                ids, b.weight, None, b.max_norm, b.norm_type, b.scale_grad_by_freq, b.mode, b.sparse, None,
+                b.include_last_offset, b.padding_idx)
+
+    model, ids = seeded(Reader), torch.tensor([[1, 4], [7, 7]])
+    before = model(ids)
+    plug(model, threshold_init=-150.0)
+    assert torch.equal(model(ids), before)
+    if state != "searched":
+        masked(model, snapshot(model, 30))
+    if state == "compact":
+        unplug(model, compact=True)
+    assert torch.equal(model(ids), model.item(ids).sum(1) + model.bag(ids))
+    assert (model.item.norm_type, model.bag.norm_type) == (2.0, 1.0)
+
+
 def test_which_tables():
     assert list(plug(Shop(), only="users").tables) == ["users"]
     assert list(plug(Shop(), only=["tower.0", "first_order"]).tables) == ["items", "first_order"]
@@ -348,6 +375,17 @@ def tied_by_memory():
     return model
 
 
+def tied_to_a_buffer():
+    model = nn.Sequential(nn.Embedding(5, 4), nn.Linear(4, 5))
+    model[1].register_buffer("table", model[0].weight.detach())
+    return model
+
+
+def tied_by_some_rows():
+    whole = torch.randn(8, 4)
+    return nn.Sequential(nn.Embedding(5, 4, _weight=whole[:5]), nn.Embedding(5, 4, _weight=whole[3:]))
+
+
 def hooked():
     model = nn.Sequential(nn.Embedding(5, 4))
     model[0].register_forward_hook(lambda module, inputs, output: 2 * output)
@@ -370,6 +408,36 @@ def parametrised():
     model = nn.Sequential(nn.Embedding(5, 4))
     parametrizations.orthogonal(model[0])
     return model
+
+
+class Biased(nn.Embedding):
+    """Looked up as ever; the model adds what it holds besides."""
+
+    def __init__(self, kind):
+        super().__init__(5, 4)
+        if kind == "child":
+            self.more = nn.Linear(4, 4)
+        elif kind == "buffer":
+            self.register_buffer("more", torch.ones(4))
+        else:
+            self.more = nn.Parameter(torch.ones(4))
+
+
+class Called(nn.EmbeddingBag):
+    def __call__(self, *inputs):
+        return 2 * super().__call__(*inputs)
+
+
+def with_hooked_state(register):
+    def make():
+        model = nn.Sequential(nn.Embedding(5, 4))
+        getattr(model[0], register)(lambda *inputs: None)
+        return model
+    return make
+
+
+STATE_HOOKS = ("register_state_dict_post_hook", "register_state_dict_pre_hook", "register_load_state_dict_pre_hook",
+               "register_load_state_dict_post_hook")
 
 
 def beside_a_good_one(**settings):
@@ -396,6 +464,8 @@ REFUSED = {
     "factor": (Shop, {"gk": 0.0}, "gk positive"),
     "tied": (tied, {}, r"0 is tied: 0\.weight, 1\.weight share their memory.*use one module"),
     "tied by memory": (tied_by_memory, {}, r"0\.weight, 1\.weight share their memory"),
+    "tied to a buffer": (tied_to_a_buffer, {}, r"0\.weight, 1\.table share their memory"),
+    "tied by some rows": (tied_by_some_rows, {}, r"0\.weight, 1\.weight share their memory"),
     "sparse": (beside_a_good_one(sparse=True), {}, "table 1 .*set its sparse = False"),
     "max_norm": (beside_a_good_one(max_norm=1.0), {}, "table 1 .*set its max_norm = None"),
     "scaled": (beside_a_good_one(scale_grad_by_freq=True), {}, "set its scale_grad_by_freq = False"),
@@ -406,6 +476,10 @@ REFUSED = {
     "hooked": (hooked, {}, "hooks.*remove them first"),
     "own forward": (lambda: nn.Sequential(Scaled(5, 4)), {}, r"forward is not the one of nn\.Embedding"),
     "forward put on": (with_own_forward, {}, r"forward is not the one of nn\.Embedding"),
+    "own call": (lambda: nn.Sequential(Called(5, 4)), {}, "class Called has a __call__ of its own"),
+    **{f"own {kind}": (lambda kind=kind: nn.Sequential(Biased(kind)), {}, "besides its weight would be lost: more;")
+       for kind in ("parameter", "buffer", "child")},
+    **{hook: (with_hooked_state(hook), {}, "hooks of its state_dict.*remove them first") for hook in STATE_HOOKS},
     "pruned": (pruned, {}, "computed by a parametrisation or a pruning"),
     "parametrised": (parametrised, {}, "computed by a parametrisation"),
     "plugged": (lambda: plug(Shop()).model, {}, "already plugged: users, .*unplug"),
@@ -427,9 +501,44 @@ def test_what_cannot_be_plugged_is_refused_and_left_as_it_was(case):
     assert same(before, fingerprint(model))
 
 
+def test_tables_may_divide_one_memory_among_them():
+    whole = torch.randn(16, 4)
+    model = nn.Sequential(nn.Embedding(10, 4, _weight=whole[:10]), nn.Embedding(6, 4, _weight=whole[10:]))
+    assert list(plug(model).tables) == ["0", "1"]
+    model = seeded(Shop)
+    vector_to_parameters(parameters_to_vector(model.parameters()), model.parameters())
+    assert list(plug(model).tables) == TABLES
+
+
+def test_what_has_no_memory_is_tied_to_nothing():
+    model = nn.Sequential(nn.Embedding(5, 4), nn.Embedding(5, 4, device="meta"), nn.LazyLinear(3))
+    model.register_buffer("edges", torch.eye(3).to_sparse())
+    model.register_buffer("none", None)
+    model.register_buffer("empty", torch.zeros(0))
+    model.register_buffer("later", nn.parameter.UninitializedBuffer())
+    assert list(plug(model, only="0").tables) == ["0"]
+
+
 def test_what_is_refused_can_be_left_out():
     for make in (beside_a_good_one(sparse=True), beside_a_good_one(max_norm=1.0), beside_a_good_one(device="meta")):
         assert list(plug(make(), only="0").tables) == ["0"]
+
+
+@pytest.mark.parametrize(("settings", "message"), [
+    ({"only": 5}, r"only must be names of tables or a function of \(name, module\), got 5"),
+    ({"only": ["users", 5]}, r"only must be names of tables.*got \['users', 5\]"),
+    ({"only": nn.Embedding}, r"got <class .*Embedding'>; by class: only=lambda"),
+    ({"only": nn.Embedding(2, 2)}, r"got Embedding\(2, 2\)"),
+    ({"threshold_init": "a"}, "threshold_init must be a number, got 'a'"),
+    ({"threshold_init": None}, "threshold_init must be a number, got None"),
+    ({"gk": "1"}, "gk must be a number, got '1'"),
+])
+def test_settings_of_another_kind(settings, message):
+    model = seeded(Shop)
+    before = fingerprint(model)
+    with pytest.raises(TypeError, match=message):
+        plug(model, **settings)
+    assert same(before, fingerprint(model))
 
 
 def test_what_is_no_module_is_a_type_error():
@@ -482,6 +591,15 @@ def test_budgets_by_table_and_none():
     assert torch.equal(snapshot(model).tables["users"], model.users.weight)
 
 
+def test_a_table_at_two_places_goes_by_either_name():
+    model = seeded(Shop)
+    plug(model, only="tower.0", threshold_init=-3.0)
+    for name in ("items", "tower.0"):
+        cut = snapshot(model, {name: 3})
+        assert list(cut.tables) == ["items"]
+        assert cut.num_params() == 3
+
+
 def test_the_initial_values_are_those_of_the_moment_of_plugging():
     cut = snapshot(searched(), 40)
     for name, initial in cut.initial.items():
@@ -500,6 +618,8 @@ def test_the_initial_values_are_those_of_the_moment_of_plugging():
     ({"users": 0}, ValueError, "users: at least 1"),
     ({"users": None}, TypeError, "users: a whole number"),
     ({"movies": 5}, ValueError, "unknown table 'movies' in the budget; the plugged ones are: users, items"),
+    ({"items": 5, "tower.0": 5}, ValueError, "two numbers for the table items, by two of its names"),
+    ({"tower.0": 0}, ValueError, r"tower\.0: at least 1"),
 ])
 def test_bad_budgets(budget, error, message):
     model = searched()
@@ -538,6 +658,24 @@ def test_a_file_round_trip_without_pickle(tmp_path):
     assert [file.name for file in path.parent.iterdir()] == ["cut.npz"]
     with np.load(path, allow_pickle=False) as arrays:
         assert {array.dtype.kind for array in arrays.values()} == {"U", "f"}
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16, torch.float64])
+def test_a_file_of_a_model_in_another_precision(tmp_path, dtype):
+    model = searched().to(dtype)
+    cut = snapshot(model, 40)
+    read = Snapshot.load(cut.save(tmp_path / "cut.npz"))
+    assert cut.num_params() == read.num_params() == 40
+    for mine, other in ((cut.tables, read.tables), (cut.initial, read.initial)):
+        assert {table.dtype for table in mine.values()} == {dtype}
+        assert all(torch.equal(mine[name].double(), other[name].double()) for name in TABLES)
+    again = copy.deepcopy(model)
+    masked(again, cut)
+    masked(model, read)
+    assert Plugged(model).num_params() == 40
+    for name, table in Plugged(model).tables.items():
+        assert table.weight.dtype == dtype
+        assert torch.equal(table.weight, Plugged(again).tables[name].weight)
 
 
 def test_a_file_is_whole_or_not_there(tmp_path, monkeypatch):
