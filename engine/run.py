@@ -263,8 +263,7 @@ class Bench:
 
     def _data(self) -> dict[str, Any]:
         schema, manifest = self.run.dataset.schema, self.run.dataset.manifest
-        return {"rows": manifest["rows"], "positives": manifest["positives"],
-                "fields": list(schema.fields),  # in the table's order, which the file's sorted keys lose
+        return {"rows": manifest["rows"], "positives": manifest["positives"], "fields": list(schema.fields),
                 "field_sizes": dict(zip(schema.fields, schema.sizes, strict=True))}
 
     def _content(self, stateful: dict[str, Any]) -> dict[str, Any]:
