@@ -33,9 +33,9 @@ CHEAP = 0.5  # of the base model's epoch, on top
 TIMED = {PEP: "pep", "darts": "darts"}  # in the benchmark of Table 2
 NOTE = ("Yes and no are ours by these rules, ? is too little to tell, the paper's are in brackets where there are any "
         "(its base model is AutoInt). Performance: of the best point by validation, the 95 % interval of its AUC less "
-        f"the base model's (paired by seed) lies above -{MARGIN:g}: yes; else, where it lies below zero: no; with fewer "
-        f"than {SEEDS_NEEDED} seeds, or otherwise: ?. Fewer parameters: yes where that holds of a smaller point, no "
-        "where every smaller point is lower. Computation: an epoch takes less than "
+        f"the base model's (paired by seed) lies above -{MARGIN:g}: yes; else, where it lies below zero: no; with "
+        f"fewer than {SEEDS_NEEDED} seeds, or otherwise: ?. Fewer parameters: yes where that holds of a smaller point, "
+        "no where every smaller point is lower. Computation: an epoch takes less than "
         f"{1 + CHEAP:g} times the base model's, timed side by side (Table 2), which PEP and DartsEmb alone were. Sizes "
         "of features are counted where a scheme learns them.")
 
