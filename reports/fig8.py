@@ -54,7 +54,7 @@ def build(results: Results, out: Path, dataset: str, model: str) -> Page:
     page.notes.append(f"Test scores by epoch; tickets{at or ' at a budget'}, base model d {width or '?'}. The level is "
                       f"the pruned table as the search left it. {by_epoch.LEGEND} The numbers are those of the epoch "
                       "that validation chose.")
-    if lines or levels:
+    if lines:
         draw(page, lines, levels)
     return page
 

@@ -15,14 +15,13 @@ from typing import Any, NamedTuple
 from matplotlib.figure import Figure
 
 from reports import budget_curve
-from reports.budget_curve import RED
+from reports.names import shown
 from reports.series import Results
+from reports.styles import RED
 from reports.summary import markdown
 from utils.files import atomic_path
 
 HEAD = ("number", "ours (mean ± s.d.)", "seeds", "paper", "difference", "why")
-SHOWN = {"movielens": "MovieLens-1M", "criteo": "Criteo", "avazu": "Avazu", "linear": "LR", "fm": "FM",
-         "deepfm": "DeepFM", "autoint": "AutoInt"}  # names as the paper writes them
 OPEN = "not explained yet"  # of a difference
 RUNS = "runs"  # the column of a csv that names the runs behind a row
 
@@ -94,15 +93,6 @@ class Page:
         """Add a line to what is missing, once."""
         if line not in self.missing:
             self.missing.append(line)
-
-
-def shown(name: str) -> str:
-    """A data set or a model as the paper writes it.
-
-    >>> shown("movielens"), shown("planted")
-    ('MovieLens-1M', 'planted')
-    """
-    return SHOWN.get(name, name)
 
 
 def mark_planted(page: Page, kind: str) -> Page:

@@ -46,3 +46,10 @@ def test_seeds_that_one_side_lacks_are_not_paired():
     ours, theirs = [result("a", seed=1, auc=0.9), result("b", seed=2, auc=0.8)], [result("c", seed=2, auc=0.7)]
     assert paired.differences(ours, theirs, "test_auc") == pytest.approx([0.1])
     assert paired.interval([0.1]).holds is None
+
+
+def test_without_a_size_in_common_the_right_panel_says_so(tmp_path):
+    left, right = extreme.build([result("w1", own={"latent_dim": 1})], tmp_path, "movielens", "fm").figure.axes
+    assert [text.get_text() for text in right.texts] == ["no size that PEP and another have"]
+    assert not len(right.get_xticks())
+    assert left.get_ylabel() == "test AUC (one seed)"
