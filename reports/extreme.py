@@ -73,7 +73,7 @@ def _gains(page: Page, ours: Sizes, scheme: str, others: Sizes) -> dict[int, pai
         if values := paired.differences(ours[size], others[size], "test_auc"):
             gain = gains[size] = paired.interval(values)
             page.numbers.append(Number(f"PEP less {scheme} at {size:,} parameters, paired", values, len(values),
-                                       why=f"{gain}: {gain.verdict}", form="+.4f"))
+                                       form="+.4f", beside=gain.words))
             page.rows.append({"panel": "difference", "scheme": scheme, "parameters": size, "gain": gain.mean,
                               "half_of_interval": "" if math.isnan(gain.half) else gain.half, "seeds": gain.seeds,
                               RUNS: runs_of([*ours[size], *others[size]])})

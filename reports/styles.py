@@ -26,7 +26,7 @@ STYLES: dict[str, Style] = {
     "random mask": (GREY, "*", ":"), "random mask, PEP's share a field": (GREY, "d", "-."),
     "random mask, PEP's size of a feature": (GREY, "X", "--"),
     "cut by |V| alone": (BLUE, "p", "--")}
-MARKERS, DASHES = "hH8", ("-.", "--", ":")  # of variants; no method has these markers
+MARKERS, DASHES = "dXv^*h", ("-.", "--", ":")  # of variants, where no method of their colour has that marker
 RE_INIT: Style = (NAVY, "^", "--")  # PEP's mask on fresh values
 NO_RETRAINING: Style = (PALE, "", "-.")
 GRANULARITIES: dict[str, Style] = {  # by threshold_type; those of the paper's Figure 10
@@ -46,7 +46,7 @@ def looks(labels: Iterable[str]) -> dict[str, Style]:
     """The style of each label. A variant of a method ("PEP, lr 0.1") has its colour, and a marker and line of its own.
 
     >>> looks(["PEP", "PEP, lr 0.1", "PEP, lr 0.2"]) == {
-    ...     "PEP": (BLUE, "o", "-"), "PEP, lr 0.1": (BLUE, "h", "-."), "PEP, lr 0.2": (BLUE, "H", "--")}
+    ...     "PEP": (BLUE, "o", "-"), "PEP, lr 0.1": (BLUE, "d", "-."), "PEP, lr 0.2": (BLUE, "X", "--")}
     True
     """
     found: dict[str, Style] = {}
@@ -57,7 +57,9 @@ def looks(labels: Iterable[str]) -> dict[str, Style]:
             continue
         method = label.split(",")[0]
         colour, *_ = STYLES.get(method, (INK,))
-        round_, place = divmod(variants[method], len(MARKERS))
-        found[label] = colour, MARKERS[place], DASHES[(place + round_) % len(DASHES)]  # nine different pairs
+        taken = {marker for other, marker, _ in STYLES.values() if other == colour}
+        free = [marker for marker in MARKERS if marker not in taken]
+        round_, place = divmod(variants[method], len(free))
+        found[label] = colour, free[place], DASHES[(place + round_) % len(DASHES)]
         variants[method] += 1
     return found

@@ -85,7 +85,7 @@ def _add(page: Page, scheme: str, entries: Sequence[Entry], base: Results, times
     served = _from_one(entries)
     paper = PAPER.get(scheme, (None, None, None))
     page.cells.append((
-        scheme, _mark(_as_good(gain), paper[0]), str(gain or ""),
+        shown(scheme), _mark(_as_good(gain), paper[0]), str(gain or ""),
         _mark(fewer, paper[1]),
         f"{smallest.mean('num_embedding_params'):,.0f}" if smallest else "",
         f"{smallest.mean('inference_bytes'):,.0f}" if smallest and smallest.has("inference_bytes") else "",

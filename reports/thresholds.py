@@ -99,7 +99,7 @@ def _overlap(page: Page, out: Path, published: Results, clocks: Results) -> None
     for budget, values in shares.items():
         chance = budget / published[0]["num_embedding_params_dense"]
         page.numbers.append(Number(f"share of the learned mask that the clock's has too, {budget:,} parameters", values,
-                                   len(values), why=f"by chance {chance:.3f}", form=".3f"))
+                                   len(values), form=".3f", beside=f"by chance {chance:.3f}"))
 
 
 def _tickets(page: Page, found: Results, cause: Cause) -> dict[int, list[dict[str, Any]]]:
@@ -126,7 +126,7 @@ def _differences(page: Page, tickets: dict[Cause, dict[int, list[dict[str, Any]]
         if values := paired.differences(learned, clock, "test_auc"):
             gain = paired.interval(values)
             page.numbers.append(Number(f"learned less the clock's at {budget:,} parameters, paired", values,
-                                       len(values), why=f"{gain}: {gain.verdict}", form="+.4f"))
+                                       len(values), form="+.4f", beside=gain.words))
 
 
 def _draw(page: Page, lines: Sequence[by_epoch.Line], published: Results,
@@ -148,8 +148,9 @@ def _draw(page: Page, lines: Sequence[by_epoch.Line], published: Results,
         axes.yaxis.set_major_formatter(FuncFormatter(lambda count, _: budget_curve.short(count) if count else "0"))
     if middle.get_legend_handles_labels()[0]:
         middle.legend(fontsize=6, frameon=False, loc="center right")
-    handles, labels = left.get_legend_handles_labels()
-    page.figure.legend(handles, labels, fontsize=6.5, frameon=False, loc="outside lower center", ncols=4)
+    looks = {label: handle for axes in (right, left)
+             for handle, label in zip(*axes.get_legend_handles_labels(), strict=True)}
+    page.figure.legend(looks.values(), looks.keys(), fontsize=6.5, frameon=False, loc="outside lower center", ncols=4)
     page.figure.suptitle(page.title, fontsize=8)
 
 

@@ -86,17 +86,18 @@ def test_lr_is_a_horizontal_line_and_curves_stand_on_a_log_axis():
 
 
 def test_methods_keep_their_colours_in_whatever_order_they_come_and_variants_differ_by_marker():
-    axes = drawn([run("a", embedding="mde"), ticket("t", 100), ticket("r", 100, rewind="all"), run("u")])
+    axes = drawn([run("a", embedding="mde"), ticket("t", 100), ticket("r", 100, rewind="all"), run("u"),
+                  run("w", lr=0.1)])
     found = {container.get_label(): container.lines[0] for container in axes.containers}
     assert {label: line.get_color() for label, line in found.items()} == {
-        "PEP": styles.BLUE, "PEP, rewind all": styles.BLUE, "uniform": styles.STYLES["uniform"][0],
+        "PEP": styles.BLUE, "PEP, rewind all": styles.BLUE, "uniform": styles.BLACK, "uniform, lr 0.1": styles.BLACK,
         "MDE": styles.STYLES["mde"][0]}
-    assert len({line.get_marker() for line in found.values()}) == 4
+    assert len({(line.get_color(), line.get_marker()) for line in found.values()}) == 5
 
 
 def test_no_two_methods_look_alike():
     for looks in (styles.STYLES, styles.UMEC, styles.AFM, styles.GRANULARITIES):
-        assert len(set(looks.values())) == len(looks)
+        assert len({(colour, marker) for colour, marker, _ in looks.values()}) == len(looks)
     alone = [styles.STYLES[name][0] for name in ("PEP", "uniform", "mde", "mgqe", "darts", "hash", "qr", "tt",
                                                  "magnitude pruning", "iterative pruning", "random mask")]
     assert len(set(alone)) == len(alone)

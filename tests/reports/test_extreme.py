@@ -24,9 +24,9 @@ def test_differences_are_paired_by_seed_with_their_interval(tmp_path):
     numbers = {number.what: number for number in page.numbers}
     gain = numbers["PEP less magnitude pruning at 4,129 parameters, paired"]
     assert gain.values == pytest.approx([0.011, 0.01, 0.009])
-    assert gain.why == "+0.0100 ± 0.0025: higher"  # t(2) = 4.303, s.d. 0.001, three seeds
-    assert numbers["PEP less uniform at 4,129 parameters, paired"].why.endswith("no difference shown")
-    assert gain.cells()[1] == "+0.0100 ± 0.0010"
+    assert gain.beside == "95 % interval ± 0.0025: higher"  # t(2) = 4.303, s.d. 0.001, three seeds
+    assert numbers["PEP less uniform at 4,129 parameters, paired"].beside.endswith("no difference shown")
+    assert gain.cells()[1] == "+0.0100 ± 0.0010 (95 % interval ± 0.0025: higher)"
     assert "test AUC, PEP at 500 parameters †" in numbers
 
 

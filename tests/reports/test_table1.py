@@ -47,12 +47,12 @@ def test_ticks_follow_the_paired_differences_sizes_and_times(cells):
     assert (pep["smallest as good"], pep["its bytes"], pep["epoch over base's"]) == (str(BUDGET), str(4 * BUDGET),
                                                                                      "+25 %")
     assert (pep["sizes of features"], pep["sizes from one search"]) == ("2", "2")
-    assert lines["darts"]["computation"] == "no (no)"
-    assert lines["darts"]["sizes of features"] == "2"
-    assert lines["darts"]["performance"] == "? (yes)"  # one seed shows nothing
-    assert (lines["hash"]["performance"], lines["hash"]["fewer parameters"]) == ("no", "no")
+    assert lines["DartsEmb"]["computation"] == "no (no)"
+    assert lines["DartsEmb"]["sizes of features"] == "2"
+    assert lines["DartsEmb"]["performance"] == "? (yes)"  # one seed shows nothing
+    assert (lines["double hashing"]["performance"], lines["double hashing"]["fewer parameters"]) == ("no", "no")
     # timed in runs of its own alone
-    assert (lines["hash"]["computation"], lines["hash"]["epoch over base's"]) == ("?", "")
+    assert (lines["double hashing"]["computation"], lines["double hashing"]["epoch over base's"]) == ("?", "")
     assert "mde: no run" in page.missing
 
 

@@ -42,10 +42,10 @@ def test_counts_overlap_and_paired_difference_by_hand(tmp_path):
     assert found["pruned by the data at the end, coupled decay (PEP)"].values == [80, 80, 80]
     assert found["held by the data at the end, coupled decay, no loss gradient"].values == [40, 40, 40]
     share = found[f"share of the learned mask that the clock's has too, {BUDGET} parameters"]
-    assert (share.values, share.why) == ([0.5] * 3, f"by chance {BUDGET / 800:.3f}")
+    assert (share.values, share.beside) == ([0.5] * 3, f"by chance {BUDGET / 800:.3f}")
     gain = found[f"learned less the clock's at {BUDGET} parameters, paired"]
     assert gain.values == pytest.approx([0.01] * 3)
-    assert gain.why == "+0.0100 ± 0.0000: higher"
+    assert gain.beside == "95 % interval ± 0.0000: higher"
     assert "run d1 (seed 1) has no `thresholds`: it was searched before that was recorded; search again" in page.missing
     assert "search with decoupled decay: seeds 2, 3" in page.missing
     assert "search with no decay: no run (seeds 1, 2, 3)" in page.missing
