@@ -2,7 +2,7 @@
 
 SHOWN = {"movielens": "MovieLens-1M", "criteo": "Criteo", "avazu": "Avazu", "linear": "LR", "fm": "FM",
          "deepfm": "DeepFM", "autoint": "AutoInt", "mde": "MDE", "mgqe": "MGQE", "darts": "DartsEmb",
-         "hash": "double hashing", "qr": "quotient-remainder", "tt": "tensor train"}
+         "hash": "double hashing", "qr": "quotient-remainder", "tt": "tensor train", "umec": "UMEC"}
 
 
 def shown(name: str) -> str:

@@ -77,7 +77,7 @@ def _causes(page: Page, recorded: dict[Cause, list[dict[str, Any]]]) -> None:
                       for run in runs for line in run["thresholds"]["lines"]]
         for field, (what, *_) in PRUNED_BY.items() if runs else ():
             if (field, cause[0]) == ("by_clock", "none"):
-                what = "themselves decayed to 0, below a clock that stands still,"
+                what = "pruned as the value itself decayed to 0 (the clock stands still)"
             page.numbers.append(Number(f"{what} at the end, {NAMES[cause]}",
                                        [run["thresholds"]["lines"][-1][field] for run in runs], len(runs),
                                        form=",.0f"))

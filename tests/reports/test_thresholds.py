@@ -83,6 +83,6 @@ def test_panels_with_nothing_say_so(tmp_path):
 def test_a_clock_that_stands_still_has_pruned_nothing(tmp_path):
     own = search("n1", own={"threshold_decay": "none"}, thresholds={"lines": LINES})
     page = thresholds.build([own], tmp_path, "movielens", "fm")
-    fallen = "themselves decayed to 0, below a clock that stands still, at the end, no decay"
+    fallen = "pruned as the value itself decayed to 0 (the clock stands still) at the end, no decay"
     assert numbers(page)[fallen].values == [320]
     assert not any("by the clock" in name for name in numbers(page))
