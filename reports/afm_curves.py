@@ -10,15 +10,11 @@ from matplotlib.axes import Axes
 from reports import budget_curve
 from reports.page import Page
 from reports.series import FINETUNED, PEP, Results
-from reports.styles import STYLES, Style
+from reports.styles import AFM, COLOURS, STYLES, Style
 
 SIZE = (7.0, 8.0)  # inches: both columns of a page
 NAMES = {"afm": "AFM", "svd": "SVD of the weights", "random": "random basis", "tt": "tensor train", "dense": "dense"}
-LINES: dict[str, Style] = {"afm": STYLES[PEP], "svd": STYLES["uniform"], "random": STYLES["hash"],
-                           "tt": STYLES["tt"]}
-LONGER: Style = STYLES["random mask, PEP's size of a feature"]  # AFM, trained on for more epochs than the others
 PLAIN = {"method", "emb_rank"}  # what a run on a curve may ask for
-RIVALS = {PEP: STYLES["magnitude pruning"], "uniform": STYLES["qr"], "tt": STYLES["mgqe"]}
 RIVAL_NAMES = {PEP: "PEP, retrained", "uniform": "smaller dense", "tt": "tensor train from scratch"}
 Value = Callable[[dict[str, Any]], float]  # of a result
 
@@ -75,7 +71,7 @@ def draw(page: Page, factored: Results, rivals: dict[str, list[dict[str, Any]]])
         for axes, trained in zip(row, (False, True), strict=True):
             _curves(axes, factored, size, trained)
             for name, runs in rivals.items():
-                _line(axes, RIVAL_NAMES[name], RIVALS[name], runs, own, trained_auc)
+                _line(axes, RIVAL_NAMES[name], STYLES[name], runs, own, trained_auc)
             if control:
                 axes.axhline(mean(_shortest(control), _score(trained)), color=budget_curve.INK, linestyle=":",
                              linewidth=1, label="dense")
@@ -114,13 +110,13 @@ def _shortest(control: Results) -> list[dict[str, Any]]:
 
 def _curves(axes: Axes, results: Results, size: Value, trained: bool) -> None:
     """A line for each method over its ranks; where they were trained on, one for AFM's longest training too."""
-    for method, style in LINES.items():
-        _line(axes, NAMES[method], style, curve_of(results, method, trained), size, _score(trained))
+    for method in [name for name in AFM if name in NAMES]:
+        _line(axes, NAMES[method], AFM[method], curve_of(results, method, trained), size, _score(trained))
     most = max(map(epochs_of, results))
     least = min((epochs_of(result) for result in results if epochs_of(result)), default=most)
     longer = [result for result in curve_of(results, "afm", trained=False) if epochs_of(result) == most]
     if trained and longer and most > least:
-        _line(axes, f"{NAMES['afm']}, {most} epochs", LONGER, longer, size, trained_auc)
+        _line(axes, f"{NAMES['afm']}, {most} epochs", AFM["afm, longer"], longer, size, trained_auc)
 
 
 def _line(axes: Axes, label: str, style: Style, results: Sequence[dict[str, Any]],
@@ -142,8 +138,8 @@ def _spectra(axes: Axes, spectra: dict[str, list[float]], what: str) -> None:
         left = [sum(values[rank:]) / total for rank in range(len(values))] if total else []
         kept = [share for share in left if share > 1e-6]
         axes.plot(range(len(kept)), kept, linewidth=1, label=name,
-                  color=budget_curve.COLOURS[number % len(budget_curve.COLOURS)],
-                  linestyle="-" if number < len(budget_curve.COLOURS) else "--")
+                  color=COLOURS[number % len(COLOURS)],
+                  linestyle="-" if number < len(COLOURS) else "--")
     axes.set_yscale("log")
     axes.set_xlabel("rank", fontsize=8)
     axes.set_ylabel("variance left out", fontsize=8)

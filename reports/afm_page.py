@@ -13,7 +13,6 @@ from reports import afm_curves
 from reports.afm_curves import (
     NAMES,
     RIVAL_NAMES,
-    RIVALS,
     Value,
     curve_of,
     embedding_size,
@@ -73,7 +72,7 @@ def build(results: Results, out: Path, dataset: str, model: str) -> Page:
     if not any(name_of(result) == "dense" for result in own):
         page.missing.append("the dense model with the same further epochs: leave --no-control away")
     rivals = {name: [result for result in here if result["stage"] in ("train", "retrain") and kind(result) == name
-                     and as_published(result, results)] for name in RIVALS}
+                     and as_published(result, results)] for name in RIVAL_NAMES}
     page.missing += [f"{RIVAL_NAMES[name]}: no such run; `python reproduce.py {HOW[name]} --model {model}`"
                      for name, runs in rivals.items() if not runs]
     page.missing += fewer_seeds(

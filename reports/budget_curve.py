@@ -11,17 +11,13 @@ from matplotlib.container import ErrorbarContainer
 from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, LogLocator, NullLocator
 
+from reports.names import shown
 from reports.series import Results, by_budget, from_last, series_of
+from reports.styles import INK, Style, looks
 from utils.files import atomic_path
 
 COLUMN = (3.4, 2.6)  # inches: one column of a two-column page
 DPI = 200
-COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9")  # Okabe and Ito, for all kinds of eyes
-RED = COLOURS[1]
-MARKERS = "os^Dv<"
-INK = "#555555"
-
-Style = tuple[str, str, str]  # colour, marker, line
 
 
 class Point(NamedTuple):
@@ -60,7 +56,7 @@ def draw(results: Results, dataset: str, model: str, folder: Path) -> Path | Non
     figure = new_figure(COLUMN)
     axes = figure.add_subplot()
     draw_series(axes, series)
-    axes.set_title(f"{model} on {dataset}", fontsize=8)
+    axes.set_title(f"{shown(model)} on {shown(dataset)}", fontsize=8)
     return save(figure, folder / f"{dataset}_{model}.png")
 
 
@@ -88,16 +84,13 @@ def points_of(results: Results) -> list[Point]:
 def draw_series(axes: Axes, series: dict[str, list[dict[str, Any]]]) -> None:
     """Draw labelled results; those without embedding parameters (LR) are horizontal lines."""
     curves = {label: points_of(results) for label, results in series.items()}
-    for number, (label, points) in enumerate(curves.items()):
+    styles = looks(curves)
+    for label, points in curves.items():
         if points[-1].params == 0:
             horizontal(axes, label, points[-1].mean)
             continue
-        colour = COLOURS[number % len(COLOURS)]
-        marker = MARKERS[(number + number // len(COLOURS)) % len(MARKERS)]
-        spreads = [point.spread for point in points]
-        axes.errorbar([point.params for point in points], [point.mean for point in points],
-                      yerr=spreads if any(spreads) else None, label=label, color=colour, marker=marker, markersize=4,
-                      linewidth=1.2, capsize=2)
+        with_bars(axes, [(point.params, point.aucs) for point in points], label, styles[label])
+        colour, marker, _ = styles[label]
         hollow = [point for point in points if point.from_last]
         axes.plot([point.params for point in hollow], [point.mean for point in hollow], linestyle="none", color=colour,
                   marker=marker, markersize=4, markerfacecolor="white", zorder=5)
@@ -122,8 +115,8 @@ def with_bars(axes: Axes, points: Sequence[tuple[float, Sequence[float]]], label
     ordered = sorted(points, key=lambda point: point[0])
     spreads = [statistics.stdev(values) if len(values) > 1 else 0.0 for _, values in ordered]
     axes.errorbar([size for size, _ in ordered], [statistics.mean(values) for _, values in ordered],
-                  yerr=spreads if any(spreads) else None, label=label, color=colour, marker=marker, linestyle=line,
-                  markersize=4, linewidth=1.1, capsize=2)
+                  yerr=spreads if any(spreads) else None, label=shown(label), color=colour, marker=marker,
+                  linestyle=line, markersize=4, linewidth=1.1, capsize=2)
 
 
 def mark_missing(axes: Axes, sizes: Sequence[float]) -> None:
@@ -136,16 +129,21 @@ def mark_missing(axes: Axes, sizes: Sequence[float]) -> None:
 def _label(axes: Axes, several: bool) -> None:
     log_sizes(axes)
     axes.set_xlabel("embedding parameters", fontsize=8)
-    axes.set_ylabel("test AUC (mean ± s.d. over seeds)" if several else "test AUC", fontsize=8)
+    axes.set_ylabel(auc_label(several), fontsize=8)
     tidy(axes)
     handles, labels = axes.get_legend_handles_labels()
     order = sorted(range(len(handles)), key=lambda i: not isinstance(handles[i], ErrorbarContainer))  # curves first
     axes.legend([handles[i] for i in order], [labels[i] for i in order], fontsize=6.5, frameon=False)
 
 
+def auc_label(several: bool) -> str:
+    """Of the axis of test AUC: whether some of the points have several seeds."""
+    return f"test AUC ({'mean ± s.d. over seeds' if several else 'one seed'})"
+
+
 def horizontal(axes: Axes, label: str, level: float) -> None:
     """A dashed line across the axes, named in the legend."""
-    axes.axhline(level, color=INK, linestyle="--", linewidth=1, label=label)
+    axes.axhline(level, color=INK, linestyle="--", linewidth=1, label=shown(label))
 
 
 def tidy(axes: Axes) -> None:

@@ -64,6 +64,8 @@ def results_as_rows(line: str, results: Results, quantities: Sequence[str]) -> l
 
 def draw(axes: Axes, lines: Sequence[Line], quantity: str, label: str) -> None:
     """The mean over seeds, as far as all seeds go; where there are several, each of them as a faint line too."""
+    if not lines:
+        nothing(axes, "no curve yet")
     for line in lines:
         colour, _, dashes = line.style
         if len(line.curves) > 1:
@@ -72,6 +74,12 @@ def draw(axes: Axes, lines: Sequence[Line], quantity: str, label: str) -> None:
                           linewidth=0.6, alpha=0.35)
         axes.plot(*line.mean(quantity), color=colour, linestyle=dashes, linewidth=1.3, label=line.label)
     finish(axes, "epoch", label)
+
+
+def nothing(axes: Axes, words: str) -> None:
+    """Say that a panel has nothing to show, lest an empty scale from 0 to 1 pass for something."""
+    axes.set(xticks=[], yticks=[])
+    axes.text(0.5, 0.5, words, ha="center", va="center", fontsize=7, transform=axes.transAxes)
 
 
 def finish(axes: Axes, below: str, beside: str) -> None:

@@ -5,7 +5,18 @@ import sys
 from pathlib import Path
 from typing import Any
 
-NEEDED = ("run_id", "stage", "seed", "settings", "identity", "manifest", "num_embedding_params", "test_auc")
+from reports.series import FINETUNED
+
+Kinds = dict[str, type | tuple[type, ...]]
+NUMBER = (int, float)
+NEEDED: Kinds = {  # what pages take for granted, dots for what lies within; what older runs lack is no part of it
+    "run_id": str, "stage": str, "seed": int, "manifest": str,
+    "settings.dataset": str, "settings.model": str, "settings.embedding": str, "settings.latent_dim": int,
+    "settings.max_epochs": int, "settings.threshold_type": str, "identity.settings": dict,
+    "num_embedding_params": int, "num_embedding_params_dense": int, "test_auc": NUMBER, "test_logloss": NUMBER,
+    "train_loss": NUMBER, "published_protocol.best_test_auc": NUMBER}
+OF_STAGE: dict[str, Kinds] = {  # on top of these
+    "retrain": {"snapshot.source": str}, FINETUNED: {"compression.method": str, "validation_auc": NUMBER}}
 
 
 def results_in(out: Path) -> list[dict[str, Any]]:
@@ -28,7 +39,20 @@ def results_in(out: Path) -> list[dict[str, Any]]:
 
 
 def _checked(result: Any) -> dict[str, Any]:
-    missing = [name for name in NEEDED if name not in result] if isinstance(result, dict) else list(NEEDED)
+    stage = result.get("stage") if isinstance(result, dict) else None
+    needed = NEEDED | OF_STAGE.get(stage if isinstance(stage, str) else "", {})
+    missing = [name for name, kind in needed.items() if not isinstance(_within(result, name), kind)]
     if missing:
         raise ValueError(f"not a run's result, it lacks {', '.join(missing)}")
+    return result
+
+
+def _within(result: Any, name: str) -> Any:
+    """What lies at a name; None where nothing does.
+
+    >>> _within({"settings": {"model": "fm"}}, "settings.model"), _within({"settings": None}, "settings.model")
+    ('fm', None)
+    """
+    for part in name.split("."):
+        result = result.get(part) if isinstance(result, dict) else None
     return result

@@ -7,6 +7,7 @@ from typing import Any
 from matplotlib.axes import Axes
 
 from reports import budget_curve
+from reports.styles import BLUE
 
 SIZE = (7.0, 2.8)  # inches: both columns of a page
 
@@ -38,7 +39,7 @@ def draw(path: Path, results: Sequence[dict[str, Any]], teacher_auc: float, plan
 def _bars(axes: Axes, planted: Mapping[str, int], recovered: Mapping[str, float]) -> None:
     places = range(len(planted))
     for shift, widths, label, colour in ((-0.2, planted, "planted", budget_curve.INK),
-                                         (0.2, recovered, "recovered", budget_curve.COLOURS[0])):
+                                         (0.2, recovered, "recovered", BLUE)):
         axes.bar([place + shift for place in places], [widths[field] for field in planted], 0.4, label=label,
                  color=colour)
     axes.set_xticks(places, list(planted))

@@ -73,7 +73,7 @@ def _gains(page: Page, ours: Sizes, scheme: str, others: Sizes) -> dict[int, pai
         if values := paired.differences(ours[size], others[size], "test_auc"):
             gain = gains[size] = paired.interval(values)
             page.numbers.append(Number(f"PEP less {scheme} at {size:,} parameters, paired", values, len(values),
-                                       why=f"{gain}: {gain.verdict}", form="+.4f"))
+                                       form="+.4f", beside=gain.words))
             page.rows.append({"panel": "difference", "scheme": scheme, "parameters": size, "gain": gain.mean,
                               "half_of_interval": "" if math.isnan(gain.half) else gain.half, "seeds": gain.seeds,
                               RUNS: runs_of([*ours[size], *others[size]])})
@@ -91,12 +91,17 @@ def _draw(page: Page, curves: dict[str, Sizes], gains: dict[str, dict[int, paire
     budget_curve.mark_missing(left, absent)
     for number_of, (scheme, by_size) in enumerate(gains.items()):
         _intervals(right, scheme, by_size, 1 + 0.04 * (2 * number_of - 1))
-    right.axhline(0, color=budget_curve.INK, linewidth=0.8)
-    for axes, label in ((left, "test AUC (mean ± s.d. over seeds)"), (right, "PEP's AUC less the other's")):
-        budget_curve.log_sizes(axes)
+    several = any(len(runs) > 1 for sizes in curves.values() for runs in sizes.values())
+    for axes, label in ((left, budget_curve.auc_label(several)), (right, "PEP's AUC less the other's")):
+        if axes is left or any(gains.values()):
+            budget_curve.log_sizes(axes)
         by_epoch.finish(axes, "embedding parameters", label)
         if axes.get_legend_handles_labels()[0]:
             axes.legend(fontsize=6.5, frameon=False)
+    if any(gains.values()):
+        right.axhline(0, color=budget_curve.INK, linewidth=0.8)
+    else:
+        by_epoch.nothing(right, "no size that PEP and another have")
     page.figure.suptitle(page.title, fontsize=8)
 
 

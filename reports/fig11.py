@@ -39,6 +39,8 @@ def build(results: Results, out: Path, dataset: str, model: str) -> Page:
         if line := by_epoch.line_of(page, out, label, style, runs):
             lines.append(line)
             page.rows += by_epoch.rows("curves", line, ("train_loss",))
+    page.notes.append("The paper has the training loss with PEP converge, and below that without; it gives its values "
+                      "in the pictures alone, so that no number of its own stands beside ours.")
     page.notes.append("Mean training loss of an epoch. With PEP it is the search, which is never stopped early; the "
                       f"base model stops by validation. {by_epoch.LEGEND}")
     if lines:

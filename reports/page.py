@@ -6,6 +6,7 @@ A page is written with whatever runs there are, and lists in words what is missi
 import csv
 import io
 import statistics
+import textwrap
 from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
@@ -15,15 +16,15 @@ from typing import Any, NamedTuple
 from matplotlib.figure import Figure
 
 from reports import budget_curve
-from reports.budget_curve import RED
+from reports.names import shown
 from reports.series import Results
+from reports.styles import RED
 from reports.summary import markdown
 from utils.files import atomic_path
 
 HEAD = ("number", "ours (mean ± s.d.)", "seeds", "paper", "difference", "why")
-SHOWN = {"movielens": "MovieLens-1M", "criteo": "Criteo", "avazu": "Avazu", "linear": "LR", "fm": "FM",
-         "deepfm": "DeepFM", "autoint": "AutoInt"}  # names as the paper writes them
 OPEN = "not explained yet"  # of a difference
+LETTERS = 18  # of a line of the picture's title that fit into an inch
 RUNS = "runs"  # the column of a csv that names the runs behind a row
 
 
@@ -36,6 +37,7 @@ class Number(NamedTuple):
     paper: float | None = None
     why: str = ""  # the difference, in one clause
     form: str = ".4f"
+    beside: str = ""  # what the value needs to be read, such as its confidence interval
 
     @property
     def difference(self) -> float | None:
@@ -54,10 +56,13 @@ class Number(NamedTuple):
         ('AUC', '0.8100 ± 0.0141', '2', '0.8000', '+0.0100', 'another split')
         >>> Number("rows", [739012], form=",.0f").cells()
         ('rows', '739,012', '-', '', '', '')
+        >>> Number("gain", [0.01], 1, form="+.2f", beside="one seed shows nothing").cells()[1]
+        '+0.01 (one seed shows nothing)'
         """
         ours = format(statistics.mean(self.values), self.form)
         if len(self.values) > 1:
             ours += f" ± {format(self.spread, self.form.lstrip('+'))}"
+        ours += f" ({self.beside})" if self.beside else ""
         paper = "" if self.paper is None else format(self.paper, self.form)
         difference = "" if self.difference is None else format(self.difference, f"+{self.form.lstrip('+')}")
         return self.what, ours, str(self.seeds or "-"), paper, difference, self.why
@@ -96,15 +101,6 @@ class Page:
             self.missing.append(line)
 
 
-def shown(name: str) -> str:
-    """A data set or a model as the paper writes it.
-
-    >>> shown("movielens"), shown("planted")
-    ('MovieLens-1M', 'planted')
-    """
-    return SHOWN.get(name, name)
-
-
 def mark_planted(page: Page, kind: str) -> Page:
     """Say in title, file name, picture, every row and every number that the data are planted and not the real ones.
 
@@ -113,7 +109,9 @@ def mark_planted(page: Page, kind: str) -> Page:
     """
     real = shown(page.dataset)
     page.dataset = f"planted_{page.dataset}"
-    page.title = f"PLANTED DATA ({kind.replace('_', ' ')}), not {real}'s: {page.title}"
+    made = f"planted {kind.replace('_', ' ')} in {real}'s format"
+    title = page.title.replace(f"on {real}", f"on {made}").replace(f"of {real}", f"of {made}")
+    page.title = f"PLANTED DATA. {title}" + ("" if made in title else f", {made}")
     page.rows = [{"data": "planted", **row} for row in page.rows]
     page.numbers = [one._replace(paper=None, why="" if one.paper is not None else one.why) for one in page.numbers]
     page.notes.insert(0, f"The data are made: a file in {real}'s raw format with labels from a known teacher. It shows "
@@ -121,7 +119,8 @@ def mark_planted(page: Page, kind: str) -> Page:
     if page.figure is not None:
         for axes in page.figure.axes:
             axes.title.set_text(axes.get_title().replace(real, f"planted {real}"))
-        page.figure.suptitle(page.title, fontsize=7, color=RED)
+        fits = int(LETTERS * page.figure.get_figwidth())
+        page.figure.suptitle(textwrap.fill(page.title, fits), fontsize=7, color=RED)
         page.figure.text(0.5, 0.5, "planted data", fontsize=34, color=RED, alpha=0.15, rotation=20, ha="center",
                          va="center")
     return page

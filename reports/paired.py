@@ -27,6 +27,16 @@ class Interval(NamedTuple):
         return None if math.isnan(self.half) else abs(self.mean) > self.half
 
     @property
+    def words(self) -> str:
+        """The interval and its verdict, to stand beside the mean.
+
+        >>> interval([0.1, 0.11, 0.12]).words, interval([1.0]).words
+        ('95 % interval ± 0.0248: higher', 'one seed shows nothing')
+        """
+        known = "" if math.isnan(self.half) else f"{100 * LEVEL:.0f} % interval ± {self.half:.4f}: "
+        return known + self.verdict
+
+    @property
     def verdict(self) -> str:
         """Whether zero lies in it.
 

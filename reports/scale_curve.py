@@ -13,7 +13,9 @@ from matplotlib.axes import Axes
 from matplotlib.ticker import FuncFormatter, NullLocator
 
 from reports import budget_curve
+from reports.styles import COLOURS
 
+MARKERS = "os^Dv<"
 SIZE = (7.0, 2.8)  # inches: both columns of a page
 
 
@@ -45,8 +47,8 @@ def _panel(axes: Axes, rows: Sequence[dict[str, Any]], quantity: str, unit: floa
     for number, variant in enumerate(dict.fromkeys(row["variant"] for row in rows)):
         points = sorted((row["num_rows"], row[quantity] * unit) for row in rows if row["variant"] == variant)
         axes.plot([x for x, _ in points], [y for _, y in points], label=variant, linewidth=1.2, markersize=4,
-                  color=budget_curve.COLOURS[number % len(budget_curve.COLOURS)],
-                  marker=budget_curve.MARKERS[number % len(budget_curve.MARKERS)])
+                  color=COLOURS[number % len(COLOURS)],
+                  marker=MARKERS[number % len(MARKERS)])
     axes.set_xscale("log")
     axes.set_yscale("log")
     axes.set_xticks(sorted({row["num_rows"] for row in rows}))

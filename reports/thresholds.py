@@ -3,7 +3,8 @@
 Searches with one cause taken away: decay on the thresholds coupled (as published), decoupled, none; and the loss's
 gradient cut off from them, so that all of them are one clock. An entry with |V| <= g(clock) that is pruned counts as
 pruned by the clock, one that is pruned though |V| > g(clock) by the data, and one that is kept though |V| <= g(clock)
-is held by the data; V is the search's own at the time (`engine.course`).
+is held by the data; V is the search's own at the time (`engine.course`). Without decay on the thresholds the clock
+stands still, and what lies below it are values that decayed to 0 themselves, those of rows that no data move.
 """
 
 from collections import defaultdict
@@ -19,21 +20,22 @@ from reports import budget_curve, by_epoch, choice, masks, paired
 from reports.choice import PUBLISHED, Cause
 from reports.page import RUNS, Number, Page, needs, number, runs_of, shown
 from reports.series import PEP, Results
-from reports.styles import GREEN, INK, NAVY, PALE, RED, STYLES, Style
+from reports.styles import GREEN, NAVY, PALE, RED, SLATE, STYLES, Style
 
 SIZE = (7.0, 2.9)  # inches: both columns of a page
 CLOCK: Cause = ("coupled", False)
 NAMES: dict[Cause, str] = {PUBLISHED: "coupled decay (PEP)", CLOCK: "coupled decay, no loss gradient",
                            ("decoupled", True): "decoupled decay", ("none", True): "no decay"}
 LOOKS: dict[Cause, Style] = {PUBLISHED: STYLES[PEP], CLOCK: (NAVY, "^", "--"), ("decoupled", True): (PALE, "D", "-."),
-                             ("none", True): (INK, "s", ":")}
+                             ("none", True): (SLATE, "s", ":")}
 PRUNED_BY = {"by_clock": ("pruned by the clock", NAVY, "--"), "by_data": ("pruned by the data", RED, "-"),
              "held": ("held by the data", GREEN, "-.")}
 NOTE = ("Left: non-zero parameters while the search goes on, with one cause of pruning taken away. Middle: of the "
         "published search, entries that are pruned where the decay alone would prune them too (by the clock), that "
         "are pruned though it would not (by the data), and that are kept though it would prune them (held by the "
-        "data). Right: test AUC of both masks, retrained from the same initial values; bars are one standard "
-        f"deviation. {by_epoch.LEGEND} Differences are paired by seed, ± is the 95 % confidence interval.")
+        "data). Right: test AUC of both masks, retrained from the same initial values, at the budgets that both "
+        f"have; bars are one standard deviation. {by_epoch.LEGEND} Differences are paired by seed, with the 95 % "
+        "confidence interval of their mean.")
 
 
 def build(results: Results, out: Path, dataset: str, model: str) -> Page:
@@ -74,6 +76,8 @@ def _causes(page: Page, recorded: dict[Cause, list[dict[str, Any]]]) -> None:
         page.rows += [{"panel": "causes", "line": NAMES[cause], "seed": run["seed"], **line, RUNS: runs_of([run])}
                       for run in runs for line in run["thresholds"]["lines"]]
         for field, (what, *_) in PRUNED_BY.items() if runs else ():
+            if (field, cause[0]) == ("by_clock", "none"):
+                what = "pruned as the value itself decayed to 0 (the clock stands still)"
             page.numbers.append(Number(f"{what} at the end, {NAMES[cause]}",
                                        [run["thresholds"]["lines"][-1][field] for run in runs], len(runs),
                                        form=",.0f"))
@@ -95,7 +99,7 @@ def _overlap(page: Page, out: Path, published: Results, clocks: Results) -> None
     for budget, values in shares.items():
         chance = budget / published[0]["num_embedding_params_dense"]
         page.numbers.append(Number(f"share of the learned mask that the clock's has too, {budget:,} parameters", values,
-                                   len(values), why=f"by chance {chance:.3f}", form=".3f"))
+                                   len(values), form=".3f", beside=f"by chance {chance:.3f}"))
 
 
 def _tickets(page: Page, found: Results, cause: Cause) -> dict[int, list[dict[str, Any]]]:
@@ -122,7 +126,7 @@ def _differences(page: Page, tickets: dict[Cause, dict[int, list[dict[str, Any]]
         if values := paired.differences(learned, clock, "test_auc"):
             gain = paired.interval(values)
             page.numbers.append(Number(f"learned less the clock's at {budget:,} parameters, paired", values,
-                                       len(values), why=f"{gain}: {gain.verdict}", form="+.4f"))
+                                       len(values), form="+.4f", beside=gain.words))
 
 
 def _draw(page: Page, lines: Sequence[by_epoch.Line], published: Results,
@@ -131,17 +135,22 @@ def _draw(page: Page, lines: Sequence[by_epoch.Line], published: Results,
     left, middle, right = page.figure.subplots(1, 3)
     by_epoch.draw(left, lines, "num_embedding_params", "embedding parameters")
     _draw_causes(middle, published)
-    for cause, by_budget in tickets.items():
-        if points := [(budget, [run["test_auc"] for run in runs]) for budget, runs in by_budget.items() if runs]:
-            budget_curve.with_bars(right, points, NAMES[cause], LOOKS[cause])
-    budget_curve.log_sizes(right)
+    both = [budget for budget in tickets[PUBLISHED] if tickets[CLOCK].get(budget)]
+    for cause, by_budget in tickets.items() if both else ():
+        budget_curve.with_bars(right, [(budget, [run["test_auc"] for run in by_budget[budget]]) for budget in both],
+                               NAMES[cause], LOOKS[cause])
+    if both:
+        budget_curve.log_sizes(right)
+    else:
+        by_epoch.nothing(right, "no budget that both masks have")
     by_epoch.finish(right, "embedding parameters", "test AUC, retrained")
     for axes in (left, middle):
         axes.yaxis.set_major_formatter(FuncFormatter(lambda count, _: budget_curve.short(count) if count else "0"))
     if middle.get_legend_handles_labels()[0]:
         middle.legend(fontsize=6, frameon=False, loc="center right")
-    handles, labels = left.get_legend_handles_labels()
-    page.figure.legend(handles, labels, fontsize=6.5, frameon=False, loc="outside lower center", ncols=4)
+    looks = {label: handle for axes in (right, left)
+             for handle, label in zip(*axes.get_legend_handles_labels(), strict=True)}
+    page.figure.legend(looks.values(), looks.keys(), fontsize=6.5, frameon=False, loc="outside lower center", ncols=4)
     page.figure.suptitle(page.title, fontsize=8)
 
 
@@ -153,6 +162,5 @@ def _draw_causes(axes: Axes, runs: Results) -> None:
         means = [np.mean([lines[epoch][field] for lines in by_seed]) for epoch in epochs]
         axes.plot(epochs, means, color=colour, linestyle=dashes, linewidth=1.3, label=label)
     if not epochs:
-        axes.set(xticks=[], yticks=[])
-        axes.text(0.5, 0.5, "no search recorded it yet", ha="center", va="center", fontsize=7, transform=axes.transAxes)
+        by_epoch.nothing(axes, "no search recorded it yet")
     by_epoch.finish(axes, "epoch", "entries")

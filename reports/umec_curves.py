@@ -144,5 +144,5 @@ def _line(axes: Axes, method: str, by_budget: dict[float, list[dict[str, Any]]],
     spreads = [statistics.stdev(run[field] for run in runs) if len(runs) > 1 else 0.0 for runs in groups]
     colour, marker, line = UMEC.get(method, (budget_curve.INK, ".", ":"))
     axes.errorbar([statistics.mean(1 - run["compression"]["resource_left"] for run in runs) for runs in groups], means,
-                  yerr=spreads if any(spreads) else None, label=method, color=colour, marker=marker, linestyle=line,
-                  markersize=4, linewidth=1.1, capsize=2)
+                  yerr=spreads if any(spreads) else None, label=shown(method), color=colour, marker=marker,
+                  linestyle=line, markersize=4, linewidth=1.1, capsize=2)

@@ -17,7 +17,7 @@ def result(run_id, stage="train", seed=1, model="fm", dataset="movielens", embed
     """A result.json. `own` holds the settings that depart from the neutral ones, other keywords are fields of it."""
     own = own or {}
     settings = {"dataset": dataset, "model": model, "embedding": embedding, "latent_dim": WIDTH, "re_init": False,
-                "threshold_type": "feature_dim", "with_linear": False, **own}
+                "threshold_type": "feature_dim", "with_linear": False, "max_epochs": 20, **own}
     return {"run_id": run_id, "stage": stage, "seed": seed, "settings": settings,
             "identity": {"settings": {"embedding": embedding, **own}}, "manifest": "m", "commit": "c" * 40,
             "num_embedding_params": params, "num_embedding_params_dense": DENSE, "inference_bytes": 4 * params,
@@ -44,6 +44,18 @@ def ticket(run_id, seed=1, budget=BUDGET, source="cut", searched="s1", re_init=F
                 "without_retraining": {"test_auc": 0.79, "test_logloss": 0.41}}
     own = {**more.pop("own", {}), **({"re_init": True} if re_init else {})}
     return result(run_id, "retrain", seed, embedding="masked", params=budget, snapshot=snapshot, own=own, **more)
+
+
+def factored(run_id, method="afm", seed=1, epochs=1, auc=0.8, size=200, layers=None, **choice):
+    made = result(run_id, "finetune", seed, params=size, auc=auc, own={"max_epochs": epochs},
+                  without_finetuning={"test_auc": auc - 0.02, "test_logloss": 0.45, "validation_auc": auc - 0.02})
+    made["identity"]["extra"] = {"compression": {"method": method, **choice}}
+    made["compression"] = {
+        "method": method, "parameters": {"embedding": size, "linear": 101}, "file_bytes": 4 * size + 700,
+        "multiply_adds": {"embedding": 30, "mlp": 70}, "structure": {"ranks": [2] * 4, "layers": layers or {}},
+        "spectra": {"fields": {"age": [2.0, 1.0, 0.0], "zip": [0.0, 0.0]}, "layers": {}},
+        "samples_per_second": {"dense": {"1": 100, "64": 1000}, "factored": {"1": 80, "64": 3000}}}
+    return made
 
 
 def curve(end=0.8, epochs=20, first=DENSE, last=DENSE):

@@ -3,23 +3,11 @@
 import csv
 
 import pytest
-from made_results import put, result, ticket
+from made_results import factored, put, result, ticket
 
 from reports import afm_page
 from reports.page import text, write
 from reports.series import series_of
-
-
-def factored(run_id, method="afm", seed=1, epochs=1, auc=0.8, size=200, layers=None, **choice):
-    made = result(run_id, "finetune", seed, params=size, auc=auc, own={"max_epochs": epochs},
-                  without_finetuning={"test_auc": auc - 0.02, "test_logloss": 0.45, "validation_auc": auc - 0.02})
-    made["identity"]["extra"] = {"compression": {"method": method, **choice}}
-    made["compression"] = {
-        "method": method, "parameters": {"embedding": size, "linear": 101}, "file_bytes": 4 * size + 700,
-        "multiply_adds": {"embedding": 30, "mlp": 70}, "structure": {"ranks": [2] * 4, "layers": layers or {}},
-        "spectra": {"fields": {"age": [2.0, 1.0, 0.0], "zip": [0.0, 0.0]}, "layers": {}},
-        "samples_per_second": {"dense": {"1": 100, "64": 1000}, "factored": {"1": 80, "64": 3000}}}
-    return made
 
 
 def control(run_id, seed=1, epochs=1, auc=0.82):

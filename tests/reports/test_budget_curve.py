@@ -5,7 +5,7 @@ import struct
 import pytest
 from matplotlib.container import ErrorbarContainer
 
-from reports import budget_curve
+from reports import budget_curve, styles
 from reports.budget_curve import draw, draw_series, new_figure, points_of, series_of
 
 
@@ -85,12 +85,30 @@ def test_lr_is_a_horizontal_line_and_curves_stand_on_a_log_axis():
     assert any(list(line.get_ydata()) == [0.7, 0.7] for line in axes.lines)
 
 
+def test_methods_keep_their_colours_in_whatever_order_they_come_and_variants_differ_by_marker():
+    axes = drawn([run("a", embedding="mde"), ticket("t", 100), ticket("r", 100, rewind="all"), run("u"),
+                  run("w", lr=0.1)])
+    found = {container.get_label(): container.lines[0] for container in axes.containers}
+    assert {label: line.get_color() for label, line in found.items()} == {
+        "PEP": styles.BLUE, "PEP, rewind all": styles.BLUE, "uniform": styles.BLACK, "uniform, lr 0.1": styles.BLACK,
+        "MDE": styles.STYLES["mde"][0]}
+    assert len({(line.get_color(), line.get_marker()) for line in found.values()}) == 5
+
+
+def test_no_two_methods_look_alike():
+    for looks in (styles.STYLES, styles.UMEC, styles.AFM, styles.GRANULARITIES):
+        assert len({(colour, marker) for colour, marker, _ in looks.values()}) == len(looks)
+    alone = [styles.STYLES[name][0] for name in ("PEP", "uniform", "mde", "mgqe", "darts", "hash", "qr", "tt",
+                                                 "magnitude pruning", "iterative pruning", "random mask")]
+    assert len(set(alone)) == len(alone)
+
+
 def test_error_bars_and_the_axis_say_that_there_are_several_seeds():
     single, several = drawn([run("a")]), drawn([run("a"), run("b", seed=2, auc=0.82)])
     assert not single.containers[0].has_yerr
     assert several.containers[0].has_yerr
     assert "s.d." in several.get_ylabel()
-    assert "s.d." not in single.get_ylabel()
+    assert single.get_ylabel() == "test AUC (one seed)"
 
 
 def test_budgets_that_the_search_did_not_reach_are_marked():

@@ -3,8 +3,11 @@
 import json
 
 import pytest
+from made_results import factored, result, ticket
 
-from reports.collect import NEEDED, results_in
+from reports import written
+from reports.collect import results_in
+from reports.pages import PAGES
 
 
 def put(out, name, text):
@@ -15,20 +18,57 @@ def put(out, name, text):
 
 def test_results_come_in_the_order_of_run_ids(tmp_path, capsys):
     for name in ("b", "a"):
-        put(tmp_path, name, json.dumps({**dict.fromkeys(NEEDED, 0), "run_id": name}))
+        put(tmp_path, name, json.dumps(result(name)))
     (tmp_path / "runs" / "unfinished").mkdir()
     assert [result["run_id"] for result in results_in(tmp_path)] == ["a", "b"]
     assert capsys.readouterr().err == ""
 
 
-@pytest.mark.parametrize("text", ['{"run_id": "b", ', "[]", "7", "{}", json.dumps(dict.fromkeys(NEEDED[1:], 0))])
+def without(made, *names):
+    """As JSON, without what lies at nested names."""
+    inner = made
+    for name in names[:-1]:
+        inner = inner[name]
+    del inner[names[-1]]
+    return json.dumps(made)
+
+
+BROKEN = {
+    "half": '{"run_id": "b", ', "list": "[]", "number": "7", "nothing": "{}",
+    "nameless": without(result("b"), "run_id"),
+    "settings empty": json.dumps({**result("b"), "settings": {}}),
+    "settings null": json.dumps({**result("b"), "settings": None}),
+    "identity empty": json.dumps({**result("b"), "identity": {}}),
+    "no width": without(result("b"), "settings", "latent_dim"),
+    "no snapshot": without(ticket("b"), "snapshot"), "no source": without(ticket("b"), "snapshot", "source"),
+    "no log-loss": without(result("b"), "test_logloss"), "AUC null": json.dumps({**result("b"), "test_auc": None}),
+    "no dense size": without(result("b"), "num_embedding_params_dense"),
+    "no published protocol": without(result("b"), "published_protocol"), "no loss": without(result("b"), "train_loss"),
+    "no compression": without(factored("b"), "compression"),
+    "stage of no kind": json.dumps({**result("b"), "stage": []})}
+
+
+@pytest.mark.parametrize("text", BROKEN.values(), ids=BROKEN)
 def test_unreadable_results_are_listed_and_the_others_kept(tmp_path, capsys, text):
-    put(tmp_path, "a", json.dumps(dict.fromkeys(NEEDED, 0)))
+    put(tmp_path, "a", json.dumps(result("a")))
     put(tmp_path, "b", text)
-    assert len(results_in(tmp_path)) == 1
+    assert [made["run_id"] for made in results_in(tmp_path)] == ["a"]
     said = capsys.readouterr().err
     assert "1 results cannot be read" in said
     assert str(tmp_path / "runs" / "b" / "result.json") in said
+
+
+def test_no_page_fails_beside_them(tmp_path):
+    for name, text in BROKEN.items():
+        put(tmp_path, name, text)
+    for name in PAGES:
+        written.draw(name, tmp_path, "movielens", "fm", planted=False)
+
+
+@pytest.mark.parametrize("name", ["inference_bytes", "validation_auc", "commit", "data"])
+def test_what_older_results_lack_is_no_reason(tmp_path, name):
+    put(tmp_path, "a", without(result("a"), name))
+    assert len(results_in(tmp_path)) == 1
 
 
 def test_bytes_that_are_no_text_are_listed(tmp_path, capsys):

@@ -24,9 +24,9 @@ def test_differences_are_paired_by_seed_with_their_interval(tmp_path):
     numbers = {number.what: number for number in page.numbers}
     gain = numbers["PEP less magnitude pruning at 4,129 parameters, paired"]
     assert gain.values == pytest.approx([0.011, 0.01, 0.009])
-    assert gain.why == "+0.0100 ± 0.0025: higher"  # t(2) = 4.303, s.d. 0.001, three seeds
-    assert numbers["PEP less uniform at 4,129 parameters, paired"].why.endswith("no difference shown")
-    assert gain.cells()[1] == "+0.0100 ± 0.0010"
+    assert gain.beside == "95 % interval ± 0.0025: higher"  # t(2) = 4.303, s.d. 0.001, three seeds
+    assert numbers["PEP less uniform at 4,129 parameters, paired"].beside.endswith("no difference shown")
+    assert gain.cells()[1] == "+0.0100 ± 0.0010 (95 % interval ± 0.0025: higher)"
     assert "test AUC, PEP at 500 parameters †" in numbers
 
 
@@ -46,3 +46,10 @@ def test_seeds_that_one_side_lacks_are_not_paired():
     ours, theirs = [result("a", seed=1, auc=0.9), result("b", seed=2, auc=0.8)], [result("c", seed=2, auc=0.7)]
     assert paired.differences(ours, theirs, "test_auc") == pytest.approx([0.1])
     assert paired.interval([0.1]).holds is None
+
+
+def test_without_a_size_in_common_the_right_panel_says_so(tmp_path):
+    left, right = extreme.build([result("w1", own={"latent_dim": 1})], tmp_path, "movielens", "fm").figure.axes
+    assert [text.get_text() for text in right.texts] == ["no size that PEP and another have"]
+    assert not len(right.get_xticks())
+    assert left.get_ylabel() == "test AUC (one seed)"

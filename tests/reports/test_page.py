@@ -5,8 +5,8 @@ import struct
 import pytest
 from made_results import result, search, ticket
 
-from reports import budget_curve, choice
-from reports.page import Page, number, text, warnings, write
+from reports import budget_curve, choice, fig8, fig10, fig11
+from reports.page import Page, mark_planted, number, text, warnings, write
 
 RUNS = [result("a", auc=0.80), result("b", seed=2, auc=0.82)]
 
@@ -126,3 +126,29 @@ def test_runs_are_told_apart():
     assert [run["run_id"] for run in choice.tickets(runs, re_init=True)] == ["r"]
     assert [run["run_id"] for run in choice.uniform(choice.of(runs, "movielens", "fm"), 8)] == ["u"]
     assert choice.uniform(runs, 16) == []
+
+
+def test_a_planted_page_says_so_in_a_title_that_fits_the_picture():
+    made = Page("fig11", "criteo", "fm", "Figure 11: training loss, FM on Criteo")
+    made.figure = budget_curve.new_figure(budget_curve.COLUMN)
+    made.figure.add_subplot()
+    mark_planted(made, "fields_of_10_values")
+    assert made.title == "PLANTED DATA. Figure 11: training loss, FM on planted fields of 10 values in Criteo's format"
+    written = made.figure.get_suptitle()
+    assert written.replace("\n", " ") == made.title
+    made.figure.canvas.draw()
+    box = made.figure._suptitle.get_window_extent()
+    assert box.x0 >= 0
+    assert box.x1 <= made.figure.bbox.width
+
+
+def test_a_planted_page_that_names_no_data_says_whose_format_it_is():
+    made = mark_planted(Page("table2", "criteo", None, "Table 2: time of an epoch"), "fields")
+    assert made.title == "PLANTED DATA. Table 2: time of an epoch, planted fields in Criteo's format"
+
+
+@pytest.mark.parametrize("build", [fig8.build, fig10.build, fig11.build])
+def test_pages_of_pictures_alone_say_what_the_paper_claims(tmp_path, build):
+    notes = " ".join(build([], tmp_path, "movielens", "fm").notes)
+    assert "The paper has" in notes
+    assert "no number of its own stands beside ours" in notes

@@ -47,11 +47,12 @@ def test_ticks_follow_the_paired_differences_sizes_and_times(cells):
     assert (pep["smallest as good"], pep["its bytes"], pep["epoch over base's"]) == (str(BUDGET), str(4 * BUDGET),
                                                                                      "+25 %")
     assert (pep["sizes of features"], pep["sizes from one search"]) == ("2", "2")
-    assert lines["darts"]["computation"] == "no (no)"
-    assert lines["darts"]["sizes of features"] == "2"
-    assert lines["darts"]["performance"] == "? (yes)"  # one seed shows nothing
-    assert (lines["hash"]["performance"], lines["hash"]["fewer parameters"]) == ("no", "no")
-    assert lines["hash"]["epoch over base's"] == "~+10 %"
+    assert lines["DartsEmb"]["computation"] == "no (no)"
+    assert lines["DartsEmb"]["sizes of features"] == "2"
+    assert lines["DartsEmb"]["performance"] == "? (yes)"  # one seed shows nothing
+    assert (lines["double hashing"]["performance"], lines["double hashing"]["fewer parameters"]) == ("no", "no")
+    # timed in runs of its own alone
+    assert (lines["double hashing"]["computation"], lines["double hashing"]["epoch over base's"]) == ("?", "")
     assert "mde: no run" in page.missing
 
 
@@ -73,3 +74,20 @@ def test_without_the_benchmark_the_cost_is_not_ticked(tmp_path, monkeypatch):
     page = table1.build(made(tmp_path), tmp_path, "movielens", "fm")
     assert "times of an epoch: there is no epoch_movielens.json" in page.missing
     assert {line[0]: line[6] for line in page.cells}["PEP"] == "? (yes)"
+
+
+@pytest.mark.parametrize(("gains", "tick", "smallest"), [
+    ((-0.0064, -0.0052), "?", ""),  # two seeds, and zero lies in the interval
+    ((-0.0005, -0.0005), "?", ""),  # two seeds, however alike
+    ((-0.009, -0.001, -0.004), "?", ""),  # not shown to be lower is not shown to be as good
+    ((-0.0095, -0.0058, -0.0060), "no", ""),
+    ((-0.0005, -0.0004, -0.0006), "yes", "300"),  # lower, and by less than the margin
+    ((0.001, 0.002, 0.003), "yes", "300")])
+def test_yes_needs_an_interval_above_the_margin_and_three_seeds(tmp_path, monkeypatch, gains, tick, smallest):
+    monkeypatch.setattr(table1.fig2, "points", points)
+    runs = [search("s1"), *(result(f"b{seed}", seed=seed) for seed in (1, 2, 3))]
+    runs += [result(f"h{seed}", seed=seed, embedding="hash", params=300, auc=0.8 + gain)
+             for seed, gain in enumerate(gains, 1)]
+    page = table1.build(runs, tmp_path, "movielens", "fm")
+    line = dict(zip(table1.HEAD, page.cells[-1], strict=True))
+    assert (line["performance"], line["fewer parameters"], line["smallest as good"]) == (tick, tick, smallest)

@@ -42,10 +42,10 @@ def test_counts_overlap_and_paired_difference_by_hand(tmp_path):
     assert found["pruned by the data at the end, coupled decay (PEP)"].values == [80, 80, 80]
     assert found["held by the data at the end, coupled decay, no loss gradient"].values == [40, 40, 40]
     share = found[f"share of the learned mask that the clock's has too, {BUDGET} parameters"]
-    assert (share.values, share.why) == ([0.5] * 3, f"by chance {BUDGET / 800:.3f}")
+    assert (share.values, share.beside) == ([0.5] * 3, f"by chance {BUDGET / 800:.3f}")
     gain = found[f"learned less the clock's at {BUDGET} parameters, paired"]
     assert gain.values == pytest.approx([0.01] * 3)
-    assert gain.why == "+0.0100 ± 0.0000: higher"
+    assert gain.beside == "95 % interval ± 0.0000: higher"
     assert "run d1 (seed 1) has no `thresholds`: it was searched before that was recorded; search again" in page.missing
     assert "search with decoupled decay: seeds 2, 3" in page.missing
     assert "search with no decay: no run (seeds 1, 2, 3)" in page.missing
@@ -64,3 +64,25 @@ def test_rows_name_their_runs_and_the_picture_is_drawn(tmp_path):
     assert {row["panel"] for row in page.rows} == {"search", "causes", "overlap", "retraining"}
     assert page.rows[-1]["runs"] == "u3"
     assert [row["runs"] for row in page.rows if row["panel"] == "overlap"] == ["s1 c1", "s2 c2", "s3 c3"]
+
+
+def test_the_right_panel_has_the_budgets_of_both_masks_alone(tmp_path):
+    runs = [*made(tmp_path), put(tmp_path, ticket("far", budget=5, searched="s1", auc=0.5), curve())]
+    right = thresholds.build(runs, tmp_path, "movielens", "fm").figure.axes[2]
+    assert [list(container.lines[0].get_xdata()) for container in right.containers] == [[BUDGET], [BUDGET]]
+
+
+def test_panels_with_nothing_say_so(tmp_path):
+    left, _, right = thresholds.build([ticket("t1")], tmp_path, "movielens", "fm").figure.axes
+    assert [text.get_text() for axes in (left, right) for text in axes.texts] == [
+        "no curve yet", "no budget that both masks have"]
+    assert not len(left.get_xticks())
+    assert not len(right.get_xticks())
+
+
+def test_a_clock_that_stands_still_has_pruned_nothing(tmp_path):
+    own = search("n1", own={"threshold_decay": "none"}, thresholds={"lines": LINES})
+    page = thresholds.build([own], tmp_path, "movielens", "fm")
+    fallen = "pruned as the value itself decayed to 0 (the clock stands still) at the end, no decay"
+    assert numbers(page)[fallen].values == [320]
+    assert not any("by the clock" in name for name in numbers(page))

@@ -44,9 +44,9 @@ def test_the_picture_shows_the_measured_compression_and_every_row_names_its_run(
     page = umec_fig2.build(results(), tmp_path, "criteo", "dlrm")
     axes = page.figure.axes[0]
     lines = {container.get_label(): container.lines[0] for container in axes.containers}
-    assert list(lines["umec"].get_xdata()) == pytest.approx([0.51, 0.91])
-    assert list(lines["umec"].get_ydata()) == pytest.approx([0.78, 0.79])
-    assert set(lines) == {"umec", "magnitude", "handmade, scratch"}
+    assert list(lines["UMEC"].get_xdata()) == pytest.approx([0.51, 0.91])
+    assert list(lines["UMEC"].get_ydata()) == pytest.approx([0.78, 0.79])
+    assert set(lines) == {"UMEC", "magnitude", "handmade, scratch"}
     table, picture, written = write(page, tmp_path)
     rows = list(csv.DictReader(table.open()))
     assert {row["runs"] for row in rows} == {"u1", "u2", "u3", "m1", "d1", "d2", "h1"}
