@@ -16,13 +16,13 @@ from matplotlib.figure import Figure
 
 from reports import budget_curve
 from reports.collect import results_in
+from reports.names import shown
 from reports.series import Results, by_budget, from_last, kind, series_of
-from reports.styles import STYLES, Style
+from reports.styles import STYLES, Style, looks
 from reports.summary import markdown, spread
 
 SIZE = (7.0, 3.4)  # inches: both columns of a page
 HEAD = ("scheme", "settings", "parameters", "bytes", "test AUC", "test log-loss", "seeds")
-VARIANTS = "hHp8<>1234"  # markers
 
 
 class Entry(NamedTuple):
@@ -127,36 +127,29 @@ def picture(found: Sequence[Entry], title: str, absent: Sequence[int] = ()) -> F
     curves: dict[str, list[Entry]] = defaultdict(list)
     for entry in found:
         curves[entry.scheme].append(entry)
+    styles = looks(curves)
     for axes, quantity in ((left, "num_embedding_params"), (right, "inference_bytes")):
         for scheme, points in curves.items():
             if known := [entry for entry in points if entry.has(quantity)]:
-                _curve(axes, scheme, known, quantity)
+                _curve(axes, scheme, known, quantity, styles[scheme])
         budget_curve.log_sizes(axes)
         budget_curve.tidy(axes)
     budget_curve.mark_missing(left, absent)
     left.set_xlabel("embedding parameters", fontsize=8)
     right.set_xlabel("bytes at inference", fontsize=8)
-    left.set_ylabel("test AUC (mean ± s.d. over seeds)", fontsize=8)
+    left.set_ylabel(budget_curve.auc_label(any(len(entry.results) > 1 for entry in found)), fontsize=8)
     handles, labels = left.get_legend_handles_labels()
     figure.legend(handles, labels, fontsize=6.5, frameon=False, loc="outside lower center", ncols=4)
     figure.suptitle(title, fontsize=8)
     return figure
 
 
-def _curve(axes: Axes, scheme: str, points: Sequence[Entry], quantity: str) -> None:
+def _curve(axes: Axes, scheme: str, points: Sequence[Entry], quantity: str, style: Style) -> None:
     if points[0].mean("num_embedding_params") == 0:
         budget_curve.horizontal(axes, scheme, points[0].mean("test_auc"))
         return
     budget_curve.with_bars(axes, [(entry.mean(quantity), entry.of("test_auc")) for entry in points], scheme,
-                           _style(scheme))
-
-
-def _style(scheme: str) -> Style:
-    """A variant of a method ("PEP, lr 0.1") has the method's colour, and a marker and a line of its own."""
-    if scheme in STYLES:
-        return STYLES[scheme]
-    colour, *_ = STYLES.get(scheme.split(",")[0], (budget_curve.INK,))
-    return colour, VARIANTS[len(scheme) % len(VARIANTS)], "-."
+                           style)
 
 
 def _short(value: Any) -> str:
@@ -174,7 +167,7 @@ def main() -> None:
     if not found:
         sys.exit(f"there are no results of {model} on {dataset} in {out}")
     print(table(found))
-    print(draw(found, f"{model} on {dataset}", out / "figures" / f"rivals_{dataset}_{model}.png"))
+    print(draw(found, f"{shown(model)} on {shown(dataset)}", out / "figures" / f"rivals_{dataset}_{model}.png"))
 
 
 if __name__ == "__main__":
