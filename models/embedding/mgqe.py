@@ -180,8 +180,8 @@ def _bytes(centroids: Tensor, num_rows: int) -> int:
 
 
 def _bits(size: int) -> int:
-    """Of a number below `size`."""
-    return (size - 1).bit_length()
+    """Of a number below `size`; one at least, so that a lookup has something to find an id outside the table by."""
+    return max(size - 1, 1).bit_length()
 
 
 def pack(codes: Tensor, bits: int) -> Tensor:

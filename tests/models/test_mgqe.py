@@ -113,7 +113,7 @@ def test_tiers(counts, centroids, expected):
 
 
 @pytest.mark.parametrize(("rows", "centroids", "row_bytes"), [
-    (300, 256, 2), (300, 257, 3), (30, 8, 1), (30, 5, 1), (30, 1, 0)])  # two codes of 8, 9, 3, 3, 0 bits
+    (300, 256, 2), (300, 257, 3), (30, 8, 1), (30, 5, 1), (30, 1, 1)])  # two codes of 8, 9, 3, 3, 1 bits
 def test_the_compact_form_has_the_same_bits_and_its_bytes_are_counted(rows, centroids, row_bytes):
     embedding = make(rows, 2, centroids).eval()
     compact = embedding.compact()
