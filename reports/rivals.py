@@ -17,7 +17,7 @@ from matplotlib.figure import Figure
 from reports import budget_curve
 from reports.collect import results_in
 from reports.names import shown
-from reports.series import Results, by_budget, from_last, kind, series_of
+from reports.series import PEP, Results, by_budget, from_last, kind, series_of
 from reports.styles import STYLES, Style, looks
 from reports.summary import markdown, spread
 
@@ -69,8 +69,8 @@ def entries(results: Results, tuned: dict[str, Sequence[dict[str, Any]]]) -> lis
 
     Args:
         results: of one data set and model, and of LR.
-        tuned: scheme -> its chosen trials; of such a scheme only runs with their settings are taken. Of the others,
-            tickets of every setting are, as curves of their own.
+        tuned: scheme -> its chosen trials; of such a scheme only runs with their settings are taken, and of PEP those
+            as published at budgets in between. Of the others, tickets of every setting are, as curves of their own.
     """
     by_id = {result["run_id"]: result for result in results}
     found, done = [], set()
@@ -84,13 +84,22 @@ def entries(results: Results, tuned: dict[str, Sequence[dict[str, Any]]]) -> lis
                 found.append(Entry(kind(own), text, same, from_last(same)))
                 done.add(kind(own))
     for label, members in series_of(results).items():
-        if members[0]["stage"] == "retrain" and kind(members[0]) not in done:
+        if label == PEP and PEP in done:
+            found += _between(members, [budget for entry in found if entry.scheme == PEP
+                                        for budget in by_budget(entry.results)])
+        elif members[0]["stage"] == "retrain" and kind(members[0]) not in done:
             found += [Entry(label, "", group, from_last(group)) for group in by_budget(members).values()]
         elif members[0]["settings"]["model"] == "linear":
             found.append(Entry(label, "", members, False))
     order = {name: number for number, name in enumerate(("LR", *STYLES))}
     return sorted(found, key=lambda entry: (order.get(entry.scheme, len(order)), entry.scheme,
                                             entry.mean("num_embedding_params")))
+
+
+def _between(published: Results, tuned: Sequence[int]) -> list[Entry]:
+    """PEP as published at the budgets between those that it was tuned at."""
+    return [Entry(PEP, "as published", group, from_last(group)) for budget, group in by_budget(published).items()
+            if min(tuned) < budget < max(tuned) and budget not in tuned]
 
 
 def signature(result: dict[str, Any], by_id: dict[str, dict[str, Any]]) -> tuple[Any, ...]:

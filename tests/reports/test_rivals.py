@@ -3,6 +3,7 @@
 import struct
 
 import pytest
+from made_results import search, ticket
 
 from reports import rivals
 from reports.rivals import draw, entries, table
@@ -52,3 +53,11 @@ def test_without_results_the_shell_says_so(tmp_path, monkeypatch):
     monkeypatch.setattr("sys.argv", ["rivals", str(tmp_path), "movielens", "fm"])
     with pytest.raises(SystemExit, match="there are no results of fm on movielens"):
         rivals.main()
+
+
+def test_between_the_sizes_that_pep_was_tuned_at_it_is_shown_as_published():
+    results = [search("s1"), *(ticket(f"t{budget}", budget=budget) for budget in (50, 72, 150, 300, 500))]
+    tuned = {"pep": [{"run_id": f"t{budget}", "settings": {"threshold_init": -15.0, "retrain_emb_param": budget}}
+                     for budget in (72, 300)]}
+    assert [(entry.settings, entry.mean("num_embedding_params")) for entry in entries(results, tuned)] == [
+        ("threshold_init -15.0", 72), ("as published", 150), ("threshold_init -15.0", 300)]
