@@ -76,9 +76,11 @@ def points(given: argparse.Namespace, scheme: str, trials: int, settings_of: str
         return tuning.points(grid(given, scheme), trials)
     chosen = [trial["settings"] for trial in
               tuning.chosen(tuning.file_of(Path(given.out), given.dataset, settings_of, scheme))]
-    if scheme not in PRUNED:
-        return chosen
-    return [{**point, "retrain_emb_param": budget} for point, budget in zip(chosen, budgets(given)[::-1], strict=True)]
+    if scheme in PRUNED:
+        chosen = [{**point, "retrain_emb_param": budget}
+                  for point, budget in zip(chosen, budgets(given)[::-1], strict=True)]
+    size = next(iter(grid(given, scheme)))  # first again: a file's keys are sorted
+    return [{size: point[size], **point} for point in chosen]
 
 
 def run(given: argparse.Namespace, scheme: str, point: tuning.Point, seed: int, place: Place) -> dict[str, Any]:
