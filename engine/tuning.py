@@ -135,7 +135,7 @@ def chosen_for(path: Path, most: int) -> tuple[Point, Point]:
 
     Raises:
         FileNotFoundError: neither is there.
-        ValueError: everything there is larger.
+        ValueError: everything there is larger, or the file is older than what it has to say of the runs.
     """
     path = path if path.exists() or not (SHIPPED / path.name).exists() else SHIPPED / path.name
     trials = chosen(path)
@@ -143,7 +143,10 @@ def chosen_for(path: Path, most: int) -> tuple[Point, Point]:
     if not fitting:
         raise ValueError(f"nothing in {path} has at most {most} parameters; the sizes are "
                          f"{[trial['num_embedding_params'] for trial in trials]}")
-    return fitting[-1]["settings"], fitting[-1].get("training", {})
+    if "training" not in fitting[-1]:
+        raise ValueError(f"{path} does not say how long its runs were: it is older; run `python reproduce.py tune` for "
+                         "this scheme once more, finished runs are not run again")
+    return fitting[-1]["settings"], fitting[-1]["training"]
 
 
 def describe(point: Point) -> str:

@@ -49,6 +49,16 @@ def test_the_best_validation_of_each_size_is_chosen_and_nothing_of_test_is_writt
         chosen_for(path, 39)
 
 
+def test_a_file_that_does_not_say_how_its_runs_were_trained_is_older(tmp_path):
+    path = tmp_path / "x.json"
+    trial = {"settings": {"d": 4}, "num_embedding_params": 40}
+    path.write_text(json.dumps({"chosen": [{**trial, "training": {"max_epochs": 9}}]}))
+    assert chosen_for(path, 40) == ({"d": 4}, {"max_epochs": 9})
+    path.write_text(json.dumps({"chosen": [trial]}))
+    with pytest.raises(ValueError, match=r"x\.json does not say how long its runs were: it is older; run"):
+        chosen_for(path, 40)
+
+
 def test_a_file_that_is_not_there_or_broken_is_named(tmp_path):
     path = tmp_path / "x.json"
     with pytest.raises(FileNotFoundError, match=r"reproduce\.py tune"):
