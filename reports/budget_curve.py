@@ -129,16 +129,20 @@ def mark_missing(axes: Axes, sizes: Sequence[float]) -> None:
 def _label(axes: Axes, several: bool) -> None:
     log_sizes(axes)
     axes.set_xlabel("embedding parameters", fontsize=8)
-    axes.set_ylabel(auc_label(several), fontsize=8)
+    axes.set_ylabel(score_label("test AUC", several), fontsize=8)
     tidy(axes)
     handles, labels = axes.get_legend_handles_labels()
     order = sorted(range(len(handles)), key=lambda i: not isinstance(handles[i], ErrorbarContainer))  # curves first
     axes.legend([handles[i] for i in order], [labels[i] for i in order], fontsize=6.5, frameon=False)
 
 
-def auc_label(several: bool) -> str:
-    """Of the axis of test AUC: whether some of the points have several seeds."""
-    return f"test AUC ({'mean ± s.d. over seeds' if several else 'one seed'})"
+def score_label(score: str, several: bool) -> str:
+    """Of the axis of a score: whether some of the points have several seeds.
+
+    >>> score_label("test AUC", several=False)
+    'test AUC (one seed)'
+    """
+    return f"{score} ({'mean ± s.d. over seeds' if several else 'one seed'})"
 
 
 def horizontal(axes: Axes, label: str, level: float) -> None:

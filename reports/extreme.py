@@ -92,7 +92,7 @@ def _draw(page: Page, curves: dict[str, Sizes], gains: dict[str, dict[int, paire
     for number_of, (scheme, by_size) in enumerate(gains.items()):
         _intervals(right, scheme, by_size, 1 + 0.04 * (2 * number_of - 1))
     several = any(len(runs) > 1 for sizes in curves.values() for runs in sizes.values())
-    for axes, label in ((left, budget_curve.auc_label(several)), (right, "PEP's AUC less the other's")):
+    for axes, label in ((left, budget_curve.score_label("test AUC", several)), (right, "PEP's AUC less the other's")):
         if axes is left or any(gains.values()):
             budget_curve.log_sizes(axes)
         by_epoch.finish(axes, "embedding parameters", label)

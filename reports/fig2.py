@@ -1,4 +1,4 @@
-"""Figures 2 (MovieLens-1M), 3 (Criteo) and 4 (Avazu): test AUC against parameters, and against bytes, of all schemes.
+"""Figures 2 (MovieLens-1M), 3 (Criteo) and 4 (Avazu): all schemes by size, test AUC and, beyond the paper, log-loss.
 
 The paper gives its points in the pictures alone; its numbers here are those of its Table 4 and of its section 5.1.
 """
@@ -34,7 +34,7 @@ def build(results: Results, out: Path, dataset: str, model: str) -> Page:
     entries = points(page, found, out, dataset, model)
     _list_missing(page, entries, [result for result in found if _belongs(result, dataset)])
     page.behind = [result for entry in entries for result in entry.results]
-    needs(page, "inference_bytes", page.behind, "it is older, and not in the right panel")
+    needs(page, "inference_bytes", page.behind, "it is older, and not in the right panels")
     page.numbers = [_number(dataset, model, entry) for entry in entries] + _gains(dataset, model, entries)
     page.rows = [{"scheme": entry.scheme, "settings": entry.settings, "seed": result["seed"],
                   "parameters": result["num_embedding_params"], "bytes": result.get("inference_bytes", ""),

@@ -21,7 +21,9 @@ from reports.series import PEP, Results, by_budget, from_last, kind, series_of
 from reports.styles import STYLES, Style, looks
 from reports.summary import markdown, spread
 
-SIZE = (7.0, 3.4)  # inches: both columns of a page
+SIZE = (7.0, 5.6)  # inches: both columns of a page
+QUANTITIES = {"num_embedding_params": "embedding parameters", "inference_bytes": "bytes at inference"}  # across
+SCORES = {"test_auc": "test AUC", "test_logloss": "test log-loss"}  # up
 HEAD = ("scheme", "settings", "parameters", "bytes", "test AUC", "test log-loss", "seeds")
 
 
@@ -126,39 +128,41 @@ def draw(found: Sequence[Entry], title: str, path: Path) -> Path:
 
 
 def picture(found: Sequence[Entry], title: str, absent: Sequence[int] = ()) -> Figure:
-    """Both panels: test AUC against parameters, and against bytes, which older results lack.
+    """Four panels: test AUC and log-loss against parameters, and against bytes, which older results lack.
 
     Args:
-        absent: budgets that no run has; crosses on the lower edge of the left panel.
+        absent: budgets that no run has; crosses on the lower edge of the left panels.
     """
     figure = budget_curve.new_figure(SIZE)
-    left, right = figure.subplots(1, 2, sharey=True)
+    panels = figure.subplots(2, 2, sharex="col", sharey="row")
     curves: dict[str, list[Entry]] = defaultdict(list)
     for entry in found:
         curves[entry.scheme].append(entry)
     styles = looks(curves)
-    for axes, quantity in ((left, "num_embedding_params"), (right, "inference_bytes")):
-        for scheme, points in curves.items():
-            if known := [entry for entry in points if entry.has(quantity)]:
-                _curve(axes, scheme, known, quantity, styles[scheme])
-        budget_curve.log_sizes(axes)
-        budget_curve.tidy(axes)
-    budget_curve.mark_missing(left, absent)
-    left.set_xlabel("embedding parameters", fontsize=8)
-    right.set_xlabel("bytes at inference", fontsize=8)
-    left.set_ylabel(budget_curve.auc_label(any(len(entry.results) > 1 for entry in found)), fontsize=8)
-    handles, labels = left.get_legend_handles_labels()
+    several = any(len(entry.results) > 1 for entry in found)
+    for (score, told), row in zip(SCORES.items(), panels, strict=True):
+        for quantity, axes in zip(QUANTITIES, row, strict=True):
+            for scheme, points in curves.items():
+                if known := [entry for entry in points if entry.has(quantity)]:
+                    _curve(axes, scheme, known, (quantity, score), styles[scheme])
+            budget_curve.log_sizes(axes)
+            budget_curve.tidy(axes)
+        budget_curve.mark_missing(row[0], absent)
+        row[0].set_ylabel(budget_curve.score_label(told, several), fontsize=8)
+    for axes, told in zip(panels[-1], QUANTITIES.values(), strict=True):
+        axes.set_xlabel(told, fontsize=8)
+    handles, labels = panels[0, 0].get_legend_handles_labels()
     figure.legend(handles, labels, fontsize=6.5, frameon=False, loc="outside lower center", ncols=4)
     figure.suptitle(title, fontsize=8)
     return figure
 
 
-def _curve(axes: Axes, scheme: str, points: Sequence[Entry], quantity: str, style: Style) -> None:
+def _curve(axes: Axes, scheme: str, points: Sequence[Entry], against: tuple[str, str], style: Style) -> None:
+    quantity, score = against
     if points[0].mean("num_embedding_params") == 0:
-        budget_curve.horizontal(axes, scheme, points[0].mean("test_auc"))
+        budget_curve.horizontal(axes, scheme, points[0].mean(score))
         return
-    budget_curve.with_bars(axes, [(entry.mean(quantity), entry.of("test_auc")) for entry in points], scheme,
-                           style)
+    budget_curve.with_bars(axes, [(entry.mean(quantity), entry.of(score)) for entry in points], scheme, style)
 
 
 def _short(value: Any) -> str:

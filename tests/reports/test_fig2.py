@@ -53,19 +53,18 @@ def test_tuned_schemes_come_with_their_settings(tmp_path):
 def test_rows_name_their_run_and_the_picture_spans_two_columns(tmp_path):
     table, picture, text = write(fig2.build(made(), tmp_path, "movielens", "fm"), tmp_path / "pages")
     assert [row["runs"] for row in csv.DictReader(table.open())] == ["l1", "l2", "l3", "t1", "t2", "t3", "u1", "u2"]
-    assert struct.unpack(">II", picture.read_bytes()[16:24]) == (1400, 680)
+    assert struct.unpack(">II", picture.read_bytes()[16:24]) == (1400, 1120)
     assert "Warning" not in text.read_text()
 
 
-def test_older_runs_without_bytes_are_named_and_stay_in_the_left_panel(tmp_path):
+def test_older_runs_without_bytes_are_named_and_stay_in_the_left_panels(tmp_path):
     results = made()
     for run in results:
         if run["run_id"] in ("u1", "u2"):
             del run["inference_bytes"]
     page = fig2.build(results, tmp_path, "movielens", "fm")
-    assert "run u2 (seed 2) has no `inference_bytes`: it is older, and not in the right panel" in page.missing
-    left, right = page.figure.axes
-    assert [len(axes.containers) for axes in (left, right)] == [2, 1]
+    assert "run u2 (seed 2) has no `inference_bytes`: it is older, and not in the right panels" in page.missing
+    assert [len(axes.containers) for axes in page.figure.axes] == [2, 1, 2, 1]
 
 
 @pytest.mark.parametrize(("dataset", "stem"), [("criteo", "fig3_criteo_fm"), ("avazu", "fig4_avazu_fm")])

@@ -1,12 +1,10 @@
 """The table and the figure of all schemes."""
 
-import struct
-
 import pytest
 from made_results import search, ticket
 
 from reports import rivals
-from reports.rivals import draw, entries, table
+from reports.rivals import entries, table
 
 
 def run(name, stage="train", seed=1, params=8, auc=0.8, model="fm", source=None, **own):
@@ -43,10 +41,18 @@ def test_chosen_settings_of_all_seeds_and_every_kind_of_snapshot():
     assert lines[5] == "| mde | mde_alpha 0.1 | 20 | 80 | 0.8100 ± 0.0141 | 0.1900 ± 0.0141 | 2 |"
 
 
-def test_the_figure_has_both_panels(tmp_path):
-    picture = draw(entries(RUNS, TUNED), "fm on movielens", tmp_path / "rivals.png").read_bytes()
-    width, height = struct.unpack(">II", picture[16:24])
-    assert 1.8 * height < width < 2.5 * height
+def test_the_figure_has_both_scores_against_parameters_and_bytes(tmp_path):
+    figure = rivals.picture(entries(RUNS, TUNED), "fm on movielens")
+    left, right, below, last = figure.axes
+    mde = {axes: next(bars for bars in axes.containers if bars.get_label() == "MDE").lines[0].get_xydata().tolist()
+           for axes in figure.axes}
+    assert mde[left] == [[20, pytest.approx(0.81)], [30, 0.8]]
+    assert mde[right] == [[80, pytest.approx(0.81)], [120, 0.8]]
+    assert mde[below] == [[20, pytest.approx(0.19)], [30, pytest.approx(0.2)]]
+    assert mde[last] == [[80, pytest.approx(0.19)], [120, pytest.approx(0.2)]]
+    assert [axes.get_ylabel() for axes in (left, below)] == ["test AUC (mean ± s.d. over seeds)",
+                                                             "test log-loss (mean ± s.d. over seeds)"]
+    assert [axes.get_xlabel() for axes in (below, last)] == ["embedding parameters", "bytes at inference"]
 
 
 def test_without_results_the_shell_says_so(tmp_path, monkeypatch):
