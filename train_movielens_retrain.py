@@ -22,13 +22,14 @@ SETTINGS = {
 
 
 def retrain(description: str, script: dict[str, Any], variants: cli.Variants) -> None:
-    """Read the command line, retrain, print the results, draw all there are of this data set and model."""
+    """Read the command line, retrain, print the results, draw them with what there is of this data set and model."""
     options = cli.parser(description, variants).parse_args()
     settings, place, explicit = cli.read(options, script, variants)
     results = stages.retrain(settings, options.seed, place, explicit)
     print(table.of_results(results))
     ran = results[0]["settings"]
-    print("figure:", budget_curve.draw(results_in(place.out), ran["dataset"], ran["model"], place.out / "figures"))
+    print("figure:", budget_curve.draw(results_in(place.out), ran["dataset"], ran["model"], place.out / "figures",
+                                       of=results))
 
 
 def main() -> None:

@@ -1,5 +1,6 @@
 """The figure of the paper's main claim: test AUC against the number of embedding parameters."""
 
+import logging
 import statistics
 from collections.abc import Sequence
 from pathlib import Path
@@ -12,11 +13,17 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, LogLocator, NullLocator
 
 from reports.names import shown
-from reports.series import Results, by_budget, from_last, series_of
+from reports.series import PEP, Results, by_budget, from_last, series_of
 from reports.styles import INK, Style, looks
 from utils.files import atomic_path
 
+log = logging.getLogger("pep")
+
+Series = dict[str, list[dict[str, Any]]]  # results by the label of their curve
 COLUMN = (3.4, 2.6)  # inches: one column of a two-column page
+MOST = 8  # curves of one column that an eye still tells apart
+WITHIN = 5  # names that a legend can hold without covering curves; a longer one stands below the axes
+LINE = 0.14  # inches of height that each name takes there
 DPI = 200
 
 
@@ -38,26 +45,43 @@ class Point(NamedTuple):
         return statistics.stdev(self.aucs) if len(self.aucs) > 1 else 0.0
 
 
-def draw(results: Results, dataset: str, model: str, folder: Path) -> Path | None:
+def draw(results: Results, dataset: str, model: str, folder: Path, of: Results = ()) -> Path | None:
     """Write folder/<dataset>_<model>.png from the retrained tickets, the baselines and LR; None without any.
 
     Points of several seeds are drawn as their mean with one standard deviation either way. Runs that differ in a
-    setting are separate series, and the legend says which setting.
+    setting are separate series, and the legend says which setting. Of more than MOST series those of `of`, PEP,
+    uniform and LR are drawn and those with the most runs; the log says how many are not.
 
     Args:
         results: the contents of result.json files, of any data sets and models.
         dataset, model: those to draw.
         folder: made when it is absent.
+        of: those of them that the picture must show.
     """
     series = series_of([result for result in results if result["settings"]["dataset"] == dataset
                         and result["settings"]["model"] in (model, "linear")])
     if not series:
         return None
-    figure = new_figure(COLUMN)
+    chosen = _foremost(series, {result["run_id"] for result in of})
+    if len(chosen) < len(series):
+        log.info("the figure shows %d of %d series; python -m reports.rivals %s %s %s has every scheme",
+                 len(chosen), len(series), folder.parent, dataset, model)
+    width, height = COLUMN
+    figure = new_figure((width, height + LINE * len(chosen) if len(chosen) > WITHIN else height))
     axes = figure.add_subplot()
-    draw_series(axes, series)
+    draw_series(axes, chosen)
     axes.set_title(f"{shown(model)} on {shown(dataset)}", fontsize=8)
     return save(figure, folder / f"{dataset}_{model}.png")
+
+
+def _foremost(series: Series, wanted: set[str]) -> Series:
+    """At most MOST of them, but all that hold one of the wanted runs, in their order."""
+    def rank(label: str) -> tuple[bool, bool, int]:
+        return (any(result["run_id"] in wanted for result in series[label]), label in (PEP, "uniform", "LR"),
+                len(series[label]))
+    sure = sum(rank(label)[0] for label in series)
+    kept = sorted(series, key=rank, reverse=True)[:max(MOST, sure)]
+    return {label: series[label] for label in series if label in kept}
 
 
 def new_figure(size: tuple[float, float]) -> Figure:
@@ -81,7 +105,7 @@ def points_of(results: Results) -> list[Point]:
                   for group in by_budget(results).values())
 
 
-def draw_series(axes: Axes, series: dict[str, list[dict[str, Any]]]) -> None:
+def draw_series(axes: Axes, series: Series) -> None:
     """Draw labelled results; those without embedding parameters (LR) are horizontal lines."""
     curves = {label: points_of(results) for label, results in series.items()}
     styles = looks(curves)
@@ -133,7 +157,10 @@ def _label(axes: Axes, several: bool) -> None:
     tidy(axes)
     handles, labels = axes.get_legend_handles_labels()
     order = sorted(range(len(handles)), key=lambda i: not isinstance(handles[i], ErrorbarContainer))  # curves first
-    axes.legend([handles[i] for i in order], [labels[i] for i in order], fontsize=6.5, frameon=False)
+    legend = axes.legend([handles[i] for i in order], [labels[i] for i in order], fontsize=6.5, frameon=False)
+    if len(handles) > WITHIN + 1:  # and what hollow means
+        legend.set_loc("upper center")
+        legend.set_bbox_to_anchor((0.5, -0.2), transform=axes.transAxes)
 
 
 def score_label(score: str, several: bool) -> str:

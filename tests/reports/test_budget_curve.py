@@ -150,3 +150,24 @@ def test_a_failed_drawing_leaves_the_old_figure(tmp_path, monkeypatch):
         draw([run("a"), LR], "movielens", "fm", tmp_path)
     assert path.read_bytes() == before
     assert [file.name for file in tmp_path.iterdir()] == [path.name]
+
+
+def test_of_many_series_those_at_hand_the_usual_ones_and_the_longest_are_drawn(tmp_path, monkeypatch, caplog):
+    seen = []
+    monkeypatch.setattr(budget_curve, "draw_series", lambda axes, series: seen.append(list(series)))
+    many = [run(f"{width}-{decay}", latent_dim=width, params=width, l2_regularization=decay)
+            for decay in range(2, 12) for width in range(8, 8 + decay)]
+    usual = [ticket("t", 100), ticket("z", 100, lr=7.0), run("u", latent_dim=8), LR]
+    with caplog.at_level("INFO", "pep"):
+        draw([*many, *usual], "movielens", "fm", tmp_path / "figures", of=[usual[1]])
+    assert seen == [["PEP", "uniform", "PEP, lr 7.0", *(f"uniform, l2_regularization {decay}" for decay in (10, 11, 8, 9)), "LR"]]
+    assert f"shows 8 of 14 series; python -m reports.rivals {tmp_path} movielens fm has every scheme" in caplog.text
+
+
+def test_a_long_legend_stands_below_the_curves(tmp_path):
+    def height(decays):
+        picture = draw([run(f"r{decay}", l2_regularization=decay) for decay in decays], "movielens", "fm", tmp_path)
+        return struct.unpack(">II", picture.read_bytes()[16:24])[1]
+
+    assert height(range(3)) == 520
+    assert height(range(7)) > 650
