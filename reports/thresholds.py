@@ -3,8 +3,9 @@
 Searches with one cause taken away: decay on the thresholds coupled (as published), decoupled, none; and the loss's
 gradient cut off from them, so that all of them are one clock. An entry with |V| <= g(clock) that is pruned counts as
 pruned by the clock, one that is pruned though |V| > g(clock) by the data, and one that is kept though |V| <= g(clock)
-is held by the data; V is the search's own at the time (`engine.course`). Without decay on the thresholds the clock
-stands still, and what lies below it are values that decayed to 0 themselves, those of rows that no data move.
+is held by the data; V is the search's own at the time (`engine.course`). Without coupled decay on the thresholds the
+clock stands still, or all but, and what lies below it are values that decayed to 0 themselves, those of rows that no
+data move: decoupled decay takes a share of lr times decay off s at a step, 1e-8 as published.
 """
 
 from collections import defaultdict
@@ -28,6 +29,7 @@ NAMES: dict[Cause, str] = {PUBLISHED: "coupled decay (PEP)", CLOCK: "coupled dec
                            ("decoupled", True): "decoupled decay", ("none", True): "no decay"}
 LOOKS: dict[Cause, Style] = {PUBLISHED: STYLES[PEP], CLOCK: (NAVY, "^", "--"), ("decoupled", True): (PALE, "D", "-."),
                              ("none", True): (SLATE, "s", ":")}
+STILL = {"none": "stands still", "decoupled": "all but stands still"}  # by threshold_decay
 PRUNED_BY = {"by_clock": ("pruned by the clock", NAVY, "--"), "by_data": ("pruned by the data", RED, "-"),
              "held": ("held by the data", GREEN, "-.")}
 NOTE = ("Left: non-zero parameters while the search goes on, with one cause of pruning taken away. Middle: of the "
@@ -76,8 +78,8 @@ def _causes(page: Page, recorded: dict[Cause, list[dict[str, Any]]]) -> None:
         page.rows += [{"panel": "causes", "line": NAMES[cause], "seed": run["seed"], **line, RUNS: runs_of([run])}
                       for run in runs for line in run["thresholds"]["lines"]]
         for field, (what, *_) in PRUNED_BY.items() if runs else ():
-            if (field, cause[0]) == ("by_clock", "none"):
-                what = "pruned as the value itself decayed to 0 (the clock stands still)"
+            if field == "by_clock" and cause[0] in STILL:
+                what = f"pruned as the value itself decayed to 0 (the clock {STILL[cause[0]]})"
             page.numbers.append(Number(f"{what} at the end, {NAMES[cause]}",
                                        [run["thresholds"]["lines"][-1][field] for run in runs], len(runs),
                                        form=",.0f"))

@@ -160,7 +160,8 @@ def test_of_many_series_those_at_hand_the_usual_ones_and_the_longest_are_drawn(t
     usual = [ticket("t", 100), ticket("z", 100, lr=7.0), run("u", latent_dim=8), LR]
     with caplog.at_level("INFO", "pep"):
         draw([*many, *usual], "movielens", "fm", tmp_path / "figures", of=[usual[1]])
-    assert seen == [["PEP", "uniform", "PEP, lr 7.0", *(f"uniform, l2_regularization {decay}" for decay in (10, 11, 8, 9)), "LR"]]
+    assert seen == [["PEP", "uniform", "PEP, lr 7.0",
+                     *(f"uniform, l2_regularization {decay}" for decay in (10, 11, 8, 9)), "LR"]]
     assert f"shows 8 of 14 series; python -m reports.rivals {tmp_path} movielens fm has every scheme" in caplog.text
 
 

@@ -80,9 +80,11 @@ def test_panels_with_nothing_say_so(tmp_path):
     assert not len(right.get_xticks())
 
 
-def test_a_clock_that_stands_still_has_pruned_nothing(tmp_path):
-    own = search("n1", own={"threshold_decay": "none"}, thresholds={"lines": LINES})
+@pytest.mark.parametrize(("decay", "told"), [
+    ("none", "the clock stands still) at the end, no decay"),
+    ("decoupled", "the clock all but stands still) at the end, decoupled decay")])
+def test_a_clock_that_stands_still_has_pruned_nothing(tmp_path, decay, told):
+    own = search("n1", own={"threshold_decay": decay}, thresholds={"lines": LINES})
     page = thresholds.build([own], tmp_path, "movielens", "fm")
-    fallen = "pruned as the value itself decayed to 0 (the clock stands still) at the end, no decay"
-    assert numbers(page)[fallen].values == [320]
+    assert numbers(page)[f"pruned as the value itself decayed to 0 ({told}"].values == [320]
     assert not any("by the clock" in name for name in numbers(page))
