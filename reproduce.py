@@ -4,8 +4,8 @@
     python reproduce.py tune --embedding mde --model deepfm --settings-of fm   # or those chosen for another model
     python reproduce.py compare --model fm --seeds 1 2 3   # every scheme at its chosen settings
     python reproduce.py compare --scheme mde --dry-run     # what is missing, and how long it may take
-    python reproduce.py fig10                              # Figure 10; also fig2 (with 3 and 4), fig5, fig6,
-                                                           # fig8 (with 9), fig11, table1 to table4
+    python reproduce.py fig10                              # Figure 10; also fig2, fig5, fig6, fig8, fig11, table1
+                                                           # to table4; fig3, fig4, fig9 are 2 and 8 of other data
     python reproduce.py thresholds                         # beyond the paper: what moves the thresholds; also
                                                            # stability (the same sizes twice?), extreme (budgets)
     python reproduce.py fig2 --dataset criteo --planted    # on a made file that stands in for Criteo's
@@ -23,11 +23,16 @@ from engine import cli, plan, stand_in, tuning
 from engine.plan import Need
 from engine.run import Place, open_data
 from engine.settings import parse
-from reports import table, written
+from reports import fig2, fig8, table, written
 from reports.collect import results_in
 from reports.pages import PAGES
 from utils.files import require_writable
 from utils.names import unknown
+
+OF_OTHER_DATA = {f"fig{number}": (name, dataset)  # figures that the paper numbers by data set
+                 for name, page in (("fig2", fig2), ("fig8", fig8)) for dataset, number in page.NUMBER.items()
+                 if f"fig{number}" != name}
+FIGURES = (*PAGES, *OF_OTHER_DATA)  # and tables
 
 
 def cost(given: argparse.Namespace, place: Place) -> None:
@@ -100,8 +105,8 @@ def reproduce(given: argparse.Namespace, place: Place) -> None:
 def options() -> argparse.ArgumentParser:
     """The command line."""
     made = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    made.add_argument("what", nargs="?", help=f"tune, compare, report, plan, or one of {', '.join(PAGES)}")
-    made.add_argument("--dataset", default="movielens", help=f"{', '.join(SCRIPTS)}, or all")
+    made.add_argument("what", nargs="?", help=f"tune, compare, report, plan, or one of {', '.join(FIGURES)}")
+    made.add_argument("--dataset", help=f"{', '.join(SCRIPTS)}, or all; movielens when absent")
     made.add_argument("--planted", type=int, nargs="?", const=stand_in.ROWS, metavar="ROWS",
                       help="let a made file of so many rows stand in for criteo or avazu, kept apart and marked")
     made.add_argument("--planted-values", type=int, metavar="N",
@@ -130,7 +135,12 @@ def main() -> None:
     if given.what is None:
         print(__doc__)
         return
-    for name, value, known in (("command", given.what, ("tune", "compare", "report", "plan", *PAGES)),
+    what, dataset = OF_OTHER_DATA.get(given.what, (given.what, given.dataset or "movielens"))
+    if given.dataset not in (None, dataset):
+        raise ValueError(f"{given.what} is {what} of {dataset}; for {given.dataset} ask for {what} --dataset "
+                         f"{given.dataset}")
+    given.what, given.dataset = what, dataset
+    for name, value, known in (("command", given.what, ("tune", "compare", "report", "plan", *FIGURES)),
                                ("dataset", given.dataset, (*SCRIPTS, "all")), ("model", given.model, figures.MODELS),
                                *(("model", model, figures.MODELS) for model in [given.settings_of] if model),
                                *(("scheme", scheme, (LR, *schemes.GRIDS)) for scheme in given.scheme or ())):

@@ -321,6 +321,18 @@ def test_unknown_names_are_refused(shell, words, message):
         shell(reproduce, *words)
 
 
+@pytest.mark.parametrize(("what", "same"), [("fig3", ("fig2", "criteo")), ("fig4", ("fig2", "avazu")),
+                                            ("fig9", ("fig8", "avazu"))])
+def test_figures_of_other_data_go_by_their_own_number_too(shell, capsys, what, same):
+    shell(reproduce, what, "--dry-run")
+    own = capsys.readouterr().out
+    shell(reproduce, same[0], "--dataset", same[1], "--dry-run")
+    assert own == capsys.readouterr().out
+    with pytest.raises(ValueError, match=f"{what} is {same[0]} of {same[1]}; for movielens ask for {same[0]} --dataset "
+                                         "movielens"):
+        shell(reproduce, what, "--dataset", "movielens")
+
+
 @pytest.mark.parametrize("what", ["report", "fig11", "plan"])
 def test_an_output_folder_that_cannot_be_written_to_is_named_before_anything_is_run(shell, tmp_path, monkeypatch, what):
     (tmp_path / "file").write_text("")
