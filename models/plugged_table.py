@@ -92,7 +92,8 @@ class PepTable(PluggedTable):
     """S(V, s) = sign(V) relu(|V| - g(s)), V and s trained together, for ids of any shape and for bags (eq. 8 to 11).
 
     Differs from `Pep`: nothing is known of fields, so `field` and `field_dim` do not exist; lookups are torch's own,
-    with its padding. The padding row is not thresholded and gets no gradient.
+    with its padding. The padding row is not thresholded. As in torch, lookups give it no gradient, reading `weight`
+    does.
 
     Args:
         plain: its weight becomes V: the same Parameter, so that whoever holds it already (an optimiser, a list of
@@ -136,12 +137,12 @@ class PepTable(PluggedTable):
         return self._thresholded(functional.embedding(ids, self.values, self.padding_idx), thresholds, ids)
 
     def _thresholded(self, values: Tensor, thresholds: Tensor, ids: Tensor | None) -> Tensor:
-        """`values` (*ids.shape, D) of the rows `ids`, None for all; a threshold of 0 leaves a padding row as it is."""
-        gates = self.settings.scale * GATES[self.settings.gate](thresholds)
-        if self.padding_idx is not None:
+        """`values` (*ids.shape, D) of the rows `ids`, None for all; a padding row is left as it is."""
+        table = soft_threshold(values, self.settings.scale * GATES[self.settings.gate](thresholds))
+        if self.padding_idx is not None:  # not by a threshold of 0, which takes the gradient from entries that are 0
             rows = torch.arange(self.num_embeddings, device=values.device) if ids is None else ids
-            gates = torch.where((rows == self.padding_idx).unsqueeze(-1), 0.0, gates)
-        return soft_threshold(values, gates)
+            table = torch.where((rows == self.padding_idx).unsqueeze(-1), values, table)
+        return table
 
     @torch.no_grad()
     def margins(self) -> Tensor:

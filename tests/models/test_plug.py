@@ -228,6 +228,29 @@ def test_a_model_that_reads_the_weight_sees_the_pruned_table_and_trains_it():
     assert torch.equal(table.thresholds.grad != 0, table.margins() > 0)
 
 
+@pytest.mark.parametrize("state", ["searched", "masked"])
+def test_a_padding_row_of_zeros_gets_torchs_gradient_where_the_weight_is_read(state):
+    class Next(nn.Module):
+        """The next item of a sequence, scored against all."""
+
+        def __init__(self):
+            super().__init__()
+            self.items = nn.Embedding(ROWS, WIDTH, padding_idx=0)
+
+        def forward(self, ids):
+            return self.items(ids).mean(1) @ self.items.weight.T
+
+    model, ids = seeded(Next), torch.tensor([[0, 3, 4], [0, 0, 7]])
+    plain = copy.deepcopy(model)
+    plug(model, threshold_init=-150.0)
+    if state == "masked":
+        masked(model, snapshot(model, (ROWS - 1) * WIDTH))
+    for one in (model, plain):
+        functional.cross_entropy(one(ids), torch.tensor([5, 2])).backward()
+    assert plain.items.weight.grad[0].all()
+    assert torch.equal(model.items.values.grad, plain.items.weight.grad)
+
+
 @pytest.mark.parametrize("state", ["searched", "masked", "compact"])
 def test_code_that_calls_torchs_lookup_with_what_a_table_says_of_itself(state):
     class Reader(nn.Module):
