@@ -205,7 +205,7 @@ def _largest(margins: Mapping[str, Tensor], count: int, whose: str) -> dict[str,
     if count > left:
         raise ValueError(f"cannot keep {count} entries: the thresholds have left {left} of {size} in {whose}; ask for "
                          f"at most {left}, or take the snapshot earlier in the training")
-    mask = torch.zeros(len(flat), dtype=torch.bool)
+    mask = torch.zeros_like(flat, dtype=torch.bool)  # where the margins are, whatever the default device
     mask[flat.sort(descending=True, stable=True).indices[:count]] = True
     parts = mask.split([part.numel() for part in margins.values()])
     return {name: part.view_as(margins[name]) for name, part in zip(margins, parts, strict=True)}

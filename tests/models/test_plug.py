@@ -614,6 +614,21 @@ def test_budgets_by_table_and_none():
     assert torch.equal(snapshot(model).tables["users"], model.users.weight)
 
 
+def test_the_default_device_has_no_say():
+    model = searched()
+    expected = snapshot(model, 60)
+    torch.set_default_device("meta")
+    try:
+        cuts = snapshot(model, 60), snapshot(model, {"users": 5})
+        masked(model, cuts[0])
+        unplug(model, compact=True)
+    finally:
+        torch.set_default_device(None)
+    assert all(torch.equal(cuts[0].tables[name], table) for name, table in expected.tables.items())
+    assert all(torch.equal(model.get_submodule(name).weight != 0, table != 0)
+               for name, table in expected.tables.items() if name != "items")
+
+
 def test_a_table_at_two_places_goes_by_either_name():
     model = seeded(Shop)
     plug(model, only="tower.0", threshold_init=-3.0)
