@@ -76,4 +76,4 @@ class CompactTable(PluggedTable):
         """The module that was there, with a new Parameter that holds the table."""
         (plain,) = self.plain
         plain.weight = nn.Parameter(self.weight)
-        return plain.train(self.training)
+        return plain

@@ -217,4 +217,4 @@ def _put(model: nn.Module, instead: dict[Any, Any]) -> None:
     for path, module in list(model.named_modules(remove_duplicate=False)):
         if module in instead:
             parent, _, name = path.rpartition(".")
-            setattr(model.get_submodule(parent), name, instead[module])
+            setattr(model.get_submodule(parent), name, instead[module].train(module.training))

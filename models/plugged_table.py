@@ -37,7 +37,6 @@ class PluggedTable(nn.Module):
         self.padding_idx, self.norm_type = plain.padding_idx, plain.norm_type
         self.mode = plain.mode if isinstance(plain, nn.EmbeddingBag) else None
         self.include_last_offset = isinstance(plain, nn.EmbeddingBag) and plain.include_last_offset
-        self.train(plain.training)
 
     @property
     def weight(self) -> Tensor:
@@ -81,7 +80,7 @@ class PluggedTable(nn.Module):
         self.values.copy_(self.weight)
         self.values.grad = None
         plain.weight = self.values
-        return plain.train(self.training)
+        return plain
 
     def extra_repr(self) -> str:
         """Its size, for print(model)."""

@@ -872,6 +872,18 @@ def test_unplugged_the_very_modules_are_back_with_the_pruned_tables(state):
     assert len(plug(model).tables) == len(TABLES)  # and again
 
 
+@pytest.mark.parametrize("training", [True, False])
+def test_every_table_is_in_the_mode_of_the_one_before(training):
+    model = seeded(Shop).train(not training)
+    plugged = plug(model)
+    for change in (lambda: masked(model, snapshot(model, 60)), lambda: unplug(model, compact=True),
+                   lambda: unplug(model), lambda: plug(model)):
+        model.train(training)
+        change()
+        assert {module.training for module in model.modules()} == {training}
+    assert len(plugged.tables) == len(TABLES)
+
+
 def test_compact_tables_give_the_same_vectors_in_fewer_bytes():
     model = searched(threshold_init=-1.0)
     model.eval()
