@@ -26,7 +26,7 @@ from torch import nn
 
 from .compact_table import CompactTable
 from .embedding.pep import Thresholds
-from .plug_choice import Only, choose, refuse_tied, refuse_unfit
+from .plug_choice import Only, choose, refuse_compiled, refuse_tied, refuse_unfit
 from .plug_snapshot import Snapshot, bare, plugged_tables
 from .plugged_table import PepTable, Plain, PluggedTable, TicketTable
 
@@ -131,6 +131,7 @@ def plug(model: nn.Module, embedding: str = "pep", threshold_type: str = "featur
     for name, module in chosen.items():
         refuse_unfit(name, module)
     refuse_tied(model, chosen)
+    refuse_compiled(model, chosen.values())
     _put(model, {module: EMBEDDINGS[embedding](module, thresholds) for module in chosen.values()})
     return Plugged(model)
 
@@ -150,7 +151,7 @@ def masked(model: Any, cut: Snapshot) -> Plugged:
 
     Raises:
         TypeError: `cut` is not a Snapshot.
-        ValueError: the model is not plugged, or its tables are not the snapshot's.
+        ValueError: the model is not plugged, its tables are not the snapshot's, or one is compiled by itself.
     """
     if not isinstance(cut, Snapshot):
         raise TypeError(f"masked takes a Snapshot, got {type(cut).__name__}; call masked(model, snapshot(model, 1000))")
@@ -162,6 +163,7 @@ def masked(model: Any, cut: Snapshot) -> Plugged:
     compact = [name for name, table in tables.items() if isinstance(table, CompactTable)]
     if compact:
         raise ValueError(f"the tables {', '.join(compact)} are compact, for inference only; unplug and plug first")
+    refuse_compiled(bare(model), tables.values())
     tickets = {}
     for name, table in tables.items():
         mask = cut.tables[name] != 0
@@ -191,7 +193,7 @@ def unplug(model: Any, compact: bool = False) -> dict[str, nn.Module]:
         What now stands in the place of the tables, by dotted name.
 
     Raises:
-        ValueError: the model is not plugged.
+        ValueError: the model is not plugged, or a table is compiled by itself.
 
     >>> from .plug_snapshot import snapshot
     >>> model = nn.ModuleDict({"item": nn.Embedding(50, 4)})
@@ -200,6 +202,7 @@ def unplug(model: Any, compact: bool = False) -> dict[str, nn.Module]:
     304
     """
     tables = Plugged(model).tables
+    refuse_compiled(bare(model), tables.values())
     instead: dict[nn.Module, nn.Module] = {}
     for table in tables.values():
         (plain,) = table.plain

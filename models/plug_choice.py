@@ -86,6 +86,16 @@ def refuse_unfit(name: str, module: Any) -> None:
         raise ValueError(f"the table {name} cannot be plugged: {reason}; or leave it out with only=")
 
 
+def refuse_compiled(model: nn.Module, tables: Iterable[nn.Module]) -> None:
+    """A ValueError for a table that is compiled by itself: the compiled call would go on with the module of before."""
+    known = {id(table) for table in tables}
+    for path, module in model.named_modules(remove_duplicate=False):
+        name, _, last = path.rpartition(".")
+        if last == "_orig_mod" and id(module) in known:
+            raise ValueError(f"{name} is a table that is compiled by itself and cannot be replaced in there; put the "
+                             f"bare module back (it is {path}), and compile it again afterwards, or the whole model")
+
+
 def refuse_tied(model: nn.Module, chosen: dict[str, Plain]) -> None:
     """A ValueError for a table whose weight, or part of the memory under it, is another parameter or buffer too."""
     users = []

@@ -317,6 +317,28 @@ def test_a_compiled_table_is_the_same():
     torch.testing.assert_close(eager.thresholds.grad, compiled.thresholds.grad)
 
 
+def test_a_table_that_is_compiled_by_itself_is_not_replaced():
+    model = nn.ModuleDict({"item": torch.compile(seeded(nn.Embedding, ROWS, WIDTH), backend="eager")})
+    message = r"item is a table that is compiled by itself.*put the bare module back \(it is item\._orig_mod\)"
+    before = fingerprint(model)
+    with pytest.raises(ValueError, match=message):
+        plug(model)
+    assert same(before, fingerprint(model))
+    model["item"] = model["item"]._orig_mod
+    plug(model)
+    cut = snapshot(model, 5)
+    model["item"] = torch.compile(model["item"], backend="eager")
+    assert snapshot(model, 5).num_params() == 5
+    before = fingerprint(model)
+    with pytest.raises(ValueError, match=message):
+        masked(model, Snapshot({"item._orig_mod": cut.tables["item"]}, {"item._orig_mod": cut.initial["item"]}))
+    with pytest.raises(ValueError, match=message):
+        unplug(model)
+    assert same(before, fingerprint(model))
+    model["item"] = model["item"]._orig_mod
+    assert masked(model, cut).num_params() == 5
+
+
 def test_copies_states_pickles_and_types():
     model = searched()
     ids = batch(40)[0]
