@@ -88,9 +88,9 @@ def plug(model: nn.Module, embedding: str = "pep", threshold_type: str = "featur
 
     Names, all other modules and all parameters stay the same objects; a table's weight goes on as the `values` of what
     stands in its place, and its `weight` there is the pruned table. Make the optimiser afterwards, over
-    `parameter_groups()`: **Adam with coupled decay**, see above. Initialise before: the values of this moment are those
-    that the ticket restarts from. Modules that the model keeps outside its module tree (in a plain list, say) are not
-    found.
+    `parameter_groups()`: **Adam with coupled decay**, see above; averaged copies and DistributedDataParallel as well.
+    Initialise before: the values of this moment are those that the ticket restarts from. Modules that the model keeps
+    outside its module tree (in a plain list, say) are not found.
 
     Args:
         model: changed in place; left as it was when an error is raised.

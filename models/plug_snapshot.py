@@ -21,11 +21,20 @@ log = logging.getLogger("pep")
 
 
 def bare(model: Any) -> nn.Module:
-    """The module itself, out of a `Plugged` or what torch.compile made of it."""
+    """The module itself, out of a `Plugged` or what torch.compile made of it.
+
+    Raises:
+        TypeError: there is none.
+        ValueError: it is in DistributedDataParallel.
+    """
     model = getattr(model, "model", model) if not isinstance(model, nn.Module) else model
     if not isinstance(model, nn.Module):
         raise TypeError(f"a torch.nn.Module is expected, got {type(model).__name__}")
-    return getattr(model, "_orig_mod", model)
+    model = getattr(model, "_orig_mod", model)
+    if isinstance(model, nn.parallel.DistributedDataParallel):
+        raise ValueError("DistributedDataParallel brings into step the parameters of when it was made, and no others; "
+                         "pass its .module, and wrap that anew after plug, masked and unplug")
+    return model
 
 
 def plugged_tables(model: Any) -> dict[str, PluggedTable]:

@@ -339,6 +339,24 @@ def test_a_table_that_is_compiled_by_itself_is_not_replaced():
     assert masked(model, cut).num_params() == 5
 
 
+def test_what_keeps_the_parameters_in_step_is_made_afterwards(tmp_path):
+    torch.distributed.init_process_group("gloo", init_method=f"file://{tmp_path}/meeting", rank=0, world_size=1)
+    try:
+        wrapped = nn.parallel.DistributedDataParallel(seeded(Shop))
+        before = fingerprint(wrapped)
+        for function in (plug, lambda model: plug(torch.compile(model)), snapshot, unplug, Plugged):
+            with pytest.raises(ValueError, match=r"DistributedDataParallel brings into step.*pass its \.module"):
+                function(wrapped)
+        assert same(before, fingerprint(wrapped))
+        plugged = plug(wrapped.module, threshold_init=-3.0)
+        alone = copy.deepcopy(wrapped.module)
+        losses = [train(one, adam(plugged)) for one, plugged in (
+            (nn.parallel.DistributedDataParallel(wrapped.module), plugged), (alone, Plugged(alone)))]
+        assert losses[0] == losses[1]
+    finally:
+        torch.distributed.destroy_process_group()
+
+
 def test_copies_states_pickles_and_types():
     model = searched()
     ids = batch(40)[0]
