@@ -53,8 +53,11 @@ class CompactTable(PluggedTable):
         """ids of any shape -> (*ids.shape, D).
 
         Raises:
+            TypeError: ids that torch's lookup would not take either.
             IndexError: an id outside 0 .. N-1, on a CPU.
         """
+        if ids.dtype not in (torch.int32, torch.int64):
+            raise TypeError(f"ids must be int32 or int64, got {ids.dtype}; convert them with .long()")
         flat = ids.reshape(-1).long()
         if flat.device.type == "cpu" and flat.numel() and not 0 <= flat.min() <= flat.max() < self.num_embeddings:
             raise IndexError(f"ids must be in 0 .. {self.num_embeddings - 1}, got {int(flat.min())} .. "

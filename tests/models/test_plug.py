@@ -177,6 +177,17 @@ def test_an_embedding_takes_no_offsets_and_no_id_outside():
                 table(ids)
 
 
+@pytest.mark.parametrize("plain", [nn.Embedding, nn.EmbeddingBag])
+def test_ids_that_are_no_whole_numbers_are_refused_in_every_state(plain):
+    model = nn.Sequential(seeded(plain, ROWS, WIDTH))
+    plug(model)
+    for change in (lambda: None, lambda: masked(model, snapshot(model, 5)), lambda: unplug(model, compact=True)):
+        change()
+        for ids in (torch.tensor([[1.7, 2.0]]), torch.tensor([[True, False]])):
+            with pytest.raises((TypeError, RuntimeError), match=r"(?i)int32|int|long"):
+                model(ids)
+
+
 # -- plug ---------------------------------------------------------------------------------------------------------
 
 
