@@ -65,12 +65,15 @@ class Plugged:
             rest: of all other parameters (the paper: 1e-5 too).
 
         Raises:
-            ValueError: a decay is negative, or that of tables with thresholds 0.
+            TypeError: a decay is not a number.
+            ValueError: a decay is negative or not finite, or that of tables with thresholds 0.
         """
+        _check_numbers(weight_decay=weight_decay, rest=rest)
         searched = any(isinstance(table, PepTable) for table in self.tables.values())
-        if min(weight_decay, rest) < 0 or (searched and not weight_decay):
+        finite = math.isfinite(weight_decay) and math.isfinite(rest)
+        if not finite or min(weight_decay, rest) < 0 or (searched and not weight_decay):
             raise ValueError(f"weight_decay must be positive while there are thresholds (without it nothing is ever "
-                             f"pruned) and rest not negative, got {weight_decay} and {rest}")
+                             f"pruned) and rest not negative, both finite, got {weight_decay} and {rest}")
         inside = [parameter for table in self.tables.values() for parameter in table.parameters()]
         known = {id(parameter) for parameter in inside}
         outside = [parameter for parameter in self.model.parameters() if id(parameter) not in known]
@@ -116,9 +119,7 @@ def plug(model: nn.Module, embedding: str = "pep", threshold_type: str = "featur
     item: 200 of 50 x 4
     """
     model = bare(model)
-    for name, number in (("threshold_init", threshold_init), ("gk", gk)):
-        if not isinstance(number, numbers.Real) or isinstance(number, bool):
-            raise TypeError(f"{name} must be a number, got {number!r}")
+    _check_numbers(threshold_init=threshold_init, gk=gk)
     if embedding not in EMBEDDINGS:
         raise ValueError(f"unknown embedding {embedding!r}; known: {', '.join(EMBEDDINGS)}")
     thresholds = Thresholds(threshold_type, threshold_init, g_type, gk)
@@ -213,6 +214,12 @@ def unplug(model: Any, compact: bool = False) -> dict[str, nn.Module]:
             instead[table] = table.restore()
     _put(bare(model), instead)
     return {name: instead[table] for name, table in tables.items()}
+
+
+def _check_numbers(**given: object) -> None:
+    for name, number in given.items():
+        if not isinstance(number, numbers.Real) or isinstance(number, bool):
+            raise TypeError(f"{name} must be a number, got {number!r}")
 
 
 def _put(model: nn.Module, instead: dict[Any, Any]) -> None:

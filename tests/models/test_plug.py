@@ -426,8 +426,12 @@ def test_each_parameter_is_in_one_group():
     assert [group["weight_decay"] for group in groups] == [2e-5, 3e-5]
     assert sorted(id(p) for group in groups for p in group["params"]) == sorted(map(id, model.parameters()))
     assert len(groups[0]["params"]) == 2 * len(TABLES)
-    for decays in ((0.0, 0.0), (-1e-5, 0.0), (1e-5, -1.0)):
+    for decays in ((0.0, 0.0), (-1e-5, 0.0), (1e-5, -1.0), (float("nan"), 0.0), (1e-5, float("nan")), (1e-5, np.inf)):
         with pytest.raises(ValueError, match="weight_decay must be positive while there are thresholds"):
+            Plugged(model).parameter_groups(*decays)
+    for decays, message in (((None, 0.0), "weight_decay must be a number, got None"),
+                            ((1e-5, "1"), "rest must be a number, got '1'"), ((True, 0.0), "got True")):
+        with pytest.raises(TypeError, match=message):
             Plugged(model).parameter_groups(*decays)
     assert masked(model, snapshot(model)).parameter_groups(0.0)[0]["weight_decay"] == 0.0
 
