@@ -207,7 +207,9 @@ def unplug(model: Any, compact: bool = False) -> dict[str, nn.Module]:
     instead: dict[nn.Module, nn.Module] = {}
     for table in tables.values():
         (plain,) = table.plain
-        if compact:
+        if compact and isinstance(table, CompactTable):
+            instead[table] = table
+        elif compact:
             instead[table] = CompactTable(plain, table.weight.detach())
             plain.register_parameter("weight", None)  # or the dense table would stay in memory
         else:

@@ -966,6 +966,14 @@ def test_compact_tables_give_the_same_vectors_in_fewer_bytes():
     assert torch.equal(other(many), expected[1])
 
 
+def test_what_is_compact_stays_so():
+    model = searched()
+    tables = unplug(model, compact=True)
+    before = fingerprint(model)
+    assert unplug(model, compact=True) == tables
+    assert same(before, fingerprint(model))
+
+
 @pytest.mark.parametrize("width", [1, 256, 257])
 @pytest.mark.parametrize("share", [0.0, 0.1, 1.0])
 def test_a_compact_table_is_what_it_was_made_of(share, width):
