@@ -205,16 +205,18 @@ def unplug(model: Any, compact: bool = False) -> dict[str, nn.Module]:
     tables = Plugged(model).tables
     refuse_compiled(bare(model), tables.values())
     instead: dict[nn.Module, nn.Module] = {}
-    for table in tables.values():
-        (plain,) = table.plain
-        if compact and isinstance(table, CompactTable):
-            instead[table] = table
-        elif compact:
-            instead[table] = CompactTable(plain, table.weight.detach())
-            plain.register_parameter("weight", None)  # or the dense table would stay in memory
-        else:
-            instead[table] = table.restore()
-    _put(bare(model), instead)
+    try:
+        for table in tables.values():
+            (plain,) = table.plain
+            if compact and isinstance(table, CompactTable):
+                instead[table] = table
+            elif compact:
+                instead[table] = CompactTable(plain, table.weight.detach())
+                plain.register_parameter("weight", None)  # or the dense table would stay in memory
+            else:
+                instead[table] = table.restore()
+    finally:  # were memory short for a table, those before it are done, and the next call goes on from there
+        _put(bare(model), instead)
     return {name: instead[table] for name, table in tables.items()}
 
 

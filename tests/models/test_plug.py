@@ -927,6 +927,25 @@ def test_unplugged_the_very_modules_are_back_with_the_pruned_tables(state):
     assert len(plug(model).tables) == len(TABLES)  # and again
 
 
+@pytest.mark.parametrize("compact", [True, False])
+def test_short_of_memory_it_can_be_done_in_two_goes(compact, monkeypatch):
+    model = searched(threshold_init=-1.0)
+    ids, read, title = batch(2)[0], PepTable.weight.fget, model.words["title"]
+    expected, left = model(ids), ["words.title"]
+
+    def weight(table):
+        if table is title and left:
+            raise RuntimeError(f"out of memory at {left.pop()}")
+        return read(table)
+
+    monkeypatch.setattr(PepTable, "weight", property(weight))
+    with pytest.raises(RuntimeError, match=r"out of memory at words\.title"):
+        unplug(model, compact)
+    assert torch.equal(model(ids), expected)
+    assert list(unplug(model, compact)) == (TABLES if compact else ["words.title"])
+    assert torch.equal(model(ids), expected)
+
+
 @pytest.mark.parametrize("training", [True, False])
 def test_every_table_is_in_the_mode_of_the_one_before(training):
     model = seeded(Shop).train(not training)
