@@ -26,7 +26,7 @@ from torch import nn
 
 from .compact_table import CompactTable
 from .embedding.pep import Thresholds
-from .plug_choice import Only, choose, refuse_compiled, refuse_tied, refuse_unfit
+from .plug_choice import Only, choose, refuse_compiled, refuse_tied, refuse_unfit, warn_of_zeros
 from .plug_snapshot import Snapshot, bare, plugged_tables
 from .plugged_table import PepTable, Plain, PluggedTable, TicketTable
 
@@ -134,6 +134,8 @@ def plug(model: nn.Module, embedding: str = "pep", threshold_type: str = "featur
     refuse_tied(model, chosen)
     refuse_compiled(model, chosen.values())
     _put(model, {module: EMBEDDINGS[embedding](module, thresholds) for module in chosen.values()})
+    for name, module in chosen.items():
+        warn_of_zeros(name, module)
     return Plugged(model)
 
 

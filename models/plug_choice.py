@@ -6,7 +6,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from .plug_snapshot import plugged_tables
+from .plug_snapshot import log, plugged_tables
 from .plugged_table import Plain
 
 Only = str | Iterable[str] | Callable[[str, nn.Module], bool] | None
@@ -84,6 +84,16 @@ def refuse_unfit(name: str, module: Any) -> None:
         reason = "its weight is all zero, and an entry at 0 never gets a gradient from PEP; initialise it first"
     if reason:
         raise ValueError(f"the table {name} cannot be plugged: {reason}; or leave it out with only=")
+
+
+def warn_of_zeros(name: str, module: Plain) -> None:
+    """A warning of the rows, but for padding, that training will not reach."""
+    zero = ~module.weight.any(1)
+    if module.padding_idx is not None:
+        zero[module.padding_idx] = False
+    if count := int(zero.sum()):
+        log.warning("%d of the %d rows of the table %s are all zero and will stay so, for an entry at 0 never gets a "
+                    "gradient from PEP: initialise them before plug()", count, len(zero), name)
 
 
 def refuse_compiled(model: nn.Module, tables: Iterable[nn.Module]) -> None:

@@ -579,6 +579,27 @@ def test_what_cannot_be_plugged_is_refused_and_left_as_it_was(case):
     assert same(before, fingerprint(model))
 
 
+@pytest.mark.parametrize("padding", [None, 1])
+def test_rows_of_zeros_are_named_for_they_stay_so(padding, caplog):
+    """As pretrained vectors have for words that they do not know."""
+    vectors = torch.randn(ROWS, WIDTH)
+    vectors[1:4] = 0
+    vectors[5, 0] = 0
+    model = nn.ModuleDict({"word": nn.Embedding.from_pretrained(vectors, freeze=False, padding_idx=padding)})
+    plugged = plug(model, threshold_init=-150.0)
+    named = 3 if padding is None else 2
+    assert f"{named} of the {ROWS} rows of the table word are all zero and will stay so" in caplog.text
+    optimizer = adam(plugged)
+    for _ in range(3):
+        optimizer.zero_grad()
+        model["word"](torch.arange(ROWS)).sum().backward()
+        optimizer.step()
+    assert (model["word"].weight == 0).all(1).sum() == 3
+    caplog.clear()
+    plug(seeded(Shop))
+    assert not caplog.text
+
+
 def test_tables_may_divide_one_memory_among_them():
     whole = torch.randn(16, 4)
     model = nn.Sequential(nn.Embedding(10, 4, _weight=whole[:10]), nn.Embedding(6, 4, _weight=whole[10:]))
