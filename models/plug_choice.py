@@ -80,6 +80,8 @@ def refuse_unfit(name: str, module: Any) -> None:
         reason = "its weight has no values yet (device meta); load them first"
     elif not weight.requires_grad:
         reason = "its weight is frozen; set requires_grad_(True)"
+    elif not weight.isfinite().all():
+        reason = "its weight has values that are not finite; initialise it first"
     elif not weight.any():
         reason = "its weight is all zero, and an entry at 0 never gets a gradient from PEP; initialise it first"
     if reason:

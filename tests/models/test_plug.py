@@ -528,6 +528,12 @@ def zeros():
     return model
 
 
+def not_finite():
+    model = nn.Sequential(nn.Embedding(5, 4), nn.Embedding(5, 4))
+    nn.init.constant_(model[1].weight[3:], torch.inf)  # rows that no batch may ever hold
+    return model
+
+
 REFUSED = {
     "nothing there": (lambda: nn.Linear(2, 2), {}, "Linear holds no nn.Embedding"),
     "itself a table": (lambda: nn.Embedding(2, 2), {}, "itself an Embedding.*put it into a module"),
@@ -551,6 +557,7 @@ REFUSED = {
     "no values": (beside_a_good_one(device="meta"), {}, "no values yet"),
     "frozen": (lambda: nn.Sequential(nn.Embedding(5, 4).requires_grad_(False)), {}, r"frozen; set requires_grad_"),
     "all zero": (zeros, {}, "all zero.*initialise"),
+    "not finite": (not_finite, {}, "table 1 .*not finite; initialise"),
     "hooked": (hooked, {}, "hooks.*remove them first"),
     "own forward": (lambda: nn.Sequential(Scaled(5, 4)), {}, r"forward is not the one of nn\.Embedding"),
     "forward put on": (with_own_forward, {}, r"forward is not the one of nn\.Embedding"),
