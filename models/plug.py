@@ -122,7 +122,7 @@ def plug(model: nn.Module, embedding: str = "pep", threshold_type: str = "featur
     _check_numbers(threshold_init=threshold_init, gk=gk)
     if embedding not in EMBEDDINGS:
         raise ValueError(f"unknown embedding {embedding!r}; known: {', '.join(EMBEDDINGS)}")
-    thresholds = Thresholds(threshold_type, threshold_init, g_type, gk)
+    thresholds = Thresholds(threshold_type, float(threshold_init), g_type, float(gk))
     if threshold_type in ("field", "field_dim"):
         raise ValueError(f"threshold_type {threshold_type!r} needs fields, which a model's table does not tell; take "
                          f"'feature_dim', 'feature', 'dimension' or 'global' (one threshold for each table)")

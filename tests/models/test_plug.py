@@ -3,6 +3,7 @@ import itertools
 import logging
 import pickle
 import zipfile
+from fractions import Fraction
 
 import numpy as np
 import pytest
@@ -415,9 +416,10 @@ def test_without_coupled_decay_they_do_not_move_and_the_snapshot_says_so(caplog)
     assert not caplog.text
 
 
-def test_an_exact_start_is_seen_whatever_its_rounding():
+@pytest.mark.parametrize("start", [-15.1, np.float32(-15.1), Fraction(-151, 10)])
+def test_an_exact_start_is_seen_whatever_its_rounding(start):
     model = seeded(Shop)
-    assert not any(table.has_moved() for table in plug(model, threshold_init=-15.1).tables.values())
+    assert not any(table.has_moved() for table in plug(model, threshold_init=start).tables.values())
 
 
 def test_each_parameter_is_in_one_group():
