@@ -26,7 +26,7 @@ from torch import nn
 
 from .compact_table import CompactTable
 from .embedding.pep import Thresholds
-from .plug_choice import Only, choose, refuse_compiled, refuse_tied, refuse_unfit, warn_of_zeros
+from .plug_choice import Only, choose, refuse_compiled, refuse_hooked, refuse_tied, refuse_unfit, warn_of_zeros
 from .plug_snapshot import Snapshot, bare, plugged_tables
 from .plugged_table import PepTable, Plain, PluggedTable, TicketTable
 
@@ -154,7 +154,7 @@ def masked(model: Any, cut: Snapshot) -> Plugged:
 
     Raises:
         TypeError: `cut` is not a Snapshot.
-        ValueError: the model is not plugged, its tables are not the snapshot's, or one is compiled by itself.
+        ValueError: the model is not plugged, its tables are not the snapshot's, or one is compiled by itself or hooked.
     """
     if not isinstance(cut, Snapshot):
         raise TypeError(f"masked takes a Snapshot, got {type(cut).__name__}; call masked(model, snapshot(model, 1000))")
@@ -167,6 +167,7 @@ def masked(model: Any, cut: Snapshot) -> Plugged:
     if compact:
         raise ValueError(f"the tables {', '.join(compact)} are compact, for inference only; unplug and plug first")
     refuse_compiled(bare(model), tables.values())
+    refuse_hooked(tables)
     tickets = {}
     for name, table in tables.items():
         mask = cut.tables[name] != 0
@@ -196,7 +197,7 @@ def unplug(model: Any, compact: bool = False) -> dict[str, nn.Module]:
         What now stands in the place of the tables, by dotted name.
 
     Raises:
-        ValueError: the model is not plugged, or a table is compiled by itself.
+        ValueError: the model is not plugged, or a table is compiled by itself or hooked.
 
     >>> from .plug_snapshot import snapshot
     >>> model = nn.ModuleDict({"item": nn.Embedding(50, 4)})
@@ -206,6 +207,7 @@ def unplug(model: Any, compact: bool = False) -> dict[str, nn.Module]:
     """
     tables = Plugged(model).tables
     refuse_compiled(bare(model), tables.values())
+    refuse_hooked(tables)
     instead: dict[nn.Module, nn.Module] = {}
     try:
         for table in tables.values():

@@ -1,6 +1,6 @@
 """Which tables of a model are plugged, and which cannot be."""
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
 import torch
@@ -50,9 +50,6 @@ def refuse_unfit(name: str, module: Any) -> None:
     base = nn.EmbeddingBag if isinstance(module, nn.EmbeddingBag) else nn.Embedding
     weight = dict(module.named_parameters(recurse=False)).get("weight")
     own = [key for part in (module._parameters, module._buffers, module._modules) for key in part if key != "weight"]
-    hooks = (module._forward_hooks, module._forward_pre_hooks, module._backward_hooks, module._backward_pre_hooks)
-    state_hooks = (module._state_dict_hooks, module._state_dict_pre_hooks, module._load_state_dict_pre_hooks,
-                   module._load_state_dict_post_hooks)
     reason = None
     if getattr(module.forward, "__func__", None) is not base.forward:
         reason = f"its forward is not the one of nn.{base.__name__}, and would be lost"
@@ -62,10 +59,8 @@ def refuse_unfit(name: str, module: Any) -> None:
         reason = "its weight is computed by a parametrisation or a pruning; remove that first"
     elif own:
         reason = f"parameters, buffers or modules that it has besides its weight would be lost: {', '.join(own)}"
-    elif any(hooks):
-        reason = "it has forward or backward hooks, which would be lost; remove them first"
-    elif any(state_hooks):
-        reason = "it has hooks of its state_dict, which would be lost; remove them first"
+    elif _hooks(module):
+        reason = f"it has {_hooks(module)}, which would be lost; remove them first"
     elif module.sparse:
         reason = ("it has sparse gradients, and PEP's decay must reach the rows that no batch holds; set its sparse = "
                   "False and use torch.optim.Adam")
@@ -88,6 +83,16 @@ def refuse_unfit(name: str, module: Any) -> None:
         raise ValueError(f"the table {name} cannot be plugged: {reason}; or leave it out with only=")
 
 
+def _hooks(module: nn.Module) -> str:
+    """What hooks a module has, if any."""
+    if any((module._forward_hooks, module._forward_pre_hooks, module._backward_hooks, module._backward_pre_hooks)):
+        return "forward or backward hooks"
+    if any((module._state_dict_hooks, module._state_dict_pre_hooks, module._load_state_dict_pre_hooks,
+            module._load_state_dict_post_hooks)):
+        return "hooks of its state_dict"
+    return ""
+
+
 def warn_of_zeros(name: str, module: Plain) -> None:
     """A warning of the rows, but for padding, that training will not reach."""
     zero = ~module.weight.any(1)
@@ -96,6 +101,14 @@ def warn_of_zeros(name: str, module: Plain) -> None:
     if count := int(zero.sum()):
         log.warning("%d of the %d rows of the table %s are all zero and will stay so, for an entry at 0 never gets a "
                     "gradient from PEP: initialise them before plug()", count, len(zero), name)
+
+
+def refuse_hooked(tables: Mapping[str, nn.Module]) -> None:
+    """A ValueError for a plugged table on which hooks were put since."""
+    for name, table in tables.items():
+        if _hooks(table):
+            raise ValueError(f"the table {name} has {_hooks(table)}, which would be lost; remove them first, and put "
+                             f"them on what stands in its place afterwards")
 
 
 def refuse_compiled(model: nn.Module, tables: Iterable[nn.Module]) -> None:

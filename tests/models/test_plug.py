@@ -957,6 +957,22 @@ def test_unplugged_the_very_modules_are_back_with_the_pruned_tables(state):
     assert len(plug(model).tables) == len(TABLES)  # and again
 
 
+def test_hooks_put_on_a_plugged_table_are_not_lost_unsaid():
+    model = searched()
+    cut = snapshot(model, 60)
+    hooks = (lambda: model.users.register_forward_hook(lambda module, inputs, output: 2 * output),
+             lambda: model.users.register_state_dict_pre_hook(lambda *inputs: None))
+    for hook, kind in zip(hooks, ("forward or backward hooks", "hooks of its state_dict"), strict=True):
+        handle = hook()
+        before = fingerprint(model)
+        for change in (lambda: masked(model, cut), lambda: unplug(model), lambda: unplug(model, compact=True)):
+            with pytest.raises(ValueError, match=f"the table users has {kind}, which would be lost; remove them first"):
+                change()
+        assert same(before, fingerprint(model))
+        handle.remove()
+    assert masked(model, cut).num_params() == 60
+
+
 @pytest.mark.parametrize("compact", [True, False])
 def test_short_of_memory_it_can_be_done_in_two_goes(compact, monkeypatch):
     model = searched(threshold_init=-1.0)
