@@ -51,8 +51,9 @@ def searched_tables(model: Any) -> dict[str, PepTable]:
     tables = plugged_tables(model)
     found = {name: table for name, table in tables.items() if isinstance(table, PepTable)}
     if not found or len(found) < len(tables):
-        state = "has a fixed mask or is compact already" if tables else "is not plugged"
-        raise ValueError(f"the model {state}, so there are no thresholds to prune by; call plug(model) and train first")
+        state, call = (("has a fixed mask or is compact already", "unplug(model), plug(model)") if tables else
+                       ("is not plugged", "plug(model)"))
+        raise ValueError(f"the model {state}, so there are no thresholds to prune by; call {call} and train first")
     return found
 
 

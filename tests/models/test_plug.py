@@ -767,8 +767,10 @@ def test_snapshots_are_of_models_with_thresholds():
         snapshot(Shop(), 10)
     model = searched()
     masked(model, snapshot(model, 100))
-    with pytest.raises(ValueError, match="has a fixed mask or is compact already"):
+    with pytest.raises(ValueError, match=r"is compact already.*call unplug\(model\), plug\(model\)"):
         snapshot(model, 10)
+    unplug(model)
+    assert snapshot(plug(model), 10).num_params() == 10
 
 
 def test_a_file_round_trip_without_pickle(tmp_path):
