@@ -144,7 +144,8 @@ def snapshot(model: Any, budget: int | Mapping[str, int] | None = None) -> Snaps
 
     Raises:
         ValueError: the budget is below 1, more than the tables hold or than the thresholds have left, or for an unknown
-            table or twice for one; the model is not plugged or no longer searched; its values are not finite.
+            table or twice for one; nothing is left; the model is not plugged or no longer searched; its values are not
+            finite.
         TypeError: the budget is not a whole number.
 
     >>> from .plug import plug
@@ -162,6 +163,9 @@ def snapshot(model: Any, budget: int | Mapping[str, int] | None = None) -> Snaps
     bad = [name for name in tables if not torch.isfinite(tables[name].values).all() or margins[name].isnan().any()]
     if bad:
         raise ValueError(f"values or thresholds of {', '.join(bad)} are not finite: the training has diverged")
+    if not any((part > 0).any() for part in margins.values()):
+        raise ValueError("the thresholds have left no entry at all; take the snapshot earlier in the training, or "
+                         "start it from a lower threshold_init")
     if isinstance(budget, Mapping):
         kept = {name: part > 0 for name, part in margins.items()}
         for name, number in budget.items():

@@ -762,6 +762,14 @@ def test_what_is_pruned_already_cannot_be_kept_and_what_is_not_finite_not_be_cut
         snapshot(model, 10)
 
 
+@pytest.mark.parametrize("budget", [None, 1, {"users": 1}, {}])
+def test_there_is_no_empty_snapshot(budget):
+    model = seeded(Shop)
+    plug(model, threshold_init=9.0, g_type="softplus")
+    with pytest.raises(ValueError, match=r"have left no entry at all; .*a lower threshold_init"):
+        snapshot(model, budget)
+
+
 def test_snapshots_are_of_models_with_thresholds():
     with pytest.raises(ValueError, match=r"is not plugged.*call plug"):
         snapshot(Shop(), 10)
