@@ -13,7 +13,7 @@ SETTINGS = {
     **train_criteo.SETTINGS,  # model settings are read from the snapshot; these say where it is
     "retrain_emb_param": "all",  # a number of parameters, a budget, or all
     "re_init": False,  # True: same mask, fresh random values instead of the initial ones
-    "rewind": "embedding",  # embedding: the rest starts fresh, as published; all: everything from its initial values
+    "rewind": "all",  # all: everything restarts at the search's initial values, as published; embedding: the rest fresh
 }
 
 

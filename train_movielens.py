@@ -57,7 +57,8 @@ SETTINGS = {
     "lr": 1e-3,  # Adam
     "optimizer": "adam",  # adam, sgd
     "l2_regularization": 1e-5,  # coupled, on table and thresholds: it is what moves the thresholds
-    "l2_penalty": 1e-5,  # coupled, on everything else
+    "weight_decay": None,  # coupled, of the parameters beside the embedding; None: l2_regularization, as published
+    "l2_penalty": 0.0,  # in the loss: times the sum of squares of a batch's vectors, as pruned, over its rows
     "grad_clip": 100.0,  # global norm
     "max_epochs": 100,  # 577.4 steps each
     "eval_interval": 2,  # epochs

@@ -43,7 +43,7 @@ def measure(given: dict[str, Any], rows: int, device: torch.device) -> dict[str,
     model = build_model(sizes, values, 1, build_embedding(sizes, values, 1)).to(device)
     model.embedding.fold()  # as a search does
     train = settings.train
-    optimizer = build_optimizer(model, train.lr, train.l2_regularization, train.l2_penalty)
+    optimizer = build_optimizer(model, train.lr, train.l2_regularization, train.decay_of_others)
     offsets = torch.tensor(np.cumsum((0, *sizes[:-1])), dtype=torch.int32, device=device)
     saver = SaveAtBudgets(model.embedding, (1,), True, lambda name, table, meta: None)
     step = Step(model, optimizer, train.grad_clip, choose_compiled(train.compile, LONG_RUN, device), train.batch_size)

@@ -120,7 +120,7 @@ def _ours(settings: Any, sizes: tuple[int, ...], variant: str,
     model = build_model(sizes, values, SEED, build_embedding(sizes, values, SEED)).to(device).train()
     if variant == "folded":
         model.embedding.fold()
-    optimizer = build_optimizer(model, train.lr, train.l2_regularization, train.l2_penalty)
+    optimizer = build_optimizer(model, train.lr, train.l2_regularization, train.decay_of_others)
     for parameter in model.parameters():
         optimizer.state[parameter] = {"step": torch.tensor(float(SEEN), device=device),
                                       "exp_avg": torch.zeros_like(parameter), "exp_avg_sq": torch.zeros_like(parameter)}

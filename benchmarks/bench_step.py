@@ -118,7 +118,7 @@ def our_round(values: dict[str, Any], sizes: tuple[int, ...], loader: Loader, va
         validation: batches that DartsEmb learns its mixture from.
     """
     model = build_model(sizes, values, SEED, build_embedding(sizes, values, SEED)).to(device)
-    optimizer = build_optimizer(model, values["lr"], values["l2_regularization"], values["l2_penalty"])
+    optimizer = build_optimizer(model, values["lr"], values["l2_regularization"], values["l2_regularization"])
     step = perhaps_graphed(Step(model, optimizer, values["grad_clip"], compiled, values["batch_size"]),
                            values["cuda_graph"], device)
     state = State(model, optimizer, torch.zeros((), device=device))

@@ -34,7 +34,7 @@ AS_UMEC = "as-umec"  # magnitude, with as many units of each layer as UMEC has l
 PUBLISHED: dict[str, Any] = {"model": "dlrm", "embedding": "uniform", "latent_dim": 16,  # the model and its training
                              "arch_mlp_bot": [512, 256, 64],
                              "arch_mlp_top": [512, 256], "arch_interaction_op": "cat", "optimizer": "sgd", "lr": 0.1,
-                             "batch_size": 128, "l2_regularization": 0.0, "l2_penalty": 0.0, "eval_interval": 1}
+                             "batch_size": 128, "l2_regularization": 0.0, "eval_interval": 1}
 METHODS = ("umec", *rivals.METHODS, AS_UMEC, "dense")
 NUMBERS = "numbers"  # the branch of the numbers, among the names of fields
 FILE = "compressed.safetensors"  # of a descent's run folder: weights and what is kept

@@ -55,7 +55,7 @@ class Sgd(torch.optim.SGD):
 Optimizer = Adam | Sgd
 
 
-def build_optimizer(model: nn.Module, lr: float, l2_regularization: float, l2_penalty: float,
+def build_optimizer(model: nn.Module, lr: float, l2_regularization: float, weight_decay: float,
                     kind: str = "adam") -> Optimizer:
     """Adam with *coupled* L2: the gradient gets wd * p before the moments, on thresholds and untouched rows too.
 
@@ -68,7 +68,7 @@ def build_optimizer(model: nn.Module, lr: float, l2_regularization: float, l2_pe
             decay, the rest.
         lr: learning rate.
         l2_regularization: wd of the embedding and its thresholds.
-        l2_penalty: wd of everything else.
+        weight_decay: wd of everything else; the published code has one number for both.
         kind: "sgd" for plain gradient descent, as DLRM and UMEC publish it, with the same decay.
     """
     decays = getattr(getattr(model, "embedding", None), "decays", {})
@@ -84,7 +84,7 @@ def build_optimizer(model: nn.Module, lr: float, l2_regularization: float, l2_pe
     groups: list[dict[str, Any]] = [
         {"params": members, "weight_decay": 0.0 if decay == "none" else l2_regularization,
          "decoupled_weight_decay": decay == "decoupled"} for decay, members in inside.items()]
-    groups.append({"params": outside, "weight_decay": l2_penalty})
+    groups.append({"params": outside, "weight_decay": weight_decay})
     groups = [group for group in groups if group["params"]]
     if kind == "sgd":
         return Sgd(groups, lr=lr)
@@ -103,12 +103,16 @@ class Step:
         update: how tables are read and updated. "whole": as they are, with gradients of their size (the definition);
             "dense", "deferred": by row, see `Rows` and, for a GPU, `DeviceRows`; "auto": by row where it can be, in the
             faster way.
+        l2_penalty: the published penalty, added to the mean cross entropy: `l2_penalty` times the sum
+            of the squares of the batch's embedding vectors (B, F, D), as pruned, divided by B. Its
+            gradient reaches V and s alike, and of s it does not vanish at s = 0 as weight decay's does.
+            The loss that the step returns is the cross entropy alone.
     """
 
     as_on_device = False  # do on a CPU what is done on a GPU; for tests
 
     def __init__(self, model: ClickModel, optimizer: torch.optim.Optimizer, grad_clip: float, compiled: bool,
-                 batch_size: int, update: str = "auto") -> None:
+                 batch_size: int, update: str = "auto", l2_penalty: float = 0.0) -> None:
         self.model = model
         self.optimizer = optimizer
         self.grad_clip = grad_clip
@@ -124,7 +128,11 @@ class Step:
                       opened: dict[str, Tensor]) -> tuple[Tensor, Tensor, tuple[Tensor, ...]]:
             logits = functional_call(model, opened, inputs) if opened else model(*inputs)
             loss = binary_cross_entropy_with_logits(logits, labels)
-            grads = torch.autograd.grad(loss, [*rest, *(value for value in opened.values() if value.requires_grad)])
+            total = loss
+            if l2_penalty:
+                vectors = _vectors(model, opened, inputs[0])
+                total = loss + l2_penalty * vectors.square().sum() / len(labels)
+            grads = torch.autograd.grad(total, [*rest, *(value for value in opened.values() if value.requires_grad)])
             squares = [(grad * grad).sum() for grad in grads[:len(rest)]]
             return loss.detach(), torch.stack(squares).sum() if squares else loss.new_zeros(()), grads
 
@@ -213,6 +221,13 @@ class Step:
         self.rest = [parameter for parameter in parameters if not any(parameter is table for table in tables.values())]
         whole = self.rows is None and not decoupled and not (self.as_on_device or parameters[0].is_cuda)
         self.joined = self.optimizer if whole and isinstance(self.optimizer, Adam) else None
+
+
+def _vectors(model: ClickModel, opened: dict[str, Tensor], ids: Tensor) -> Tensor:
+    """The batch's vectors (B, F, D), as pruned, from tables of which the batch's rows may have been gathered."""
+    prefix = "embedding."
+    tables = {name.removeprefix(prefix): table for name, table in opened.items() if name.startswith(prefix)}
+    return functional_call(model.embedding, tables, (ids,))
 
 
 def _few_rows(tables: dict[str, Tensor], ids: int) -> bool:

@@ -11,7 +11,7 @@ from data.store import Dataset
 from engine import snapshots
 from engine.fresh import fresh_model, initial_values
 from engine.run import Place, Run
-from engine.settings import Settings, parse
+from engine.settings import RetrainSettings, Settings, parse, translate
 from engine.stages import alias_folder, retrain_one
 from engine.trained import find_result, run_again, weights_of
 
@@ -53,7 +53,7 @@ def load_trained(run_id: str, place: Place) -> Trained:
         ValueError: several runs begin so, it is no training of a uniform table, or the data have changed.
     """
     result = find_result(run_id, place)
-    settings = parse(result["settings"])
+    settings = parse(translate(result["settings"]))
     kind = settings.model.embedding if settings.model.model != "linear" else "no"
     if result["stage"] != "train" or kind != "uniform":
         raise ValueError(f"run {result['run_id']} is a {result['stage']} with {kind} embedding; only a trained uniform "
@@ -103,7 +103,7 @@ def by_magnitude(trained: Trained, budgets: Sequence[int]) -> dict[int, np.ndarr
 
 
 def iteratively(trained: Trained, budgets: Sequence[int], keep: float, place: Place) -> dict[int, np.ndarray]:
-    """Iterative magnitude pruning with rewinding (Frankle & Carbin 2019): keep a share, rewind to V0, train, repeat.
+    """Iterative magnitude pruning (Frankle & Carbin 2019): keep a share, rewind every weight, train, repeat.
 
     Each round is a retraining like any ticket's, under the run's own settings: finished rounds are not run again. A
     budget is cut from the last round above it, so that one descent serves them all.
@@ -114,7 +114,8 @@ def iteratively(trained: Trained, budgets: Sequence[int], keep: float, place: Pl
     trained.check(budgets)
     if not 0 < keep < 1:
         raise ValueError(f"the share that a round keeps must lie between 0 and 1, got {keep}")
-    settings = replace(trained.settings, model=replace(trained.settings.model, embedding="masked"))
+    settings = replace(trained.settings, model=replace(trained.settings.model, embedding="masked"),
+                       retrain=RetrainSettings(rewind="all"))
     table, tables, round_number = trained.table, {}, 0
     for budget in sorted(budgets, reverse=True):
         while np.count_nonzero(table) * keep > budget:

@@ -187,7 +187,7 @@ class Bench:
 
     def _optimizer(self) -> Optimizer:
         train = self.run.settings.train
-        return build_optimizer(self.model, train.lr, train.l2_regularization, train.l2_penalty, train.optimizer)
+        return build_optimizer(self.model, train.lr, train.l2_regularization, train.decay_of_others, train.optimizer)
 
     def train(self, own: list[Hook], keep_best: bool) -> str:
         """Assemble the hooks and fit; returns the reason to stop."""
@@ -202,7 +202,8 @@ class Bench:
         else:
             self.compiled = choose_compiled(train.compile, self.loader.batches * train.max_epochs, self.device)
         step = perhaps_graphed(Step(self.model, self.state.optimizer, train.grad_clip, self.compiled,
-                                    train.batch_size, train.table_update), train.cuda_graph, self.device)
+                                    train.batch_size, train.table_update, train.l2_penalty),
+                               train.cuda_graph, self.device)
         title = f"{run.stage} {run.settings.model.model}/{run.settings.model.embedding}"
         shown = [hook.shown for hook in own if hasattr(hook, "shown")]
         progress = Progress(title, self.loader.batches, train.max_epochs, lambda: self.evaluate.history, shown)

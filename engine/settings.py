@@ -17,23 +17,48 @@ from models.kernels.threshold import GATES
 from utils.names import unknown
 
 
-def option(default: Any, *, choices: Any = None, low: float | None = None, below: float | None = None,
-           only: tuple[str, ...] = (), named: bool = True) -> Any:
-    """One setting: its neutral default and what is allowed.
+def option(default: Any, *, choices: Any = None, low: float | None = None,
+           below: float | None = None, unused_by: tuple[str, ...] = (), in_id: bool = True,
+           id_name: str | None = None, neutral: Any = ...) -> Any:
+    """One setting: its default, what is allowed, and how it enters a run's id.
+
+    Every setting enters the id unless the run's model or embedding is known not to use it, so that
+    a model or embedding added later can never be given another run's result.
 
     Args:
-        default: what the setting is when a dict does not name it; a value equal to it does not enter a run's id.
+        default: what the setting is when a dict does not name it.
         choices: allowed names.
         low, below: low <= value < below; for a list, every element.
-        only: the models or embeddings that the setting changes anything for; () is all.
-        named: False for a setting that cannot change a result and so never enters a run's id.
+        unused_by: models and embeddings for which the setting changes nothing (see `all_but`).
+        in_id: False for a setting that cannot change a result.
+        id_name: its name in the id, where an earlier version had another one.
+        neutral: the value that leaves no trace in the id; the default when not given. It never
+            changes, so that old runs stay reachable when a default does.
     """
-    rules = {"choices": choices, "low": low, "below": below, "only": only, "named": named}
+    rules = {"choices": choices, "low": low, "below": below, "unused_by": unused_by,
+             "in_id": in_id, "id_name": id_name, "neutral": default if neutral is ... else neutral}
     return field(default=default, metadata=rules)
 
 
-_DEEP = ("deepfm", "autoint")
+SHIPPED_MODELS = ("linear", "fm", "deepfm", "autoint", "dlrm")
+SHIPPED_EMBEDDINGS = ("uniform", "pep", "darts", "mde", "mgqe", "hash", "qr", "tt", "masked")
 COUNTING = ("mde", "mgqe")  # embeddings that are made by popularity
+VALIDATION_METRICS = ("auc", "loss")  # that patience may look at
+PUBLISHED_PATIENCE = "published_protocol"  # patience on the mean of per-batch test AUCs
+
+
+def all_but(*users: str) -> tuple[str, ...]:
+    """The shipped models, or the shipped embeddings, that are not among `users`.
+
+    Of embeddings, `linear` is one that uses none of their settings. A model or embedding that is
+    not listed here counts as a user of every setting.
+
+    >>> all_but("deepfm", "autoint")
+    ('linear', 'fm', 'dlrm')
+    """
+    if users[0] in SHIPPED_MODELS:
+        return tuple(name for name in SHIPPED_MODELS if name not in users)
+    return ("linear", *(name for name in SHIPPED_EMBEDDINGS if name not in users))
 
 
 @dataclass(frozen=True)
@@ -43,7 +68,7 @@ class DataSettings:
     dataset: str = option("movielens", choices=DATASETS)
     with_ids: bool = option(False)  # MovieLens: add user and movie id (9 fields)
     vocabulary: str = option("all", choices=("all", "train"))  # rows whose values are counted
-    split: str = option("random", named=False)  # random 80/10/10, or ids:FILE; the data's hash tells them apart
+    split: str = option("random", in_id=False)  # random 80/10/10, or ids:FILE; the data's hash tells them apart
 
 
 @dataclass(frozen=True)
@@ -51,35 +76,35 @@ class ModelSettings:
     """Which model, around which embedding."""
 
     model: str = option("fm", choices=MODELS)
-    embedding: str = option("pep", choices=(*EMBEDDINGS, "masked"))
-    latent_dim: int = option(64, low=1)  # width of a vector
-    mlp_dims: tuple[int, ...] = option((100, 100), low=1, only=_DEEP)
-    dropout: float = option(0.2, low=0, below=1, only=_DEEP)
-    arch_mlp_bot: tuple[int, ...] = option((512, 256, 64), low=1, only=("dlrm",))  # hidden; then latent_dim
-    arch_mlp_top: tuple[int, ...] = option((512, 256), low=1, only=("dlrm",))  # hidden; then 1
-    arch_interaction_op: str = option("cat", choices=INTERACTIONS, only=("dlrm",))
-    num_heads: int = option(2, low=1, only=("autoint",))
-    num_layers: int = option(3, low=1, only=("autoint",))
-    att_dropout: float = option(0.4, low=0, below=1, only=("autoint",))
-    atten_embed_dim: int = option(64, low=1, only=("autoint",))
-    has_residual: bool = option(True, only=("autoint",))
-    full_part: bool = option(True, only=("autoint",))
-    with_linear: bool = option(False, only=("autoint",))
-    threshold_type: str = option("feature_dim", choices=THRESHOLD_TYPES, only=("pep",))
-    threshold_init: float = option(-15.0, only=("pep",))
-    g_type: str = option("sigmoid", choices=GATES, only=("pep",))
-    gk: float = option(1.0, low=1e-9, only=("pep",))
-    threshold_decay: str = option("coupled", choices=THRESHOLD_DECAYS, only=("pep",))
-    threshold_gradient: bool = option(True, only=("pep",))  # False: the loss's gradient does not reach the thresholds
-    darts_widths: tuple[int, ...] = option((2, 4, 16), low=1, only=("darts",))  # rising; the last is the common one
-    popularity: str = option("train", named=False, only=COUNTING)  # or a file, whose content the run's id knows
-    mde_blocks: int = option(8, low=1, only=("mde",))
-    mde_alpha: float = option(0.1, low=0, only=("mde",))
-    mgqe_subspaces: int = option(8, low=1, only=("mgqe",))
-    mgqe_centroids: int = option(256, low=1, only=("mgqe",))
-    hash_rows: int = option(1000, low=1, only=("hash",))
-    qr_collisions: int = option(4, low=2, only=("qr",))
-    tt_rank: int = option(16, low=1, only=("tt",))
+    embedding: str = option("pep", choices=(*EMBEDDINGS, "masked"), unused_by=("linear",))
+    latent_dim: int = option(64, low=1, unused_by=("linear", "darts"))  # width of a vector
+    mlp_dims: tuple[int, ...] = option((100, 100), low=1, unused_by=all_but("deepfm", "autoint"))
+    dropout: float = option(0.2, low=0, below=1, unused_by=all_but("deepfm", "autoint"))
+    arch_mlp_bot: tuple[int, ...] = option((512, 256, 64), low=1, unused_by=all_but("dlrm"))  # hidden; then latent_dim
+    arch_mlp_top: tuple[int, ...] = option((512, 256), low=1, unused_by=all_but("dlrm"))  # hidden; then 1
+    arch_interaction_op: str = option("cat", choices=INTERACTIONS, unused_by=all_but("dlrm"))
+    num_heads: int = option(2, low=1, unused_by=all_but("autoint"))
+    num_layers: int = option(3, low=1, unused_by=all_but("autoint"))
+    att_dropout: float = option(0.4, low=0, below=1, unused_by=all_but("autoint"))
+    atten_embed_dim: int = option(64, low=1, unused_by=all_but("autoint"))
+    has_residual: bool = option(True, unused_by=all_but("autoint"))
+    full_part: bool = option(True, unused_by=all_but("autoint"))
+    with_linear: bool = option(False, unused_by=all_but("autoint"))
+    threshold_type: str = option("feature_dim", choices=THRESHOLD_TYPES, unused_by=all_but("pep"))
+    threshold_init: float = option(-15.0, unused_by=all_but("pep"))
+    g_type: str = option("sigmoid", choices=GATES, unused_by=all_but("pep"))
+    gk: float = option(1.0, low=1e-9, unused_by=all_but("pep"))
+    threshold_decay: str = option("coupled", choices=THRESHOLD_DECAYS, unused_by=all_but("pep"))
+    threshold_gradient: bool = option(True, unused_by=all_but("pep"))  # False: the loss's gradient does not reach the thresholds
+    darts_widths: tuple[int, ...] = option((2, 4, 16), low=1, unused_by=all_but("darts"))  # rising; the last is the common one
+    popularity: str = option("train", in_id=False, unused_by=all_but(*COUNTING))  # or a file, whose content the run's id knows
+    mde_blocks: int = option(8, low=1, unused_by=all_but("mde"))
+    mde_alpha: float = option(0.1, low=0, unused_by=all_but("mde"))
+    mgqe_subspaces: int = option(8, low=1, unused_by=all_but("mgqe"))
+    mgqe_centroids: int = option(256, low=1, unused_by=all_but("mgqe"))
+    hash_rows: int = option(1000, low=1, unused_by=all_but("hash"))
+    qr_collisions: int = option(4, low=2, unused_by=all_but("qr"))
+    tt_rank: int = option(16, low=1, unused_by=all_but("tt"))
 
 
 @dataclass(frozen=True)
@@ -88,39 +113,47 @@ class TrainSettings:
 
     batch_size: int = option(1024, low=2)
     lr: float = option(1e-3, low=0)
-    l2_regularization: float = option(1e-5, low=0)  # embedding and thresholds
-    l2_penalty: float = option(1e-5, low=0)  # all other parameters
+    l2_regularization: float = option(1e-5, low=0, unused_by=("linear",))  # decay of all parameters
+    weight_decay: float | None = option(None, low=0, id_name="l2_penalty", neutral=1e-5)
+    # of the parameters beside the embedding; None: l2_regularization, as published
+    l2_penalty: float = option(0.0, low=0, id_name="vector_penalty")  # see `engine.optim.Step`
     grad_clip: float = option(100.0, low=1e-9)
     max_epochs: int = option(100, low=1)
     eval_interval: int = option(2, low=1)  # epochs
     early_stop: int = option(8, low=1)  # evaluations without gain
-    early_stop_metric: str = option("auc", choices=("auc", "loss"))
-    log_interval: int = option(10, low=1, only=("pep",))  # steps between counts
-    compile: str = option("auto", choices=("auto", "on", "off"), named=False)
-    cuda_graph: str = option("auto", choices=("auto", "on", "off"), named=False)
-    table_update: str = option("auto", choices=("auto", "whole", "dense", "deferred"), named=False)
-    tensorboard: bool = option(True, named=False)
-    checkpoint_seconds: float = option(60.0, low=0, named=False)
+    early_stop_metric: str = option("auc", choices=(*VALIDATION_METRICS, PUBLISHED_PATIENCE))
+    log_interval: int = option(10, low=1, unused_by=all_but("pep"))  # steps between counts
+    compile: str = option("auto", choices=("auto", "on", "off"), in_id=False)
+    cuda_graph: str = option("auto", choices=("auto", "on", "off"), in_id=False)
+    table_update: str = option("auto", choices=("auto", "whole", "dense", "deferred"), in_id=False)
+    tensorboard: bool = option(True, in_id=False)
+    checkpoint_seconds: float = option(60.0, low=0, in_id=False)
     optimizer: str = option("adam", choices=("adam", "sgd"))
+
+    @property
+    def decay_of_others(self) -> float:
+        """Weight decay of the parameters beside the embedding."""
+        return self.l2_regularization if self.weight_decay is None else self.weight_decay
 
 
 @dataclass(frozen=True)
 class SearchSettings:
     """Which budgets a search saves."""
 
-    candidate_p: tuple[int, ...] = option((), low=1, only=("pep",))
-    budget: str = option("exact", choices=("exact", "as_reached"), only=("pep",))
-    darts_epochs: int = option(20, low=1, only=("darts",))  # of the search; max_epochs is that of the training after it
-    darts_lr: float = option(1e-2, low=0, only=("darts",))  # of the mixture's weights
+    candidate_p: tuple[int, ...] = option((), low=1, unused_by=all_but("pep"))
+    budget: str = option("exact", choices=("exact", "as_reached"), unused_by=all_but("pep"))
+    darts_epochs: int = option(20, low=1, unused_by=all_but("darts"))  # of the search; max_epochs is that of the training after it
+    darts_lr: float = option(1e-2, low=0, unused_by=all_but("darts"))  # of the mixture's weights
 
 
 @dataclass(frozen=True)
 class RetrainSettings:
     """Which snapshot is retrained, and from which values."""
 
-    retrain_emb_param: int | str = option("all", named=False)
-    re_init: bool = option(False, only=("masked",))
-    rewind: str = option("embedding", choices=("embedding", "all"), only=("masked",))
+    retrain_emb_param: int | str = option("all", in_id=False)
+    re_init: bool = option(False, unused_by=all_but("masked"))
+    rewind: str = option("all", choices=("embedding", "all"), unused_by=all_but("masked"),
+                         neutral="embedding")
 
 
 @dataclass(frozen=True)
@@ -188,22 +221,33 @@ def parse_assignment(text: str) -> tuple[str, Any]:
 def identity(settings: Settings) -> str:
     """Canonical text of the settings that can change this run's result.
 
-    Left out are values equal to their neutral default, so that a new setting keeps old ids, and settings that do
-    nothing for this run's model and embedding.
+    Left out are values equal to their neutral one, so that a new setting keeps old ids, and
+    settings that this run's model or embedding is known not to use.
     """
     flat = settings.flat()
-    active = {flat["model"], flat["embedding"] if flat["model"] != "linear" else ""}
+    flat["weight_decay"] = settings.train.decay_of_others
     kept = {}
     for name, value in flat.items():
         rules = _FIELDS[name].metadata
-        concerned = not rules["only"] or bool(active & set(rules["only"]))
-        if flat["model"] == "linear" and name in ("embedding", "latent_dim", "l2_regularization"):
-            concerned = False
-        if flat["embedding"] == "darts" and name == "latent_dim":
-            concerned = False
-        if rules["named"] and concerned and value != _FIELDS[name].default:
-            kept[name] = value
+        unused = {flat["model"], flat["embedding"]} & set(rules["unused_by"])
+        if rules["in_id"] and not unused and value != rules["neutral"]:
+            kept[rules["id_name"] or name] = value
     return json.dumps(kept, sort_keys=True)
+
+
+def translate(recorded: dict[str, Any]) -> dict[str, Any]:
+    """Settings as a record, a snapshot or a checkpoint has them, in today's names and meanings.
+
+    Records made before `weight_decay` was a setting called it `l2_penalty`; the published penalty
+    of that name was not there. Without `rewind` they rewound the embedding alone.
+
+    >>> translate({"l2_penalty": 1e-5, "lr": 0.1})
+    {'l2_penalty': 0.0, 'lr': 0.1, 'weight_decay': 1e-05, 'rewind': 'embedding'}
+    """
+    if "weight_decay" in recorded:
+        return recorded
+    older = {"weight_decay": recorded.get("l2_penalty", 1e-5), "l2_penalty": 0.0}
+    return {**recorded, **older, "rewind": recorded.get("rewind", "embedding")}
 
 
 def _check(name: str, value: Any) -> Any:
@@ -214,6 +258,8 @@ def _check(name: str, value: Any) -> Any:
         value = _typed(name, value, kind, value)
     if rules["choices"] is not None and value not in rules["choices"]:
         raise ValueError(unknown(name, value, rules["choices"]))
+    if value is None:
+        return value
     for element in value if isinstance(value, tuple) else (value,):
         too_low = rules["low"] is not None and not element >= rules["low"]
         if too_low or (rules["below"] is not None and not element < rules["below"]):
@@ -225,11 +271,13 @@ def _check(name: str, value: Any) -> Any:
 
 
 def _typed(name: str, value: Any, kind: Any, whole: Any) -> Any:
-    if kind is float and isinstance(value, int) and not isinstance(value, bool):
+    whole_number = isinstance(value, int) and not isinstance(value, bool)
+    if whole_number and (kind is float or float in typing.get_args(kind)):
         return float(value)
     allowed = typing.get_args(kind) if isinstance(kind, types.UnionType) else (typing.get_origin(kind) or kind,)
     if not isinstance(value, allowed) or (isinstance(value, bool) and bool not in allowed):
-        wanted = " or ".join("a list of whole numbers" if one is tuple else one.__name__ for one in allowed)
+        names = {tuple: "a list of whole numbers", types.NoneType: "None"}
+        wanted = " or ".join(names.get(one, one.__name__) for one in allowed)
         raise ValueError(f"{name} must be {wanted}, got {whole!r} ({type(value).__name__})")
     return value
 
@@ -240,6 +288,9 @@ def _check_together(settings: Settings) -> None:
     if list(targets) != sorted(set(targets), reverse=True):
         raise ValueError(f"candidate_p must be strictly decreasing, got {list(targets)}")
     model = settings.model
+    if model.model == "linear" and settings.train.l2_penalty:
+        raise ValueError(f"l2_penalty={settings.train.l2_penalty} is a penalty on embedding vectors, and model "
+                         "linear has none; leave it at 0, or use weight_decay")
     if settings.train.optimizer == "sgd" and (model.embedding, model.threshold_decay) == ("pep", "decoupled"):
         raise ValueError("threshold_decay=decoupled is a form of Adam's decay; with optimizer=sgd the two are one. "
                          "Leave one of them away")

@@ -17,7 +17,7 @@ from engine.course import Clock, Course
 from engine.evaluate import measure, measure_test
 from engine.fresh import fresh_model, initial_values
 from engine.run import Bench, Place, Run, derive, execute, open_data
-from engine.settings import SNAPSHOT_DECIDES, Settings, parse
+from engine.settings import PUBLISHED_PATIENCE, SNAPSHOT_DECIDES, Settings, parse, translate
 from engine.trajectory import Trajectory
 from engine.widths import search_and_train
 from models.base import ClickModel
@@ -221,7 +221,7 @@ def _copy_snapshots(result: dict[str, Any], folder: Path, owner: dict[str, Any],
 def _as_searched(settings: Settings, owner: dict[str, Any], explicit: frozenset[str]) -> Settings:
     """The settings with model and data as in the search."""
     flat = settings.flat()
-    searched = parse(owner["settings"]).flat()
+    searched = parse(translate(owner["settings"])).flat()
     if "embedding" in explicit and flat["embedding"] != searched["embedding"]:
         raise ValueError(f"embedding={flat['embedding']!r} was given, but the snapshot was made with "
                          f"{searched['embedding']!r}; leave embedding away, or run another search")

@@ -10,7 +10,7 @@ import torch
 from engine.checkpoint import load_checkpoint
 from engine.fresh import fresh_model
 from engine.run import WEIGHTS, Place, Run, open_data
-from engine.settings import parse
+from engine.settings import parse, translate
 from models.base import ClickModel
 from models.build import build_model
 from models.embedding.masked import Masked
@@ -49,7 +49,7 @@ def run_again(result: dict[str, Any], place: Place) -> Run:
     Raises:
         ValueError: what is found now is other data.
     """
-    settings = parse(result["settings"])
+    settings = parse(translate(result["settings"]))
     dataset, _ = open_data(settings, place)
     if dataset.hash != result["manifest"]:
         raise ValueError(f"run {result['run_id']} was trained on other data (manifest {result['manifest']}, this is "

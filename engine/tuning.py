@@ -146,7 +146,10 @@ def chosen_for(path: Path, most: int) -> tuple[Point, Point]:
     if "training" not in fitting[-1]:
         raise ValueError(f"{path} does not say how long its runs were: it is older; run `python reproduce.py tune` for "
                          "this scheme once more, finished runs are not run again")
-    return fitting[-1]["settings"], fitting[-1]["training"]
+    point, training = fitting[-1]["settings"], fitting[-1]["training"]
+    if "l2_regularization" in point:  # of the embedding alone, also in files from before that was a setting
+        training = {"weight_decay": 1e-5, **training}
+    return point, training
 
 
 def describe(point: Point) -> str:

@@ -98,7 +98,7 @@ def test_a_published_step_is_our_step():
     values = values_of("fm", batch_size=BATCH)  # deep parts hold gradients of pure rounding, which Adam blows up to lr
     ours, published, names = pair("fm", values)
     before = {name: parameter.detach().clone() for name, parameter in ours.named_parameters()}
-    step = Step(ours, build_optimizer(ours, values["lr"], values["l2_regularization"], values["l2_penalty"]),
+    step = Step(ours, build_optimizer(ours, values["lr"], values["l2_regularization"], values["l2_regularization"]),
                 values["grad_clip"], compiled=False, batch_size=BATCH)
     made, theirs = bench_step.made_rows(BATCH), PublishedStep(published, values)
     count = ours.embedding.num_params()

@@ -110,16 +110,16 @@ def test_the_ticket_starts_from_the_masked_initial_table_and_stays_zero_outside(
     assert result["stage"] == "retrain"
 
 
-def test_by_default_everything_else_starts_fresh(searched, retrain):
+def test_with_the_embedding_rewound_alone_everything_else_starts_fresh(searched, retrain):
     _, _, search_start = searched
-    _, _, before, _ = retrain(300)
+    _, _, before, _ = retrain(300, rewind="embedding")
     for name in ("linear.layer.fc.weight", "mlp.mlp.0.weight"):
         assert not torch.equal(before[name], search_start[name])
 
 
-def test_rewind_all_restores_every_initial_value(searched, retrain):
+def test_by_default_every_initial_value_is_restored(searched, retrain):
     _, _, search_start = searched
-    _, _, before, snapshot = retrain(300, rewind="all")
+    _, _, before, snapshot = retrain(300)
     others = [name for name in before if not name.startswith("embedding.")]
     assert len(others) > 8
     assert all(torch.equal(before[name], search_start[name]) for name in others)

@@ -184,12 +184,20 @@ PINNED = {
         '{"att_dropout": 0.0, ' + BUDGETS + ', "model": "autoint"}', "a2b124fac085"),
     "movielens uniform": ({**SEARCH, "embedding": "uniform", "latent_dim": 8},
         '{"embedding": "uniform", "latent_dim": 8}', "399df8cd02e2"),
-    "movielens linear": ({**SEARCH, "model": "linear", "l2_penalty": 0.0},
+    "movielens linear": ({**SEARCH, "model": "linear", "weight_decay": 0.0},
         '{"l2_penalty": 0.0, "model": "linear"}', "2f6dd7294e83"),
     "movielens field": ({**SEARCH, "threshold_type": "field", "budget": "as_reached", "with_ids": True},
         '{"budget": "as_reached", ' + BUDGETS + ', "threshold_type": "field", "with_ids": true}', "1ec736a93fc5"),
-    "retrain": ({"max_epochs": 150, "embedding": "masked", "re_init": True},
+    "retrain": ({"max_epochs": 150, "embedding": "masked", "re_init": True, "rewind": "embedding"},
         '{"embedding": "masked", "max_epochs": 150, "re_init": true}', "8ed5d5c1359f"),
+    "all rewound": ({"max_epochs": 150, "embedding": "masked"},
+        '{"embedding": "masked", "max_epochs": 150, "rewind": "all"}', "1bd0a1ac5dbb"),
+    "decays apart": ({**SEARCH, "l2_regularization": 1e-4, "weight_decay": 1e-5},
+        '{' + BUDGETS + ', "l2_regularization": 0.0001}', "207e9c5f6f96"),
+    "one decay": ({**SEARCH, "l2_regularization": 1e-4},
+        '{' + BUDGETS + ', "l2_penalty": 0.0001, "l2_regularization": 0.0001}', "5624aaae62db"),
+    "penalty": ({**SEARCH, "l2_penalty": 1e-3},
+        '{' + BUDGETS + ', "vector_penalty": 0.001}', "bf79c4f5c11a"),
 }
 
 
@@ -212,11 +220,11 @@ CHANGES = {
     "atten_embed_dim": 32, "has_residual": False, "full_part": False, "with_linear": True,
     "threshold_type": "global", "threshold_init": -9.0, "g_type": "softplus", "gk": 2.0,
     "threshold_decay": "none", "threshold_gradient": False, "batch_size": 99, "lr": 0.5,
-    "l2_regularization": 0.5, "l2_penalty": 0.5, "grad_clip": 1.0, "max_epochs": 9, "eval_interval": 9,
+    "l2_regularization": 0.5, "weight_decay": 0.5, "l2_penalty": 0.5, "grad_clip": 1.0, "max_epochs": 9, "eval_interval": 9,
     "early_stop": 9, "early_stop_metric": "loss", "log_interval": 9, "compile": "off", "table_update": "dense",
     "cuda_graph": "off", "tensorboard": False, "checkpoint_seconds": 1.0,
     "candidate_p": [9], "budget": "as_reached", "retrain_emb_param": 9, "re_init": True,
-    "rewind": "all", "split": f"ids:{__file__}",
+    "rewind": "embedding", "split": f"ids:{__file__}",
     "popularity": "counts.npy", "mde_blocks": 9, "mde_alpha": 0.2, "mgqe_subspaces": 4, "mgqe_centroids": 64,
     "hash_rows": 9, "qr_collisions": 9, "tt_rank": 9, "darts_widths": [3, 4], "darts_epochs": 9, "darts_lr": 0.5,
     "arch_mlp_bot": [9], "arch_mlp_top": [9], "arch_interaction_op": "dot", "optimizer": "sgd",
@@ -238,7 +246,7 @@ WITHOUT_EFFECT = {
     ("deepfm", "pep"): NEVER | ARCH | BASELINES | ATTENTION | TICKET,
     ("autoint", "uniform"): NEVER | ARCH | BASELINES | TICKET | THRESHOLDS,
     ("linear", "pep"): NEVER | ARCH | BASELINES | ATTENTION | MLP | TICKET | THRESHOLDS | {
-        "embedding", "latent_dim", "l2_regularization"},
+        "embedding", "latent_dim", "l2_penalty"},
     ("fm", "mde"): NEVER | ARCH | BASELINES - MDE | ATTENTION | MLP | TICKET | THRESHOLDS,
     ("fm", "mgqe"): NEVER | ARCH | BASELINES - MGQE | ATTENTION | MLP | TICKET | THRESHOLDS,
     ("fm", "darts"): NEVER | ARCH | BASELINES - DARTS | ATTENTION | MLP | TICKET | THRESHOLDS | {"latent_dim"},
@@ -258,7 +266,8 @@ def test_every_setting_is_among_the_changes_below():
 @pytest.mark.parametrize(("model", "embedding"), WITHOUT_EFFECT)
 def test_identity_changes_with_just_the_settings_that_matter_to_model_and_embedding(model, embedding):
     base = {"model": model, "embedding": embedding}
-    changed = {name for name, value in CHANGES.items() if name not in ("dataset", "model", "embedding")
+    fixed = {"dataset", "model", "embedding"} | ({"l2_penalty"} if model == "linear" else set())  # refused there
+    changed = {name for name, value in CHANGES.items() if name not in fixed
                and identity(parse({**base, name: value})) != identity(parse(base))}
     assert changed == set(CHANGES) - WITHOUT_EFFECT[model, embedding] - {"dataset", "model", "embedding"}
 
@@ -274,7 +283,7 @@ def test_a_setting_left_at_its_neutral_default_does_not_enter_the_identity():
 
 
 def test_neutral_defaults_are_pinned_because_changing_one_would_rename_every_run():
-    assert TrainSettings() == TrainSettings(1024, 1e-3, 1e-5, 1e-5, 100.0, 100, 2, 8, "auc", 10, "auto", "auto", "auto",
+    assert TrainSettings() == TrainSettings(1024, 1e-3, 1e-5, None, 0.0, 100.0, 100, 2, 8, "auc", 10, "auto", "auto", "auto",
                                             True, 60.0)
     flat = parse({}).flat()
     assert (flat["model"], flat["embedding"], flat["latent_dim"]) == ("fm", "pep", 64)
