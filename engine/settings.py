@@ -95,9 +95,11 @@ class ModelSettings:
     g_type: str = option("sigmoid", choices=GATES, unused_by=all_but("pep"))
     gk: float = option(1.0, low=1e-9, unused_by=all_but("pep"))
     threshold_decay: str = option("coupled", choices=THRESHOLD_DECAYS, unused_by=all_but("pep"))
-    threshold_gradient: bool = option(True, unused_by=all_but("pep"))  # False: the loss's gradient does not reach the thresholds
-    darts_widths: tuple[int, ...] = option((2, 4, 16), low=1, unused_by=all_but("darts"))  # rising; the last is the common one
-    popularity: str = option("train", in_id=False, unused_by=all_but(*COUNTING))  # or a file, whose content the run's id knows
+    threshold_gradient: bool = option(True, unused_by=all_but("pep"))  # False: decay alone moves s
+    darts_widths: tuple[int, ...] = option((2, 4, 16), low=1, unused_by=all_but("darts"))
+    # rising; the last is the common one
+    popularity: str = option("train", in_id=False, unused_by=all_but(*COUNTING))
+    # or a file, whose content the run's id knows
     mde_blocks: int = option(8, low=1, unused_by=all_but("mde"))
     mde_alpha: float = option(0.1, low=0, unused_by=all_but("mde"))
     mgqe_subspaces: int = option(8, low=1, unused_by=all_but("mgqe"))
@@ -142,7 +144,8 @@ class SearchSettings:
 
     candidate_p: tuple[int, ...] = option((), low=1, unused_by=all_but("pep"))
     budget: str = option("exact", choices=("exact", "as_reached"), unused_by=all_but("pep"))
-    darts_epochs: int = option(20, low=1, unused_by=all_but("darts"))  # of the search; max_epochs is that of the training after it
+    darts_epochs: int = option(20, low=1, unused_by=all_but("darts"))
+    # of the search; max_epochs is that of the training after it
     darts_lr: float = option(1e-2, low=0, unused_by=all_but("darts"))  # of the mixture's weights
 
 

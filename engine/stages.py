@@ -17,7 +17,7 @@ from engine.course import Clock, Course
 from engine.evaluate import measure, measure_test
 from engine.fresh import fresh_model, initial_values
 from engine.run import Bench, Place, Run, derive, execute, open_data
-from engine.settings import PUBLISHED_PATIENCE, SNAPSHOT_DECIDES, Settings, parse, translate
+from engine.settings import SNAPSHOT_DECIDES, Settings, parse, translate
 from engine.trajectory import Trajectory
 from engine.widths import search_and_train
 from models.base import ClickModel

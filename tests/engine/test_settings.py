@@ -220,8 +220,9 @@ CHANGES = {
     "atten_embed_dim": 32, "has_residual": False, "full_part": False, "with_linear": True,
     "threshold_type": "global", "threshold_init": -9.0, "g_type": "softplus", "gk": 2.0,
     "threshold_decay": "none", "threshold_gradient": False, "batch_size": 99, "lr": 0.5,
-    "l2_regularization": 0.5, "weight_decay": 0.5, "l2_penalty": 0.5, "grad_clip": 1.0, "max_epochs": 9, "eval_interval": 9,
-    "early_stop": 9, "early_stop_metric": "loss", "log_interval": 9, "compile": "off", "table_update": "dense",
+    "l2_regularization": 0.5, "weight_decay": 0.5, "l2_penalty": 0.5, "grad_clip": 1.0,
+    "max_epochs": 9, "eval_interval": 9, "early_stop": 9,
+    "early_stop_metric": "loss", "log_interval": 9, "compile": "off", "table_update": "dense",
     "cuda_graph": "off", "tensorboard": False, "checkpoint_seconds": 1.0,
     "candidate_p": [9], "budget": "as_reached", "retrain_emb_param": 9, "re_init": True,
     "rewind": "embedding", "split": f"ids:{__file__}",
@@ -283,8 +284,8 @@ def test_a_setting_left_at_its_neutral_default_does_not_enter_the_identity():
 
 
 def test_neutral_defaults_are_pinned_because_changing_one_would_rename_every_run():
-    assert TrainSettings() == TrainSettings(1024, 1e-3, 1e-5, None, 0.0, 100.0, 100, 2, 8, "auc", 10, "auto", "auto", "auto",
-                                            True, 60.0)
+    assert TrainSettings() == TrainSettings(1024, 1e-3, 1e-5, None, 0.0, 100.0, 100, 2, 8, "auc", 10, "auto", "auto",
+                                            "auto", True, 60.0)
     flat = parse({}).flat()
     assert (flat["model"], flat["embedding"], flat["latent_dim"]) == ("fm", "pep", 64)
     assert (flat["threshold_type"], flat["threshold_init"], flat["g_type"]) == ("feature_dim", -15.0, "sigmoid")

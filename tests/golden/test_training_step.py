@@ -17,8 +17,8 @@ def sigmoid(x):
     return 1 / (1 + np.exp(-x))
 
 
-def loss_and_gradients(p, ids, labels):
-    """Of mean binary cross entropy, by hand."""
+def loss_and_gradients(p, ids, labels, penalty):
+    """Mean binary cross entropy, and by hand the gradients of it with the penalty on the batch's vectors."""
     g = sigmoid(p["s"]) if "s" in p else np.zeros_like(p["V"])
     kept = np.abs(p["V"]) > g
     table = np.where(kept, np.sign(p["V"]) * (np.abs(p["V"]) - g), 0)
@@ -36,6 +36,7 @@ def loss_and_gradients(p, ids, labels):
         for a in rows:
             gradients["w"][a, 0] += slope
             on_table[a] += slope * sum(table[b] for b in rows if b != a)
+            on_table[a] += 2 * penalty * table[a] / len(ids)
     gradients["V"] = on_table * kept
     if "s" in p:
         gradients["s"] = -np.sign(p["V"]) * on_table * kept * g * (1 - g)
@@ -43,13 +44,13 @@ def loss_and_gradients(p, ids, labels):
 
 
 class NumpyAdam:
-    def __init__(self, parameters, clip):
-        self.p, self.clip, self.t = parameters, clip, 0
+    def __init__(self, parameters, clip, penalty):
+        self.p, self.clip, self.penalty, self.t = parameters, clip, penalty, 0
         self.m = {name: np.zeros_like(value) for name, value in parameters.items()}
         self.v = {name: np.zeros_like(value) for name, value in parameters.items()}
 
     def step(self, ids, labels):
-        loss, gradients = loss_and_gradients(self.p, ids, labels)
+        loss, gradients = loss_and_gradients(self.p, ids, labels, self.penalty)
         norm = np.sqrt(sum((gradient ** 2).sum() for gradient in gradients.values()))
         self.t += 1
         for name, gradient in gradients.items():
@@ -70,17 +71,19 @@ def batches(count, rows=32):
         yield ids, rng.integers(0, 2, rows).astype(float)
 
 
-@pytest.mark.parametrize(("embedding", "steps", "clip", "compiled"), [
-    *((name, steps, clip, False) for name in ("uniform", "pep") for steps in (1, 20) for clip in (100.0, 0.2)),
-    ("pep", 20, 0.2, True),
+@pytest.mark.parametrize(("embedding", "steps", "clip", "penalty", "compiled"), [
+    *((name, steps, clip, 0.0, False) for name in ("uniform", "pep") for steps in (1, 20) for clip in (100.0, 0.2)),
+    *((name, steps, 100.0, 0.3, False) for name in ("uniform", "pep") for steps in (1, 20)),
+    ("pep", 20, 0.2, 0.3, True),
 ])
-def test_steps(embedding, steps, clip, compiled):
+def test_steps(embedding, steps, clip, penalty, compiled):
     values = {"model": "fm", "embedding": embedding, "latent_dim": WIDTH, "threshold_type": "feature_dim",
               "threshold_init": -2.5, "g_type": "sigmoid", "gk": 1.0}
     model = build_model(SIZES, values, 1, build_embedding(SIZES, values, 1)).train()
     start = {NAMES[name]: value.detach().double().numpy().copy() for name, value in model.named_parameters()}
-    numpy_adam = NumpyAdam(dict(start), clip)
-    step = Step(model, build_optimizer(model, LR, INSIDE_DECAY, OUTSIDE_DECAY), clip, compiled, 32)
+    numpy_adam = NumpyAdam(dict(start), clip, penalty)
+    step = Step(model, build_optimizer(model, LR, INSIDE_DECAY, OUTSIDE_DECAY), clip, compiled, 32,
+                l2_penalty=penalty)
     clipped = 0
     for ids, labels in batches(steps):
         expected, norm = numpy_adam.step(ids, labels)
