@@ -19,7 +19,8 @@ VALUES = {"model": "fm", "embedding": "pep", "latent_dim": WIDTH, "threshold_typ
 class Training:
     """Skewed random batches, step by step; the last row of each field is in none of them, and the decay is felt."""
 
-    def __init__(self, update, lr=0.01, decay=0.03, clip=100.0, compiled=False, sizes=SIZES, **values):
+    def __init__(self, update, lr=0.01, decay=0.03, clip=100.0, compiled=False, sizes=SIZES, l2_penalty=0.0,
+                 **values):
         values = {**VALUES, **values}
         self.sizes = sizes
         if values["embedding"] == "masked":
@@ -32,7 +33,7 @@ class Training:
             self.embedding = build_embedding(sizes, values, 1, lambda: torch.arange(sum(sizes)))
         self.model = build_model(sizes, values, 1, self.embedding).train()
         self.optimizer = build_optimizer(self.model, lr, decay, decay)
-        self.advance = Step(self.model, self.optimizer, clip, compiled, BATCH, update)
+        self.advance = Step(self.model, self.optimizer, clip, compiled, BATCH, update, l2_penalty)
         self.step, self.losses = 0, []
 
     @property

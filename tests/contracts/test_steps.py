@@ -68,3 +68,35 @@ def test_from_a_saved_state_on_it_ends_with_the_same_bits(name):
     second.optimizer.load_state_dict(first.optimizer.state_dict())
     second.step, second.losses = first.step, first.losses
     assert_same(second.run(7).state(), whole.run(12).state())
+
+
+PENALISED = {**CASES, "uniform": {"embedding": "uniform"}, "pep": {"embedding": "pep"}, "masked": {"embedding": "masked"}}
+
+
+@pytest.mark.parametrize("name", PENALISED)
+def test_the_penalty_adds_the_gradient_of_the_batchs_squared_vectors(name):
+    plain, penalised = (Training("whole", l2_penalty=penalty, **PENALISED[name]) for penalty in (0.0, 0.3))
+    embedding = penalised.embedding
+    own = [parameter for parameter in embedding.parameters() if parameter.requires_grad]
+    ids, _ = penalised.batch()
+    squares = 0.3 * embedding(ids).square().sum() / len(ids)
+    wanted = torch.autograd.grad(squares, own, allow_unused=True)
+    assert plain.run(1).losses == penalised.run(1).losses  # cross entropy alone
+    for parameter, without, extra in zip(own, plain.embedding.parameters(), wanted, strict=True):
+        assert extra is not None
+        torch.testing.assert_close(parameter.grad - without.grad, extra, rtol=1e-4, atol=1e-6)
+    others = set(dict(penalised.model.named_parameters())) - {
+        f"embedding.{key}" for key, _ in embedding.named_parameters()}
+    for key in others:
+        assert torch.equal(plain.model.get_parameter(key).grad, penalised.model.get_parameter(key).grad)
+
+
+@pytest.mark.parametrize("model", ["fm", "dlrm"])
+@pytest.mark.parametrize("embedding", ["uniform", "pep", "masked"])
+def test_the_penalty_is_the_same_in_every_form_of_the_update(model, embedding):
+    forms = [Training(update, l2_penalty=0.3, model=model, embedding=embedding).run(12)
+             for update in ("whole", "dense", "deferred")]
+    without = Training("whole", model=model, embedding=embedding).run(12)
+    for form in forms[1:]:
+        assert_close(form.state(), forms[0].state())
+    assert np.abs(without.state()["embedding.weight"] - forms[0].state()["embedding.weight"]).max() > 1e-3
