@@ -15,9 +15,8 @@ from engine.run import Place
 from engine.settings import parse
 
 OF_OTHERS = {"weight_decay": 1e-5}  # as published; the grids below vary the embedding's own decay alone
-SCRIPTS = {"movielens": {**train_movielens.SETTINGS, **OF_OTHERS}, "criteo": {**train_criteo.SETTINGS, **OF_OTHERS},
-           "avazu": {**train_avazu.SETTINGS, **OF_OTHERS},
-           "planted_fields": {**train_movielens.SETTINGS, **OF_OTHERS, "dataset": "planted_fields"}}
+SCRIPTS = {"movielens": train_movielens.SETTINGS, "criteo": train_criteo.SETTINGS, "avazu": train_avazu.SETTINGS,
+           "planted_fields": {**train_movielens.SETTINGS, "dataset": "planted_fields"}}
 TRIALS = 12  # of every scheme
 DECAYS = [1e-5, 1e-6, 1e-4]  # l2_regularization, here of the embedding; the first is the published one
 BUDGETS = {  # of PEP and pruning, in parameters, by data set and model; the last are the paper's PEP-0, its Table 4
@@ -87,7 +86,7 @@ def points(given: argparse.Namespace, scheme: str, trials: int, settings_of: str
 
 def run(given: argparse.Namespace, scheme: str, point: tuning.Point, seed: int, place: Place) -> dict[str, Any]:
     """Train one scheme at one point of its grid; whatever is finished is not run again."""
-    base = {**SCRIPTS[given.dataset], "model": given.model, "tensorboard": False}
+    base = _base(given)
     if scheme == LR:
         return stages.train(parse({**base, **LONG, "model": "linear"}), seed, place)
     if scheme not in PRUNED:
@@ -112,11 +111,16 @@ def training(given: argparse.Namespace, scheme: str, point: tuning.Point) -> tun
     return {"candidate_p": budgets(given), **decay} if departs else decay
 
 
+def _base(given: argparse.Namespace) -> dict[str, Any]:
+    """The settings that a point's own are put over."""
+    return {**SCRIPTS[given.dataset], **OF_OTHERS, "model": given.model, "tensorboard": False}
+
+
 def _search(given: argparse.Namespace, own: tuning.Point, seed: int, place: Place) -> tuple[dict[str, Any], Path]:
     """PEP's search and the folder with its snapshots."""
     script = SCRIPTS[given.dataset]
     alias = tuning.alias_of(script, "pep", own, seed) if tuning.departs(script, own) else None
-    settings = parse({**script, "model": given.model, "tensorboard": False, **training(given, "pep", own), **own})
+    settings = parse({**_base(given), **training(given, "pep", own), **own})
     result = stages.train(settings, seed, replace(place, alias=alias))
     return result, stages.alias_folder(place.out, settings, seed, alias)
 
@@ -125,7 +129,7 @@ def _snapshots(given: argparse.Namespace, scheme: str, own: tuning.Point, seed: 
     """The folder with a scheme's snapshots at all budgets, made when they are missing."""
     if scheme == "pep":
         return _search(given, own, seed, place)[1]
-    base = {**SCRIPTS[given.dataset], "model": given.model, "tensorboard": False}
+    base = _base(given)
     default, wanted = tuning.alias_of(base, scheme, own, seed), own.get("candidate_p", budgets(given))
     result = stages.train(parse({**base, **LONG, "embedding": "uniform", **own}), seed, place)
     trained = pruning.load_trained(result["run_id"], place)

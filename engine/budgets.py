@@ -54,11 +54,15 @@ class SaveAtBudgets:
         return None
 
     def finish(self, state: State) -> list[int]:
-        """Cut the budgets that were not reached from the last table, with a |V|-only cut beside each; list them."""
+        """Cut the budgets that were not reached from the last table, with a |V|-only cut beside each; list them.
+
+        Their snapshots say `cut_from`, the entries that the last table had left.
+        """
         state.refresh()
         if self.exact:
+            left = self.embedding.num_params()
             for target in self.open:
-                meta = {"epoch": state.epoch, "step": state.step, "source": "cut_last"}
+                meta = {"epoch": state.epoch, "step": state.step, "source": "cut_last", "cut_from": left}
                 self._cut(target, self.embedding.parts(), meta)
                 weight = self.embedding.weight.detach().cpu().numpy()
                 table = snapshots.cut_to(weight, np.abs(weight), target)

@@ -11,9 +11,21 @@ import torch
 
 from engine import tuning
 from engine.run import Interrupted, Place
-from engine.settings import Settings, parse, parse_assignment
+from engine.settings import PUBLISHED_PATIENCE, Settings, parse, parse_assignment
+
+log = logging.getLogger("pep")
 
 Variants = dict[str, dict[str, Any]]  # option -> the settings that it changes
+NO_END = 100_000  # epochs: the published code has no end but its budgets (search) and its patience
+PUBLISHED: dict[str, Any] = {  # what --published sets for every data set; the scripts add the rest
+    "candidate_p": [50_000, 30_000, 20_000], "budget": "as_reached", "log_interval": 1,
+    "early_stop_metric": PUBLISHED_PATIENCE, "max_epochs": NO_END}
+NOT_REPRODUCED = (
+    "--published: as in the published scripts, but for the random numbers (initial values, order of the batches, "
+    "dropout); the split, which is the data set's here and moves with the seed there; the ids, encoded after ratings "
+    "of 3 are dropped and before it there; counts, taken after a step here and one step late there; evaluations, at "
+    "the end of an epoch here and after the first batch of one there; and the weights that are kept, which validation "
+    "chooses here and nothing does there. A run has no end but its budgets (search) or its patience on test AUC")
 
 
 def parser(description: str, variants: Variants) -> argparse.ArgumentParser:
@@ -33,7 +45,8 @@ def parser(description: str, variants: Variants) -> argparse.ArgumentParser:
                          "for at most N parameters")
     options.add_argument("--encode-only", action="store_true", help="encode the raw files, and stop")
     for name, changed in variants.items():
-        options.add_argument(f"--{name}", action="store_true", help=f"short for these settings: {changed}")
+        options.add_argument(f"--{name}", action="store_true",
+                             help=f"short for these settings: {changed}".replace("%", "%%"))
     options.add_argument("--force", action="store_true", help="run again what is finished")
     options.add_argument("--overwrite", action="store_true", help="take over another search's alias folder")
     options.add_argument("--traceback", action="store_true", help="show where in the code an error comes from")
@@ -51,6 +64,8 @@ def read(options: argparse.Namespace, script: dict[str, Any],
     explicit |= {name: getattr(options, name) for name in ("model", "embedding", "split") if getattr(options, name)}
     varied = {key: value for name, changed in variants.items() if getattr(options, name)
               for key, value in changed.items()}
+    if getattr(options, "published", False):
+        log.info(NOT_REPRODUCED)
     given = {**script, **varied, **explicit}
     alias, tuned = options.alias, {}
     if options.tuned is not None:

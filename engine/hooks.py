@@ -87,6 +87,10 @@ class Evaluate:
         with atomic_path(self.curve) as temporary:
             temporary.write_text("".join(lines))
 
+    def published_scores(self) -> list[float]:
+        """The mean of per-batch test AUCs at each evaluation: for the published patience alone."""
+        return [line["test_auc_mean_of_batches"] for line in self.test_history]
+
     def content(self) -> dict[str, Any]:
         """For the checkpoint."""
         return {"history": self.history, "test_history": self.test_history}
@@ -134,6 +138,29 @@ class EarlyStop:
     def restore(self, content: dict[str, Any]) -> None:
         """From the checkpoint."""
         self.seen, self.best, self.best_weights = content["seen"], content["best"], content["best_weights"]
+
+
+class PublishedPatience:
+    """Stop as the published code does: after `patience` evaluations without a better test AUC.
+
+    It ends a run and chooses nothing: the weights that are kept stay those of the best validation.
+
+    Args:
+        scores: the mean of per-batch test AUCs at each evaluation so far.
+        patience: evaluations.
+    """
+
+    def __init__(self, scores: Callable[[], list[float]], patience: int) -> None:
+        self.scores = scores
+        self.patience = patience
+
+    def __call__(self, state: State) -> str | None:
+        """A reason when patience has run out."""
+        scores = self.scores()
+        if not scores:
+            return None
+        waited = len(scores) - 1 - scores.index(max(scores))
+        return "published_patience" if waited >= self.patience else None
 
 
 class Progress:

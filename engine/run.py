@@ -4,6 +4,7 @@ import hashlib
 import json
 import logging
 import statistics
+import sys
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -19,11 +20,21 @@ from data.store import Dataset
 from engine import checkpoint
 from engine.evaluate import Split, measure, measure_test
 from engine.graphed import perhaps_graphed
-from engine.hooks import Checkpoint, EarlyStop, Evaluate, EveryEpochs, EverySteps, Progress, TensorBoard, require_finite
+from engine.hooks import (
+    Checkpoint,
+    EarlyStop,
+    Evaluate,
+    EveryEpochs,
+    EverySteps,
+    Progress,
+    PublishedPatience,
+    TensorBoard,
+    require_finite,
+)
 from engine.loop import Hook, State, fit
 from engine.optim import Optimizer, Step, build_optimizer, choose_compiled
 from engine.record import ROOT, peak_memory_bytes, pick_device, provenance, reset_peak_memory
-from engine.settings import Settings, identity
+from engine.settings import PUBLISHED_PATIENCE, Settings, identity
 from models.base import ClickModel
 from models.build import READ_NUMBERS, inference_bytes, num_embedding_params
 from utils.files import require_writable, sha256_of, write_json
@@ -169,7 +180,10 @@ class Bench:
         self.state = State(model, self._optimizer(), torch.zeros((), device=self.device))
         self.evaluate = Evaluate(lambda m: measure(m, self.validation),
                                  lambda m: measure_test(m, self.test, train.batch_size), run.folder / "curve.jsonl")
-        self.stopper = EarlyStop(lambda: self.evaluate.history, train.early_stop_metric, train.early_stop)
+        published = train.early_stop_metric == PUBLISHED_PATIENCE
+        self.stopper = EarlyStop(lambda: self.evaluate.history, "auc" if published else train.early_stop_metric,
+                                 sys.maxsize if published else train.early_stop)
+        self.patience: str | None = None  # the metric whose patience may end this run
         self.compiled = False
         self.seconds_before = 0.0  # of the process that was killed
         self.processor_before: float | None = 0.0  # None: its checkpoint is older than this number
@@ -213,7 +227,11 @@ class Bench:
                              *(hook if getattr(hook, "every_step", False) else EverySteps(train.log_interval, hook)
                                for hook in own),
                              EveryEpochs(train.eval_interval, train.max_epochs, self.evaluate)]
-        hooks += [self.stopper] if keep_best else []
+        if keep_best:
+            self.patience = train.early_stop_metric
+            hooks.append(self.stopper)
+        if self.patience == PUBLISHED_PATIENCE:
+            hooks.append(PublishedPatience(self.evaluate.published_scores, train.early_stop))
         if train.tensorboard:
             hooks.append(TensorBoard(run.folder / "tensorboard", self.evaluate, self.state.step, shown))
         with saver.listening():
@@ -244,7 +262,8 @@ class Bench:
             "validation_accuracy": validation.accuracy, "test_accuracy": test["test_accuracy"],
             "test_auc": test["test_auc"], "test_logloss": test["test_logloss"],
             "published_protocol": {"best_test_auc": max(line["test_auc_mean_of_batches"] for line in tests),
-                                   "best_test_logloss": min(line["test_logloss"] for line in tests)},
+                                   "best_test_logloss": min(line["test_logloss"] for line in tests),
+                                   "patience": self.patience},
             "train_loss": history[-1]["train_loss"],
             "num_embedding_params": num_embedding_params(self.model),
             "inference_bytes": inference_bytes(self.model),

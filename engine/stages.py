@@ -17,7 +17,8 @@ from engine.course import Clock, Course
 from engine.evaluate import measure, measure_test
 from engine.fresh import fresh_model, initial_values
 from engine.run import Bench, Place, Run, derive, execute, open_data
-from engine.settings import SNAPSHOT_DECIDES, Settings, parse, translate
+from engine.search_start import announce_pruning, check_start
+from engine.settings import PUBLISHED_PATIENCE, SNAPSHOT_DECIDES, Settings, parse, translate
 from engine.trajectory import Trajectory
 from engine.widths import search_and_train
 from models.base import ClickModel
@@ -33,13 +34,15 @@ POPULARITY = "popularity.npy"  # of a search's run folder: how often each featur
 def alias_folder(out: Path, settings: Settings, seed: int, alias: str | None) -> Path:
     """tmp/embedding/<model>/<alias>; the default alias names dataset, embedding, width and seed.
 
-    A granularity other than feature_dim is named too: the paper's budgets come from two searches.
+    A granularity other than feature_dim is named too, as the paper's budgets come from two searches, and so is the
+    published protocol.
     """
     model = settings.model
     if alias is not None and (not alias or Path(alias).name != alias or alias in (".", "..")):
         raise ValueError(f"--alias must be a plain folder name, got {alias!r}")
     coarse = "" if model.threshold_type == "feature_dim" else f"_{model.threshold_type}"
-    default = f"{settings.data.dataset}_{model.embedding}{coarse}_d{model.latent_dim}_seed{seed}"
+    published = "_published" if settings.train.early_stop_metric == PUBLISHED_PATIENCE else ""
+    default = f"{settings.data.dataset}_{model.embedding}{coarse}{published}_d{model.latent_dim}_seed{seed}"
     return out / "embedding" / model.model / (alias or default)
 
 
@@ -80,6 +83,8 @@ def _search(run: Run, folder: Path) -> dict[str, Any]:
         log.info("the snapshots are in %s", folder)
         return result
     model = fresh_model(run)
+    check_start(model.embedding, settings, targets)
+    announce_pruning(model.embedding.weight, settings, -(-run.dataset.counts[0] // settings.train.batch_size))
     model.embedding.fold()
     saver: list[SaveAtBudgets] = []
     counts = popularity.count(run.dataset)

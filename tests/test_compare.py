@@ -69,7 +69,7 @@ def test_tuning_chooses_and_the_comparison_runs_every_scheme_at_it(shell, tmp_pa
 
 def test_pruning_and_pep_are_tuned_budget_by_budget(shell, tmp_path, monkeypatch):
     monkeypatch.setattr(schemes, "GRIDS", {
-        "pep": {"threshold_init": [-3.0, -2.0]}, "magnitude": {"l2_regularization": [1e-5, 1e-3]}})
+        "pep": {"threshold_init": [-3.0, -2.4]}, "magnitude": {"l2_regularization": [1e-5, 1e-3]}})
     tuned = {}
     for scheme in schemes.GRIDS:
         shell(reproduce, "tune", "--embedding", scheme, "--trials", 4)
@@ -390,11 +390,11 @@ def test_the_scripts_run_what_was_tuned(shell, tmp_path, monkeypatch, capsys):
 
 
 def test_the_scripts_search_and_retrain_as_pep_was_tuned(shell, tmp_path, monkeypatch):
-    monkeypatch.setattr(schemes, "GRIDS", {"pep": {"threshold_init": [-2.5, -2.0]}})
+    monkeypatch.setattr(schemes, "GRIDS", {"pep": {"threshold_init": [-2.5, -2.4]}})
     shell(reproduce, "tune", "--embedding", "pep", "--trials", 4)
     path = tmp_path / "tuned" / "movielens_fm_pep.json"
     written = json.loads(path.read_text())
-    written["chosen"] = [trial for trial in written["trials"] if trial["settings"]["threshold_init"] == -2.0]
+    written["chosen"] = [trial for trial in written["trials"] if trial["settings"]["threshold_init"] == -2.4]
     path.write_text(json.dumps(written))
     search = {**tiny.SETTINGS, "dataset": "movielens", "candidate_p": [300, 150, 100]}
     monkeypatch.setattr(train_movielens, "SETTINGS", search)

@@ -176,7 +176,7 @@ def test_results_say_everything(after):
         assert result["samples_per_second"] == pytest.approx(1965 / result["seconds_per_epoch"])
         assert result["peak_memory_bytes"] > 50 * 2**20
         assert result["threads"] == 1
-        assert set(result["published_protocol"]) == {"best_test_auc", "best_test_logloss"}
+        assert set(result["published_protocol"]) == {"best_test_auc", "best_test_logloss", "patience"}
     search, = after.results("search").values()
     assert search["snapshots"] == ["400", "150", "400.magnitude", "150.magnitude"]
     assert search["budgets_not_reached"] == [400, 150]
@@ -429,12 +429,20 @@ def test_help_shows_options_and_examples(monkeypatch, capsys, script):
     assert all(line in shown.splitlines() for line in examples)
 
 
-def test_published_early_stopping_is_used_unless_the_user_sets_another():
+def test_published_means_the_published_protocol_but_for_what_the_user_sets(caplog):
     parser = cli.parser("", train_movielens.VARIANTS)
-    options = parser.parse_args(["--published", *sets("early_stop=3")])
-    settings, _, explicit = cli.read(options, train_movielens.SETTINGS, train_movielens.VARIANTS)
-    assert (settings.train.eval_interval, settings.train.early_stop) == (5, 3)
-    assert explicit == {"early_stop"}
+    options = parser.parse_args(["--published", *sets("early_stop=3", "latent_dim=64")])
+    with caplog.at_level("INFO", "pep"):
+        settings, _, explicit = cli.read(options, train_movielens.SETTINGS, train_movielens.VARIANTS)
+    assert "but for the random numbers" in caplog.text  # what it cannot reproduce
+    train, search = settings.train, settings.search
+    assert (train.eval_interval, train.early_stop, train.log_interval) == (5, 3, 1)
+    assert (train.early_stop_metric, search.budget) == ("published_protocol", "as_reached")
+    assert (search.candidate_p, settings.model.latent_dim) == ((50_000, 30_000, 20_000), 64)
+    assert explicit == {"early_stop", "latent_dim"}
+    assert "published" in stages.alias_folder(Path("tmp"), settings, 1, None).name
+    settings, _, _ = cli.read(parser.parse_args(["--published"]), train_movielens.SETTINGS, train_movielens.VARIANTS)
+    assert (settings.train.early_stop, settings.model.latent_dim) == (40, 32)
     settings, _, _ = cli.read(parser.parse_args([]), train_movielens.SETTINGS, train_movielens.VARIANTS)
     assert (settings.train.eval_interval, settings.train.early_stop) == (2, 8)
 

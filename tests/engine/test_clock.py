@@ -240,7 +240,7 @@ def test_a_budget_is_cut_from_the_last_folded_count(kind, when):
 
 # ---- whole runs -----------------------------------------------------------------------------------------------------
 
-RUN = {"embedding": "pep", "threshold_init": -150.0, "lr": 1.2, "candidate_p": [600, 300, 20], "max_epochs": 20,
+RUN = {"embedding": "pep", "threshold_init": -150.0, "lr": 1.2, "candidate_p": [550, 300, 20], "max_epochs": 20,
        "log_interval": 3, "gk": 1e12}  # 8 steps an epoch, the last on half a batch
 
 

@@ -60,8 +60,8 @@ def test_the_order_is_that_of_every_device(rows):
 
 
 @pytest.mark.parametrize("changes", [
-    {"embedding": "pep", "candidate_p": [600, 20], "lr": 0.05}, {"model": "deepfm", "embedding": "uniform"},
-    {"model": "deepfm", "embedding": "pep", "candidate_p": [600, 20], "batch_size": 45, "table_update": "deferred"}])
+    {"embedding": "pep", "candidate_p": [550, 20], "lr": 0.05}, {"model": "deepfm", "embedding": "uniform"},
+    {"model": "deepfm", "embedding": "pep", "candidate_p": [550, 20], "batch_size": 45, "table_update": "deferred"}])
 def test_a_killed_run_ends_with_the_bits_of_one_that_was_left_alone(tmp_path, monkeypatch, changes):
     class Killed(BaseException):
         pass

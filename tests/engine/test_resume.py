@@ -22,14 +22,14 @@ DATA = tiny.dataset(rows=600)  # 8 steps an epoch, the last on half a batch
 CASES = {
     "deepfm": {"model": "deepfm", "embedding": "uniform", "max_epochs": 4, "mlp_dims": [32], "lr": 0.2,
                "early_stop": 9},  # the first epoch is the best
-    "search": {"embedding": "pep", "candidate_p": [600, 300, 20], "max_epochs": 4, "lr": 0.05, "log_interval": 3},
-    "clock": {"embedding": "pep", "candidate_p": [600, 300, 20], "max_epochs": 4, "lr": 0.05, "log_interval": 3,
+    "search": {"embedding": "pep", "candidate_p": [550, 300, 20], "max_epochs": 4, "lr": 0.05, "log_interval": 3},
+    "clock": {"embedding": "pep", "candidate_p": [550, 300, 20], "max_epochs": 4, "lr": 0.05, "log_interval": 3,
               "threshold_init": -111.0},  # it unfolds after step 13
     "darts": {"embedding": "darts", "darts_widths": [1, 3], "darts_epochs": 1, "max_epochs": 3},
-    "no decay": {"embedding": "pep", "candidate_p": [600, 20], "max_epochs": 4, "lr": 0.05, "threshold_decay": "none"},
-    "decoupled": {"embedding": "pep", "candidate_p": [600, 20], "max_epochs": 4, "lr": 0.05, "threshold_init": -111.0,
+    "no decay": {"embedding": "pep", "candidate_p": [550, 20], "max_epochs": 4, "lr": 0.05, "threshold_decay": "none"},
+    "decoupled": {"embedding": "pep", "candidate_p": [550, 20], "max_epochs": 4, "lr": 0.05, "threshold_init": -111.0,
                   "threshold_decay": "decoupled", "l2_regularization": 0.01},  # it unfolds too
-    "by row": {"model": "deepfm", "embedding": "pep", "candidate_p": [600, 20], "max_epochs": 4, "lr": 0.02,
+    "by row": {"model": "deepfm", "embedding": "pep", "candidate_p": [550, 20], "max_epochs": 4, "lr": 0.02,
                "batch_size": 45, "log_interval": 7, "table_update": "deferred"},  # 198 rows; 180 ids in a batch
 }
 EACH_STEP = {"checkpoint_seconds": 0.0}
@@ -165,7 +165,7 @@ def test_killed_at_the_seams(tmp_path, seen, undisturbed, case, place, number):
     (CASES["deepfm"], "max_epochs"),
     ({**CASES["deepfm"], "early_stop": 2}, "early_stop"),
     (CASES["search"], "max_epochs"),
-    ({**CASES["search"], "candidate_p": [600, 300]}, "budgets_met"),
+    ({**CASES["search"], "candidate_p": [550, 300]}, "budgets_met"),
 ], ids=["epochs", "early stop", "search", "budgets met"])
 def test_killed_after_the_last_step_and_before_the_result(tmp_path, seen, settings, reason):
     result = tiny.train(tmp_path / "whole", **settings)
@@ -239,7 +239,7 @@ def test_a_finished_run_leaves_no_checkpoint_and_no_temporary_file(tmp_path, see
         "curve.jsonl", "result.json", "popularity.npy", ".lock"}
     [alias] = (tmp_path / "embedding" / "fm").iterdir()
     assert {path.name for path in alias.iterdir()} == {
-        "600.npz", "300.npz", "20.npz", "20.magnitude.npz", "initial.npz", "search.json"}
+        "550.npz", "300.npz", "20.npz", "20.magnitude.npz", "initial.npz", "search.json"}
 
 
 # ---- damaged checkpoints, broken losses -----------------------------------------------------------------------------

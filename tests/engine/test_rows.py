@@ -202,7 +202,7 @@ def test_searches_that_differ_in_the_form_alone_leave_the_same_files_and_results
     tiny.install(monkeypatch, tiny.dataset(rows=600))
     seen = []
     for update in FORMS:
-        result = tiny.train(tmp_path / update, embedding="pep", threshold_init=start, candidate_p=[600, 400, 300],
+        result = tiny.train(tmp_path / update, embedding="pep", threshold_init=start, candidate_p=[550, 400, 300],
                             max_epochs=8, batch_size=16, lr=0.05, log_interval=5, table_update=update)
         result["settings"].pop("table_update")
         files = sorted((tmp_path / update).glob("**/*.npz"))

@@ -13,7 +13,7 @@ DATA = tiny.dataset()
 CHANGES = {"flipped": lambda labels: 1 - labels,
            "shuffled": lambda labels: np.random.default_rng(0).permutation(labels)}
 TRAINING = {"model": "deepfm", "embedding": "uniform", "max_epochs": 40, "early_stop": 3, "lr": 0.05}
-SEARCH = {"embedding": "pep", "candidate_p": [600, 400, 150], "max_epochs": 6}
+SEARCH = {"embedding": "pep", "candidate_p": [550, 400, 150], "max_epochs": 6}
 
 
 @pytest.fixture
@@ -67,7 +67,26 @@ def test_result_and_weights_are_those_of_the_best_validation(run, metric):
     assert result["test_auc"] != max(line["test_auc"] for line in curve)
     assert result["published_protocol"] == {
         "best_test_auc": max(line["test_auc_mean_of_batches"] for line in curve),
-        "best_test_logloss": min(line["test_logloss"] for line in curve)}
+        "best_test_logloss": min(line["test_logloss"] for line in curve), "patience": metric}
+
+
+def test_published_patience_ends_a_run_on_test_and_keeps_what_validation_chose(run):
+    result, _, curve, _ = run(DATA, **TRAINING, early_stop_metric="published_protocol")
+    tests = [line["test_auc_mean_of_batches"] for line in curve]
+    assert result["stop_reason"] == "published_patience"
+    assert len(tests) == tests.index(max(tests)) + 1 + TRAINING["early_stop"]
+    assert result["selected_epoch"] == max(curve, key=lambda line: line["validation_auc"])["epoch"]
+    assert result["published_protocol"]["patience"] == "published_protocol"
+    other, *_ = run(tiny.with_test_labels(DATA, CHANGES["flipped"]), **TRAINING,
+                    early_stop_metric="published_protocol")
+    assert other["epochs"] != result["epochs"]  # test labels end it, under this name alone
+
+
+def test_a_search_has_no_patience_in_the_published_protocol_either(run):
+    result, *_ = run(DATA, embedding="pep", candidate_p=[1], max_epochs=5, early_stop=1, lr=0.1,
+                     early_stop_metric="published_protocol")
+    assert (result["stop_reason"], result["epochs"]) == ("max_epochs", 5)
+    assert result["published_protocol"]["patience"] is None
 
 
 def test_a_search_ends_with_its_last_weights_and_is_not_stopped_early(run):

@@ -1,0 +1,94 @@
+"""What a PEP search can be expected to do, before its first step: whether its start leaves a table to search, and
+when decay alone brings the thresholds to the values of the table.
+"""
+
+import logging
+import math
+
+from torch import Tensor
+
+from engine.settings import Settings
+from models.embedding.pep import Pep
+from models.start import fitting_start, share_below
+
+log = logging.getLogger("pep")
+
+BEGIN = 0.01  # pruning has begun when this share of V0 lies under the thresholds
+TALKED_OF = 0.05  # a share of the table that is gone at the start is worth a warning from here on
+EPS = 1e-8  # of Adam
+
+
+def check_start(embedding: Pep, settings: Settings, targets: tuple[int, ...]) -> None:
+    """Refuse a start that leaves no more entries than the largest budget, warn where it prunes many.
+
+    Such a budget would be cut from entries that lie under their thresholds: the largest |V0| of an
+    untrained table.
+
+    Raises:
+        ValueError: with the share that is gone and a start that fits.
+    """
+    model, size = settings.model, embedding.weight.numel()
+    left = embedding.num_params()
+    gone = share_below(embedding.weight, model.g_type, model.gk, model.threshold_init)
+    if left <= max(targets):
+        fits = fitting_start(embedding.weight, model.g_type, model.gk, BEGIN)
+        raise ValueError(
+            f"threshold_init={model.threshold_init:g} prunes {gone:.1%} of the table before the first step: {left:,} "
+            f"of {size:,} entries are left, and candidate_p asks for {max(targets):,}. Start at {fits:g} or lower "
+            f"(--set threshold_init={fits:g}), or ask for smaller budgets only")
+    if gone >= TALKED_OF:
+        log.warning("threshold_init=%g prunes %.1f %% of the table before the first step, whatever the data say",
+                    model.threshold_init, 100 * gone)
+
+
+def announce_pruning(values: Tensor, settings: Settings, batches: int) -> None:
+    """Say in which epoch pruning is expected to begin; warn when the search ends before that.
+
+    Args:
+        values: V0 (N, D).
+        batches: of an epoch.
+    """
+    epochs = settings.train.max_epochs
+    steps = steps_to_pruning(values, settings)
+    if steps <= epochs * batches:
+        log.info("thresholds: by decay alone, pruning begins after about %s steps, in epoch %d of %d",
+                 f"{steps:,.0f}", int(steps / batches) + 1, epochs)
+        return
+    when = f"after about {steps:,.0f} steps, in epoch {int(steps / batches) + 1:,}" if steps < math.inf else "never"
+    log.warning("by decay alone, pruning begins %s, and the search ends after %d epochs: unless the loss moves the "
+                "thresholds, every budget will be a cut by magnitude, not PEP's. %s", when, epochs,
+                _advice(settings))
+
+
+def _advice(settings: Settings) -> str:
+    if settings.model.threshold_decay != "coupled" or not settings.train.l2_regularization:
+        return ("Coupled decay is what moves the thresholds: set threshold_decay=coupled and l2_regularization to more "
+                "than 0")
+    return "Set a higher threshold_init or more max_epochs"
+
+
+def steps_to_pruning(values: Tensor, settings: Settings) -> float:
+    """Steps until decay alone lifts s to where BEGIN of the table lies under g(s); infinite if it never does.
+
+    Coupled decay in Adam moves s by about lr a step (the gradient is wd * |s|, which Adam divides by
+    its own size); any other decay takes the share lr * wd of s at each step. Both stop at s = 0.
+
+    Args:
+        values: V0 (N, D).
+
+    >>> import torch
+    >>> from engine.settings import parse
+    >>> round(steps_to_pruning(torch.full((4, 2), 0.01), parse({"threshold_init": -15.0})), -2)  # to -4.6
+    10400.0
+    """
+    model, train = settings.model, settings.train
+    target = fitting_start(values, model.g_type, model.gk, BEGIN)
+    if model.threshold_init >= target:
+        return 0.0
+    decay = 0.0 if model.threshold_decay == "none" else train.l2_regularization
+    if not decay or not train.lr or target >= 0:
+        return math.inf
+    if train.optimizer == "adam" and model.threshold_decay == "coupled":
+        force = decay * abs(model.threshold_init + target) / 2
+        return (target - model.threshold_init) * (force + EPS) / (force * train.lr)
+    return math.log(target / model.threshold_init) / math.log1p(-train.lr * decay)

@@ -1,0 +1,72 @@
+import logging
+import re
+
+import pytest
+import tiny
+import torch
+
+from engine.course import Clock
+from engine.search_start import BEGIN, announce_pruning, steps_to_pruning
+from engine.settings import parse
+from models.embedding.base import initial_table
+from models.start import share_below
+
+TABLE = initial_table(400, 16, torch.Generator().manual_seed(1))
+SEARCH = {"embedding": "pep", "candidate_p": [550, 100], "max_epochs": 2}
+
+
+@pytest.fixture(autouse=True)
+def data(monkeypatch):
+    tiny.install(monkeypatch, tiny.dataset())
+
+
+def test_a_start_that_leaves_no_more_than_a_budget_is_refused_before_anything_is_written(tmp_path):
+    with pytest.raises(ValueError, match=r"threshold_init=-1 prunes 100.0% of the table.*: 0 of 800 entries are left, "
+                       r"and candidate_p asks for 550. Start at -\d+(\.\d)? or lower \(--set threshold_init=-"):
+        tiny.train(tmp_path, **SEARCH, threshold_init=-1.0)
+    assert not list(tmp_path.glob("**/*.npz")) + list(tmp_path.glob("**/result.json"))
+
+
+def test_the_start_that_the_refusal_names_is_taken(tmp_path):
+    with pytest.raises(ValueError, match="Start at") as refused:
+        tiny.train(tmp_path, **SEARCH, threshold_init=-1.0)
+    named = float(str(refused.value).split("threshold_init=")[-1].split(")")[0])
+    assert tiny.train(tmp_path, **SEARCH, threshold_init=named)["snapshots"]
+
+
+def test_a_start_that_prunes_a_part_is_warned_of(tmp_path, caplog):
+    tiny.train(tmp_path, embedding="pep", candidate_p=[500], max_epochs=1, threshold_init=-3.0)
+    assert "threshold_init=-3 prunes 25.6 % of the table before the first step" in caplog.text
+
+
+@pytest.mark.parametrize("changed", [
+    {}, {"l2_regularization": 1e-7}, {"threshold_decay": "decoupled", "l2_regularization": 0.1},
+    {"optimizer": "sgd", "l2_regularization": 0.1}, {"gk": 3.0}, {"g_type": "softplus"}])
+def test_the_expected_beginning_is_where_decay_brings_the_thresholds(changed):
+    settings = parse({"threshold_init": -12.0, "lr": 2e-3, **changed})
+    steps, model = steps_to_pruning(TABLE, settings), settings.model
+    clock = Clock(settings)
+    shares = [share_below(TABLE, model.g_type, model.gk, clock.at(int(steps * part))) for part in (0.9, 1.2)]
+    assert shares[0] < BEGIN < shares[1]
+
+
+@pytest.mark.parametrize("changed", [{"threshold_decay": "none"}, {"l2_regularization": 0.0}, {"lr": 0.0}])
+def test_without_decay_nothing_is_ever_expected(changed):
+    assert steps_to_pruning(TABLE, parse({"threshold_init": -12.0, **changed})) == float("inf")
+
+
+def test_the_epoch_of_the_beginning_is_said(caplog):
+    with caplog.at_level(logging.INFO, "pep"):
+        announce_pruning(TABLE, parse({"threshold_init": -15.0, "max_epochs": 100}), 1000)
+    steps = steps_to_pruning(TABLE, parse({"threshold_init": -15.0}))
+    assert f"pruning begins after about {steps:,.0f} steps, in epoch {int(steps / 1000) + 1} of 100" in caplog.text
+    assert not [record for record in caplog.records if record.levelno >= logging.WARNING]
+
+
+@pytest.mark.parametrize(("changed", "words"), [
+    ({"threshold_init": -150.0}, "the search ends after 3 epochs: .* a cut by magnitude, not PEP's. Set a higher"),
+    ({"threshold_decay": "none"}, "pruning begins never, .* Coupled decay is what moves the thresholds")])
+def test_a_search_that_ends_before_pruning_begins_is_warned_of(caplog, changed, words):
+    announce_pruning(TABLE, parse({"max_epochs": 3, **changed}), 1000)
+    [record] = [record for record in caplog.records if record.levelno == logging.WARNING]
+    assert re.search(words, record.getMessage())
