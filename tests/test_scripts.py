@@ -17,7 +17,7 @@ from makers import tree, write_movielens
 
 import train_movielens
 import train_movielens_retrain
-from engine import cli, snapshots
+from engine import cli, snapshots, stages
 from engine.run import Place
 
 ROOT = Path(train_movielens.__file__).parent

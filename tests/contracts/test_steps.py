@@ -70,7 +70,7 @@ def test_from_a_saved_state_on_it_ends_with_the_same_bits(name):
     assert_same(second.run(7).state(), whole.run(12).state())
 
 
-PENALISED = {**CASES, "uniform": {"embedding": "uniform"}, "pep": {"embedding": "pep"}, "masked": {"embedding": "masked"}}
+PENALISED = {**CASES, **{name: {"embedding": name} for name in ("uniform", "pep", "masked")}}
 
 
 @pytest.mark.parametrize("name", PENALISED)
