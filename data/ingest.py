@@ -48,6 +48,7 @@ def open_raw(layout: Layout, folder: str | None, cache: Path, with_ids: bool, vo
     """
     if with_ids:
         raise ValueError(f"with_ids=True: {layout.name} has no user and movie ids; leave with_ids away")
+    store.check_vocabulary(vocabulary)
     path = find_file(layout, folder)
     seen = fingerprint(path)
     source = {**seen, "rules": layout.rules_version, "split_seed": layout.split_seed,

@@ -653,3 +653,8 @@ def test_a_split_of_another_number_of_rows_is_an_error_and_leaves_nothing(tmp_pa
     with pytest.raises(ValueError, match=r"split\.npz: 1 of 300 rows are in no split \(the first is row 299\)"):
         open_toy(tmp_path, content_of(TOY, 300), split=f"ids:{tmp_path / 'split.npz'}")
     assert folders(tmp_path / "cache") == []
+
+
+def test_another_vocabulary_is_an_error_and_not_taken_for_all(tmp_path):
+    with pytest.raises(ValueError, match="vocabulary must be 'all' or 'train', got 'Train'"):
+        open_toy(tmp_path, content_of(TOY, 300), vocabulary="Train")
