@@ -13,8 +13,8 @@ def as_column(values: Any, name: str) -> np.ndarray:
     """The values of one column in the order in which they stand, whatever index they carry.
 
     A gap (None, NaN, NaT, pandas.NA, a masked entry) comes back as NaN in an array of floats, as
-    NaT in one of times and as None in one of objects. Integers with gaps become objects and not floats,
-    which would merge large ones.
+    NaT in one of times and as None in one of objects. Integers with gaps become objects and not
+    floats, which would merge large ones.
 
     Args:
         values: (rows,) array, masked array, list, tuple, Series, Index, pandas or Arrow array.
@@ -92,7 +92,7 @@ def _as_labels(labels: Any) -> np.ndarray:
             f"{np.count_nonzero(gaps)} of {len(found)} labels are missing (the first is that "
             f"of row {np.argmax(gaps)}, from 0); leave these rows out or fill them in"
         )
-    good = pd.Series(found).isin([0, 1]).to_numpy()  # unlike numpy's, this takes no text for a number
+    good = pd.Series(found).isin([0, 1]).to_numpy()  # numpy's isin takes "1" for 1
     if not good.all():
         others = list(dict.fromkeys(found[~good].tolist()))
         raise ValueError(
