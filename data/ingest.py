@@ -78,7 +78,7 @@ def encode_file(layout: Layout, path: Path, folder: Path, source: dict[str, Any]
         source: stored in the manifest; its `vocabulary` says over which rows values are counted.
     """
     with tempfile.TemporaryDirectory(dir=folder) as scratch, ThreadPoolExecutor(os.cpu_count()) as pool:
-        raw, bad = RawFile(path, layout), BadLines(path)
+        raw, bad = RawFile(path, layout), BadLines(path, layout.published)
         numbered = number_lines(raw, bad, Path(scratch) / "numbered.bin", pool)
         part_of_row = np.empty(numbered.rows, np.uint8)
         parts = splits.parts_of(split, numbered.rows, layout.split_seed, numbered.kept)
