@@ -17,6 +17,7 @@ LAYOUT = Layout(
         *(Column(f"C{i}", DECIMAL) for i in range(14, 22))),
     file_names=("train", "train.csv"),
     url="https://www.kaggle.com/c/avazu-ctr-prediction",
+    archives=("avazu-ctr-prediction.zip",),
 )
 
 

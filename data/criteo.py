@@ -15,6 +15,7 @@ LAYOUT = Layout(
              *(Column(f"C{i}", HEX) for i in range(1, 27))),
     file_names=("train.txt", "train.csv", "train"),
     url="https://www.kaggle.com/c/criteo-display-ad-challenge",
+    archives=("dac.tar.gz",),
 )
 
 

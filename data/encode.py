@@ -1,17 +1,21 @@
 """Columns of raw values to vocabularies, and columns to codes."""
 
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import pandas as pd
+
+from data.columns import as_column
 
 
 @dataclass(frozen=True)
 class Vocabulary:
     """The known values of one field, in code order. `unknown` is the code of every other value, or None.
 
-    The order is by falling count, then by value, so the same rows give the same codes in any process and in any
-    row order.
+    The order is by falling count, then by value with a gap before all others, so the same rows give
+    the same codes in any process and in any row order. A gap (see `data.columns.as_column`) is a
+    value like others.
     """
 
     values: np.ndarray  # (known,) one dtype
@@ -23,24 +27,40 @@ class Vocabulary:
         return len(self.values) + (self.unknown is not None)
 
 
-def build_vocabulary(column: np.ndarray, with_unknown: bool = False) -> Vocabulary:
+def build_vocabulary(column: Any, with_unknown: bool = False, field: str = "column") -> Vocabulary:
     """Count a column's values and give them codes.
 
     Args:
-        column: (rows,) integers or strings.
+        column: (rows,) values, see `data.columns.as_column`; taken by position.
         with_unknown: reserve one further code for values that are not in the column.
+        field: its name, for errors.
+
+    Raises:
+        ValueError: the values cannot be put in order or counted (numbers beside bytes, lists).
 
     >>> build_vocabulary(np.array(["b", "a", "b", "c"])).values.tolist()
     ['b', 'a', 'c']
+    >>> build_vocabulary([7, None, 7, None, 5]).values.tolist()
+    [None, 7, 5]
     """
-    codes, values = pd.factorize(column, sort=True)
-    counts = np.bincount(codes, minlength=len(values))
+    values = as_column(column, field)
+    try:
+        codes, known = pd.factorize(values, sort=True)
+    except (TypeError, ValueError) as error:
+        raise ValueError(f"field {field!r}: its values cannot be counted and sorted ({error}); "
+                         "give it values of one kind, numbers or text") from error
+    counts = np.bincount(codes + 1, minlength=len(known) + 1)  # the code of a gap is -1
+    known = np.asarray(known)
+    if counts[0]:
+        known = np.concatenate([values[codes < 0][:1], known])
+    else:
+        counts = counts[1:]
     order = np.argsort(-counts, kind="stable")  # values are sorted, so ties stay in value order
-    return Vocabulary(np.asarray(values)[order], len(values) if with_unknown else None)
+    return Vocabulary(known[order], len(known) if with_unknown else None)
 
 
-def encode(column: np.ndarray, vocabulary: Vocabulary, field: str) -> np.ndarray:
-    """Codes (rows,) int32 of a column.
+def encode(column: Any, vocabulary: Vocabulary, field: str) -> np.ndarray:
+    """Codes (rows,) int32 of a column; its values are taken by position.
 
     Raises:
         ValueError: a value is not in a vocabulary that has no unknown code; the message names field and value.
@@ -48,10 +68,17 @@ def encode(column: np.ndarray, vocabulary: Vocabulary, field: str) -> np.ndarray
     >>> encode(np.array([7, 5, 9]), Vocabulary(np.array([5, 7]), unknown=2), "age").tolist()
     [1, 0, 2]
     """
-    codes = pd.Index(vocabulary.values).get_indexer(pd.Index(column))
+    values = as_column(column, field)
+    codes = _index(vocabulary.values).get_indexer(_index(values))
     missing = codes < 0
     if missing.any():
         if vocabulary.unknown is None:
-            raise ValueError(f"field {field!r}: the value {column[missing][0]!r} is not in its vocabulary")
+            raise ValueError(f"field {field!r}: the value {values[missing][0]!r} is not in its "
+                             "vocabulary")
         codes = np.where(missing, vocabulary.unknown, codes)
     return codes.astype(np.int32)
+
+
+def _index(values: np.ndarray) -> pd.Index:
+    """Objects stay what they are: pandas would turn integers beside None into floats."""
+    return pd.Index(values, dtype=object) if values.dtype == object else pd.Index(values)

@@ -48,6 +48,7 @@ def open_raw(layout: Layout, folder: str | None, cache: Path, with_ids: bool, vo
     """
     if with_ids:
         raise ValueError(f"with_ids=True: {layout.name} has no user and movie ids; leave with_ids away")
+    store.check_vocabulary(vocabulary)
     path = find_file(layout, folder)
     seen = fingerprint(path)
     source = {**seen, "rules": layout.rules_version, "split_seed": layout.split_seed,
@@ -77,7 +78,7 @@ def encode_file(layout: Layout, path: Path, folder: Path, source: dict[str, Any]
         source: stored in the manifest; its `vocabulary` says over which rows values are counted.
     """
     with tempfile.TemporaryDirectory(dir=folder) as scratch, ThreadPoolExecutor(os.cpu_count()) as pool:
-        raw, bad = RawFile(path, layout), BadLines(path)
+        raw, bad = RawFile(path, layout), BadLines(path, layout.published)
         numbered = number_lines(raw, bad, Path(scratch) / "numbered.bin", pool)
         part_of_row = np.empty(numbered.rows, np.uint8)
         parts = splits.parts_of(split, numbered.rows, layout.split_seed, numbered.kept)

@@ -33,12 +33,14 @@ class Layout:
         separator: one character.
         columns: in the order of the file; exactly one is the label.
         has_header: the first line names the columns.
-        file_names: what the file may be called, the usual name first; each also with .gz or .zip behind it.
+        file_names: what the file may be called, the usual name first; each also with .gz, .xz,
+            .zip, .tar or .tar.gz behind it.
         url: where users get it.
         min_count: values seen fewer times in their field become its one unknown value.
         split_seed: of the random split; it belongs to the data set, not to a run.
         rules_version: raise it when the same file would be encoded differently.
         bucketed: BUCKET columns are fields too; otherwise they are kept as numbers alone.
+        archives: names under which the file is handed out packed with others.
     """
 
     name: str
@@ -49,13 +51,26 @@ class Layout:
     url: str
     min_count: int = 10
     split_seed: int = 20_210_118
-    rules_version: int = 1
+    rules_version: int = 2
     bucketed: bool = True
+    archives: tuple[str, ...] = ()
 
     @property
     def header(self) -> str:
         """The first line of a file that has one."""
         return self.separator.join(column.name for column in self.columns)
+
+    @property
+    def published(self) -> str:
+        """What the file looks like where it comes from, and how to save one so."""
+        tabs = self.separator == "\t"
+        header = "a header" if self.has_header else "no header"
+        return (f"As published ({self.url}), a {self.name} file has {len(self.columns)} columns "
+                f"between {'tabs' if tabs else 'commas'}, {header}, no quotes, whole numbers such "
+                "as 260, hashes of 8 lower-case digits and nothing in a gap. Use that file, or "
+                "read yours as text and save it so: "
+                "pandas.read_csv(FILE, dtype=str, keep_default_na=False, ...)"
+                f".to_csv(NEW, sep={self.separator!r}, header={self.has_header}, index=False)")
 
     @property
     def fields(self) -> tuple[str, ...]:

@@ -1,29 +1,34 @@
 """Reading `::`-separated text files line by line, with an honest account of the lines that could not be used."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from data.bad_lines import BadLines
+from data.forms import BYTE_ORDER_MARK, NUL, find_forms, refuse_foreign
 
 
 class LineFile:
-    """A text file of `width` fields a line.
+    """A text file of fields between `::`; a byte-order mark in front is passed over.
+
+    Args:
+        kinds: of the fields, see `data.layout`; None for text.
+        published: see `data.bad_lines.BadLines`.
 
     Raises:
-        ValueError: the file is empty, or holds NUL bytes or a byte-order mark (a mis-encoded file).
+        ValueError: the file is empty, holds NUL bytes, or is no plain text.
     """
 
-    def __init__(self, path: Path, width: int) -> None:
+    def __init__(self, path: Path, kinds: Sequence[int | None], published: str) -> None:
         self.path = path
-        self.width = width
-        content = path.read_bytes()
+        self.kinds = kinds
+        content = path.read_bytes().removeprefix(BYTE_ORDER_MARK)
         if not content.strip():
             raise ValueError(f"{path} is empty; fetch the file again")
-        if b"\0" in content or content.startswith((b"\xff\xfe", b"\xfe\xff", b"\xef\xbb\xbf")):
-            raise ValueError(f"{path} is mis-encoded: it has NUL bytes or a byte-order mark, but MovieLens files are "
-                             "plain Latin-1; unpack the official archive again")
+        refuse_foreign(path, content[:512])
+        if b"\0" in content:
+            raise ValueError(f"{path} has {NUL.name}: {NUL.hint}")
         self.lines = content.replace(b"\r\n", b"\n").removesuffix(b"\n").split(b"\n")
-        self.bad_lines = BadLines(path)
+        self.bad_lines = BadLines(path, published)
         if not content.endswith(b"\n"):
             self.bad_lines.warn_cut_off(self.lines[-1])
 
@@ -31,14 +36,16 @@ class LineFile:
         """Yield (line number from 1, fields) of every line of the right width; the others are noted as bad."""
         for number, line in enumerate(self.lines, start=1):
             fields = line.split(b"::")
-            if len(fields) == self.width:
+            if len(fields) == len(self.kinds):
                 yield number, fields
             else:
-                self.bad(number, f"expected {self.width} fields, got {len(fields)}")
+                self.bad(number, f"expected {len(self.kinds)} fields, got {len(fields)}")
 
     def bad(self, number: int, why: str) -> None:
         """Note a line that cannot be used."""
-        self.bad_lines.note(number, why, self.lines[number - 1])
+        line = self.lines[number - 1]
+        forms = find_forms(line.decode("latin-1"), "::", self.kinds) if self.bad_lines.room else {}
+        self.bad_lines.note(number, why, line, forms)
 
     def check(self) -> None:
         """Show the bad lines of a file that has been read; see `BadLines.check`."""

@@ -54,6 +54,10 @@ class Loader:
             raise ValueError(f"{len(labels)} training rows are too few; at least 2 are needed")
         self.device = torch.device(device)
         arrays = [ids, labels] if numbers is None else [ids, labels, numbers]
+        if len({len(array) for array in arrays}) > 1:
+            raise ValueError("ids, labels and numbers must have the same number of rows, got "
+                             f"{', '.join(str(len(array)) for array in arrays)}; give one of "
+                             "each for each row")
         self.place = choose_place(sum(array.nbytes for array in arrays), self.device)
         self.ids, self.labels, *self.numbers = (put(array, self.place, self.device) for array in arrays)
         self.batch_size = batch_size

@@ -9,6 +9,8 @@ import numpy as np
 
 from data import store
 from data.download import fetch_zip
+from data.forms import form_of_cell
+from data.layout import ID
 from data.lines import LineFile
 from data.split import RANDOM, identity
 from utils.files import sha256_of, sha256_of_file
@@ -17,6 +19,10 @@ log = logging.getLogger("pep")
 
 NAME = "movielens"
 FILES = ("ratings.dat", "users.dat", "movies.dat")
+KINDS = {"ratings.dat": (ID, ID, ID, ID), "users.dat": (ID, None, ID, ID, None),
+         "movies.dat": (ID, None, None)}
+LINES = {"ratings.dat": "1::1193::5::978300760", "users.dat": "1::F::1::10::48067",
+         "movies.dat": "1::Toy Story (1995)::Animation|Children's|Comedy"}
 URL = "https://files.grouplens.org/datasets/movielens/ml-1m.zip"
 MD5 = "c4d9eecfca2ab87c1945afe126590906"  # published beside the archive
 FIRST_RATING = 956_703_932  # time stamp of the data set's first rating, seconds
@@ -46,8 +52,26 @@ def _with_all_files(folder: Path, origin: str) -> Path:
     if missing:
         raise FileNotFoundError(
             f"{origin}: {folder} lacks {', '.join(missing)}; it must hold the unpacked MovieLens-1M files "
-            f"{', '.join(FILES)} (from {URL}). demo.py needs no files.")
+            f"{', '.join(FILES)} (from {URL}). {_other_form(folder)}demo.py needs no files.")
     return folder
+
+
+def _other_form(folder: Path) -> str:
+    """What is there in place of the three files, and what to do; a sentence and a space."""
+    if folder.is_file():
+        return (f"{folder.name} is a file: unpack it if it is an archive, and name the folder of "
+                "the three files. ")
+    for inner in (folder / "ml-1m", folder / "ml-1m" / "ml-1m"):
+        if all((inner / name).is_file() for name in FILES):
+            return f"They are in {inner}: name that folder. "
+    others = {"ml-1m.zip": f"unpack it: unzip {folder / 'ml-1m.zip'} -d {folder}",
+              "u.data": "it is of MovieLens-100k, another data set",
+              "ratings.csv": "it is of a newer MovieLens (20M, 25M, latest), whose users have no "
+                             "age, gender or zip code, or of a converted one; take ml-1m.zip",
+              "ratings.dat.gz": "unpack it: gunzip",
+              "ratings.parquet": "take the text files of ml-1m.zip"}
+    found = next((name for name in others if (folder / name).is_file()), None)
+    return f"It holds {found}: {others[found]}. " if found else ""
 
 
 def open_dataset(folder: str | None, cache: Path, with_ids: bool = False, vocabulary: str = "all",
@@ -81,9 +105,9 @@ def read_columns(folder: Path, with_ids: bool = False) -> tuple[dict[str, np.nda
     Raises:
         ValueError: a file is empty or mis-encoded, or too many of its lines are unusable (see `data.lines`).
     """
-    users = _users(LineFile(folder / "users.dat", 5))
-    movies = _movies(LineFile(folder / "movies.dat", 3))
-    columns = _ratings(LineFile(folder / "ratings.dat", 4), users, movies)
+    users = _users(_open(folder, "users.dat"))
+    movies = _movies(_open(folder, "movies.dat"))
+    columns = _ratings(_open(folder, "ratings.dat"), users, movies)
     used = columns.pop("rating")
     if len(used) != EXPECTED_ROWS:
         log.warning("%s: %d usable ratings; the official archive has %d", folder, len(used), EXPECTED_ROWS)
@@ -92,11 +116,18 @@ def read_columns(folder: Path, with_ids: bool = False) -> tuple[dict[str, np.nda
     return columns, (used > 3).astype(np.int8)
 
 
+def _open(folder: Path, name: str) -> LineFile:
+    published = (f"As unpacked from {URL}, {name} has lines such as {LINES[name]!r}; use that "
+                 "file, unchanged")
+    return LineFile(folder / name, KINDS[name], published)
+
+
 def _users(file: LineFile) -> dict[bytes, tuple[str, int, int, str]]:
     """user -> (gender, age, occupation, zip code)."""
     users = {}
     for number, (user, gender, age, occupation, zip_code) in file.rows():
-        if gender in (b"F", b"M") and age.isdigit() and occupation.isdigit() and user.isdigit():
+        whole = age.isdigit() and occupation.isdigit() and user.isdigit()
+        if gender in (b"F", b"M") and whole and _as_published(zip_code):
             users[user] = (gender.decode(), int(age), int(occupation), zip_code.decode("latin-1"))
         else:
             file.bad(number, "expected user::F or M::age::occupation::zip")
@@ -104,12 +135,17 @@ def _users(file: LineFile) -> dict[bytes, tuple[str, int, int, str]]:
     return users
 
 
+def _as_published(text: bytes) -> bool:
+    """Whether a text was not turned into a number and back, nor put in quotes."""
+    return form_of_cell(text.decode("latin-1"), None) is None
+
+
 def _movies(file: LineFile) -> dict[bytes, tuple[int, str]]:
     """movie -> (release year, genre combination)."""
     movies = {}
     for number, (movie, title, genres) in file.rows():
         year = re.search(rb"\((\d{4})\)\s*$", title)
-        if year and movie.isdigit() and genres:
+        if year and movie.isdigit() and genres and _as_published(genres):
             movies[movie] = (int(year[1]), genres.decode("latin-1"))
         else:
             file.bad(number, "expected movie::title (year)::genres")

@@ -11,8 +11,10 @@ from tqdm import tqdm
 
 from data.bad_lines import BadLines
 from data.count import ValueCounter
+from data.forms import find_forms
 from data.layout import KIND_NAMES, Layout
 from data.parse import COLUMNS, Parsed, parse
+from data.plain import cells_of
 from data.source import RawFile
 
 
@@ -63,7 +65,7 @@ def number_lines(raw: RawFile, bad: BadLines, target: Path, pool: ThreadPoolExec
         for text in raw.blocks():
             for piece, parsed in _parse_pieces(text, layout, pool):
                 dropped += [lines + int(line) for line in parsed.bad[:, 0]]
-                _note(bad, parsed, piece, lines, layout)
+                _note(bad, parsed, piece, lines + raw.first_line, layout)
                 lines += parsed.lines
                 ids = pool.map(ValueCounter.add, numbered.counters, parsed.keys)
                 for part in (*ids, np.ascontiguousarray(parsed.numbers), parsed.labels):
@@ -95,17 +97,23 @@ def _parse_pieces(text: np.ndarray, layout: Layout, pool: ThreadPoolExecutor) ->
     return list(zip(pieces, pool.map(lambda piece: parse(piece, layout), pieces), strict=True))
 
 
-def _note(bad: BadLines, parsed: Parsed, text: np.ndarray, lines: int, layout: Layout) -> None:
-    """Say of the first bad lines what is wrong with them, in the words of `data.plain.complaint`; count the rest."""
-    shown = parsed.bad[:bad.room]
-    for line, column, start in shown:
+def _note(bad: BadLines, parsed: Parsed, text: np.ndarray, first: int, layout: Layout) -> None:
+    """Note what is wrong with the first bad lines, as `data.plain.complaint` says; count the rest.
+
+    Args:
+        first: number of the text's first line in the file.
+    """
+    kinds = [column.kind for column in layout.columns]
+    noted = parsed.bad[:bad.room]
+    for line, column, start in noted:
         end = start + int(np.argmax(text[start:] == ord("\n")))
         content = text[start:end].tobytes()
-        cells = content.removesuffix(b"\r").decode("latin-1").split(layout.separator)
+        line_text = content.removesuffix(b"\r").decode("latin-1")
+        cells = cells_of(line_text, layout)
         if column == COLUMNS:
             why = f"expected {len(layout.columns)} columns, got {len(cells)}"
         else:
             wrong = layout.columns[column]
             why = f"column {wrong.name}: expected {KIND_NAMES[wrong.kind]}, got {cells[column][:20]!r}"
-        bad.note(lines + int(line) + 1 + layout.has_header, why, content)
-    bad.count += len(parsed.bad) - len(shown)
+        bad.note(first + int(line), why, content, find_forms(line_text, layout.separator, kinds))
+    bad.count += len(parsed.bad) - len(noted)

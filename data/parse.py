@@ -75,7 +75,7 @@ def _parse_lines(text, separator, kinds, nibbles, keys, numbers, labels, bad):
         start = at
         column = _parse_line(text, start, separator, kinds, nibbles, buckets, logs, keys, numbers, labels, row)
         if column >= 0:  # the offending one; a wrong number of columns is the better thing to say
-            at, count = _skip_line(text, start, separator)
+            at, count = _skip_line(text, start, separator, len(kinds))
             bad[wrong, 0] = line
             bad[wrong, 1] = column if count == len(kinds) else COLUMNS
             bad[wrong, 2] = start
@@ -88,12 +88,15 @@ def _parse_lines(text, separator, kinds, nibbles, keys, numbers, labels, bad):
 
 
 @numba.njit(cache=True, nogil=True)
-def _skip_line(text, at, separator):
-    """The start of the next line, and the columns of this one."""
+def _skip_line(text, at, separator, expected):
+    """The start of the next line, and the columns of this one; a trailing separator begins none."""
     columns = 1
     while text[at] != _NEWLINE:
         columns += text[at] == separator
         at += 1
+    if columns == expected + 1:
+        end = at - 1 if text[at - 1] == _RETURN else at
+        columns -= text[end - 1] == separator
     return at + 1, columns
 
 
@@ -138,6 +141,8 @@ def _parse_line(text, at, separator, kinds, nibbles, buckets, logs, keys, number
                 return column
             at += 1
         else:
+            if text[at] == separator:
+                at += 1
             if text[at] == _RETURN:
                 at += 1
             if text[at] != _NEWLINE:

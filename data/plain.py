@@ -35,7 +35,7 @@ def read_plain(content: bytes, layout: Layout) -> PlainRows:
         if layout.has_header and number == 1:
             continue
         line = raw.decode("latin-1").removesuffix("\r")
-        cells = line.split(layout.separator)
+        cells = cells_of(line, layout)
         why = complaint(cells, layout)
         if why:
             rows.bad[number] = why
@@ -57,6 +57,26 @@ def read_plain(content: bytes, layout: Layout) -> PlainRows:
     return rows
 
 
+def cells_of(line: str, layout: Layout) -> list[str]:
+    """The cells of a line; a separator behind the last one is no further cell.
+
+    >>> from data.avazu import LAYOUT
+    >>> len(cells_of(24 * ",", LAYOUT)), len(cells_of(25 * ",", LAYOUT))
+    (24, 26)
+    """
+    cells = line.split(layout.separator)
+    return cells[:-1] if len(cells) == len(layout.columns) + 1 and not cells[-1] else cells
+
+
+def fits(cell: str, kind: int) -> bool:
+    """Whether a cell is as published in a column of this kind.
+
+    >>> fits("260", DECIMAL), fits("260.0", DECIMAL)
+    (True, False)
+    """
+    return re.fullmatch(_PATTERNS[kind], cell, re.ASCII) is not None
+
+
 def complaint(cells: Sequence[str], layout: Layout) -> str | None:
     """Why a line's cells cannot be used, or None.
 
@@ -67,7 +87,7 @@ def complaint(cells: Sequence[str], layout: Layout) -> str | None:
     if len(cells) != len(layout.columns):
         return f"expected {len(layout.columns)} columns, got {len(cells)}"
     for cell, column in zip(cells, layout.columns, strict=True):
-        if not re.fullmatch(_PATTERNS[column.kind], cell, re.ASCII):
+        if not fits(cell, column.kind):
             return f"column {column.name}: expected {KIND_NAMES[column.kind]}, got {cell[:20]!r}"
     return None
 

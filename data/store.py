@@ -3,7 +3,7 @@
 import json
 import shutil
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,12 +11,14 @@ from typing import Any
 
 import numpy as np
 
+from data.columns import as_columns
 from data.encode import build_vocabulary, encode
 from data.schema import Schema
 from data.split import RANDOM, SPLITS, parts_of
 from utils.files import sha256_of, write_json
 
 FORMAT_VERSION = 1
+VOCABULARIES = ("all", "train")  # rows over which values are counted
 
 
 @dataclass(frozen=True)
@@ -71,32 +73,40 @@ class Dataset:
         return slice(start, start + self.counts[SPLITS.index(name)])
 
 
-def build(name: str, columns: dict[str, np.ndarray], labels: np.ndarray, split_seed: int,
+def build(name: str, columns: Mapping[str, Any], labels: Any, split_seed: int,
           vocabulary: str = "all", split: str = RANDOM) -> Dataset:
-    """Split and encode raw columns.
+    """Split and encode raw columns; row i is the i-th value of each, whatever indexes they carry.
 
     Args:
         name: of the data set.
-        columns: field name -> (rows,) raw values, in field order.
+        columns: field name -> (rows,) raw values, in field order: arrays, lists, pandas Series or a
+            DataFrame, Arrow arrays. A gap (None, NaN, NaT, pandas.NA) is a value of its own.
         labels: (rows,) of 0 and 1.
         split_seed: the data set's own.
         vocabulary: "all" counts values over all rows, as the paper's Table 3 does; "train" over the training rows
             only, with one unknown code a field.
         split: see `data.split.parts_of`.
+
+    Raises:
+        ValueError: columns and labels differ in length, a label is missing or neither 0 nor 1, a
+            field mixes kinds of values, or `vocabulary` or `split` is unknown.
+
+    >>> build("toy", {"town": list("ababababab")}, [0, 1] * 5, split_seed=1).schema.sizes
+    (2,)
     """
-    if not np.isin(labels, (0, 1)).all():
-        raise ValueError(f"labels must be 0 or 1, got {sorted(set(np.unique(labels)) - {0, 1})[:3]}")
+    check_vocabulary(vocabulary)
+    columns, labels = as_columns(columns, labels)
     parts = parts_of(split, len(labels), split_seed)
     order = np.concatenate(parts)
     train_only = vocabulary == "train"
     ids = np.empty((len(labels), len(columns)), np.int32)
     sizes: list[int] = []
     for position, (field, column) in enumerate(columns.items()):
-        known = build_vocabulary(column[parts[0]] if train_only else column, with_unknown=train_only)
+        known = build_vocabulary(column[parts[0]] if train_only else column, train_only, field)
         ids[:, position] = encode(column[order], known, field) + sum(sizes)
         sizes.append(known.size)
     schema = Schema(name, tuple(columns), tuple(sizes))
-    ordered = labels[order].astype(np.float32)
+    ordered = labels[order]
     counts = (len(parts[0]), len(parts[1]), len(parts[2]))
     manifest = {
         "format": FORMAT_VERSION, "dataset": name, "fields": list(schema.fields), "sizes": sizes,
@@ -105,6 +115,13 @@ def build(name: str, columns: dict[str, np.ndarray], labels: np.ndarray, split_s
         "content": sha256_of(ids.tobytes(), ordered.tobytes(), json.dumps([sizes, list(counts)]))[:16],
     }
     return Dataset(schema, ids, ordered, counts, manifest)
+
+
+def check_vocabulary(vocabulary: str) -> None:
+    """Raise a ValueError unless `vocabulary` is one of VOCABULARIES."""
+    if vocabulary not in VOCABULARIES:
+        raise ValueError(f"vocabulary must be {' or '.join(map(repr, VOCABULARIES))}, got "
+                         f"{vocabulary!r}")
 
 
 def save(dataset: Dataset, folder: Path, source: dict[str, Any]) -> None:

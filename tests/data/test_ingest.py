@@ -17,7 +17,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from data import avazu, criteo, ingest, numbered, raw_planted, source
+from data import avazu, criteo, forms, ingest, numbered, raw_planted, source
 from data.layout import BUCKET, DECIMAL, HEX, ID, LABEL, Column, Layout
 from data.parse import parse
 from data.plain import encode_plain, read_plain
@@ -301,7 +301,8 @@ def test_a_changed_file_is_another_set(toy, monkeypatch, change):
 def test_other_rules_splits_and_vocabularies_are_other_sets_and_never_answer_for_each_other(toy, tmp_path, monkeypatch):
     np.savez(tmp_path / "one.npz", train=np.arange(100, 300), validation=np.arange(50), test=np.arange(50, 100))
     np.savez(tmp_path / "two.npz", train=np.arange(100, 300), validation=np.arange(49), test=np.arange(49, 100))
-    asked = [{}, {"vocabulary": "train"}, {"layout": replace(TOY, rules_version=2)},
+    other_rules = replace(TOY, rules_version=TOY.rules_version + 1)
+    asked = [{}, {"vocabulary": "train"}, {"layout": other_rules},
              {"layout": replace(TOY, split_seed=1)}, {"layout": replace(TOY, name="game")},
              {"split": f"ids:{tmp_path / 'one.npz'}"}, {"split": f"ids:{tmp_path / 'two.npz'}"}]
     first = [open_set(*toy, **options) for options in asked]
@@ -449,14 +450,17 @@ WHOLE = "expected a whole number of at most 9 digits or nothing"
 BAD = {
     "wrong number of columns": ("0,1,2", "expected 4 columns, got 3"),
     "blank line": ("", "expected 4 columns, got 1"),
-    "another separator": ("0\t1\t2\t0000000a", "expected 4 columns, got 1"),
+    "another separator": ("0\t1\t2\t0000000a", "expected 4 columns, got 1",
+                          (forms.separated("\t"), "0\t1\t2\t0000000a")),
     "not hexadecimal": ("0,1,2,0000000z", f"column c: {DIGITS}, got '0000000z'"),
-    "capitals": ("0,1,2,0000000A", f"column c: {DIGITS}, got '0000000A'"),
+    "capitals": ("0,1,2,0000000A", f"column c: {DIGITS}, got '0000000A'",
+                 (forms.UPPER_CASE, "0000000A")),
     "label": ("2,1,2,0000000a", "column y: expected a label of 0 or 1, got '2'"),
     "no label": (",1,2,0000000a", "column y: expected a label of 0 or 1, got ''"),
     "a fraction": ("0,1.5,2,0000000a", f"column n: {WHOLE}, got '1.5'"),
     "a large number": ("0,1,1234567890,", f"column d: {WHOLE}, got '1234567890'"),
-    "NUL bytes": ("0,1,2,0000\x000", f"column c: {DIGITS}, got '0000\\x000'"),
+    "NUL bytes": ("0,1,2,0000\x000", f"column c: {DIGITS}, got '0000\\x000'",
+                  (forms.NUL, "0,1,2,0000\x000")),
     "a long cell": ("0," + 90 * "x" + ",,", f"column n: {WHOLE}, got '{20 * 'x'}'"),
 }
 
@@ -464,13 +468,16 @@ BAD = {
 @pytest.mark.parametrize("bad", BAD)
 @pytest.mark.parametrize("layout", [TOY, HEADED], ids=["no header", "header"])
 def test_a_bad_line_is_shown_with_its_number_counted_and_left_out(tmp_path, caplog, layout, bad):
-    line, why = BAD[bad]
+    line, why, *found = BAD[bad]
+    named = "".join(f"The file has {form.name} (first in line 41: {cell!r}): {form.hint}.\n"
+                    for form, cell in found)
     lines = lines_of(300, layout)
     lines.insert(40, line)
     content = ("\n".join(lines) + "\n").encode()
     dataset = open_toy(tmp_path, content, layout)
     assert warnings(caplog) == [f"{tmp_path / 'raw.txt'}: 1 of 301 lines cannot be used:\n"
-                                f"  line 41: {why}: {line.encode()[:60]!r}\nThey are left out."]
+                                f"  line 41: {why}: {line.encode()[:60]!r}\n"
+                                f"{named}They are left out."]
     assert dataset.manifest["bad_lines"] == 1
     assert dataset.manifest["rows"] == 300
     is_as_defined(dataset, content, layout)
@@ -510,7 +517,7 @@ def test_a_tenth_of_a_percent_of_bad_lines_is_tolerated_and_one_more_is_not(tmp_
     shown = "".join(f"  line {number}: expected 4 columns, got 1: b'bad'\n"
                     for number in (1500, 2500, 3500, 3999, 4000))
     assert str(caught.value) == (f"{tmp_path / 'raw.txt'}: 5 of 4000 lines cannot be used:\n{shown}"
-                                 "More than 0.1% of the file is unusable; fetch it again")
+                                 f"More than 0.1% of the file is unusable. {TOY.published}")
     assert len(folders(tmp_path / "cache")) == 1
 
 
@@ -526,7 +533,7 @@ def test_of_many_bad_lines_the_first_five_are_shown_and_the_rest_counted(tmp_pat
 @pytest.mark.parametrize("content", [b"\n", b"\n\n\n", b"\r\n\r\n", b" \n\t\n"])
 def test_a_file_of_blank_lines_is_an_error(tmp_path, content):
     with pytest.raises(ValueError, match=r"(?s)raw\.txt: (\d) of \1 lines cannot be used.*"
-                                         r"line 1: expected 4 columns, got 1: .*fetch it again"):
+                                         r"line 1: expected 4 columns, got 1: .*a toy file has 4 "):
         open_toy(tmp_path, content)
 
 
@@ -653,3 +660,8 @@ def test_a_split_of_another_number_of_rows_is_an_error_and_leaves_nothing(tmp_pa
     with pytest.raises(ValueError, match=r"split\.npz: 1 of 300 rows are in no split \(the first is row 299\)"):
         open_toy(tmp_path, content_of(TOY, 300), split=f"ids:{tmp_path / 'split.npz'}")
     assert folders(tmp_path / "cache") == []
+
+
+def test_another_vocabulary_is_an_error_and_not_taken_for_all(tmp_path):
+    with pytest.raises(ValueError, match="vocabulary must be 'all' or 'train', got 'Train'"):
+        open_toy(tmp_path, content_of(TOY, 300), vocabulary="Train")

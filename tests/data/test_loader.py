@@ -260,3 +260,12 @@ def test_scores_of_a_mapped_split_are_those_of_one_in_memory(monkeypatch, tmp_pa
     assert np.allclose(logits[0][:, 0], expected, atol=1e-5)
     assert np.array_equal(logits[0], logits[1])
     assert np.array_equal(logits[0], logits[2])
+
+
+@pytest.mark.parametrize("odd", ["ids", "labels", "numbers"])
+def test_ids_labels_and_numbers_of_unequal_lengths_are_an_error_with_the_lengths(odd):
+    rows = {"ids": 10, "labels": 10, "numbers": 10, odd: 9}
+    lengths = ", ".join(map(str, rows.values()))
+    with pytest.raises(ValueError, match=rf"same number of rows, got {lengths};"):
+        Loader(np.zeros((rows["ids"], 2), np.int32), np.zeros(rows["labels"], np.float32), 4, 0,
+               numbers=np.zeros((rows["numbers"], 3), np.float32))

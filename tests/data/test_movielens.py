@@ -205,17 +205,20 @@ def test_an_empty_file_is_an_error_that_names_it(tmp_path, lines, name, content)
 
 
 MIS_ENCODED = {
-    "NUL byte": lambda raw: raw[:200] + b"\0" + raw[200:], "UTF-16": lambda raw: raw.decode("latin-1").encode("utf-16"),
-    "UTF-16 without mark": lambda raw: raw.decode("latin-1").encode("utf-16-le"),
-    "UTF-8 mark": lambda raw: b"\xef\xbb\xbf" + raw}
+    "NUL byte": (lambda raw: raw[:200] + b"\0" + raw[200:], "has NUL bytes: .*fetch it again"),
+    "UTF-16": (lambda raw: raw.decode("latin-1").encode("utf-16"), "is UTF-16 text; .*iconv"),
+    "UTF-16 without mark": (lambda raw: raw.decode("latin-1").encode("utf-16-le"),
+                            "is UTF-16 text; .*iconv"),
+    "Parquet": (lambda raw: b"PAR1" + raw, "is a Parquet file, .*read_parquet"),
+    "web page": (lambda raw: b"<!DOCTYPE html>\n<html>" + raw, "is a web page")}
 
 
 @pytest.mark.parametrize("name", movielens.FILES)
 @pytest.mark.parametrize("damage", MIS_ENCODED)
 def test_a_mis_encoded_file_is_an_error_that_names_it(tmp_path, lines, name, damage):
     write_lines(tmp_path, lines)
-    (tmp_path / name).write_bytes(MIS_ENCODED[damage]((tmp_path / name).read_bytes()))
-    with pytest.raises(ValueError, match=rf"{name} is mis-encoded"):
+    (tmp_path / name).write_bytes(MIS_ENCODED[damage][0]((tmp_path / name).read_bytes()))
+    with pytest.raises(ValueError, match=rf"{name} {MIS_ENCODED[damage][1]}"):
         movielens.read_columns(tmp_path)
 
 

@@ -10,7 +10,7 @@ import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from data import avazu, criteo, plain
+from data import avazu, bad_lines, criteo, plain
 from data.bad_lines import BadLines
 from data.layout import BUCKET, DECIMAL, HEX, ID, LABEL, Column, Layout
 from data.numbered import number_lines
@@ -30,9 +30,7 @@ SMUDGES = [b"", b"\t", b",", b"\t\t", b"\r", b"\n", b"\r\n", b"\n\n", b"\r\r\n",
 
 
 class Lenient(BadLines):
-    """Shows every bad line and refuses no file."""
-
-    room = 10**9
+    """Refuses no file."""
 
     def too_many(self, lines):
         return False
@@ -80,8 +78,9 @@ def files(draw, layout):
 def read_fast(content, layout, folder, block_bytes=1 << 25, cores=2):
     """What `read_plain` gives, by way of the blocks, the parser and the counters."""
     (folder / "raw").write_bytes(content)
-    bad = Lenient(folder / "raw")
+    bad = Lenient(folder / "raw", "")
     with pytest.MonkeyPatch.context() as patch, ThreadPoolExecutor(2) as pool:
+        patch.setattr(bad_lines, "SHOWN", 10**9)
         patch.setattr(os, "cpu_count", lambda: cores)
         numbered = number_lines(RawFile(folder / "raw", layout, block_bytes), bad, folder / "numbered", pool)
     keys, numbers, labels = [], [], []
@@ -181,7 +180,11 @@ def test_an_avazu_line_by_hand(scratch):
 
 
 WRONG = {
-    "0,1,2": (COLUMNS, "expected 4 columns, got 3"), "0,1,2,0000000a,": (COLUMNS, "expected 4 columns, got 5"),
+    "0,1,2": (COLUMNS, "expected 4 columns, got 3"),
+    "0,1,2,0000000a,,": (COLUMNS, "expected 4 columns, got 6"),
+    "0,1,2,0000000a,b": (COLUMNS, "expected 4 columns, got 5"),
+    "0,1,2,0000000A,": (3, "column c: expected 8 hexadecimal digits (0-9, a-f) or nothing, got "
+                        "'0000000A'"),
     "": (COLUMNS, "expected 4 columns, got 1"), "x,y": (COLUMNS, "expected 4 columns, got 2"),
     "2,1,2,0000000a": (0, "column y: expected a label of 0 or 1, got '2'"),
     ",1,2,0000000a": (0, "column y: expected a label of 0 or 1, got ''"),
@@ -235,3 +238,14 @@ def test_large_numbers_get_the_bucket_of_the_definition_most_of_all_where_it_cha
     assert found == [plain.bucket(value) for value in values]
     assert np.array_equal(logs, np.array([math.log(max(value, 0) + 1) for value in values], np.float32))
     assert len(set(found)) > 420
+
+
+@pytest.mark.parametrize("end", ["\n", "\r\n"])
+def test_a_separator_behind_the_last_cell_changes_nothing(scratch, end):
+    plain_lines = ["0,1,2,0000000a", "1,,,", "0,,3,"]
+    with_one = [line + "," * (number != 1) for number, line in enumerate(plain_lines)]
+    expected = read_fast(end.join([*plain_lines, ""]).encode(), TOY, scratch)
+    found = read_fast(end.join([*with_one, ""]).encode(), TOY, scratch)
+    assert found == expected
+    assert len(found[0]) == 3
+    agree(end.join(with_one).encode(), TOY, scratch)

@@ -2,7 +2,9 @@
 
 import gzip
 import io
+import lzma
 import os
+import tarfile
 import zipfile
 from dataclasses import replace
 
@@ -97,8 +99,8 @@ def test_nothing_there_is_an_error_that_names_the_place_the_names_the_url_and_th
     with pytest.raises(FileNotFoundError) as caught:
         find_file(criteo.LAYOUT, str(folder) if origin == "--data" else None)
     assert str(caught.value) == (
-        f"{origin}: {folder} has none of train.txt, train.csv, train, train.txt.gz, train.csv.gz, train.gz, "
-        "train.txt.zip, train.csv.zip, train.zip. Get the file from "
+        f"{origin}: {folder} has none of train.txt, train.csv, train, dac.tar.gz (each also with "
+        ".gz, .zip, .xz, .tar, .tar.gz, .tgz behind its name). Get the file from "
         "https://www.kaggle.com/c/criteo-display-ad-challenge, or make one with "
         f"`python -m data.planted criteo --rows 1000000 --out {folder / 'train.txt'}`")
 
@@ -153,7 +155,21 @@ def test_a_header_alone_has_no_lines(tmp_path, content):
     assert list(RawFile(write(tmp_path, content), HEADED).blocks()) == []
 
 
+def tarred(members, mode="w"):
+    file = io.BytesIO()
+    with tarfile.open(fileobj=file, mode=mode) as made:
+        for name, content in members.items():
+            info = tarfile.TarInfo(name)
+            info.size = len(content)
+            made.addfile(info, io.BytesIO(content))
+    return file.getvalue()
+
+
+DAC = {"dac/readme.txt": b"hello\n" * 99, "dac/toy.txt": TEXT, "dac/test.txt": b"0" * 5000}
 PACKED = {
+    "xz": lzma.compress(TEXT), "tar": tarred(DAC), "tar of one": tarred({"toy.txt": TEXT}),
+    "tar.gz": tarred(DAC, "w:gz"), "tar.xz": tarred(DAC, "w:xz"),
+    "tar of a gzip": tarred({"toy.txt.gz": gzip.compress(TEXT), "readme.txt": b"hello"}),
     "plain": TEXT, "gzip": gzip.compress(TEXT), "gzip in parts": gzip.compress(TEXT[:999]) + gzip.compress(TEXT[999:]),
     "zip": zipped({"toy.txt": TEXT}), "stored zip": zipped({"toy.txt": TEXT}, zipfile.ZIP_STORED),
     "zip of a gzip": zipped({"toy.gz": gzip.compress(TEXT)}, zipfile.ZIP_STORED),
@@ -198,22 +214,30 @@ AVAZU_ROW = "10000169349117863715,0,14102100,1005,0" + ",a99f214a" * 9 + ",1,0,1
 
 
 @pytest.mark.parametrize("first", [
-    AVAZU_ROW, avazu.LAYOUT.header.replace("click,", ""), "", avazu.LAYOUT.header.upper(),
+    AVAZU_ROW.upper(), avazu.LAYOUT.header.replace("click,", ""), "", avazu.LAYOUT.header.upper(),
     avazu.LAYOUT.header + ",C22", avazu.LAYOUT.header + "\r"],
-    ids=["no header", "the test file's", "blank", "capitals", "one more", "two returns"])
+    ids=["another row", "the test file's", "blank", "capitals", "one more", "two returns"])
 def test_another_header_than_avazus_is_an_error_that_shows_both(tmp_path, first):
     path = write(tmp_path, f"{first}\r\n{AVAZU_ROW}\r\n".encode())
     refuse(path, [f"the first line must be the header '{avazu.LAYOUT.header}'", f"got {first[:80]!r}"], avazu.LAYOUT)
 
 
 @pytest.mark.parametrize("layout", [TOY, HEADED], ids=["no header", "header"])
-@pytest.mark.parametrize("encoding", ["utf-8-sig", "utf-16"])
-def test_a_byte_order_mark_is_an_error(tmp_path, layout, encoding):
+@pytest.mark.parametrize("encoding", ["utf-16", "utf-16-le", "utf-16-be"])
+def test_utf_16_is_an_error_that_says_how_to_turn_it_into_plain_text(tmp_path, layout, encoding):
     text = ("y,c\n" * layout.has_header + TEXT.decode()).encode(encoding)
-    refuse(write(tmp_path, text), ["byte-order mark", "plain text as published"], layout)
+    refuse(write(tmp_path, text), ["is UTF-16 text", "iconv -f UTF-16"], layout)
 
 
-@pytest.mark.parametrize("packing", ["gzip", "zip", "stored zip", "zip of a gzip"])
+@pytest.mark.parametrize("block_bytes", [1, 2, 1000])
+@pytest.mark.parametrize("layout", [TOY, HEADED], ids=["no header", "header"])
+def test_a_byte_order_mark_is_passed_over(tmp_path, layout, block_bytes):
+    text = ("y,c\n" * layout.has_header + TEXT.decode()).encode("utf-8-sig")
+    assert read(write(tmp_path, text), layout, block_bytes) == TEXT
+
+
+@pytest.mark.parametrize("packing", [
+    "gzip", "zip", "stored zip", "zip of a gzip", "xz", "tar.gz", "tar.xz"])
 @pytest.mark.parametrize("left", [0.01, 0.5, 0.99])
 def test_a_packed_file_that_is_cut_short_is_an_error(tmp_path, packing, left):
     whole = PACKED[packing]
@@ -225,7 +249,12 @@ def test_a_gzip_that_was_cut_short_inside_a_whole_zip_is_an_error(tmp_path):
     refuse(write(tmp_path, zipped({"toy.txt.gz": half})), ["is damaged or cut short", "fetch it again"])
 
 
-@pytest.mark.parametrize("packing", ["gzip", "zip", "stored zip", "zip of a gzip"])
+@pytest.mark.parametrize("left", [1000, 3000, 20_000])
+def test_a_tar_that_is_cut_short_within_its_member_is_an_error(tmp_path, left):
+    refuse(write(tmp_path, PACKED["tar"][:left]), ["is damaged or cut short", "fetch it again"])
+
+
+@pytest.mark.parametrize("packing", ["gzip", "zip", "stored zip", "zip of a gzip", "xz", "tar.gz"])
 @pytest.mark.parametrize("place", [0.1, 0.9])
 def test_a_packed_file_with_wrong_bytes_is_an_error(tmp_path, packing, place):
     content = bytearray(PACKED[packing])
@@ -263,7 +292,82 @@ def test_a_zip_without_exactly_one_suitable_member_is_an_error_that_shows_what_i
     path = write(tmp_path, zipped(members))
     with pytest.raises(ValueError, match="must hold") as caught:
         read(path)
-    assert str(caught.value) == f"{path} must hold exactly one of toy.txt, toy.txt.gz, toy, toy.gz; {shown}"
+    words = "must hold exactly one of toy.txt, toy.txt.gz, toy, toy.gz"
+    assert str(caught.value) == f"{path} {words}; {shown}"
+    for mode in ("w", "w:gz", "w:xz"):
+        refuse(write(tmp_path, tarred(members, mode)), [words, shown])
+
+
+FOREIGN = {"Zstandard": (b"\x28\xb5\x2f\xfd", "zstd -d"), "bzip2": (b"BZh9", "bzip2 -d"),
+           "7-Zip": (b"7z\xbc\xaf\x27\x1c", "7z x"), "RAR": (b"Rar!\x1a", "unrar x"),
+           "Parquet": (b"PAR1", "pandas.read_parquet(FILE)"),
+           "Feather": (b"ARROW1", "read_feather"),
+           "ORC": (b"ORC", "read_orc"), "HDF5": (b"\x89HDF", "read_hdf"),
+           "Excel": (b"\xd0\xcf\x11\xe0", "as published"),
+           "Git LFS": (b"version https://git-lfs.github.com/spec/v1", "git lfs pull"),
+           "web page": (b"\n<!DOCTYPE html>\n<html>", "log in"),
+           "NUL bytes": (b"\0" * 100_000, "fetch it again")}
+
+
+def zipped_toy(content):
+    return zipped({"toy.txt": content})
+
+
+@pytest.mark.parametrize("pack", [bytes, gzip.compress, zipped_toy])
+@pytest.mark.parametrize("name", FOREIGN)
+def test_a_file_of_another_kind_is_an_error_that_names_it_and_says_what_to_do(tmp_path, name, pack):
+    head, words = FOREIGN[name]
+    path = write(tmp_path, pack(head + bytes(range(256)) * 300))
+    refuse(path, [name, words])
+    if name != "NUL bytes":
+        with pytest.raises(ValueError, match="toy") as caught:
+            read(path)
+        assert "fetch it again" not in str(caught.value)
+
+
+def test_an_excel_workbook_is_an_error_that_names_it(tmp_path):
+    path = write(tmp_path, zipped({"[Content_Types].xml": b"", "xl/workbook.xml": b"<workbook/>"}))
+    refuse(path, ["is an Excel workbook", "As published"])
+
+
+def test_a_zip_inside_of_something_else_is_an_error_that_says_so(tmp_path):
+    refuse(write(tmp_path, gzip.compress(zipped_toy(TEXT))), ["holds a zip archive inside"])
+
+
+def test_a_python_without_xz_says_so(tmp_path, monkeypatch):
+    monkeypatch.setattr(source, "lzma", None)
+    refuse(write(tmp_path, PACKED["xz"]), ["is packed by xz", "xz -d"])
+
+
+@pytest.mark.parametrize("name", ["toy.txt.xz", "toy.tar.gz", "toy.tgz", "toy.tar", "pack.tar",
+                                  "toy.txt.zst", "toy.parquet"])
+def test_a_folder_with_a_file_that_is_packed_or_of_another_kind_is_found(tmp_path, name):
+    layout = replace(TOY, archives=("pack.tar",))
+    assert find_file(layout, str(write(tmp_path, TEXT, name).parent)) == tmp_path / name
+
+
+def test_criteos_and_avazus_archives_are_found_in_their_folders(tmp_path):
+    for layout, name in ((criteo.LAYOUT, "dac.tar.gz"), (avazu.LAYOUT, "avazu-ctr-prediction.zip")):
+        (tmp_path / layout.name).mkdir()
+        write(tmp_path / layout.name, b"x", name)
+        assert find_file(layout, str(tmp_path / layout.name)).name == name
+
+
+@pytest.mark.parametrize("block_bytes", [1, 50, 1000])
+def test_a_headerless_avazu_file_is_taken_from_its_first_line_on_and_said(
+        tmp_path, caplog, block_bytes):
+    text = f"{AVAZU_ROW}\n{AVAZU_ROW.replace(',0,', ',1,', 1)}\n".encode()
+    path = write(tmp_path, text)
+    raw = RawFile(path, avazu.LAYOUT, block_bytes)
+    assert b"".join(block.tobytes() for block in raw.blocks()) == text
+    assert raw.first_line == 1
+    assert f"{path} has no header; its columns are taken to be those of avazu's file" in caplog.text
+
+
+def test_a_separator_behind_the_header_changes_nothing(tmp_path):
+    raw = RawFile(write(tmp_path, b"y,c,\r\n0,,\r\n"), HEADED)
+    assert b"".join(block.tobytes() for block in raw.blocks()) == b"0,,\r\n"
+    assert raw.first_line == 2
 
 
 def test_a_file_that_grows_while_it_is_read_is_an_error_with_both_sizes(tmp_path):
