@@ -1,0 +1,84 @@
+"""Where thresholds may start: a start above a table's values prunes them before anything is learned.
+
+At the start every threshold is the same number s, and an entry is pruned if |V| <= scale * g(s). A
+table whose values have a standard deviation of 1e-4 is therefore gone at s = -6, where sigmoid(s)
+is 0.0025, and a pruned entry gets no gradient: it does not come back.
+"""
+
+import math
+from collections.abc import Callable
+
+import torch
+from torch import Tensor
+
+from .kernels.threshold import GATES
+
+INVERSES: dict[str, Callable[[float], float]] = {
+    "sigmoid": lambda g: math.log(g) - math.log1p(-g) if g < 1 else math.inf,
+    "softplus": lambda g: g + math.log(-math.expm1(-g)),
+}
+
+
+@torch.no_grad()
+def share_below(values: Tensor, gate: str, scale: float, init: float) -> float:
+    """The share of a table that thresholds of one value prune: entries with |V| <= scale * g(init).
+
+    Entries that are exactly 0 do not count, as no start could keep them: padding rows, and rows
+    without a vector.
+
+    Args:
+        values: V, any shape, on any device.
+        gate: name of g, one of GATES.
+        scale: factor of the gate.
+        init: s.
+
+    Returns:
+        0 to 1; 0 for a table that is all zero.
+
+    Raises:
+        ValueError: the gate is unknown.
+
+    >>> share_below(torch.tensor([[0.0, 0.0], [0.1, -2.0], [0.3, 0.9]]), "sigmoid", 1.0, init=0.0)
+    0.5
+    """
+    _check_gate(gate)
+    level = scale * GATES[gate](values.new_full((1,), init))  # in the table's precision, as trained
+    there = int(torch.count_nonzero(values))
+    kept = int((values.abs() > level).sum())
+    return (there - kept) / there if there else 0.0
+
+
+@torch.no_grad()
+def fitting_start(values: Tensor, gate: str, scale: float, share: float = 0.01) -> float:
+    """The highest s, in steps of 0.1 and up to 0, whose threshold prunes at most `share` of a table.
+
+    It inverts the gate at the quantile of |V|; entries that are exactly 0 do not count.
+
+    Args:
+        values: V, any shape, on any device.
+        gate: name of g, one of GATES.
+        scale: factor of the gate.
+        share: of the table, from 0 to below 1.
+
+    Raises:
+        ValueError: the gate is unknown, the share is not in that range, or the table is all zero.
+
+    >>> fitting_start(torch.full((4, 2), 0.01), "sigmoid", scale=1.0)  # sigmoid(-4.6) = 0.00995
+    -4.6
+    """
+    _check_gate(gate)
+    if not 0 <= share < 1:
+        raise ValueError(f"share must be at least 0 and below 1, got {share}")
+    sizes = values.abs()[values != 0]
+    if not len(sizes):
+        raise ValueError("the table is all zero, so no start fits it; initialise it first")
+    lowest = float(sizes.kthvalue(int(share * len(sizes)) + 1).values)  # the smallest to be kept
+    tenths = math.floor(10 * min(INVERSES[gate](lowest / scale), 0.0))
+    while share_below(values, gate, scale, tenths / 10) > share:  # the tenth itself, or rounding
+        tenths -= 1
+    return tenths / 10
+
+
+def _check_gate(gate: str) -> None:
+    if gate not in GATES:
+        raise ValueError(f"unknown gate {gate!r}; known: {', '.join(GATES)}")
