@@ -1,9 +1,9 @@
 """Distinct values of one field, numbered in the order in which they come and counted."""
 
-import numba
 import numpy as np
 
 from data.parse import MISSING
+from utils.jit import njit
 
 _KEY_BITS = 0xFFFFFFFF  # keys fit in 32 bits, signed or not, and a field is all one or all the other
 _GOLDEN = np.uint64(0x9E3779B97F4A7C15)
@@ -72,7 +72,7 @@ class ValueCounter:
         return codes, len(known)
 
 
-@numba.njit(cache=True, nogil=True)
+@njit(nogil=True)
 def _add(keys, start, slots, shift, values, counts, used, numbers):
     """(keys done, values used); stops before a new value when the table is half full."""
     last = len(slots) - 1
@@ -97,7 +97,7 @@ def _add(keys, start, slots, shift, values, counts, used, numbers):
     return len(keys), used
 
 
-@numba.njit(cache=True, nogil=True)
+@njit(nogil=True)
 def _move(old, new, shift):
     last = len(new) - 1
     for slot in old:

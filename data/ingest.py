@@ -12,7 +12,6 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
-import numba
 import numpy as np
 from tqdm import tqdm
 
@@ -25,6 +24,7 @@ from data.schema import Schema
 from data.source import RawFile, find_file, fingerprint
 from data.writer import Writer
 from utils.files import sha256_of
+from utils.jit import njit
 from utils.locks import locked
 
 log = logging.getLogger("pep")
@@ -140,7 +140,7 @@ def _recode_all(numbered: Numbered, layout: Layout, table: np.ndarray, starts: n
             bar.update(len(labels))
 
 
-@numba.njit(cache=True, nogil=True)
+@njit(nogil=True)
 def _recode(ids, table, starts, order, coded):
     """coded[i, f] = the global id of number ids[f, order[i]]."""
     for field in range(ids.shape[0]):

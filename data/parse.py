@@ -8,10 +8,10 @@ over bytes.
 import math
 from dataclasses import dataclass
 
-import numba
 import numpy as np
 
 from data.layout import BUCKET, DECIMAL, HEX, ID, LABEL, MAX_DIGITS, Layout
+from utils.jit import njit
 
 MISSING = -(1 << 40)  # below every other key, so it comes first among values of equal count
 COLUMNS = -1  # in `bad`: the line has another number of columns
@@ -67,7 +67,7 @@ def parse(text: np.ndarray, layout: Layout) -> Parsed:
     return Parsed(keys[:, :rows], numbers[:, :rows], labels[:rows], bad[:lines - rows].copy(), lines)
 
 
-@numba.njit(cache=True, nogil=True)
+@njit(nogil=True)
 def _parse_lines(text, separator, kinds, nibbles, keys, numbers, labels, bad):
     buckets, logs = _small_numbers(_SMALL)
     row, wrong, at, line = 0, 0, 0, 0
@@ -87,7 +87,7 @@ def _parse_lines(text, separator, kinds, nibbles, keys, numbers, labels, bad):
     return row
 
 
-@numba.njit(cache=True, nogil=True)
+@njit(nogil=True)
 def _skip_line(text, at, separator, expected):
     """The start of the next line, and the columns of this one; a trailing separator begins none."""
     columns = 1
@@ -100,7 +100,7 @@ def _skip_line(text, at, separator, expected):
     return at + 1, columns
 
 
-@numba.njit(cache=True, nogil=True)
+@njit(nogil=True)
 def _parse_line(text, at, separator, kinds, nibbles, buckets, logs, keys, numbers, labels, row):
     """Minus the start of the next line, or the number of the first column that is wrong."""
     field, number, last = 0, 0, len(kinds) - 1
@@ -151,7 +151,7 @@ def _parse_line(text, at, separator, kinds, nibbles, buckets, logs, keys, number
     return -at
 
 
-@numba.njit(cache=True, nogil=True, inline="always")
+@njit(nogil=True, inline="always")
 def _hex(text, at, separator, nibbles):
     """(key, the byte behind the cell, whether it is good). Every cell is followed by at least one byte."""
     here = text[at]
@@ -167,7 +167,7 @@ def _hex(text, at, separator, nibbles):
     return key, at + 8, seen < 16
 
 
-@numba.njit(cache=True, nogil=True, inline="always")
+@njit(nogil=True, inline="always")
 def _whole(text, at, most):
     """(whether the cell is empty, value, the byte behind the number, whether it is good)."""
     minus = text[at] == _MINUS
@@ -184,7 +184,7 @@ def _whole(text, at, most):
     return digits == 0, -value if minus else value, at, digits <= most and not (minus and digits == 0)
 
 
-@numba.njit(cache=True, nogil=True)
+@njit(nogil=True)
 def _bucket(value):
     if value > 2:
         log = math.log(float(value))
@@ -192,7 +192,7 @@ def _bucket(value):
     return np.int64(value - 2)
 
 
-@numba.njit(cache=True, nogil=True)
+@njit(nogil=True)
 def _small_numbers(most):
     """Buckets and logarithms of 0 .. most-1: two logarithms a cell were a third of the time."""
     buckets, logs = np.empty(most, np.int64), np.empty(most, np.float32)

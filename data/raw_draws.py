@@ -6,8 +6,9 @@ had without those before it. Everything is uint64 there; numba would turn uint64
 
 import math
 
-import numba
 import numpy as np
+
+from utils.jit import njit
 
 NUMBER, HEX, DECIMAL, HOUR = range(4)
 EMPTY = -(1 << 40)  # in place of a number or of a value's index: the cell is empty
@@ -33,7 +34,7 @@ _ZERO, _MINUS, _NEWLINE = 48, 45, 10
 _DIGITS = np.frombuffer(b"0123456789abcdef", np.uint8)
 
 
-@numba.njit(cache=True, nogil=True)
+@njit(nogil=True)
 def _mix(word):
     """uint64 -> uint64, one to one: the last step of splitmix64."""
     word = (word ^ (word >> _30)) * _FIRST
@@ -41,18 +42,18 @@ def _mix(word):
     return word ^ (word >> _31)
 
 
-@numba.njit(cache=True, nogil=True)
+@njit(nogil=True)
 def _number(key, place):
     return _mix(key + np.uint64(place) * _GAMMA)
 
 
-@numba.njit(cache=True, nogil=True)
+@njit(nogil=True)
 def _uniform(word):
     """In [0, 1)."""
     return (word >> _11) * 2.0**-53
 
 
-@numba.njit(cache=True, nogil=True)
+@njit(nogil=True)
 def _normal(word):
     """About normal, within 3.47 of 0: the sum of four uniforms, of 16 bits each."""
     total = np.int64(0)
@@ -77,7 +78,7 @@ def spreads(factor: int, full_rows: int) -> bool:
     return full_rows == 1
 
 
-@numba.njit(cache=True, nogil=True)
+@njit(nogil=True)
 def cell(field, row, full_rows):
     """(what is printed: a number, the index of a value or EMPTY; what the teacher takes it for)."""
     if field.kind == HOUR:
@@ -99,7 +100,7 @@ def cell(field, row, full_rows):
     return index, index
 
 
-@numba.njit(cache=True, nogil=True)
+@njit(nogil=True)
 def _bucket(value):
     if value <= 2:
         return value - 2
@@ -107,7 +108,7 @@ def _bucket(value):
     return np.int64(log * log)
 
 
-@numba.njit(cache=True, nogil=True)
+@njit(nogil=True)
 def _score(fields, row, full_rows, printed, total):
     """(sum over all pairs of fields of their vectors' products, sum of the first-order weights); fills `printed`."""
     total[:] = 0.0
@@ -124,7 +125,7 @@ def _score(fields, row, full_rows, printed, total):
     return ((total * total).sum() - squares) / 2, first
 
 
-@numba.njit(cache=True, nogil=True)
+@njit(nogil=True)
 def scores(fields, rows, full_rows):
     """(rows, 2): the pairs' part and the first-order part of each row's logit, before they are scaled."""
     parts = np.empty((len(rows), 2))
@@ -134,7 +135,7 @@ def scores(fields, rows, full_rows):
     return parts
 
 
-@numba.njit(cache=True, nogil=True)
+@njit(nogil=True)
 def fill(text, fields, weights, keys, start, stop, full_rows, separator, with_ids):
     """Write the rows from start to stop to `text` (bytes,) uint8; return how many bytes they take."""
     printed, total = np.empty(len(fields), np.int64), np.empty(WIDEST)
@@ -156,7 +157,7 @@ def fill(text, fields, weights, keys, start, stop, full_rows, separator, with_id
     return at
 
 
-@numba.njit(cache=True, nogil=True)
+@njit(nogil=True)
 def _put(text, at, field, value):
     """Write one cell; return the byte behind it."""
     if value == EMPTY:
@@ -173,7 +174,7 @@ def _put(text, at, field, value):
     return _put_whole(text, at, np.uint64(value))
 
 
-@numba.njit(cache=True, nogil=True)
+@njit(nogil=True)
 def _put_hex(text, at, index, key):
     """8 digits, other ones for each index: every step is one to one on 32 bits."""
     word = ((index ^ key) * _ODD) & _LOW_32
@@ -184,7 +185,7 @@ def _put_hex(text, at, index, key):
     return at + 8
 
 
-@numba.njit(cache=True, nogil=True)
+@njit(nogil=True)
 def _put_whole(text, at, value):
     rest, end = value // _TEN, at + 1
     while rest > 0:

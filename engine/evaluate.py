@@ -3,13 +3,13 @@
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
-import numba
 import numpy as np
 import torch
 from scipy.stats import rankdata
 from torch import Tensor, nn
 
 from data.loader import choose_place, in_order, put
+from utils.jit import njit
 
 
 @dataclass(frozen=True)
@@ -133,7 +133,7 @@ def auc_of_counts(labels: np.ndarray, scores: np.ndarray) -> Callable[[np.ndarra
     return lambda counts: _auc_of_counts(order, positive, higher, counts)
 
 
-@numba.njit(cache=True, nogil=True)
+@njit(nogil=True)
 def _auc_of_counts(order, positive, higher, counts):
     """One pass from the lowest score up."""
     pairs, positives, negatives = 0.0, 0, 0  # in the right order; passed so far

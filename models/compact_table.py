@@ -23,7 +23,7 @@ class CompactTable(PluggedTable):
     (float32, D up to 256), but for the 4 bytes a row. It lies in one piece: rows cannot be written.
 
     Args:
-        plain: the module that was there; its weight may be dropped afterwards.
+        plain: the module that was there; kept is a copy of it without its weight.
         table: (N, D).
 
     >>> compact = CompactTable(nn.Embedding(3, 2), torch.tensor([[0.0, 5.0], [0.0, 0.0], [6.0, 7.0]]))
@@ -37,6 +37,7 @@ class CompactTable(PluggedTable):
 
     def __init__(self, plain: Plain, table: Tensor) -> None:
         super().__init__(plain)
+        self.plain = (self.shell(),)  # or the dense table would stay in memory
         rows, columns = table.nonzero(as_tuple=True)
         starts = torch.zeros(self.num_embeddings + 1, dtype=torch.int64, device=table.device)
         starts[1:] = torch.bincount(rows, minlength=self.num_embeddings).cumsum(0)
@@ -44,8 +45,7 @@ class CompactTable(PluggedTable):
         self.register_buffer("columns", columns.to(smallest_integer(self.embedding_dim - 1)))
         self.register_buffer("starts", starts.to(torch.int32 if len(rows) < 1 << 31 else torch.int64))
 
-    @property
-    def weight(self) -> Tensor:
+    def table(self) -> Tensor:
         """(N, D), made from the entries."""
         return self.vectors(torch.arange(self.num_embeddings, device=self.entries.device))
 
@@ -59,16 +59,19 @@ class CompactTable(PluggedTable):
         if ids.dtype not in (torch.int32, torch.int64):
             raise TypeError(f"ids must be int32 or int64, got {ids.dtype}; convert them with .long()")
         flat = ids.reshape(-1).long()
-        if flat.device.type == "cpu" and flat.numel() and not 0 <= flat.min() <= flat.max() < self.num_embeddings:
-            raise IndexError(f"ids must be in 0 .. {self.num_embeddings - 1}, got {int(flat.min())} .. "
-                             f"{int(flat.max())}")
-        starts = self.starts[flat].long()
-        counts = self.starts[flat + 1].long() - starts
+        if flat.device.type == "cpu" and not torch.jit.is_tracing() and flat.numel():
+            low, high = int(flat.min()), int(flat.max())
+            if not 0 <= low <= high < self.num_embeddings:
+                raise IndexError(f"ids must be in 0 .. {self.num_embeddings - 1}, got {low} .. {high}")
+        # no len() and no assignment to an index: a trace would keep the sizes of its example
+        starts = self.starts.index_select(0, flat).long()  # unlike starts[flat], it refuses an id of -1
+        counts = self.starts.index_select(0, flat + 1).long() - starts
         places = torch.repeat_interleave(counts)  # (E,), for each entry that is read the place of its id in `flat`
         before = counts.cumsum(0) - counts
-        read = (starts - before)[places] + torch.arange(len(places), device=flat.device)
-        vectors = self.entries.new_zeros(len(flat), self.embedding_dim)
-        vectors[places, self.columns[read].long()] = self.entries[read]
+        read = (starts - before).index_select(0, places) + torch.arange(places.shape[0], device=flat.device)
+        vectors = self.entries.new_zeros(flat.shape[0], self.embedding_dim)
+        columns = self.columns.index_select(0, read).long()
+        vectors.index_put_((places, columns), self.entries.index_select(0, read))
         return vectors.view(*ids.shape, self.embedding_dim)
 
     def num_bytes(self) -> int:
@@ -78,5 +81,5 @@ class CompactTable(PluggedTable):
     def restore(self) -> Plain:
         """The module that was there, with a new Parameter that holds the table."""
         (plain,) = self.plain
-        plain.weight = nn.Parameter(self.weight)
+        plain.weight = nn.Parameter(self.table())
         return plain

@@ -10,7 +10,14 @@
 
 **PEP needs Adam with coupled weight decay on tables and thresholds.** Far below zero the thresholds have hardly a
 gradient from the data; the decay raises them. With AdamW, with a decay of 0 or with an optimiser made before `plug`,
-nothing is ever pruned. `Plugged.parameter_groups` sets it.
+nothing is ever pruned, and a warning says so at its first step. `Plugged.parameter_groups` sets it.
+
+**The thresholds are parameters of the model.** A regulariser that walks over `model.parameters()` squares them too:
+s = -15 adds 225 an entry to the loss that it shows. It raises the thresholds as the decay does, but let it pass over
+names that end in `.thresholds`; a warning says so at the first step.
+
+**A library that reloads its best checkpoint at the end of `fit` takes the thresholds back**, and so undoes the search:
+switch that off, or call `snapshot` before, in a callback. `snapshot` refuses a cut that no threshold decides.
 
 The method is that of Liu et al., ICLR 2021, whose code prunes the one table of its own models. Here a model may have
 many; each has its thresholds, and a budget may span them all.
@@ -19,15 +26,25 @@ many; each has its thresholds, and a budget may span them all.
 import math
 import numbers
 from collections.abc import Callable
-from typing import Any
+from typing import Any, cast
 
 import torch
 from torch import nn
 
 from .compact_table import CompactTable
 from .embedding.pep import Thresholds
-from .plug_choice import Only, choose, refuse_compiled, refuse_hooked, refuse_tied, refuse_unfit, warn_of_zeros
+from .plug_choice import (
+    Only,
+    choose,
+    refuse_compiled,
+    refuse_high_start,
+    refuse_hooked,
+    refuse_tied,
+    refuse_unfit,
+    warn_of_zeros,
+)
 from .plug_snapshot import Snapshot, bare, plugged_tables
+from .plug_watch import forget
 from .plugged_table import PepTable, Plain, PluggedTable, TicketTable
 
 EMBEDDINGS: dict[str, Callable[[Plain, Thresholds], PluggedTable]] = {"pep": PepTable}
@@ -86,7 +103,7 @@ class Plugged:
 
 
 def plug(model: nn.Module, embedding: str = "pep", threshold_type: str = "feature_dim", threshold_init: float = -15.0,
-         g_type: str = "sigmoid", gk: float = 1.0, only: Only = None) -> Plugged:
+         g_type: str = "sigmoid", gk: float = 1.0, only: Only = None, allow_high_start: bool = False) -> Plugged:
     """Put PEP's tables in the place of a model's nn.Embedding and nn.EmbeddingBag modules.
 
     Names, all other modules and all parameters stay the same objects; a table's weight goes on as the `values` of what
@@ -106,13 +123,15 @@ def plug(model: nn.Module, embedding: str = "pep", threshold_type: str = "featur
         gk: factor of the gate.
         only: which tables: names, or a function of (name, module). By default all that are wider than 1: tables of
             width 1 hold first-order weights (torchfm's FeaturesLinear), which PEP does not prune.
+        allow_high_start: plug a table of which more than half lies under the thresholds from the start, too.
 
     Returns:
         A view of the model: its tables, their size and the parameter groups.
 
     Raises:
         TypeError: not a module, or a setting of another kind than above.
-        ValueError: no such table, one that PEP cannot stand for (the message says why and what to do), or a setting.
+        ValueError: no such table, one that PEP cannot stand for (the message says why and what to do), a start under
+            which more than half of a table lies (it names one that fits), or a setting.
 
     >>> model = nn.ModuleDict({"item": nn.Embedding(50, 4), "bias": nn.Embedding(50, 1)})
     >>> plug(model)
@@ -133,9 +152,11 @@ def plug(model: nn.Module, embedding: str = "pep", threshold_type: str = "featur
         refuse_unfit(name, module)
     refuse_tied(model, chosen)
     refuse_compiled(model, chosen.values())
+    refuse_high_start(chosen, thresholds, allow_high_start)
     _put(model, {module: EMBEDDINGS[embedding](module, thresholds) for module in chosen.values()})
-    for name, module in chosen.items():
-        warn_of_zeros(name, module)
+    for name, table in plugged_tables(model).items():
+        warn_of_zeros(name, chosen[name])
+        cast(PepTable, table).name = name
     return Plugged(model)
 
 
@@ -175,6 +196,7 @@ def masked(model: Any, cut: Snapshot) -> Plugged:
             mask[table.padding_idx] = True
         tickets[table] = TicketTable(table.plain[0], table.values, mask)
     for name, table in tables.items():
+        forget(table)
         initial = cut.initial[name].to(table.values.device)
         table.values.copy_(torch.where(tickets[table].mask, initial, 0.0))
         table.values.grad = None
@@ -187,7 +209,8 @@ def unplug(model: Any, compact: bool = False) -> dict[str, nn.Module]:
     """Put the modules back that were there before `plug`, with the tables as they are now as their weights.
 
     Pruned entries are plain zeros then: training goes on with all of them. With `compact`, tables that store only what
-    is not zero are put there instead, for inference: the same vectors, no gradients, `num_bytes()` says how large.
+    is not zero are put there instead, for inference: the same vectors, no gradients, `num_bytes()` says how large. A
+    module that others hold too (feature objects that build the next model, say) keeps its weight in any case.
 
     Args:
         model: a plugged model, or what `plug` returned.
@@ -201,7 +224,7 @@ def unplug(model: Any, compact: bool = False) -> dict[str, nn.Module]:
 
     >>> from .plug_snapshot import snapshot
     >>> model = nn.ModuleDict({"item": nn.Embedding(50, 4)})
-    >>> ticket = masked(plug(model), snapshot(model, 20))
+    >>> ticket = masked(plug(model), snapshot(model, 20, allow_magnitude=True))
     >>> sum(table.num_bytes() for table in unplug(model, compact=True).values())  # 800 bytes before
     304
     """
@@ -211,14 +234,13 @@ def unplug(model: Any, compact: bool = False) -> dict[str, nn.Module]:
     instead: dict[nn.Module, nn.Module] = {}
     try:
         for table in tables.values():
-            (plain,) = table.plain
             if compact and isinstance(table, CompactTable):
                 instead[table] = table
-            elif compact:
-                instead[table] = CompactTable(plain, table.weight.detach())
-                plain.register_parameter("weight", None)  # or the dense table would stay in memory
-            else:
-                instead[table] = table.restore()
+                continue
+            small = CompactTable(table.plain[0], table.table()) if compact else None
+            forget(table)
+            plain = table.restore()  # for whoever else holds it, too
+            instead[table] = small or plain
     finally:  # were memory short for a table, those before it are done, and the next call goes on from there
         _put(bare(model), instead)
     return {name: instead[table] for name, table in tables.items()}

@@ -6,8 +6,15 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from .embedding.pep import Thresholds
 from .plug_snapshot import log, plugged_tables
+from .plug_watch import listed
 from .plugged_table import Plain
+from .start import fitting_start, share_below
+
+REFUSED_SHARE = 0.5  # of a table under the thresholds at the start
+WARNED_SHARE = 0.05
+FITTING_SHARE = 0.01  # under the start that the message proposes
 
 Only = str | Iterable[str] | Callable[[str, nn.Module], bool] | None
 
@@ -91,6 +98,32 @@ def _hooks(module: nn.Module) -> str:
             module._load_state_dict_post_hooks)):
         return "hooks of its state_dict"
     return ""
+
+
+def refuse_high_start(chosen: Mapping[str, Plain], thresholds: Thresholds, allowed: bool) -> None:
+    """A ValueError for tables of which more than half lies under the thresholds, a warning from a twentieth.
+
+    The padding row and entries that are exactly 0 do not count.
+    """
+    gate = thresholds.gate, thresholds.scale
+    shares, starts = {}, []
+    for name, module in chosen.items():
+        values = module.weight.detach()
+        if module.padding_idx is not None and values[module.padding_idx].any():
+            values = torch.cat([values[:module.padding_idx], values[module.padding_idx + 1:]])
+        share = share_below(values, *gate, thresholds.init)
+        if share >= WARNED_SHARE:
+            shares[name] = share
+            starts.append(fitting_start(values, *gate, FITTING_SHARE))
+    if not shares:
+        return
+    of = listed([f"{share:.0%} of {name}" for name, share in shares.items()])
+    said = (f"at threshold_init={thresholds.init:g} the thresholds prune {of} before anything is learned, and a "
+            f"pruned entry gets no gradient; at threshold_init={min(starts):g} it is {FITTING_SHARE:.0%} at most "
+            f"(the search needs more steps then)")
+    if max(shares.values()) > REFUSED_SHARE and not allowed:
+        raise ValueError(f"{said}; take that, initialise the tables wider, or pass allow_high_start=True")
+    log.warning("%s", said)
 
 
 def warn_of_zeros(name: str, module: Plain) -> None:

@@ -1,5 +1,6 @@
 """Pruned tables of a plugged model at a budget, and the values that they started from; as a file, an .npz."""
 
+import json
 import logging
 import numbers
 import os
@@ -7,7 +8,7 @@ import tempfile
 import zipfile
 import zlib
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +16,8 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from . import plug_evidence
+from .plug_watch import listed
 from .plugged_table import PepTable, PluggedTable
 
 log = logging.getLogger("pep")
@@ -64,6 +67,7 @@ class Snapshot:
     Args:
         tables: by name, (N, D), zero where an entry is pruned, and in the padding row.
         initial: by name, (N, D), the values at plug time.
+        meta: how far the thresholds had moved, and what they decided: see `plug_evidence.evidence`.
 
     Raises:
         ValueError: the two are not of the same names and shapes.
@@ -74,6 +78,7 @@ class Snapshot:
 
     tables: dict[str, Tensor]
     initial: dict[str, Tensor]
+    meta: dict[str, Any] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         pruned, initial = ({name: tuple(table.shape) for name, table in part.items()}
@@ -92,7 +97,8 @@ class Snapshot:
         Tables in bfloat16, which NumPy lacks, are written in float32: the same values.
         """
         path = Path(path)
-        arrays: dict[str, Any] = {"names": np.array(list(self.tables), dtype=np.str_)}
+        arrays: dict[str, Any] = {"names": np.array(list(self.tables), dtype=np.str_),
+                                  "meta": np.array(json.dumps(self.meta))}
         for number, name in enumerate(self.tables):
             arrays[f"table_{number}"] = _array(self.tables[name])
             arrays[f"initial_{number}"] = _array(self.initial[name])
@@ -123,7 +129,8 @@ class Snapshot:
                 names = [str(name) for name in arrays["names"]]
                 tables, initial = ({name: torch.from_numpy(arrays[f"{kind}_{number}"])
                                     for number, name in enumerate(names)} for kind in ("table", "initial"))
-            return cls(tables, initial)
+                meta = json.loads(str(arrays["meta"])) if "meta" in arrays else {}  # older files have none
+            return cls(tables, initial, meta)
         except FileNotFoundError:
             raise
         except (OSError, ValueError, KeyError, EOFError, TypeError, zipfile.BadZipFile, AttributeError, RuntimeError,
@@ -132,26 +139,31 @@ class Snapshot:
 
 
 @torch.no_grad()
-def snapshot(model: Any, budget: int | Mapping[str, int] | None = None) -> Snapshot:
+def snapshot(model: Any, budget: int | Mapping[str, int] | None = None, allow_magnitude: bool = False) -> Snapshot:
     """The pruned tables of a plugged model at a budget, with the values that they started from; changes nothing.
 
     Kept are the entries with the largest margins |V| - g(s), of equal ones the first. A padding row is no part of it.
+    Where no threshold acts these would be the largest |V|, plain magnitude pruning, and that is
+    refused; `plug_evidence` says what counts. The log (level INFO) and `meta` of what is returned
+    say how far the thresholds have moved.
 
     Args:
         model: a plugged model, or what `plug` returned.
         budget: entries to keep: a number for all tables together, numbers by table name (any of its names; a table
             without a number keeps what it has), or None for what the thresholds have left so far.
+        allow_magnitude: take the cut where no threshold acts, too.
 
     Raises:
-        ValueError: the budget is below 1, more than the tables hold or than the thresholds have left, or for an unknown
-            table or twice for one; nothing is left; the model is not plugged or no longer searched; its values are not
-            finite.
+        ValueError: no threshold acts (see above; the message names the causes); the budget is below
+            1, more than the tables hold or than the thresholds have left, or for an unknown table
+            or twice for one; nothing is left; the model is not plugged or no longer searched; its
+            values are not finite.
         TypeError: the budget is not a whole number.
 
     >>> from .plug import plug
     >>> model = nn.Sequential(nn.Embedding.from_pretrained(torch.tensor([[1.0, -2.0], [3.0, 0.5]]), freeze=False))
     >>> plugged = plug(model, threshold_init=-150.0)
-    >>> snapshot(model, 2).tables["0"].tolist()
+    >>> snapshot(model, 2, allow_magnitude=True).tables["0"].tolist()  # nothing is trained here
     [[0.0, -2.0], [3.0, 0.0]]
     """
     tables = searched_tables(model)
@@ -174,13 +186,26 @@ def snapshot(model: Any, budget: int | Mapping[str, int] | None = None) -> Snaps
         kept = _largest(margins, budget, "the tables together")
     else:
         kept = {name: part > 0 for name, part in margins.items()}
-    still = [name for name, table in tables.items() if not table.has_moved()]
-    if still:
-        log.warning("the thresholds of %s stand where they started, so this is a cut by magnitude and not PEP: is the "
-                    "optimiser made after plug(), over its parameter_groups(), and is each table used?",
-                    ", ".join(still))
+    meta = _judged(tables, margins, kept, isinstance(budget, Mapping), allow_magnitude)
     return Snapshot({name: torch.where(kept[name], table.weight.cpu(), 0.0) for name, table in tables.items()},
-                    {name: table.initial.to("cpu", copy=True) for name, table in tables.items()})
+                    {name: table.initial.to("cpu", copy=True) for name, table in tables.items()}, meta)
+
+
+def _judged(tables: Mapping[str, PepTable], margins: Mapping[str, Tensor], kept: Mapping[str, Tensor], apart: bool,
+            allow_magnitude: bool) -> dict[str, Any]:
+    """What the thresholds have decided, said in the log; a ValueError if that is nothing."""
+    found = plug_evidence.evidence(tables, margins, kept, apart)
+    still = [name for name, table in tables.items() if not table.has_moved()]
+    if not plug_evidence.acts(found, moved=len(still) < len(tables)):
+        if not allow_magnitude:
+            raise ValueError(plug_evidence.refusal(found))
+        log.warning("no threshold acts, so this cut is plain magnitude pruning and not PEP, as allow_magnitude says")
+    elif still:
+        log.warning("the thresholds of %s stand where they started: is each of these tables used?", listed(still))
+    if undone := plug_evidence.taken_back(found):
+        log.warning("%s", undone)
+    log.info("snapshot: %s", plug_evidence.said(found))
+    return found
 
 
 def _by_first_name(model: Any, budget: Mapping[str, int]) -> dict[str, int]:

@@ -1,13 +1,16 @@
 """A table of somebody's model while PEP has it: called, read and moved like the module in whose place it stands."""
 
+import copy
 from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from .embedding.pep import Thresholds
+from .embedding.pep import COUNTED, Thresholds
 from .kernels.threshold import GATES, soft_threshold
+from .plug_watch import watch
+from .pruned_weight import guarded
 
 Plain = nn.Embedding | nn.EmbeddingBag
 
@@ -17,8 +20,9 @@ class PluggedTable(nn.Module):
 
     The module that was there is kept for `restore`, hidden from parameters() and state_dict(). `weight` is the table as
     the model uses it, made when asked, with its gradient: a model that scores all items by `user @ items.weight.T` sees
-    the pruned table too. Assigning to it is an error, writing into it does nothing. What else code may read of the
-    module that was there, to call torch's own lookup with it, can be read here: `max_norm`, `sparse` and so on.
+    the pruned table too. Assigning to it is an error, and so is writing into it (see `PrunedWeight`). What else code
+    may read of the module that was there, to call torch's own lookup with it, can be read here: `max_norm`, `sparse`
+    and so on.
 
     Args:
         plain: the module that was there.
@@ -40,7 +44,11 @@ class PluggedTable(nn.Module):
 
     @property
     def weight(self) -> Tensor:
-        """The whole table as used, (N, D)."""
+        """The whole table as used, (N, D), to be read."""
+        return guarded(self.table())
+
+    def table(self) -> Tensor:
+        """The whole table as used, (N, D), a plain tensor."""
         raise NotImplementedError
 
     def vectors(self, ids: Tensor) -> Tensor:
@@ -55,7 +63,7 @@ class PluggedTable(nn.Module):
         """The batch's vectors, one for each id, are a small table of their own, out of which torch fills the bags."""
         count, padding = ids.numel(), self.padding_idx
         if not 0 < count < self.num_embeddings:
-            table = self.weight
+            table = self.table()
         else:
             table = self.vectors(ids.reshape(-1))
             places = torch.arange(count, dtype=ids.dtype, device=ids.device).view_as(ids)
@@ -69,7 +77,7 @@ class PluggedTable(nn.Module):
     @torch.no_grad()
     def num_params(self) -> int:
         """Entries that are not zero, the padding row aside."""
-        table = self.weight
+        table = self.table()
         padding = table[:0] if self.padding_idx is None else table[self.padding_idx]
         return int(torch.count_nonzero(table) - torch.count_nonzero(padding))
 
@@ -77,10 +85,17 @@ class PluggedTable(nn.Module):
     def restore(self) -> Plain:
         """The module that was there; its weight is the same Parameter as ever and holds the table as used."""
         (plain,) = self.plain
-        self.values.copy_(self.weight)
+        self.values.copy_(self.table())
         self.values.grad = None
         plain.weight = self.values
         return plain
+
+    def shell(self) -> Plain:
+        """A copy of the module that was there, without a weight; whoever else holds that module keeps it whole."""
+        (plain,) = self.plain
+        shell = copy.copy(plain)
+        shell._parameters = {"weight": None}
+        return shell
 
     def extra_repr(self) -> str:
         """Its size, for print(model)."""
@@ -108,6 +123,7 @@ class PepTable(PluggedTable):
     ([0.73..., 0.0], 1)
     """
 
+    name = "?"  # in the model, for messages; `plug` sets it
     initial: Tensor
 
     def __init__(self, plain: Plain, thresholds: Thresholds) -> None:
@@ -121,16 +137,30 @@ class PepTable(PluggedTable):
         self.thresholds = nn.Parameter(torch.full(shape, float(thresholds.init), dtype=self.values.dtype,
                                                   device=self.values.device))
         self.register_buffer("initial", self.values.detach().clone())  # V0; saved, for a search that is resumed
+        self.taken_back: tuple[float, float] | None = None  # mean s before and after a state that had a lower one
+        watch(self)
 
-    @property
-    def weight(self) -> Tensor:
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        """A copy is watched too."""
+        super().__setstate__(state)
+        watch(self)
+
+    def _load_from_state_dict(self, *state: Any, **named: Any) -> None:
+        """Remember when thresholds fall: a library that reloads its best checkpoint undoes the search."""
+        before = self.mean_threshold()
+        super()._load_from_state_dict(*state, **named)
+        after = self.mean_threshold()
+        if after < before:
+            self.taken_back = before, after
+
+    def table(self) -> Tensor:
         """S(V, s), (N, D)."""
         return self._thresholded(self.values, self.thresholds, None)
 
     def vectors(self, ids: Tensor) -> Tensor:
         """ids of any shape -> (*ids.shape, D): the smaller of the table and the batch is thresholded."""
         if self.num_embeddings <= ids.numel():
-            return functional.embedding(ids, self.weight, self.padding_idx)
+            return functional.embedding(ids, self.table(), self.padding_idx)
         by_row = self.settings.type in ("feature", "feature_dim")
         thresholds = functional.embedding(ids, self.thresholds) if by_row else self.thresholds
         return self._thresholded(functional.embedding(ids, self.values, self.padding_idx), thresholds, ids)
@@ -146,10 +176,31 @@ class PepTable(PluggedTable):
     @torch.no_grad()
     def margins(self) -> Tensor:
         """|V| - g(s), (N, D): positive where an entry is kept; -inf in the padding row, which no budget counts."""
-        margins = self.values.abs() - self.settings.scale * GATES[self.settings.gate](self.thresholds)
+        margins = self._margins(slice(None))
         if self.padding_idx is not None:
             margins[self.padding_idx] = -torch.inf
         return margins
+
+    def _margins(self, rows: slice) -> Tensor:
+        by_row = self.settings.type in ("feature", "feature_dim")
+        thresholds = self.thresholds[rows] if by_row else self.thresholds
+        return self.values[rows].abs() - self.settings.scale * GATES[self.settings.gate](thresholds)
+
+    @torch.no_grad()
+    def num_params(self) -> int:
+        """Entries that are kept, the padding row aside; some rows at a time, so that they stay in the cache."""
+        rows = max(COUNTED // self.embedding_dim, 1)
+        slices = [slice(start, start + rows) for start in range(0, self.num_embeddings, rows)]
+        counts = [torch.count_nonzero(self._margins(part) > 0) for part in slices]
+        count = int(torch.stack(counts).sum()) if counts else 0
+        if self.padding_idx is not None:
+            padding = slice(self.padding_idx, self.padding_idx + 1)
+            count -= int(torch.count_nonzero(self._margins(padding) > 0))
+        return count
+
+    def mean_threshold(self) -> float:
+        """The mean of s; NaN on the meta device."""
+        return torch.nan if self.thresholds.is_meta else float(self.thresholds.detach().double().mean())
 
     def has_moved(self) -> bool:
         """Whether training has changed any threshold since the start."""
@@ -173,13 +224,12 @@ class TicketTable(PluggedTable):
         self.values = values
         self.register_buffer("mask", mask.to(values.device, copy=True))
 
-    @property
-    def weight(self) -> Tensor:
+    def table(self) -> Tensor:
         """(N, D), zero outside the mask."""
         return self.values * self.mask
 
     def vectors(self, ids: Tensor) -> Tensor:
         """ids of any shape -> (*ids.shape, D)."""
         if self.num_embeddings <= ids.numel():
-            return functional.embedding(ids, self.weight, self.padding_idx)
+            return functional.embedding(ids, self.table(), self.padding_idx)
         return functional.embedding(ids, self.values, self.padding_idx) * self.mask[ids.long()]

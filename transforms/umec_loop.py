@@ -8,11 +8,11 @@ before, nearly, so it is put right by insertion.
 from collections.abc import Sequence
 from typing import NamedTuple
 
-import numba
 import numpy as np
 from torch import Tensor
 
 from models.kernels.columns import add_up, multiply
+from models.kernels.jit import njit
 from transforms.dynamics import Dynamics
 from transforms.resources import Resource
 
@@ -75,7 +75,7 @@ def units_of(resource: Resource, limits: Sequence[int], weighing: Tensor, last: 
                  resource.whole, budget, dynamics.punit, dynamics.faithful, dynamics.zclamp, dynamics.sl2wd)
 
 
-@numba.njit(cache=True, nogil=True, error_model="numpy")
+@njit(nogil=True, error_model="numpy")
 def _sort(order, prices):
     """Put an order of units right: by price, equal ones by number."""
     for place in range(1, order.size):
@@ -88,7 +88,7 @@ def _sort(order, prices):
         order[before + 1] = unit
 
 
-@numba.njit(cache=True, nogil=True, error_model="numpy")
+@njit(nogil=True, error_model="numpy")
 def removed_of(units, s):
     """ceil s, (L,): to whole fields, to multiples of punit neurons."""
     removed = np.empty(s.size, np.int64)
@@ -99,7 +99,7 @@ def removed_of(units, s):
     return removed
 
 
-@numba.njit(cache=True, nogil=True, error_model="numpy")
+@njit(nogil=True, error_model="numpy")
 def shrink(weights, units, now, strength):
     """The proximal step on the least units, (outputs, inputs) of each layer; brings energies and orders up to date."""
     removed = removed_of(units, now.s)
@@ -117,7 +117,7 @@ def shrink(weights, units, now, strength):
             multiply(weights[layer], factors)
 
 
-@numba.njit(cache=True, nogil=True, error_model="numpy")
+@njit(nogil=True, error_model="numpy")
 def _slopes(units, now, removed):
     """-dR/ds, (L,): what the next unit of each layer saves."""
     left = (units.counts - removed) * units.sizes
@@ -130,7 +130,7 @@ def _slopes(units, now, removed):
     return slopes / units.whole
 
 
-@numba.njit(cache=True, nogil=True, error_model="numpy")
+@njit(nogil=True, error_model="numpy")
 def move(units, now, pace):
     """The step of s by straight-through gradients."""
     layers = now.s.size
@@ -157,7 +157,7 @@ def move(units, now, pace):
             now.s[layer] = min(max(now.s[layer] - pace[layer] * q, 0.0), units.limits[layer])
 
 
-@numba.njit(cache=True, nogil=True, error_model="numpy")
+@njit(nogil=True, error_model="numpy")
 def _published_move(units, now, pace, gain, slopes):
     if units.zclamp:
         hardest = 0.0
@@ -179,7 +179,7 @@ def _published_move(units, now, pace, gain, slopes):
             now.s[layer] = max(now.s[layer] - pace[layer] * q[layer], 0.0)
 
 
-@numba.njit(cache=True, nogil=True, error_model="numpy")
+@njit(nogil=True, error_model="numpy")
 def _fraction(units, now, removed):
     left = (units.counts - removed) * units.sizes
     total = 0.0
@@ -199,7 +199,7 @@ def _fraction(units, now, removed):
     return total / units.whole
 
 
-@numba.njit(cache=True, nogil=True, error_model="numpy")
+@njit(nogil=True, error_model="numpy")
 def raise_prices(units, now, rates, step):
     """Dual ascent with the new weights and the new s."""
     removed = removed_of(units, now.s)

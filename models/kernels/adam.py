@@ -17,6 +17,7 @@ import numba
 import numpy as np
 from torch import Tensor
 
+from .jit import njit
 from .machine import ON, control, fetch, set_control
 
 AHEAD = 2  # blocks: while one is worked on, the memory of the one so many places behind it in the list is fetched
@@ -142,7 +143,7 @@ def _fetch_block(flat, mean, square, slots, block, rows, num_rows):
         fetch(slots, row)
 
 
-@numba.njit(cache=True, nogil=True, error_model="numpy")
+@njit(nogil=True, error_model="numpy")
 def open_blocks(table, blocks, begin, end, slots, unique, now, out):
     """Bring the listed blocks to step `now` and copy the batch's rows of them to `out` (U, D), ordered as `unique`.
 
@@ -171,7 +172,7 @@ def open_blocks(table, blocks, begin, end, slots, unique, now, out):
     set_control(before)
 
 
-@numba.njit(cache=True, nogil=True, error_model="numpy")
+@njit(nogil=True, error_model="numpy")
 def close_blocks(table, blocks, begin, end, slots, unique, grads, scale, now):
     """Take step `now` in the listed blocks, which are at now - 1: with a gradient the batch's rows, the others without.
 
@@ -207,7 +208,7 @@ def close_blocks(table, blocks, begin, end, slots, unique, grads, scale, now):
     set_control(before)
 
 
-@numba.njit(cache=True, nogil=True, error_model="numpy")
+@njit(nogil=True, error_model="numpy")
 def sweep_blocks(table, first, last, listed_in, stamp, now):
     """Bring the blocks first .. last-1 to step `now`, but for those of `close_blocks`, where listed_in is `stamp`."""
     value, mean, square, done, state, rows, rates, steps = table

@@ -5,16 +5,17 @@ torch expressions they make and multiply matrices of the layers' sizes; the numb
 nothing but the columns that change.
 """
 
-import numba
 import numpy as np
 import torch
 from torch import Tensor
+
+from .jit import njit
 
 BLOCK = 16  # rows that are summed up in single precision before they are added to the total in double
 FEW = 0.25  # share of the columns up to which they are scaled one by one; from there on whole rows are faster
 
 
-@numba.njit(cache=True, nogil=True)
+@njit(nogil=True)
 def add_up(weight, out):
     """`energies`, of arrays."""
     rows, columns = weight.shape
@@ -31,7 +32,7 @@ def add_up(weight, out):
         out[unit] = total[unit * size:(unit + 1) * size].sum()
 
 
-@numba.njit(cache=True, nogil=True)
+@njit(nogil=True)
 def multiply(weight, factors):
     """`scale`, of arrays."""
     rows, columns = weight.shape

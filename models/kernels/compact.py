@@ -5,13 +5,14 @@ once a row however often it comes, and nothing of the whole table's size is made
 for the order: rows stand in the order in which they first come.
 """
 
-import numba
 import numpy as np
 import torch
 from torch import Tensor
 
+from .jit import njit
 
-@numba.njit(cache=True, nogil=True)
+
+@njit(nogil=True)
 def renumber(ids, slots, unique, local):
     """Number the distinct ids of a batch from 0 in the order of their first coming.
 
@@ -65,7 +66,7 @@ def first_places(ids: Tensor, slots: Tensor) -> Tensor:
     return slots.index_select(0, ids)
 
 
-@numba.njit(cache=True, nogil=True)
+@njit(nogil=True)
 def blocks_of(rows, size, listed_in, stamp, blocks):
     """The distinct blocks of `size` rows that hold the given rows; returns how many.
 
@@ -83,7 +84,7 @@ def blocks_of(rows, size, listed_in, stamp, blocks):
     return count
 
 
-@numba.njit(cache=True, nogil=True, fastmath={"reassoc"})
+@njit(nogil=True, fastmath={"reassoc"})
 def sum_of_squares(values):
     """Sum of the squares of (rows, D), rows summed up one after the other in double precision."""
     total = np.float64(0.0)
@@ -95,7 +96,7 @@ def sum_of_squares(values):
     return total
 
 
-@numba.njit(cache=True, nogil=True)
+@njit(nogil=True)
 def copy_rows(table, rows, out):
     """out[i] = table[rows[i]]."""
     for i in range(rows.size):

@@ -5,17 +5,17 @@ numba loop codes each distinct row of the batch once. A row's distances are summ
 it stands, so that its codes never depend on the batch, and the bits are those of the definition.
 """
 
-import numba
 import numpy as np
 import torch
 from torch import Tensor
 
 from .compact import renumber
+from .jit import njit
 
 CHUNK = 1 << 14  # ids coded at a time on a device: 134 MB of distances for 8 x 256
 
 
-@numba.njit(cache=True, nogil=True)
+@njit(nogil=True)
 def _code_rows(weight, rows, columns, allowed, codes):
     """codes[i, s] of the rows weight[rows[i]]; `columns` (S, D / S, K) are the centroids, K next to each other."""
     subspaces, width, _ = columns.shape

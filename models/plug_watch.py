@@ -1,0 +1,112 @@
+"""Notice, at an optimiser's first step, that it cannot move the thresholds of plugged tables as PEP needs.
+
+The user's loop, or a library's, makes the optimiser; where `Plugged.parameter_groups` is not asked, nobody
+else could say that AdamW or a decay of 0 was taken. torch calls the hook before each step of any optimiser;
+after the first one it is a look-up in a set. Nothing is added to a model's forward.
+"""
+
+import functools
+import logging
+from collections.abc import Iterable
+from typing import Any
+from weakref import WeakSet, WeakValueDictionary
+
+import torch
+from torch import nn
+from torch.optim import Optimizer
+from torch.optim.optimizer import register_optimizer_step_pre_hook
+
+log = logging.getLogger("pep")
+SAMPLE = 10_000  # thresholds that are looked at
+NAMED = 4  # tables that a message names
+
+_tables: WeakValueDictionary[int, Any] = WeakValueDictionary()  # by id, in the order of their making
+_seen: WeakSet[Optimizer] = WeakSet()
+
+
+def watch(table: nn.Module) -> None:
+    """Look at whatever optimiser steps next, of a table with `values`, `thresholds` and a `name`."""
+    _install()
+    _tables[id(table)] = table
+    _seen.clear()
+
+
+def forget(table: nn.Module) -> None:
+    """Its thresholds are gone; an optimiser need not hold them any more."""
+    _tables.pop(id(table), None)
+
+
+@functools.cache
+def _install() -> None:
+    register_optimizer_step_pre_hook(_look)
+
+
+def _look(optimizer: Optimizer, args: Any, kwargs: Any) -> None:
+    if optimizer in _seen:
+        return
+    _seen.add(optimizer)
+    kind = type(optimizer).__name__
+    groups = {id(parameter): group for group in optimizer.param_groups for parameter in group["params"]}
+    found: dict[str, list[str]] = {}
+    for table in list(_tables.values()):
+        group = groups.get(id(table.thresholds))
+        cause = None
+        if group is not None:
+            cause = _cause(optimizer, group)
+            if penalised(table):
+                found.setdefault(PENALISED, []).append(table.name)
+                cause = None if cause == NO_DECAY else cause
+        elif id(table.values) in groups:
+            cause = NOT_HELD
+        if cause:
+            found.setdefault(cause, []).append(table.name)
+    for cause, names in found.items():
+        log.warning(cause, kind, listed(names))
+
+
+NO_DECAY = ("%s has a weight_decay of 0 for the thresholds of %s: PEP's thresholds rise by decay, so hardly anything "
+            "will be pruned; make torch.optim.Adam over plugged.parameter_groups()")
+DECOUPLED = ("%s decouples the weight decay from the gradient, which hardly moves the thresholds of %s, so hardly "
+             "anything will be pruned; make torch.optim.Adam over plugged.parameter_groups()")
+PLAIN = ("%s does not scale its steps, so the decay hardly moves the thresholds of %s, and hardly anything will be "
+         "pruned; make torch.optim.Adam over plugged.parameter_groups()")
+NOT_HELD = ("%s trains the values but not the thresholds of %s: was it made before plug()? Unless another optimiser "
+            "has them, nothing will be pruned; make torch.optim.Adam over plugged.parameter_groups() after plug()")
+PENALISED = ("the loss that %s minimises penalises the thresholds of %s, as a regulariser does that walks over "
+             "model.parameters(). That raises them as weight decay does, but the loss shown contains their squares: "
+             "let the regulariser pass over names that end in '.thresholds', and leave the decay to the optimiser")
+
+
+def _cause(optimizer: Optimizer, group: dict[str, Any]) -> str | None:
+    if isinstance(optimizer, torch.optim.AdamW) or group.get("decoupled_weight_decay", False):
+        return DECOUPLED
+    if not group.get("weight_decay", 0):
+        return NO_DECAY
+    return PLAIN if isinstance(optimizer, torch.optim.SGD) else None
+
+
+@torch.no_grad()
+def penalised(table: Any) -> bool:
+    """Whether the loss's gradient to s is proportional to s, as that of a squared norm is and no data's.
+
+    Asked of some entries, once an optimiser; rows without data have no other gradient.
+    """
+    s, grad = table.thresholds.detach().flatten(), table.thresholds.grad
+    if grad is None or s.is_meta:
+        return False
+    step = max(len(s) // SAMPLE, 1)
+    ratio = grad.flatten()[::step] / s[::step]
+    middle = ratio.median()
+    alike = ((ratio - middle).abs() <= 0.01 * middle).float().mean()
+    return len(ratio) > NAMED and bool((middle > 0) & (alike > 0.75))
+
+
+def listed(names: Iterable[str]) -> str:
+    """The first names, and how many more there are.
+
+    >>> listed("abcdef")
+    'a, b, c, d and 2 more'
+    """
+    names = list(names)
+    more = len(names) - NAMED
+    return ", ".join(names) if more <= 0 else f"{', '.join(names[:NAMED])} and {more} more"

@@ -1,0 +1,71 @@
+"""Traces of plugged and of compact tables, with ids of other numbers than the example's."""
+
+import warnings
+
+import pytest
+import torch
+from torch import nn
+
+from models.compact_table import CompactTable
+from models.embedding.pep import Thresholds
+from models.plugged_table import PepTable, TicketTable
+
+ROWS, WIDTH = 50, 4
+SHAPES = [(1, 1), (2, 3), (7, 5), (60, 1), (1, 80)]
+TABLES = {
+    "compact": lambda plain: CompactTable(plain, torch.where(torch.rand(ROWS, WIDTH) < 0.4, torch.randn(ROWS, WIDTH),
+                                                             0.0)),
+    "ticket": lambda plain: TicketTable(plain, nn.Parameter(torch.randn(ROWS, WIDTH)), torch.rand(ROWS, WIDTH) < 0.5),
+    "searched": lambda plain: PepTable(plain, Thresholds(init=-1.0)),
+}
+PLAIN = {
+    "embedding": lambda: nn.Embedding(ROWS, WIDTH),
+    "padded": lambda: nn.Embedding(ROWS, WIDTH, padding_idx=2),
+    "bag": lambda: nn.EmbeddingBag(ROWS, WIDTH, padding_idx=2),
+    "maxima": lambda: nn.EmbeddingBag(ROWS, WIDTH, mode="max"),
+}
+
+
+def traced(table, *inputs):
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", torch.jit.TracerWarning)
+        warnings.simplefilter("ignore", DeprecationWarning)
+        return torch.jit.trace(table, inputs, check_trace=False)
+
+
+@pytest.mark.parametrize("example", SHAPES)
+@pytest.mark.parametrize("plain", PLAIN)
+@pytest.mark.parametrize("kind", TABLES)
+def test_a_trace_is_right_for_ids_of_any_number(kind, plain, example):
+    torch.manual_seed(0)
+    table = TABLES[kind](PLAIN[plain]())
+    trace = traced(table, torch.randint(ROWS, example))
+    for shape in SHAPES:
+        ids = torch.randint(ROWS, shape)
+        torch.testing.assert_close(trace(ids), table(ids))
+
+
+@pytest.mark.parametrize("kind", TABLES)
+def test_a_trace_of_one_id_is_right_for_each(kind):
+    torch.manual_seed(0)
+    table = TABLES[kind](nn.Embedding(ROWS, WIDTH))
+    for row in (0, 7, ROWS - 1):
+        trace = traced(table, torch.tensor([row]))
+        for ids in (*torch.arange(ROWS).split(1), torch.arange(ROWS)):
+            assert torch.equal(trace(ids), table(ids))
+
+
+def test_a_trace_with_offsets():
+    torch.manual_seed(0)
+    for make in TABLES.values():
+        table = make(nn.EmbeddingBag(ROWS, WIDTH, mode="sum"))
+        trace = traced(table, torch.randint(ROWS, (5,)), torch.tensor([0, 2]))
+        inputs = torch.randint(ROWS, (9,)), torch.tensor([0, 1, 3, 8])
+        torch.testing.assert_close(trace(*inputs), table(*inputs))
+
+
+@pytest.mark.parametrize("row", [-1, ROWS, -ROWS])
+def test_a_trace_refuses_ids_outside(row):
+    trace = traced(TABLES["compact"](nn.Embedding(ROWS, WIDTH)), torch.tensor([3]))
+    with pytest.raises(RuntimeError, match="index out of range"):
+        trace(torch.tensor([row]))

@@ -1,0 +1,124 @@
+"""Writing into `weight` of a plugged table is an error; reading it is reading a tensor."""
+
+import copy
+import io
+import re
+
+import pytest
+import torch
+from torch import nn
+from torch.nn import functional
+
+from models import masked, plug, snapshot, unplug
+
+ROWS, WIDTH = 12, 4
+
+
+def plugged_model(state="searched"):
+    torch.manual_seed(0)
+    model = nn.ModuleDict({"item": nn.Embedding(ROWS, WIDTH)})
+    plug(model, threshold_init=-1.0)
+    if state != "searched":
+        masked(model, snapshot(model, 20, allow_magnitude=True))
+    if state == "compact":
+        unplug(model, compact=True)
+    return model
+
+
+WRITES = {
+    "nn.init": lambda weight: nn.init.xavier_uniform_(weight),
+    "nn.init of data": lambda weight: nn.init.normal_(weight.data),
+    "data.normal_": lambda weight: weight.data.normal_(),
+    "data =": lambda weight: setattr(weight, "data", torch.ones(ROWS, WIDTH)),
+    "fill of a row": lambda weight: weight[0].fill_(0),
+    "item": lambda weight: weight.__setitem__(0, 0.0),
+    "copy_": lambda weight: weight.copy_(torch.ones(ROWS, WIDTH)),
+    "+=": lambda weight: weight.__iadd__(1),
+    "out=": lambda weight: torch.add(torch.ones(ROWS, WIDTH), 1, out=weight.data),
+    "in a list": lambda weight: torch._foreach_add_([weight], 1.0),
+    "transposed": lambda weight: weight.T.zero_(),
+    "inplace=": lambda weight: functional.relu(weight, inplace=True),
+}
+
+
+@pytest.mark.parametrize("state", ["searched", "masked", "compact"])
+@pytest.mark.parametrize("grad", [True, False])
+@pytest.mark.parametrize("write", WRITES)
+def test_what_would_be_lost_is_refused(write, grad, state):
+    model = plugged_model(state)
+    before = copy.deepcopy(model.state_dict())
+    message = re.escape("would write into `weight` of a plugged table") + r".*before plug\(\).*`values`"
+    with torch.set_grad_enabled(grad), pytest.raises(RuntimeError, match=message):
+        WRITES[write](model["item"].weight)
+    assert all(torch.equal(value, before[name]) for name, value in model.state_dict().items())
+
+
+def test_a_model_whose_reset_writes_into_it_is_told():
+    class LightGCN(nn.Module):
+        """As PyTorch Geometric's."""
+
+        def __init__(self):
+            super().__init__()
+            self.embedding = nn.Embedding(ROWS, WIDTH)
+            self.reset_parameters()
+
+        def reset_parameters(self):
+            nn.init.xavier_uniform_(self.embedding.weight)
+
+    model = LightGCN()
+    plug(model)
+    with pytest.raises(RuntimeError, match=r"uniform_ would write into `weight`"):
+        model.reset_parameters()
+
+
+def test_reading_is_that_of_a_tensor():
+    model = plugged_model()
+    table, weight = model["item"], model["item"].weight
+    plain = table.table()
+    assert isinstance(weight, torch.Tensor)
+    assert not weight.is_leaf
+    assert torch.equal(weight, plain)
+    for read in (weight.clone(), weight + 0, weight.detach(), functional.embedding(torch.arange(ROWS), weight)):
+        assert type(read) is torch.Tensor
+        assert torch.equal(read, plain)
+    assert torch.equal(torch.zeros(ROWS, WIDTH).copy_(weight), plain)
+    assert torch.equal(nn.Embedding.from_pretrained(weight.detach()).weight, plain)
+    assert (weight.detach().numpy() == plain.detach().numpy()).all()
+    file = io.BytesIO()
+    torch.save({"item": weight}, file)
+    file.seek(0)
+    assert type(torch.load(file)["item"]) is torch.Tensor
+    weight.retain_grad()
+    (torch.ones(1, WIDTH) @ weight.T).sum().backward()
+    assert torch.equal(weight.grad, torch.ones(ROWS, WIDTH))
+    assert torch.equal(table.values.grad != 0, table.margins() > 0)
+
+
+def test_in_torch_func_and_in_inference_mode():
+    model = plugged_model("masked")  # the soft threshold has no rule for torch.func
+    parameters = dict(model.named_parameters())
+
+    class Scores(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.inner = model
+
+        def forward(self, user):
+            return (user @ self.inner["item"].weight.T).sum()
+
+    whole, users = Scores(), torch.randn(3, WIDTH)
+    loss = lambda parameters, user: torch.func.functional_call(  # noqa: E731
+        whole, {f"inner.{name}": value for name, value in parameters.items()}, (user,))
+    each = torch.func.vmap(torch.func.grad(loss), in_dims=(None, 0))(parameters, users)
+    whole(users).backward()
+    torch.testing.assert_close(each["item.values"].sum(0), model["item"].values.grad)
+    with torch.inference_mode():
+        assert type(model["item"].weight) is torch.Tensor
+
+
+def test_a_compiled_model_that_reads_it():
+    model = plugged_model()
+    torch._dynamo.reset()
+    user = torch.randn(2, WIDTH)
+    compiled = torch.compile(lambda user: (user @ model["item"].weight.T).sum(), backend="aot_eager", fullgraph=True)
+    torch.testing.assert_close(compiled(user), (user @ model["item"].table().T).sum())
