@@ -14,9 +14,11 @@ from typing import Any, cast
 from torch import Tensor
 
 from data.loader import Loader
+from engine import cli
 from engine.checkpoint import load_checkpoint, save_checkpoint
 from engine.evaluate import measure
 from engine.fresh import fresh_model
+from engine.record import cache_folder
 from engine.run import Bench, Place, Run, derive, execute
 from engine.settings import parse, parse_assignment
 from engine.trained import find_result, load_model
@@ -271,6 +273,7 @@ def add_options(made: argparse.ArgumentParser) -> None:
     made.add_argument("--set", action="append", default=[], metavar="KEY=VALUE", help="change a setting of the base")
     made.add_argument("--data", help="the raw files, as for the training")
     made.add_argument("--out", default="tmp", help="where the run lies and results go")
+    cli.add_cache_option(made)
     made.add_argument("--device", default="auto", choices=("auto", "cpu", "cuda"), help="where to train")
     made.add_argument("--force", action="store_true", help="run again what is finished")
     made.add_argument("--traceback", action="store_true", help="show where in the code an error comes from")
@@ -288,7 +291,8 @@ def work(given: argparse.Namespace) -> None:
     if given.zclamp and not given.faithful:
         raise ValueError("--zclamp bounds z in the published dynamics alone; give --faithful too, or leave out "
                          "--zclamp (the default dynamics always bound z)")
-    place = Place(out=Path(given.out), data=given.data, device=given.device, force=given.force)
+    place = Place(out=Path(given.out), cache=cache_folder(given.cache), data=given.data, device=given.device,
+                  force=given.force)
     dynamics = Dynamics(given.slr, given.ylr, given.zlr, given.sl2wd, given.zclamp, given.punit, given.min_keep,
                         joint=given.mode == "joint", faithful=given.faithful,
                         by_embedding=given.score != "weight" and not given.faithful)

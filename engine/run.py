@@ -6,7 +6,7 @@ import logging
 import statistics
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +22,7 @@ from engine.graphed import perhaps_graphed
 from engine.hooks import Checkpoint, EarlyStop, Evaluate, EveryEpochs, EverySteps, Progress, TensorBoard, require_finite
 from engine.loop import Hook, State, fit
 from engine.optim import Optimizer, Step, build_optimizer, choose_compiled
-from engine.record import ROOT, peak_memory_bytes, pick_device, provenance, reset_peak_memory
+from engine.record import cache_folder, peak_memory_bytes, pick_device, provenance, reset_peak_memory
 from engine.settings import Settings, identity
 from models.base import ClickModel
 from models.build import READ_NUMBERS, inference_bytes, num_embedding_params
@@ -50,7 +50,7 @@ class Place:
     """
 
     out: Path = Path("tmp")
-    cache: Path = ROOT / "data" / "cache"
+    cache: Path = field(default_factory=cache_folder)
     data: str | None = None
     device: str = "auto"
     alias: str | None = None

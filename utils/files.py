@@ -68,14 +68,21 @@ def sha256_of_file(path: Path) -> str:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
-def require_writable(folder: Path) -> None:
-    """Make `folder` and prove that a file can be made in it; a PermissionError or OSError names the folder."""
+def require_writable(folder: Path, option: str = "--out") -> None:
+    """Make `folder` and prove that a file can be made in it.
+
+    Args:
+        option: what the user can choose another folder with.
+
+    Raises:
+        OSError: no file can be made there; the message names the folder and the option.
+    """
     try:
         folder.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryFile(dir=folder):
             pass
     except OSError as error:
-        raise OSError(f"cannot write to the folder {folder} ({error}); choose another with --out") from error
+        raise OSError(f"cannot write to the folder {folder} ({error}); choose another with {option}") from error
 
 
 def _umask() -> int:
