@@ -17,7 +17,7 @@ from data.loader import Loader
 from data.registry import DATASETS, WITH_NUMBERS
 from data.store import Dataset
 from engine import checkpoint
-from engine.evaluate import Split, measure, measure_test
+from engine.evaluate import Split, check_against_base_rate, measure, measure_test
 from engine.graphed import perhaps_graphed
 from engine.hooks import Checkpoint, EarlyStop, Evaluate, EveryEpochs, EverySteps, Progress, TensorBoard, require_finite
 from engine.loop import Hook, State, fit
@@ -148,6 +148,7 @@ def execute(run: Run, model: ClickModel, hooks_for: Callable[["Bench"], list[Hoo
             model.load_state_dict(bench.stopper.best_weights)
             checkpoint.save_checkpoint(run.folder / WEIGHTS, {"model": model.state_dict()})
         result = {**bench.result(reason), **finish(bench)}
+        result |= check_against_base_rate(run.run_id, result, bench.validation, run.dataset.split("train")[1])
         result = json.loads(json.dumps(result))  # so that it is the same now as when it is read back
         write_json(run.folder / "result.json", result)
         (run.folder / "checkpoint.safetensors").unlink(missing_ok=True)
