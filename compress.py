@@ -60,8 +60,8 @@ def main() -> None:
     if given.method_name == "umec":
         umec.work(given)
         return
-    place = Place(out=Path(given.out), cache=cache_folder(given.cache), data=given.data, device=given.device,
-                  alias=given.alias, overwrite=given.overwrite)
+    place = Place(out=Path(given.out), cache=cache_folder(given.cache), data=given.data,
+                  device=given.device, alias=given.alias, overwrite=given.overwrite)
     method, like = given.method_name, getattr(given, "like", [])
     if method == "random" and bool(given.budget) == bool(like):
         raise ValueError("random takes either --budget or --like")

@@ -163,9 +163,10 @@ def main() -> None:
     if given.planted_values is not None and given.planted is None:
         raise ValueError("--planted-values is of a planted file; give --planted ROWS too")
     if given.planted is not None and given.cache is not None:
-        raise ValueError(f"--planted keeps what it encodes under --out, apart from other data; leave out --cache "
-                         f"{given.cache}")
-    place = Place(out=Path(given.out), cache=cache_folder(given.cache), data=given.data, device=given.device)
+        raise ValueError("--planted keeps what it encodes under --out, apart from other data; "
+                         f"leave out --cache {given.cache}")
+    place = Place(out=Path(given.out), cache=cache_folder(given.cache), data=given.data,
+                  device=given.device)
     require_writable(place.out)
     if given.what == "tune":
         if given.planted is not None:

@@ -130,8 +130,8 @@ def ranks_in(path: Path) -> tuple[tuple[str, int], ...]:
 def work(given: argparse.Namespace) -> None:
     """The subcommand: calibrate, factor, train on, and write the page."""
     choice, how = checked(given)
-    place = Place(out=Path(given.out), cache=cache_folder(given.cache), data=given.data, device=given.device,
-                  force=given.force)
+    place = Place(out=Path(given.out), cache=cache_folder(given.cache), data=given.data,
+                  device=given.device, force=given.force)
     trained = load_model(given.run, place)
     device = pick_device(place.device)
     results = [factored(trained, choice, how, device)]

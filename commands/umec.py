@@ -286,13 +286,14 @@ def work(given: argparse.Namespace) -> None:
         ValueError: options that contradict each other, or a budget that the limits do not allow.
     """
     if given.faithful and given.score == "weight_x_emb_rms":
-        raise ValueError("--faithful orders fields by the energy of their weights alone, as published; --score "
-                         "weight_x_emb_rms contradicts it. Leave out one of the two")
+        raise ValueError("--faithful orders fields by the energy of their weights alone, as "
+                         "published; --score weight_x_emb_rms contradicts it. Leave out one of the "
+                         "two")
     if given.zclamp and not given.faithful:
-        raise ValueError("--zclamp bounds z in the published dynamics alone; give --faithful too, or leave out "
-                         "--zclamp (the default dynamics always bound z)")
-    place = Place(out=Path(given.out), cache=cache_folder(given.cache), data=given.data, device=given.device,
-                  force=given.force)
+        raise ValueError("--zclamp bounds z in the published dynamics alone; give --faithful too, "
+                         "or leave out --zclamp (the default dynamics always bound z)")
+    place = Place(out=Path(given.out), cache=cache_folder(given.cache), data=given.data,
+                  device=given.device, force=given.force)
     dynamics = Dynamics(given.slr, given.ylr, given.zlr, given.sl2wd, given.zclamp, given.punit, given.min_keep,
                         joint=given.mode == "joint", faithful=given.faithful,
                         by_embedding=given.score != "weight" and not given.faithful)

@@ -44,8 +44,8 @@ def parser(description: str, variants: Variants) -> argparse.ArgumentParser:
 
 def add_cache_option(options: argparse.ArgumentParser) -> None:
     """`--cache`, for every command that opens a data set; `cache_folder` reads what it gives."""
-    options.add_argument("--cache", metavar="DIR", help="where encoded data sets are kept (default: "
-                         "$PEP_CACHE, else data/cache beside the scripts)")
+    options.add_argument("--cache", metavar="DIR", help="where encoded data sets are kept "
+                         "(default: $PEP_CACHE, else data/cache beside the scripts)")
 
 
 def read(options: argparse.Namespace, script: dict[str, Any],
@@ -71,7 +71,8 @@ def read(options: argparse.Namespace, script: dict[str, Any],
         tuned = {**training, **point}
     settings = parse({**given, **tuned, **explicit})
     place = Place(out=Path(options.out), cache=cache_folder(options.cache), data=options.data,
-                  device=options.device, alias=alias, force=options.force, overwrite=options.overwrite)
+                  device=options.device, alias=alias, force=options.force,
+                  overwrite=options.overwrite)
     return settings, place, frozenset(explicit)
 
 

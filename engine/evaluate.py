@@ -99,10 +99,10 @@ def check_against_base_rate(run_id: str, result: dict[str, Any], validation: Spl
     """
     found, base = result["validation_logloss"], base_rate_logloss(validation.labels, train_labels)
     if not found <= base:
-        log.warning("run %s: its validation log-loss %.6g is worse than %.6g, that of predicting the "
-                    "training rows' share of positives for every row: as probabilities its "
-                    "predictions are of no use. Try a smaller lr, more decay (l2_regularization), or "
-                    "--set early_stop_metric=loss", run_id, found, base)
+        log.warning("run %s: its validation log-loss %.6g is worse than %.6g, that of predicting "
+                    "the training rows' share of positives for every row: as probabilities its "
+                    "predictions are of no use. Try a smaller lr, more decay (l2_regularization), "
+                    "or --set early_stop_metric=loss", run_id, found, base)
     return {"validation_logloss_base_rate": base}
 
 

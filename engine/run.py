@@ -22,7 +22,13 @@ from engine.graphed import perhaps_graphed
 from engine.hooks import Checkpoint, EarlyStop, Evaluate, EveryEpochs, EverySteps, Progress, TensorBoard, require_finite
 from engine.loop import Hook, State, fit
 from engine.optim import Optimizer, Step, build_optimizer, choose_compiled
-from engine.record import cache_folder, peak_memory_bytes, pick_device, provenance, reset_peak_memory
+from engine.record import (
+    cache_folder,
+    peak_memory_bytes,
+    pick_device,
+    provenance,
+    reset_peak_memory,
+)
 from engine.settings import Settings, identity
 from models.base import ClickModel
 from models.build import READ_NUMBERS, inference_bytes, num_embedding_params
@@ -148,7 +154,8 @@ def execute(run: Run, model: ClickModel, hooks_for: Callable[["Bench"], list[Hoo
             model.load_state_dict(bench.stopper.best_weights)
             checkpoint.save_checkpoint(run.folder / WEIGHTS, {"model": model.state_dict()})
         result = {**bench.result(reason), **finish(bench)}
-        result |= check_against_base_rate(run.run_id, result, bench.validation, run.dataset.split("train")[1])
+        result |= check_against_base_rate(run.run_id, result, bench.validation,
+                                          run.dataset.split("train")[1])
         result = json.loads(json.dumps(result))  # so that it is the same now as when it is read back
         write_json(run.folder / "result.json", result)
         (run.folder / "checkpoint.safetensors").unlink(missing_ok=True)

@@ -82,7 +82,8 @@ def require_writable(folder: Path, option: str = "--out") -> None:
         with tempfile.TemporaryFile(dir=folder):
             pass
     except OSError as error:
-        raise OSError(f"cannot write to the folder {folder} ({error}); choose another with {option}") from error
+        raise OSError(f"cannot write to the folder {folder} ({error}); choose another with "
+                      f"{option}") from error
 
 
 def _umask() -> int:

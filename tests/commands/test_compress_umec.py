@@ -183,11 +183,13 @@ def test_runs_under_the_published_bound_on_fields_are_runs_of_their_own(trained,
 
 
 @pytest.mark.parametrize("faithful", [False, True])
-def test_a_budget_that_leaves_one_field_is_refused_where_two_must_stay(trained, base, monkeypatch, capsys, faithful):
+def test_a_budget_that_leaves_one_field_is_refused_where_two_must_stay(
+        trained, base, monkeypatch, capsys, faithful):
     out, run_id = trained
     options = ["--faithful"] if faithful else []
-    code, _, error = script(monkeypatch, capsys, out, "--run", run_id, "--budget", "0.5", "--mode", "fields",
-                            "--punit", "2", "--epochs", "1", "--finetune-epochs", "1", *options)
+    code, _, error = script(monkeypatch, capsys, out, "--run", run_id, "--budget", "0.5", "--punit",
+                            "2", "--mode", "fields", "--epochs", "1", "--finetune-epochs", "1",
+                            *options)
     assert code == (2 if faithful else 0), error
     assert ("budget 0.5 cannot be met" in error) == faithful
 
@@ -225,7 +227,8 @@ WRONG = [
     (("--budget", "0.5", "--min-keep", "0"), "min_keep 0"), (("--budget", "0.5", "--epochs", "0"), "at least 1"),
     (("--budget", "0.5", "--set", "lrr=1"), "did you mean 'lr'"),
     (("--budget", "0.5", "--faithful", "--score", "weight_x_emb_rms"),
-     "--faithful orders fields by the energy of their weights alone, as published; --score weight_x_emb_rms"),
+     "--faithful orders fields by the energy of their weights alone, as published; "
+     "--score weight_x_emb_rms"),
     (("--budget", "0.5", "--zclamp"), "give --faithful too, or leave out --zclamp"),
 ]
 

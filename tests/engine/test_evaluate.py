@@ -1,4 +1,4 @@
-"""What a run says when a constant prediction would do better. (Metrics: tests/golden/test_metrics.py.)"""
+"""What a run says when a constant prediction would do better. (Metrics: golden/test_metrics.py.)"""
 
 import json
 import logging
@@ -40,10 +40,12 @@ def test_a_run_that_is_worse_than_a_constant_says_so_and_what_to_try(
     assert (result["validation_logloss"] > base) == useless
     written = json.loads((tmp_path / "runs" / result["run_id"] / "result.json").read_text())
     assert written == result
-    said = [record.getMessage() for record in caplog.records if "positives for every row" in record.getMessage()]
+    messages = [record.getMessage() for record in caplog.records]
+    said = [message for message in messages if "positives for every row" in message]
     assert len(said) == useless
     if useless:
-        for words in (f"run {result['run_id']}", f"{result['validation_logloss']:.6g}", f"{base:.6g}", "smaller lr"):
+        for words in (f"run {result['run_id']}", f"{result['validation_logloss']:.6g}",
+                      f"{base:.6g}", "smaller lr"):
             assert words in said[0]
     last = table.of_results([result]).splitlines()[-1]
     assert last.startswith(f"! run {result['run_id']}: validation log-loss") == useless
