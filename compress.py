@@ -19,6 +19,7 @@ from pathlib import Path
 from commands import afm, pruned, umec
 from engine import cli, pruning
 from engine.pruning import load_trained
+from engine.record import cache_folder
 from engine.run import Place
 
 
@@ -33,6 +34,7 @@ def options() -> argparse.ArgumentParser:
         method.add_argument("--budget", type=int, action="append", default=[], help="parameters left; may be repeated")
         method.add_argument("--data", help="the raw files, as for the training")
         method.add_argument("--out", default="tmp", help="where the run lies and snapshots go")
+        cli.add_cache_option(method)
         method.add_argument("--device", default="auto", choices=("auto", "cpu", "cuda"), help="where to train")
         method.add_argument("--alias", help="name of the snapshot folder (default: dataset, method, width and seed)")
         method.add_argument("--overwrite", action="store_true", help="take over another run's alias folder")
@@ -58,8 +60,8 @@ def main() -> None:
     if given.method_name == "umec":
         umec.work(given)
         return
-    place = Place(out=Path(given.out), data=given.data, device=given.device, alias=given.alias,
-                  overwrite=given.overwrite)
+    place = Place(out=Path(given.out), cache=cache_folder(given.cache), data=given.data,
+                  device=given.device, alias=given.alias, overwrite=given.overwrite)
     method, like = given.method_name, getattr(given, "like", [])
     if method == "random" and bool(given.budget) == bool(like):
         raise ValueError("random takes either --budget or --like")

@@ -21,6 +21,7 @@ from commands import figures, schemes
 from commands.schemes import LR, SCRIPTS, TRIALS
 from engine import cli, plan, stand_in, tuning
 from engine.plan import Need
+from engine.record import cache_folder
 from engine.run import Place, open_data
 from engine.settings import parse
 from reports import fig2, fig8, table, written
@@ -122,6 +123,7 @@ def options() -> argparse.ArgumentParser:
     made.add_argument("--seed", type=int, default=1, help="of tune")
     made.add_argument("--data", help="the raw files, as for the scripts")
     made.add_argument("--out", default="tmp", help="where results go")
+    cli.add_cache_option(made)
     made.add_argument("--device", default="auto", choices=("auto", "cpu", "cuda"), help="where to train")
     made.add_argument("--dry-run", action="store_true", help="list what would be run, and how long it may take")
     made.add_argument("--traceback", action="store_true", help="show where in the code an error comes from")
@@ -160,7 +162,11 @@ def main() -> None:
                          f"{given.model}")
     if given.planted_values is not None and given.planted is None:
         raise ValueError("--planted-values is of a planted file; give --planted ROWS too")
-    place = Place(out=Path(given.out), data=given.data, device=given.device)
+    if given.planted is not None and given.cache is not None:
+        raise ValueError("--planted keeps what it encodes under --out, apart from other data; "
+                         f"leave out --cache {given.cache}")
+    place = Place(out=Path(given.out), cache=cache_folder(given.cache), data=given.data,
+                  device=given.device)
     require_writable(place.out)
     if given.what == "tune":
         if given.planted is not None:

@@ -23,7 +23,7 @@ from data.numbered import Numbered, number_lines
 from data.schema import Schema
 from data.source import RawFile, find_file, fingerprint
 from data.writer import Writer
-from utils.files import sha256_of
+from utils.files import require_writable, sha256_of
 from utils.jit import njit
 from utils.locks import locked
 
@@ -55,8 +55,12 @@ def open_raw(layout: Layout, folder: str | None, cache: Path, with_ids: bool, vo
               "split": splits.identity(split), "vocabulary": vocabulary, "min_count": layout.min_count,
               **({} if layout.bucketed else {"bucketed": False})}
     target = cache / f"{layout.name}-{sha256_of(*map(str, source.values()))[:12]}"
+    dataset = store.load(target, source)
+    if dataset is not None:  # without the lock, so that a cache which cannot be written serves too
+        return dataset
+    require_writable(cache, "--cache (or PEP_CACHE)")
     with locked(cache / f"{target.name}.lock", wait=True):
-        dataset = store.load(target, source)
+        dataset = store.load(target, source)  # another process may have stored it while we waited
         if dataset is None:
             for left in cache.glob(f".{target.name}.*"):  # by a process that was killed; we hold the lock
                 shutil.rmtree(left, ignore_errors=True)

@@ -15,7 +15,7 @@ from data.columns import as_columns
 from data.encode import build_vocabulary, encode
 from data.schema import Schema
 from data.split import RANDOM, SPLITS, parts_of
-from utils.files import sha256_of, write_json
+from utils.files import require_writable, sha256_of, write_json
 
 FORMAT_VERSION = 1
 VOCABULARIES = ("all", "train")  # rows over which values are counted
@@ -135,7 +135,7 @@ def save(dataset: Dataset, folder: Path, source: dict[str, Any]) -> None:
 @contextmanager
 def new_folder(folder: Path, source: dict[str, Any]) -> Iterator[Path]:
     """Yield a temporary folder; rename it to `folder`, in the place of an older one, when the block ends well."""
-    folder.parent.mkdir(parents=True, exist_ok=True)
+    require_writable(folder.parent, "--cache (or PEP_CACHE)")
     temporary = Path(tempfile.mkdtemp(prefix=f".{folder.name}.", dir=folder.parent))
     temporary.chmod(folder.parent.stat().st_mode & 0o777)  # mkdtemp's own mode shuts out others who share the cache
     try:

@@ -10,6 +10,7 @@ from typing import Any
 import torch
 
 from engine import tuning
+from engine.record import cache_folder
 from engine.run import Interrupted, Place
 from engine.settings import PUBLISHED_PATIENCE, Settings, parse, parse_assignment
 
@@ -40,6 +41,7 @@ def parser(description: str, variants: Variants) -> argparse.ArgumentParser:
     options.add_argument("--device", default="auto", choices=("auto", "cpu", "cuda"), help="where to train")
     options.add_argument("--alias", help="name of the snapshot folder (default: dataset, embedding, width and seed)")
     options.add_argument("--out", default="tmp", help="where snapshots and results go")
+    add_cache_option(options)
     options.add_argument("--set", action="append", default=[], metavar="KEY=VALUE", help="change one setting")
     options.add_argument("--tuned", type=int, metavar="N", help="take the settings that `reproduce.py tune` chose "
                          "for at most N parameters")
@@ -51,6 +53,12 @@ def parser(description: str, variants: Variants) -> argparse.ArgumentParser:
     options.add_argument("--overwrite", action="store_true", help="take over another search's alias folder")
     options.add_argument("--traceback", action="store_true", help="show where in the code an error comes from")
     return options
+
+
+def add_cache_option(options: argparse.ArgumentParser) -> None:
+    """`--cache`, for every command that opens a data set; `cache_folder` reads what it gives."""
+    options.add_argument("--cache", metavar="DIR", help="where encoded data sets are kept "
+                         "(default: $PEP_CACHE, else data/cache beside the scripts)")
 
 
 def read(options: argparse.Namespace, script: dict[str, Any],
@@ -77,8 +85,9 @@ def read(options: argparse.Namespace, script: dict[str, Any],
             alias = tuning.alias_of({**script, "latent_dim": flat["latent_dim"]}, "pep", own, options.seed)
         tuned = {**training, **point}
     settings = parse({**given, **tuned, **explicit})
-    place = Place(out=Path(options.out), data=options.data, device=options.device, alias=alias,
-                  force=options.force, overwrite=options.overwrite)
+    place = Place(out=Path(options.out), cache=cache_folder(options.cache), data=options.data,
+                  device=options.device, alias=alias, force=options.force,
+                  overwrite=options.overwrite)
     return settings, place, frozenset(explicit)
 
 

@@ -1,7 +1,9 @@
 """Scores of a split, exact AUC, log-loss, and the published code's own way of measuring."""
 
+import logging
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import torch
@@ -10,6 +12,8 @@ from torch import Tensor, nn
 
 from data.loader import choose_place, in_order, put
 from utils.jit import njit
+
+log = logging.getLogger("pep")
 
 
 @dataclass(frozen=True)
@@ -66,6 +70,40 @@ def logloss(labels: np.ndarray, logits: np.ndarray) -> float:
     """
     logits = logits.astype(np.float64)
     return float(np.mean(np.logaddexp(0, logits) - labels * logits))
+
+
+def base_rate_logloss(labels: np.ndarray, train_labels: np.ndarray) -> float:
+    """Log-loss of predicting the training rows' share of positives for every row.
+
+    Args:
+        labels: (rows,) of 0 and 1, of the rows that are predicted.
+        train_labels: (training rows,) of 0 and 1. With one class only, the share is taken for half
+            a row away from 0 or 1, so that the log-loss is finite.
+
+    >>> round(base_rate_logloss(np.array([0.0, 1.0]), np.array([0.0, 0.0, 0.0, 1.0])), 4)
+    0.837
+    """
+    half_a_row = 0.5 / len(train_labels)
+    share = np.clip(np.mean(train_labels, dtype=np.float64), half_a_row, 1 - half_a_row)
+    return logloss(labels, np.full(len(labels), np.log(share / (1 - share))))
+
+
+def check_against_base_rate(run_id: str, result: dict[str, Any], validation: Split,
+                            train_labels: np.ndarray) -> dict[str, float]:
+    """What a constant prediction scores, for the result; a warning if the model does worse.
+
+    Args:
+        result: with the run's `validation_logloss`.
+        validation: the rows that it was measured on.
+        train_labels: (training rows,) of 0 and 1.
+    """
+    found, base = result["validation_logloss"], base_rate_logloss(validation.labels, train_labels)
+    if not found <= base:
+        log.warning("run %s: its validation log-loss %.6g is worse than %.6g, that of predicting "
+                    "the training rows' share of positives for every row: as probabilities its "
+                    "predictions are of no use. Try a smaller lr, more decay (l2_regularization), "
+                    "or --set early_stop_metric=loss", run_id, found, base)
+    return {"validation_logloss_base_rate": base}
 
 
 def accuracy(labels: np.ndarray, logits: np.ndarray) -> float:

@@ -7,7 +7,7 @@ import statistics
 import sys
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +18,7 @@ from data.loader import Loader
 from data.registry import DATASETS, WITH_NUMBERS
 from data.store import Dataset
 from engine import checkpoint
-from engine.evaluate import Split, measure, measure_test
+from engine.evaluate import Split, check_against_base_rate, measure, measure_test
 from engine.graphed import perhaps_graphed
 from engine.hooks import (
     Checkpoint,
@@ -33,7 +33,13 @@ from engine.hooks import (
 )
 from engine.loop import Hook, State, fit
 from engine.optim import Optimizer, Step, build_optimizer, choose_compiled
-from engine.record import ROOT, peak_memory_bytes, pick_device, provenance, reset_peak_memory
+from engine.record import (
+    cache_folder,
+    peak_memory_bytes,
+    pick_device,
+    provenance,
+    reset_peak_memory,
+)
 from engine.settings import PUBLISHED_PATIENCE, Settings, identity
 from models.base import ClickModel
 from models.build import READ_NUMBERS, inference_bytes, num_embedding_params
@@ -61,7 +67,7 @@ class Place:
     """
 
     out: Path = Path("tmp")
-    cache: Path = ROOT / "data" / "cache"
+    cache: Path = field(default_factory=cache_folder)
     data: str | None = None
     device: str = "auto"
     alias: str | None = None
@@ -159,6 +165,8 @@ def execute(run: Run, model: ClickModel, hooks_for: Callable[["Bench"], list[Hoo
             model.load_state_dict(bench.stopper.best_weights)
             checkpoint.save_checkpoint(run.folder / WEIGHTS, {"model": model.state_dict()})
         result = {**bench.result(reason), **finish(bench)}
+        result |= check_against_base_rate(run.run_id, result, bench.validation,
+                                          run.dataset.split("train")[1])
         result = json.loads(json.dumps(result))  # so that it is the same now as when it is read back
         write_json(run.folder / "result.json", result)
         (run.folder / "checkpoint.safetensors").unlink(missing_ok=True)

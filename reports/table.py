@@ -13,7 +13,24 @@ def of_results(results: Sequence[dict[str, Any]]) -> str:
              f"{r['published_protocol']['best_test_auc']:.4f}", str(r["epochs"]),
              f"{r['seconds_per_epoch']:.2f}" if r["seconds_per_epoch"] else "-", r["stop_reason"], r["run_id"]]
             for r in results]
-    return plain(head, rows) + "\n* published protocol: mean of per-batch AUCs, best epoch picked on test"
+    lines = [plain(head, rows),
+             "* published protocol: mean of per-batch AUCs, best epoch picked on test"]
+    return "\n".join([*lines, *(line for line in map(of_base_rate, results) if line)])
+
+
+def of_base_rate(result: dict[str, Any]) -> str:
+    """A line on a run that does worse than a constant prediction; "" otherwise, and for older runs.
+
+    >>> of_base_rate({"run_id": "1f", "validation_logloss": 0.9,
+    ...               "validation_logloss_base_rate": 0.5})
+    '! run 1f: validation log-loss 0.9 is worse than 0.5, that of a constant prediction'
+    """
+    base = result.get("validation_logloss_base_rate")
+    if base is None or result["validation_logloss"] <= base:
+        return ""
+    found = result["validation_logloss"]
+    return (f"! run {result['run_id']}: validation log-loss {found:.4g} is worse than {base:.4g}, "
+            "that of a constant prediction")
 
 
 def plain(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:

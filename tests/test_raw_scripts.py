@@ -1,6 +1,5 @@
 """The scripts of Criteo and Avazu as a user runs them, on small planted files."""
 
-import functools
 import importlib
 import json
 import sys
@@ -13,7 +12,6 @@ import train_criteo
 import train_movielens
 from data import raw_planted
 from engine import cli, snapshots
-from engine.run import Place
 
 ROWS = 3000
 FILES = {"criteo": "train.txt", "avazu": "train"}
@@ -34,7 +32,7 @@ def raw(tmp_path_factory):
 def shell(raw, tmp_path, monkeypatch, capsys):
     """Run a script with quick settings; (exit code, standard output, standard error)."""
     monkeypatch.setenv("PEP_DATA", str(raw))
-    monkeypatch.setattr(cli, "Place", functools.partial(Place, cache=raw / "cache"))
+    monkeypatch.setenv("PEP_CACHE", str(raw / "cache"))
 
     def run(script, *arguments, sets=()):
         words = [word for assignment in (*QUICK, *sets) for word in ("--set", assignment)]

@@ -1,7 +1,6 @@
 """The scripts as a user runs them, on a small made folder: a few real processes, the rest in this one."""
 
 import fcntl
-import functools
 import json
 import math
 import os
@@ -18,7 +17,6 @@ from makers import tree, write_movielens
 import train_movielens
 import train_movielens_retrain
 from engine import cli, snapshots, stages
-from engine.run import Place
 
 ROOT = Path(train_movielens.__file__).parent
 QUICK = ("latent_dim=8", "candidate_p=[400, 150]", "max_epochs=2", "eval_interval=1", "batch_size=256", "compile=off")
@@ -97,7 +95,7 @@ class Shell:
 @pytest.fixture
 def shell(tmp_path, made_data, monkeypatch, capsys, tmp_path_factory):
     cache = tmp_path_factory.getbasetemp() / "cache-of-scripts"
-    monkeypatch.setattr(cli, "Place", functools.partial(Place, cache=cache))
+    monkeypatch.setenv("PEP_CACHE", str(cache))
     return Shell(tmp_path / "out", made_data, monkeypatch, capsys)
 
 

@@ -12,7 +12,9 @@ class Dynamics:
         slr, ylr, zlr: of s, y and z. The robust dynamics scale them by the training's length.
         sl2wd: decay of s.
         zclamp: faithful only: z at most what holds the hardest layer still.
-        punit: neurons are removed in multiples of it.
+        punit: neurons are removed in multiples of it. The published bound on s is "units - punit"
+            in every layer: with `faithful`, at least `punit` fields stay too, though fields are
+            removed one by one.
         min_keep: units that every layer keeps at least.
         keep: units of the first layer that stay.
         joint: neurons too; else fields alone.
@@ -36,6 +38,9 @@ class Dynamics:
     def limits(self, counts: Sequence[int]) -> list[int]:
         """Units that each layer may give up.
 
+        >>> Dynamics(punit=2).limits([5, 8]), Dynamics(punit=2, faithful=True).limits([5, 8])
+        ([4, 6], [3, 6])
+
         Raises:
             ValueError: a unit to keep does not exist, or a layer has not so many.
         """
@@ -46,6 +51,6 @@ class Dynamics:
         if self.joint and len(counts) < 2:
             raise ValueError("a top MLP of one layer has no neurons to remove; compress its fields alone (--mode "
                              "fields), or train with hidden layers (arch_mlp_top)")
-        low = max(self.min_keep, len(set(self.keep)))
+        low = max(self.min_keep, len(set(self.keep)), self.punit if self.faithful else 1)
         return [max(counts[0] - low, 0),
                 *(max(count - max(self.min_keep, self.punit), 0) * self.joint for count in counts[1:])]

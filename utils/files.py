@@ -15,6 +15,7 @@ def atomic_path(path: Path) -> Iterator[Path]:
     """Yield a temporary name beside `path`; rename it to `path` when the block ends without an error.
 
     An error inside the block (a full disk, say) removes the temporary file and leaves the old `path` as it was.
+    The file's mode is that of any new file under the process's umask.
 
     >>> import tempfile
     >>> target = Path(tempfile.mkdtemp()) / "a.txt"
@@ -26,10 +27,12 @@ def atomic_path(path: Path) -> Iterator[Path]:
     path.parent.mkdir(parents=True, exist_ok=True)
     handle, name = tempfile.mkstemp(prefix=f".{path.name}.", suffix=f".part{path.suffix}", dir=path.parent)
     os.close(handle)
-    os.chmod(name, 0o666 & ~_umask())
     temporary = Path(name)
     try:
         yield temporary
+        # mkstemp makes files of mode 600; so do writers that, like safetensors, put a file of their
+        # own in the place of this one, which is why the mode is set after the block
+        temporary.chmod(0o666 & ~_umask())
         with temporary.open("rb") as file:
             os.fsync(file.fileno())  # the rename must not reach the disk before the bytes do
         temporary.replace(path)
@@ -65,14 +68,22 @@ def sha256_of_file(path: Path) -> str:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
-def require_writable(folder: Path) -> None:
-    """Make `folder` and prove that a file can be made in it; a PermissionError or OSError names the folder."""
+def require_writable(folder: Path, option: str = "--out") -> None:
+    """Make `folder` and prove that a file can be made in it.
+
+    Args:
+        option: what the user can choose another folder with.
+
+    Raises:
+        OSError: no file can be made there; the message names the folder and the option.
+    """
     try:
         folder.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryFile(dir=folder):
             pass
     except OSError as error:
-        raise OSError(f"cannot write to the folder {folder} ({error}); choose another with --out") from error
+        raise OSError(f"cannot write to the folder {folder} ({error}); choose another with "
+                      f"{option}") from error
 
 
 def _umask() -> int:

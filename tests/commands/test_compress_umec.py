@@ -170,6 +170,30 @@ def test_scratch_and_widths_of_fields(trained, monkeypatch):
     assert results[0]["run_id"] != results[1]["run_id"]
 
 
+@pytest.mark.parametrize("method", ["umec", "magnitude"])
+def test_runs_under_the_published_bound_on_fields_are_runs_of_their_own(trained, base, method):
+    found = {}
+    for faithful in (False, True):
+        dynamics = Dynamics(joint=False, punit=2, faithful=faithful)
+        task = Task(0.7, method, dynamics=dynamics, epochs=1, finetune_epochs=1)
+        result = compress_umec.compress(base, task, tiny.place(trained[0]))
+        found[faithful] = result["run_id"], result["compression"]["dynamics"].get("min_fields")
+    assert found[False][0] != found[True][0]
+    assert (found[False][1], found[True][1]) == (None, 2)
+
+
+@pytest.mark.parametrize("faithful", [False, True])
+def test_a_budget_that_leaves_one_field_is_refused_where_two_must_stay(
+        trained, base, monkeypatch, capsys, faithful):
+    out, run_id = trained
+    options = ["--faithful"] if faithful else []
+    code, _, error = script(monkeypatch, capsys, out, "--run", run_id, "--budget", "0.5", "--punit",
+                            "2", "--mode", "fields", "--epochs", "1", "--finetune-epochs", "1",
+                            *options)
+    assert code == (2 if faithful else 0), error
+    assert ("budget 0.5 cannot be met" in error) == faithful
+
+
 def test_a_field_that_is_to_stay_stays(trained, base):
     task = Task(0.5, "magnitude", keep_fields=("gender", "genre"), epochs=1, finetune_epochs=1)
     made = compress_umec.compress(base, task, tiny.place(trained[0]))["compression"]
@@ -202,6 +226,10 @@ WRONG = [
     (("--budget", "0.9", "--keep-fields", "numbers"), "unknown field 'numbers'"),
     (("--budget", "0.5", "--min-keep", "0"), "min_keep 0"), (("--budget", "0.5", "--epochs", "0"), "at least 1"),
     (("--budget", "0.5", "--set", "lrr=1"), "did you mean 'lr'"),
+    (("--budget", "0.5", "--faithful", "--score", "weight_x_emb_rms"),
+     "--faithful orders fields by the energy of their weights alone, as published; "
+     "--score weight_x_emb_rms"),
+    (("--budget", "0.5", "--zclamp"), "give --faithful too, or leave out --zclamp"),
 ]
 
 

@@ -70,14 +70,18 @@ def slope(s, layer):
 class Numpy:
     """The published round of updates, worked by hand on float64 copies."""
 
-    def __init__(self, weights, budget, slr=0.05, ylr=0.1, zlr=2.0, lr=0.1):
+    def __init__(self, weights, budget, slr=0.05, ylr=0.1, zlr=2.0, lr=0.1, punit=1):
         self.weights = weights
         self.s, self.y, self.z = np.zeros(3), np.zeros(3), 0.0
-        self.limit = np.array([FIELDS, *TOP]) - 1 - 1e-8
+        self.limit = np.array([FIELDS, *TOP]) - punit - 1e-8  # of every layer, the fields' too
+        self.multiple = np.array([1, punit, punit])
         self.budget, self.slr, self.ylr, self.zlr, self.lr = budget, slr, ylr, zlr, lr
 
+    def removed(self):
+        return (np.ceil(self.s / self.multiple) * self.multiple).astype(int)
+
     def round(self):
-        T = np.ceil(self.s).astype(int)
+        T = self.removed()
         for layer, weight in enumerate(self.weights):
             least = np.argsort(energies(weight, layer), kind="stable")[:T[layer]]
             for unit in least:
@@ -95,20 +99,16 @@ class Numpy:
             q = q / np.abs(q).max()
         self.s = np.maximum(self.s - self.slr * q, 0)
         self.s[over] = self.limit[over]
-        T = np.minimum(np.ceil(self.s).astype(int), [FIELDS, *TOP])
+        T = np.minimum(self.removed(), [FIELDS, *TOP])
         for layer, weight in enumerate(self.weights):
             self.y[layer] = max(0, self.y[layer] + self.ylr * np.sort(energies(weight, layer))[:T[layer]].sum())
         self.z = max(0, self.z + self.zlr * (resource(T) - self.budget))
 
 
-@pytest.mark.parametrize("as_on_device", [False, True])
-def test_whole_steps_are_those_of_the_published_round(as_on_device):
-    model = tiny()
-    hook, by_hand = constraint(model), Numpy(weights_of(model), 0.5)
-    hook.as_on_device = as_on_device
-    noise = torch.Generator().manual_seed(3)
-    seen = set()
-    for step in range(60):
+def follow(hook, model, by_hand, steps):
+    """Take `steps` rounds of both on the same weights, check that they agree, and give each s."""
+    noise, seen = torch.Generator().manual_seed(3), []
+    for step in range(steps):
         for layer, weight in zip(model.top, by_hand.weights, strict=True):  # an optimiser's step
             move = 0.02 * torch.randn(layer.weight.shape, generator=noise)
             with torch.no_grad():
@@ -123,8 +123,28 @@ def test_whole_steps_are_those_of_the_published_round(as_on_device):
         assert float(hook.z) == pytest.approx(by_hand.z, abs=1e-9)
         for found, expected in zip(weights_of(model), by_hand.weights, strict=True):
             np.testing.assert_allclose(found, expected, atol=2e-6)
-        seen.add(tuple(np.ceil(by_hand.s)))
-    assert len(seen) > 3  # several layers gave up several units
+        seen.append(by_hand.s.copy())
+    return np.array(seen)
+
+
+@pytest.mark.parametrize("as_on_device", [False, True])
+def test_whole_steps_are_those_of_the_published_round(as_on_device):
+    model = tiny()
+    hook, by_hand = constraint(model), Numpy(weights_of(model), 0.5)
+    hook.as_on_device = as_on_device
+    seen = follow(hook, model, by_hand, 60)
+    assert len(np.unique(np.ceil(seen), axis=0)) > 3  # several layers gave up several units
+
+
+@pytest.mark.parametrize("as_on_device", [False, True])
+def test_the_published_bound_keeps_punit_units_of_every_layer_fields_too(as_on_device):
+    model = tiny()
+    rates = {"slr": 0.1, "ylr": 0.0, "zlr": 5.0, "punit": 2}  # without y nothing holds s back
+    hook, by_hand = constraint(model, 0.28, **rates), Numpy(weights_of(model), 0.28, **rates)
+    hook.as_on_device = as_on_device
+    seen = follow(hook, model, by_hand, 60)
+    assert seen[-1][0] == pytest.approx(FIELDS - 2, abs=1e-7)
+    assert int(hook.kept(model)[0].sum()) == 2
 
 
 @pytest.mark.parametrize(("removed", "y"), [(0, 5.0), (2, 0.0), (1, 3.0), (2, 3.0), (3, 0.4)])

@@ -3,7 +3,11 @@ import os
 import stat
 
 import pytest
+import tiny
 
+from commands import umec
+from data import store
+from reports import budget_curve
 from utils.files import atomic_path, require_writable, sha256_of, sha256_of_file, write_json
 from utils.names import unknown
 
@@ -61,14 +65,32 @@ def test_bytes_reach_the_disk_before_the_rename(tmp_path, monkeypatch):
     assert seen[:1] == [False]
 
 
-def test_a_file_gets_the_usual_permissions(tmp_path):
-    before = os.umask(0o027)
-    try:
-        write_json(tmp_path / "a.json", {})
-        assert os.umask(0o027) == 0o027
-    finally:
-        os.umask(before)
-    assert stat.S_IMODE((tmp_path / "a.json").stat().st_mode) == 0o640
+@pytest.fixture(params=[0o022, 0o027], ids=["022", "027"])
+def umask(request):
+    before = os.umask(request.param)
+    yield request.param
+    left = os.umask(before)
+    assert left == request.param  # looking at it has not changed it
+
+
+def test_every_file_of_a_run_has_the_mode_that_the_umask_leaves(tmp_path, monkeypatch, umask):
+    tiny.install(monkeypatch, tiny.dataset())
+    shape = {"arch_mlp_top": [4], "max_epochs": 1}
+    searched = tiny.train(tmp_path, embedding="pep", candidate_p=[300], **shape)
+    trained = tiny.train(tmp_path, embedding="uniform", model="dlrm", **shape)
+    base = umec.load(trained["run_id"], "field", tiny.place(tmp_path))
+    umec.compress(base, umec.Task(0.6, epochs=1, finetune_epochs=1), tiny.place(tmp_path))
+    budget_curve.save(budget_curve.new_figure((1, 1)), tmp_path / "figures" / "curve.png")
+    store.save(tiny.dataset(), tmp_path / "cache" / "tiny", {})
+    write_json(tmp_path / "tuned.json", {})
+    assert searched["snapshots"]
+    modes = {path.relative_to(tmp_path): stat.S_IMODE(path.stat().st_mode)
+             for path in tmp_path.rglob("*") if path.is_file()}
+    names = {path.name for path in modes}
+    assert names > {"model.safetensors", "compressed.safetensors", "result.json", "curve.jsonl",
+                    "popularity.npy", "initial.npz", "300.npz", "curve.png", "ids.npy",
+                    "manifest.json", "tuned.json"}
+    assert {path: oct(mode) for path, mode in modes.items() if mode != 0o666 & ~umask} == {}
 
 
 def test_write_json_makes_folders_and_sorts_keys(tmp_path):
