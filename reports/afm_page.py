@@ -23,8 +23,9 @@ from reports.afm_curves import (
     spectra_of,
     table_bytes,
 )
+from reports.kinds import FINETUNED, PEP, Results, kind
 from reports.page import RUNS, Page, runs_of, shown
-from reports.series import FINETUNED, PEP, Results, by_budget, kind
+from reports.series import by_budget
 from reports.summary import markdown, spread
 
 OF_SIZE = {"model", "embedding", "latent_dim", "tt_rank", "max_epochs", "candidate_p"}  # settings of a rival's own

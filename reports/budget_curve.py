@@ -12,8 +12,9 @@ from matplotlib.container import ErrorbarContainer
 from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, LogLocator, NullLocator
 
+from reports.kinds import PEP, Results
 from reports.names import shown
-from reports.series import PEP, Results, by_budget, from_last, series_of
+from reports.series import by_budget, from_last, series_of
 from reports.styles import INK, Style, looks
 from utils.files import atomic_path
 

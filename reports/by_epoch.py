@@ -9,8 +9,8 @@ from typing import Any, NamedTuple
 from matplotlib.axes import Axes
 
 from reports import budget_curve
+from reports.kinds import Results
 from reports.page import RUNS, Page, runs_of
-from reports.series import Results
 from reports.styles import Style
 
 CURVE = "curve.jsonl"  # of a run's folder: one line an evaluation

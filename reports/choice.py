@@ -5,8 +5,8 @@ from collections import defaultdict
 from collections.abc import Sequence
 from typing import Any
 
+from reports.kinds import FREE, PEP, STEPPING_STONE, Results, kind
 from reports.page import Page
-from reports.series import FREE, PEP, STEPPING_STONE, Results, kind
 
 SEEDS = (1, 2, 3)  # that every number of the paper's figures should have
 Cause = tuple[str, bool]  # of the thresholds' movement: their decay, and whether the loss's gradient reaches them

@@ -5,7 +5,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from reports.series import FINETUNED
+from reports.kinds import FINETUNED
 
 Kinds = dict[str, type | tuple[type, ...]]
 NUMBER = (int, float)

@@ -12,8 +12,9 @@ from typing import Any
 from matplotlib.axes import Axes
 
 from reports import budget_curve, by_epoch, choice, paired
+from reports.kinds import PEP, Results, kind
 from reports.page import RUNS, Number, Page, number, runs_of, shown
-from reports.series import PEP, Results, from_last, kind
+from reports.series import from_last
 from reports.styles import STYLES
 
 SIZE = (7.0, 3.1)  # inches: both columns of a page

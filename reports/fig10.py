@@ -10,8 +10,9 @@ from pathlib import Path
 from matplotlib.ticker import FuncFormatter
 
 from reports import budget_curve, by_epoch, choice
+from reports.kinds import Results
 from reports.page import Page, number, shown
-from reports.series import Results, from_last
+from reports.series import from_last
 from reports.styles import GRANULARITIES
 
 SIZE = (7.0, 2.6)  # inches: both columns of a page

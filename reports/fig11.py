@@ -8,8 +8,8 @@ from operator import itemgetter
 from pathlib import Path
 
 from reports import budget_curve, by_epoch, choice
+from reports.kinds import PEP, Results
 from reports.page import Page, number, shown
-from reports.series import PEP, Results
 from reports.styles import STYLES
 
 SIZE = budget_curve.COLUMN

@@ -9,9 +9,10 @@ from pathlib import Path
 from typing import Any
 
 from reports import choice, rivals
+from reports.kinds import PEP, Results, kind
 from reports.page import OPEN, RUNS, Number, Page, needs, number, runs_of, shown
 from reports.rivals import Entry
-from reports.series import PEP, Results, from_last, kind
+from reports.series import from_last
 from reports.table4 import PAPER, beside_paper, method_of
 
 NUMBER = {"movielens": 2, "criteo": 3, "avazu": 4}

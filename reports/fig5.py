@@ -24,8 +24,8 @@ from safetensors import SafetensorError, safe_open
 
 from reports import budget_curve, choice
 from reports.fig10 import SHARE
+from reports.kinds import Results
 from reports.page import RUNS, Page, number, runs_of, shown
-from reports.series import Results
 
 SIZE = (7.0, 3.1)  # inches: both columns of a page
 WEIGHTS = "model.safetensors"  # of a run's folder

@@ -19,8 +19,8 @@ from matplotlib.colors import LogNorm
 
 from reports import budget_curve, by_epoch, choice, masks
 from reports.fig10 import SHARE
+from reports.kinds import Results
 from reports.page import RUNS, Page, needs, number, runs_of, shown
-from reports.series import Results
 from reports.styles import BLUE
 
 SIZE = (7.0, 2.8)  # inches: both columns of a page

@@ -12,8 +12,8 @@ from typing import Any
 
 from reports import budget_curve, by_epoch, choice
 from reports.fig10 import SHARE
+from reports.kinds import PEP, Results
 from reports.page import RUNS, Number, Page, number, runs_of, shown
-from reports.series import PEP, Results
 from reports.styles import NO_RETRAINING, RE_INIT, STYLES
 
 SIZE = (7.0, 2.8)  # inches: both columns of a page

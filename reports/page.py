@@ -16,8 +16,8 @@ from typing import Any, NamedTuple
 from matplotlib.figure import Figure
 
 from reports import budget_curve
+from reports.kinds import Results
 from reports.names import shown
-from reports.series import Results
 from reports.styles import RED
 from reports.summary import markdown
 from utils.files import atomic_path

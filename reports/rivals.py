@@ -16,8 +16,9 @@ from matplotlib.figure import Figure
 
 from reports import budget_curve
 from reports.collect import results_in
+from reports.kinds import PEP, Results, kind
 from reports.names import shown
-from reports.series import PEP, Results, by_budget, from_last, kind, series_of
+from reports.series import by_budget, from_last, series_of
 from reports.styles import STYLES, Style, looks
 from reports.summary import markdown, spread
 

@@ -2,19 +2,9 @@
 
 import json
 from collections import defaultdict
-from collections.abc import Sequence
 from typing import Any
 
-PEP = "PEP"
-PRUNED = {"cut_last_magnitude": "cut by |V| alone", "magnitude": "magnitude pruning", "imp": "iterative pruning",
-          "random": "random mask", "random_per_field": "random mask, PEP's share a field",
-          "random_per_feature": "random mask, PEP's size of a feature"}  # by a snapshot's source
-STEPPING_STONE = "imp_round"  # a source, of iterative pruning's rounds before the last
-FINETUNED = "finetune"  # a stage: a compressed model, or its control, trained on
-COMPRESSED = ("compress", FINETUNED)  # stages of UMEC, AFM and their rivals, which have pages of their own
-FREE = ("candidate_p",)  # settings that name budgets and change none of the tables at them
-
-Results = Sequence[dict[str, Any]]
+from reports.kinds import COMPRESSED, FREE, PEP, STEPPING_STONE, Results, kind
 
 
 def series_of(results: Results) -> dict[str, list[dict[str, Any]]]:
@@ -60,15 +50,6 @@ def by_budget(results: Results) -> dict[int, list[dict[str, Any]]]:
 def from_last(results: Results) -> bool:
     """Whether any of these was cut from its search's last table, because the search itself did not get that low."""
     return any(result.get("snapshot", {}).get("source") == "cut_last" for result in results)
-
-
-def kind(result: dict[str, Any]) -> str:
-    """The label of a result's scheme."""
-    if result["settings"]["model"] == "linear":
-        return "LR"
-    if result["stage"] == "retrain":
-        return PRUNED.get(result["snapshot"]["source"], PEP)
-    return result["settings"]["embedding"]
 
 
 def _facts(result: dict[str, Any], by_id: dict[str, dict[str, Any]]) -> dict[str, str]:

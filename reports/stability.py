@@ -21,8 +21,8 @@ from matplotlib.colors import LogNorm
 from reports import budget_curve, by_epoch, choice, masks
 from reports.fig6 import frequencies_of
 from reports.fig10 import SHARE
+from reports.kinds import PEP, Results
 from reports.page import RUNS, Number, Page, runs_of, shown
-from reports.series import PEP, Results
 from reports.styles import INK, NAVY, PALE, STYLES, Style
 
 SIZE = (7.0, 2.9)  # inches: both columns of a page

@@ -16,9 +16,9 @@ from pathlib import Path
 import numpy as np
 
 from reports import choice, fig2, masks, paired, table2
+from reports.kinds import PEP, Results
 from reports.page import RUNS, Page, runs_of, shown
 from reports.rivals import Entry
-from reports.series import PEP, Results
 from reports.styles import STYLES
 
 HEAD = ("scheme", "performance", "best AUC less base's", "fewer parameters", "smallest as good", "its bytes",

@@ -3,8 +3,8 @@
 from pathlib import Path
 from typing import Any
 
+from reports.kinds import Results
 from reports.page import OPEN, RUNS, Number, Page, runs_of, shown
-from reports.series import Results
 
 PAPER = {"movielens": {"rows": 739_015, "fields": 7, "features": 3_864},  # it says nothing of positives
          "criteo": {"rows": 45_840_617, "fields": 39, "features": 1_086_810},

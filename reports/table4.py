@@ -8,8 +8,9 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from reports import choice
+from reports.kinds import Results, kind
 from reports.page import OPEN, RUNS, Number, Page, number, runs_of, shown
-from reports.series import Results, from_last, kind
+from reports.series import from_last
 
 
 class Cell(NamedTuple):

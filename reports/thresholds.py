@@ -19,8 +19,8 @@ from matplotlib.ticker import FuncFormatter
 
 from reports import budget_curve, by_epoch, choice, masks, paired
 from reports.choice import PUBLISHED, Cause
+from reports.kinds import PEP, Results
 from reports.page import RUNS, Number, Page, needs, number, runs_of, shown
-from reports.series import PEP, Results
 from reports.styles import GREEN, NAVY, PALE, RED, SLATE, STYLES, Style
 
 SIZE = (7.0, 2.9)  # inches: both columns of a page

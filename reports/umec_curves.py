@@ -11,8 +11,8 @@ from matplotlib.axes import Axes
 
 from reports import budget_curve
 from reports.choice import SEEDS, words
+from reports.kinds import FINETUNED, Results
 from reports.page import RUNS, Number, Page, number, runs_of, shown
-from reports.series import FINETUNED, Results
 from reports.styles import UMEC
 
 SIZE = (7.0, 2.9)  # inches: both columns of a page
