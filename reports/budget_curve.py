@@ -92,10 +92,10 @@ def new_figure(size: tuple[float, float]) -> Figure:
     return figure
 
 
-def save(figure: Figure, path: Path) -> Path:
-    """Write a figure, whole or not at all."""
+def save(figure: Figure, path: Path, about: dict[str, str] | None = None) -> Path:
+    """Write a figure, whole or not at all; `about` goes into the file's own text fields."""
     with atomic_path(path) as temporary:
-        figure.savefig(temporary, format="png")
+        figure.savefig(temporary, format="png", metadata=about)
     return path
 
 

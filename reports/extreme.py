@@ -36,8 +36,8 @@ def build(results: Results, out: Path, dataset: str, model: str) -> Page:
         results: of any data sets and models.
     """
     page = Page("extreme", dataset, model, f"Budgets to the extreme, {shown(model)} on {shown(dataset)}")
-    found = choice.of(results, dataset, model)
-    tickets = [run for run in choice.tickets(found) if run["settings"]["threshold_type"] == "feature_dim"]
+    found = choice.of(page, results, model, kinds=("pep", PEP, MAGNITUDE, "uniform"))
+    tickets = choice.tickets(found)
     cut = [run for run in found if run["stage"] == "retrain" and kind(run) == MAGNITUDE]
     curves: dict[str, Sizes] = {PEP: _by_budget(page, PEP, tickets, found),
                                 MAGNITUDE: _by_budget(page, MAGNITUDE, cut, found), UNIFORM: {}}

@@ -33,8 +33,9 @@ ROWS = {"movielens": 739_012, "criteo": 45_840_617, "avazu": 40_428_967}
 LENGTH = {"movielens": 100, "criteo": 30, "avazu": 30}  # max_epochs of the scripts
 _LARGE = {"early_stop": 5, "eval_interval": 1, "latent_dim": 24, "log_interval": 100,
           "threshold_init": -150.0, "mlp_dims": [400, 400, 400], "att_dropout": 0.0}
-DEPARTURES: dict[str, dict[str, Any]] = {  # of the scripts from the neutral defaults
-    "movielens": {}, "criteo": _LARGE, "avazu": _LARGE}
+DEPARTURES: dict[str, dict[str, Any]] = {  # of the scripts from the neutral defaults, and those
+    # of a search that a ticket's identity does not name
+    "movielens": {"threshold_init": -15.0}, "criteo": _LARGE, "avazu": _LARGE}
 DECAYS = {"l2_regularization": 1e-5, "weight_decay": 1e-5, "l2_penalty": 0.0}  # of the scripts
 ASKED = ("threshold_type", "threshold_decay", "threshold_gradient", "with_linear", "re_init",
          "rewind", "mde_blocks", "mde_alpha", "mgqe_subspaces", "mgqe_centroids", "darts_widths",
@@ -80,7 +81,7 @@ def full_length(result: Result) -> bool:
     Data sets without a published length, and what was fine-tuned or compressed, have none to miss.
     """
     settings = result["settings"]
-    most = LENGTH.get(settings["dataset"])
+    most = LENGTH.get(settings.get("dataset", ""))
     if most is None or result["stage"] in COMPRESSED or "stop_reason" not in result:
         return True
     if result["stage"] == "search":
@@ -125,16 +126,26 @@ def parent_of(result: Result, by_id: Mapping[str, Result]) -> Result | None:
     return by_id.get(result.get("snapshot", {}).get("run_id"))
 
 
-def key(result: Result, by_id: Mapping[str, Result]) -> str:
+def published(result: Result, by_id: Mapping[str, Result]) -> bool:
+    """Whether a run, and the search that its snapshot is from, have the published settings."""
+    parent = parent_of(result, by_id)
+    return as_published(result) and (parent is None or as_published(parent))
+
+
+def key(result: Result, by_id: Mapping[str, Result], rewind: bool = True) -> str:
     """Equal for runs that may be averaged: all but the seed, the length and FREE settings.
 
     Args:
         by_id: in which a ticket's search is looked up.
+        rewind: whether tickets with the table alone rewound are set apart.
     """
+    own = settings_of(result)
+    if not rewind:
+        own.pop("rewind", None)
     snapshot, parent = result.get("snapshot", {}), parent_of(result, by_id)
     scheme = kind(result) if result["stage"] not in COMPRESSED else result["stage"]
     return json.dumps([result["stage"], scheme, snapshot.get("budgets"), snapshot.get("how"),
-                       settings_of(result), settings_of(parent) if parent else None,
+                       own, settings_of(parent) if parent else None,
                        result["manifest"], result["identity"].get("algorithm_version")],
                       sort_keys=True)
 
@@ -210,10 +221,9 @@ def why_not(result: Result, by_id: Mapping[str, Result], rows: Mapping[str, int]
             return "other data"
         if result["settings"].get("split", "random") not in (None, "random"):
             return "other data"
-    every = [result, *([parent] if parent else [])]
-    if not all(full_length(each) for each in every):
+    if not all(full_length(each) for each in (result, parent) if each):
         return "other lengths"
-    if not tuned and not all(as_published(each) for each in every):
+    if not tuned and not published(result, by_id):
         return "other settings"
     return None
 

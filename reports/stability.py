@@ -54,8 +54,8 @@ def build(results: Results, out: Path, dataset: str, model: str) -> Page:
         out: the folder that holds runs/<run id>/ and embedding/<model>/<alias>/.
     """
     page = Page("stability", dataset, model, f"The same sizes twice? {shown(model)} on {shown(dataset)}")
-    found = choice.of(results, dataset, model)
-    fine = [run for run in choice.searches(found) if run["settings"]["threshold_type"] == "feature_dim"]
+    found = choice.of(page, results, model, kinds=("pep",))
+    fine = choice.searches(found)
     searches = choice.chosen(page, "search with feature-dimension thresholds", fine, found)
     by_budget: dict[int, list[Mask]] = defaultdict(list)
     for search in searches:

@@ -48,7 +48,7 @@ def build(results: Results, out: Path, dataset: str, model: str) -> Page:
         out: the folder that holds tuned/, benchmarks/ and embedding/.
     """
     page = Page("table1", dataset, model, f"Table 1: schemes compared, {shown(model)} on {shown(dataset)}")
-    found = choice.of(results, dataset, model)
+    found = choice.of(page, results, model, tuned=True)
     widths = [run["settings"]["latent_dim"] for run in choice.searches(found)]
     base = choice.chosen(page, f"base model, uniform d {widths[0]}" if widths else "base model, uniform",
                          choice.uniform(found, widths[0] if widths else 0), found)
