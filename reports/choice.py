@@ -28,7 +28,7 @@ def of(page: Page, results: Results, *models: str, kinds: Collection[str] = (),
     every = [result for result in results if result["settings"]["dataset"] == page.dataset]
     here = [result for result in every if result["settings"]["model"] in models
             and result["stage"] not in COMPRESSED and (not kinds or kind(result) in kinds)]
-    if words_of_data := pooling.data_of(here, page.dataset).words:
+    if words_of_data := pooling.data_of(here, every, page.dataset).words:
         page.of_sample(words_of_data)
     page.data |= {result["manifest"]: result["data"] for result in every if "data" in result}
     kept, left = pooling.usable(here, every, page.dataset, tuned)
@@ -100,7 +100,7 @@ def chosen(page: Page, what: str, results: Results, every: Results) -> list[dict
 
 
 def of_most_seeds(page: Page, what: str, results: Results, every: Results) -> list[dict[str, Any]]:
-    """The runs that may be averaged (`pooling.averaged`), one a seed, of tickets with every weight rewound.
+    """The published runs that may be averaged (`pooling.averaged`), one a seed, of tickets those wholly rewound.
 
     Where there are several sets of such runs, as of two forms of the data, the one with the most
     seeds is taken, and a note says how many runs are left out.
@@ -110,7 +110,9 @@ def of_most_seeds(page: Page, what: str, results: Results, every: Results) -> li
         results: to choose among, all with the settings that the page asks for.
         every: the results among which a ticket's search is looked up.
     """
-    sets = pooling.averaged([run for run in results if not pooling.rewound_alone(run)], pooling.by_run(every))
+    by_id = pooling.by_run(every)
+    sets = pooling.averaged([run for run in results if not pooling.rewound_alone(run)
+                             and pooling.published(run, by_id)], by_id)
     if not sets:
         return []
     best = max(sets, key=len)
@@ -145,8 +147,8 @@ def list_absent(page: Page, what: str, taken: Results, every: Results = ()) -> N
 def rewound_words(others: Results) -> str:
     """That tickets exist which do not count, to stand after a line on what is missing."""
     seeds = pooling.seeds_of(others)
-    return (f"; tickets with the embedding alone rewound exist (seed{'s' * (len(seeds) > 1)} {words(seeds)}), which "
-            "the published code does not make") if seeds else ""
+    return (f"; tickets with the embedding alone rewound exist (seed{'s' * (len(seeds) > 1)} {words(seeds)}) "
+            "and do not count") if seeds else ""
 
 
 def words(seeds: Sequence[int]) -> str:

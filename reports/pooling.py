@@ -190,9 +190,14 @@ def rows_by_manifest(results: Results) -> dict[str, int]:
             if "rows" in result.get("data", {})}
 
 
-def data_of(results: Results, dataset: str) -> Data:
-    """The data that a page shows: the whole set where any run has it, else what most runs have."""
-    whole, rows = ROWS.get(dataset), rows_by_manifest(results)
+def data_of(results: Results, every: Results, dataset: str) -> Data:
+    """The data that a page shows: the whole set where any run has it, else what most runs have.
+
+    Args:
+        results: that the page may show.
+        every: of the data set, in which the rows of the data are looked up.
+    """
+    whole, rows = ROWS.get(dataset), rows_by_manifest(every)
     manifests = Counter(result["manifest"] for result in results)
     if whole is None or not manifests or whole in (rows.get(each) for each in manifests):
         return Data(None, "")
@@ -238,7 +243,7 @@ def usable(results: Results, every: Results, dataset: str,
         tuned: as in `why_not`.
     """
     by_id, rows = by_run(every), rows_by_manifest(every)
-    data = data_of(results, dataset)
+    data = data_of(results, every, dataset)
     kept: list[Result] = []
     left: Counter[str] = Counter()
     for result in results:

@@ -58,19 +58,31 @@ def from_last(results: Results) -> bool:
 
 def _facts(result: dict[str, Any], by_id: dict[str, dict[str, Any]]) -> dict[str, str]:
     """Everything but seed, width of a baseline and budget that sets a run apart, as text by name."""
-    own = pooling.settings_of(result)
-    own.pop("rewind", None)  # marked
+    own = _labels(result)
     if result["stage"] != "retrain":
         own.pop("latent_dim", None)
-    facts = {name: names.setting(name, value, own) for name, value in own.items()}
+    facts = dict(own)
     parent = pooling.parent_of(result, by_id)
     if parent is not None:
-        searched = pooling.settings_of(parent)
-        facts |= {f"search {name}": f"search {names.setting(name, value, searched)}"
-                  for name, value in searched.items() if own.get(name) != value}
+        facts |= {f"search {name}": f"search {label}" for name, label in _labels(parent).items()
+                  if own.get(name) != label}
     if result.get("snapshot", {}).get("how"):
         facts["made"] = f"made {result['snapshot']['how']}"
     return {**facts, "data": f"data {result['manifest']}"}
+
+
+def _labels(result: dict[str, Any]) -> dict[str, str]:
+    """A run's settings as text by name; published decays go without saying, rewinding is among the marks."""
+    own = pooling.settings_of(result)
+    published = all(own[name] == value for name, value in pooling.DECAYS.items() if name in own)
+    labels = {name: names.setting(name, value, own) for name, value in own.items() if name != "rewind"}
+    if published:
+        return {name: label for name, label in labels.items() if name not in pooling.DECAYS}
+    if "l2_regularization" in own:  # its label says what the rest has
+        del labels["weight_decay"]
+    if not own.get("l2_penalty"):
+        labels.pop("l2_penalty", None)
+    return labels
 
 
 def _marks(result: dict[str, Any], by_id: dict[str, dict[str, Any]], rows: dict[str, int]) -> list[str]:

@@ -32,7 +32,7 @@ def build(page: Page, results: Results, joint: bool, methods: Sequence[str], pap
         paper: UMEC's accuracy in the paper's figure by budget.
     """
     mine = [result for result in results if _belongs(result, page.dataset, joint)]
-    data = pooling.data_of(mine, page.dataset)
+    data = pooling.data_of(mine, results, page.dataset)
     if data.words:
         page.of_sample(data.words)
     found = _of_one_setting(page, mine, data, results)
@@ -95,7 +95,7 @@ def _of_one_setting(page: Page, results: Results, data: pooling.Data, every: Res
         return []
     most = max(groups.values(), key=lambda runs: (data.manifest in (None, runs[0]["manifest"]), len(runs)))
     if len(most) < len(results):
-        page.notes.append(f"{len(results) - len(most)} runs of other settings are left out.")
+        page.left_out.append(f"Left out: {pooling.words({'other settings or data': len(results) - len(most)})}.")
     points: dict[Any, list[dict[str, Any]]] = defaultdict(list)
     for result in most:  # the whole model once, though both figures ask for it
         points[_label(result), result["compression"]["budget"] if _label(result) != DENSE else 1].append(result)
