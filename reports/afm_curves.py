@@ -8,8 +8,8 @@ from typing import Any
 from matplotlib.axes import Axes
 
 from reports import budget_curve
+from reports.kinds import FINETUNED, PEP, Results
 from reports.page import Page
-from reports.series import FINETUNED, PEP, Results
 from reports.styles import AFM, COLOURS, STYLES, Style
 
 SIZE = (7.0, 8.0)  # inches: both columns of a page

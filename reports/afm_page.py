@@ -9,7 +9,7 @@ from collections import Counter, defaultdict
 from pathlib import Path
 from typing import Any
 
-from reports import afm_curves
+from reports import afm_curves, choice, pooling
 from reports.afm_curves import (
     NAMES,
     RIVAL_NAMES,
@@ -23,11 +23,11 @@ from reports.afm_curves import (
     spectra_of,
     table_bytes,
 )
+from reports.kinds import FINETUNED, PEP, Results, kind
 from reports.page import RUNS, Page, runs_of, shown
-from reports.series import FINETUNED, PEP, Results, by_budget, kind
+from reports.series import by_budget
 from reports.summary import markdown, spread
 
-OF_SIZE = {"model", "embedding", "latent_dim", "tt_rank", "max_epochs", "candidate_p"}  # settings of a rival's own
 HOW = {PEP: "compare --scheme pep", "uniform": "compare --scheme uniform", "tt": "afm"}  # what trains them
 HEAD = ("scheme", "asked for", "epochs", "embedding parameters", "all parameters", "multiply-adds",
         "file, bytes", "bytes of table", "AUC, not trained on", "AUC, trained on", "log-loss, not trained on",
@@ -54,11 +54,12 @@ def build(results: Results, out: Path, dataset: str, model: str) -> Page:
     page = Page("afm", dataset, model, f"AFM and its rivals, {shown(model)} on {shown(dataset)}")
     here = [result for result in results
             if result["settings"]["dataset"] == dataset and result["settings"]["model"] == model]
+    usable = choice.of(page, results, model, kinds=("uniform", "tt", "pep", PEP))
     every = [result for result in here if result["stage"] == FINETUNED and "budget" not in result["compression"]]
-    own = of_one_training(every)
+    own = of_one_source_a_seed(of_one_training([run for run in every if may_stand(run, here, usable)]))
     if len(own) < len(every):
-        page.notes.append(f"Runs of other settings, of the dense training or of what came after, are left out: "
-                          f"{len(every) - len(own)}.")
+        page.notes.append(f"Runs of other settings or lengths, of the dense training or of what came after, are left "
+                          f"out: {len(every) - len(own)}.")
     factored = [result for result in own if result["compression"]["method"] != "dense"]
     if not factored:
         page.missing.append("factored models: run `python compress.py afm --run ID --emb-rank 8`")
@@ -71,8 +72,7 @@ def build(results: Results, out: Path, dataset: str, model: str) -> Page:
     page.notes.append(markdown(SPEED_HEAD, timed))
     if not any(name_of(result) == "dense" for result in own):
         page.missing.append("the dense model with the same further epochs: leave --no-control away")
-    rivals = {name: [result for result in here if result["stage"] in ("train", "retrain") and kind(result) == name
-                     and as_published(result, results)] for name in RIVAL_NAMES}
+    rivals = rivals_of(page, usable, here)
     page.missing += [f"{RIVAL_NAMES[name]}: no such run; `python reproduce.py {HOW[name]} --model {model}`"
                      for name, runs in rivals.items() if not runs]
     page.missing += fewer_seeds(
@@ -96,6 +96,43 @@ def of_one_training(results: Results) -> list[dict[str, Any]]:
     return [result for result in results if settings(result) == most[0][0]]
 
 
+def may_stand(result: dict[str, Any], here: Results, usable: Results) -> bool:
+    """Whether the dense run that a fine-tuning starts from may stand in a page; one without a record may."""
+    source = result["compression"].get("source")
+    known = {run["run_id"] for run in here}
+    return source not in known or source in {run["run_id"] for run in usable}
+
+
+def of_one_source_a_seed(results: Results) -> list[dict[str, Any]]:
+    """Those of one dense run a seed, which has the most of them: the same training may be there twice."""
+    sources: dict[int, Counter[str]] = defaultdict(Counter)
+    for result in results:
+        sources[result["seed"]][result["compression"].get("source", "")] += 1
+    most = {seed: min(counts, key=lambda name: (-counts[name], name)) for seed, counts in sources.items()}
+    return [result for result in results if result["compression"].get("source", "") == most[result["seed"]]]
+
+
+def rivals_of(page: Page, usable: Results, here: Results) -> dict[str, list[dict[str, Any]]]:
+    """PEP's tickets, smaller dense tables and tensor trains as published, one run a seed at each size."""
+    by_id = pooling.by_run(here)
+    found: dict[str, list[dict[str, Any]]] = {}
+    for name in RIVAL_NAMES:
+        own = choice.tickets(usable) if name == PEP else [
+            run for run in usable if run["stage"] == "train" and kind(run) == name]
+        counted = [run for run in own if not pooling.rewound_alone(run)]
+        sizes_of: dict[int, list[dict[str, Any]]] = defaultdict(list)
+        for run in counted:
+            sizes_of[choice.budget_of(run) if name == PEP else run["num_embedding_params"]].append(run)
+        found[name] = [run for runs in sizes_of.values()
+                       for run in max(pooling.averaged(runs, by_id), key=len)]
+        sizes = {choice.budget_of(run) for run in found[name]} if name == PEP else set()
+        others = [run for run in own if pooling.rewound_alone(run) and choice.budget_of(run) not in sizes]
+        for budget in sorted({choice.budget_of(run) for run in others}, reverse=True):
+            page.missing.append(f"{RIVAL_NAMES[name]} at {budget:,} parameters" + choice.rewound_words(
+                [run for run in others if choice.budget_of(run) == budget]))
+    return found
+
+
 def fewer_seeds(groups: list[Group]) -> list[str]:
     """A line for each set of seeds that some groups have no run of, though others do."""
     every = {run["seed"] for _, runs in groups for run in runs}
@@ -104,13 +141,6 @@ def fewer_seeds(groups: list[Group]) -> list[str]:
         found[tuple(sorted(every - {run["seed"] for run in runs}))].append(name)
     return [f"seed{'s' * (len(seeds) > 1)} {', '.join(map(str, seeds))} of: {'; '.join(names)}"
             for seeds, names in sorted(found.items()) if seeds]
-
-
-def as_published(result: dict[str, Any], results: Results) -> bool:
-    """Whether nothing but its size and the number of its epochs sets a rival apart, in its search neither."""
-    by_id = {other["run_id"]: other for other in results}
-    search = by_id.get(result.get("snapshot", {}).get("run_id"))
-    return all(set(each["identity"]["settings"]) <= OF_SIZE for each in (result, search) if each)
 
 
 def equal_sizes(factored: Results, rivals: dict[str, list[dict[str, Any]]]) -> list[tuple[str, ...]]:
@@ -159,13 +189,13 @@ def asked(result: dict[str, Any]) -> str:
 
 
 def grouped(results: Results) -> list[Group]:
-    """Runs that differ in the seed alone, by method and falling parameters."""
+    """Runs that differ in the seed alone, one a seed, by method and falling parameters."""
     groups: dict[tuple[str, str, int], list[dict[str, Any]]] = defaultdict(list)
     for result in results:
         groups[name_of(result), asked(result), epochs_of(result)].append(result)
     order = list(NAMES)
     ordered = sorted(groups.items(), key=lambda item: (order.index(item[0][0]), -mean(item[1], embedding_size)))
-    return [(NAMES[method], sorted(runs, key=lambda run: run["seed"])) for (method, _, _), runs in ordered]
+    return [(NAMES[method], pooling.one_a_seed(runs)) for (method, _, _), runs in ordered]
 
 
 def row(name: str, result: dict[str, Any]) -> dict[str, Any]:

@@ -12,8 +12,9 @@ from matplotlib.container import ErrorbarContainer
 from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, LogLocator, NullLocator
 
+from reports.kinds import PEP, Results
 from reports.names import shown
-from reports.series import PEP, Results, by_budget, from_last, series_of
+from reports.series import by_budget, from_last, series_of
 from reports.styles import INK, Style, looks
 from utils.files import atomic_path
 
@@ -91,10 +92,10 @@ def new_figure(size: tuple[float, float]) -> Figure:
     return figure
 
 
-def save(figure: Figure, path: Path) -> Path:
-    """Write a figure, whole or not at all."""
+def save(figure: Figure, path: Path, about: dict[str, str] | None = None) -> Path:
+    """Write a figure, whole or not at all; `about` goes into the file's own text fields."""
     with atomic_path(path) as temporary:
-        figure.savefig(temporary, format="png")
+        figure.savefig(temporary, format="png", metadata=about)
     return path
 
 

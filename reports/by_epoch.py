@@ -9,8 +9,8 @@ from typing import Any, NamedTuple
 from matplotlib.axes import Axes
 
 from reports import budget_curve
+from reports.kinds import Results
 from reports.page import RUNS, Page, runs_of
-from reports.series import Results
 from reports.styles import Style
 
 CURVE = "curve.jsonl"  # of a run's folder: one line an evaluation
@@ -39,13 +39,15 @@ def line_of(page: Page, out: Path, label: str, style: Style, results: Results) -
     found = []
     for result in results:
         path = out / "runs" / result["run_id"] / CURVE
+        file = f"{result['run_id']}/{CURVE}"
         where = f"run {result['run_id']} ({label}, seed {result['seed']})"
         try:
             found.append((result, [json.loads(line) for line in path.read_text().splitlines()]))
+            page.drawn.add(file)
         except FileNotFoundError:
-            page.missing.append(f"the curve of {where}: its folder has no {CURVE}")
+            page.lose(file, f"the curve of {where}: its folder has no {CURVE}")
         except (OSError, ValueError) as error:
-            page.missing.append(f"the curve of {where}: {CURVE} cannot be read ({error})")
+            page.lose(file, f"the curve of {where}: {CURVE} cannot be read ({error})")
     return Line(label, style, [result for result, _ in found], [curve for _, curve in found]) if found else None
 
 

@@ -12,8 +12,9 @@ from typing import Any
 from matplotlib.axes import Axes
 
 from reports import budget_curve, by_epoch, choice, paired
+from reports.kinds import PEP, Results, kind
 from reports.page import RUNS, Number, Page, number, runs_of, shown
-from reports.series import PEP, Results, from_last, kind
+from reports.series import from_last
 from reports.styles import STYLES
 
 SIZE = (7.0, 3.1)  # inches: both columns of a page
@@ -35,8 +36,8 @@ def build(results: Results, out: Path, dataset: str, model: str) -> Page:
         results: of any data sets and models.
     """
     page = Page("extreme", dataset, model, f"Budgets to the extreme, {shown(model)} on {shown(dataset)}")
-    found = choice.of(results, dataset, model)
-    tickets = [run for run in choice.tickets(found) if run["settings"]["threshold_type"] == "feature_dim"]
+    found = choice.of(page, results, model, kinds=("pep", PEP, MAGNITUDE, "uniform"))
+    tickets = choice.tickets(found)
     cut = [run for run in found if run["stage"] == "retrain" and kind(run) == MAGNITUDE]
     curves: dict[str, Sizes] = {PEP: _by_budget(page, PEP, tickets, found),
                                 MAGNITUDE: _by_budget(page, MAGNITUDE, cut, found), UNIFORM: {}}

@@ -10,8 +10,9 @@ from pathlib import Path
 from matplotlib.ticker import FuncFormatter
 
 from reports import budget_curve, by_epoch, choice
+from reports.kinds import PEP, Results
 from reports.page import Page, number, shown
-from reports.series import Results, from_last
+from reports.series import from_last
 from reports.styles import GRANULARITIES
 
 SIZE = (7.0, 2.6)  # inches: both columns of a page
@@ -28,17 +29,17 @@ def build(results: Results, out: Path, dataset: str, model: str) -> Page:
     """
     page = Page("fig10", dataset, model, f"Figure 10: granularity of the thresholds, {shown(model)} on "
                                          f"{shown(dataset)}")
-    found = choice.of(results, dataset, model)
+    found = choice.of(page, results, model, kinds=("pep", PEP))
     left, right = [], []
     for granularity, name in NAMES.items():
-        own = [result for result in found if result["settings"]["threshold_type"] == granularity]
-        searches = choice.chosen(page, f"search with {name} thresholds", choice.searches(own), found)
+        searches = choice.chosen(page, f"search with {name} thresholds",
+                                 choice.searches(found, granularities=(granularity,)), found)
         if searches:
             page.numbers.append(number(f"parameters at the end of the search, {name}", searches,
                                        itemgetter("num_embedding_params"), form=",.0f"))
         if line := by_epoch.line_of(page, out, name, GRANULARITIES[granularity], searches):
             left.append(line)
-        tickets = nearest_tickets(page, name, choice.tickets(own), found)
+        tickets = nearest_tickets(page, name, choice.tickets(found, granularities=(granularity,)), found)
         label = f"{name}, {choice.budget_of(tickets[0]):,}{_mark(tickets)}" if tickets else name
         if line := by_epoch.line_of(page, out, label, GRANULARITIES[granularity], tickets):
             right.append(line)
@@ -63,6 +64,8 @@ def nearest_tickets(page: Page, name: str, tickets: Results, found: Results) -> 
     budget = choice.nearest(budgets, SHARE * tickets[0]["num_embedding_params_dense"])
     taken = choice.chosen(page, f"retrained ticket with {name} thresholds at {budget:,} parameters",
                           [ticket for ticket in tickets if choice.budget_of(ticket) == budget], found)
+    if not taken:
+        return []
     page.numbers.append(number(f"test AUC of the ticket at {budget:,} parameters, {name}{_mark(taken)}", taken,
                                itemgetter("test_auc")))
     return taken

@@ -8,8 +8,8 @@ from operator import itemgetter
 from pathlib import Path
 
 from reports import budget_curve, by_epoch, choice
+from reports.kinds import PEP, Results
 from reports.page import Page, number, shown
-from reports.series import PEP, Results
 from reports.styles import STYLES
 
 SIZE = budget_curve.COLUMN
@@ -23,10 +23,8 @@ def build(results: Results, out: Path, dataset: str, model: str) -> Page:
         out: the folder that holds runs/<run id>/.
     """
     page = Page("fig11", dataset, model, f"Figure 11: training loss, {shown(model)} on {shown(dataset)}")
-    found = choice.of(results, dataset, model)
-    searches = choice.chosen(page, "search with feature-dimension thresholds",
-                             [run for run in choice.searches(found)
-                              if run["settings"]["threshold_type"] == "feature_dim"], found)
+    found = choice.of(page, results, model, kinds=("pep", "uniform"))
+    searches = choice.chosen(page, "search with feature-dimension thresholds", choice.searches(found), found)
     width = searches[0]["settings"]["latent_dim"] if searches else 0
     base = choice.chosen(page, f"base model, uniform d {width}" if width else "base model, uniform",
                          choice.uniform(found, width), found)

@@ -4,14 +4,16 @@ The paper gives its points in the pictures alone; its numbers here are those of 
 """
 
 import statistics
+from collections.abc import Collection
 from operator import itemgetter
 from pathlib import Path
 from typing import Any
 
-from reports import choice, rivals
+from reports import choice, pooling, rivals
+from reports.kinds import PEP, Results, kind
 from reports.page import OPEN, RUNS, Number, Page, needs, number, runs_of, shown
 from reports.rivals import Entry
-from reports.series import PEP, Results, from_last, kind
+from reports.series import from_last
 from reports.table4 import PAPER, beside_paper, method_of
 
 NUMBER = {"movielens": 2, "criteo": 3, "avazu": 4}
@@ -30,12 +32,13 @@ def build(results: Results, out: Path, dataset: str, model: str) -> Page:
     figure = NUMBER.get(dataset, 2)
     page = Page(f"fig{figure}", dataset, model,
                 f"Figure {figure}: AUC against size, {shown(model)} on {shown(dataset)}")
-    found = choice.of(results, dataset, model, "linear")
+    found = choice.of(page, results, model, "linear", tuned=True)
     entries = points(page, found, out, dataset, model)
     _list_missing(page, entries, [result for result in found if _belongs(result, dataset)])
     page.behind = [result for entry in entries for result in entry.results]
     needs(page, "inference_bytes", page.behind, "it is older, and not in the right panels")
-    page.numbers = [_number(dataset, model, entry) for entry in entries] + _gains(dataset, model, entries)
+    page.numbers = [_number(page, model, entry) for entry in entries] + _gains(
+        page, model, entries, rivals.tuned_schemes(rivals.tuned_in(out, dataset, model)))
     page.rows = [{"scheme": entry.scheme, "settings": entry.settings, "seed": result["seed"],
                   "parameters": result["num_embedding_params"], "bytes": result.get("inference_bytes", ""),
                   "test_auc": result["test_auc"], "test_logloss": result["test_logloss"],
@@ -53,35 +56,22 @@ def points(page: Page, found: Results, out: Path, dataset: str, model: str) -> l
     """Every scheme at every size of a data set and a model, as it was tuned."""
     mine = [result for result in found if _belongs(result, dataset)]
     if len(mine) < len(found):
-        page.notes.append(f"Left out are tickets of other granularities, from fresh values, with more rewound than the "
-                          f"table, or of searches with a cause of pruning taken away: {len(found) - len(mine)}.")
-    entries = rivals.entries(mine, rivals.tuned_in(out, dataset, model))
-    if not any(entry.scheme == "uniform" for entry in entries):
-        entries += _untuned(page, mine)
-    return entries
+        page.left_out.append(f"Left out are tickets of other granularities, from fresh values, or of searches with a "
+                             f"cause of pruning taken away: {len(found) - len(mine)}.")
+    return rivals.entries(page, mine, rivals.tuned_in(out, dataset, model))
 
 
 def _belongs(result: dict[str, Any], dataset: str) -> bool:
     """Whether it is a point of this figure; searches are looked up, and are no points themselves."""
     settings = result["settings"]
     if result["stage"] != "retrain" or kind(result) != PEP:
-        return True
-    return (choice.cause(result) == choice.PUBLISHED
-            and settings["threshold_type"] in COARSE.get(dataset, ("feature_dim",)) and not settings.get("re_init")
-            and settings.get("rewind", "embedding") == "embedding")
-
-
-def _untuned(page: Page, found: Results) -> list[Entry]:
-    """Uniform tables of every width, where no tuning has chosen among them."""
-    widths = {result["settings"]["latent_dim"] for result in found
-              if result["stage"] == "train" and kind(result) == "uniform"}
-    return [Entry("uniform", f"latent_dim {width}",
-                  choice.of_most_seeds(page, f"uniform d {width}", choice.uniform(found, width), found), False)
-            for width in sorted(widths)]
+        return not settings.get("with_linear", False)
+    return (choice.cause(result) == choice.PUBLISHED and not settings.get("with_linear", False)
+            and settings["threshold_type"] in COARSE.get(dataset, choice.FINE) and not settings.get("re_init"))
 
 
 def _list_missing(page: Page, entries: list[Entry], found: Results) -> None:
-    schemes = {entry.scheme.split(",")[0] for entry in entries}
+    schemes = {entry.scheme for entry in entries}
     for scheme in ("LR", PEP, *RIVALS):
         runs = [result for result in found if kind(result) == scheme and result["stage"] == "train"]
         if scheme not in schemes:
@@ -97,18 +87,20 @@ def _list_missing(page: Page, entries: list[Entry], found: Results) -> None:
 
 def _absent(page: Page, found: Results) -> list[int]:
     """Budgets that searches were asked for and no ticket has; the page lists them."""
-    have = {choice.budget_of(run) for run in choice.tickets(found)}
+    granularities = COARSE.get(page.dataset, choice.FINE)
+    have = {choice.budget_of(run) for run in choice.tickets(found, granularities=granularities)
+            if not pooling.rewound_alone(run)}
     absent: dict[int, bool] = {}
-    granularities = COARSE.get(page.dataset, ("feature_dim",))
-    for search in choice.searches(found):
-        if search["settings"]["threshold_type"] not in granularities:
-            continue
+    for search in choice.searches(found, granularities=granularities):
         saved = set(search.get("snapshots", ()))
         for budget in search["settings"].get("candidate_p", ()):
             if budget not in have and budget <= search["num_embedding_params_dense"]:
                 absent[budget] = absent.get(budget, False) or str(budget) in saved
-    page.missing += [f"{PEP} at {budget:,} parameters: " + ("not retrained" if saved else "no search reached it")
-                     for budget, saved in sorted(absent.items(), reverse=True)]
+    for budget, reached in sorted(absent.items(), reverse=True):
+        known = any(line.startswith(PEP) and f"at {budget:,} parameters: no run" in line for line in page.missing)
+        if not known:
+            page.missing.append(f"{PEP} at {budget:,} parameters: "
+                                + ("not retrained" if reached else "no search reached it"))
     return sorted(absent)
 
 
@@ -121,28 +113,37 @@ def _name(entry: Entry) -> str:
     return entry.scheme + settings + (f" at {_size(entry):,} parameters" if _size(entry) else "")
 
 
-def _number(dataset: str, model: str, entry: Entry) -> Number:
+def _number(page: Page, model: str, entry: Entry) -> Number:
     """An entry's AUC, beside Table 4's where that has it."""
     made = number(f"test AUC, {_name(entry)}{' †' if entry.from_last else ''}", entry.results, itemgetter("test_auc"))
-    method = method_of(dataset, "linear" if entry.scheme == "LR" else model)
-    if method and entry.scheme in ("LR", PEP) and _size(entry) == PAPER[dataset][method].params:
-        return beside_paper(dataset, method, made, entry.results)
+    method = method_of(page.dataset, "linear" if entry.scheme == "LR" else model)
+    if method and entry.scheme in ("LR", PEP) and _size(entry) == PAPER[page.dataset][method].params:
+        return beside_paper(page, method, made, entry.results)
     return made
 
 
-def _gains(dataset: str, model: str, entries: list[Entry]) -> list[Number]:
-    """How much higher PEP's best point is than a rival's, in percent of AUC; validation says which point is best."""
+def _gains(page: Page, model: str, entries: list[Entry], tuned: Collection[str] = ()) -> list[Number]:
+    """How much higher PEP's best point is than a rival's, in percent of AUC; validation says which point is best.
+
+    A side that no tuning chose is called untuned: its best is of fewer trials. PEP's published
+    settings at budgets between those of its tuning do not count, as no rival has such points.
+
+    Args:
+        tuned: the schemes that a tuning has chosen settings for.
+    """
     best = {}
     for scheme in (PEP, *RIVALS):
-        own = [entry for entry in entries if entry.scheme.split(",")[0] == scheme and entry.has("validation_auc")]
+        own = [entry for entry in entries if entry.scheme == scheme and entry.has("validation_auc")
+               and entry.settings != rivals.BETWEEN]
         if own:
             best[scheme] = max(own, key=lambda entry: entry.mean("validation_auc"))
     gains = []
     for scheme in RIVALS if PEP in best else ():
         if scheme in best:
+            ours, theirs = (f"{name} (untuned)" if tuned and name not in tuned else name for name in (PEP, scheme))
             gain = 100 * (statistics.mean(best[PEP].of("test_auc")) / best[scheme].mean("test_auc") - 1)
-            paper = GAINS.get((dataset, model, scheme))
-            gains.append(Number(f"PEP's best point over that of {scheme}, % of AUC", [gain],
+            paper = GAINS.get((page.dataset, model, scheme))
+            gains.append(Number(f"best point of {ours} over that of {theirs}, % of AUC", [gain],
                                 min(len(best[PEP].results), len(best[scheme].results)), paper,
                                 "" if paper is None else OPEN, ".2f"))
     return gains

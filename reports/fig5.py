@@ -24,8 +24,8 @@ from safetensors import SafetensorError, safe_open
 
 from reports import budget_curve, choice
 from reports.fig10 import SHARE
+from reports.kinds import PEP, Results
 from reports.page import RUNS, Page, number, runs_of, shown
-from reports.series import Results
 
 SIZE = (7.0, 3.1)  # inches: both columns of a page
 WEIGHTS = "model.safetensors"  # of a run's folder
@@ -44,7 +44,7 @@ def build(results: Results, out: Path, dataset: str, model: str) -> Page:
         out: the folder that holds runs/<run id>/.
     """
     page = Page("fig5", dataset, model, f"Figure 5: interaction of fields, {shown(model)} on {shown(dataset)}")
-    found = choice.of(results, dataset, model)
+    found = choice.of(page, results, model, kinds=("pep", PEP, "uniform"))
     tickets = choice.tickets(found)
     width = tickets[0]["settings"]["latent_dim"] if tickets else 0
     budgets = {choice.budget_of(ticket) for ticket in tickets}
@@ -130,18 +130,19 @@ def _mean_matrix(page: Page, out: Path, runs: Results, data: Data) -> Found:
     matrices, used = [], []
     for run in runs:
         which = f"run {run['run_id']} (seed {run['seed']})"
-        path = out / "runs" / run["run_id"] / WEIGHTS
+        path, file = out / "runs" / run["run_id"] / WEIGHTS, f"{run['run_id']}/{WEIGHTS}"
         if run["manifest"] not in data:
             page.missing.append(f"{which} has no `data.fields`: it is older, and the order of its "
                                 "fields in the table is not known")
         elif not path.exists():
-            page.missing.append(f"the table of {which}: its folder has no {WEIGHTS}")
+            page.lose(file, f"the table of {which}: its folder has no {WEIGHTS}")
         else:
             try:
                 matrices.append(interactions(table_of(path), list(data[run["manifest"]].values())))
                 used.append(run)
+                page.drawn.add(file)
             except ValueError as error:
-                page.missing.append(f"the table of {which}: {error}")
+                page.lose(file, f"the table of {which}: {error}")
     return (np.mean(matrices, axis=0) if matrices else None), used
 
 

@@ -19,8 +19,8 @@ from matplotlib.colors import LogNorm
 
 from reports import budget_curve, by_epoch, choice, masks
 from reports.fig10 import SHARE
+from reports.kinds import Results
 from reports.page import RUNS, Page, needs, number, runs_of, shown
-from reports.series import Results
 from reports.styles import BLUE
 
 SIZE = (7.0, 2.8)  # inches: both columns of a page
@@ -59,10 +59,8 @@ def build(results: Results, out: Path, dataset: str, model: str) -> Page:
         out: the folder that holds runs/<run id>/ and embedding/<model>/<alias>/.
     """
     page = Page("fig6", dataset, model, f"Figure 6: sparsity and frequency, {shown(model)} on {shown(dataset)}")
-    found = choice.of(results, dataset, model)
-    searches = choice.chosen(page, "search with feature-dimension thresholds",
-                             [run for run in choice.searches(found)
-                              if run["settings"]["threshold_type"] == "feature_dim"], found)
+    found = choice.of(page, results, model, kinds=("pep",))
+    searches = choice.chosen(page, "search with feature-dimension thresholds", choice.searches(found), found)
     trajectories = needs(page, "sparsity", searches, "it was searched before that was recorded; search again")
     counted = [part for run in searches if (part := _counted(page, out, run))]
     kept = [whole for one in counted if (whole := _kept(page, out, one))]
@@ -96,12 +94,15 @@ def frequencies_of(page: Page, out: Path, search: dict[str, Any]) -> np.ndarray 
     """(N,) how often each feature occurs in a search's training rows; None where that is not known, which is listed."""
     path = out / "runs" / search["run_id"] / POPULARITY
     where = f"frequencies of the features, run {search['run_id']} (seed {search['seed']})"
+    file = f"{search['run_id']}/{POPULARITY}"
     try:
-        return np.load(path, allow_pickle=False)
+        frequencies = np.load(path, allow_pickle=False)
+        page.drawn.add(file)
+        return frequencies
     except FileNotFoundError:
-        page.list_missing(f"{where}: its folder has no {POPULARITY}")
+        page.lose(file, f"{where}: its folder has no {POPULARITY}")
     except (OSError, ValueError, EOFError) as error:
-        page.list_missing(f"{where}: {POPULARITY} cannot be read ({error})")
+        page.lose(file, f"{where}: {POPULARITY} cannot be read ({error})")
     return None
 
 

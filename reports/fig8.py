@@ -12,8 +12,8 @@ from typing import Any
 
 from reports import budget_curve, by_epoch, choice
 from reports.fig10 import SHARE
+from reports.kinds import PEP, Results
 from reports.page import RUNS, Number, Page, number, runs_of, shown
-from reports.series import PEP, Results
 from reports.styles import NO_RETRAINING, RE_INIT, STYLES
 
 SIZE = (7.0, 2.8)  # inches: both columns of a page
@@ -32,7 +32,7 @@ def build(results: Results, out: Path, dataset: str, model: str) -> Page:
     figure = f"Figure {NUMBER[dataset]}" if dataset in NUMBER else "As Figures 8 and 9"
     page = Page(f"fig{NUMBER.get(dataset, 8)}", dataset, model,
                 f"{figure}: ticket, fresh values, no retraining and base model, {shown(model)} on {shown(dataset)}")
-    found = choice.of(results, dataset, model)
+    found = choice.of(page, results, model, kinds=("pep", PEP, "uniform"))
     budget = _budget(found)
     at = f" at {budget:,} parameters" if budget else ""
     tickets, fresh = (choice.chosen(page, name + at, [ticket for ticket in choice.tickets(found, re_init)
@@ -54,6 +54,10 @@ def build(results: Results, out: Path, dataset: str, model: str) -> Page:
     page.notes.append("The paper has the winning ticket learn faster and end better than its mask on fresh values, and "
                       "above the base model; it gives its values in the pictures alone, so that no number of its own "
                       "stands beside ours.")
+    page.notes.append("Tickets start every weight from the search's initial values. Fresh values are new random "
+                      "ones of the table alone: the rest starts from the search's initial values there too, so that "
+                      "the two differ in the table's values and in nothing else. The published code draws the rest "
+                      "anew as well.")
     page.notes.append(f"Test scores by epoch; tickets{at or ' at a budget'}, base model d {width or '?'}. The level is "
                       f"the pruned table as the search left it. {by_epoch.LEGEND} The numbers are those of the epoch "
                       "that validation chose.")

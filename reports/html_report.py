@@ -48,11 +48,11 @@ def _section(place: int, page: Page) -> str:
     parts += [f'<p class="warning">{escape(line.replace("*", ""))}</p>' for line in warnings(page.behind)]
     if page.figure is not None:
         parts.append(f'<img alt="{escape(page.title)}" src="data:image/png;base64,{_png(page)}">')
-    parts += [f"<p>{escape(note)}</p>" for note in page.notes]
+    parts += [f"<p>{escape(note)}</p>" for note in (*page.notes, *page.left_out)]
     if page.cells:
         parts.append(_table(page.cells[0], page.cells[1:]))
     if page.numbers:
-        parts.append(_table(HEAD, [number.cells() for number in page.numbers]))
+        parts.append(_table(HEAD, [number.cells() for number in page.shown_numbers]))
     return "\n".join(parts)
 
 

@@ -19,16 +19,18 @@ def mask_of(page: Page, out: Path, search: dict[str, Any], budget: int) -> np.nd
     path = out / "embedding" / search["settings"]["model"] / search["alias"] / f"{budget}.npz"
     where = f"snapshot of run {search['run_id']} (seed {search['seed']})"
     name = f"{search['alias']}/{path.name}"
+    file = f"{search['run_id']}/{path.name}"
     try:
         with np.load(path, allow_pickle=False) as arrays:
             table, meta = arrays["table"], json.loads(str(arrays["meta"]))
         if meta["run_id"] == search["run_id"]:
+            page.drawn.add(file)
             return table != 0
-        page.missing.append(f"{where}: {name} is by now of another search, {meta['run_id']}")
+        page.lose(file, f"{where}: {name} is by now of another search, {meta['run_id']}")
     except FileNotFoundError:
-        page.missing.append(f"{where}: there is no {name}")
+        page.lose(file, f"{where}: there is no {name}")
     except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile) as error:
-        page.missing.append(f"{where}: {name} cannot be read ({error})")
+        page.lose(file, f"{where}: {name} cannot be read ({error})")
     return None
 
 

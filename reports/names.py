@@ -1,4 +1,8 @@
-"""Names as the paper writes them, of data sets, models and embedding schemes."""
+"""Names as the paper writes them, of data sets, models and embedding schemes; labels of settings."""
+
+import json
+from collections.abc import Mapping
+from typing import Any
 
 SHOWN = {"movielens": "MovieLens-1M", "criteo": "Criteo", "avazu": "Avazu", "linear": "LR", "fm": "FM",
          "deepfm": "DeepFM", "autoint": "AutoInt", "mde": "MDE", "mgqe": "MGQE", "darts": "DartsEmb",
@@ -13,3 +17,27 @@ def shown(name: str) -> str:
     """
     head, comma, rest = name.partition(",")
     return SHOWN.get(head, head) + comma + rest
+
+
+def setting(name: str, value: Any, others: Mapping[str, Any]) -> str:
+    """A setting in a label; a decay that the table alone has says so.
+
+    Args:
+        others: the run's settings, among them `weight_decay`, the decay of all other parameters.
+
+    >>> setting("darts_widths", [1, 2, 8], {}), setting("made", "keep 0.2", {})
+    ('darts_widths 1/2/8', 'made keep 0.2')
+    >>> setting("l2_regularization", 1e-4, {"weight_decay": 1e-5})
+    'l2_regularization 0.0001 (embedding alone; the rest 1e-05)'
+    >>> setting("l2_regularization", 1e-4, {"weight_decay": None})
+    'l2_regularization 0.0001'
+    """
+    if isinstance(value, (list, tuple)):
+        value = "/".join(map(str, value))
+    elif isinstance(value, bool) or value is None:
+        value = json.dumps(value)
+    label = f"{name} {value}"
+    rest = others.get("weight_decay")
+    if name == "l2_regularization" and rest not in (None, value):
+        label += f" (embedding alone; the rest {rest})"
+    return label

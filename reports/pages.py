@@ -25,8 +25,8 @@ from reports import (
     umec_fig2,
     umec_fig3,
 )
+from reports.kinds import Results
 from reports.page import Page
-from reports.series import Results
 
 PAGES: dict[str, Callable[[Results, Path, str, str], Page]] = {
     "fig2": fig2.build,  # and 3 and 4, by the data set

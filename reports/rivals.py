@@ -7,23 +7,26 @@ import json
 import statistics
 import sys
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from reports import budget_curve
+from reports import budget_curve, choice, pooling
 from reports.collect import results_in
-from reports.names import shown
-from reports.series import PEP, Results, by_budget, from_last, kind, series_of
+from reports.kinds import PEP, PRUNED, STEPPING_STONE, Results, kind
+from reports.names import setting, shown
+from reports.page import Page
+from reports.series import by_budget, from_last
 from reports.styles import STYLES, Style, looks
 from reports.summary import markdown, spread
 
 SIZE = (7.0, 5.6)  # inches: both columns of a page
 QUANTITIES = {"num_embedding_params": "embedding parameters", "inference_bytes": "bytes at inference"}  # across
 SCORES = {"test_auc": "test AUC", "test_logloss": "test log-loss"}  # up
+BETWEEN = "as published"  # settings of PEP at budgets between those that it was tuned at
 HEAD = ("scheme", "settings", "parameters", "bytes", "test AUC", "test log-loss", "seeds")
 
 
@@ -66,50 +69,110 @@ def tuned_in(out: Path, dataset: str, model: str) -> dict[str, Sequence[dict[str
     return found
 
 
-def entries(results: Results, tuned: dict[str, Sequence[dict[str, Any]]]) -> list[Entry]:
+def entries(page: Page, results: Results, tuned: dict[str, Sequence[dict[str, Any]]]) -> list[Entry]:
     """Every scheme at every size, by scheme and rising parameters; LR first.
 
+    A scheme that was tuned has the settings that validation chose, PEP also those published at the
+    budgets in between. Of the others, PEP, pruned tables and uniform ones are shown with the
+    published settings, and the rest not at all. The page learns what is missing for that.
+
     Args:
-        results: of one data set and model, and of LR.
-        tuned: scheme -> its chosen trials; of such a scheme only runs with their settings are taken, and of PEP those
-            as published at budgets in between. Of the others, tickets of every setting are, as curves of their own.
+        page: whose results these are.
+        results: of one data set and model, and of LR, as `choice.of` gives them.
+        tuned: scheme -> its chosen trials.
     """
-    by_id = {result["run_id"]: result for result in results}
-    found, done = [], set()
-    for trials in tuned.values():
+    by_id = pooling.by_run(results)
+    counted = [run for run in results if not pooling.rewound_alone(run)]
+    found: list[Entry] = []
+    for scheme, trials in tuned.items():
         for trial in trials:
-            if trial["run_id"] in by_id:
-                own = by_id[trial["run_id"]]
-                same = [result for result in results if signature(result, by_id) == signature(own, by_id)]
-                text = ", ".join(f"{name} {_short(value)}" for name, value in trial["settings"].items()
-                                 if name != "retrain_emb_param")
+            text = _settings_text(trial, by_id)
+            own = by_id.get(trial["run_id"])
+            if own is None:
+                page.missing.append(f"{scheme} ({text}): the run that the tuning chose, {trial['run_id']}, is not here "
+                                    "or may not stand here")
+                continue
+            same = pooling.one_a_seed([run for run in counted if _alike(run, own, by_id)])
+            if same:
                 found.append(Entry(kind(own), text, same, from_last(same)))
-                done.add(kind(own))
-    for label, members in series_of(results).items():
-        if label == PEP and PEP in done:
-            found += _between(members, [budget for entry in found if entry.scheme == PEP
-                                        for budget in by_budget(entry.results)])
-        elif members[0]["stage"] == "retrain" and kind(members[0]) not in done:
-            found += [Entry(label, "", group, from_last(group)) for group in by_budget(members).values()]
-        elif members[0]["settings"]["model"] == "linear":
-            found.append(Entry(label, "", members, False))
+            else:
+                others = [run for run in results if _alike(run, own, by_id)]
+                page.missing.append(f"{kind(own)} ({text}) at {_budget(own):,} parameters: no run (seeds "
+                                    f"{choice.words(choice.SEEDS)}){choice.rewound_words(others)}")
+    published = [run for run in counted if run["stage"] != "search" and pooling.published(run, by_id)]
+    done = tuned_schemes(tuned)
+    sizes = [_budget(by_id[trial["run_id"]]) for trial in tuned.get("pep", ()) if trial["run_id"] in by_id]
+    for (scheme, text), members in _by_curve(published).items():
+        for budget, runs in by_budget(members).items():
+            if scheme not in done or (scheme == PEP and _between(budget, sizes)):
+                taken = max(pooling.averaged(runs, by_id), key=len)
+                text_here = BETWEEN if scheme in done else text
+                found.append(Entry(scheme, text_here, taken, from_last(taken)))
+    _list_rewound(page, [run for run in results if kind(run) not in done
+                         or (kind(run) == PEP and _between(_budget(run), sizes))], found, by_id)
     order = {name: number for number, name in enumerate(("LR", *STYLES))}
     return sorted(found, key=lambda entry: (order.get(entry.scheme, len(order)), entry.scheme,
                                             entry.mean("num_embedding_params")))
 
 
-def _between(published: Results, tuned: Sequence[int]) -> list[Entry]:
-    """PEP as published at the budgets between those that it was tuned at."""
-    return [Entry(PEP, "as published", group, from_last(group)) for budget, group in by_budget(published).items()
-            if min(tuned) < budget < max(tuned) and budget not in tuned]
+def tuned_schemes(tuned: Mapping[str, Any]) -> set[str]:
+    """The tuned schemes by the labels of their curves.
+
+    >>> sorted(tuned_schemes({"pep": [], "mde": [], "random": []}))
+    ['PEP', 'mde', 'random mask']
+    """
+    return {PEP if scheme == "pep" else PRUNED.get(scheme, scheme) for scheme in tuned}
 
 
-def signature(result: dict[str, Any], by_id: dict[str, dict[str, Any]]) -> tuple[Any, ...]:
-    """What results that differ in nothing but the seed have in common."""
-    snapshot = result.get("snapshot", {})
-    searched = by_id.get(snapshot.get("run_id"), {}).get("identity", {}).get("settings")
-    return (result["stage"], kind(result), snapshot.get("budgets"), snapshot.get("how"),
-            result["identity"]["settings"], searched, result["manifest"])
+def _between(budget: int, tuned: Sequence[int]) -> bool:
+    """Whether a budget lies between those of a tuning, and is none of them."""
+    return bool(tuned) and min(tuned) < budget < max(tuned) and budget not in tuned
+
+
+def _by_curve(published: Results) -> dict[tuple[str, str], list[dict[str, Any]]]:
+    """Runs that are shown where no tuning has chosen, by scheme and what sets them apart, as text."""
+    found: dict[tuple[str, str], list[dict[str, Any]]] = defaultdict(list)
+    for run in published:
+        settings, scheme, text = run["settings"], kind(run), ""
+        if scheme == "uniform":
+            text = f"latent_dim {settings['latent_dim']}"
+        if scheme == PEP and settings.get("threshold_type", choice.FINE[0]) not in choice.FINE:
+            text = f"threshold_type {settings['threshold_type']}"
+        stone = run.get("snapshot", {}).get("source") == STEPPING_STONE
+        if scheme in ("LR", "uniform", PEP, *PRUNED.values()) and not stone:
+            found[scheme, text].append(run)
+    return found
+
+
+def _list_rewound(page: Page, results: Results, found: Sequence[Entry], by_id: Mapping[str, dict[str, Any]]) -> None:
+    """Name the points that have nothing but tickets with the embedding alone rewound."""
+    there = {(entry.scheme, _budget(run)) for entry in found for run in entry.results}
+    absent: dict[tuple[str, int], list[dict[str, Any]]] = defaultdict(list)
+    for run in results:
+        stone = run.get("snapshot", {}).get("source") == STEPPING_STONE
+        if pooling.rewound_alone(run) and pooling.published(run, by_id) and not stone:
+            absent[kind(run), _budget(run)].append(run)
+    page.missing += [f"{scheme} at {budget:,} parameters: no run (seeds {choice.words(choice.SEEDS)})"
+                     f"{choice.rewound_words(runs)}"
+                     for (scheme, budget), runs in sorted(absent.items()) if (scheme, budget) not in there]
+
+
+def _alike(one: dict[str, Any], other: dict[str, Any], by_id: Mapping[str, dict[str, Any]]) -> bool:
+    """Whether two runs may be averaged, but for how much was rewound."""
+    return (kind(one) == kind(other)
+            and pooling.key(one, by_id, rewind=False) == pooling.key(other, by_id, rewind=False))
+
+
+def _budget(run: dict[str, Any]) -> int:
+    return choice.budget_of(run) if run["stage"] == "retrain" else run["num_embedding_params"]
+
+
+def _settings_text(trial: Mapping[str, Any], by_id: Mapping[str, dict[str, Any]]) -> str:
+    """A trial's settings, as a label has them."""
+    run = by_id.get(trial["run_id"])
+    own = pooling.settings_of(run) if run else {}
+    return ", ".join(setting(name, value, own) for name, value in trial["settings"].items()
+                     if name != "retrain_emb_param")
 
 
 def table(found: Sequence[Entry]) -> str:
@@ -165,22 +228,18 @@ def _curve(axes: Axes, scheme: str, points: Sequence[Entry], against: tuple[str,
     budget_curve.with_bars(axes, [(entry.mean(quantity), entry.of(score)) for entry in points], scheme, style)
 
 
-def _short(value: Any) -> str:
-    return "/".join(map(str, value)) if isinstance(value, list) else str(value)
-
-
 def main() -> None:
     """Read the command line, print, draw."""
     if len(sys.argv) != 4:
         sys.exit("usage: python -m reports.rivals FOLDER DATASET MODEL")
     out, dataset, model = Path(sys.argv[1]), *sys.argv[2:]
-    results = [result for result in results_in(out) if result["settings"]["dataset"] == dataset
-               and result["settings"]["model"] in (model, "linear")]
-    found = entries(results, tuned_in(out, dataset, model))
+    page = Page("rivals", dataset, model, f"{shown(model)} on {shown(dataset)}")
+    found = entries(page, choice.of(page, results_in(out), model, "linear", tuned=True), tuned_in(out, dataset, model))
+    print("\n".join([*page.left_out, *(f"missing: {line}" for line in page.missing)]))
     if not found:
-        sys.exit(f"there are no results of {model} on {dataset} in {out}")
+        sys.exit(f"there are no results of {model} on {dataset} in {out} that may stand here")
     print(table(found))
-    print(draw(found, f"{shown(model)} on {shown(dataset)}", out / "figures" / f"rivals_{dataset}_{model}.png"))
+    print(draw(found, page.title, out / "figures" / f"{page.stem}.png"))
 
 
 if __name__ == "__main__":

@@ -21,8 +21,8 @@ from matplotlib.colors import LogNorm
 from reports import budget_curve, by_epoch, choice, masks
 from reports.fig6 import frequencies_of
 from reports.fig10 import SHARE
+from reports.kinds import PEP, Results
 from reports.page import RUNS, Number, Page, runs_of, shown
-from reports.series import PEP, Results
 from reports.styles import INK, NAVY, PALE, STYLES, Style
 
 SIZE = (7.0, 2.9)  # inches: both columns of a page
@@ -54,8 +54,8 @@ def build(results: Results, out: Path, dataset: str, model: str) -> Page:
         out: the folder that holds runs/<run id>/ and embedding/<model>/<alias>/.
     """
     page = Page("stability", dataset, model, f"The same sizes twice? {shown(model)} on {shown(dataset)}")
-    found = choice.of(results, dataset, model)
-    fine = [run for run in choice.searches(found) if run["settings"]["threshold_type"] == "feature_dim"]
+    found = choice.of(page, results, model, kinds=("pep",))
+    fine = choice.searches(found)
     searches = choice.chosen(page, "search with feature-dimension thresholds", fine, found)
     by_budget: dict[int, list[Mask]] = defaultdict(list)
     for search in searches:

@@ -8,7 +8,7 @@ dashed, random masks are grey. UMEC's and AFM's rivals are never in a figure wit
 from collections import Counter
 from collections.abc import Iterable
 
-from reports.series import PEP
+from reports.kinds import PEP
 
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9")  # for what is no method
 BLUE, RED, GREEN, PINK, ORANGE, SKY = COLOURS

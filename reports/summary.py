@@ -6,7 +6,8 @@ from collections.abc import Iterable
 from pathlib import Path
 
 from reports.collect import results_in
-from reports.series import Results, by_budget, from_last, series_of
+from reports.kinds import Results
+from reports.series import by_budget, from_last, series_of
 
 HEAD = ("model", "scheme", "parameters", "test AUC", "test log-loss", "best test AUC (published protocol)", "seeds")
 

@@ -15,10 +15,10 @@ from pathlib import Path
 
 import numpy as np
 
-from reports import choice, fig2, masks, paired, table2
+from reports import choice, fig2, masks, paired, pooling, table2
+from reports.kinds import PEP, Results
 from reports.page import RUNS, Page, runs_of, shown
 from reports.rivals import Entry
-from reports.series import PEP, Results
 from reports.styles import STYLES
 
 HEAD = ("scheme", "performance", "best AUC less base's", "fewer parameters", "smallest as good", "its bytes",
@@ -48,8 +48,8 @@ def build(results: Results, out: Path, dataset: str, model: str) -> Page:
         out: the folder that holds tuned/, benchmarks/ and embedding/.
     """
     page = Page("table1", dataset, model, f"Table 1: schemes compared, {shown(model)} on {shown(dataset)}")
-    found = choice.of(results, dataset, model)
-    widths = [run["settings"]["latent_dim"] for run in choice.searches(found)]
+    found = choice.of(page, results, model, tuned=True)
+    widths = [run["settings"]["latent_dim"] for run in choice.searches(found) if pooling.as_published(run)]
     base = choice.chosen(page, f"base model, uniform d {widths[0]}" if widths else "base model, uniform",
                          choice.uniform(found, widths[0] if widths else 0), found)
     if not base:

@@ -9,8 +9,8 @@ import statistics
 from pathlib import Path
 from typing import Any
 
+from reports.kinds import Results
 from reports.page import RUNS, Number, Page, shown
-from reports.series import Results
 
 VARIANTS = {"base": "base model", "darts": "DartsEmb", "pep": "PEP"}
 PAPER = {"criteo": {"fm": {"base": 1_039, "darts": 2_239, "pep": 1_341},

@@ -3,8 +3,9 @@
 from pathlib import Path
 from typing import Any
 
+from reports.kinds import Results
 from reports.page import OPEN, RUNS, Number, Page, runs_of, shown
-from reports.series import Results
+from reports.pooling import ROWS
 
 PAPER = {"movielens": {"rows": 739_015, "fields": 7, "features": 3_864},  # it says nothing of positives
          "criteo": {"rows": 45_840_617, "fields": 39, "features": 1_086_810},
@@ -38,9 +39,14 @@ def build(results: Results, out: Path, dataset: str, model: str) -> Page:
         page.behind += known
         named = f", data {manifest}" if len(by_manifest) > 1 else ""
         counts = _counts(known[0]["data"])
-        page.numbers += [_number(dataset, name, count, named) for name, count in counts.items()]
-        page.rows.append({"data": manifest, **counts, **{f"paper_{name}": count for name, count
-                                                         in PAPER.get(dataset, {}).items()}, RUNS: runs_of(known)})
+        whole = counts["rows"] == ROWS.get(dataset, counts["rows"])
+        paper = PAPER.get(dataset, {}) if whole else {}
+        page.numbers += [_number(dataset, name, count, named, paper.get(name)) for name, count in counts.items()]
+        page.rows.append({"data": manifest, **counts, **{f"paper_{name}": count for name, count in paper.items()},
+                          RUNS: runs_of(known)})
+        if not whole:
+            page.notes.append(f"Nothing of the paper stands beside a sample: {counts['rows']:,} of "
+                              f"{ROWS[dataset]:,} rows{named}.")
         page.notes.append(f"Features of each field{named}: " + ", ".join(
             f"{field} {known[0]['data']['field_sizes'][field]:,}" for field in _fields(known[0]["data"])) + ".")
     return page
@@ -56,7 +62,6 @@ def _counts(data: dict[str, Any]) -> dict[str, int]:
     return {"rows": data["rows"], "fields": len(sizes), "features": sum(sizes.values()), "positives": data["positives"]}
 
 
-def _number(dataset: str, name: str, count: int, named: str) -> Number:
-    paper = PAPER.get(dataset, {}).get(name)
+def _number(dataset: str, name: str, count: int, named: str, paper: int | None) -> Number:
     why = "" if paper is None or paper == count else WHY.get((dataset, name, count), OPEN)
     return Number(name + named, [count], paper=paper, why=why, form=",.0f")

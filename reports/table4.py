@@ -8,8 +8,9 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from reports import choice
-from reports.page import OPEN, RUNS, Number, Page, number, runs_of, shown
-from reports.series import Results, from_last, kind
+from reports.kinds import PEP, Results, kind
+from reports.page import OPEN, RUNS, Number, Page, number, runs_of, shown, with_sampling_error
+from reports.series import from_last
 
 
 class Cell(NamedTuple):
@@ -41,14 +42,15 @@ def build(results: Results, out: Path, dataset: str, model: str) -> Page:
     if dataset not in PAPER:
         page.missing.append(f"the paper's budgets for {shown(dataset)}: it does not use these data")
     for method, paper in PAPER.get(dataset, {}).items():
-        runs = _runs(page, results, dataset, method, paper.params)
+        runs = _runs(page, results, method, paper.params)
         page.rows += [{"method": method, "seed": run["seed"], "parameters": run["num_embedding_params"],
                        "published_protocol_auc": run["published_protocol"]["best_test_auc"],
                        "test_auc": run["test_auc"], "test_logloss": run["test_logloss"],
-                       "cut_from_last_table": from_last([run]), "paper_auc": paper.auc,
-                       "paper_parameters": paper.params, RUNS: runs_of([run])} for run in runs]
+                       "cut_from_last_table": from_last([run]),
+                       **({} if page.sample else {"paper_auc": paper.auc, "paper_parameters": paper.params}),
+                       RUNS: runs_of([run])} for run in runs]
         if runs:
-            page.numbers += _numbers(dataset, method, runs, paper)
+            page.numbers += _numbers(page, method, runs, paper)
     page.notes.append("The published protocol is the mean of per-batch test AUCs at its best test epoch, which the "
                       "paper's numbers have to be held against. † cut from the search's last table, because the search "
                       "itself does not get that low.")
@@ -64,31 +66,30 @@ def method_of(dataset: str, model: str) -> str | None:
     return next((method for method in PAPER.get(dataset, {}) if MODELS[method] == model), None)
 
 
-def beside_paper(dataset: str, method: str, auc: Number, runs: Results) -> Number:
-    """An AUC with the paper's of a line of Table 4, and why it differs."""
-    auc = auc._replace(paper=PAPER[dataset][method].auc)
+def beside_paper(page: Page, method: str, auc: Number, runs: Results) -> Number:
+    """An AUC with its sampling error and the paper's of a line of Table 4, and why it differs."""
+    auc = with_sampling_error(auc._replace(paper=PAPER[page.dataset][method].auc), page.data.get(runs[0]["manifest"]))
     cut = "; ours is cut from the last table, the paper does not say how it got there" if from_last(runs) else ""
-    return auc._replace(why=_why(dataset, method, auc) or OPEN + cut)
+    return auc._replace(why=_why(page.dataset, method, auc) or OPEN + cut)
 
 
-def _runs(page: Page, results: Results, dataset: str, method: str, budget: int) -> list[dict[str, Any]]:
-    found = choice.of(results, dataset, MODELS[method])
+def _runs(page: Page, results: Results, method: str, budget: int) -> list[dict[str, Any]]:
+    found = choice.of(page, results, MODELS[method], kinds=("LR",) if method == LR else ("pep", PEP))
     if method == LR:
         return choice.chosen(page, LR, [run for run in found if kind(run) == LR], found)
     with_linear = method == AUTOINT_LR
-    tickets = [run for run in choice.tickets(found) if choice.budget_of(run) == budget
-               and run["settings"].get("with_linear", False) == with_linear]
+    tickets = [run for run in choice.tickets(found, with_linear=with_linear) if choice.budget_of(run) == budget]
     return choice.chosen(page, f"{method} at {budget:,} parameters", tickets, found)
 
 
-def _numbers(dataset: str, method: str, runs: list[dict[str, Any]], paper: Cell) -> list[Number]:
+def _numbers(page: Page, method: str, runs: list[dict[str, Any]], paper: Cell) -> list[Number]:
     label = method + (" †" if from_last(runs) else "")
     size = number(f"{label}: parameters", runs, lambda run: run["num_embedding_params"], paper.params, form=",.0f")
     published = number(f"{label}: AUC, published protocol", runs,
                        lambda run: run["published_protocol"]["best_test_auc"])
     strict = number(f"{label}: AUC, selected on validation", runs, lambda run: run["test_auc"])
     return [*([size] if method != LR else []),
-            *(beside_paper(dataset, method, auc, runs) for auc in (published, strict))]
+            *(beside_paper(page, method, auc, runs) for auc in (published, strict))]
 
 
 def _why(dataset: str, method: str, auc: Number) -> str:
@@ -96,4 +97,6 @@ def _why(dataset: str, method: str, auc: Number) -> str:
     difference = auc.difference or 0.0
     if abs(difference) <= auc.spread:
         return "within one standard deviation over seeds"
+    if auc.sampling is not None and abs(difference) <= auc.sampling:
+        return "within one sampling error of the test rows"
     return HIGHER.get((dataset, method), "") if difference > 0 else ""

@@ -19,8 +19,8 @@ from matplotlib.ticker import FuncFormatter
 
 from reports import budget_curve, by_epoch, choice, masks, paired
 from reports.choice import PUBLISHED, Cause
+from reports.kinds import PEP, Results
 from reports.page import RUNS, Number, Page, needs, number, runs_of, shown
-from reports.series import PEP, Results
 from reports.styles import GREEN, NAVY, PALE, RED, SLATE, STYLES, Style
 
 SIZE = (7.0, 2.9)  # inches: both columns of a page
@@ -35,9 +35,9 @@ PRUNED_BY = {"by_clock": ("pruned by the clock", NAVY, "--"), "by_data": ("prune
 NOTE = ("Left: non-zero parameters while the search goes on, with one cause of pruning taken away. Middle: of the "
         "published search, entries that are pruned where the decay alone would prune them too (by the clock), that "
         "are pruned though it would not (by the data), and that are kept though it would prune them (held by the "
-        "data). Right: test AUC of both masks, retrained from the same initial values, at the budgets that both "
-        f"have; bars are one standard deviation. {by_epoch.LEGEND} Differences are paired by seed, with the 95 % "
-        "confidence interval of their mean.")
+        "data). Right: test AUC of both masks, retrained with every weight from its initial value, at the budgets "
+        f"that both have; bars are one standard deviation. {by_epoch.LEGEND} Differences are paired by seed, with the "
+        "95 % confidence interval of their mean.")
 
 
 def build(results: Results, out: Path, dataset: str, model: str) -> Page:
@@ -48,12 +48,11 @@ def build(results: Results, out: Path, dataset: str, model: str) -> Page:
         out: the folder that holds runs/<run id>/ and embedding/<model>/<alias>/.
     """
     page = Page("thresholds", dataset, model, f"What moves the thresholds, {shown(model)} on {shown(dataset)}")
-    found = choice.of(results, dataset, model)
+    found = choice.of(page, results, model, kinds=("pep", PEP))
     searches, lines = {}, []
     for cause, name in NAMES.items():
         searches[cause] = choice.chosen(page, f"search with {name}",
-                                        [run for run in choice.searches(found, cause)
-                                         if run["settings"]["threshold_type"] == "feature_dim"], found)
+                                        choice.searches(found, cause), found)
         if searches[cause]:
             page.numbers.append(number(f"parameters at the end of the search, {name}", searches[cause],
                                        lambda run: run["num_embedding_params"], form=",.0f"))
@@ -106,13 +105,12 @@ def _overlap(page: Page, out: Path, published: Results, clocks: Results) -> None
 
 def _tickets(page: Page, found: Results, cause: Cause) -> dict[int, list[dict[str, Any]]]:
     """Retrained tickets of a cause's searches, by budget."""
-    own = [run for run in choice.tickets(found, moved_by=cause)
-           if run["settings"]["threshold_type"] == "feature_dim"]
+    own = choice.tickets(found, moved_by=cause)
     if not own:
         choice.chosen(page, f"retrained ticket, {NAMES[cause]}", [], found)
-    return {budget: choice.chosen(page, f"retrained ticket, {NAMES[cause]}, at {budget:,} parameters",
-                                  [run for run in own if choice.budget_of(run) == budget], found)
-            for budget in sorted({choice.budget_of(run) for run in own}, reverse=True)}
+    return {budget: taken for budget in sorted({choice.budget_of(run) for run in own}, reverse=True)
+            if (taken := choice.chosen(page, f"retrained ticket, {NAMES[cause]}, at {budget:,} parameters",
+                                       [run for run in own if choice.budget_of(run) == budget], found))}
 
 
 def _differences(page: Page, tickets: dict[Cause, dict[int, list[dict[str, Any]]]]) -> None:

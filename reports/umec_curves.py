@@ -9,10 +9,10 @@ from typing import Any
 
 from matplotlib.axes import Axes
 
-from reports import budget_curve
+from reports import budget_curve, pooling
 from reports.choice import SEEDS, words
+from reports.kinds import FINETUNED, Results
 from reports.page import RUNS, Number, Page, number, runs_of, shown
-from reports.series import FINETUNED, Results
 from reports.styles import UMEC
 
 SIZE = (7.0, 2.9)  # inches: both columns of a page
@@ -31,7 +31,11 @@ def build(page: Page, results: Results, joint: bool, methods: Sequence[str], pap
         methods: that should be there.
         paper: UMEC's accuracy in the paper's figure by budget.
     """
-    found = _of_one_setting(page, [result for result in results if _belongs(result, page.dataset, joint)])
+    mine = [result for result in results if _belongs(result, page.dataset, joint)]
+    data = pooling.data_of(mine, results, page.dataset)
+    if data.words:
+        page.of_sample(data.words)
+    found = _of_one_setting(page, mine, data, results)
     curves: Curves = defaultdict(lambda: defaultdict(list))
     for result in found:
         curves[_label(result)][result["compression"]["budget"]].append(result)
@@ -71,21 +75,31 @@ def _label(result: dict[str, Any]) -> str:
     return ", ".join([made["method"], *(name for name, on in variants.items() if on)])
 
 
-def _of_one_setting(page: Page, results: Results) -> list[dict[str, Any]]:
-    """Those of the setting with the most runs: trained alike, for as long."""
+def _of_one_setting(page: Page, results: Results, data: pooling.Data, every: Results) -> list[dict[str, Any]]:
+    """Those of the setting with the most runs, one a seed: trained alike, for as long, from the same training.
+
+    Args:
+        data: that the page shows.
+        every: in which the whole models are looked up that the small ones were made of.
+    """
+    by_id = pooling.by_run(every)
     groups: dict[str, list[dict[str, Any]]] = defaultdict(list)
     for result in results:
         own = {key: value for key, value in result["identity"]["settings"].items() if key != "max_epochs"}
         made = result["compression"]
-        setting = [own, made["epochs"], made["finetune_epochs"], result["manifest"]]
+        base = by_id.get(made.get("base", ""))
+        trained = [pooling.settings_of(base), base["settings"]["max_epochs"]] if base else None
+        setting = [own, made["epochs"], made["finetune_epochs"], result["manifest"], trained]
         groups[json.dumps(setting, sort_keys=True)].append(result)
     if not groups:
         return []
-    most = max(groups.values(), key=len)
+    most = max(groups.values(), key=lambda runs: (data.manifest in (None, runs[0]["manifest"]), len(runs)))
     if len(most) < len(results):
-        page.notes.append(f"{len(results) - len(most)} runs of other settings are left out.")
-    wholes = {result["seed"]: result for result in most if _label(result) == DENSE}  # once, though both figures ask
-    found = [*wholes.values(), *(result for result in most if _label(result) != DENSE)]
+        page.left_out.append(f"Left out: {pooling.words({'other settings or data': len(results) - len(most)})}.")
+    points: dict[Any, list[dict[str, Any]]] = defaultdict(list)
+    for result in most:  # the whole model once, though both figures ask for it
+        points[_label(result), result["compression"]["budget"] if _label(result) != DENSE else 1].append(result)
+    found = [result for runs in points.values() for result in pooling.one_a_seed(runs)]
     return sorted(found, key=lambda result: (_label(result), -result["compression"]["budget"], result["seed"]))
 
 

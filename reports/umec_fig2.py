@@ -3,8 +3,8 @@
 from pathlib import Path
 
 from reports import umec_curves
+from reports.kinds import Results
 from reports.page import Page, shown
-from reports.series import Results
 
 PAPER = {0.5: 0.78982, 0.35: 0.78981, 0.29: 0.78971, 0.18: 0.78943, 0.1: 0.78916, 0.05: 0.78903}  # read off the figure
 METHODS = ("umec", "magnitude", "as-umec", "taylor", "handmade", "random", "dense")

@@ -3,8 +3,8 @@
 from pathlib import Path
 
 from reports import umec_curves
+from reports.kinds import Results
 from reports.page import Page, shown
-from reports.series import Results
 
 PAPER = {0.977: 0.78992, 0.9: 0.78988, 0.83: 0.78901, 0.791: 0.78897}  # read off the figure
 METHODS = ("umec", "group-lasso", "magnitude", "dense")

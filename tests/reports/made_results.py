@@ -5,6 +5,8 @@ import json
 import numpy as np
 from safetensors.numpy import save_file
 
+from reports.pooling import DEPARTURES, ROWS
+
 SIZES = {"age": 7, "zip": 60, "year": 20, "genre": 13}  # 100 features
 WIDTH = 8
 DENSE = sum(SIZES.values()) * WIDTH
@@ -16,14 +18,19 @@ def result(run_id, stage="train", seed=1, model="fm", dataset="movielens", embed
            own=None, **more):
     """A result.json. `own` holds the settings that depart from the neutral ones, other keywords are fields of it."""
     own = own or {}
-    settings = {"dataset": dataset, "model": model, "embedding": embedding, "latent_dim": WIDTH, "re_init": False,
-                "threshold_type": "feature_dim", "with_linear": False, "max_epochs": 20, **own}
+    published = {name: value for name, value in DEPARTURES.get(dataset, {}).items() if name != "latent_dim"}
+    settings = {"dataset": dataset, "model": model, "embedding": embedding,
+                "latent_dim": DEPARTURES.get(dataset, {}).get("latent_dim", WIDTH), "re_init": False,
+                "threshold_type": "feature_dim", "with_linear": False, "max_epochs": 20, "rewind": "all",
+                **published, **own}
+    rows = ROWS.get(dataset, 1000)
     return {"run_id": run_id, "stage": stage, "seed": seed, "settings": settings,
             "identity": {"settings": {"embedding": embedding, **own}}, "manifest": "m", "commit": "c" * 40,
             "num_embedding_params": params, "num_embedding_params_dense": DENSE, "inference_bytes": 4 * params,
             "test_auc": auc, "test_logloss": 1.2 - auc, "validation_auc": auc, "train_loss": 1.1 - auc,
             "published_protocol": {"best_test_auc": auc + 0.001, "best_test_logloss": 1.2 - auc},
-            "data": {"rows": 1000, "positives": 750, "fields": list(SIZES),
+            "stop_reason": "budgets_met" if stage == "search" else "early_stop", "epochs": 18,
+            "data": {"rows": rows, "positives": 3 * rows // 4, "fields": list(SIZES),
                      "field_sizes": dict(sorted(SIZES.items()))}, **more}  # sorted, as a file has them
 
 

@@ -130,7 +130,7 @@ def test_rivals_stand_beside_at_equal_parameters_and_at_equal_bytes(tmp_path):
     page = build(tmp_path, factored("a", emb_rank=2), factored("b", emb_rank=2, seed=2, auc=0.82),  # 200, 800 bytes
                  ticket("p", budget=190, auc=0.79, inference_bytes=900), result("s1", "search", embedding="pep"),
                  ticket("q", budget=90, auc=0.78, inference_bytes=700), ticket("r", budget=201, auc=0.7),
-                 ticket("t", budget=199, auc=0.6, own={"rewind": "all"}),  # not PEP as published
+                 ticket("t", budget=199, auc=0.6, own={"rewind": "embedding"}),  # not PEP as published
                  result("u", params=400, auc=0.81), result("v", embedding="tt", params=20, auc=0.61,
                                                            own={"tt_rank": 3}))
     line = cells(page, "2", "200", "800", "0.8100 ± 0.0141", "PEP, retrained")

@@ -19,7 +19,8 @@ def run(name, stage="train", seed=1, params=8, auc=0.8, model="fm", dataset="mov
 
 def ticket(name, budget, search="s", source="cut", **more):
     snapshot = {"source": source, "budgets": [budget], "run_id": search}
-    return run(name, "retrain", params=more.pop("params", budget), snapshot=snapshot, embedding="masked", **more)
+    return run(name, "retrain", params=more.pop("params", budget), snapshot=snapshot, embedding="masked",
+               **{"rewind": "all", **more})
 
 
 LR = run("lr", params=0, auc=0.7, model="linear")
@@ -66,6 +67,31 @@ def test_searches_that_differ_in_their_budgets_alone_are_mixed():
     assert list(series_of([*searches, ticket("a", 9), ticket("b", 100, search="z")])) == ["PEP"]
 
 
+def test_what_keeps_a_run_out_of_the_pages_is_said_even_where_all_runs_share_it():
+    short = {**run("a", max_epochs=2), "stop_reason": "max_epochs"}
+    long = {**run("b", max_epochs=300), "stop_reason": "early_stop"}
+    assert list(series_of([short])) == ["uniform, cut at 2 epochs"]
+    assert {label: len(runs) for label, runs in series_of([short, long]).items()} == {
+        "uniform": 1, "uniform, cut at 2 epochs": 1}
+    assert list(series_of([ticket("t", 9, rewind="embedding"), ticket("u", 9)])) == [
+        "PEP", "PEP, embedding alone rewound"]
+    assert list(series_of([{**long, "data": {"rows": 1000}}])) == ["uniform, 1,000 rows"]
+
+
+def test_early_stopped_runs_of_other_limits_are_one_and_a_seed_counts_once():
+    runs = [{**run(f"r{most}", max_epochs=most, auc=0.8 + most / 1e4), "stop_reason": "early_stop"}
+            for most in (150, 300)]
+    (point,) = points_of(series_of(runs)["uniform"])
+    assert point.aucs == [pytest.approx(0.83)]
+
+
+def test_decays_say_what_they_are_of():
+    alone = run("a", l2_regularization=1e-4, weight_decay=1e-5)
+    every = run("b", l2_regularization=1e-4, weight_decay=None)
+    assert list(series_of([alone, every])) == [
+        "uniform, l2_regularization 0.0001", "uniform, l2_regularization 0.0001 (embedding alone; the rest 1e-05)"]
+
+
 def test_other_data_is_another_series():
     assert len(series_of([run("a"), run("b", manifest="other")])) == 2
 
@@ -86,12 +112,12 @@ def test_lr_is_a_horizontal_line_and_curves_stand_on_a_log_axis():
 
 
 def test_methods_keep_their_colours_in_whatever_order_they_come_and_variants_differ_by_marker():
-    axes = drawn([run("a", embedding="mde"), ticket("t", 100), ticket("r", 100, rewind="all"), run("u"),
+    axes = drawn([run("a", embedding="mde"), ticket("t", 100), ticket("r", 100, rewind="embedding"), run("u"),
                   run("w", lr=0.1)])
     found = {container.get_label(): container.lines[0] for container in axes.containers}
     assert {label: line.get_color() for label, line in found.items()} == {
-        "PEP": styles.BLUE, "PEP, rewind all": styles.BLUE, "uniform": styles.BLACK, "uniform, lr 0.1": styles.BLACK,
-        "MDE": styles.STYLES["mde"][0]}
+        "PEP": styles.BLUE, "PEP, embedding alone rewound": styles.BLUE, "uniform": styles.BLACK,
+        "uniform, lr 0.1": styles.BLACK, "MDE": styles.STYLES["mde"][0]}
     assert len({(line.get_color(), line.get_marker()) for line in found.values()}) == 5
 
 
@@ -161,7 +187,8 @@ def test_of_many_series_those_at_hand_the_usual_ones_and_the_longest_are_drawn(t
     with caplog.at_level("INFO", "pep"):
         draw([*many, *usual], "movielens", "fm", tmp_path / "figures", of=[usual[1]])
     assert seen == [["PEP", "uniform", "PEP, lr 7.0",
-                     *(f"uniform, l2_regularization {decay}" for decay in (10, 11, 8, 9)), "LR"]]
+                     *(f"uniform, l2_regularization {decay} (embedding alone; the rest 1e-05)"
+                       for decay in (10, 11, 8, 9)), "LR"]]
     assert f"shows 8 of 14 series; python -m reports.rivals {tmp_path} movielens fm has every scheme" in caplog.text
 
 

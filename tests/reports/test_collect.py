@@ -24,6 +24,16 @@ def test_results_come_in_the_order_of_run_ids(tmp_path, capsys):
     assert capsys.readouterr().err == ""
 
 
+def test_older_words_are_translated(tmp_path):
+    old, new = result("a"), result("b")
+    old["settings"] |= {"l2_regularization": 1e-4, "l2_penalty": 1e-5}
+    new["settings"] |= {"l2_regularization": 1e-4, "l2_penalty": 1e-5, "weight_decay": None}
+    for made in (old, new):
+        put(tmp_path, made["run_id"], json.dumps(made))
+    found = [(made["settings"]["weight_decay"], made["settings"]["l2_penalty"]) for made in results_in(tmp_path)]
+    assert found == [(1e-5, 0.0), (None, 1e-5)]
+
+
 def without(made, *names):
     """As JSON, without what lies at nested names."""
     inner = made

@@ -23,7 +23,7 @@ def made(dataset="movielens"):
             *(ticket(f"t{seed}", seed, 6541, searched=f"s{seed}", auc=0.84 + seed / 1000, **about) for seed in SEEDS),
             ticket("fresh", 1, 6541, re_init=True, **about),
             ticket("coarse", 1, 400, own={"threshold_type": "dimension"}, **about),
-            ticket("rewound", 1, 6541, own={"rewind": "all"}, **about),
+            ticket("rewound", 1, 6541, own={"rewind": "embedding"}, **about),
             result("u1", auc=0.80, **about), result("u2", seed=2, auc=0.82, **about),
             result("mde1", embedding="mde", params=300, own={"mde_alpha": 0.1}, **about)]
 
@@ -34,11 +34,53 @@ def test_numbers_and_what_is_missing(tmp_path):
             for number in page.numbers] == [
         ("test AUC, LR", 0.77, 3, 0.7717), ("test AUC, PEP at 6,541 parameters", 0.842, 3, 0.8368),
         ("test AUC, uniform (latent_dim 8) at 800 parameters", 0.81, 2, None),
-        ("PEP's best point over that of uniform, % of AUC", 100 * (0.842 / 0.81 - 1), 2, None)]
+        ("best point of PEP over that of uniform, % of AUC", 100 * (0.842 / 0.81 - 1), 2, None)]
     assert page.missing == ["mgqe: no run (seeds 1, 2, 3)", "mde: runs that no tuning chose (1) (seeds 1, 2, 3)",
                             "darts: no run (seeds 1, 2, 3)", "uniform (latent_dim 8) at 800 parameters: seed 3"]
     assert page.numbers[1].why == "our uniform tables score higher than the paper's too"
-    assert page.notes[0].endswith(": 3.")  # fresh, coarse and rewound
+    assert page.left_out[0].endswith(": 2.")  # fresh and coarse; "rewound" does not count beside t1
+    assert page.numbers[1].sampling == pytest.approx(0.00144, abs=1e-5)  # of the made share of positives
+
+
+def test_runs_of_other_lengths_are_no_seeds_of_whole_ones(tmp_path):
+    short = [result(f"u{seed}", seed=seed, auc=0.72, stop_reason="max_epochs", own={"max_epochs": 1})
+             for seed in (1, 2)]
+    page = fig2.build([*short, result("u3", seed=3, auc=0.74)], tmp_path, "movielens", "fm")
+    assert [(number.what, number.values) for number in page.numbers] == [
+        ("test AUC, uniform (latent_dim 8) at 800 parameters", [0.74])]
+    assert page.left_out == ["Left out (FM and LR): 2 runs of other lengths. This page takes whole runs alone "
+                             "(`reports/pooling.py`)."]
+
+
+def test_a_sample_says_so_and_stands_beside_nothing(tmp_path):
+    data = {"rows": 10_000, "positives": 2500, "field_sizes": {}}
+    runs = [ticket(f"t{seed}", seed, 1067, dataset="criteo") for seed in SEEDS]
+    for run in runs:
+        run["data"] = data
+    written = write(fig2.build(runs, tmp_path, "criteo", "fm"), tmp_path / "pages")
+    assert written[-1].read_text().startswith(
+        "# Figure 3: AUC against size, FM on Criteo, a sample of 10,000 of 45,840,617 rows")
+    assert "0.7941" not in written[-1].read_text()
+    whole = ticket("w", 1, 1067, dataset="criteo", auc=0.79, manifest="whole")
+    page = fig2.build([*runs, whole], tmp_path, "criteo", "fm")
+    assert (page.sample, page.numbers[0].values, page.numbers[0].paper) == ("", [0.79], 0.7941)
+    assert "3 runs of other data" in page.left_out[0]
+
+
+def test_untuned_tickets_of_other_settings_are_left_out_as_a_rivals_are(tmp_path):
+    more = [ticket("decayed", 1, 6541, own={"l2_regularization": 1e-3}, auc=0.9),
+            search("far", own={"threshold_init": -8.0}), ticket("ticket", 2, 6541, searched="far", auc=0.91)]
+    page = fig2.build([*made(), *more], tmp_path, "movielens", "fm")
+    assert {row["runs"] for row in page.rows if row["scheme"].startswith("PEP")} == {"t1", "t2", "t3"}
+    assert page.numbers[-1].values == [pytest.approx(100 * (0.842 / 0.81 - 1))]
+
+
+def test_the_best_point_of_a_scheme_that_no_tuning_chose_says_so(tmp_path):
+    (tmp_path / "tuned").mkdir()
+    trials = [{"run_id": "u1", "settings": {"latent_dim": 8}}]
+    (tmp_path / "tuned" / "movielens_fm_uniform.json").write_text(json.dumps({"chosen": trials}))
+    page = fig2.build(made(), tmp_path, "movielens", "fm")
+    assert page.numbers[-1].what == "best point of PEP (untuned) over that of uniform, % of AUC"
 
 
 def test_tuned_schemes_come_with_their_settings(tmp_path):

@@ -31,7 +31,7 @@ def test_numbers_and_what_is_missing(tmp_path):
         "test log-loss, base model": (0.4, 1), "test AUC, base model": (0.8, 1),
         "test log-loss, no retraining": (0.41, 3), "test AUC, no retraining": (0.79, 3)}
     assert page.missing == [f"re-initialised ticket at {BUDGET} parameters: seeds 2, 3",
-                            "base model, uniform d 8: seeds 2, 3"]
+                            "base model, uniform d 24: seeds 2, 3"]
 
 
 def test_the_budget_is_one_that_was_retrained_from_fresh_values_too(tmp_path):

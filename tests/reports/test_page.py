@@ -6,7 +6,7 @@ import pytest
 from made_results import result, search, ticket
 
 from reports import budget_curve, choice, fig8, fig10, fig11
-from reports.page import Page, mark_planted, number, text, warnings, write
+from reports.page import Page, mark_planted, number, text, warnings, with_sampling_error, write
 
 RUNS = [result("a", auc=0.80), result("b", seed=2, auc=0.82)]
 
@@ -34,9 +34,9 @@ def test_the_text_has_title_picture_numbers_and_what_is_missing():
 
 What it shows.
 
-| number | ours (mean ± s.d.) | seeds | paper | difference | why |
-| --- | --- | --- | --- | --- | --- |
-| test AUC | 0.8100 ± 0.0141 | 2 | 0.8000 | +0.0100 | another split |
+| number | ours (mean ± s.d.) | seeds | paper | difference | sampling error | why |
+| --- | --- | --- | --- | --- | --- | --- |
+| test AUC | 0.8100 ± 0.0141 | 2 | 0.8000 | +0.0100 |  | another split |
 
 Missing:
 
@@ -55,8 +55,7 @@ def test_three_files_are_written_and_the_text_comes_last(tmp_path):
     assert sorted(path.name for path in table.parent.iterdir()) == sorted(path.name for path in (table, picture, words))
 
 
-def test_with_nothing_at_all_it_says_so_draws_nothing_and_removes_an_old_picture(tmp_path):
-    write(full(), tmp_path)
+def test_with_nothing_at_all_it_says_so_and_draws_nothing(tmp_path):
     write(page(missing=["uniform: no run"], notes=["What it would show."]), tmp_path)
     assert not list(tmp_path.glob("*.png"))
     said = (tmp_path / "fig10_movielens_fm.md").read_text()
@@ -64,6 +63,64 @@ def test_with_nothing_at_all_it_says_so_draws_nothing_and_removes_an_old_picture
     assert "- uniform: no run" in said
     assert "png" not in said
     assert "What it would" not in said
+
+
+def test_a_picture_that_cannot_be_drawn_again_is_kept_and_called_older(tmp_path):
+    picture = write(full(), tmp_path)[1]
+    before = picture.read_bytes()
+    written = write(page(missing=["uniform: no run"]), tmp_path)
+    assert [path.suffix for path in written] == [".csv", ".md"]
+    assert picture.read_bytes() == before
+    said = written[-1].read_text()
+    assert "![Figure 10: made](fig10_movielens_fm.png)" in said
+    assert "**The picture is older than this page:**" in said
+    assert "older than this page" not in write(full(), tmp_path)[-1].read_text()  # drawn again
+
+
+def drawn_from(files, lost=()):
+    made = full()
+    made.drawn = set(files)
+    for file in lost:
+        made.lose(file, f"{file} is missing")
+    return made
+
+
+@pytest.mark.parametrize(("files", "lost", "kept"), [
+    (["a/curve"], ["b/curve"], True),  # the older picture shows b, which is lost
+    (["a/curve"], ["c/curve"], False),  # c was never in it
+    (["a/curve", "c/curve"], [], False)])  # b was superseded, nothing is lost
+def test_a_picture_is_kept_where_it_shows_a_file_that_is_lost_now(tmp_path, files, lost, kept):
+    write(drawn_from(["a/curve", "b/curve"]), tmp_path)
+    *_, said = write(drawn_from(files, lost), tmp_path)
+    assert ("older than this page" in said.read_text()) == kept
+
+
+def test_a_picture_that_does_not_say_what_it_shows_is_kept_while_any_file_is_lost(tmp_path):
+    budget_curve.save(full().figure, tmp_path / "fig10_movielens_fm.png")
+    assert "older than this page" in write(drawn_from([], ["b/curve"]), tmp_path)[-1].read_text()
+    assert "older than this page" not in write(drawn_from([]), tmp_path)[-1].read_text()
+
+
+def test_nothing_stands_beside_the_paper_where_the_data_are_a_sample():
+    made = full()
+    made.of_sample("a sample of 10,000 of 45,840,617 rows")
+    said = text(made)
+    assert said.startswith("# Figure 10: made, a sample of 10,000 of 45,840,617 rows\n")
+    assert "| test AUC | 0.8100 ± 0.0141 | 2 |  |  |  |  |" in said
+
+
+def test_the_sampling_error_stands_beside_the_papers_number_and_nowhere_else():
+    beside = with_sampling_error(full().numbers[0], {"rows": 739_012, "positives": 575_281})
+    assert "| 0.8000 | +0.0100 | ± 0.0016 | another split |" in text(page(numbers=[beside]))
+    assert "Hanley and McNeil" in text(page(numbers=[beside]))
+    assert "Hanley" not in text(page(numbers=[beside._replace(paper=None)]))
+
+
+def test_runs_that_are_left_out_are_counted_even_where_nothing_is_left():
+    made = page()
+    short = [result(f"u{seed}", seed=seed, stop_reason="max_epochs") for seed in (1, 2)]
+    assert choice.of(made, short, "fm", kinds=("uniform",)) == []
+    assert "Left out (FM): 2 runs of other lengths." in text(made)
 
 
 def test_a_row_without_runs_is_refused_and_leaves_no_file(tmp_path):
@@ -95,14 +152,25 @@ def test_runs_of_several_commits_or_data_are_warned_of():
     assert text(page(behind=[*RUNS, other])).splitlines()[2].startswith("**Warning:**")
 
 
-def test_the_setting_with_most_seeds_is_chosen_and_absent_seeds_are_named():
+def test_published_settings_are_chosen_though_others_have_more_seeds_and_absent_seeds_are_named():
     made = page()
-    others = [result(f"x{seed}", seed=seed, own={"lr": 0.1}) for seed in (1, 2, 3)][:1]
+    others = [result(f"x{seed}", seed=seed, own={"lr": 0.1}) for seed in (1, 2, 3)]
     taken = choice.chosen(made, "uniform d 8", [*others, *RUNS[::-1]], [])
     assert [run["run_id"] for run in taken] == ["a", "b"]
     assert made.missing == ["uniform d 8: seed 3"]
-    assert made.notes == ["uniform d 8: 1 run of another setting is left out."]
     assert made.behind == taken
+    choice.of(made, [*others, *RUNS], "fm")
+    assert made.left_out[0].startswith("Left out (FM): 3 runs of other settings.")
+
+
+def test_tickets_with_the_embedding_alone_rewound_are_missing_and_said_to_exist():
+    made = page()
+    tickets = [ticket("a", own={"rewind": "embedding"}), ticket("b", 2, own={"rewind": "embedding"}), ticket("c", 3)]
+    assert [run["run_id"] for run in choice.chosen(made, "ticket", tickets, [])] == ["c"]
+    assert made.missing == ["ticket: seeds 1, 2; tickets with the embedding alone rewound exist (seeds 1, 2) and do "
+                            "not count"]
+    assert choice.chosen(made, "others", tickets[:2], []) == []
+    assert made.missing[1].startswith("others: no run (seeds 1, 2, 3); tickets with the embedding alone rewound exist")
 
 
 def test_no_run_at_all_names_all_seeds():
@@ -124,7 +192,7 @@ def test_runs_are_told_apart():
     assert [run["run_id"] for run in choice.searches(runs)] == ["s"]
     assert [run["run_id"] for run in choice.tickets(runs)] == ["t"]
     assert [run["run_id"] for run in choice.tickets(runs, re_init=True)] == ["r"]
-    assert [run["run_id"] for run in choice.uniform(choice.of(runs, "movielens", "fm"), 8)] == ["u"]
+    assert [run["run_id"] for run in choice.uniform(choice.of(page(), runs, "fm"), 8)] == ["u"]
     assert choice.uniform(runs, 16) == []
 
 

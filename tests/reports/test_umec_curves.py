@@ -62,7 +62,7 @@ def test_fields_alone_are_another_figure_and_settings_are_not_mixed(tmp_path):
     longer = [made(f"l{seed}", budget=0.5, seed=seed, epochs=9) for seed in range(20)]
     page = umec_fig2.build([*results(), *longer], tmp_path, "criteo", "dlrm")
     assert {run["run_id"] for run in page.behind} == {run["run_id"] for run in longer}
-    assert "7 runs of other settings are left out." in text(page)
+    assert "Left out: 7 runs of other settings or data." in text(page)
 
 
 def test_the_whole_model_counts_once_a_seed_and_one_descent_is_a_line_of_its_own(tmp_path):
