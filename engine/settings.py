@@ -27,7 +27,7 @@ def option(default: Any, *, choices: Any = None, low: float | None = None,
 
     Args:
         default: what the setting is when a dict does not name it.
-        choices: allowed names.
+        choices: allowed names, or a function that gives them.
         low, below: low <= value < below; for a list, every element.
         unused_by: models and embeddings for which the setting changes nothing (see `all_but`).
         in_id: False for a setting that cannot change a result.
@@ -61,6 +61,10 @@ def all_but(*users: str) -> tuple[str, ...]:
     return ("linear", *(name for name in SHIPPED_EMBEDDINGS if name not in users))
 
 
+def _known_embeddings() -> tuple[str, ...]:
+    return (*EMBEDDINGS, "masked")
+
+
 @dataclass(frozen=True)
 class DataSettings:
     """Which rows."""
@@ -76,7 +80,7 @@ class ModelSettings:
     """Which model, around which embedding."""
 
     model: str = option("fm", choices=MODELS)
-    embedding: str = option("pep", choices=(*EMBEDDINGS, "masked"), unused_by=("linear",))
+    embedding: str = option("pep", choices=_known_embeddings, unused_by=("linear",))
     latent_dim: int = option(64, low=1, unused_by=("linear", "darts"))  # width of a vector
     mlp_dims: tuple[int, ...] = option((100, 100), low=1, unused_by=all_but("deepfm", "autoint"))
     dropout: float = option(0.2, low=0, below=1, unused_by=all_but("deepfm", "autoint"))
@@ -259,8 +263,9 @@ def _check(name: str, value: Any) -> Any:
         value = tuple(_typed(name, element, int, value) for element in value)
     else:
         value = _typed(name, value, kind, value)
-    if rules["choices"] is not None and value not in rules["choices"]:
-        raise ValueError(unknown(name, value, rules["choices"]))
+    choices = rules["choices"]() if callable(rules["choices"]) else rules["choices"]
+    if choices is not None and value not in choices:
+        raise ValueError(unknown(name, value, choices))
     if value is None:
         return value
     for element in value if isinstance(value, tuple) else (value,):
