@@ -4,18 +4,61 @@ from collections.abc import Sequence
 from typing import Any
 
 
+UNPRUNED = 0.99  # a last table with at least this share of its entries left was not pruned
+
+
 def of_results(results: Sequence[dict[str, Any]]) -> str:
-    """One line a run, for the end of a script."""
+    """One line a run, for the end of a script; below them what a reader must know of the numbers."""
     head = ["stage", "parameters", "of", "test AUC", "log-loss", "val. AUC", "best test AUC*", "epochs", "s/epoch",
             "stopped by", "run"]
-    rows = [[r["stage"], f"{r['num_embedding_params']:,}", f"{r['num_embedding_params_dense']:,}",
+    rows = [[r["stage"], f"{r['num_embedding_params']:,}{' †' if _cut_last(r) else ''}", f"{r['num_embedding_params_dense']:,}",
              f"{r['test_auc']:.4f}", f"{r['test_logloss']:.4f}", f"{r['validation_auc']:.4f}",
              f"{r['published_protocol']['best_test_auc']:.4f}", str(r["epochs"]),
              f"{r['seconds_per_epoch']:.2f}" if r["seconds_per_epoch"] else "-", r["stop_reason"], r["run_id"]]
             for r in results]
     lines = [plain(head, rows),
              "* published protocol: mean of per-batch AUCs, best epoch picked on test"]
-    return "\n".join([*lines, *(line for line in map(of_base_rate, results) if line)])
+    notes = [note(result) for result in results for note in (of_budgets, of_ticket, of_base_rate)]
+    return "\n".join([*lines, *dict.fromkeys(line for line in notes if line)])
+
+
+def _cut_last(result: dict[str, Any]) -> bool:
+    return result.get("snapshot", {}).get("source") == "cut_last"
+
+
+def of_budgets(result: dict[str, Any]) -> str:
+    """A line on the budgets that a search's thresholds did not reach; "" for any other run.
+
+    >>> print(of_budgets({"stage": "search", "budgets_not_reached": [9, 5], "num_embedding_params": 12,
+    ...                   "num_embedding_params_dense": 100, "settings": {"candidate_p": [50, 9, 5],
+    ...                                                                   "budget": "exact"}}))
+    ! budgets 9, 5 were not reached by the thresholds: † cut by margin from the last table, 12 of 100 entries left
+    """
+    missed = result.get("budgets_not_reached")
+    if not missed:
+        return ""
+    settings, left, dense = result["settings"], result["num_embedding_params"], result["num_embedding_params_dense"]
+    usable = [budget for budget in settings["candidate_p"] if budget <= dense]
+    none = len(missed) == len(usable)
+    named = "no budget was" if none else f"budgets {', '.join(f'{budget:,}' for budget in missed)} were not"
+    if settings["budget"] == "as_reached":
+        return f"! {named} reached by the thresholds, and there is no snapshot of them"
+    return f"! {named} reached by the thresholds: {_how_cut(left, dense)}"
+
+
+def of_ticket(result: dict[str, Any]) -> str:
+    """A line on a retrained table that a search's thresholds did not reach; "" for any other run."""
+    left = result.get("snapshot", {}).get("cut_from")
+    if not _cut_last(result) or left is None:
+        return "† cut by margin from the search's last table" if _cut_last(result) else ""
+    return _how_cut(left, result["num_embedding_params_dense"])
+
+
+def _how_cut(left: int, dense: int) -> str:
+    how = f"† cut by margin from the last table, {left:,} of {dense:,} entries left"
+    if left < UNPRUNED * dense:
+        return how
+    return f"{how}: the search has not pruned, so this is a cut by magnitude and not PEP's"
 
 
 def of_base_rate(result: dict[str, Any]) -> str:
