@@ -3,7 +3,6 @@
 from collections.abc import Sequence
 from typing import Any
 
-
 UNPRUNED = 0.99  # a last table with at least this share of its entries left was not pruned
 
 
