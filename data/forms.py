@@ -125,7 +125,8 @@ def find_forms(line: str, separator: str, kinds: Sequence[int | None]) -> dict[F
     cells, used = _split(line, separator, len(kinds))
     if used != separator:
         found[separated(used)] = line[:20]
-    cells = cells[:-1] if len(cells) == len(kinds) + 1 and not cells[-1] else cells
+    if len(cells) == len(kinds) + 1 and not cells[-1]:  # a trailing separator, or an empty cell?
+        cells = max(cells[:-1], cells, key=lambda few: _fitting(few[-len(kinds):], kinds))
     without_label = [kind for kind in kinds if kind is not None and kind != LABEL]
     if _plausible(cells[1:], kinds):
         found[INDEX] = cells[0]
@@ -171,6 +172,11 @@ def describe_header(line: str, layout: Layout) -> str | None:
         found.append("as Kaggle's csv has it; to turn it into the published form: "
                      "tail -n +2 FILE | cut -d, -f2- | tr ',' '\\t' > NEW")
     return ", ".join(found)
+
+
+def _fitting(cells: Sequence[str], kinds: Sequence[int | None]) -> int:
+    """How many cells are as published."""
+    return sum(kind is None or fits(cell, kind) for cell, kind in zip(cells, kinds, strict=True))
 
 
 def _plausible(cells: Sequence[str], kinds: Sequence[int | None]) -> bool:

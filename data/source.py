@@ -152,13 +152,13 @@ class RawFile:
                             "the published order", self.path, layout.name)
             return text
         about = describe_header(line, layout)
+        forms = find_forms(line, layout.separator, [column.kind for column in layout.columns])
         if layout.has_header:
-            forms = find_forms(line, layout.separator, [column.kind for column in layout.columns])
             why = about or ", ".join(form.name for form in forms)
             raise ValueError(f"{self.path}: the first line must be the header {layout.header!r}, "
                              f"got {line[:80]!r}. {f'It has {why}. ' if why else ''}"
                              f"{layout.published}")
-        if about is not None or first[:1].isalpha():
+        if about is not None or (first[:1].isalpha() and not forms):
             raise ValueError(f"{self.path}: the first line looks like a header ({line[:80]!r}); "
                              f"{layout.name} files have none, remove it. "
                              f"{f'It has {about}. ' if about else ''}{layout.published}")
