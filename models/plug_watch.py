@@ -42,8 +42,10 @@ def _install() -> None:
 
 
 def _look(optimizer: Optimizer, args: Any, kwargs: Any) -> None:
-    if optimizer in _seen:
+    if torch.compiler.is_compiling() or optimizer in _seen:  # a step that is compiled itself is not looked at
         return
+    if torch.cuda.is_available() and torch.cuda.is_current_stream_capturing():
+        return  # looking waits for the device, which a graph in the making may not
     _seen.add(optimizer)
     kind = type(optimizer).__name__
     groups = {id(parameter): group for group in optimizer.param_groups for parameter in group["params"]}

@@ -7,12 +7,14 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from .embedding.pep import COUNTED, Thresholds
+from .embedding.pep import Thresholds
 from .kernels.threshold import GATES, soft_threshold
 from .plug_watch import watch
 from .pruned_weight import guarded
 
 Plain = nn.Embedding | nn.EmbeddingBag
+COUNTED = 1 << 15  # entries at a time on a CPU: they stay in the cache, and torch starts no thread for so few
+COUNTED_ELSEWHERE = 1 << 24
 
 
 class PluggedTable(nn.Module):
@@ -189,7 +191,8 @@ class PepTable(PluggedTable):
     @torch.no_grad()
     def num_params(self) -> int:
         """Entries that are kept, the padding row aside; some rows at a time, so that they stay in the cache."""
-        rows = max(COUNTED // self.embedding_dim, 1)
+        counted = COUNTED if self.values.device.type == "cpu" else COUNTED_ELSEWHERE
+        rows = max(counted // self.embedding_dim, 1)
         slices = [slice(start, start + rows) for start in range(0, self.num_embeddings, rows)]
         counts = [torch.count_nonzero(self._margins(part) > 0) for part in slices]
         count = int(torch.stack(counts).sum()) if counts else 0

@@ -171,6 +171,25 @@ def test_a_compiled_model_is_watched_too(warnings):
     assert warnings.text.count("AdamW decouples") == 1
 
 
+def test_what_a_regulariser_must_leave_out_is_said_when_plugged(caplog):
+    caplog.set_level(logging.INFO, "pep")
+    plug(Two())
+    assert "plugged user, item;" in caplog.text
+    assert "pass over names that end in '.thresholds'" in caplog.text
+
+
+def test_a_step_that_is_compiled_itself_is_not_broken_by_looking_at_it(monkeypatch):
+    monkeypatch.setattr("models.plug_watch.penalised", lambda table: pytest.fail("looked at"))
+    model = Two()
+    optimizer = adam(plug(model, threshold_init=-3.0))
+    torch._dynamo.reset()
+    step = torch.compile(optimizer.step, backend="eager")
+    for value in model.parameters():
+        value.grad = torch.zeros_like(value)
+    step()
+    assert Plugged(model).tables["user"].mean_threshold() > -3.0
+
+
 # -- regularisers -------------------------------------------------------------------------------------------------
 
 
