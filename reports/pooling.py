@@ -101,7 +101,7 @@ def as_published(result: Result) -> bool:
     settings = result["settings"]
     wanted = DEPARTURES.get(settings["dataset"], {})
     own = settings_of(result)
-    skipped = {*ASKED, *NAMED, *(["latent_dim"] if result["stage"] == "train" else [])}
+    skipped = {*ASKED, *NAMED, *FREE, "max_epochs", *(["latent_dim"] if result["stage"] == "train" else [])}
     if any(own.get(name, value) != value for name, value in DECAYS.items()):
         return False
     if any(settings.get(name, value) != value for name, value in wanted.items()

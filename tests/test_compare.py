@@ -18,6 +18,7 @@ from engine import snapshots, tuning
 from engine.finetune import FineTuning
 from reports import extreme, table4
 from reports.collect import results_in
+from reports.page import Page
 from reports.rivals import entries
 from transforms.compression import Choice
 
@@ -28,8 +29,9 @@ SIZE = sum(tiny.SIZES.values()) * 4
 def shell(monkeypatch, tmp_path):
     """Run a script's main as if it were called with these words; results go to tmp_path."""
     tiny.install(monkeypatch, tiny.dataset())
-    monkeypatch.setitem(schemes.SCRIPTS, "movielens", {**tiny.SETTINGS, "dataset": "movielens",
-                                                       "candidate_p": [300, 150, 100]})
+    script = {**tiny.SETTINGS, "dataset": "movielens", "candidate_p": [300, 150, 100], "rewind": "all"}
+    monkeypatch.setitem(schemes.SCRIPTS, "movielens", script)
+    tiny.publish(monkeypatch, script, tiny.dataset().manifest["rows"])
     monkeypatch.setitem(schemes.BUDGETS, ("movielens", "fm"), [300, 100])
     monkeypatch.setattr(schemes, "LONG", {"max_epochs": 4})
     monkeypatch.setattr(schemes, "GRIDS", {"uniform": {"latent_dim": [2, 4], "l2_regularization": [1e-5, 1e-3]},
@@ -54,7 +56,7 @@ def test_tuning_chooses_and_the_comparison_runs_every_scheme_at_it(shell, tmp_pa
              for path in (tmp_path / "tuned").glob("*.json")}
     assert {name: len(trials) for name, trials in tuned.items()} == {"uniform": 2, "darts": 1}
     shell(reproduce, "compare", "--seeds", 1, 2)
-    found = entries(results_in(tmp_path), tuned)
+    found = entries(Page("rivals", "movielens", "fm", "all schemes"), results_in(tmp_path), tuned)
     shown = {(entry.scheme, round(entry.mean("num_embedding_params"))): len(entry.results) for entry in found}
     for scheme in ("PEP", "magnitude pruning", "iterative pruning", "random mask", "random mask, PEP's share a field"):
         assert [shown[scheme, budget] for budget in (100, 300)] == [2, 2]
@@ -76,7 +78,8 @@ def test_pruning_and_pep_are_tuned_budget_by_budget(shell, tmp_path, monkeypatch
         tuned[scheme] = json.loads((tmp_path / "tuned" / f"movielens_fm_{scheme}.json").read_text())["chosen"]
         assert [trial["num_embedding_params"] for trial in tuned[scheme]] == [100, 300]
     shell(reproduce, "compare", "--scheme", "pep", "--scheme", "magnitude", "--seeds", 1, 2)
-    found = entries(results_in(tmp_path), tuned)
+    found = entries(Page("rivals", "movielens", "fm", "all schemes"), results_in(tmp_path), tuned)
+    found = [entry for entry in found if entry.scheme != "uniform"]  # what magnitude pruning started from
     assert [(entry.scheme, entry.mean("num_embedding_params"), len(entry.results)) for entry in found] == [
         (scheme, budget, 2) for scheme in ("PEP", "magnitude pruning") for budget in (100, 300)]
     for entry, trial in zip(found, [*tuned["pep"], *tuned["magnitude"]], strict=True):
@@ -396,7 +399,7 @@ def test_the_scripts_search_and_retrain_as_pep_was_tuned(shell, tmp_path, monkey
     written = json.loads(path.read_text())
     written["chosen"] = [trial for trial in written["trials"] if trial["settings"]["threshold_init"] == -2.4]
     path.write_text(json.dumps(written))
-    search = {**tiny.SETTINGS, "dataset": "movielens", "candidate_p": [300, 150, 100]}
+    search = schemes.SCRIPTS["movielens"]
     monkeypatch.setattr(train_movielens, "SETTINGS", search)
     monkeypatch.setattr(train_movielens_retrain, "SETTINGS", {**search, **schemes.LONG, "retrain_emb_param": "all"})
     made = len(results_in(tmp_path))

@@ -13,7 +13,8 @@ from data.registry import DATASETS
 from data.store import Dataset
 from engine import stages, widths
 from engine.run import Place
-from engine.settings import Settings, parse
+from engine.settings import Settings, identity, parse
+from reports import pooling
 
 SIZES = {"user": 150, "item": 40, "genre": 8, "gender": 2}
 SETTINGS = {"model": "fm", "latent_dim": 4, "batch_size": 64, "lr": 0.01, "max_epochs": 3, "eval_interval": 1,
@@ -45,6 +46,15 @@ def with_test_labels(made: Dataset, change: Callable[[np.ndarray], np.ndarray]) 
 def install(monkeypatch: Any, made: Dataset) -> None:
     """Let the name `movielens` open this data set."""
     monkeypatch.setitem(DATASETS, "movielens", lambda *arguments: made)
+
+
+def publish(monkeypatch: Any, script: dict[str, Any], rows: int | None = None) -> None:
+    """Let pages take runs of these settings for published ones, and so many rows for the whole data set."""
+    settings = parse(script)
+    monkeypatch.setitem(pooling.LENGTH, settings.data.dataset, settings.train.max_epochs)
+    monkeypatch.setitem(pooling.DEPARTURES, settings.data.dataset, json.loads(identity(settings)))
+    if rows is not None:
+        monkeypatch.setitem(pooling.ROWS, settings.data.dataset, rows)
 
 
 def spy(monkeypatch: Any) -> list[tuple[Any, dict[str, Any]]]:

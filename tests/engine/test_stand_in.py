@@ -24,6 +24,7 @@ def shell(monkeypatch, tmp_path):
     monkeypatch.setenv("PEP_DATA", str(tmp_path / "raw"))
     monkeypatch.setitem(schemes.SCRIPTS, "criteo", {**QUICK, "dataset": "criteo"})
     monkeypatch.setattr(schemes, "LONG", {"max_epochs": 2})
+    tiny.publish(monkeypatch, schemes.SCRIPTS["criteo"])
 
     def call(*words):
         monkeypatch.setattr("sys.argv", ["reproduce.py", *map(str, words), "--out", str(tmp_path / "out")])
@@ -45,7 +46,7 @@ def test_what_is_made_from_a_planted_file_stands_apart_and_says_so(shell, tmp_pa
     shell("table3", "--dataset", "criteo", "--planted", 3000, "--seeds", 1)
     line = next(line for line in (folder / "figures" / "table3_planted_criteo.md").read_text().splitlines()
                 if line.startswith("| rows |"))
-    assert line == "| rows | 3,000 | - |  |  |  |"  # nothing of the paper's stands beside it
+    assert line == "| rows | 3,000 | - |  |  |  |  |"  # nothing of the paper's stands beside it
     capsys.readouterr()
     shell("table3", "--dataset", "criteo", "--planted", 3000, "--seeds", 1)
     assert capsys.readouterr().out.splitlines()[0] == "nothing is missing"

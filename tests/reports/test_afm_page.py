@@ -140,6 +140,34 @@ def test_rivals_stand_beside_at_equal_parameters_and_at_equal_bytes(tmp_path):
         "20", "0.6100", "80", "0.6100"]
 
 
+def test_a_rivals_runs_of_another_length_or_of_one_seed_twice_are_no_seeds(tmp_path):
+    page = build(tmp_path, factored("a", emb_rank=2, size=900), result("u", auc=0.85, own={"max_epochs": 300}),
+                 result("twice", auc=0.85, own={"max_epochs": 150}), result("other", seed=2, auc=0.87),
+                 result("short", seed=3, auc=0.79, stop_reason="max_epochs", own={"max_epochs": 2}))
+    assert cells(page, "2", "900", "3,600", "0.8000", "smaller dense")[5:7] == ["800", "0.8600 ± 0.0141"]
+    assert {run["run_id"] for run in page.behind} == {"a", "u", "other"}
+    assert "1 run of other lengths" in text(page)
+
+
+def test_factored_models_of_a_short_training_or_of_one_trained_twice_are_left_out(tmp_path):
+    sources = [result("long"), result("again", own={"max_epochs": 300}),
+               result("short", seed=2, stop_reason="max_epochs", own={"max_epochs": 2})]
+    runs = [factored("a", emb_rank=2), factored("b", emb_rank=3), factored("c", emb_rank=2, auc=0.9),
+            factored("d", emb_rank=2, seed=2, auc=0.5)]
+    for run, source in zip(runs, ("long", "long", "again", "short"), strict=True):
+        run["compression"]["source"] = source
+    page = build(tmp_path, *sources, *runs)
+    assert {row["runs"] for row in page.rows} == {"a", "b"}
+    assert any(note.endswith("are left out: 2.") for note in page.notes)
+
+
+def test_tickets_with_the_embedding_alone_rewound_are_missing_rivals(tmp_path):
+    page = build(tmp_path, factored("a", emb_rank=2), ticket("p", budget=190, own={"rewind": "embedding"}))
+    assert cells(page, "2", "200", "800", "0.8000", "PEP, retrained")[5:] == ["-"] * 4
+    assert ("PEP, retrained at 190 parameters; tickets with the embedding alone rewound exist (seed 1) and do not "
+            "count") in page.missing
+
+
 def test_intervals_are_averaged_over_seeds(tmp_path):
     ends = {"a": [-0.03, -0.01], "b": [-0.05, -0.02]}
     runs = [{**factored(run_id, emb_rank=2, seed=seed), "intervals": {"against": "d", "test_auc_less": ends[run_id]}}

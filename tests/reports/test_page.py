@@ -210,6 +210,12 @@ def test_a_planted_page_says_so_in_a_title_that_fits_the_picture():
     assert box.x1 <= made.figure.bbox.width
 
 
+def test_a_planted_page_is_not_called_a_sample():
+    made = Page("fig11", "criteo", "fm", "Figure 11: training loss, FM on Criteo")
+    made.of_sample("a sample of 1,000 of 45,840,617 rows")
+    assert "sample" not in mark_planted(made, "fields").title
+
+
 def test_a_planted_page_that_names_no_data_says_whose_format_it_is():
     made = mark_planted(Page("table2", "criteo", None, "Table 2: time of an epoch"), "fields")
     assert made.title == "PLANTED DATA. Table 2: time of an epoch, planted fields in Criteo's format"

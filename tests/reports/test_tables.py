@@ -68,6 +68,34 @@ def test_pep_0_of_each_model_and_what_is_missing(tmp_path):
     assert [row["runs"] for row in page.rows] == ["l1", "t1", "t2", "t3", "d"]
 
 
+def test_pep_0_of_a_short_search_or_with_the_embedding_alone_rewound_is_missing():
+    short = search("s1", stop_reason="max_epochs", own={"max_epochs": 2})
+    runs = [short, search("s2", 2), ticket("t1", 1, 6541, searched="s1"),
+            ticket("t2", 2, 6541, searched="s2", own={"rewind": "embedding"})]
+    page = table4.build(runs, None, "movielens", "fm")
+    assert page.numbers == []
+    assert ("PEP-0 (FM) at 6,541 parameters: no run (seeds 1, 2, 3); tickets with the embedding alone rewound exist "
+            "(seed 2) and do not count") in page.missing
+    assert page.left_out[0].startswith("Left out (FM): 2 runs of other lengths.")
+
+
+def test_a_sample_stands_beside_nothing_of_the_papers(tmp_path):
+    runs = [{**ticket(f"t{seed}", seed, 1067, dataset="criteo"),
+             "data": {"rows": 10_000, "positives": 2500, "field_sizes": {"a": 9}}} for seed in (1, 2, 3)]
+    for page in (table4.build(runs, tmp_path, "criteo", "fm"), table3.build(runs, tmp_path, "criteo", "fm")):
+        table, words = write(page, tmp_path)
+        assert "paper_" not in table.read_text()
+        assert all(number.paper is None for number in page.shown_numbers)
+        assert "of 45,840,617 rows" in words.read_text()
+
+
+def test_aucs_beside_the_papers_have_their_sampling_error(tmp_path):
+    page = table4.build([lr("a")], tmp_path, "movielens", "fm")
+    assert [number.sampling for number in page.numbers] == [pytest.approx(0.0018, abs=5e-5)] * 2
+    close = table4.build([lr("a", published_protocol={"best_test_auc": 0.7727})], tmp_path, "movielens", "fm")
+    assert close.numbers[0].why == "within one sampling error of the test rows"
+
+
 def test_a_difference_within_the_spread_needs_no_other_reason(tmp_path):
     runs = [ticket("a", 1, 6541, auc=0.83), ticket("b", 2, 6541, auc=0.845)]
     page = table4.build(runs, tmp_path, "movielens", "fm")

@@ -79,3 +79,23 @@ def test_random_units_do_not_flatten_the_others(tmp_path):
     low, high = page.figure.axes[1].get_ylim()
     assert 0.68 < low < 0.7
     assert 0.8 < high < 0.82
+
+
+def test_a_seed_counts_once_and_small_models_of_another_training_are_left_out(tmp_path):
+    bases = [result(name, model="dlrm", dataset="criteo", own={"max_epochs": most})
+             for name, most in (("base", 20), ("short", 10))]
+    runs = [made("a", base="base"), made("again", base="base", accuracy=0.5), made("b", seed=2, base="base"),
+            made("s", seed=3, base="short")]
+    page = umec_fig2.build([*bases, *runs], tmp_path, "criteo", "dlrm")
+    assert {run["run_id"] for run in page.behind} == {"a", "b"}
+    assert "Left out: 1 run of other settings or data." in text(page)
+
+
+def test_a_sample_is_called_one_and_has_nothing_beside_it(tmp_path):
+    runs = results()
+    for run in runs:
+        run["data"] = {"rows": 10_000, "positives": 2500}
+    page = umec_fig2.build(runs, tmp_path, "criteo", "dlrm")
+    assert page.title.endswith("DLRM on Criteo, a sample of 10,000 of 45,840,617 rows")
+    assert all(number.paper is None for number in page.shown_numbers)
+    assert any(number.paper is not None for number in page.numbers)
