@@ -1,4 +1,4 @@
-"""Names as the paper writes them, of data sets, models and embedding schemes; labels of settings."""
+"""Names of data sets, models and schemes as the paper writes them; labels of settings."""
 
 import json
 from collections.abc import Mapping

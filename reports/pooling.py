@@ -1,6 +1,7 @@
-"""Which runs may stand in a page, and which of them are averaged: the one place where that is decided.
+"""Which runs may stand in a page, and which are averaged: the one place that decides it.
 
-A page that stands beside the paper takes a run when all of this holds, and counts the others in a line:
+A page that stands beside the paper takes a run when all of this holds, and counts the others in
+a line:
 
 - **Full length.** A training or retraining that early stopping ended is at full length whatever
   its `max_epochs`: a longer limit would not have changed it. One that ran into `max_epochs` is at
@@ -101,7 +102,9 @@ def as_published(result: Result) -> bool:
     settings = result["settings"]
     wanted = DEPARTURES.get(settings["dataset"], {})
     own = settings_of(result)
-    skipped = {*ASKED, *NAMED, *FREE, "max_epochs", *(["latent_dim"] if result["stage"] == "train" else [])}
+    skipped = {*ASKED, *NAMED, *FREE, "max_epochs"}
+    if result["stage"] == "train":
+        skipped.add("latent_dim")
     if any(own.get(name, value) != value for name, value in DECAYS.items()):
         return False
     if any(settings.get(name, value) != value for name, value in wanted.items()
