@@ -11,9 +11,10 @@ from data.store import Dataset
 from engine import snapshots
 from engine.fresh import fresh_model, initial_values
 from engine.run import Place, Run
-from engine.settings import RetrainSettings, Settings, parse, translate
+from engine.settings import RetrainSettings, Settings, parse
 from engine.stages import alias_folder, retrain_one
 from engine.trained import find_result, run_again, weights_of
+from utils.recorded import translate
 
 log = logging.getLogger("pep")
 

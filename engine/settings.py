@@ -242,21 +242,6 @@ def identity(settings: Settings) -> str:
     return json.dumps(kept, sort_keys=True)
 
 
-def translate(recorded: dict[str, Any]) -> dict[str, Any]:
-    """Settings as a record, a snapshot or a checkpoint has them, in today's names and meanings.
-
-    Records made before `weight_decay` was a setting called it `l2_penalty`; the published penalty
-    of that name was not there. Without `rewind` they rewound the embedding alone.
-
-    >>> translate({"l2_penalty": 1e-5, "lr": 0.1})
-    {'l2_penalty': 0.0, 'lr': 0.1, 'weight_decay': 1e-05, 'rewind': 'embedding'}
-    """
-    if "weight_decay" in recorded:
-        return recorded
-    older = {"weight_decay": recorded.get("l2_penalty", 1e-5), "l2_penalty": 0.0}
-    return {**recorded, **older, "rewind": recorded.get("rewind", "embedding")}
-
-
 def _check(name: str, value: Any) -> Any:
     kind, rules = _TYPES[name], _FIELDS[name].metadata
     if typing.get_origin(kind) is tuple and isinstance(value, (list, tuple)):

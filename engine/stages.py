@@ -18,13 +18,14 @@ from engine.evaluate import measure, measure_test
 from engine.fresh import fresh_model, initial_values
 from engine.run import Bench, Place, Run, derive, execute, open_data
 from engine.search_start import announce_pruning, check_start
-from engine.settings import PUBLISHED_PATIENCE, SNAPSHOT_DECIDES, Settings, parse, translate
+from engine.settings import PUBLISHED_PATIENCE, SNAPSHOT_DECIDES, Settings, parse
 from engine.trajectory import Trajectory
 from engine.widths import search_and_train
 from models.base import ClickModel
 from models.build import build_model, fresh_table
 from models.embedding.masked import Masked
 from utils.files import atomic_path, sha256_of
+from utils.recorded import translate
 
 log = logging.getLogger("pep")
 

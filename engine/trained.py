@@ -10,10 +10,11 @@ import torch
 from engine.checkpoint import load_checkpoint
 from engine.fresh import fresh_model
 from engine.run import WEIGHTS, Place, Run, open_data
-from engine.settings import parse, translate
+from engine.settings import parse
 from models.base import ClickModel
 from models.build import build_model
 from models.embedding.masked import Masked
+from utils.recorded import translate
 
 
 @dataclass(frozen=True)

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from reports.kinds import FINETUNED
+from utils.recorded import translate
 
 Kinds = dict[str, type | tuple[type, ...]]
 NUMBER = (int, float)
@@ -23,7 +24,7 @@ def results_in(out: Path) -> list[dict[str, Any]]:
     """Every result under out/runs, in the order of run ids; unreadable ones are listed on standard error.
 
     A run that has not finished has no result and is not looked for. The settings of older records
-    are translated into today's (`translated`), so that pages never see the old words.
+    are translated into today's (`utils.recorded`), so that pages never see the old words.
 
     >>> results_in(Path("no/such/folder"))
     []
@@ -32,28 +33,12 @@ def results_in(out: Path) -> list[dict[str, Any]]:
     for path in sorted((out / "runs").glob("*/result.json")):
         try:
             result = _checked(json.loads(path.read_text()))
-            found.append({**result, "settings": translated(result["settings"])})
+            found.append({**result, "settings": translate(result["settings"])})
         except (OSError, ValueError) as error:
             unreadable.append(f"  {path}: {error}")
     if unreadable:
         print("\n".join([f"{len(unreadable)} results cannot be read and are left out:", *unreadable]), file=sys.stderr)
     return found
-
-
-def translated(recorded: dict[str, Any]) -> dict[str, Any]:
-    """A record's settings in today's words.
-
-    Without `weight_decay` a record is older: there `l2_penalty` was the decay of all parameters
-    but the embedding, which today is `weight_decay`.
-
-    >>> translated({"l2_regularization": 1e-4, "l2_penalty": 1e-5})
-    {'l2_regularization': 0.0001, 'l2_penalty': 0.0, 'weight_decay': 1e-05}
-    >>> translated({"l2_penalty": 0.0, "weight_decay": None})
-    {'l2_penalty': 0.0, 'weight_decay': None}
-    """
-    if "weight_decay" in recorded or "l2_penalty" not in recorded:
-        return recorded
-    return {**recorded, "weight_decay": recorded["l2_penalty"], "l2_penalty": 0.0}
 
 
 def _checked(result: Any) -> dict[str, Any]:
