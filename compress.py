@@ -19,8 +19,6 @@ from pathlib import Path
 from commands import afm, pruned, umec
 from engine import cli, pruning
 from engine.pruning import load_trained
-from engine.record import cache_folder
-from engine.run import Place
 
 
 def options() -> argparse.ArgumentParser:
@@ -32,13 +30,9 @@ def options() -> argparse.ArgumentParser:
         method = methods.add_parser(name, help=what)
         method.add_argument("--run", required=True, help="id of a finished training of a uniform table, or its start")
         method.add_argument("--budget", type=int, action="append", default=[], help="parameters left; may be repeated")
-        method.add_argument("--data", help="the raw files, as for the training")
-        method.add_argument("--out", default="tmp", help="where the run lies and snapshots go")
-        cli.add_cache_option(method)
-        method.add_argument("--device", default="auto", choices=("auto", "cpu", "cuda"), help="where to train")
+        cli.add_place_options(method)
         method.add_argument("--alias", help="name of the snapshot folder (default: dataset, method, width and seed)")
         method.add_argument("--overwrite", action="store_true", help="take over another run's alias folder")
-        method.add_argument("--traceback", action="store_true", help="show where in the code an error comes from")
     afm.add_options(methods.add_parser("afm", help="factor table and layers", description=afm.__doc__,
                                        formatter_class=argparse.RawDescriptionHelpFormatter))
     methods.choices["imp"].add_argument("--keep", type=float, default=pruned.KEEP,
@@ -60,8 +54,7 @@ def main() -> None:
     if given.method_name == "umec":
         umec.work(given)
         return
-    place = Place(out=Path(given.out), cache=cache_folder(given.cache), data=given.data,
-                  device=given.device, alias=given.alias, overwrite=given.overwrite)
+    place = cli.place_of(given, alias=given.alias, overwrite=given.overwrite)
     method, like = given.method_name, getattr(given, "like", [])
     if method == "random" and bool(given.budget) == bool(like):
         raise ValueError("random takes either --budget or --like")

@@ -21,7 +21,6 @@ from commands import figures, schemes
 from commands.schemes import LR, SCRIPTS, TRIALS
 from engine import cli, plan, stand_in, tuning
 from engine.plan import Need
-from engine.record import cache_folder
 from engine.run import Place, open_data
 from engine.settings import parse
 from reports import fig2, fig8, table, written
@@ -165,8 +164,7 @@ def main() -> None:
     if given.planted is not None and given.cache is not None:
         raise ValueError("--planted keeps what it encodes under --out, apart from other data; "
                          f"leave out --cache {given.cache}")
-    place = Place(out=Path(given.out), cache=cache_folder(given.cache), data=given.data,
-                  device=given.device)
+    place = cli.place_of(given)
     require_writable(place.out)
     if given.what == "tune":
         if given.planted is not None:

@@ -19,7 +19,6 @@ from engine import cli, finetune, popularity
 from engine.checkpoint import load_checkpoint, save_checkpoint
 from engine.finetune import FineTuning
 from engine.plan import Need
-from engine.record import cache_folder
 from engine.run import WEIGHTS, Place, Run, pick_device
 from engine.speed import samples_per_second
 from engine.sweep import Sweep
@@ -58,11 +57,7 @@ SECONDS = 0.3  # each
 def add_options(method: argparse.ArgumentParser) -> None:
     """What `afm` takes."""
     method.add_argument("--run", required=True, help="id of a finished training or retraining, or its start")
-    method.add_argument("--data", help="the raw files, as for the training")
-    method.add_argument("--out", default="tmp", help="where the run lies and results go")
-    cli.add_cache_option(method)
-    method.add_argument("--device", default="auto", choices=("auto", "cpu", "cuda"), help="where it all runs")
-    method.add_argument("--traceback", action="store_true", help="show where in the code an error comes from")
+    cli.add_place_options(method)
     which = method.add_mutually_exclusive_group()
     which.add_argument("--emb-rank", type=int, help="rank of every field's vectors (of the cores, for tt)")
     which.add_argument("--emb-energy", type=float, help="share of each field's variance to keep; a rank for each")
@@ -130,8 +125,7 @@ def ranks_in(path: Path) -> tuple[tuple[str, int], ...]:
 def work(given: argparse.Namespace) -> None:
     """The subcommand: calibrate, factor, train on, and write the page."""
     choice, how = checked(given)
-    place = Place(out=Path(given.out), cache=cache_folder(given.cache), data=given.data,
-                  device=given.device, force=given.force)
+    place = cli.place_of(given, force=given.force)
     trained = load_model(given.run, place)
     device = pick_device(place.device)
     results = [factored(trained, choice, how, device)]

@@ -18,7 +18,6 @@ from engine import cli
 from engine.checkpoint import load_checkpoint, save_checkpoint
 from engine.evaluate import measure
 from engine.fresh import fresh_model
-from engine.record import cache_folder
 from engine.run import Bench, Place, Run, derive, execute
 from engine.settings import parse, parse_assignment
 from engine.trained import find_result, load_model
@@ -211,17 +210,12 @@ def _batches(base: Base) -> list[tuple[Any, Tensor]]:
 
 
 def _named(task: Task) -> dict[str, Any]:
-    """The rates that matter to the method, for a run's id.
-
-    The published bound on fields is named where it differs from `min_keep`: runs from before it was
-    followed have no such key, and must not pass for runs under it.
-    """
-    dynamics = task.dynamics
-    named = asdict(dynamics)
+    """The rates that matter to the method, for a run's id."""
+    dynamics, named = task.dynamics, asdict(task.dynamics)
     if task.method not in ("umec", AS_UMEC):
         named = {name: named[name] for name in ("joint", "min_keep", "punit")}
-    if dynamics.faithful and dynamics.punit > 1:
-        named["min_fields"] = max(dynamics.min_keep, dynamics.punit)
+    if dynamics.min_fields > dynamics.min_keep:  # no key in older runs: they kept min_keep
+        named["min_fields"] = dynamics.min_fields
     return named
 
 
@@ -271,32 +265,17 @@ def add_options(made: argparse.ArgumentParser) -> None:
     made.add_argument("--finetune-from", default="pruned", choices=("pruned", "scratch"), help="its first values")
     made.add_argument("--strength", type=float, default=Task.strength, help="of group LASSO")
     made.add_argument("--set", action="append", default=[], metavar="KEY=VALUE", help="change a setting of the base")
-    made.add_argument("--data", help="the raw files, as for the training")
-    made.add_argument("--out", default="tmp", help="where the run lies and results go")
-    cli.add_cache_option(made)
-    made.add_argument("--device", default="auto", choices=("auto", "cpu", "cuda"), help="where to train")
     made.add_argument("--force", action="store_true", help="run again what is finished")
-    made.add_argument("--traceback", action="store_true", help="show where in the code an error comes from")
+    cli.add_place_options(made)
 
 
 def work(given: argparse.Namespace) -> None:
-    """Compress to each budget and print what came of it.
-
-    Raises:
-        ValueError: options that contradict each other, or a budget that the limits do not allow.
-    """
-    if given.faithful and given.score == "weight_x_emb_rms":
-        raise ValueError("--faithful orders fields by the energy of their weights alone, as "
-                         "published; --score weight_x_emb_rms contradicts it. Leave out one of the "
-                         "two")
-    if given.zclamp and not given.faithful:
-        raise ValueError("--zclamp bounds z in the published dynamics alone; give --faithful too, "
-                         "or leave out --zclamp (the default dynamics always bound z)")
-    place = Place(out=Path(given.out), cache=cache_folder(given.cache), data=given.data,
-                  device=given.device, force=given.force)
+    """Compress to each budget and print what came of it."""
+    place = cli.place_of(given, force=given.force)
+    default = "weight" if given.faithful else "weight_x_emb_rms"
     dynamics = Dynamics(given.slr, given.ylr, given.zlr, given.sl2wd, given.zclamp, given.punit, given.min_keep,
                         joint=given.mode == "joint", faithful=given.faithful,
-                        by_embedding=given.score != "weight" and not given.faithful)
+                        by_embedding=(given.score or default) == "weight_x_emb_rms")
     names = tuple(name for name in given.keep_fields.split(",") if name)
     changes = dict(parse_assignment(text) for text in given.set)
     base = load(given.run, given.groups, replace(place, force=False))

@@ -61,6 +61,23 @@ def add_cache_option(options: argparse.ArgumentParser) -> None:
                          "(default: $PEP_CACHE, else data/cache beside the scripts)")
 
 
+def add_place_options(options: argparse.ArgumentParser) -> None:
+    """What a command on a finished run takes: what `place_of` reads, and --traceback."""
+    options.add_argument("--data", help="the raw files, as for the training")
+    options.add_argument("--out", default="tmp", help="where the run lies and results go")
+    add_cache_option(options)
+    options.add_argument("--device", default="auto", choices=("auto", "cpu", "cuda"),
+                         help="where to train")
+    options.add_argument("--traceback", action="store_true",
+                         help="show where in the code an error comes from")
+
+
+def place_of(options: argparse.Namespace, **others: Any) -> Place:
+    """The place that --out, --cache, --data and --device name; `others` are its other fields."""
+    return Place(out=Path(options.out), cache=cache_folder(options.cache), data=options.data,
+                 device=options.device, **others)
+
+
 def read(options: argparse.Namespace, script: dict[str, Any],
          variants: Variants) -> tuple[Settings, Place, frozenset[str]]:
     """Checked settings, places, and the names that the user set by hand.
@@ -85,9 +102,7 @@ def read(options: argparse.Namespace, script: dict[str, Any],
             alias = tuning.alias_of({**script, "latent_dim": flat["latent_dim"]}, "pep", own, options.seed)
         tuned = {**training, **point}
     settings = parse({**given, **tuned, **explicit})
-    place = Place(out=Path(options.out), cache=cache_folder(options.cache), data=options.data,
-                  device=options.device, alias=alias, force=options.force,
-                  overwrite=options.overwrite)
+    place = place_of(options, alias=alias, force=options.force, overwrite=options.overwrite)
     return settings, place, frozenset(explicit)
 
 

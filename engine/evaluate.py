@@ -11,7 +11,11 @@ from scipy.stats import rankdata
 from torch import Tensor, nn
 
 from data.loader import choose_place, in_order, put
+<<<<<<< HEAD
 from utils.jit import njit
+=======
+from data.store import Dataset
+>>>>>>> h-umec
 
 log = logging.getLogger("pep")
 
@@ -88,22 +92,24 @@ def base_rate_logloss(labels: np.ndarray, train_labels: np.ndarray) -> float:
     return logloss(labels, np.full(len(labels), np.log(share / (1 - share))))
 
 
-def check_against_base_rate(run_id: str, result: dict[str, Any], validation: Split,
-                            train_labels: np.ndarray) -> dict[str, float]:
-    """What a constant prediction scores, for the result; a warning if the model does worse.
+def with_base_rate(result: dict[str, Any], dataset: Dataset) -> dict[str, Any]:
+    """A run's result with what a constant prediction scores; a warning if the run does worse.
 
     Args:
-        result: with the run's `validation_logloss`.
-        validation: the rows that it was measured on.
-        train_labels: (training rows,) of 0 and 1.
+        result: with `run_id` and `validation_logloss`.
+        dataset: that the run was trained and validated on.
+
+    Returns:
+        The result with `validation_logloss_base_rate`, see `base_rate_logloss`.
     """
-    found, base = result["validation_logloss"], base_rate_logloss(validation.labels, train_labels)
-    if not found <= base:
+    base = base_rate_logloss(dataset.split("validation")[1], dataset.split("train")[1])
+    if not result["validation_logloss"] <= base:
         log.warning("run %s: its validation log-loss %.6g is worse than %.6g, that of predicting "
                     "the training rows' share of positives for every row: as probabilities its "
                     "predictions are of no use. Try a smaller lr, more decay (l2_regularization), "
-                    "or --set early_stop_metric=loss", run_id, found, base)
-    return {"validation_logloss_base_rate": base}
+                    "or --set early_stop_metric=loss", result["run_id"],
+                    result["validation_logloss"], base)
+    return {**result, "validation_logloss_base_rate": base}
 
 
 def accuracy(labels: np.ndarray, logits: np.ndarray) -> float:

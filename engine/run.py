@@ -17,8 +17,8 @@ import torch
 from data.loader import Loader
 from data.registry import DATASETS, WITH_NUMBERS
 from data.store import Dataset
-from engine import checkpoint
-from engine.evaluate import Split, check_against_base_rate, measure, measure_test
+from engine import checkpoint, record
+from engine.evaluate import Split, measure, measure_test, with_base_rate
 from engine.graphed import perhaps_graphed
 from engine.hooks import (
     Checkpoint,
@@ -33,6 +33,7 @@ from engine.hooks import (
 )
 from engine.loop import Hook, State, fit
 from engine.optim import Optimizer, Step, build_optimizer, choose_compiled
+<<<<<<< HEAD
 from engine.record import (
     cache_folder,
     peak_memory_bytes,
@@ -41,6 +42,10 @@ from engine.record import (
     reset_peak_memory,
 )
 from engine.settings import PUBLISHED_PATIENCE, Settings, identity
+=======
+from engine.record import peak_memory_bytes, pick_device, provenance, reset_peak_memory
+from engine.settings import Settings, identity
+>>>>>>> h-umec
 from models.base import ClickModel
 from models.build import READ_NUMBERS, inference_bytes, num_embedding_params
 from utils.files import require_writable, sha256_of, write_json
@@ -67,7 +72,7 @@ class Place:
     """
 
     out: Path = Path("tmp")
-    cache: Path = field(default_factory=cache_folder)
+    cache: Path = field(default_factory=record.cache_folder)
     data: str | None = None
     device: str = "auto"
     alias: str | None = None
@@ -164,9 +169,7 @@ def execute(run: Run, model: ClickModel, hooks_for: Callable[["Bench"], list[Hoo
             bench.state.refresh()  # no late step may be taken on the weights that are put back
             model.load_state_dict(bench.stopper.best_weights)
             checkpoint.save_checkpoint(run.folder / WEIGHTS, {"model": model.state_dict()})
-        result = {**bench.result(reason), **finish(bench)}
-        result |= check_against_base_rate(run.run_id, result, bench.validation,
-                                          run.dataset.split("train")[1])
+        result = with_base_rate({**bench.result(reason), **finish(bench)}, run.dataset)
         result = json.loads(json.dumps(result))  # so that it is the same now as when it is read back
         write_json(run.folder / "result.json", result)
         (run.folder / "checkpoint.safetensors").unlink(missing_ok=True)

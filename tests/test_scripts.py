@@ -202,7 +202,8 @@ def test_the_curve_has_one_line_an_evaluation_and_agrees_with_the_result(after):
 def test_the_table_on_standard_output_has_one_line_a_result(finished, after):
     dense = f"{result_of(after, 400)['num_embedding_params_dense']:,}"
     search, retrain = finished["search"].stdout.splitlines(), finished["retrain"].stdout.splitlines()
-    assert [line.split()[0] for line in search] == ["stage", "search", "*"]
+    heads = [line.split()[0] for line in search if not line.startswith("!")]  # ! after so short a search
+    assert heads == ["stage", "search", "*"]
     assert [line.split()[:3] for line in retrain[1:3]] == [["retrain", "400", dense], ["retrain", "150", dense]]
     assert {line.split()[-1] for line in (search[1], *retrain[1:3])} == set(after.results())
 

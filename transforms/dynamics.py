@@ -21,6 +21,9 @@ class Dynamics:
         faithful: the published dynamics; the budget may be exceeded.
         by_embedding: units of the first layer are ordered by energy times the mean square of what they multiply, and no
             longer by energy alone, which says little where a model has been trained briefly: its vectors grow first.
+
+    Raises:
+        ValueError: `faithful` with `by_embedding`, or `zclamp` without `faithful`.
     """
 
     slr: float = 0.05
@@ -34,6 +37,19 @@ class Dynamics:
     joint: bool = True
     faithful: bool = False
     by_embedding: bool = False
+
+    def __post_init__(self) -> None:
+        if self.faithful and self.by_embedding:
+            raise ValueError("--faithful orders fields by the energy of their weights alone, as "
+                             "published; --score weight_x_emb_rms contradicts it. Leave out one")
+        if self.zclamp and not self.faithful:
+            raise ValueError("--zclamp bounds z in the published dynamics alone; give --faithful "
+                             "too, or leave out --zclamp (the default dynamics always bound z)")
+
+    @property
+    def min_fields(self) -> int:
+        """Units of the first layer that stay at least, whichever they are."""
+        return max(self.min_keep, self.punit) if self.faithful else self.min_keep
 
     def limits(self, counts: Sequence[int]) -> list[int]:
         """Units that each layer may give up.
@@ -51,6 +67,6 @@ class Dynamics:
         if self.joint and len(counts) < 2:
             raise ValueError("a top MLP of one layer has no neurons to remove; compress its fields alone (--mode "
                              "fields), or train with hidden layers (arch_mlp_top)")
-        low = max(self.min_keep, len(set(self.keep)), self.punit if self.faithful else 1)
+        low = max(self.min_fields, len(set(self.keep)))
         return [max(counts[0] - low, 0),
                 *(max(count - max(self.min_keep, self.punit), 0) * self.joint for count in counts[1:])]

@@ -207,7 +207,8 @@ def test_order_by_embedding_counts_what_a_column_multiplies():
 def test_a_checkpoint_goes_on_as_if_nothing_had_been(faithful):
     def fresh():
         model = made()
-        return model, ResourceConstraint(resource_of(model), 0.4, Dynamics(faithful=faithful, by_embedding=True), 200)
+        dynamics = Dynamics(faithful=faithful, by_embedding=not faithful)
+        return model, ResourceConstraint(resource_of(model), 0.4, dynamics, 200)
 
     model, hook = fresh()
     whole, _ = descend(model, hook, 60)
