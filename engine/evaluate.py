@@ -11,11 +11,8 @@ from scipy.stats import rankdata
 from torch import Tensor, nn
 
 from data.loader import choose_place, in_order, put
-<<<<<<< HEAD
-from utils.jit import njit
-=======
 from data.store import Dataset
->>>>>>> h-umec
+from utils.jit import njit
 
 log = logging.getLogger("pep")
 

@@ -33,19 +33,8 @@ from engine.hooks import (
 )
 from engine.loop import Hook, State, fit
 from engine.optim import Optimizer, Step, build_optimizer, choose_compiled
-<<<<<<< HEAD
-from engine.record import (
-    cache_folder,
-    peak_memory_bytes,
-    pick_device,
-    provenance,
-    reset_peak_memory,
-)
-from engine.settings import PUBLISHED_PATIENCE, Settings, identity
-=======
 from engine.record import peak_memory_bytes, pick_device, provenance, reset_peak_memory
-from engine.settings import Settings, identity
->>>>>>> h-umec
+from engine.settings import PUBLISHED_PATIENCE, Settings, identity
 from models.base import ClickModel
 from models.build import READ_NUMBERS, inference_bytes, num_embedding_params
 from utils.files import require_writable, sha256_of, write_json
