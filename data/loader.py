@@ -14,6 +14,7 @@ from torch import Tensor
 log = logging.getLogger("pep")
 
 FITS = 0.5  # share of the free memory that a data set may take
+UNKNOWN_MEMORY = 4 << 30  # taken to be free where the system does not tell; the rest is mapped
 CHUNK_BYTES = 1 << 28  # shuffled rows made at a time, of a set in memory
 CGROUPS = tuple((f"/sys/fs/cgroup/{limit}", f"/sys/fs/cgroup/{used}", (f"/sys/fs/cgroup/{stat}", cache))
                 for limit, used, stat, cache in (
@@ -165,6 +166,8 @@ def free_memory() -> int:
     What the machine has free, or less where a control group (a container, a job of a scheduler) may not take so much.
     """
     meminfo = Path("/proc/meminfo")
+    if not meminfo.exists() and not hasattr(os, "sysconf"):
+        return UNKNOWN_MEMORY  # Windows
     if not meminfo.exists():
         return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") // 2  # not Linux: half of what there is
     free = 1024 * next(int(line.split()[1]) for line in meminfo.read_text().splitlines() if "MemAvailable:" in line)

@@ -12,7 +12,7 @@ from data.download import fetch_zip
 from data.forms import form_of_cell
 from data.layout import ID
 from data.lines import LineFile
-from data.split import RANDOM, identity
+from data.split import RANDOM, SPLITS, identity, require_both_classes
 from utils.files import sha256_of, sha256_of_file
 
 log = logging.getLogger("pep")
@@ -96,6 +96,8 @@ def open_dataset(folder: str | None, cache: Path, with_ids: bool = False, vocabu
         columns, labels = read_columns(raw, with_ids)
         dataset = store.build(NAME, columns, labels, SPLIT_SEED, vocabulary, split)
         store.save(dataset, target, source)
+    positives = [int(dataset.split(part)[1].sum()) for part in SPLITS]
+    require_both_classes(NAME, positives, dataset.counts)  # of an older set too
     return dataset
 
 

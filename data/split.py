@@ -2,6 +2,7 @@
 
 import zipfile
 import zlib
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -86,6 +87,30 @@ def parts_of(split: str, rows: int, seed: int, kept: np.ndarray | None = None) -
         if not len(part):
             raise ValueError(f"{path}: {name} has no row")
     return parts
+
+
+def require_both_classes(name: str, positives: Sequence[int], counts: Sequence[int]) -> None:
+    """Refuse a data set of which a split has one class alone: AUC is not defined there.
+
+    Args:
+        name: of the data set.
+        positives: rows of label 1 in train, validation and test.
+        counts: rows of these.
+
+    Raises:
+        ValueError: a split has only positive or only negative rows; the message names it.
+
+    >>> require_both_classes("toy", (5, 1, 0), (8, 2, 2))
+    Traceback (most recent call last):
+    ValueError: toy: all 2 rows of the test split have the label 0, ...
+    """
+    for split, ones, rows in zip(SPLITS, positives, counts, strict=True):
+        if ones in (0, rows):
+            raise ValueError(
+                f"{name}: all {rows} rows of the {split} split have the label {int(ones > 0)}, but "
+                "training and AUC need both classes in each of train, validation and test. Take "
+                "more rows, check that the labels are right, or give a split of your own "
+                f"(split='{IDS}FILE') with both labels in each part")
 
 
 def _read(path: Path) -> dict[str, np.ndarray]:

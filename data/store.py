@@ -14,7 +14,7 @@ import numpy as np
 from data.columns import as_columns
 from data.encode import build_vocabulary, encode
 from data.schema import Schema
-from data.split import RANDOM, SPLITS, parts_of
+from data.split import RANDOM, SPLITS, parts_of, require_both_classes
 from utils.files import require_writable, sha256_of, write_json
 
 FORMAT_VERSION = 1
@@ -46,13 +46,34 @@ class Dataset:
         """Identity of the encoded rows and their split: the same raw rows and rules give the same hash."""
         return str(self.manifest["content"])
 
+    @property
+    def unused_unknown_rows(self) -> int:
+        """Rows of the table that are kept for unknown values and that no row of the data set has.
+
+        A raw file's field has a row for unknown values even if none of its values is too rare; the
+        published encoding has it only where something falls into it, and counts so.
+        """
+        manifest, schema = self.manifest, self.schema
+        if "distinct" in manifest:  # of a raw file: the known values are all that there are
+            return sum(size - 1 == distinct for size, distinct
+                       in zip(schema.sizes, manifest["distinct"], strict=True))
+        if manifest.get("vocabulary") != "train":
+            return 0
+        last = np.add(schema.offsets, schema.sizes) - 1
+        return int(np.count_nonzero(~(self.ids == last).any(axis=0)))
+
     def describe(self) -> str:
         """Two lines: rows, features, positives; rows of each field."""
+        unused = self.unused_unknown_rows
+        without = ""
+        if unused:
+            without = (f" ({self.schema.num_rows - unused:,} without the rows for unknown values "
+                       "that nothing fell into)")
         schema, rows = self.schema, sum(self.counts)
         split = ", ".join(f"{name} {count:,}" for name, count in zip(SPLITS, self.counts, strict=True))
         sizes = ", ".join(f"{name} {size:,}" for name, size in zip(schema.fields, schema.sizes, strict=True))
         return (f"{schema.name}: {rows:,} rows ({split}), {self.manifest['positives'] / rows:.2%} positive, "
-                f"{schema.num_fields} fields, {schema.num_rows:,} features\n{sizes}")
+                f"{schema.num_fields} fields, {schema.num_rows:,} features{without}\n{sizes}")
 
     def split(self, name: str) -> tuple[np.ndarray, np.ndarray]:
         """(ids, labels) of one split, as views."""
@@ -89,10 +110,11 @@ def build(name: str, columns: Mapping[str, Any], labels: Any, split_seed: int,
 
     Raises:
         ValueError: columns and labels differ in length, a label is missing or neither 0 nor 1, a
-            field mixes kinds of values, or `vocabulary` or `split` is unknown.
+            field mixes kinds of values, a split has one class alone, or `vocabulary` or `split` is
+            unknown.
 
-    >>> build("toy", {"town": list("ababababab")}, [0, 1] * 5, split_seed=1).schema.sizes
-    (2,)
+    >>> build("toy", {"town": list("abc") * 40}, [0, 1, 1] * 40, split_seed=1).schema.sizes
+    (3,)
     """
     check_vocabulary(vocabulary)
     columns, labels = as_columns(columns, labels)
@@ -107,6 +129,8 @@ def build(name: str, columns: Mapping[str, Any], labels: Any, split_seed: int,
         sizes.append(known.size)
     schema = Schema(name, tuple(columns), tuple(sizes))
     ordered = labels[order]
+    positives = [int(labels[part].sum()) for part in parts]
+    require_both_classes(name, positives, [len(part) for part in parts])
     counts = (len(parts[0]), len(parts[1]), len(parts[2]))
     manifest = {
         "format": FORMAT_VERSION, "dataset": name, "fields": list(schema.fields), "sizes": sizes,

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from data.schema import Schema
-from data.split import SPLITS
+from data.split import SPLITS, require_both_classes
 from data.store import FORMAT_VERSION
 from utils.files import sha256_of, write_json
 
@@ -32,7 +32,7 @@ class Writer:
         self.schema = schema
         self.counts = counts
         self.pool = pool
-        self.positives = 0
+        self.positives = np.zeros(len(SPLITS), np.int64)  # of each split
         self.files = [_Array(folder / "ids.npy", (rows, schema.num_fields), "<i4", counts),
                       _Array(folder / "labels.npy", (rows,), "<f4", counts)]
         if num_numbers:
@@ -48,7 +48,8 @@ class Writer:
             ids: (n, F); labels: (n,); dense: (n, M).
         """
         self.wait()
-        self.positives += int(np.count_nonzero(labels))
+        bounds = np.cumsum(sizes)[:-1]
+        self.positives += [np.count_nonzero(part) for part in np.split(labels, bounds)]
         arrays = (ids, labels, dense)[:len(self.files)]
         self.pending = [self.pool.submit(file.add, sizes, array)
                         for file, array in zip(self.files, arrays, strict=True)]
@@ -60,13 +61,19 @@ class Writer:
         self.pending = []
 
     def finish(self, manifest: dict[str, Any], source: dict[str, Any]) -> None:
-        """Close the files and write the manifest."""
+        """Close the files and write the manifest.
+
+        Raises:
+            ValueError: a split has one class alone.
+        """
         self.wait()
+        require_both_classes(self.schema.name, self.positives.tolist(), self.counts)
         digests = [digest for file in self.files for digest in file.close()]
         sizes, counts = list(self.schema.sizes), list(self.counts)
         write_json(self.folder / "manifest.json", {
             "format": FORMAT_VERSION, "dataset": self.schema.name, "fields": list(self.schema.fields), "sizes": sizes,
-            "rows": sum(counts), "counts": counts, "positives": self.positives, "numbers": self.num_numbers,
+            "rows": sum(counts), "counts": counts, "positives": int(self.positives.sum()),
+            "numbers": self.num_numbers,
             "content": sha256_of(*digests, json.dumps([sizes, counts]))[:16], **manifest, "source": source})
 
 

@@ -11,8 +11,8 @@ def of_results(results: Sequence[dict[str, Any]]) -> str:
     head = ["stage", "parameters", "of", "test AUC", "log-loss", "val. AUC", "best test AUC*", "epochs", "s/epoch",
             "stopped by", "run"]
     rows = [[r["stage"], f"{r['num_embedding_params']:,}{' †' if _cut_last(r) else ''}",
-             f"{r['num_embedding_params_dense']:,}", f"{r['test_auc']:.4f}", f"{r['test_logloss']:.4f}", f"{r['validation_auc']:.4f}",
-             f"{r['published_protocol']['best_test_auc']:.4f}", str(r["epochs"]),
+             f"{r['num_embedding_params_dense']:,}", f"{r['test_auc']:.4f}", f"{r['test_logloss']:.4f}",
+             f"{r['validation_auc']:.4f}", f"{r['published_protocol']['best_test_auc']:.4f}", str(r["epochs"]),
              f"{r['seconds_per_epoch']:.2f}" if r["seconds_per_epoch"] else "-", r["stop_reason"], r["run_id"]]
             for r in results]
     lines = [plain(head, rows),

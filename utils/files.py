@@ -33,7 +33,7 @@ def atomic_path(path: Path) -> Iterator[Path]:
         # mkstemp makes files of mode 600; so do writers that, like safetensors, put a file of their
         # own in the place of this one, which is why the mode is set after the block
         temporary.chmod(0o666 & ~_umask())
-        with temporary.open("rb") as file:
+        with temporary.open("r+b") as file:  # Windows syncs no file that is open for reading alone
             os.fsync(file.fileno())  # the rename must not reach the disk before the bytes do
         temporary.replace(path)
     except BaseException:

@@ -5,6 +5,7 @@ import io
 import json
 import logging
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -576,7 +577,7 @@ def test_a_last_line_that_is_not_whole_is_said_counted_and_left_out(tmp_path, ca
 
 
 def test_a_file_that_was_cut_off_within_its_last_line_is_never_taken_in_silence(tmp_path, caplog):
-    content = content_of(TOY, 20) + b"0,12,345,0000000a\n"
+    content = content_of(TOY, 400) + b"0,12,345,0000000a\n"
     silent = []
     for lost in range(2, len(content.splitlines()[-1]) + 1):  # 1 would be the line end alone
         caplog.clear()
@@ -644,7 +645,7 @@ def test_rows_of_a_given_split_keep_their_part_also_when_lines_are_left_out(tmp_
     for number in (5, 2999):
         lines[number] = "bad"
     content = ("\n".join(lines) + "\n").encode()
-    part = np.random.default_rng(0).choice(3, 3000, p=[0.5, 0.2, 0.3])
+    part = np.random.default_rng(1).choice(3, 3000, p=[0.5, 0.2, 0.3])
     np.savez(tmp_path / "split.npz", **{name: np.flatnonzero(part == position)
                                         for position, name in enumerate(("train", "validation", "test"))})
     kept = np.delete(part, [4, 2998])
@@ -665,3 +666,43 @@ def test_a_split_of_another_number_of_rows_is_an_error_and_leaves_nothing(tmp_pa
 def test_another_vocabulary_is_an_error_and_not_taken_for_all(tmp_path):
     with pytest.raises(ValueError, match="vocabulary must be 'all' or 'train', got 'Train'"):
         open_toy(tmp_path, content_of(TOY, 300), vocabulary="Train")
+
+
+# rows for unknown values that nothing fell into
+
+
+def never_unknown(dataset):
+    """How many fields have a last row that no row of the data set has."""
+    last = np.cumsum(dataset.schema.sizes) - 1
+    return int((~(np.asarray(dataset.ids) == last).any(axis=0)).sum())
+
+
+@pytest.mark.parametrize("vocabulary", ["all", "train"])
+@pytest.mark.parametrize("name", [*LAYOUTS, "toy"])
+def test_rows_for_unknown_values_that_nothing_fell_into_are_counted(tmp_path, name, vocabulary):
+    layout = {**LAYOUTS, "toy": TOY}[name]
+    content = content_of(layout, 1500)
+    if name == "toy":
+        content = re.sub(rb"[^,\n]*\n", b"0000000a\n", content)
+    dataset = open_set(put(tmp_path, content), tmp_path / "cache", layout, vocabulary)
+    unused = never_unknown(dataset)
+    assert dataset.unused_unknown_rows == unused
+    assert (unused > 0) == (name == "toy")
+    assert (f"({dataset.schema.num_rows - unused:,} without the rows for unknown values that "
+            "nothing fell into)" in dataset.describe()) == (unused > 0)
+
+
+@pytest.mark.real
+@pytest.mark.parametrize(("name", "rows", "features", "published"), [
+    ("criteo", 10_000, 2528, 2525), ("avazu", 9_999, 676, 673)])
+def test_features_of_the_real_data_are_as_many_as_published_without_unused_rows(
+        tmp_path, real_data, name, rows, features, published):
+    layout = LAYOUTS[name]
+    with source.find_file(layout, str(real_data / name)).open("rb") as file:
+        first = range(rows + layout.has_header)
+        content = b"".join(line for line, _ in zip(file, first, strict=False))
+    dataset = open_set(put(tmp_path, content), tmp_path / "cache", layout)
+    assert dataset.schema.num_rows == features
+    assert features - dataset.unused_unknown_rows == published
+    assert never_unknown(dataset) == features - published
+    assert f"{features:,} features ({published:,} without the rows" in dataset.describe()

@@ -58,11 +58,11 @@ def test_with_ids_adds_user_and_movie(tmp_path):
 
 
 def test_codes_are_made_after_rows_are_dropped(tmp_path):
-    lines = {**BY_HAND, "ratings.dat": BY_HAND["ratings.dat"] * 4}  # ten rows at least
+    lines = {**BY_HAND, "ratings.dat": BY_HAND["ratings.dat"] * 40}  # both classes in each split
     dataset = open_from(tmp_path, lines)
     assert dataset.schema.fields == FIELDS
     assert dataset.schema.sizes == (4, 2, 2, 2, 2, 2, 2)  # nothing of user 3 or of movie 30
-    assert dataset.manifest["rows"] == 16
+    assert dataset.manifest["rows"] == 160
 
 
 @given(st.integers(-10, 10**9))

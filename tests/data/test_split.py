@@ -6,7 +6,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from data import criteo
+from data import criteo, ingest, movielens, store
+from data.layout import DECIMAL, LABEL, Column, Layout
 from data.split import SPLITS, check_name, identity, parts_of, split_rows
 
 GOOD = {"train": [4, 0, 1, 2, 7, 9], "validation": [8, 3], "test": [5, 6]}
@@ -194,3 +195,46 @@ def test_identity_follows_the_content_and_not_the_path(tmp_path):
     assert identity(save(tmp_path)) == first
     assert re.fullmatch("ids:[0-9a-f]{64}", first)
     assert identity("random") == "random"
+
+
+@pytest.mark.parametrize("label", [0, 1])
+@pytest.mark.parametrize("position", range(3))
+def test_a_split_of_one_class_is_an_error_that_names_it(tmp_path, position, label):
+    """Whether the set comes as columns in memory or as a raw file."""
+    name, rows = SPLITS[position], 300
+    labels = np.arange(rows) % 2
+    parts = split_rows(rows, 7)
+    labels[parts[position]] = label
+    rows_of = len(parts[position])
+    words = rf"all {rows_of} rows of the {name} split have the label {label}, .*ids:FILE"
+    with pytest.raises(ValueError, match=f"toy: {words}"):
+        store.build("toy", {"f": np.arange(rows) % 5}, labels, 7)
+    layout = Layout("toy", ",", (Column("y", LABEL), Column("c", DECIMAL)), False, ("raw.txt",), "",
+                    split_seed=7)
+    text = "".join(f"{one},{row % 5}\n" for row, one in enumerate(labels))
+    (tmp_path / "raw.txt").write_text(text)
+    with pytest.raises(ValueError, match=f"toy: {words}"):
+        ingest.open_raw(layout, str(tmp_path), tmp_path / "cache", False, "all", "random")
+    assert [path for path in (tmp_path / "cache").iterdir() if path.is_dir()] == []
+
+
+@pytest.mark.parametrize("position", range(3))
+def test_a_split_of_movielens_of_one_class_is_an_error_also_out_of_the_cache(
+        tmp_path, made_data, monkeypatch, position):
+    _, labels = movielens.read_columns(made_data)
+    alone = np.flatnonzero(labels)[:50]
+    others = np.setdiff1d(np.arange(len(labels)), alone)
+    parts = [others[:-60], others[-60:]]
+    parts.insert(position, alone)
+    np.savez(tmp_path / "split.npz", **dict(zip(SPLITS, parts, strict=True)))
+    words = f"movielens: all 50 rows of the {SPLITS[position]} split have the label 1"
+    split = f"ids:{tmp_path / 'split.npz'}"
+    with pytest.raises(ValueError, match=words):
+        movielens.open_dataset(str(made_data), tmp_path / "cache", split=split)
+    with monkeypatch.context() as patch:
+        patch.setattr(store, "require_both_classes", lambda *arguments: None)  # as it once was
+        with pytest.raises(ValueError, match=words):
+            movielens.open_dataset(str(made_data), tmp_path / "cache", split=split)
+    assert any((tmp_path / "cache").iterdir())
+    with pytest.raises(ValueError, match=words):
+        movielens.open_dataset(str(made_data), tmp_path / "cache", split=split)

@@ -304,3 +304,25 @@ def test_load_gives_none_for_damaged_numbers(tmp_path, damage):
     assert store.load(tmp_path / "toy", SOURCE).dense.shape == (200, 2)
     DAMAGES[damage](tmp_path / "toy" / "dense.npy")
     assert store.load(tmp_path / "toy", SOURCE) is None
+
+
+# rows for unknown values that nothing fell into
+
+
+@pytest.mark.parametrize(("held_out", "unused"), [("seen", 2), ("unseen", 1)])
+def test_rows_for_unknown_values_that_nothing_fell_into_are_counted(tmp_path, held_out, unused):
+    rows = 200
+    column = np.zeros(rows, int)
+    if held_out == "unseen":
+        column[split_rows(rows, 7)[2][3]] = 5
+    columns, labels = {"one": column, "other": np.arange(rows) % 3}, np.arange(rows) % 2
+    strict = store.build("toy", columns, labels, 7, "train")
+    store.save(strict, tmp_path / "toy", SOURCE)
+    for dataset in (strict, store.load(tmp_path / "toy", SOURCE)):
+        assert dataset.schema.num_rows == 6
+        assert dataset.unused_unknown_rows == unused
+        assert (f"6 features ({6 - unused} without the rows for unknown values that nothing fell "
+                "into)" in dataset.describe())
+    every = store.build("toy", columns, labels, 7)
+    assert every.unused_unknown_rows == 0  # it has no row for unknown values
+    assert every.describe().splitlines()[0].endswith(f"{every.schema.num_rows} features")

@@ -115,3 +115,12 @@ def test_autoint_with_first_order_weights_is_a_row_of_its_own(tmp_path):
 def test_data_that_the_paper_does_not_use(tmp_path):
     page = table4.build([], tmp_path, "planted", "fm")
     assert (page.rows, page.missing) == ([], ["the paper's budgets for planted: it does not use these data"])
+
+
+def test_features_are_counted_without_rows_for_unknown_values_that_nothing_fell_into(tmp_path):
+    counted = result("b")
+    counted["data"]["unused_unknown_rows"] = 3
+    for results in ([counted], [result("a"), counted]):
+        page = table3.build(results, tmp_path, "movielens", "fm")
+        assert [number.values for number in page.numbers if number.what == "features"] == [[97]]
+        assert page.rows[0]["features"] == 97

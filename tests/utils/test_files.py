@@ -1,3 +1,4 @@
+import fcntl
 import json
 import os
 import stat
@@ -8,6 +9,7 @@ import tiny
 from commands import umec
 from data import store
 from reports import budget_curve
+from utils import files
 from utils.files import atomic_path, require_writable, sha256_of, sha256_of_file, write_json
 from utils.names import unknown
 
@@ -142,3 +144,12 @@ def test_unknown_names_the_nearest_only_when_one_is_near():
         "unknown model 'deepfn'; did you mean 'deepfm'? Known: deepfm, fm")
     assert unknown("model", "zzz", ["fm", "deepfm"]) == "unknown model 'zzz'. Known: deepfm, fm"
     assert "Known: fm" in unknown("model", 3, ["fm"])
+
+
+def test_a_file_is_synced_through_a_handle_that_may_write(tmp_path, monkeypatch):
+    """Windows refuses any other."""
+    modes = []
+    monkeypatch.setattr(files.os, "fsync", lambda handle: modes.append(
+        fcntl.fcntl(handle, fcntl.F_GETFL) & os.O_ACCMODE))
+    files.write_json(tmp_path / "a.json", {})
+    assert modes == [os.O_RDWR]

@@ -101,6 +101,69 @@ def test_two_locks_do_not_hinder_each_other(tmp_path):
         assert free(tmp_path / "other")
 
 
+WINDOWS = """
+import fcntl, sys, types
+
+def locking(handle, mode, count):
+    assert (mode, count) == (2, 1)
+    fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)  # an OSError when another holds it
+
+sys.modules["msvcrt"] = types.SimpleNamespace(locking=locking, LK_NBLCK=2)
+sys.modules["fcntl"] = None
+"""
+
+
+def test_windows_has_no_fcntl_and_locks_by_msvcrt(tmp_path):
+    """A process that sees the modules of Windows alone waits, and gives up, as others do."""
+    def start(wait):
+        code = WINDOWS + HOLD.replace("wait=True", f"wait={wait}")
+        return subprocess.Popen([sys.executable, "-c", code, str(tmp_path / "lock")], cwd=ROOT,
+                                text=True, stdin=subprocess.PIPE, stdout=subprocess.PIPE,
+                                stderr=subprocess.PIPE)
+
+    with locked(tmp_path / "lock", wait=False):
+        refused = start(wait=False)
+        assert "BlockingIOError" in refused.communicate()[1]
+        waiting = start(wait=True)
+        said = waiting.stdout.readline()
+        assert said == f"waiting for another process that holds {tmp_path / 'lock'}\n"
+    try:
+        assert waiting.stdout.readline() == "held \n"
+        with pytest.raises(BlockingIOError):
+            free(tmp_path / "lock")
+    finally:
+        waiting.communicate()
+    assert free(tmp_path / "lock")
+
+
+EVERYTHING = """
+import importlib, pathlib, pkgutil, subprocess, sys, types  # subprocess looks for msvcrt itself
+sys.modules["msvcrt"] = types.SimpleNamespace(LK_NBLCK=2)
+for name in ("fcntl", "resource", "pwd", "grp", "termios"):
+    sys.modules[name] = None
+for folder in ("utils", "data", "engine", "models", "reports", "transforms", "commands"):
+    for module in pkgutil.walk_packages([folder], folder + "."):
+        importlib.import_module(module.name)
+for script in ("train_movielens", "compress", "reproduce", "demo"):
+    importlib.import_module(script)
+import torch
+from engine import record
+read_text = pathlib.Path.read_text
+def without_proc(self, *arguments, **named):
+    if str(self).startswith("/proc"):
+        raise FileNotFoundError(self)
+    return read_text(self, *arguments, **named)
+pathlib.Path.read_text = without_proc
+print(record.peak_memory_bytes(torch.device("cpu")))
+"""
+
+
+def test_every_module_is_imported_without_the_modules_that_windows_lacks():
+    done = subprocess.run([sys.executable, "-c", EVERYTHING], cwd=ROOT, text=True,
+                          capture_output=True)
+    assert (done.stdout, done.returncode) == ("None\n", 0), done.stderr[-2000:]
+
+
 def test_the_folder_is_made_and_the_lock_file_stays(tmp_path):
     """Were it removed, a process that waits and one that comes would hold two different files."""
     path = tmp_path / "new" / "folder" / "lock"
