@@ -62,13 +62,16 @@ class CompactTable(PluggedTable):
         if flat.device.type == "cpu" and not torch.jit.is_tracing() and flat.numel():
             low, high = int(flat.min()), int(flat.max())
             if not 0 <= low <= high < self.num_embeddings:
-                raise IndexError(f"ids must be in 0 .. {self.num_embeddings - 1}, got {low} .. {high}")
+                raise IndexError(f"ids must be in 0 .. {self.num_embeddings - 1}, got {low} .. "
+                                 f"{high}")
         # no len() and no assignment to an index: a trace would keep the sizes of its example
-        starts = self.starts.index_select(0, flat).long()  # unlike starts[flat], it refuses an id of -1
+        # index_select refuses an id of -1
+        starts = self.starts.index_select(0, flat).long()
         counts = self.starts.index_select(0, flat + 1).long() - starts
         places = torch.repeat_interleave(counts)  # (E,), for each entry that is read the place of its id in `flat`
         before = counts.cumsum(0) - counts
-        read = (starts - before).index_select(0, places) + torch.arange(places.shape[0], device=flat.device)
+        read = torch.arange(places.shape[0], device=flat.device)
+        read = read + (starts - before).index_select(0, places)
         vectors = self.entries.new_zeros(flat.shape[0], self.embedding_dim)
         columns = self.columns.index_select(0, read).long()
         vectors.index_put_((places, columns), self.entries.index_select(0, read))

@@ -12,12 +12,14 @@
 gradient from the data; the decay raises them. With AdamW, with a decay of 0 or with an optimiser made before `plug`,
 nothing is ever pruned, and a warning says so at its first step. `Plugged.parameter_groups` sets it.
 
-**The thresholds are parameters of the model.** A regulariser that walks over `model.parameters()` squares them too:
-s = -15 adds 225 an entry to the loss that it shows. It raises the thresholds as the decay does, but let it pass over
-names that end in `.thresholds`; a warning says so at the first step.
+**The thresholds are parameters of the model.** A regulariser that walks over `model.parameters()`
+squares them too: s = -15 adds 225 an entry to the loss that it shows. It raises the thresholds as
+the decay does, but let it pass over names that end in `.thresholds`; a warning says so at the first
+step.
 
-**A library that reloads its best checkpoint at the end of `fit` takes the thresholds back**, and so undoes the search:
-switch that off, or call `snapshot` before, in a callback. `snapshot` refuses a cut that no threshold decides.
+**A library that reloads its best checkpoint at the end of `fit` takes the thresholds back**, and so
+undoes the search: switch that off, or call `snapshot` before, in a callback. `snapshot` refuses a
+cut that no threshold decides.
 
 The method is that of Liu et al., ICLR 2021, whose code prunes the one table of its own models. Here a model may have
 many; each has its thresholds, and a budget may span them all.
@@ -108,7 +110,8 @@ class Plugged:
 
 
 def plug(model: nn.Module, embedding: str = "pep", threshold_type: str = "feature_dim", threshold_init: float = -15.0,
-         g_type: str = "sigmoid", gk: float = 1.0, only: Only = None, allow_high_start: bool = False) -> Plugged:
+         g_type: str = "sigmoid", gk: float = 1.0, only: Only = None,
+         allow_high_start: bool = False) -> Plugged:
     """Put PEP's tables in the place of a model's nn.Embedding and nn.EmbeddingBag modules.
 
     Names, all other modules and all parameters stay the same objects; a table's weight goes on as the `values` of what
@@ -128,15 +131,16 @@ def plug(model: nn.Module, embedding: str = "pep", threshold_type: str = "featur
         gk: factor of the gate.
         only: which tables: names, or a function of (name, module). By default all that are wider than 1: tables of
             width 1 hold first-order weights (torchfm's FeaturesLinear), which PEP does not prune.
-        allow_high_start: plug a table of which more than half lies under the thresholds from the start, too.
+        allow_high_start: plug a table of which more than half lies under the thresholds, too.
 
     Returns:
         A view of the model: its tables, their size and the parameter groups.
 
     Raises:
         TypeError: not a module, or a setting of another kind than above.
-        ValueError: no such table, one that PEP cannot stand for (the message says why and what to do), a start under
-            which more than half of a table lies (it names one that fits), or a setting.
+        ValueError: no such table, one that PEP cannot stand for (the message says why and what to
+            do), a start under which more than half of a table lies (it names one that fits), or a
+            setting.
 
     >>> model = nn.ModuleDict({"item": nn.Embedding(50, 4), "bias": nn.Embedding(50, 1)})
     >>> plug(model)
@@ -159,8 +163,8 @@ def plug(model: nn.Module, embedding: str = "pep", threshold_type: str = "featur
     refuse_compiled(model, chosen.values())
     refuse_high_start(chosen, thresholds, allow_high_start)
     _put(model, {module: EMBEDDINGS[embedding](module, thresholds) for module in chosen.values()})
-    log.info("plugged %s; the thresholds are parameters of the model, so let a regulariser that walks over them pass "
-             "over names that end in '.thresholds'", listed(chosen))
+    log.info("plugged %s; the thresholds are parameters of the model, so let a regulariser that "
+             "walks over them pass over names that end in '.thresholds'", listed(chosen))
     for name, table in plugged_tables(model).items():
         warn_of_zeros(name, chosen[name])
         cast(PepTable, table).name = name
@@ -216,8 +220,9 @@ def unplug(model: Any, compact: bool = False) -> dict[str, nn.Module]:
     """Put the modules back that were there before `plug`, with the tables as they are now as their weights.
 
     Pruned entries are plain zeros then: training goes on with all of them. With `compact`, tables that store only what
-    is not zero are put there instead, for inference: the same vectors, no gradients, `num_bytes()` says how large. A
-    module that others hold too (feature objects that build the next model, say) keeps its weight in any case.
+    is not zero are put there instead, for inference: the same vectors, no gradients, `num_bytes()`
+    says how large. A module that others hold too (feature objects that build the next model, say)
+    keeps its weight in any case.
 
     Args:
         model: a plugged model, or what `plug` returned.

@@ -101,7 +101,7 @@ def _hooks(module: nn.Module) -> str:
 
 
 def refuse_high_start(chosen: Mapping[str, Plain], thresholds: Thresholds, allowed: bool) -> None:
-    """A ValueError for tables of which more than half lies under the thresholds, a warning from a twentieth.
+    """A ValueError for a start above more than half of a table, a warning from a twentieth.
 
     The padding row and entries that are exactly 0 do not count.
     """
@@ -118,11 +118,12 @@ def refuse_high_start(chosen: Mapping[str, Plain], thresholds: Thresholds, allow
     if not shares:
         return
     of = listed([f"{share:.0%} of {name}" for name, share in shares.items()])
-    said = (f"at threshold_init={thresholds.init:g} the thresholds prune {of} before anything is learned, and a "
-            f"pruned entry gets no gradient; at threshold_init={min(starts):g} it is {FITTING_SHARE:.0%} at most "
-            f"(the search needs more steps then)")
+    said = (f"at threshold_init={thresholds.init:g} the thresholds prune {of} before anything is "
+            f"learned, and a pruned entry gets no gradient; at threshold_init={min(starts):g} it "
+            f"is {FITTING_SHARE:.0%} at most (the search needs more steps then)")
     if max(shares.values()) > REFUSED_SHARE and not allowed:
-        raise ValueError(f"{said}; take that, initialise the tables wider, or pass allow_high_start=True")
+        raise ValueError(f"{said}; take that, initialise the tables wider, or pass "
+                         f"allow_high_start=True")
     log.warning("%s", said)
 
 

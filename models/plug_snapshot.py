@@ -129,7 +129,7 @@ class Snapshot:
                 names = [str(name) for name in arrays["names"]]
                 tables, initial = ({name: torch.from_numpy(arrays[f"{kind}_{number}"])
                                     for number, name in enumerate(names)} for kind in ("table", "initial"))
-                meta = json.loads(str(arrays["meta"])) if "meta" in arrays else {}  # older files have none
+                meta = json.loads(str(arrays["meta"])) if "meta" in arrays else {}  # as once
             return cls(tables, initial, meta)
         except FileNotFoundError:
             raise
@@ -139,7 +139,8 @@ class Snapshot:
 
 
 @torch.no_grad()
-def snapshot(model: Any, budget: int | Mapping[str, int] | None = None, allow_magnitude: bool = False) -> Snapshot:
+def snapshot(model: Any, budget: int | Mapping[str, int] | None = None,
+             allow_magnitude: bool = False) -> Snapshot:
     """The pruned tables of a plugged model at a budget, with the values that they started from; changes nothing.
 
     Kept are the entries with the largest margins |V| - g(s), of equal ones the first. A padding row is no part of it.
@@ -187,21 +188,25 @@ def snapshot(model: Any, budget: int | Mapping[str, int] | None = None, allow_ma
     else:
         kept = {name: part > 0 for name, part in margins.items()}
     meta = _judged(tables, margins, kept, isinstance(budget, Mapping), allow_magnitude)
-    return Snapshot({name: torch.where(kept[name], table.weight.cpu(), 0.0) for name, table in tables.items()},
-                    {name: table.initial.to("cpu", copy=True) for name, table in tables.items()}, meta)
+    pruned = {name: torch.where(kept[name], table.table().cpu(), 0.0)
+              for name, table in tables.items()}
+    initial = {name: table.initial.to("cpu", copy=True) for name, table in tables.items()}
+    return Snapshot(pruned, initial, meta)
 
 
-def _judged(tables: Mapping[str, PepTable], margins: Mapping[str, Tensor], kept: Mapping[str, Tensor], apart: bool,
-            allow_magnitude: bool) -> dict[str, Any]:
+def _judged(tables: Mapping[str, PepTable], margins: Mapping[str, Tensor],
+            kept: Mapping[str, Tensor], apart: bool, allow_magnitude: bool) -> dict[str, Any]:
     """What the thresholds have decided, said in the log; a ValueError if that is nothing."""
     found = plug_evidence.evidence(tables, margins, kept, apart)
     still = [name for name, table in tables.items() if not table.has_moved()]
     if not plug_evidence.acts(found, moved=len(still) < len(tables)):
         if not allow_magnitude:
             raise ValueError(plug_evidence.refusal(found))
-        log.warning("no threshold acts, so this cut is plain magnitude pruning and not PEP, as allow_magnitude says")
+        log.warning("no threshold acts, so this cut is plain magnitude pruning and not PEP, as "
+                    "allow_magnitude lets it be")
     elif still:
-        log.warning("the thresholds of %s stand where they started: is each of these tables used?", listed(still))
+        log.warning("the thresholds of %s stand where they started: is each of these tables used?",
+                    listed(still))
     if undone := plug_evidence.taken_back(found):
         log.warning("%s", undone)
     log.info("snapshot: %s", plug_evidence.said(found))

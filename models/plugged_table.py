@@ -13,7 +13,7 @@ from .plug_watch import watch
 from .pruned_weight import guarded
 
 Plain = nn.Embedding | nn.EmbeddingBag
-COUNTED = 1 << 15  # entries at a time on a CPU: they stay in the cache, and torch starts no thread for so few
+COUNTED = 1 << 15  # entries at a time on a CPU: they stay in the cache, and take no second thread
 COUNTED_ELSEWHERE = 1 << 24
 
 
@@ -22,9 +22,9 @@ class PluggedTable(nn.Module):
 
     The module that was there is kept for `restore`, hidden from parameters() and state_dict(). `weight` is the table as
     the model uses it, made when asked, with its gradient: a model that scores all items by `user @ items.weight.T` sees
-    the pruned table too. Assigning to it is an error, and so is writing into it (see `PrunedWeight`). What else code
-    may read of the module that was there, to call torch's own lookup with it, can be read here: `max_norm`, `sparse`
-    and so on.
+    the pruned table too. Assigning to it is an error, and so is writing into it (see
+    `PrunedWeight`). What else code may read of the module that was there, to call torch's own
+    lookup with it, can be read here: `max_norm`, `sparse` and so on.
 
     Args:
         plain: the module that was there.
@@ -93,7 +93,7 @@ class PluggedTable(nn.Module):
         return plain
 
     def shell(self) -> Plain:
-        """A copy of the module that was there, without a weight; whoever else holds that module keeps it whole."""
+        """A copy of the module that was there, without a weight; others keep that one whole."""
         (plain,) = self.plain
         shell = copy.copy(plain)
         shell._parameters = {"weight": None}
@@ -139,7 +139,7 @@ class PepTable(PluggedTable):
         self.thresholds = nn.Parameter(torch.full(shape, float(thresholds.init), dtype=self.values.dtype,
                                                   device=self.values.device))
         self.register_buffer("initial", self.values.detach().clone())  # V0; saved, for a search that is resumed
-        self.taken_back: tuple[float, float] | None = None  # mean s before and after a state that had a lower one
+        self.taken_back: tuple[float, float] | None = None  # mean s before and after a load
         watch(self)
 
     def __setstate__(self, state: dict[str, Any]) -> None:
@@ -148,7 +148,7 @@ class PepTable(PluggedTable):
         watch(self)
 
     def _load_from_state_dict(self, *state: Any, **named: Any) -> None:
-        """Remember when thresholds fall: a library that reloads its best checkpoint undoes the search."""
+        """Remember when thresholds fall: who reloads the best checkpoint undoes the search."""
         before = self.mean_threshold()
         super()._load_from_state_dict(*state, **named)
         after = self.mean_threshold()
@@ -190,7 +190,7 @@ class PepTable(PluggedTable):
 
     @torch.no_grad()
     def num_params(self) -> int:
-        """Entries that are kept, the padding row aside; some rows at a time, so that they stay in the cache."""
+        """Entries that are kept, the padding row aside; no second table is made."""
         counted = COUNTED if self.values.device.type == "cpu" else COUNTED_ELSEWHERE
         rows = max(counted // self.embedding_dim, 1)
         slices = [slice(start, start + rows) for start in range(0, self.num_embeddings, rows)]
@@ -203,7 +203,8 @@ class PepTable(PluggedTable):
 
     def mean_threshold(self) -> float:
         """The mean of s; NaN on the meta device."""
-        return torch.nan if self.thresholds.is_meta else float(self.thresholds.detach().double().mean())
+        s = self.thresholds.detach()
+        return torch.nan if s.is_meta else float(s.mean(dtype=torch.float64))
 
     def has_moved(self) -> bool:
         """Whether training has changed any threshold since the start."""

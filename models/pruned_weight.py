@@ -13,8 +13,8 @@ class PrunedWeight(Tensor):
     """A pruned table (N, D) that is computed at each reading; to write into it is a RuntimeError.
 
     `nn.init.xavier_uniform_(table.weight)` would otherwise fill a tensor that is thrown away, and a
-    model's `reset_parameters` would do nothing. Views of it (`weight[0]`, `weight.data`) are of this
-    class as well; `weight.detach()`, copies and all other results are plain tensors. So take
+    model's `reset_parameters` would do nothing. Views of it (`weight[0]`, `weight.data`) are of
+    this class as well; `weight.detach()`, copies and all other results are plain tensors. So take
     `weight.detach()` to make a Parameter of it, and pass `weight.clone()` to a function that is
     compiled apart from the code that reads `weight`: torch.compile refuses the class as an input.
 
@@ -51,7 +51,7 @@ class PrunedWeight(Tensor):
 
 
 def guarded(table: Tensor) -> Tensor:
-    """The table as a PrunedWeight; as it is where nobody initialises: compiled, traced, inferred."""
+    """The table as a PrunedWeight; as it is where nobody initialises: compiled, traced."""
     if torch.compiler.is_compiling() or torch.jit.is_tracing() or _transformed(table):
         return table
     return table if table.is_inference() else table.as_subclass(PrunedWeight)

@@ -1,4 +1,4 @@
-"""Where thresholds may start: a start above a table's values prunes them before anything is learned.
+"""Where thresholds may start: a start above a table's values prunes them before they are learned.
 
 At the start every threshold is the same number s, and an entry is pruned if |V| <= scale * g(s). A
 table whose values have a standard deviation of 1e-4 is therefore gone at s = -6, where sigmoid(s)
@@ -50,7 +50,7 @@ def share_below(values: Tensor, gate: str, scale: float, init: float) -> float:
 
 @torch.no_grad()
 def fitting_start(values: Tensor, gate: str, scale: float, share: float = 0.01) -> float:
-    """The highest s, in steps of 0.1 and up to 0, whose threshold prunes at most `share` of a table.
+    """The highest s, in tenths and up to 0, whose threshold prunes at most `share` of a table.
 
     It inverts the gate at the quantile of |V|; entries that are exactly 0 do not count.
 

@@ -39,5 +39,5 @@ def njit(**options: Any) -> Callable[[Callable[..., Any]], Any]:
 
 @functools.cache
 def _say_once() -> None:
-    log.warning("numba finds no folder that it may write its cache to, so every process compiles its "
-                "loops anew, which takes seconds; set NUMBA_CACHE_DIR to a folder that can be written")
+    log.warning("numba finds no folder that it may write its cache to, so every process compiles "
+                "its loops anew, which takes seconds; set NUMBA_CACHE_DIR to a writable folder")

@@ -13,9 +13,12 @@ from models.plugged_table import PepTable, TicketTable
 ROWS, WIDTH = 50, 4
 SHAPES = [(1, 1), (2, 3), (7, 5), (60, 1), (1, 80)]
 TABLES = {
-    "compact": lambda plain: CompactTable(plain, torch.where(torch.rand(ROWS, WIDTH) < 0.4, torch.randn(ROWS, WIDTH),
-                                                             0.0)),
-    "ticket": lambda plain: TicketTable(plain, nn.Parameter(torch.randn(ROWS, WIDTH)), torch.rand(ROWS, WIDTH) < 0.5),
+    "compact": lambda plain: CompactTable(
+        plain, torch.where(torch.rand(ROWS, WIDTH) < 0.4, torch.randn(ROWS, WIDTH), 0.0)
+    ),
+    "ticket": lambda plain: TicketTable(
+        plain, nn.Parameter(torch.randn(ROWS, WIDTH)), torch.rand(ROWS, WIDTH) < 0.5
+    ),
     "searched": lambda plain: PepTable(plain, Thresholds(init=-1.0)),
 }
 PLAIN = {

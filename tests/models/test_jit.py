@@ -1,4 +1,4 @@
-"""numba's loops where no folder can hold their cache, as in a read-only installation without HOME."""
+"""numba's loops where no folder can hold their cache: a read-only installation without HOME."""
 
 import os
 import subprocess
@@ -25,10 +25,11 @@ IMPORTS = {
     "models.kernels.jit": "import models, transforms.umec_loop\n"
                           "from models.kernels.compact import renumber\n"
                           "out = np.zeros(2, np.int32)\n"
-                          "print(renumber(np.array([4, 4]), np.zeros(9, np.int32), out, out.copy()))",
+                          "slots = np.zeros(9, np.int32)\n"
+                          "print(renumber(np.array([4, 4]), slots, out, out.copy()))",
     "utils.jit": "import data.parse, data.count, data.ingest, data.raw_draws, engine.evaluate",
 }
-SAID = "numba finds no folder that it may write its cache to, so every process compiles its loops anew"
+SAID = "numba finds no folder that it may write its cache to"
 
 
 @pytest.mark.parametrize("module", IMPORTS)

@@ -418,7 +418,8 @@ def test_each_parameter_is_in_one_group():
                             ((1e-5, "1"), "rest must be a number, got '1'"), ((True, 0.0), "got True")):
         with pytest.raises(TypeError, match=message):
             Plugged(model).parameter_groups(*decays)
-    assert masked(model, snapshot(model, allow_magnitude=True)).parameter_groups(0.0)[0]["weight_decay"] == 0.0
+    ticket = masked(model, snapshot(model, allow_magnitude=True))
+    assert ticket.parameter_groups(0.0)[0]["weight_decay"] == 0.0
 
 
 class Scaled(nn.Embedding):

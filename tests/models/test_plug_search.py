@@ -56,14 +56,17 @@ def warnings(caplog):
     return caplog
 
 
-# -- the start ----------------------------------------------------------------------------------------------------
+# -- the start --
 
 
 def test_a_start_that_prunes_most_of_a_table_is_refused_with_one_that_fits():
     model = Two(1e-4)
     before = model.user.weight
-    with pytest.raises(ValueError, match=r"threshold_init=-6 the thresholds prune 100% of user, 100% of item before.*"
-                                         r"at threshold_init=(-\d+\.\d) it is 1% at most.*allow_high_start") as error:
+    with pytest.raises(
+        ValueError,
+        match=r"prune 100% of user, 100% of item before.*at threshold_init="
+        r"(-\d+\.\d) it is 1% at most.*allow_high_start",
+    ) as error:
         plug(model, threshold_init=-6.0)
     assert model.user.weight is before
     assert type(model.user) is nn.Embedding
@@ -77,7 +80,10 @@ def test_a_start_that_prunes_most_of_a_table_is_refused_with_one_that_fits():
 def test_it_can_be_had_all_the_same(warnings):
     plugged = plug(Two(1e-4), threshold_init=-6.0, allow_high_start=True)
     assert plugged.num_params() == 0
-    assert "the thresholds prune 100% of user, 100% of item before anything is learned" in warnings.text
+    assert (
+        "the thresholds prune 100% of user, 100% of item before anything is learned"
+        in warnings.text
+    )
 
 
 @pytest.mark.parametrize(("std", "said"), [(0.1, ""), (0.02, "10% of user, 11% of item before")])
@@ -104,7 +110,7 @@ def test_the_factor_and_the_gate_count(warnings):
     assert not warnings.text
 
 
-# -- the optimiser ------------------------------------------------------------------------------------------------
+# -- the optimiser --
 
 
 def groups(model, **settings):
@@ -112,11 +118,24 @@ def groups(model, **settings):
 
 
 OPTIMISERS = {
-    "AdamW": (lambda model, old: torch.optim.AdamW(groups(model, weight_decay=0.01)), "AdamW decouples"),
-    "decoupled Adam": (lambda model, old: torch.optim.Adam(groups(model, weight_decay=0.01),
-                                                           decoupled_weight_decay=True), "Adam decouples"),
-    "no decay": (lambda model, old: torch.optim.Adam(model.parameters()), "Adam has a weight_decay of 0"),
-    "SGD": (lambda model, old: torch.optim.SGD(groups(model, weight_decay=0.01), lr=0.1), "SGD does not scale"),
+    "AdamW": (
+        lambda model, old: torch.optim.AdamW(groups(model, weight_decay=0.01)),
+        "AdamW decouples",
+    ),
+    "decoupled Adam": (
+        lambda model, old: torch.optim.Adam(
+            groups(model, weight_decay=0.01), decoupled_weight_decay=True
+        ),
+        "Adam decouples",
+    ),
+    "no decay": (
+        lambda model, old: torch.optim.Adam(model.parameters()),
+        "Adam has a weight_decay of 0",
+    ),
+    "SGD": (
+        lambda model, old: torch.optim.SGD(groups(model, weight_decay=0.01), lr=0.1),
+        "SGD does not scale",
+    ),
     "made before": (lambda model, old: old, "Adam trains the values but not the thresholds"),
 }
 
@@ -149,8 +168,14 @@ def test_copies_are_watched_too(copied, warnings):
     assert "weight_decay of 0 for the thresholds of user, item" in warnings.text
 
 
-@pytest.mark.parametrize("after", [lambda model: masked(model, snapshot(model, 100, allow_magnitude=True)), unplug,
-                                   lambda model: unplug(model, compact=True)])
+@pytest.mark.parametrize(
+    "after",
+    [
+        lambda model: masked(model, snapshot(model, 100, allow_magnitude=True)),
+        unplug,
+        lambda model: unplug(model, compact=True),
+    ],
+)
 def test_without_thresholds_any_optimiser_will_do(after, warnings):
     model = Two()
     plugged = plug(model)
@@ -167,7 +192,11 @@ def test_a_compiled_model_is_watched_too(warnings):
     model = Two()
     plug(model)
     torch._dynamo.reset()
-    train(torch.compile(model, backend="eager", fullgraph=True), torch.optim.AdamW(model.parameters()), 2)
+    train(
+        torch.compile(model, backend="eager", fullgraph=True),
+        torch.optim.AdamW(model.parameters()),
+        2,
+    )
     assert warnings.text.count("AdamW decouples") == 1
 
 
@@ -190,7 +219,7 @@ def test_a_step_that_is_compiled_itself_is_not_broken_by_looking_at_it(monkeypat
     assert Plugged(model).tables["user"].mean_threshold() > -3.0
 
 
-# -- regularisers -------------------------------------------------------------------------------------------------
+# -- regularisers --
 
 
 def squares(model):
@@ -198,12 +227,23 @@ def squares(model):
 
 
 def but_thresholds(model):
-    return 1e-5 * sum(parameter.square().sum() for name, parameter in model.named_parameters()
-                      if not name.endswith(".thresholds"))
+    return 1e-5 * sum(
+        parameter.square().sum()
+        for name, parameter in model.named_parameters()
+        if not name.endswith(".thresholds")
+    )
 
 
-@pytest.mark.parametrize(("kind", "start"), [("feature_dim", -15.0), ("feature_dim", -3.0), ("feature", -15.0),
-                                             ("feature", -3.0), ("dimension", -15.0)])
+@pytest.mark.parametrize(
+    ("kind", "start"),
+    [
+        ("feature_dim", -15.0),
+        ("feature_dim", -3.0),
+        ("feature", -15.0),
+        ("feature", -3.0),
+        ("dimension", -15.0),
+    ],
+)
 @pytest.mark.parametrize("decay", [0.0, 1e-5])
 def test_a_regulariser_of_all_parameters_is_noticed(decay, kind, start, warnings):
     model = Two()
@@ -212,7 +252,7 @@ def test_a_regulariser_of_all_parameters_is_noticed(decay, kind, start, warnings
     optimizer = torch.optim.Adam(model.parameters(), weight_decay=decay)
     train(model, optimizer, 3, squares)
     [record] = warnings.records
-    assert "the loss that Adam minimises penalises the thresholds of user, item" in record.getMessage()
+    assert "Adam minimises penalises the thresholds of user, item" in record.getMessage()
     assert "'.thresholds'" in record.getMessage()
     assert Plugged(model).tables["user"].mean_threshold() > start + 2e-3  # they rise
 
@@ -228,7 +268,7 @@ def test_data_alone_are_no_regulariser(penalty, kind, start, warnings):
     assert not warnings.text
 
 
-# -- the snapshot -------------------------------------------------------------------------------------------------
+# -- the snapshot --
 
 
 def searched(steps=60, init=-3.0, **settings):
@@ -238,8 +278,12 @@ def searched(steps=60, init=-3.0, **settings):
 
 
 def by_magnitude(model, budget):
-    sizes = np.concatenate([table.values.detach().abs().numpy()[name == "item":].ravel()
-                            for name, table in Plugged(model).tables.items()])
+    sizes = np.concatenate(
+        [
+            table.values.detach().abs().numpy()[name == "item" :].ravel()
+            for name, table in Plugged(model).tables.items()
+        ]
+    )
     return set(np.argsort(-sizes)[:budget])
 
 
@@ -248,7 +292,10 @@ def numpy_evidence(model, budget):
     sizes, margins, first = [], [], []
     for name, table in Plugged(model).tables.items():
         rows = slice(1, None) if name == "item" else slice(None)
-        v, s = table.values.detach().double().numpy()[rows], table.thresholds.detach().double().numpy()
+        v, s = (
+            table.values.detach().double().numpy()[rows],
+            table.thresholds.detach().double().numpy(),
+        )
         s = s if table.settings.type in ("global", "dimension") else s[rows]
         sizes.append(np.abs(v).ravel())
         margins.append((np.abs(v) - 1 / (1 + np.exp(-s))).ravel())
@@ -270,11 +317,13 @@ def test_what_the_search_has_decided_is_counted_and_said(kind, caplog):
     assert differing > 0
     within = snapshot(model, {"user": 400, "item": 400}).meta
     assert within["pruned"] == pruned
-    assert (within["differing"] == 0) == (kind == "global")  # one threshold a table: the order is that of |V|
+    assert (within["differing"] == 0) == (kind == "global")  # its order is that of |V|
     assert (cut.meta["kept"], cut.meta["removed"]) == (800, (2 * ROWS - 1) * WIDTH - 800)
     s = Plugged(model).tables["user"].thresholds.detach().numpy()
     moved = cut.meta["thresholds"]["user"]
-    assert moved == pytest.approx({"start": -3.0, "lowest": s.min(), "mean": s.mean(), "highest": s.max()}, rel=1e-5)
+    assert moved == pytest.approx(
+        {"start": -3.0, "lowest": s.min(), "mean": s.mean(), "highest": s.max()}, rel=1e-5
+    )
     assert moved["mean"] > -2.5
     assert f"the search has pruned {pruned:,}" in caplog.text
     assert f"user -3 -> {moved['mean']:.4g}" in caplog.text
@@ -283,8 +332,12 @@ def test_what_the_search_has_decided_is_counted_and_said(kind, caplog):
 
 REFUSED = {
     "untrained": lambda model, plugged: None,
-    "AdamW": lambda model, plugged: train(model, torch.optim.AdamW(model.parameters(), lr=0.05), 60),
-    "no decay": lambda model, plugged: train(model, torch.optim.Adam(model.parameters(), lr=0.05), 60),
+    "AdamW": lambda model, plugged: train(
+        model, torch.optim.AdamW(model.parameters(), lr=0.05), 60
+    ),
+    "no decay": lambda model, plugged: train(
+        model, torch.optim.Adam(model.parameters(), lr=0.05), 60
+    ),
     "too few steps": lambda model, plugged: train(model, adam(plugged), 60),
 }
 
@@ -294,14 +347,20 @@ REFUSED = {
 def test_a_cut_that_no_threshold_decides_is_refused(case, budget, warnings):
     model = Two()
     REFUSED[case](model, plug(model))
-    with pytest.raises(ValueError, match=r"no threshold acts, so this would be plain magnitude pruning and not PEP.*"
-                                         r"user -15 -> -1.*AdamW, a decay of 0.*too few steps.*reloads its best "
-                                         r"checkpoint at the end of fit\(\).*allow_magnitude=True"):
+    with pytest.raises(
+        ValueError,
+        match=r"no threshold acts, so this would be plain magnitude pruning"
+        r".*user -15 -> -1.*AdamW, a decay of 0.*too few steps.*"
+        r"reloads its best checkpoint at the end of fit\(\).*"
+        r"allow_magnitude=True",
+    ):
         snapshot(model, budget)
     cut = snapshot(model, budget, allow_magnitude=True)
     assert "this cut is plain magnitude pruning and not PEP" in warnings.text
     if budget == 1000:
-        kept = np.concatenate([table.numpy()[name == "item":].ravel() for name, table in cut.tables.items()])
+        kept = np.concatenate(
+            [table.numpy()[name == "item" :].ravel() for name, table in cut.tables.items()]
+        )
         assert len(set(np.flatnonzero(kept)) - by_magnitude(model, 1000)) <= 1
 
 
@@ -344,9 +403,12 @@ def test_a_best_checkpoint_that_is_reloaded_is_the_cause_that_is_named(assign, w
     train(model, optimizer, 150)
     last = snapshot(model, 900)
     model.load_state_dict(best, assign=assign)
-    with pytest.raises(ValueError, match=r"no threshold acts.*load_state_dict has taken thresholds back \(on average: "
-                                         r"user -2\.\d+ -> -7\.9\d, item .*switch that off, or call snapshot\(\) "
-                                         r"before"):
+    with pytest.raises(
+        ValueError,
+        match=r"no threshold acts.*load_state_dict has taken thresholds "
+        r"back \(on average: user -2\.\d+ -> -7\.9\d, item .*switch "
+        r"that off, or call snapshot\(\) before",
+    ):
         snapshot(model, 900)
     cut = snapshot(model, 900, allow_magnitude=True)
     assert "load_state_dict has taken thresholds back" in warnings.text
@@ -371,7 +433,13 @@ def test_files_of_before_have_no_meta(tmp_path):
     path = tmp_path / "cut.npz"
     np.savez(path, names=np.array(["a"]), table_0=np.ones((2, 2)), initial_0=np.ones((2, 2)))
     assert Snapshot.load(path).meta == {}
-    np.savez(path, names=np.array(["a"]), table_0=np.ones((2, 2)), initial_0=np.ones((2, 2)), meta=np.array("{"))
+    np.savez(
+        path,
+        names=np.array(["a"]),
+        table_0=np.ones((2, 2)),
+        initial_0=np.ones((2, 2)),
+        meta=np.array("{"),
+    )
     with pytest.raises(ValueError, match="is not a whole snapshot"):
         Snapshot.load(path)
 
@@ -380,7 +448,9 @@ def test_files_of_before_have_no_meta(tmp_path):
 @pytest.mark.parametrize("gate", GATES)
 def test_the_count_is_that_of_the_table(kind, gate, monkeypatch):
     model = searched(threshold_type=kind, g_type=gate)
-    expected = {name: int(table.table().count_nonzero()) for name, table in Plugged(model).tables.items()}
+    expected = {
+        name: int(table.table().count_nonzero()) for name, table in Plugged(model).tables.items()
+    }
     for counted in (1, 1000, 1 << 20):  # entries at a time
         monkeypatch.setattr("models.plugged_table.COUNTED", counted)
         for name, table in Plugged(model).tables.items():

@@ -1,4 +1,4 @@
-"""The share of a table under the thresholds at the start, and the start that fits, against scipy."""
+"""The share of a table under the thresholds at the start, and the start that fits."""
 
 import math
 
