@@ -284,7 +284,8 @@ class Bench:
     def _data(self) -> dict[str, Any]:
         schema, manifest = self.run.dataset.schema, self.run.dataset.manifest
         return {"rows": manifest["rows"], "positives": manifest["positives"], "fields": list(schema.fields),
-                "field_sizes": dict(zip(schema.fields, schema.sizes, strict=True))}
+                "field_sizes": dict(zip(schema.fields, schema.sizes, strict=True)),
+                "unused_unknown_rows": self.run.dataset.unused_unknown_rows}
 
     def _content(self, stateful: dict[str, Any]) -> dict[str, Any]:
         state = self.state

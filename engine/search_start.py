@@ -35,7 +35,7 @@ def check_start(embedding: Pep, settings: Settings, targets: tuple[int, ...]) ->
         raise ValueError(
             f"threshold_init={model.threshold_init:g} prunes {gone:.1%} of the table before the first step: {left:,} "
             f"of {size:,} entries are left, and candidate_p asks for {max(targets):,}. Start at {fits:g} or lower "
-            f"(--set threshold_init={fits:g}), or ask for smaller budgets only")
+            f"(--set threshold_init={fits:g})")
     if gone >= TALKED_OF:
         log.warning("threshold_init=%g prunes %.1f %% of the table before the first step, whatever the data say",
                     model.threshold_init, 100 * gone)
