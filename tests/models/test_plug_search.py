@@ -369,14 +369,14 @@ def test_where_nothing_is_cut_either_it_says_that():
         snapshot(plug(Two()))
 
 
-def test_thresholds_that_prune_from_the_start_and_never_move_do_not_act():
+def test_thresholds_that_prune_and_never_move_do_not_act():
+    """As where AdamW shrinks the values: they fall under one and the same number."""
     model = Two()
     plug(model, threshold_init=-1.5)
-    assert Plugged(model).num_params() < 0.9 * (2 * ROWS - 1) * WIDTH
-    train(model, torch.optim.SGD(groups(model), lr=0.1), 20)
-    with torch.no_grad():  # as the data move them a little, take that back
+    with torch.no_grad():
         for table in Plugged(model).tables.values():
-            table.thresholds.fill_(-1.5)
+            table.values.mul_(0.5)
+    assert numpy_evidence(model, 500)[0] > 300
     with pytest.raises(ValueError, match="no threshold acts"):
         snapshot(model, 500)
 
@@ -448,6 +448,8 @@ def test_files_of_before_have_no_meta(tmp_path):
 @pytest.mark.parametrize("gate", GATES)
 def test_the_count_is_that_of_the_table(kind, gate, monkeypatch):
     model = searched(threshold_type=kind, g_type=gate)
+    with torch.no_grad():
+        model.item.values[0] = 5.0  # a padding row need not be zero, and is no part of the count
     expected = {
         name: int(table.table().count_nonzero()) for name, table in Plugged(model).tables.items()
     }
