@@ -20,8 +20,8 @@ class FirstOrder(nn.Module):
     def __init__(self, num_rows: int) -> None:
         super().__init__()
         if not hasattr(np, "long"):  # torchfm 0.7.0 asks for it; numpy 1.24 to 1.26 have none
-            raise ImportError(f"torchfm's FeaturesLinear, and so Linear, FM and DeepFM, need numpy 2 "
-                              f"or newer, this is {np.__version__}: pip install 'numpy>=2'")
+            raise ImportError(f"torchfm's FeaturesLinear, and so Linear, FM and DeepFM, need numpy "
+                              f"2 or newer, this is {np.__version__}: pip install 'numpy>=2'")
         self.layer = FeaturesLinear([num_rows])  # weights start standard normal, as in torchfm
 
     def forward(self, ids: Tensor) -> Tensor:
