@@ -1,5 +1,6 @@
 """Logistic regression, and the first-order part of the other models."""
 
+import numpy as np
 from torch import Tensor, nn
 from torchfm.layer import FeaturesLinear
 
@@ -18,6 +19,9 @@ class FirstOrder(nn.Module):
 
     def __init__(self, num_rows: int) -> None:
         super().__init__()
+        if not hasattr(np, "long"):  # torchfm 0.7.0 asks for it; numpy 1.24 to 1.26 have none
+            raise ImportError(f"torchfm's FeaturesLinear, and so Linear, FM and DeepFM, need numpy "
+                              f"2 or newer, this is {np.__version__}: pip install 'numpy>=2'")
         self.layer = FeaturesLinear([num_rows])  # weights start standard normal, as in torchfm
 
     def forward(self, ids: Tensor) -> Tensor:
