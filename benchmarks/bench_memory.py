@@ -23,7 +23,7 @@ import torch
 
 from benchmarks.bench_scale import LONG_RUN, batches, field_sizes
 from engine.loop import State
-from engine.optim import Step, build_optimizer, choose_compiled
+from engine.optim import Step, StepForm, build_optimizer, choose_compiled
 from engine.record import commit, device_name, peak_memory_bytes, pick_device, reset_peak_memory
 from engine.settings import parse, parse_assignment
 from models.build import build_embedding, build_model
@@ -46,7 +46,8 @@ def measure(given: dict[str, Any], rows: int, device: torch.device) -> dict[str,
     optimizer = build_optimizer(model, train.lr, train.l2_regularization, train.decay_of_others)
     offsets = torch.tensor(np.cumsum((0, *sizes[:-1])), dtype=torch.int32, device=device)
     saver = SaveAtBudgets(model.embedding, (1,), True, lambda name, table, meta: None)
-    step = Step(model, optimizer, train.grad_clip, choose_compiled(train.compile, LONG_RUN, device), train.batch_size)
+    form = StepForm(train.batch_size, choose_compiled(train.compile, LONG_RUN, device))
+    step = Step(model, optimizer, train.grad_clip, form)
     for codes, labels in batches(sizes, train.batch_size, device)[:STEPS]:
         step(codes + offsets, labels)
     saver(State(model, optimizer, torch.zeros((), device=device)))

@@ -40,7 +40,7 @@ from benchmarks.published import Published, PublishedStep
 from data.raw_planted import LAYOUTS
 from engine.graphed import perhaps_graphed
 from engine.loop import State
-from engine.optim import Step, build_optimizer, choose_compiled
+from engine.optim import Step, StepForm, build_optimizer, choose_compiled
 from engine.record import commit, device_name, peak_memory_bytes, pick_device, reset_peak_memory, wait_for
 from engine.settings import parse
 from models.build import build_embedding, build_model
@@ -125,8 +125,8 @@ def _ours(settings: Any, sizes: tuple[int, ...], variant: str,
         optimizer.state[parameter] = {"step": torch.tensor(float(SEEN), device=device),
                                       "exp_avg": torch.zeros_like(parameter), "exp_avg_sq": torch.zeros_like(parameter)}
     update = variant if variant in ("dense", "deferred") else "auto"
-    plain = Step(model, optimizer, train.grad_clip, choose_compiled(train.compile, LONG_RUN, device), train.batch_size,
-                 update)
+    form = StepForm(train.batch_size, choose_compiled(train.compile, LONG_RUN, device), update)
+    plain = Step(model, optimizer, train.grad_clip, form)
     step = perhaps_graphed(plain, train.cuda_graph, device)
     state = State(model, optimizer, torch.zeros((), device=device))
     saver = None

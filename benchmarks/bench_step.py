@@ -40,7 +40,7 @@ from engine.budgets import SaveAtBudgets
 from engine.graphed import perhaps_graphed
 from engine.hooks import EverySteps, require_finite
 from engine.loop import Hook, State, fit
-from engine.optim import Step, build_optimizer, choose_compiled
+from engine.optim import Step, StepForm, build_optimizer, choose_compiled
 from engine.record import commit, device_name, pick_device, wait_for
 from engine.settings import parse
 from models.build import build_embedding, build_model
@@ -119,7 +119,7 @@ def our_round(values: dict[str, Any], sizes: tuple[int, ...], loader: Loader, va
     """
     model = build_model(sizes, values, SEED, build_embedding(sizes, values, SEED)).to(device)
     optimizer = build_optimizer(model, values["lr"], values["l2_regularization"], values["l2_regularization"])
-    step = perhaps_graphed(Step(model, optimizer, values["grad_clip"], compiled, values["batch_size"]),
+    step = perhaps_graphed(Step(model, optimizer, values["grad_clip"], StepForm(values["batch_size"], compiled)),
                            values["cuda_graph"], device)
     state = State(model, optimizer, torch.zeros((), device=device))
     hooks: list[Hook] = [EverySteps(values["log_interval"], require_finite)]

@@ -22,7 +22,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent))  # so that it al
 from engine.loop import State  # isort: skip - the engine says how torch's threads wait, before torch
 import torch
 
-from engine.optim import Step, build_optimizer
+from engine.optim import Step, StepForm, build_optimizer
 from engine.record import commit, device_name, pick_device, wait_for
 from models.dlrm import DLRM, Shape, initial_tables
 from models.embedding.uniform import Uniform
@@ -44,7 +44,7 @@ class Side:
         table = initial_tables(sizes, WIDTH, torch.Generator().manual_seed(1))
         model = DLRM(Uniform(table, FIELDS), NUMBERS, SHAPE).to(device)
         optimizer = build_optimizer(model, 0.1, 0.0, 0.0, "sgd")
-        self.step = Step(model, optimizer, 100.0, False, BATCH)
+        self.step = Step(model, optimizer, 100.0, StepForm(BATCH))
         self.state = State(model, optimizer, torch.zeros((), device=device))
         self.hook = None
         if dynamics is not None:

@@ -5,6 +5,7 @@ import logging
 import operator
 import shutil
 from collections.abc import Callable
+from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -91,6 +92,23 @@ def build_optimizer(model: nn.Module, lr: float, l2_regularization: float, weigh
     return Adam(groups, lr=lr, betas=(0.9, 0.999), eps=1e-8, fused=True)
 
 
+@dataclass(frozen=True)
+class StepForm:
+    """How a step is carried out; none of it changes what the step is.
+
+    Args:
+        batch_size: rows of a full batch, for which a compiled step is compiled; shorter batches run eagerly.
+        compiled: compile loss and gradients into one graph.
+        update: how tables are read and updated. "whole": as they are, with gradients of their size (the definition);
+            "dense", "deferred": by row, see `Rows` and, for a GPU, `DeviceRows`; "auto": by row where it can be, in the
+            faster way.
+    """
+
+    batch_size: int
+    compiled: bool = False
+    update: str = "auto"
+
+
 class Step:
     """One optimiser step: loss, gradients, clipping by global norm, Adam. Nothing here waits for a GPU.
 
@@ -98,11 +116,10 @@ class Step:
     and the compiled function is then compiled again by itself.
 
     Args:
-        compiled: compile loss and gradients into one graph for batches of `batch_size`; shorter batches run the same
-            function eagerly.
-        update: how tables are read and updated. "whole": as they are, with gradients of their size (the definition);
-            "dense", "deferred": by row, see `Rows` and, for a GPU, `DeviceRows`; "auto": by row where it can be, in the
-            faster way.
+        model: whose parameters the optimiser holds.
+        optimizer: of `build_optimizer`.
+        grad_clip: largest global norm of the gradients.
+        form: how the step is carried out.
         l2_penalty: the published penalty, added to the mean cross entropy: `l2_penalty` times the sum
             of the squares of the batch's embedding vectors (B, F, D), as pruned, divided by B. Its
             gradient reaches V and s alike, and of s it does not vanish at s = 0 as weight decay's does.
@@ -111,13 +128,13 @@ class Step:
 
     as_on_device = False  # do on a CPU what is done on a GPU; for tests
 
-    def __init__(self, model: ClickModel, optimizer: torch.optim.Optimizer, grad_clip: float, compiled: bool,
-                 batch_size: int, update: str = "auto", l2_penalty: float = 0.0) -> None:
+    def __init__(self, model: ClickModel, optimizer: torch.optim.Optimizer, grad_clip: float, form: StepForm,
+                 l2_penalty: float = 0.0) -> None:
         self.model = model
         self.optimizer = optimizer
         self.grad_clip = grad_clip
-        self.batch_size = batch_size
-        self.update = update
+        self.batch_size = form.batch_size
+        self.update = form.update
         self.parameters: list[Tensor] = []
         self.rest: list[Tensor] = []
         self.rows: Rows | DeviceRows | None = None
@@ -137,8 +154,8 @@ class Step:
             return loss.detach(), torch.stack(squares).sum() if squares else loss.new_zeros(()), grads
 
         self.eager = gradients
-        self.full = compile_gradients(gradients) if compiled else gradients
-        self.one_graph = OneGraph(gradients, grad_clip, compile_gradients) if compiled else None
+        self.full = compile_gradients(gradients) if form.compiled else gradients
+        self.one_graph = OneGraph(gradients, grad_clip, compile_gradients) if form.compiled else None
 
     def __call__(self, inputs: Inputs, labels: Tensor) -> Tensor:
         """ids (B, F), perhaps with numbers (B, M), and labels (B,) -> the batch's mean loss, still on the device.

@@ -32,7 +32,7 @@ from engine.hooks import (
     require_finite,
 )
 from engine.loop import Hook, State, fit
-from engine.optim import Optimizer, Step, build_optimizer, choose_compiled
+from engine.optim import Optimizer, Step, StepForm, build_optimizer, choose_compiled
 from engine.record import peak_memory_bytes, pick_device, provenance, reset_peak_memory
 from engine.settings import PUBLISHED_PATIENCE, Settings, identity
 from models.base import ClickModel
@@ -215,8 +215,8 @@ class Bench:
             log.info("resuming run %s at epoch %d, batch %d", run.run_id, self.state.epoch, self.state.batch)
         else:
             self.compiled = choose_compiled(train.compile, self.loader.batches * train.max_epochs, self.device)
-        step = perhaps_graphed(Step(self.model, self.state.optimizer, train.grad_clip, self.compiled,
-                                    train.batch_size, train.table_update, train.l2_penalty),
+        form = StepForm(train.batch_size, self.compiled, train.table_update)
+        step = perhaps_graphed(Step(self.model, self.state.optimizer, train.grad_clip, form, train.l2_penalty),
                                train.cuda_graph, self.device)
         title = f"{run.stage} {run.settings.model.model}/{run.settings.model.embedding}"
         shown = [hook.shown for hook in own if hasattr(hook, "shown")]

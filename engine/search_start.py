@@ -19,7 +19,7 @@ EPS = 1e-8  # of Adam
 
 
 def check_start(embedding: Pep, settings: Settings, targets: tuple[int, ...]) -> None:
-    """Refuse a start that leaves no more entries than the largest budget, warn where it prunes many.
+    """Refuse a start that leaves fewer entries than the largest budget, warn where it prunes many.
 
     Such a budget would be cut from entries that lie under their thresholds: the largest |V0| of an
     untrained table.
@@ -30,7 +30,7 @@ def check_start(embedding: Pep, settings: Settings, targets: tuple[int, ...]) ->
     model, size = settings.model, embedding.weight.numel()
     left = embedding.num_params()
     gone = share_below(embedding.weight, model.g_type, model.gk, model.threshold_init)
-    if left <= max(targets):
+    if left < max(targets):
         fits = fitting_start(embedding.weight, model.g_type, model.gk, BEGIN)
         raise ValueError(
             f"threshold_init={model.threshold_init:g} prunes {gone:.1%} of the table before the first step: {left:,} "

@@ -10,7 +10,7 @@ def of_results(results: Sequence[dict[str, Any]]) -> str:
     """One line a run, for the end of a script; below them what a reader must know of the numbers."""
     head = ["stage", "parameters", "of", "test AUC", "log-loss", "val. AUC", "best test AUC*", "epochs", "s/epoch",
             "stopped by", "run"]
-    rows = [[r["stage"], f"{r['num_embedding_params']:,}{' †' if _cut_last(r) else ''}",
+    rows = [[r["stage"], f"{r['num_embedding_params']:,}{'†' if _cut_last(r) else ''}",
              f"{r['num_embedding_params_dense']:,}", f"{r['test_auc']:.4f}", f"{r['test_logloss']:.4f}",
              f"{r['validation_auc']:.4f}", f"{r['published_protocol']['best_test_auc']:.4f}", str(r["epochs"]),
              f"{r['seconds_per_epoch']:.2f}" if r["seconds_per_epoch"] else "-", r["stop_reason"], r["run_id"]]

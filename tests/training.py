@@ -5,7 +5,7 @@ import itertools
 import numpy as np
 import torch
 
-from engine.optim import Step, build_optimizer
+from engine.optim import Step, StepForm, build_optimizer
 from models.build import build_embedding, build_model
 from models.embedding.masked import Masked
 
@@ -33,7 +33,7 @@ class Training:
             self.embedding = build_embedding(sizes, values, 1, lambda: torch.arange(sum(sizes)))
         self.model = build_model(sizes, values, 1, self.embedding).train()
         self.optimizer = build_optimizer(self.model, lr, decay, decay)
-        self.advance = Step(self.model, self.optimizer, clip, compiled, BATCH, update, l2_penalty)
+        self.advance = Step(self.model, self.optimizer, clip, StepForm(BATCH, compiled, update), l2_penalty)
         self.step, self.losses = 0, []
 
     @property

@@ -7,7 +7,7 @@ import torch
 
 from benchmarks import bench_step
 from benchmarks.published import Published, PublishedStep
-from engine.optim import Step, build_optimizer
+from engine.optim import Step, StepForm, build_optimizer
 from engine.settings import parse
 from models.build import build_embedding, build_model
 
@@ -99,7 +99,7 @@ def test_a_published_step_is_our_step():
     ours, published, names = pair("fm", values)
     before = {name: parameter.detach().clone() for name, parameter in ours.named_parameters()}
     step = Step(ours, build_optimizer(ours, values["lr"], values["l2_regularization"], values["l2_regularization"]),
-                values["grad_clip"], compiled=False, batch_size=BATCH)
+                values["grad_clip"], StepForm(BATCH))
     made, theirs = bench_step.made_rows(BATCH), PublishedStep(published, values)
     count = ours.embedding.num_params()
     step(torch.tensor(made.ids), torch.tensor(made.labels))

@@ -64,7 +64,8 @@ def afm(out, source, *words):
     return sorted(made, key=lambda result: result["compression"]["method"] == "dense")
 
 
-def test_end_to_end(out, source, capsys):
+def test_end_to_end(out, source, capsys, monkeypatch):
+    tiny.publish(monkeypatch, {**tiny.SETTINGS, **SETTINGS}, rows=3000)
     before = tree(out / "runs" / source[1])
     result, control = afm(out, source, "--emb-rank", "2", "--mlp-rank", "3", "--finetune-epochs", "2")
     assert tree(out / "runs" / source[1]) == before

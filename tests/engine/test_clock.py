@@ -13,7 +13,7 @@ from engine import optim
 from engine.budgets import SaveAtBudgets
 from engine.checkpoint import load_checkpoint
 from engine.clock import Unfold
-from engine.optim import Step, build_optimizer
+from engine.optim import Step, StepForm, build_optimizer
 from models.build import build_embedding, build_model
 from models.embedding.pep import FOLDED_BELOW, LANES, THRESHOLD_TYPES, Pep, Thresholds
 from models.kernels.threshold import GATES
@@ -37,7 +37,7 @@ class Search:
             self.embedding.fold()
             assert self.embedding.clock is not None
         self.optimizer = build_optimizer(self.model, lr, decay, decay)
-        self.advance = Step(self.model, self.optimizer, clip, compiled, BATCH)
+        self.advance = Step(self.model, self.optimizer, clip, StepForm(BATCH, compiled))
         self.step, self.unfolded_after = 0, None
         self.unfold = Unfold(self.embedding)
         self.generator = torch.Generator().manual_seed(0)

@@ -6,7 +6,7 @@ from recording import record
 from training import BATCH, SIZES, Training, assert_same
 
 from engine.graphed import WARM, Graphed, perhaps_graphed
-from engine.optim import Step, build_optimizer
+from engine.optim import Step, StepForm, build_optimizer
 from models.embedding.pep import THRESHOLD_TYPES
 
 CASES = [*({"threshold_type": kind} for kind in THRESHOLD_TYPES), {"embedding": "uniform"}, {"embedding": "masked"},
@@ -122,6 +122,6 @@ def test_nothing_in_a_step_waits_for_a_value_or_brings_one_from_the_host(monkeyp
         optimizer.state[parameter] = {"step": torch.zeros(()), "exp_avg": torch.zeros_like(parameter),
                                       "exp_avg_sq": torch.zeros_like(parameter)}
     optimizer.step = lambda: None  # of this one; torch's own refuses meta tensors
-    step = Step(model, optimizer, 100.0, False, BATCH, update)
+    step = Step(model, optimizer, 100.0, StepForm(BATCH, update=update))
     batch = torch.zeros(BATCH, len(SIZES), dtype=torch.int32, device="meta"), torch.zeros(BATCH, device="meta")
     assert step(*batch).is_meta

@@ -8,7 +8,7 @@ from training import BATCH, Training, assert_close, assert_same
 from data.loader import shuffled
 from engine.graphed import Graphed
 from engine.hooks import Evaluate
-from engine.optim import Step, build_optimizer
+from engine.optim import Step, StepForm, build_optimizer
 
 pytestmark = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
 CASES = [{"model": "fm"}, {"model": "deepfm"}, {"model": "autoint"}, {"embedding": "uniform"}, {"embedding": "masked"}]
@@ -21,7 +21,7 @@ class OnCuda(Training):
         super().__init__(update, **values)
         self.model.cuda()
         self.optimizer = build_optimizer(self.model, 0.01, 0.03, 0.03)
-        self.plain = Step(self.model, self.optimizer, 100.0, False, BATCH, update)
+        self.plain = Step(self.model, self.optimizer, 100.0, StepForm(BATCH, update=update))
         self.advance = Graphed(self.plain) if graphed else self.plain
 
     @property

@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from engine.one_graph import OneGraph
-from engine.optim import Adam, Step, build_optimizer, compile_gradients
+from engine.optim import Adam, Step, StepForm, build_optimizer, compile_gradients
 from models.build import build_embedding, build_model
 from models.kernels.adam import adam_plain, coefficients
 from tests.training import BATCH, SIZES, VALUES, Training
@@ -16,7 +16,7 @@ def made(compiled, threshold_decay="coupled"):
     values = {**VALUES, "threshold_decay": threshold_decay, "l2_regularization": 0.03}
     model = build_model(SIZES[:2], values, 1, build_embedding(SIZES[:2], values, 1)).train()
     optimizer = build_optimizer(model, 0.01, 0.03, 0.2)
-    return model, optimizer, Step(model, optimizer, CLIP, compiled, BATCH)
+    return model, optimizer, Step(model, optimizer, CLIP, StepForm(BATCH, compiled))
 
 
 def batch(number):

@@ -34,7 +34,7 @@ def test_a_training_keeps_what_it_has_trained(trained, tmp_path):
     assert np.array_equal(trained.table, weights["embedding.weight"].numpy())
     assert set(trained.others) == {name for name in weights if not name.startswith("embedding.")}
     assert not np.array_equal(trained.table, trained.initial)
-    searched = tiny.train(tmp_path, embedding="pep", candidate_p=[SIZE])
+    searched = tiny.train(tmp_path, embedding="pep", candidate_p=[SIZE], threshold_init=-15.0)
     assert not (tmp_path / "runs" / searched["run_id"] / "model.safetensors").exists()
 
 
@@ -127,7 +127,7 @@ def test_runs_that_cannot_be_pruned_are_refused(trained, tmp_path):
         shutil.copytree(tmp_path / "runs" / other, tmp_path / "runs" / name)
     with pytest.raises(ValueError, match="several runs begin with 'same': same1, same2"):
         load_trained("same", place)
-    searched = tiny.train(tmp_path, embedding="pep", candidate_p=[SIZE])["run_id"]
+    searched = tiny.train(tmp_path, embedding="pep", candidate_p=[SIZE], threshold_init=-15.0)["run_id"]
     with pytest.raises(ValueError, match=f"run {searched} is a search with pep embedding; only a trained uniform"):
         load_trained(searched, place)
     linear = tiny.train(tmp_path, model="linear")["run_id"]

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from training import BATCH, SIZES, Training, assert_close, assert_same
 
 from engine import rows as rows_module
-from engine.optim import Step
+from engine.optim import Step, StepForm
 from engine.rows import INTERVALS, SPARE, Pace, Rows
 from models.embedding.pep import THRESHOLD_TYPES
 from models.kernels.adam import adam_plain, coefficients
@@ -191,7 +191,7 @@ def test_other_optimizers_take_whole_tables():
     training = Training("deferred")
     sgd = torch.optim.SGD(training.model.parameters(), lr=0.1)
     before = training.embedding.weight.detach().clone()
-    step = Step(training.model, sgd, 100.0, False, BATCH, "deferred")
+    step = Step(training.model, sgd, 100.0, StepForm(BATCH, update="deferred"))
     step(*training.batch())
     assert step.rows is None
     assert not torch.equal(before, training.embedding.weight)

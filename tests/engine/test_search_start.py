@@ -20,7 +20,7 @@ def data(monkeypatch):
     tiny.install(monkeypatch, tiny.dataset())
 
 
-def test_a_start_that_leaves_no_more_than_a_budget_is_refused_before_anything_is_written(tmp_path):
+def test_a_start_that_leaves_less_than_a_budget_is_refused_before_anything_is_written(tmp_path):
     with pytest.raises(ValueError, match=r"threshold_init=-1 prunes 100.0% of the table.*: 0 of 800 entries are left, "
                        r"and candidate_p asks for 550. Start at -\d+(\.\d)? or lower \(--set threshold_init=-"):
         tiny.train(tmp_path, **SEARCH, threshold_init=-1.0)

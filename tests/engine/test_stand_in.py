@@ -15,7 +15,7 @@ from engine import stand_in
 from engine.run import Place
 from reports.collect import results_in
 
-QUICK = {**tiny.SETTINGS, "batch_size": 512, "max_epochs": 1, "candidate_p": [2000]}
+QUICK = {**tiny.SETTINGS, "batch_size": 512, "max_epochs": 1, "candidate_p": [2000], "threshold_init": -9.0}
 
 
 @pytest.fixture

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import torch
 
-from engine.optim import Step, build_optimizer
+from engine.optim import Step, StepForm, build_optimizer
 from models.build import MODELS, build_embedding, build_model
 
 SIZES, WIDTH = (6, 3, 8), 4
@@ -82,8 +82,8 @@ def test_steps(embedding, steps, clip, penalty, compiled):
     model = build_model(SIZES, values, 1, build_embedding(SIZES, values, 1)).train()
     start = {NAMES[name]: value.detach().double().numpy().copy() for name, value in model.named_parameters()}
     numpy_adam = NumpyAdam(dict(start), clip, penalty)
-    step = Step(model, build_optimizer(model, LR, INSIDE_DECAY, OUTSIDE_DECAY), clip, compiled, 32,
-                l2_penalty=penalty)
+    step = Step(model, build_optimizer(model, LR, INSIDE_DECAY, OUTSIDE_DECAY), clip, StepForm(32, compiled),
+                penalty)
     clipped = 0
     for ids, labels in batches(steps):
         expected, norm = numpy_adam.step(ids, labels)
