@@ -16,9 +16,15 @@
 import argparse
 from pathlib import Path
 
-from commands import afm, pruned, umec
-from engine import cli, pruning
-from engine.pruning import load_trained
+from compression.afm import command as afm
+from compression.pruning import command as pruned
+from compression.pruning import methods
+from compression.pruning.methods import load_trained
+from compression.umec import command as umec
+from engine import cli
+from studies import page, table
+from studies.collect import results_in
+from studies.figures import afm_page
 
 
 def options() -> argparse.ArgumentParser:
@@ -45,11 +51,21 @@ def options() -> argparse.ArgumentParser:
     return made
 
 
+def factor(given: argparse.Namespace) -> None:
+    """AFM's subcommand: print what it made, and write the page of this data set and model."""
+    results, place = afm.work(given)
+    print(table.of_results(results))
+    settings = results[0]["settings"]
+    built = afm_page.build(results_in(place.out), place.out, settings["dataset"], settings["model"])
+    for path in page.write(built, place.out / "pages"):
+        print(path)
+
+
 def main() -> None:
     """The script."""
     given = options().parse_args()
     if given.method_name == "afm":
-        afm.work(given)
+        factor(given)
         return
     if given.method_name == "umec":
         umec.work(given)
@@ -68,7 +84,7 @@ def main() -> None:
     keep = getattr(given, "keep", pruned.KEEP)
     trained = load_trained(given.run, place)
     made = pruned.tables(trained, method, given.budget, like, keep, place)
-    folder = pruning.prune(trained, method, made, place, pruned.how(method, like, keep))
+    folder = methods.prune(trained, method, made, place, pruned.how(method, like, keep))
     print(f"snapshots of {', '.join(f'{count:,}' for count in made)} parameters: {folder}")
     print(f"retrain them with --model {trained.settings.model.model} --seed {trained.run.seed} --alias {folder.name}")
 

@@ -15,13 +15,14 @@ import numpy as np
 import torch
 from scipy.stats import spearmanr
 
-from data import planted
 from data.store import Dataset
+from data.synthetic import planted
 from engine import cli, snapshots, stages
 from engine.evaluate import auc
 from engine.run import Place
 from engine.settings import parse
-from reports import demo_figure, table
+from studies import table
+from studies.figures import demo_figure
 
 SETTINGS = {
     "dataset": "planted",

@@ -17,17 +17,17 @@
 import argparse
 from pathlib import Path
 
-from commands import figures, schemes
-from commands.schemes import LR, SCRIPTS, TRIALS
-from engine import cli, plan, stand_in, tuning
-from engine.plan import Need
+from engine import cli, tuning
 from engine.run import Place, open_data
 from engine.settings import parse
-from reports import fig2, fig8, table, written
-from reports.collect import results_in
-from reports.pages import PAGES
+from studies import plan, planned_runs, schemes, synthetic_data, table, written
+from studies.collect import results_in
+from studies.figures import fig2, fig8
+from studies.pages import PAGES
+from studies.plan import Need
+from studies.schemes import LR, SCRIPTS, TRIALS
 from utils.files import require_writable
-from utils.names import unknown
+from utils.text import unknown
 
 OF_OTHER_DATA = {f"fig{number}": (name, dataset)  # figures that the paper numbers by data set
                  for name, page in (("fig2", fig2), ("fig8", fig8)) for dataset, number in page.NUMBER.items()
@@ -39,10 +39,10 @@ def cost(given: argparse.Namespace, place: Place) -> None:
     """Print what everything costs, by data set and model."""
     lines = []
     for dataset in SCRIPTS if given.dataset == "all" else [given.dataset]:
-        for model in figures.MODELS:
+        for model in planned_runs.MODELS:
             one = argparse.Namespace(**{**vars(given), "dataset": dataset, "model": model})
             own = [result for result in results_in(place.out) if result["settings"]["dataset"] == dataset]
-            lines += [(dataset, model, *line) for line in plan.cost(figures.everything(one), own, place)]
+            lines += [(dataset, model, *line) for line in plan.cost(planned_runs.everything(one), own, place)]
     print(table.plain(("data set", "model", *plan.COST_HEAD), lines))
 
 
@@ -86,17 +86,18 @@ def carry_out(needs: list[Need], given: argparse.Namespace, place: Place) -> Non
 def reproduce(given: argparse.Namespace, place: Place) -> None:
     """One command on one data set; one that is not there is skipped, and drawn from what was run before."""
     if given.planted is not None:
-        place = stand_in.planted(place, given.dataset, given.planted, given.planted_values, write=not given.dry_run)
+        place = synthetic_data.planted(place, given.dataset, given.planted, given.planted_values,
+                                       write=not given.dry_run)
     given = argparse.Namespace(**{**vars(given), "out": str(place.out)})
     try:
         if given.planted is None:
-            stand_in.require_real(place, given.dataset)
+            synthetic_data.require_real(place, given.dataset)
         if given.planted is None or Path(str(place.data)).exists():  # a dry run writes no file
             given = with_size(given, place)
     except FileNotFoundError as error:
         print(f"skipped: {given.dataset} is not there ({error})")
     else:
-        needs = schemes.comparison(given) if given.what == "compare" else figures.needs_of(given, given.what)
+        needs = schemes.comparison(given) if given.what == "compare" else planned_runs.needs_of(given, given.what)
         carry_out(needs, given, place)
     if given.what in PAGES and not given.dry_run:
         print("\n".join(written.draw(given.what, place.out, given.dataset, given.model, given.planted is not None)))
@@ -107,7 +108,7 @@ def options() -> argparse.ArgumentParser:
     made = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     made.add_argument("what", nargs="?", help=f"tune, compare, report, plan, or one of {', '.join(FIGURES)}")
     made.add_argument("--dataset", help=f"{', '.join(SCRIPTS)}, or all; movielens when absent")
-    made.add_argument("--planted", type=int, nargs="?", const=stand_in.ROWS, metavar="ROWS",
+    made.add_argument("--planted", type=int, nargs="?", const=synthetic_data.ROWS, metavar="ROWS",
                       help="let a made file of so many rows stand in for criteo or avazu, kept apart and marked")
     made.add_argument("--planted-values", type=int, metavar="N",
                       help="at most so many values of a category in it, so that a short file can be learned")
@@ -142,8 +143,9 @@ def main() -> None:
                          f"{given.dataset}")
     given.what, given.dataset = what, dataset
     for name, value, known in (("command", given.what, ("tune", "compare", "report", "plan", *FIGURES)),
-                               ("dataset", given.dataset, (*SCRIPTS, "all")), ("model", given.model, figures.MODELS),
-                               *(("model", model, figures.MODELS) for model in [given.settings_of] if model),
+                               ("dataset", given.dataset, (*SCRIPTS, "all")),
+                               ("model", given.model, planned_runs.MODELS),
+                               *(("model", model, planned_runs.MODELS) for model in [given.settings_of] if model),
                                *(("scheme", scheme, (LR, *schemes.GRIDS)) for scheme in given.scheme or ())):
         if value not in known:
             raise ValueError(unknown(name, value, known))
@@ -168,14 +170,14 @@ def main() -> None:
     require_writable(place.out)
     if given.what == "tune":
         if given.planted is not None:
-            place = stand_in.planted(place, given.dataset, given.planted, given.planted_values, write=True)
+            place = synthetic_data.planted(place, given.dataset, given.planted, given.planted_values, write=True)
         tune(given, place)
         return
     if given.what == "plan":
         cost(given, place)
         return
     if given.what == "report":
-        print(written.report(place.out, place.out / stand_in.FOLDER, list(SCRIPTS), figures.MODELS))
+        print(written.report(place.out, place.out / synthetic_data.FOLDER, list(SCRIPTS), planned_runs.MODELS))
         return
     for dataset in SCRIPTS if given.dataset == "all" else [given.dataset]:
         reproduce(argparse.Namespace(**{**vars(given), "dataset": dataset}), place)

@@ -10,7 +10,7 @@ from typing import Any
 
 from engine import cli, stages
 from engine.run import open_data
-from reports import table
+from studies import table
 
 SETTINGS = {
     "dataset": "movielens",

@@ -9,8 +9,9 @@ from typing import Any
 
 import train_movielens
 from engine import cli, stages
-from reports import budget_curve, table
-from reports.collect import results_in
+from studies import table
+from studies.collect import results_in
+from studies.figures import budget_curve
 
 SETTINGS = {
     **train_movielens.SETTINGS,  # model settings are read from the snapshot; these say where it is

@@ -5,8 +5,8 @@
 
 All variants run in one process, in turns, on the same rows; the median of the turns is shown. Widths and ranks
 are the published ones where there are any (Criteo: d 16, 400-400-400, ranks 2 and 64). Values are random: they change
-no time. With one thread its processor time is measured (`engine.speed`). On a GPU the device is waited for before each
-look at the clock.
+no time. With one thread its processor time is measured (`compression.speed`). On a GPU the device is waited for before
+each look at the clock.
 """
 
 import argparse
@@ -19,17 +19,17 @@ from typing import Any
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))  # so that it also runs as a plain script
 
-from engine.speed import samples_per_second  # isort: skip - the engine says how torch's threads wait, before torch
+from compression.speed import samples_per_second  # isort: skip - the engine says how torch's threads wait, before torch
 import torch
 from torch import Tensor, nn
 
 from benchmarks.bench_scale import field_sizes
 from benchmarks.bench_step import FIELD_SIZES
+from compression.afm.factor import choose_layers, factor_layer, factor_table, fuse, linear_at, probe
+from compression.afm.low_rank import random_factor
+from compression.afm.structure import multiply_adds, parameters_by_part
 from engine.record import commit, device_name, pick_device
 from models.build import build_embedding, build_model
-from transforms.afm import choose_layers, factor_layer, factor_table, fuse, linear_at, probe
-from transforms.low_rank import random_factor
-from transforms.structure import multiply_adds, parameters_by_part
 from utils.files import write_json
 
 BATCHES = (1, 1024, 16_384)

@@ -3,7 +3,8 @@
     python benchmarks/bench_afm_statistics.py
     python benchmarks/bench_afm_statistics.py --rows 200000 --json tmp/statistics.json
 
-A planted file (`data.raw_planted`) of `--rows` rows is made and encoded, every value with a row of its own, which is
+A planted file (`data.synthetic.raw_planted`) of `--rows` rows is made and encoded, every value with a row of its own,
+which is
 not timed. Each field of the table then has as many rows as a file of full length has values, 33.8 million in all; those
 that the shorter file does not show have the frequency 0. The model is a DeepFM of the published size (d 16,
 400-400-400).
@@ -32,18 +33,20 @@ import numpy as np
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))  # so that it also runs as a plain script
 
-from engine import popularity  # isort: skip - the engine says how torch's threads wait, before torch
+from engine import feature_counts  # isort: skip - the engine says how torch's threads wait, before torch
 import torch
 from torch import Tensor
 
-from data import criteo, ingest, raw_planted
+from compression.afm.factor import choose_layers
+from compression.afm.statistics import layer_moments, table_moments
+from compression.calibration import BATCH
+from data import criteo
 from data.loader import Loader
+from data.raw import ingest
 from data.store import Dataset
+from data.synthetic import raw_planted
 from engine.record import commit, device_name, peak_memory_bytes, reset_peak_memory
-from engine.sweep import BATCH
 from models.build import build_embedding, build_model
-from transforms.afm import choose_layers
-from transforms.statistics import layer_moments, table_moments
 from utils.files import write_json
 
 CPU = torch.device("cpu")
@@ -100,7 +103,7 @@ def measure(dataset: Dataset, layer_rows: int) -> list[dict[str, Any]]:
             yield ids + shift
 
     def count() -> int:
-        seen = popularity.count(dataset).split(list(dataset.schema.sizes))
+        seen = feature_counts.count(dataset).split(list(dataset.schema.sizes))
         for start, part in zip(starts_of(sizes), seen, strict=True):
             counts[start:start + len(part)] = part
         return loader.rows

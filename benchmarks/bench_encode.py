@@ -9,7 +9,8 @@ memory is its own; the file's bytes are in the page cache for both, as far as th
 lmdb: two passes of Python over the lines, a dictionary a field to count values and another to map them, one numpy array
     a row, written under its number into LMDB in transactions of 100,000: the way of the published data loaders. Needs
     the package lmdb (requirements-dev.txt).
-ours: `data.ingest.encode_file`, all cores; split, hashing and the numbers as floats included, which lmdb does without.
+ours: `data.raw.ingest.encode_file`, all cores; split, hashing and the numbers as floats included, which lmdb does
+without.
 """
 
 import argparse
@@ -32,8 +33,10 @@ import torch
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))  # so that it also runs as a plain script
 
-from data import avazu, criteo, ingest, raw_planted
-from data.layout import BUCKET, ID, LABEL, Layout
+from data import avazu, criteo
+from data.raw import ingest
+from data.raw.layout import BUCKET, ID, LABEL, Layout
+from data.synthetic import raw_planted
 from engine.record import commit, device_name, peak_memory_bytes
 from utils.files import write_json
 

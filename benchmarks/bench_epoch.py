@@ -29,12 +29,12 @@ import train_movielens
 from benchmarks.bench_step import LONG_RUN, SEED, measure, our_round
 from data.loader import Loader
 from data.store import Dataset
-from engine.optim import choose_compiled
-from engine.plan import Need
+from engine.optim.step import choose_compiled
 from engine.record import commit, device_name
 from engine.settings import parse
-from reports.page import Page
-from reports.table2 import record_at, record_of
+from studies.figures.table2 import record_at, record_of
+from studies.page import Page
+from studies.plan import Need
 from utils.files import write_json
 
 SCRIPTS = {"movielens": train_movielens.SETTINGS, "criteo": train_criteo.SETTINGS, "avazu": train_avazu.SETTINGS}

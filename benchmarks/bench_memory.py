@@ -18,12 +18,12 @@ import numpy as np
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))  # so that it also runs as a plain script
 
-from engine.budgets import SaveAtBudgets  # isort: skip - the engine says how torch's threads wait, before torch
+from engine.pep.budgets import SaveAtBudgets  # isort: skip - the engine says how torch's threads wait, before torch
 import torch
 
 from benchmarks.bench_scale import LONG_RUN, batches, field_sizes
 from engine.loop import State
-from engine.optim import Step, StepForm, build_optimizer, choose_compiled
+from engine.optim.step import Step, StepForm, build_optimizer, choose_compiled
 from engine.record import commit, device_name, peak_memory_bytes, pick_device, reset_peak_memory
 from engine.settings import parse, parse_assignment
 from models.build import build_embedding, build_model

@@ -7,7 +7,8 @@ Fields are as large as Criteo's beside each other, scaled to `--rows`; a value's
 rank, so 1,024 x 39 ids hold some 11,000 distinct rows of 1,086,810 (the first 10,000 lines of Criteo: 5,300 to 8,500).
 
 naive: the published way, eager: whole table thresholded, dense gradients, unfused Adam, non-zeros counted at each step.
-dense, deferred, auto: ours, with the search's own hook, which counts every `log_interval` steps (see `engine.rows`).
+dense, deferred, auto: ours, with the search's own hook, which counts every `log_interval` steps (see
+`engine.optim.cpu.rowwise`).
 folded: auto while one number stands for all thresholds, as it does for the first 40,000 steps from the published -150.
 uniform: auto around the base model's table.
 
@@ -32,15 +33,15 @@ import numpy as np
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))  # so that it also runs as a plain script
 
-from engine.budgets import SaveAtBudgets  # isort: skip - the engine says how torch's threads wait, before torch
+from engine.pep.budgets import SaveAtBudgets  # isort: skip - the engine says how torch's threads wait, before torch
 import torch
 from torch import Tensor
 
 from benchmarks.published import Published, PublishedStep
-from data.raw_planted import LAYOUTS
-from engine.graphed import perhaps_graphed
+from data.synthetic.raw_planted import LAYOUTS
 from engine.loop import State
-from engine.optim import Step, StepForm, build_optimizer, choose_compiled
+from engine.optim.cuda_graph import perhaps_graphed
+from engine.optim.step import Step, StepForm, build_optimizer, choose_compiled
 from engine.record import commit, device_name, peak_memory_bytes, pick_device, reset_peak_memory, wait_for
 from engine.settings import parse
 from models.build import build_embedding, build_model

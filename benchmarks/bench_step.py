@@ -36,11 +36,11 @@ from torch.utils.data import DataLoader, Dataset
 
 from benchmarks.published import Published, PublishedStep
 from data.loader import Loader
-from engine.budgets import SaveAtBudgets
-from engine.graphed import perhaps_graphed
 from engine.hooks import EverySteps, require_finite
 from engine.loop import Hook, State, fit
-from engine.optim import Step, StepForm, build_optimizer, choose_compiled
+from engine.optim.cuda_graph import perhaps_graphed
+from engine.optim.step import Step, StepForm, build_optimizer, choose_compiled
+from engine.pep.budgets import SaveAtBudgets
 from engine.record import commit, device_name, pick_device, wait_for
 from engine.settings import parse
 from models.build import build_embedding, build_model

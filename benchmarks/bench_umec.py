@@ -22,13 +22,13 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent))  # so that it al
 from engine.loop import State  # isort: skip - the engine says how torch's threads wait, before torch
 import torch
 
-from engine.optim import Step, StepForm, build_optimizer
+from compression.umec.constraint import ResourceConstraint
+from compression.umec.dynamics import Dynamics
+from compression.umec.resources import Resource, layout_of
+from engine.optim.step import Step, StepForm, build_optimizer
 from engine.record import commit, device_name, pick_device, wait_for
 from models.dlrm import DLRM, Shape, initial_tables
 from models.embedding.uniform import Uniform
-from transforms.dynamics import Dynamics
-from transforms.resources import Resource, layout_of
-from transforms.umec import ResourceConstraint
 from utils.files import write_json
 
 FIELDS, NUMBERS, WIDTH, BATCH = 26, 13, 16, 128

@@ -2,8 +2,9 @@
 
 from pathlib import Path
 
-from data import ingest, store
-from data.layout import DECIMAL, HEX, ID, LABEL, Column, Layout
+from data import store
+from data.raw import ingest
+from data.raw.layout import DECIMAL, HEX, ID, LABEL, Column, Layout
 
 LAYOUT = Layout(
     name="avazu", separator=",", has_header=True,
@@ -23,5 +24,5 @@ LAYOUT = Layout(
 
 def open_dataset(folder: str | None, cache: Path, with_ids: bool = False, vocabulary: str = "all",
                  split: str = "random") -> store.Dataset:
-    """The encoded data set; see `data.ingest.open_raw`."""
+    """The encoded data set; see `data.raw.ingest.open_raw`."""
     return ingest.open_raw(LAYOUT, folder, cache, with_ids, vocabulary, split)

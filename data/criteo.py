@@ -6,8 +6,9 @@ PEP's models read the numbers in buckets too, as 39 fields; DLRM reads 26 fields
 from dataclasses import replace
 from pathlib import Path
 
-from data import ingest, store
-from data.layout import BUCKET, HEX, LABEL, Column, Layout
+from data import store
+from data.raw import ingest
+from data.raw.layout import BUCKET, HEX, LABEL, Column, Layout
 
 LAYOUT = Layout(
     name="criteo", separator="\t", has_header=False,
@@ -21,7 +22,7 @@ LAYOUT = Layout(
 
 def open_dataset(folder: str | None, cache: Path, with_ids: bool = False, vocabulary: str = "all",
                  split: str = "random") -> store.Dataset:
-    """The encoded data set; see `data.ingest.open_raw`."""
+    """The encoded data set; see `data.raw.ingest.open_raw`."""
     return ingest.open_raw(LAYOUT, folder, cache, with_ids, vocabulary, split)
 
 

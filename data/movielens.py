@@ -8,10 +8,10 @@ from pathlib import Path
 import numpy as np
 
 from data import store
-from data.download import fetch_zip
-from data.forms import form_of_cell
-from data.layout import ID
-from data.lines import LineFile
+from data.raw.download import fetch_zip
+from data.raw.forms import form_of_cell
+from data.raw.layout import ID
+from data.raw.lines import LineFile
 from data.split import RANDOM, SPLITS, identity, require_both_classes
 from utils.files import sha256_of, sha256_of_file
 
@@ -105,7 +105,7 @@ def read_columns(folder: Path, with_ids: bool = False) -> tuple[dict[str, np.nda
     """Raw field columns and labels of the ratings that are not 3, in file order.
 
     Raises:
-        ValueError: a file is empty or mis-encoded, or too many of its lines are unusable (see `data.lines`).
+        ValueError: a file is empty or mis-encoded, or too many of its lines are unusable (see `data.raw.lines`).
     """
     users = _users(_open(folder, "users.dat"))
     movies = _movies(_open(folder, "movies.dat"))

@@ -1,6 +1,7 @@
 """The data sets by name. A new one is a file with `open_dataset` and one line here."""
 
-from data import avazu, criteo, movielens, planted, planted_fields
+from data import avazu, criteo, movielens
+from data.synthetic import planted, planted_fields
 
 DATASETS = {"movielens": movielens.open_dataset, "criteo": criteo.open_dataset, "avazu": avazu.open_dataset,
             "planted": planted.open_dataset, "planted_fields": planted_fields.open_dataset}

@@ -11,7 +11,7 @@ from torch.nn.functional import binary_cross_entropy_with_logits
 
 from data.loader import Loader
 from engine.loop import State
-from engine.optim import compile_gradients
+from engine.optim.step import compile_gradients
 
 Gradient = Callable[[Tensor, Any, Tensor], Tensor]  # (parameter, model's inputs, labels) -> gradient of the parameter
 

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from data.loader import Loader
-from engine.optim import Optimizer
+from engine.optim.step import Optimizer
 from engine.record import wait_for
 from models.base import ClickModel
 
@@ -31,7 +31,10 @@ class State:
     epoch_seconds: list[float] = field(default_factory=list)  # training alone, of epochs run in one piece
 
     def refresh(self) -> None:
-        """Bring every parameter up to date; some steps of rows without data are taken late (`engine.rows`)."""
+        """Bring every parameter up to date: rows without data may take their steps late.
+
+        See `engine.optim.cpu.rowwise`.
+        """
         self.optimizer.refresh()
 
     def mean_loss(self) -> float:

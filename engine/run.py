@@ -19,7 +19,6 @@ from data.registry import DATASETS, WITH_NUMBERS
 from data.store import Dataset
 from engine import checkpoint, record
 from engine.evaluate import Split, measure, measure_test, with_base_rate
-from engine.graphed import perhaps_graphed
 from engine.hooks import (
     Checkpoint,
     EarlyStop,
@@ -32,7 +31,8 @@ from engine.hooks import (
     require_finite,
 )
 from engine.loop import Hook, State, fit
-from engine.optim import Optimizer, Step, StepForm, build_optimizer, choose_compiled
+from engine.optim.cuda_graph import perhaps_graphed
+from engine.optim.step import Optimizer, Step, StepForm, build_optimizer, choose_compiled
 from engine.record import peak_memory_bytes, pick_device, provenance, reset_peak_memory
 from engine.settings import PUBLISHED_PATIENCE, Settings, identity
 from models.base import ClickModel

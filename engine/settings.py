@@ -14,7 +14,7 @@ from models.build import EMBEDDINGS, MODELS
 from models.dlrm import INTERACTIONS
 from models.embedding.pep import THRESHOLD_DECAYS, THRESHOLD_TYPES
 from models.kernels.threshold import GATES
-from utils.names import unknown
+from utils.text import unknown
 
 
 def option(default: Any, *, choices: Any = None, low: float | None = None,
@@ -122,7 +122,7 @@ class TrainSettings:
     l2_regularization: float = option(1e-5, low=0, unused_by=("linear",))  # decay of all parameters
     weight_decay: float | None = option(None, low=0, id_name="l2_penalty", neutral=1e-5)
     # of the parameters beside the embedding; None: l2_regularization, as published
-    l2_penalty: float = option(0.0, low=0, id_name="vector_penalty")  # see `engine.optim.Step`
+    l2_penalty: float = option(0.0, low=0, id_name="vector_penalty")  # see `engine.optim.step.Step`
     grad_clip: float = option(100.0, low=1e-9)
     max_epochs: int = option(100, low=1)
     eval_interval: int = option(2, low=1)  # epochs

@@ -10,17 +10,17 @@ import numpy as np
 import torch
 
 from data.store import Dataset
-from engine import popularity, snapshots
-from engine.budgets import SaveAtBudgets
-from engine.clock import Unfold
-from engine.course import Clock, Course
+from engine import feature_counts, snapshots
+from engine.darts import search_and_train
 from engine.evaluate import measure, measure_test
-from engine.fresh import fresh_model, initial_values
+from engine.initial_model import fresh_model, initial_values
+from engine.pep.budgets import SaveAtBudgets
+from engine.pep.clock import Unfold
+from engine.pep.search_start import announce_pruning, check_start
+from engine.pep.sparsity_trace import Trajectory
+from engine.pep.threshold_trace import Clock, Course
 from engine.run import Bench, Place, Run, derive, execute, open_data
-from engine.search_start import announce_pruning, check_start
 from engine.settings import PUBLISHED_PATIENCE, SNAPSHOT_DECIDES, Settings, parse
-from engine.trajectory import Trajectory
-from engine.widths import search_and_train
 from models.base import ClickModel
 from models.build import build_model, fresh_table
 from models.embedding.masked import Masked
@@ -63,7 +63,7 @@ def train(settings: Settings, seed: int, place: Place) -> dict[str, Any]:
     if searching and not settings.search.candidate_p:
         raise ValueError("candidate_p is empty: name at least one budget to search for")
     folder = alias_folder(place.out, settings, seed, place.alias)
-    counts = popularity.given(settings.model)
+    counts = feature_counts.given(settings.model)
     extra = {"popularity": sha256_of(counts.numpy().tobytes())[:16]} if counts is not None else {}
     dataset, _ = open_data(settings, place)
     if searching:
@@ -88,7 +88,7 @@ def _search(run: Run, folder: Path) -> dict[str, Any]:
     announce_pruning(model.embedding.weight, settings, -(-run.dataset.counts[0] // settings.train.batch_size))
     model.embedding.fold()
     saver: list[SaveAtBudgets] = []
-    counts = popularity.count(run.dataset)
+    counts = feature_counts.count(run.dataset)
     trajectory = Trajectory(model.embedding, counts, settings.train.eval_interval)
     trajectory.record(0)
     course = Course(model.embedding, Clock(settings), settings.train.eval_interval)

@@ -12,12 +12,12 @@ from .deepfm import DeepFM
 from .dlrm import DLRM, Shape, initial_tables
 from .embedding.base import Draw, TableEmbedding, initial_table
 from .embedding.darts import Darts
-from .embedding.hash import Hash
+from .embedding.hashing import Hash
 from .embedding.mde import mde
 from .embedding.mgqe import mgqe
-from .embedding.mixed import Mixed
+from .embedding.mixed_width import Mixed
 from .embedding.pep import Pep, Thresholds
-from .embedding.qr import Qr
+from .embedding.quotient_remainder import Qr
 from .embedding.tensor_train import fresh_tensor_train
 from .embedding.uniform import Uniform
 from .fm import FM

@@ -14,11 +14,10 @@ MAY_IMPORT = {
     "utils": set(),
     "data": {"utils", "data"},
     "models": set(),  # by relative imports alone, so that the folder also installs as a package of its own
-    "transforms": {"models", "transforms"},
     "engine": {"utils", "data", "models", "engine"},
-    "reports": {"utils", "reports"},
-    "commands": {"utils", "data", "models", "transforms", "engine", "reports", "commands", "benchmarks",
-                 "train_movielens", "train_criteo", "train_avazu"},
+    "compression": {"utils", "data", "models", "engine", "compression"},
+    "studies": {"utils", "data", "models", "engine", "compression", "studies", "benchmarks",
+                "train_movielens", "train_criteo", "train_avazu"},
 }
 FOLDERS = [folder for folder in MAY_IMPORT if (ROOT / folder).is_dir()]
 OURS = {*MAY_IMPORT, "benchmarks", "tests", *(path.stem for path in ROOT.glob("*.py"))}
@@ -63,7 +62,7 @@ def test_relative_imports_stay_inside_their_folder():
 
 def test_only_four_files_know_both_data_and_models():
     both = {name_of(path) for path in SOURCES if {"data", "models"} <= ours(path) and path.parent != ROOT
-            and not {"benchmarks", "commands"} & {*path.parts}}
+            and not {"benchmarks", "studies", "compression"} & {*path.parts}}
     assert both == {
         "engine/run.py", "engine/stages.py",
         "engine/settings.py",  # the names in both registries
@@ -83,7 +82,7 @@ def test_test_rows_are_opened_in_one_place_and_their_labels_read_by_two_function
               and any(isinstance(argument, ast.Constant) and argument.value == "test" for argument in node.args)}
     assert opened == {"engine/run.py"}
     assert users("measure_test") == {"engine/run.py", "engine/stages.py"}
-    assert users("resample_test") == {"engine/finetune.py"}
+    assert users("resample_test") == {"compression/finetune.py"}
 
 
 @pytest.mark.parametrize(("file", "choosing"), [("hooks", "EarlyStop"), ("budgets", "SaveAtBudgets")])

@@ -13,14 +13,15 @@ import reproduce
 import train_movielens
 import train_movielens_retrain
 from benchmarks import bench_epoch
-from commands import afm, figures, schemes
+from compression.afm import command as afm
+from compression.afm.compress import Choice
+from compression.finetune import FineTuning
 from engine import snapshots, tuning
-from engine.finetune import FineTuning
-from reports import extreme, table4
-from reports.collect import results_in
-from reports.page import Page
-from reports.rivals import entries
-from transforms.compression import Choice
+from studies import afm_runs, planned_runs, schemes
+from studies.collect import results_in
+from studies.figures import extreme, table4
+from studies.figures.baselines import entries
+from studies.page import Page
 
 SIZE = sum(tiny.SIZES.values()) * 4
 
@@ -248,13 +249,13 @@ def test_the_times_of_table_2_are_measured_once(shell, tmp_path, capsys):
 
 @pytest.mark.parametrize("page", [page for page in reproduce.PAGES if page != "table2"])
 def test_the_runs_behind_a_page_are_made_once_and_the_page_is_written(shell, tmp_path, monkeypatch, capsys, page):
-    monkeypatch.setitem(figures.SHOWN, "movielens", 100)
+    monkeypatch.setitem(planned_runs.SHOWN, "movielens", 100)
     monkeypatch.setattr(schemes, "GRIDS", dict.fromkeys(schemes.PRUNED))
     few = [(Choice(emb_rank=2), FineTuning()), (Choice(mlp_rank=2), FineTuning())]  # FM has no layers: left out
-    monkeypatch.setattr(afm, "STUDY", few)
+    monkeypatch.setattr(afm_runs, "STUDY", few)
     monkeypatch.setattr(afm, "BATCHES", (1,))
-    monkeypatch.setattr(figures, "UMEC_STEPS", 8)
-    monkeypatch.setattr(figures, "UMEC_FIGURES", {"umec-fig2": (True, ("umec", "magnitude", "dense"), (0.5,)),
+    monkeypatch.setattr(planned_runs, "UMEC_STEPS", 8)
+    monkeypatch.setattr(planned_runs, "UMEC_FIGURES", {"umec-fig2": (True, ("umec", "magnitude", "dense"), (0.5,)),
                                                   "umec-fig3": (False, ("umec", "group-lasso", "dense"), (0.9,))})
     seeds = ("--seeds", 1, 2) if page == "stability" else ("--seeds", 1)  # one seed has nothing to be compared with
     shell(reproduce, page, *seeds)
@@ -278,7 +279,7 @@ def test_the_runs_behind_a_page_are_made_once_and_the_page_is_written(shell, tmp
 
 
 def test_the_report_is_one_file_with_what_there_is_and_what_there_is_not(shell, tmp_path, monkeypatch):
-    monkeypatch.setitem(figures.SHOWN, "movielens", 100)
+    monkeypatch.setitem(planned_runs.SHOWN, "movielens", 100)
     shell(reproduce, "fig11", "--seeds", 1)
     shell(reproduce, "report")
     content = (tmp_path / "report.html").read_text()
@@ -289,8 +290,8 @@ def test_the_report_is_one_file_with_what_there_is_and_what_there_is_not(shell, 
 
 
 def test_the_cost_of_everything_is_told_by_model_without_training(shell, tmp_path, monkeypatch, capsys):
-    monkeypatch.setattr(figures, "MODELS", ("fm",))
-    monkeypatch.setattr(figures, "PAGES", {"fig11": None, "table3": None})
+    monkeypatch.setattr(planned_runs, "MODELS", ("fm",))
+    monkeypatch.setattr(planned_runs, "PAGES", {"fig11": None, "table3": None})
     monkeypatch.setattr(schemes, "GRIDS", {"uniform": {"latent_dim": [4]}})
     shell(reproduce, "fig11", "--seeds", 1)
     made = sorted((tmp_path / "runs").iterdir())

@@ -6,7 +6,7 @@ from makers import tree
 from scipy.stats import spearmanr
 
 import demo
-from data import planted
+from data.synthetic import planted
 from engine import stages
 from engine.run import Place
 

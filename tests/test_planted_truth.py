@@ -5,11 +5,11 @@ import pytest
 from scipy.stats import spearmanr
 
 import demo
-from data import planted
-from engine import pruning, stages
+from compression.pruning import methods, random_mask
+from data.synthetic import planted
+from engine import stages
 from engine.run import Place
 from engine.settings import parse
-from transforms import random_mask
 
 WIDTHS = [field.width for field in planted.FIELDS]
 BUDGET = planted.num_params()
@@ -26,7 +26,7 @@ def place(tmp_path_factory):
 @pytest.fixture(scope="module")
 def trained(place):
     run = stages.train(parse({**SETTINGS, "embedding": "uniform"}), 1, place)
-    return pruning.load_trained(run["run_id"], place)
+    return methods.load_trained(run["run_id"], place)
 
 
 def correlation(table, trained):
@@ -35,7 +35,7 @@ def correlation(table, trained):
 
 
 def test_magnitude_pruning_recovers_the_planted_widths(trained):
-    table = pruning.by_magnitude(trained, [BUDGET])[BUDGET]
+    table = methods.by_magnitude(trained, [BUDGET])[BUDGET]
     assert correlation(table, trained) > 0.9  # 0.98
 
 
@@ -47,7 +47,7 @@ def test_random_masks_know_nothing_of_them(trained):
 
 @pytest.mark.slow
 def test_iterative_pruning_recovers_them_too(trained, place):
-    table = pruning.iteratively(trained, [BUDGET], 0.5, place)[BUDGET]
+    table = methods.iteratively(trained, [BUDGET], 0.5, place)[BUDGET]
     assert correlation(table, trained) > 0.9  # 0.98
 
 

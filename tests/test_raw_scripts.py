@@ -10,7 +10,7 @@ import pytest
 import train_avazu
 import train_criteo
 import train_movielens
-from data import raw_planted
+from data.synthetic import raw_planted
 from engine import cli, snapshots
 
 ROWS = 3000

@@ -11,10 +11,10 @@ import numpy as np
 from data import store
 from data.registry import DATASETS
 from data.store import Dataset
-from engine import stages, widths
+from engine import stages
 from engine.run import Place
 from engine.settings import Settings, identity, parse
-from reports import pooling
+from studies import pooling
 
 SIZES = {"user": 150, "item": 40, "genre": 8, "gender": 2}
 SETTINGS = {"model": "fm", "latent_dim": 4, "batch_size": 64, "lr": 0.01, "max_epochs": 3, "eval_interval": 1,
@@ -66,7 +66,7 @@ def spy(monkeypatch: Any) -> list[tuple[Any, dict[str, Any]]]:
         seen.append((model, {name: value.clone() for name, value in model.state_dict().items()}))
         return execute(run, model, *others, **named)
 
-    for module in (stages, widths):
+    for module in (stages, darts):
         monkeypatch.setattr(module, "execute", keep)
     return seen
 

@@ -5,7 +5,7 @@ import itertools
 import numpy as np
 import torch
 
-from engine.optim import Step, StepForm, build_optimizer
+from engine.optim.step import Step, StepForm, build_optimizer
 from models.build import build_embedding, build_model
 from models.embedding.masked import Masked
 

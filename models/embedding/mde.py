@@ -5,7 +5,7 @@ import torch
 from torch import Tensor
 
 from .base import Draw
-from .mixed import Mixed
+from .mixed_width import Mixed
 
 
 def mde(popularity: Tensor, blocks: int, alpha: float, width: int, draw: Draw, num_fields: int) -> Mixed:

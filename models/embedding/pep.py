@@ -140,7 +140,7 @@ class Pep(TableEmbedding):
         """Before the first step: put a clock in the place of thresholds that start under FOLDED_BELOW, and of no other.
 
         Whoever folds must call `unfold` before a step is taken with s above FOLDED_BELOW; the hook
-        `engine.clock.Unfold` does.
+        `engine.pep.clock.Unfold` does.
         """
         if self.foldable and self.clock is None:
             self._use_clock(float(self.thresholds.detach().max()))

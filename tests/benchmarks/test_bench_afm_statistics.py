@@ -4,7 +4,7 @@ import json
 
 from benchmarks import bench_afm_statistics
 from benchmarks.bench_afm_statistics import full_sizes, made_rows, starts_of
-from data import raw_planted
+from data.synthetic import raw_planted
 
 SCHEMA = {"part": str, "rows": int, "seconds": float, "processor_seconds": float, "rows_per_processor_second": float,
           "extra_memory_bytes": int, "ids": int, "ids_seen": int, "threads": int, "device": str, "commit": str}

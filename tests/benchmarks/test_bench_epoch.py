@@ -6,7 +6,7 @@ import pytest
 import tiny
 
 from benchmarks import bench_epoch
-from reports import table2
+from studies.figures import table2
 
 SCRIPT = {**tiny.SETTINGS, "dataset": "movielens", "embedding": "pep", "candidate_p": [300], "latent_dim": 4}
 

@@ -6,8 +6,8 @@ import torch
 
 from benchmarks import bench_scale
 from benchmarks.bench_scale import VARIANTS, field_sizes, measure
-from engine.optim import Step
-from reports import scale_curve
+from engine.optim.step import Step
+from studies.figures import scale_curve
 
 ROWS = 1500
 SCHEMA = {"model": str, "variant": str, "num_rows": int, "ms_per_step": float, "samples_per_second": float,

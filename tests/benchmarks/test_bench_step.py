@@ -7,7 +7,7 @@ import torch
 
 from benchmarks import bench_step
 from benchmarks.published import Published, PublishedStep
-from engine.optim import Step, StepForm, build_optimizer
+from engine.optim.step import Step, StepForm, build_optimizer
 from engine.settings import parse
 from models.build import build_embedding, build_model
 

@@ -6,7 +6,7 @@ from models.build import EMBEDDINGS, build_embedding
 from models.embedding.base import TableEmbedding, initial_table
 from models.embedding.low_rank import LowRank
 from models.embedding.masked import Masked
-from models.embedding.mixed import Mixed
+from models.embedding.mixed_width import Mixed
 from models.embedding.pep import THRESHOLD_TYPES
 from models.embedding.uniform import Uniform
 from models.kernels.threshold import GATES

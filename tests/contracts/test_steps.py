@@ -8,12 +8,12 @@ import torch
 from torch import nn
 from training import WIDTH, Training, assert_close, assert_same
 
+from compression.afm.factor import factor_table
+from compression.afm.low_rank import random_factor
 from models.build import EMBEDDINGS
 from models.embedding.base import initial_table
-from models.embedding.mixed import Mixed
+from models.embedding.mixed_width import Mixed
 from models.embedding.uniform import Uniform
-from transforms.afm import factor_table
-from transforms.low_rank import random_factor
 
 FEW = (20, 3, 30, 7)  # rows of the fields of a table that is small beside a batch of 64 ids
 

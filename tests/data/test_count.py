@@ -5,8 +5,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from data.count import _GOLDEN, ValueCounter
-from data.parse import MISSING
+from data.raw.count import _GOLDEN, ValueCounter
+from data.raw.parse import MISSING
 
 numbers = st.lists(st.integers(-20, 20) | st.integers(-999_999_999, 999_999_999) | st.just(MISSING), max_size=80)
 words = st.lists(st.integers(0, 20) | st.integers(0, 2**32 - 1) | st.sampled_from([0, 2**32 - 1, 2**31, MISSING]),

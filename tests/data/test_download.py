@@ -7,7 +7,7 @@ import zipfile
 
 import pytest
 
-from data import download
+from data.raw import download
 
 URL = "https://example.org/toy.zip"
 MEMBERS = ("ratings.dat", "users.dat")

@@ -7,9 +7,11 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from data import avazu, criteo, ingest, movielens, raw_planted
-from data.forms import describe_header, find_forms
-from data.layout import DECIMAL, HEX, LABEL
+from data import avazu, criteo, movielens
+from data.raw import ingest
+from data.raw.forms import describe_header, find_forms
+from data.raw.layout import DECIMAL, HEX, LABEL
+from data.synthetic import raw_planted
 
 LAYOUTS = {"criteo": criteo.LAYOUT, "avazu": avazu.LAYOUT}
 ROWS = 400

@@ -18,15 +18,17 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from data import avazu, criteo, forms, ingest, numbered, raw_planted, source
-from data.layout import BUCKET, DECIMAL, HEX, ID, LABEL, Column, Layout
-from data.parse import parse
-from data.plain import encode_plain, read_plain
+from data import avazu, criteo
+from data.raw import forms, ingest, source, value_index
+from data.raw.layout import BUCKET, DECIMAL, HEX, ID, LABEL, Column, Layout
+from data.raw.parse import parse
+from data.raw.plain import encode_plain, read_plain
+from data.raw.source import RawFile
 from data.registry import DATASETS
-from data.source import RawFile
 from data.split import split_rows
+from data.synthetic import raw_planted
 
-ROOT = Path(ingest.__file__).parent.parent
+ROOT = Path(ingest.__file__).parents[2]
 LAYOUTS = {"criteo": criteo.LAYOUT, "avazu": avazu.LAYOUT}
 TOY = Layout("toy", ",", (Column("y", LABEL), Column("n", BUCKET), Column("d", DECIMAL), Column("c", HEX)), False,
              ("toy.txt",), "https://example.org", min_count=4)
@@ -629,7 +631,7 @@ def test_some_bad_lines_at_the_beginning_do_not_condemn_a_long_file(tmp_path, ma
 
 def test_no_second_block_is_parsed_before_the_first_is_judged(tmp_path, monkeypatch):
     read = []
-    monkeypatch.setattr(numbered, "parse", lambda text, layout: read.append(len(text)) or parse(text, layout))
+    monkeypatch.setattr(value_index, "parse", lambda text, layout: read.append(len(text)) or parse(text, layout))
     monkeypatch.setattr(RawFile.__init__, "__defaults__", (500,))
     with pytest.raises(ValueError, match="cannot be used"):
         open_toy(tmp_path, b"?????\n" * 5000)

@@ -10,12 +10,13 @@ import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from data import avazu, bad_lines, criteo, plain
-from data.bad_lines import BadLines
-from data.layout import BUCKET, DECIMAL, HEX, ID, LABEL, Column, Layout
-from data.numbered import number_lines
-from data.parse import COLUMNS, MISSING, parse
-from data.source import RawFile
+from data import avazu, criteo
+from data.raw import bad_lines, plain
+from data.raw.bad_lines import BadLines
+from data.raw.layout import BUCKET, DECIMAL, HEX, ID, LABEL, Column, Layout
+from data.raw.parse import COLUMNS, MISSING, parse
+from data.raw.source import RawFile
+from data.raw.value_index import number_lines
 
 LAYOUTS = {"criteo": criteo.LAYOUT, "avazu": avazu.LAYOUT}
 TOY = Layout("toy", ",", (Column("y", LABEL), Column("n", BUCKET), Column("d", DECIMAL), Column("c", HEX)), False,

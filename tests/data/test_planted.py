@@ -5,8 +5,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from data import planted
 from data.registry import DATASETS
+from data.synthetic import planted
 
 
 def test_another_process_would_make_the_same_rows():

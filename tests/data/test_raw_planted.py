@@ -9,8 +9,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from data import avazu, criteo, plain, raw_draws, raw_planted
-from data.raw_planted import DECIMAL, HEX, HOUR, LAYOUTS, NUMBER, Field, RawLayout
+from data import avazu, criteo
+from data.raw import plain
+from data.synthetic import raw_draws, raw_planted
+from data.synthetic.raw_planted import DECIMAL, HEX, HOUR, LAYOUTS, NUMBER, Field, RawLayout
 
 ROOT = Path(__file__).resolve().parents[2]
 CRITEO_LINE = re.compile(r"[01](\t(0|-?[1-9]\d{0,8})?){13}(\t([0-9a-f]{8})?){26}\n")
@@ -275,7 +277,8 @@ def test_what_cannot_be_written_is_said_before_the_work(tmp_path, monkeypatch):
 
 
 def command(*arguments):
-    return subprocess.run([sys.executable, "-m", "data.planted", *arguments], cwd=ROOT, capture_output=True, text=True)
+    return subprocess.run([sys.executable, "-m", "data.synthetic.planted", *arguments], cwd=ROOT,
+                          capture_output=True, text=True)
 
 
 def test_the_command_line_writes_what_write_writes(tmp_path):

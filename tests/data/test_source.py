@@ -12,9 +12,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from data import avazu, criteo, source
-from data.layout import HEX, LABEL, Column, Layout
-from data.source import RawFile, find_file, fingerprint
+from data import avazu, criteo
+from data.raw import source
+from data.raw.layout import HEX, LABEL, Column, Layout
+from data.raw.source import RawFile, find_file, fingerprint
 
 TOY = Layout("toy", ",", (Column("y", LABEL), Column("c", HEX)), False, ("toy.txt", "toy"), "https://example.org/toy")
 HEADED = replace(TOY, has_header=True)
@@ -79,7 +80,7 @@ def test_data_comes_before_the_environment_and_that_before_the_data_folder(tmp_p
     for place in ("given", "pep/toy", "code/toy"):
         (tmp_path / place).mkdir(parents=True)
         write(tmp_path / place, TEXT)
-    monkeypatch.setattr(source, "__file__", str(tmp_path / "code" / "source.py"))
+    monkeypatch.setattr(source, "__file__", str(tmp_path / "code" / "raw" / "source.py"))
     monkeypatch.setenv("PEP_DATA", str(tmp_path / "pep"))
     assert find_file(TOY, str(tmp_path / "given")) == tmp_path / "given" / "toy.txt"
     assert find_file(TOY, None) == tmp_path / "pep" / "toy" / "toy.txt"
@@ -90,7 +91,7 @@ def test_data_comes_before_the_environment_and_that_before_the_data_folder(tmp_p
 @pytest.mark.parametrize("origin", ["--data", "PEP_DATA", "the data folder"])
 def test_nothing_there_is_an_error_that_names_the_place_the_names_the_url_and_the_planted_command(
         tmp_path, monkeypatch, origin):
-    monkeypatch.setattr(source, "__file__", str(tmp_path / "source.py"))
+    monkeypatch.setattr(source, "__file__", str(tmp_path / "raw" / "source.py"))
     monkeypatch.delenv("PEP_DATA", raising=False)
     if origin == "PEP_DATA":
         monkeypatch.setenv("PEP_DATA", str(tmp_path))
@@ -102,7 +103,7 @@ def test_nothing_there_is_an_error_that_names_the_place_the_names_the_url_and_th
         f"{origin}: {folder} has none of train.txt, train.csv, train, dac.tar.gz (each also with "
         ".gz, .zip, .xz, .tar, .tar.gz, .tgz behind its name). Get the file from "
         "https://www.kaggle.com/c/criteo-display-ad-challenge, or make one with "
-        f"`python -m data.planted criteo --rows 1000000 --out {folder / 'train.txt'}`")
+        f"`python -m data.synthetic.planted criteo --rows 1000000 --out {folder / 'train.txt'}`")
 
 
 # what tells a file from another

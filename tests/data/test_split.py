@@ -6,8 +6,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from data import criteo, ingest, movielens, store
-from data.layout import DECIMAL, LABEL, Column, Layout
+from data import criteo, movielens, store
+from data.raw import ingest
+from data.raw.layout import DECIMAL, LABEL, Column, Layout
 from data.split import SPLITS, check_name, identity, parts_of, split_rows
 
 GOOD = {"train": [4, 0, 1, 2, 7, 9], "validation": [8, 3], "test": [5, 6]}

@@ -10,9 +10,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from data import store
+from data.raw.writer import Writer
 from data.schema import Schema
 from data.split import split_rows
-from data.writer import Writer
 
 SOURCE = {"files": {"a.dat": "00ff"}, "rules": 1}
 
@@ -293,7 +293,7 @@ def test_a_full_disk_comes_up_from_a_writer(tmp_path, monkeypatch):
     def full(self, sizes, array):
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr("data.writer._Array.add", full)
+    monkeypatch.setattr("data.raw.writer._Array.add", full)
     with pytest.raises(OSError, match="No space left"):
         write_rows(tmp_path / "toy", toy())
 

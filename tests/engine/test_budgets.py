@@ -5,8 +5,8 @@ import pytest
 import torch
 
 from engine import snapshots
-from engine.budgets import SaveAtBudgets
 from engine.checkpoint import load_checkpoint, save_checkpoint
+from engine.pep.budgets import SaveAtBudgets
 from models.embedding.pep import Pep, Thresholds
 
 ROWS, WIDTH = 10, 5

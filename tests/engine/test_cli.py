@@ -11,7 +11,9 @@ import train_avazu
 import train_criteo
 import train_movielens
 import train_movielens_retrain
-from data import criteo, ingest, raw_planted
+from data import criteo
+from data.raw import ingest
+from data.synthetic import raw_planted
 from engine import cli, record
 from engine.run import Place
 

@@ -9,11 +9,11 @@ import pytest
 import tiny
 import torch
 
-from engine import optim
-from engine.budgets import SaveAtBudgets
 from engine.checkpoint import load_checkpoint
-from engine.clock import Unfold
-from engine.optim import Step, StepForm, build_optimizer
+from engine.optim import step as optim
+from engine.optim.step import Step, StepForm, build_optimizer
+from engine.pep.budgets import SaveAtBudgets
+from engine.pep.clock import Unfold
 from models.build import build_embedding, build_model
 from models.embedding.pep import FOLDED_BELOW, LANES, THRESHOLD_TYPES, Pep, Thresholds
 from models.kernels.threshold import GATES

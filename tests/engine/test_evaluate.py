@@ -9,7 +9,7 @@ import pytest
 import tiny
 
 from engine.evaluate import base_rate_logloss
-from reports import table
+from studies import table
 
 DATA = tiny.dataset()
 

@@ -6,9 +6,9 @@ import torch
 from training import BATCH, Training, assert_close, assert_same
 
 from data.loader import shuffled
-from engine.graphed import Graphed
 from engine.hooks import Evaluate
-from engine.optim import Step, StepForm, build_optimizer
+from engine.optim.cuda_graph import Graphed
+from engine.optim.step import Step, StepForm, build_optimizer
 
 pytestmark = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
 CASES = [{"model": "fm"}, {"model": "deepfm"}, {"model": "autoint"}, {"embedding": "uniform"}, {"embedding": "masked"}]

@@ -14,9 +14,10 @@ import tiny
 import torch
 
 import engine.run
-from engine import checkpoint, optim, snapshots, stages
+from engine import checkpoint, snapshots, stages
 from engine.checkpoint import load_checkpoint
 from engine.hooks import Checkpoint, Evaluate
+from engine.optim import step as optim
 
 DATA = tiny.dataset(rows=600)  # 8 steps an epoch, the last on half a batch
 CASES = {

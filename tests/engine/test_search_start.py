@@ -5,8 +5,8 @@ import pytest
 import tiny
 import torch
 
-from engine.course import Clock
-from engine.search_start import BEGIN, announce_pruning, steps_to_pruning
+from engine.pep.search_start import BEGIN, announce_pruning, steps_to_pruning
+from engine.pep.threshold_trace import Clock
 from engine.settings import parse
 from models.embedding.base import initial_table
 from models.start import share_below

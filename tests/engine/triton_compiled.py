@@ -7,7 +7,7 @@ import triton
 from triton.backends.compiler import GPUTarget
 from triton.compiler import ASTSource
 
-from models.kernels import adam_triton
+from engine.optim.gpu import adam_triton
 
 FLOATS, INTS, LONGS = "*fp32", "*i32", "*i64"
 TABLE = {"value_ptr": FLOATS, "mean_ptr": FLOATS, "square_ptr": FLOATS, "done_ptr": INTS, "steps": FLOATS,

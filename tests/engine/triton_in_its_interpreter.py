@@ -6,10 +6,10 @@ import numpy as np
 import torch
 from training import Training, assert_same
 
-from engine.optim import Step
-from models.kernels.adam import coefficients
-from models.kernels.adam_device import MEMORY, PLAIN, DeviceTable, operations_for
-from models.kernels.compact import first_places
+from engine.optim.batch_rows import first_places
+from engine.optim.cpu.adam import coefficients
+from engine.optim.gpu.adam import MEMORY, PLAIN, DeviceTable, operations_for
+from engine.optim.step import Step
 
 
 def make(rng, num_rows, width, decay):

@@ -2,7 +2,7 @@
 
 Restated here: S(V, s) of the whole table (eq. 8), the logits of the models, the sum of cross entropies over the
 batch size plus the penalty on the batch's vectors, one clip over all gradients, Adam with coupled decay on every
-parameter. Held against it: `engine.optim.Step` around the models of the registry, where the table is thresholded
+parameter. Held against it: `engine.optim.step.Step` around the models of the registry, where the table is thresholded
 first and where the rows are gathered first.
 """
 
@@ -10,7 +10,7 @@ import pytest
 import torch
 from torch.nn.functional import batch_norm, binary_cross_entropy_with_logits
 
-from engine.optim import Step, StepForm, build_optimizer
+from engine.optim.step import Step, StepForm, build_optimizer
 from models.build import build_embedding, build_model
 
 SIZES, WIDTH, HEADS, STEPS = (9, 3, 20, 6), 6, 2, 200

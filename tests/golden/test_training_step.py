@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import torch
 
-from engine.optim import Step, StepForm, build_optimizer
+from engine.optim.step import Step, StepForm, build_optimizer
 from models.build import MODELS, build_embedding, build_model
 
 SIZES, WIDTH = (6, 3, 8), 4

@@ -8,12 +8,12 @@ import numpy as np
 import pytest
 import torch
 
+from compression.umec.constraint import ResourceConstraint
+from compression.umec.dynamics import Dynamics
+from compression.umec.resources import Layout, Resource, layout_of
+from compression.umec.units import energies_of
 from models.dlrm import DLRM, Shape
 from models.embedding.uniform import Uniform
-from transforms.dynamics import Dynamics
-from transforms.resources import Layout, Resource, layout_of
-from transforms.umec import ResourceConstraint
-from transforms.units import energies_of
 
 FIELDS, WIDTH, TOP = 4, 2, (5, 3)
 ROWS = (3,) * FIELDS

@@ -6,9 +6,9 @@ import pytest
 import torch
 from torch import nn
 
-from models.compact_table import CompactTable
 from models.embedding.pep import Thresholds
-from models.plugged_table import PepTable, TicketTable
+from models.plug.compact import CompactTable
+from models.plug.table import PepTable, TicketTable
 
 ROWS, WIDTH = 50, 4
 SHAPES = [(1, 1), (2, 3), (7, 5), (60, 1), (1, 80)]

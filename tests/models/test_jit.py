@@ -22,12 +22,12 @@ def double(x):
 print(double(3), double.stats.cache_path)
 """
 IMPORTS = {
-    "models.kernels.jit": "import models, transforms.umec_loop\n"
-                          "from models.kernels.compact import renumber\n"
+    "models.kernels.jit": "import models, compression.umec.loop\n"
+                          "from engine.optim.batch_rows import renumber\n"
                           "out = np.zeros(2, np.int32)\n"
                           "slots = np.zeros(9, np.int32)\n"
                           "print(renumber(np.array([4, 4]), slots, out, out.copy()))",
-    "utils.jit": "import data.parse, data.count, data.ingest, data.raw_draws, engine.evaluate",
+    "utils.jit": "import data.raw.parse, data.raw.count, data.raw.ingest, data.synthetic.raw_draws, engine.evaluate",
 }
 SAID = "numba finds no folder that it may write its cache to"
 

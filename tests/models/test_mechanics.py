@@ -5,7 +5,7 @@ import math
 import pytest
 import torch
 
-from engine.optim import Step, StepForm, build_optimizer
+from engine.optim.step import Step, StepForm, build_optimizer
 from models.build import build_embedding, build_model
 from models.embedding.pep import THRESHOLD_TYPES, Pep, Thresholds
 from models.kernels.threshold import GATES

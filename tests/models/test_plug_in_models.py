@@ -18,7 +18,8 @@ import torchfm.model
 from torch import nn
 from torch.nn.functional import binary_cross_entropy
 
-from models import Plugged, masked, plug, snapshot, unplug
+from models import Plugged, masked, snapshot, unplug
+from models.plug.plug import plug
 
 ROOT = Path(__file__).resolve().parent.parent.parent
 DIMS, WIDTH = [6, 5, 9, 4], 3

@@ -10,8 +10,9 @@ import pytest
 import torch
 from torch import nn
 
-from models import Plugged, Snapshot, masked, plug, snapshot, unplug
+from models import Plugged, Snapshot, masked, snapshot, unplug
 from models.kernels.threshold import GATES
+from models.plug.plug import plug
 from models.start import share_below
 
 ROWS, WIDTH = 200, 8
@@ -208,7 +209,7 @@ def test_what_a_regulariser_must_leave_out_is_said_when_plugged(caplog):
 
 
 def test_a_step_that_is_compiled_itself_is_not_broken_by_looking_at_it(monkeypatch):
-    monkeypatch.setattr("models.plug_watch.penalised", lambda table: pytest.fail("looked at"))
+    monkeypatch.setattr("models.plug.watch.penalised", lambda table: pytest.fail("looked at"))
     model = Two()
     optimizer = adam(plug(model, threshold_init=-3.0))
     torch._dynamo.reset()
@@ -454,7 +455,7 @@ def test_the_count_is_that_of_the_table(kind, gate, monkeypatch):
         name: int(table.table().count_nonzero()) for name, table in Plugged(model).tables.items()
     }
     for counted in (1, 1000, 1 << 20):  # entries at a time
-        monkeypatch.setattr("models.plugged_table.COUNTED", counted)
+        monkeypatch.setattr("models.plug.table.COUNTED", counted)
         for name, table in Plugged(model).tables.items():
             padding = int(table.table()[0].count_nonzero()) if name == "item" else 0
             assert table.num_params() == expected[name] - padding

@@ -8,7 +8,8 @@ import torch
 from torch import nn
 from torch.nn import functional
 
-from models import masked, plug, snapshot, unplug
+from models import masked, snapshot, unplug
+from models.plug.plug import plug
 
 ROWS, WIDTH = 12, 4
 

@@ -6,12 +6,12 @@ import stat
 import pytest
 import tiny
 
-from commands import umec
+from compression.umec import command as umec
 from data import store
-from reports import budget_curve
+from studies.figures import budget_curve
 from utils import files
 from utils.files import atomic_path, require_writable, sha256_of, sha256_of_file, write_json
-from utils.names import unknown
+from utils.text import unknown
 
 FULL = OSError(28, "No space left on device")
 

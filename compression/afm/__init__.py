@@ -1,0 +1,1 @@
+"""AFM: tables and layers made low-rank by what they give out."""

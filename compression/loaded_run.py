@@ -1,0 +1,100 @@
+"""Finished trainings that are taken up again: their records, their data, their models."""
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from engine.checkpoint import load_checkpoint
+from engine.initial_model import fresh_model
+from engine.run import WEIGHTS, Place, Run, open_data
+from engine.settings import parse
+from models.base import ClickModel
+from models.build import build_model
+from models.embedding.masked import Masked
+from utils.recorded import translate
+
+
+@dataclass(frozen=True)
+class TrainedModel:
+    """A model as its validation chose it, and the run that trained it."""
+
+    run: Run
+    model: ClickModel  # in evaluation mode
+    run_id: str
+    weights_bytes: int  # of its file
+
+
+def find_result(run_id: str, place: Place) -> dict[str, Any]:
+    """The record of a run by its id, or the beginning of it.
+
+    Raises:
+        FileNotFoundError: no such finished run.
+        ValueError: no id, or several runs begin so.
+    """
+    if not run_id:
+        raise ValueError("the run's id is empty: name it, or its start")
+    found = sorted((place.out / "runs").glob(f"{run_id}*/result.json"))
+    if not found:
+        raise FileNotFoundError(f"there is no finished run {run_id!r} in {place.out / 'runs'}")
+    if len(found) > 1:
+        raise ValueError(f"several runs begin with {run_id!r}: {', '.join(path.parent.name for path in found)}")
+    return json.loads(found[0].read_text())
+
+
+def run_again(result: dict[str, Any], place: Place) -> Run:
+    """The run of a record, with its data.
+
+    Raises:
+        ValueError: what is found now is other data.
+    """
+    settings = parse(translate(result["settings"]))
+    dataset, _ = open_data(settings, place)
+    if dataset.hash != result["manifest"]:
+        raise ValueError(f"run {result['run_id']} was trained on other data (manifest {result['manifest']}, this is "
+                         f"{dataset.hash}); use the same raw files")
+    return Run(settings, result["seed"], place, dataset, result["stage"], result["identity"]["extra"])
+
+
+def weights_of(folder: Path) -> dict[str, torch.Tensor]:
+    """What a run has trained, by name.
+
+    Raises:
+        FileNotFoundError: it kept no weights.
+    """
+    path = folder / WEIGHTS
+    if not path.exists():
+        raise FileNotFoundError(f"run {folder.name} has kept no weights ({path}); run it again with --force")
+    return load_checkpoint(path)["model"]
+
+
+def load_model(run_id: str, place: Place) -> TrainedModel:
+    """A trained baseline or a retrained ticket, with its weights; its folder is only read.
+
+    Raises:
+        FileNotFoundError: no such run, or it kept no weights.
+        ValueError: it is neither, it has no embedding or DartsEmb's, or its weights are those of another model.
+    """
+    result = find_result(run_id, place)
+    if result["stage"] not in ("train", "retrain") or result["settings"]["model"] == "linear":
+        raise ValueError(f"run {result['run_id']} is a {result['stage']} of {result['settings']['model']}; only a "
+                         "trained or retrained model with an embedding can be made smaller")
+    if result["settings"]["embedding"] == "darts":
+        raise ValueError(f"run {result['run_id']} is DartsEmb's: its table of mixed widths cannot be made smaller")
+    run = run_again(result, place)
+    folder = place.out / "runs" / result["run_id"]
+    weights, path = weights_of(folder), folder / WEIGHTS
+    sizes, settings = run.dataset.schema.sizes, run.settings
+    if settings.model.embedding == "masked":
+        embedding = Masked(weights["embedding.weight"], weights["embedding.mask"] != 0, len(sizes))
+        model = build_model(sizes, settings.flat(), 0, embedding)
+    else:
+        model = fresh_model(run)
+    try:
+        model.load_state_dict(weights)
+    except RuntimeError as error:
+        raise ValueError(f"{path} is a checkpoint of another model than its record says ({error}); train it again with "
+                         "--force") from error
+    return TrainedModel(run, model.eval(), result["run_id"], path.stat().st_size)

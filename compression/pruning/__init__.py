@@ -1,0 +1,1 @@
+"""Pruning a trained uniform table: by magnitude, iteratively, at random."""

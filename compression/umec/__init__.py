@@ -1,0 +1,1 @@
+"""UMEC: a DLRM under a resource constraint (Shen et al., ICLR 2021)."""

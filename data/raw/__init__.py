@@ -1,0 +1,1 @@
+"""Raw files, larger than memory if need be, to encoded sets."""

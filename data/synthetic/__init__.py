@@ -1,0 +1,1 @@
+"""Data made from a known teacher."""

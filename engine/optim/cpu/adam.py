@@ -1,0 +1,228 @@
+"""Adam with coupled decay over a table of which a batch touches few rows; missed steps are made up for later.
+
+PEP's optimiser moves every row at every step: a row without data still decays, and that is what prunes it. Its missed
+steps depend on nothing but itself, so they may be taken late, in order, as long as they are taken before anybody looks.
+Rows are kept in blocks, which lie in the nearest cache while they are replayed; a block is in step with itself, and
+`done` holds the step that it was last brought to. Every form has the same bits: each element sees the same operations
+in the same order. `adam_plain` is the definition.
+
+On a CPU of 2 cores (AMD EPYC), 1,086,810 x 24, one decay step of all rows: 12 to 14 ms when the table streams through
+memory at each step, 5.2 ms a step when blocks are replayed 32 steps at a time (one core: 16 and 9.5).
+"""
+
+import math
+from collections.abc import Callable
+
+import numba
+import numpy as np
+from torch import Tensor
+
+from engine.optim.cpu.machine import ON, control, fetch, set_control
+from models.kernels.jit import njit
+
+AHEAD = 2  # blocks: while one is worked on, the memory of the one so many places behind it in the list is fetched
+RUN = 8  # blocks in a row that are treated as one when they can be
+LINE = 16  # floats of a cache line
+
+MOVING, STILL, EMPTY = 0, 1, 2  # of a block: nothing is known; only `square` still changes; nothing changes any more
+
+
+def coefficients(lr: float, betas: tuple[float, float], eps: float, step: int) -> tuple[float, float]:
+    """(a, e) of a step, counted from 1: the parameter moves by -a m / (sqrt(v) + e), bias corrections included."""
+    root = math.sqrt(1 - betas[1] ** step)
+    return lr * root / (1 - betas[0] ** step), eps * root
+
+
+def rounded_root(square: Tensor) -> Tensor:
+    """The square root, correctly rounded; torch's own in float32 may be off by a last bit."""
+    return square.double().sqrt().float()
+
+
+def adam_plain(value: Tensor, mean: Tensor, square: Tensor, grad: Tensor, decay: float | Tensor,
+               betas: tuple[float, float], scale: float | Tensor, a: float | Tensor, e: float | Tensor,
+               root: Callable[[Tensor], Tensor] = rounded_root) -> None:
+    """The definition, in place and elementwise, float32 throughout (Kingma & Ba 2015, with L2 in the gradient).
+
+    g = scale * grad + decay * value; m = b1 m + (1 - b1) g; v = b2 v + (1 - b2) g^2; value -= a m / (sqrt(v) + e).
+
+    Args:
+        value, mean, square, grad: of one shape.
+        scale: of the gradient: below 1 where the global norm is clipped.
+        a, e: see `coefficients`; as tensors, each row may be at a step of its own.
+        root: of v. Compiled for a CPU, torch's own is rounded correctly.
+    """
+    g = grad * scale + value * decay
+    mean.mul_(betas[0]).add_(g * (1 - betas[0]))
+    square.mul_(betas[1]).add_(g * (1 - betas[1]) * g)
+    value.sub_(mean * a / (root(square) + e))
+
+
+@numba.njit(nogil=True, error_model="numpy", inline="always")
+def _decay_once(value, mean, square, rates, a, e):
+    decay, b1, c1, b2, c2 = rates
+    zero = np.float32(0.0)
+    for i in range(value.size):
+        g = zero + decay * value[i]  # adding the 0 that the gradient is keeps the sign of a zero as in the definition
+        m = b1 * mean[i] + c1 * g
+        v = b2 * square[i] + (c2 * g) * g
+        value[i] -= (a * m) / (np.sqrt(v) + e)
+        mean[i] = m
+        square[i] = v
+
+
+@numba.njit(nogil=True, error_model="numpy", inline="always")
+def _grad_once(value, mean, square, grad, rates, scale, a, e):
+    decay, b1, c1, b2, c2 = rates
+    for i in range(value.size):
+        g = scale * grad[i] + decay * value[i]
+        m = b1 * mean[i] + c1 * g
+        v = b2 * square[i] + (c2 * g) * g
+        value[i] -= (a * m) / (np.sqrt(v) + e)
+        mean[i] = m
+        square[i] = v
+
+
+@numba.njit(nogil=True, error_model="numpy", inline="always")
+def _all_zero(values):
+    i = 0
+    while i < values.size and values[i] == 0:
+        i += 1
+    return i == values.size
+
+
+@numba.njit(nogil=True, error_model="numpy", inline="always")
+def _at_rest(value, mean, rates):
+    decay, c1 = rates[0], rates[2]
+    i = 0
+    while i < value.size and mean[i] == 0 and c1 * (decay * value[i]) == 0:
+        i += 1
+    return i == value.size
+
+
+@numba.njit(nogil=True, error_model="numpy")
+def _replay(value, mean, square, first, now, rates, steps):
+    for step in range(first, now + 1):
+        a, e = steps[step % steps.shape[0]]
+        _decay_once(value, mean, square, rates, a, e)
+
+
+@numba.njit(nogil=True, error_model="numpy")
+def _catch_up(flat, mean, square, done, state, block, end, entries, now, rates, steps):
+    """Decay the blocks block .. end-1, all at the same step and in the same state, through the steps up to `now`.
+
+    When all of m is 0 after a step and the decay too small to raise it, the step moved nothing, and the next ones will
+    not either: only v goes on falling. A zero m alone is not enough, it may be passing from one sign to the other.
+    """
+    first = done[block] + 1
+    part = slice(block * entries, min(end * entries, flat.size))
+    if state[block] == MOVING:
+        _replay(flat[part], mean[part], square[part], first, now, rates, steps)
+    elif state[block] == STILL:
+        part_square, b2 = square[part], rates[3]
+        for _ in range(first, now + 1):
+            for i in range(part_square.size):
+                part_square[i] = b2 * part_square[i]
+    for one in range(block, end):
+        part = slice(one * entries, min((one + 1) * entries, flat.size))
+        if state[one] == MOVING and _at_rest(flat[part], mean[part], rates):
+            state[one] = STILL
+        if state[one] == STILL and _all_zero(square[part]):
+            state[one] = EMPTY
+        done[one] = now
+
+
+@numba.njit(nogil=True, error_model="numpy", inline="always")
+def _fetch_block(flat, mean, square, slots, block, rows, num_rows):
+    low, high = block * rows, min((block + 1) * rows, num_rows)
+    width = flat.size // num_rows
+    for i in range(low * width, high * width, LINE):
+        fetch(flat, i)
+        fetch(mean, i)
+        fetch(square, i)
+    for row in range(low, high, LINE):
+        fetch(slots, row)
+
+
+@njit(nogil=True, error_model="numpy")
+def open_blocks(table, blocks, begin, end, slots, unique, now, out):
+    """Bring the listed blocks to step `now` and copy the batch's rows of them to `out` (U, D), ordered as `unique`.
+
+    Args:
+        table: (value, mean, square, done, state, rows, rates, steps), see `engine.optim.cpu.rowwise.Table`.
+        blocks, begin, end: numbers of blocks; those at begin .. end-1 are treated.
+        slots: (N,); row r is in the batch when slots[r] < U and unique[slots[r]] == r, see `compact.renumber`.
+    """
+    value, mean, square, done, state, rows, rates, steps = table
+    num_rows, width = value.shape
+    flat, flat_mean, flat_square = value.reshape(-1), mean.reshape(-1), square.reshape(-1)
+    before = control()
+    set_control(before | ON)
+    for position in range(begin, end):
+        if position + AHEAD < end:
+            _fetch_block(flat, flat_mean, flat_square, slots, blocks[position + AHEAD], rows, num_rows)
+        block = blocks[position]
+        low, high = block * rows, min((block + 1) * rows, num_rows)
+        if done[block] < now:
+            _catch_up(flat, flat_mean, flat_square, done, state, block, block + 1, rows * width, now, rates, steps)
+        for row in range(low, high):
+            slot = slots[row]
+            if slot < unique.size and unique[slot] == row:
+                for d in range(width):
+                    out[slot, d] = value[row, d]
+    set_control(before)
+
+
+@njit(nogil=True, error_model="numpy")
+def close_blocks(table, blocks, begin, end, slots, unique, grads, scale, now):
+    """Take step `now` in the listed blocks, which are at now - 1: with a gradient the batch's rows, the others without.
+
+    Args:
+        grads: (U or more, D), gradient of the rows `unique`.
+        scale: of the gradient.
+    """
+    value, mean, square, done, state, rows, rates, steps = table
+    num_rows, width = value.shape
+    flat, flat_mean, flat_square = value.reshape(-1), mean.reshape(-1), square.reshape(-1)
+    whole = np.zeros(rows * width, np.float32)
+    a, e = steps[now % steps.shape[0]]
+    before = control()
+    set_control(before | ON)
+    for position in range(begin, end):
+        if position + AHEAD < end:
+            _fetch_block(flat, flat_mean, flat_square, slots, blocks[position + AHEAD], rows, num_rows)
+        block = blocks[position]
+        low, high = block * rows, min((block + 1) * rows, num_rows)
+        for row in range(low, high):
+            slot = slots[row]
+            start = (row - low) * width
+            if slot < unique.size and unique[slot] == row:
+                for d in range(width):
+                    whole[start + d] = grads[slot, d]
+            else:
+                for d in range(width):
+                    whole[start + d] = 0
+        part = slice(low * width, high * width)
+        _grad_once(flat[part], flat_mean[part], flat_square[part], whole[:(high - low) * width], rates, scale, a, e)
+        done[block] = now
+        state[block] = MOVING
+    set_control(before)
+
+
+@njit(nogil=True, error_model="numpy")
+def sweep_blocks(table, first, last, listed_in, stamp, now):
+    """Bring the blocks first .. last-1 to step `now`, but for those of `close_blocks`, where listed_in is `stamp`."""
+    value, mean, square, done, state, rows, rates, steps = table
+    width = value.shape[1]
+    flat, flat_mean, flat_square = value.reshape(-1), mean.reshape(-1), square.reshape(-1)
+    before = control()
+    set_control(before | ON)
+    block = first
+    while block < last:
+        end = block + 1
+        if done[block] < now and listed_in[block] != stamp:
+            while (end < min(block + RUN, last) and done[end] == done[block] and state[end] == state[block]
+                   and listed_in[end] != stamp):
+                end += 1
+            _catch_up(flat, flat_mean, flat_square, done, state, block, end, rows * width, now, rates, steps)
+        block = end
+    set_control(before)

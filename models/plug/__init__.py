@@ -1,0 +1,1 @@
+"""PEP in the tables of any PyTorch model."""

@@ -1,1 +1,0 @@
-"""Tables and figures. They read results and train nothing."""

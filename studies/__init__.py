@@ -1,0 +1,1 @@
+"""The paper and beyond: schemes, plans of runs, records, pages."""

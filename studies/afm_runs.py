@@ -1,0 +1,55 @@
+"""The runs behind AFM's page: what is factored, how, and each one's dense control."""
+
+from collections.abc import Callable
+from dataclasses import replace
+
+from compression import finetune
+from compression.afm.command import control, factored, judged
+from compression.afm.compress import Choice
+from compression.finetune import FineTuning
+from compression.loaded_run import TrainedModel, load_model
+from engine.run import Place, pick_device
+from studies.plan import Need
+
+RANKS = (8, 2, 4, 16, 32)
+STUDY: list[tuple[Choice, FineTuning]] = [  # what the page compares, for each seed; what says most comes first
+    *((Choice(method, emb_rank=rank), FineTuning()) for rank in RANKS for method in ("afm", "svd")),
+    (Choice(mlp_rank=16), FineTuning()),
+    *((Choice(emb_rank=8, mlp_rank=16, act=act, act_init=start), FineTuning())
+      for act, start in (("none", "paper"), ("relu", "paper"), ("relu", "shift"))),
+    (Choice(ratio=0.14), FineTuning()),
+    *((Choice("tt", emb_rank=rank), FineTuning()) for rank in (16, 32)),  # sizes near those of ranks 2 and 8 or less
+    (Choice(emb_rank=8), FineTuning(freeze_embedding=True)), (Choice(emb_rank=8), FineTuning(epochs=5)),
+    *((Choice("random", emb_rank=rank), FineTuning()) for rank in RANKS),
+    (Choice("svd", mlp_rank=16), FineTuning()), (Choice(ratio=0.28), FineTuning()),
+    (Choice(emb_rank=8, mlp_rank=16, sequential=True), FineTuning()),
+    *((Choice("tt", emb_rank=rank), FineTuning()) for rank in (24, 56)),
+    (Choice(emb_rank=32), FineTuning(epochs=5)),
+]
+
+
+def study(base: Callable[[Place], str], about: tuple[str, int]) -> list[Need]:
+    """The runs behind the page for one seed, each with its dense control.
+
+    Args:
+        base: trains the dense model at a place, if it is not, and gives its run's id.
+        about: the model's name and the seed.
+    """
+    model, seed = about
+    loaded: dict[str, TrainedModel] = {}
+
+    def taken(place: Place) -> TrainedModel:
+        run_id = base(place)
+        found = loaded.setdefault(run_id, load_model(run_id, place))
+        return replace(found, run=replace(found.run, place=place))
+
+    def need(choice: Choice, how: FineTuning) -> Need:
+        def run(place: Place) -> None:
+            trained = taken(place)
+            made = factored(trained, choice, how, pick_device(place.device))
+            judged(trained, made, control(trained, how), finetune.run_of(trained, how, choice.identity()))
+        what = " ".join(f"{name}={value}" for name, value in choice.identity().items())
+        frozen = " frozen table" if how.freeze_embedding else ""
+        return Need(f"{model} afm {what} epochs={how.epochs}{frozen} seed {seed}", (model, "low_rank"), run)
+
+    return [need(choice, how) for choice, how in STUDY if model != "fm" or not choice.mlp]  # FM has no layers

@@ -1,0 +1,163 @@
+"""What UMEC's two figures share: accuracy and AUC against the compression ratio, of it and its rivals."""
+
+import json
+import statistics
+from collections import defaultdict
+from collections.abc import Sequence
+from operator import itemgetter
+from typing import Any
+
+from matplotlib.axes import Axes
+
+from studies import pooling
+from studies.choice import SEEDS, words
+from studies.figures import budget_curve
+from studies.figures.styles import UMEC
+from studies.kinds import FINETUNED, Results
+from studies.page import RUNS, Number, Page, number, runs_of, shown
+
+SIZE = (7.0, 2.9)  # inches: both columns of a page
+MEASURES = {"test_accuracy": "test accuracy", "test_auc": "test AUC"}
+DENSE, CHANCE = "dense", "random"
+DENSE_ACCURACY = 0.78978  # of the paper's whole model
+Curves = dict[str, dict[float, list[dict[str, Any]]]]  # method -> budget -> results
+
+
+def build(page: Page, results: Results, joint: bool, methods: Sequence[str], paper: dict[float, float]) -> Page:
+    """Fill the page of a figure.
+
+    Args:
+        results: of any data sets and models.
+        joint: fields and neurons, or fields alone.
+        methods: that should be there.
+        paper: UMEC's accuracy in the paper's figure by budget.
+    """
+    mine = [result for result in results if _belongs(result, page.dataset, joint)]
+    data = pooling.data_of(mine, results, page.dataset)
+    if data.words:
+        page.of_sample(data.words)
+    found = _of_one_setting(page, mine, data, results)
+    curves: Curves = defaultdict(lambda: defaultdict(list))
+    for result in found:
+        curves[_label(result)][result["compression"]["budget"]].append(result)
+    page.behind += found
+    for method in methods:
+        for budget in [1.0] if method == DENSE else paper:
+            absent = [seed for seed in SEEDS if seed not in {run["seed"] for run in curves[method].get(budget, [])}]
+            if absent:
+                page.missing.append(f"{method} at budget {budget:g}: seed{'s' * (len(absent) > 1)} {words(absent)}")
+    dense = {run["seed"]: run for runs in curves[DENSE].values() for run in runs}
+    for method, by_budget in curves.items():
+        for budget, runs in sorted(by_budget.items(), reverse=True):
+            page.rows += [_row(method, budget, run) for run in runs]
+            page.numbers += _numbers(method, budget, runs, dense, paper)
+    page.notes.append(
+        "x is 1 less the resource of the exported model, counted from its layers. The paper gives accuracy alone, of "
+        "one seed, and some of its models exceed their budget; its numbers, read off its figure, stand beside ours as "
+        "differences from its whole model. Every rival was trained as many steps more as UMEC; validation chose the "
+        f"epoch. Units removed at random may lie below the picture. Data: {shown(page.dataset)}.")
+    if found:
+        _draw(page, {method: by_budget for method, by_budget in curves.items() if by_budget})
+    return page
+
+
+def _belongs(result: dict[str, Any], dataset: str, joint: bool) -> bool:
+    made = result.get("compression")
+    return (result["stage"] == FINETUNED and result["settings"]["dataset"] == dataset
+            and made is not None and "budget" in made
+            and (made["method"] == DENSE or made["dynamics"]["joint"] == joint)
+            and (made["groups"], made["resource"]) == ("field", "flops_top"))
+
+
+def _label(result: dict[str, Any]) -> str:
+    made = result["compression"]
+    variants = {"faithful": made["dynamics"].get("faithful"), "scratch": made["scratch"],
+                "one descent": made.get("along")}
+    return ", ".join([made["method"], *(name for name, on in variants.items() if on)])
+
+
+def _of_one_setting(page: Page, results: Results, data: pooling.Data, every: Results) -> list[dict[str, Any]]:
+    """Those of the setting with the most runs, one a seed: trained alike, for as long, from the same training.
+
+    Args:
+        data: that the page shows.
+        every: in which the whole models are looked up that the small ones were made of.
+    """
+    by_id = pooling.by_run(every)
+    groups: dict[str, list[dict[str, Any]]] = defaultdict(list)
+    for result in results:
+        own = {key: value for key, value in result["identity"]["settings"].items() if key != "max_epochs"}
+        made = result["compression"]
+        base = by_id.get(made.get("base", ""))
+        trained = [pooling.settings_of(base), base["settings"]["max_epochs"]] if base else None
+        setting = [own, made["epochs"], made["finetune_epochs"], result["manifest"], trained]
+        groups[json.dumps(setting, sort_keys=True)].append(result)
+    if not groups:
+        return []
+    most = max(groups.values(), key=lambda runs: (data.manifest in (None, runs[0]["manifest"]), len(runs)))
+    if len(most) < len(results):
+        page.left_out.append(f"Left out: {pooling.words({'other settings or data': len(results) - len(most)})}.")
+    points: dict[Any, list[dict[str, Any]]] = defaultdict(list)
+    for result in most:  # the whole model once, though both figures ask for it
+        points[_label(result), result["compression"]["budget"] if _label(result) != DENSE else 1].append(result)
+    found = [result for runs in points.values() for result in pooling.one_a_seed(runs)]
+    return sorted(found, key=lambda result: (_label(result), -result["compression"]["budget"], result["seed"]))
+
+
+def _row(method: str, budget: float, run: dict[str, Any]) -> dict[str, Any]:
+    made = run["compression"]
+    return {"method": method, "budget": budget, "seed": run["seed"], "compression": round(1 - made["resource_left"], 4),
+            "fields": sum(width > 0 for width in made["widths"].values()),
+            "neurons": " ".join(map(str, made["neurons"])),
+            **{name: run[name] for name in (*MEASURES, "test_logloss", "validation_auc")}, RUNS: runs_of([run])}
+
+
+def _numbers(method: str, budget: float, runs: Results, dense: dict[int, dict[str, Any]],
+             paper: dict[float, float]) -> list[Number]:
+    where = method if method == DENSE else f"{method} at {budget:g}"
+    made = [number(f"{name}, {where}", runs, itemgetter(field))
+            for field, name in (("test_auc", "AUC"), ("test_logloss", "log-loss"), ("test_accuracy", "accuracy"))]
+    beside = [run for run in runs if run["seed"] in dense]
+    if method == "umec" and beside:
+        published = paper[budget] - DENSE_ACCURACY if budget in paper else None
+        made.append(number(f"accuracy less the whole model's, {where}", beside,
+                           lambda run: run["test_accuracy"] - dense[run["seed"]]["test_accuracy"], published,
+                           "other data" if published is not None else "", ".5f"))
+    return made
+
+
+def _draw(page: Page, curves: Curves) -> None:
+    page.figure = budget_curve.new_figure(SIZE)
+    panels = page.figure.subplots(1, 2)
+    for axes, (field, label) in zip(panels, MEASURES.items(), strict=True):
+        for method, by_budget in curves.items():
+            _line(axes, method, by_budget, field)
+        _look_closely(axes, curves, field)
+        axes.set_xlabel("compression ratio (1 - R)", fontsize=8)
+        axes.set_ylabel(label, fontsize=8)
+        budget_curve.tidy(axes)
+    handles, labels = panels[0].get_legend_handles_labels()
+    page.figure.legend(handles, labels, fontsize=6.5, frameon=False, loc="outside lower center", ncols=4)
+    page.figure.suptitle(page.title, fontsize=8)
+
+
+def _look_closely(axes: Axes, curves: Curves, field: str) -> None:
+    """Units removed at random fall so far below all others that these could not be told apart."""
+    seen = [run[field] for method, by_budget in curves.items() if method != CHANCE
+            for runs in by_budget.values() for run in runs]
+    if CHANCE in curves and seen:
+        margin = 0.1 * (max(seen) - min(seen)) or 0.01
+        axes.set_ylim(min(seen) - margin, max(seen) + margin)
+
+
+def _line(axes: Axes, method: str, by_budget: dict[float, list[dict[str, Any]]], field: str) -> None:
+    groups = [by_budget[budget] for budget in sorted(by_budget, reverse=True)]
+    means = [statistics.mean(run[field] for run in runs) for runs in groups]
+    if method == DENSE:
+        budget_curve.horizontal(axes, DENSE, means[0])
+        return
+    spreads = [statistics.stdev(run[field] for run in runs) if len(runs) > 1 else 0.0 for runs in groups]
+    colour, marker, line = UMEC.get(method, (budget_curve.INK, ".", ":"))
+    axes.errorbar([statistics.mean(1 - run["compression"]["resource_left"] for run in runs) for runs in groups], means,
+                  yerr=spreads if any(spreads) else None, label=shown(method), color=colour, marker=marker,
+                  linestyle=line, markersize=4, linewidth=1.1, capsize=2)

@@ -1,0 +1,300 @@
+"""One page of the report: a figure or table of the paper, as a csv, a picture and a Markdown file.
+
+A page is written with whatever runs there are, and lists in words what is missing.
+"""
+
+import csv
+import io
+import statistics
+import textwrap
+from collections import Counter
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from matplotlib.figure import Figure
+from PIL import Image
+
+from studies import sampling
+from studies.figures import budget_curve
+from studies.figures.styles import RED
+from studies.kinds import Results
+from studies.names import shown
+from studies.summary import markdown
+from utils.files import atomic_path
+
+HEAD = ("number", "ours (mean ± s.d.)", "seeds", "paper", "difference", "sampling error", "why")
+OPEN = "not explained yet"  # of a difference
+LETTERS = 18  # of a line of the picture's title that fit into an inch
+OLDER = ("**The picture is older than this page:** runs or files that it shows are missing now, "
+         "see the end. Its numbers may differ from those below.")
+SAMPLING = ("Sampling error: the standard error of the AUC on so many test rows (Hanley and McNeil), "
+            "which the spread over seeds does not hold, since all seeds share the test rows.")
+DRAWN = "Drawn from"  # in a picture's file: the files behind it, beside the records
+RUNS = "runs"  # the column of a csv that names the runs behind a row
+
+
+class Number(NamedTuple):
+    """One number of ours, beside the paper's where it gives one."""
+
+    what: str
+    values: Sequence[float]  # one a run
+    seeds: int = 0  # among the runs; 0 for what no seed changes
+    paper: float | None = None
+    why: str = ""  # the difference, in one clause
+    form: str = ".4f"
+    beside: str = ""  # what the value needs to be read, such as its confidence interval
+    sampling: float | None = None  # of an AUC: its standard error on the test rows (`studies.sampling`)
+
+    @property
+    def difference(self) -> float | None:
+        """Ours less the paper's."""
+        return None if self.paper is None else statistics.mean(self.values) - self.paper
+
+    @property
+    def spread(self) -> float:
+        """Standard deviation of a sample; 0 for one value."""
+        return statistics.stdev(self.values) if len(self.values) > 1 else 0.0
+
+    def cells(self) -> tuple[str, ...]:
+        """Under HEAD.
+
+        >>> Number("AUC", [0.80, 0.82], 2, paper=0.8, why="another split", sampling=0.0014).cells()
+        ('AUC', '0.8100 ± 0.0141', '2', '0.8000', '+0.0100', '± 0.0014', 'another split')
+        >>> Number("rows", [739012], form=",.0f").cells()
+        ('rows', '739,012', '-', '', '', '', '')
+        >>> Number("gain", [0.01], 1, form="+.2f", beside="one seed shows nothing").cells()[1]
+        '+0.01 (one seed shows nothing)'
+        """
+        ours = format(statistics.mean(self.values), self.form)
+        if len(self.values) > 1:
+            ours += f" ± {format(self.spread, self.form.lstrip('+'))}"
+        ours += f" ({self.beside})" if self.beside else ""
+        paper = "" if self.paper is None else format(self.paper, self.form)
+        difference = "" if self.difference is None else format(self.difference, f"+{self.form.lstrip('+')}")
+        beside_paper = self.paper is not None and self.sampling is not None
+        sampling = f"± {format(self.sampling, self.form)}" if beside_paper else ""
+        return self.what, ours, str(self.seeds or "-"), paper, difference, sampling, self.why
+
+
+@dataclass
+class Page:
+    """What is found for one figure or table; the parts are added one by one.
+
+    Args:
+        name: of the figure or table, such as fig10.
+        dataset, model: that it shows; model None where it shows them all.
+        title: a line.
+    """
+
+    name: str
+    dataset: str
+    model: str | None
+    title: str
+    notes: list[str] = field(default_factory=list, init=False)  # what the picture shows, which runs were chosen
+    rows: list[dict[str, Any]] = field(default_factory=list, init=False)  # of the csv; each has RUNS
+    numbers: list[Number] = field(default_factory=list, init=False)
+    missing: list[str] = field(default_factory=list, init=False)
+    behind: list[dict[str, Any]] = field(default_factory=list, init=False)  # the results that were used
+    figure: Figure | None = field(default=None, init=False)
+    cells: list[tuple[str, ...]] = field(default_factory=list, init=False)  # a table in words, its head first
+    left_out: list[str] = field(default_factory=list, init=False)  # which runs may not stand here, and how many
+    drawn: set[str] = field(default_factory=set, init=False)  # what the picture is drawn from, beside records
+    lost: set[str] = field(default_factory=set, init=False)  # such files that are not here now
+    data: dict[str, dict[str, Any]] = field(default_factory=dict, init=False)  # by manifest; older records lack it
+    sample: str = field(default="", init=False)  # the data in words, where not all rows are there
+
+    @property
+    def stem(self) -> str:
+        """Of its files: fig10_movielens_fm."""
+        return "_".join(part for part in (self.name, self.dataset, self.model) if part)
+
+    def of_sample(self, words: str) -> None:
+        """Say in the title that the data are not the whole set; then nothing stands beside the paper."""
+        if not self.sample:
+            self.sample = words
+            self.title += f", {words}"
+
+    @property
+    def shown_numbers(self) -> list[Number]:
+        """The numbers as they are printed: without the paper's where the data are a sample."""
+        if not self.sample:
+            return self.numbers
+        return [_without_paper(one) for one in self.numbers]
+
+    def lose(self, file: str, line: str) -> None:
+        """Note that a file which the picture would show cannot be had, and list it as missing.
+
+        Args:
+            file: its name, the same that `drawn` has of a file that can be had.
+            line: about it, for the list of what is missing.
+        """
+        self.lost.add(file)
+        self.list_missing(line)
+
+    def list_missing(self, line: str) -> None:
+        """Add a line to what is missing, once."""
+        if line not in self.missing:
+            self.missing.append(line)
+
+
+def mark_planted(page: Page, kind: str) -> Page:
+    """Say in title, file name, picture, every row and every number that the data are planted and not the real ones.
+
+    Args:
+        kind: of planted data, as the folder with the runs is named.
+    """
+    real = shown(page.dataset)
+    page.dataset = f"planted_{page.dataset}"
+    if page.sample:  # that planted data are not all rows of the real ones goes without saying
+        page.title, page.sample = page.title.removesuffix(f", {page.sample}"), ""
+    made = f"planted {kind.replace('_', ' ')} in {real}'s format"
+    title = page.title.replace(f"on {real}", f"on {made}").replace(f"of {real}", f"of {made}")
+    page.title = f"PLANTED DATA. {title}" + ("" if made in title else f", {made}")
+    page.rows = [{"data": "planted", **row} for row in page.rows]
+    page.numbers = [_without_paper(one) for one in page.numbers]
+    page.notes.insert(0, f"The data are made: a file in {real}'s raw format with labels from a known teacher. It shows "
+                         f"that the code works, not what a method does on {real}, and nothing stands beside the paper.")
+    if page.figure is not None:
+        for axes in page.figure.axes:
+            axes.title.set_text(axes.get_title().replace(real, f"planted {real}"))
+        fits = int(LETTERS * page.figure.get_figwidth())
+        page.figure.suptitle(textwrap.fill(page.title, fits), fontsize=7, color=RED)
+        page.figure.text(0.5, 0.5, "planted data", fontsize=34, color=RED, alpha=0.15, rotation=20, ha="center",
+                         va="center")
+    return page
+
+
+def _without_paper(one: Number) -> Number:
+    return one._replace(paper=None, why="" if one.paper is not None else one.why)
+
+
+def write(page: Page, folder: Path) -> list[Path]:
+    """Write folder/<stem>.csv, .png where there is a picture, and .md, each whole or not at all; the text comes last.
+
+    A picture there that shows more than can be drawn now is kept, and the text says that it is
+    older: the files behind it (curves, weights, snapshots) are not in every copy of the records.
+
+    Raises:
+        ValueError: a row names no run.
+    """
+    written = [_put(folder / f"{page.stem}.csv", _csv(page.rows))]
+    picture = folder / f"{page.stem}.png"
+    kept = picture.exists() and (page.figure is None or _shows_more(picture, page))
+    if page.figure is not None and not kept:
+        content = {DRAWN: " ".join(sorted(page.drawn))}
+        written.append(budget_curve.save(page.figure, picture, content))
+    return [*written, _put(folder / f"{page.stem}.md", text(page, older_picture=kept))]
+
+
+def _shows_more(picture: Path, page: Page) -> bool:
+    """Whether a picture was drawn from files that are not here now.
+
+    One that does not say what it was drawn from may have been, where any file is missing.
+    """
+    try:
+        with Image.open(picture) as opened:
+            content = opened.info.get(DRAWN)
+    except OSError:  # no picture at all: nothing is lost
+        return False
+    return bool(page.lost if content is None else page.lost & set(content.split()))
+
+
+def text(page: Page, older_picture: bool = False) -> str:
+    """The page in Markdown.
+
+    Args:
+        older_picture: the picture beside it is of an earlier writing.
+    """
+    parts = [f"# {page.title}"]
+    parts += warnings(page.behind)
+    if not page.behind:
+        parts.append("There is nothing to show yet.")
+    if page.figure is not None or older_picture:
+        parts.append(f"![{page.title}]({page.stem}.png)")
+    if older_picture:
+        parts.append(OLDER)
+    if page.behind:
+        parts += page.notes
+    parts += page.left_out
+    if page.cells:
+        parts.append(markdown(page.cells[0], page.cells[1:]))
+    if page.numbers:
+        parts.append(markdown(HEAD, [number.cells() for number in page.shown_numbers]))
+    if any(number.cells()[HEAD.index("sampling error")] for number in page.shown_numbers):
+        parts.append(SAMPLING)
+    parts.append("\n".join(["Missing:\n", *(f"- {line}" for line in page.missing)]) if page.missing
+                 else "Nothing is missing.")
+    if page.rows:
+        parts.append(f"Every row of `{page.stem}.csv` names the runs behind it.")
+    return "\n\n".join(parts) + "\n"
+
+
+def warnings(results: Results) -> list[str]:
+    """A line for results of several commits, and one for results of several data manifests.
+
+    >>> warnings([{"run_id": "a", "commit": "c" * 40, "manifest": "m"}, {"run_id": "b", "manifest": "m"}])
+    ['**Warning:** the runs come from 2 commits: ccccccc (1 run), none recorded (1 run).']
+    """
+    distinct = list({result["run_id"]: result for result in results}.values())
+    return [*_several("commits", [_short(result.get("commit")) for result in distinct]),
+            *_several("data manifests", [result["manifest"] for result in distinct])]
+
+
+def needs(page: Page, field_name: str, results: Results, why: str) -> list[dict[str, Any]]:
+    """The results that have a field; those that lack it (older ones) are named among what is missing."""
+    for result in results:
+        if field_name not in result:
+            page.missing.append(f"run {result['run_id']} (seed {result['seed']}) has no `{field_name}`: {why}")
+    return [result for result in results if field_name in result]
+
+
+def runs_of(results: Iterable[dict[str, Any]]) -> str:
+    """Their ids, as a csv row names them."""
+    return " ".join(result["run_id"] for result in results)
+
+
+def number(what: str, results: Results, value: Callable[[dict[str, Any]], float], paper: float | None = None,
+           why: str = "", form: str = ".4f") -> Number:
+    """Mean and spread of a value over results."""
+    return Number(what, [value(result) for result in results], len({result["seed"] for result in results}), paper,
+                  why, form)
+
+
+def with_sampling_error(auc: Number, data: dict[str, Any] | None) -> Number:
+    """An AUC with its standard error on the test rows of `data`, where these are known."""
+    return auc._replace(sampling=sampling.of_data(statistics.mean(auc.values), data))
+
+
+def _several(what: str, found: Sequence[str]) -> list[str]:
+    counts = Counter(found)
+    if len(counts) < 2:
+        return []
+    listed = ", ".join(f"{name} ({count} run{'s' * (count > 1)})" for name, count in counts.most_common())
+    return [f"**Warning:** the runs come from {len(counts)} {what}: {listed}."]
+
+
+def _short(commit: str | None) -> str:
+    if not commit:
+        return "none recorded"
+    name, plus, changes = commit.partition("+")
+    return name[:7] + plus + changes
+
+
+def _csv(rows: Sequence[dict[str, Any]]) -> str:
+    nameless = [row for row in rows if not row.get(RUNS)]
+    if nameless:
+        raise ValueError(f"a row of a page names no run: {nameless[0]}")
+    columns = [name for name in dict.fromkeys(name for row in rows for name in row) if name != RUNS]
+    file = io.StringIO()
+    writer = csv.DictWriter(file, [*columns, RUNS], lineterminator="\n")
+    writer.writeheader()
+    writer.writerows(rows)
+    return file.getvalue()
+
+
+def _put(path: Path, content: str) -> Path:
+    with atomic_path(path) as temporary:
+        temporary.write_text(content)
+    return path

@@ -1,0 +1,171 @@
+"""Every scheme that makes a table smaller, as runs: its grid of settings, and how one point of it is trained."""
+
+import argparse
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import train_avazu
+import train_criteo
+import train_movielens
+from compression.pruning import command as pruned
+from compression.pruning import methods
+from engine import stages, tuning
+from engine.run import Place
+from engine.settings import parse
+from studies.plan import Need
+
+OF_OTHERS = {"weight_decay": 1e-5}  # as published; the grids below vary the embedding's own decay alone
+SCRIPTS = {"movielens": train_movielens.SETTINGS, "criteo": train_criteo.SETTINGS, "avazu": train_avazu.SETTINGS,
+           "planted_fields": {**train_movielens.SETTINGS, "dataset": "planted_fields"}}
+TRIALS = 12  # of every scheme
+DECAYS = [1e-5, 1e-6, 1e-4]  # l2_regularization, here of the embedding; the first is the published one
+BUDGETS = {  # of PEP and pruning, in parameters, by data set and model; the last are the paper's PEP-0, its Table 4
+    ("movielens", "fm"): [50_000, 23_675, 10_000, 6_541],
+    ("movielens", "deepfm"): [50_000, 23_675, 15_000, 8_604],
+    ("movielens", "autoint"): [50_000, 23_675, 15_000, 9_281],
+    ("criteo", "fm"): [300_000, 100_000, 10_000, 1_067],
+    ("criteo", "deepfm"): [300_000, 100_000, 10_000, 1_227],
+    ("criteo", "autoint"): [300_000, 100_000, 10_000, 3_116],
+    ("avazu", "fm"): [300_000, 100_000, 10_000, 1_479],
+    ("avazu", "deepfm"): [300_000, 100_000, 10_000, 2_215],
+    ("avazu", "autoint"): [300_000, 100_000, 10_000, 2_805],
+}
+PRUNED = ("pep", "magnitude", "imp", "random", "random_per_field", "random_per_feature")  # retrain snapshots
+GRIDS: dict[str, dict[str, list[Any]]] = {  # the first sets the size, but for PRUNED; the paper's A.4.4, and ours
+    "uniform": {"latent_dim": [2, 4, 8, 16, 32, 64], "l2_regularization": DECAYS[::2]},
+    "mde": {"latent_dim": [4, 8, 16, 32], "mde_blocks": [8, 16], "mde_alpha": [0.1, 0.2, 0.3]},
+    "mgqe": {"latent_dim": [8, 16, 32, 64], "mgqe_subspaces": [4, 8], "mgqe_centroids": [64, 128, 256, 512]},
+    "darts": {"darts_widths": [[1, 2, 8], [2, 4, 16], [4, 8, 32], [8, 16, 64]], "l2_regularization": DECAYS},
+    "hash": {"hash_rows": [256, 512, 1024, 2048], "l2_regularization": DECAYS},
+    "qr": {"qr_collisions": [16, 8, 4, 2], "l2_regularization": DECAYS},
+    "tt": {"tt_rank": [4, 8, 16, 24], "l2_regularization": DECAYS},
+    "pep": {"threshold_init": [-15.0, -8.0, -5.0]},
+    **{name: {"l2_regularization": DECAYS} for name in PRUNED[1:]},
+}
+LR = "lr"  # logistic regression, without embeddings
+LONG = {"max_epochs": 300, "tensorboard": False}  # early stopping ends a run, not this
+
+
+def budgets(given: argparse.Namespace) -> list[int]:
+    """Of PEP and pruning on a data set and a model, falling; but those that the table, `given.dense`, is too small for.
+
+    Raises:
+        ValueError: it is too small for all of them.
+    """
+    wanted = BUDGETS.get((given.dataset, given.model), BUDGETS["movielens", given.model])
+    fitting = [budget for budget in wanted if given.dense is None or budget <= given.dense]
+    if not fitting:
+        raise ValueError(f"the table has {given.dense} parameters, the budgets of {given.model} on {given.dataset} are "
+                         f"{wanted}; give more --planted rows or values")
+    return fitting
+
+
+def grid(given: argparse.Namespace, scheme: str) -> dict[str, list[Any]]:
+    """What a scheme's tuning tries; the first setting sets the size."""
+    return {"retrain_emb_param": budgets(given), **GRIDS[scheme]} if scheme in PRUNED else GRIDS[scheme]
+
+
+def points(given: argparse.Namespace, scheme: str, trials: int, settings_of: str | None = None) -> list[tuning.Point]:
+    """The trials of a scheme: of its grid, or the settings that were chosen for another model.
+
+    Of pruned tables the sizes are the budgets of the model itself, with the settings of the other's by rank.
+
+    Raises:
+        FileNotFoundError: nothing has been tuned for that model.
+    """
+    if settings_of is None:
+        return tuning.points(grid(given, scheme), trials)
+    chosen = [trial["settings"] for trial in
+              tuning.chosen(tuning.file_of(Path(given.out), given.dataset, settings_of, scheme))]
+    if scheme in PRUNED:
+        chosen = [{**point, "retrain_emb_param": budget}
+                  for point, budget in zip(chosen, budgets(given)[::-1], strict=True)]
+    size = next(iter(grid(given, scheme)))  # first again: a file's keys are sorted
+    return [{size: point[size], **point} for point in chosen]
+
+
+def run(given: argparse.Namespace, scheme: str, point: tuning.Point, seed: int, place: Place) -> dict[str, Any]:
+    """Train one scheme at one point of its grid; whatever is finished is not run again."""
+    base = _base(given)
+    if scheme == LR:
+        return stages.train(parse({**base, **LONG, "model": "linear"}), seed, place)
+    if scheme not in PRUNED:
+        return stages.train(parse({**base, **LONG, "embedding": scheme, **point}), seed, place)
+    own = tuning.of_search(point)
+    if "retrain_emb_param" not in point and scheme == "pep":
+        return _search(given, own, seed, place)[0]
+    folder = _snapshots(given, scheme, own, seed, place)
+    if "retrain_emb_param" not in point:
+        return {}
+    [result] = stages.retrain(parse({**base, **LONG, **point}), seed, replace(place, alias=folder.name))
+    return result
+
+
+def training(given: argparse.Namespace, scheme: str, point: tuning.Point) -> tuning.Point:
+    """The settings of a point's run that are not the script's, beside the point's own; of PEP, of its search."""
+    decay = OF_OTHERS if "l2_regularization" in point else {}
+    if scheme not in PRUNED:
+        return {"max_epochs": LONG["max_epochs"], **decay}
+    own = tuning.of_search(point)
+    departs = scheme == "pep" and tuning.departs(SCRIPTS[given.dataset], own)
+    return {"candidate_p": budgets(given), **decay} if departs else decay
+
+
+def _base(given: argparse.Namespace) -> dict[str, Any]:
+    """The settings that a point's own are put over."""
+    return {**SCRIPTS[given.dataset], **OF_OTHERS, "model": given.model, "tensorboard": False}
+
+
+def _search(given: argparse.Namespace, own: tuning.Point, seed: int, place: Place) -> tuple[dict[str, Any], Path]:
+    """PEP's search and the folder with its snapshots."""
+    script = SCRIPTS[given.dataset]
+    alias = tuning.alias_of(script, "pep", own, seed) if tuning.departs(script, own) else None
+    settings = parse({**_base(given), **training(given, "pep", own), **own})
+    result = stages.train(settings, seed, replace(place, alias=alias))
+    return result, stages.alias_folder(place.out, settings, seed, alias)
+
+
+def _snapshots(given: argparse.Namespace, scheme: str, own: tuning.Point, seed: int, place: Place) -> Path:
+    """The folder with a scheme's snapshots at all budgets, made when they are missing."""
+    if scheme == "pep":
+        return _search(given, own, seed, place)[1]
+    base = _base(given)
+    default, wanted = tuning.alias_of(base, scheme, own, seed), own.get("candidate_p", budgets(given))
+    result = stages.train(parse({**base, **LONG, "embedding": "uniform", **own}), seed, place)
+    trained = methods.load_trained(result["run_id"], place)
+    like = []
+    if scheme in ("random_per_field", "random_per_feature"):
+        searched = _snapshots(given, "pep", {}, seed, place)
+        like = [searched / f"{budget}.npz" for budget in wanted]
+    tables = pruned.tables(trained, scheme, wanted, like, pruned.KEEP, place)
+    return methods.prune(trained, scheme, tables, replace(place, alias=default))
+
+
+def need(given: argparse.Namespace, scheme: str, point: tuning.Point, seed: int) -> Need:
+    """One run of a plan."""
+    model = "linear" if scheme == LR else given.model
+    told = tuning.describe({name: value for name, value in point.items() if name != "candidate_p"})
+    if "candidate_p" in point and "retrain_emb_param" not in point:
+        told += f"down to {min(point['candidate_p'])} parameters"
+    what = " ".join(part for part in (model, scheme, told, f"seed {seed}") if part)
+    kind = (model, "masked" if scheme in PRUNED and "retrain_emb_param" in point else scheme)
+    return Need(what, kind, lambda place: run(given, scheme, point, seed, place))
+
+
+def comparison(given: argparse.Namespace) -> list[Need]:
+    """Every scheme with all seeds as it was tuned; LR, and PEP and pruning even when they were not."""
+    needs = []
+    for scheme in given.scheme or [LR, *GRIDS]:
+        path = tuning.file_of(Path(given.out), given.dataset, given.model, scheme)
+        if scheme == LR:
+            points: list[tuning.Point] = [{}]
+        elif scheme in PRUNED and not path.exists():
+            points = [{"retrain_emb_param": budget} for budget in budgets(given)]
+        elif not path.exists() and not given.scheme:
+            print(f"left out, because it is not tuned: {scheme} (python reproduce.py tune --embedding {scheme})")
+            continue
+        else:
+            points = [trial["settings"] for trial in tuning.chosen(path)]
+        needs += [need(given, scheme, point, seed) for seed in given.seeds for point in points]
+    return needs

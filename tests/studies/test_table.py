@@ -1,0 +1,54 @@
+import pytest
+import tiny
+
+from engine.run import Place
+from engine.settings import parse
+from engine.stages import retrain
+from studies import table
+
+SIZE = 800
+
+
+@pytest.fixture
+def printed(monkeypatch, tmp_path):
+    """What the scripts print of a search, and of the retraining of its tables."""
+    tiny.install(monkeypatch, tiny.dataset())
+
+    def run(**settings):
+        settings = {"embedding": "pep", "candidate_p": [400, 100], **settings}
+        search = tiny.train(tmp_path, **settings)
+        tickets = [] if settings.get("budget") == "as_reached" else retrain(
+            parse({**tiny.SETTINGS, **settings, "max_epochs": 1}), 1, Place(out=tmp_path))
+        return table.of_results([search]), table.of_results(tickets)
+
+    return run
+
+
+def test_budgets_that_the_thresholds_missed_are_named_and_their_tickets_are_marked(printed):
+    search, tickets = printed(max_epochs=10, lr=0.03, candidate_p=[400, 10])
+    assert "! budgets 10 were not reached by the thresholds: † cut by margin from the last table, " in search
+    left = int(search.rsplit("last table, ")[1].split()[0])
+    assert left < 400
+    lines = tickets.splitlines()
+    assert ["†" in line for line in lines[1:3]] == [False, True]
+    assert lines[-1] == f"† cut by margin from the last table, {left} of {SIZE} entries left"
+
+
+def test_a_search_that_never_pruned_says_that_its_tables_are_cuts_by_magnitude(printed):
+    search, tickets = printed(max_epochs=1, threshold_init=-15.0)
+    for text in (search, tickets):
+        assert f"{SIZE} of {SIZE} entries left: the search has not pruned, so this is a cut by magnitude" in text
+    assert "! no budget was reached by the thresholds" in search
+    assert tickets.count("cut by magnitude") == 1  # said once
+    assert tickets.count("†  ") == 2
+
+
+def test_of_budgets_as_reached_there_is_no_snapshot(printed):
+    search, _ = printed(max_epochs=1, threshold_init=-15.0, budget="as_reached")
+    assert "! no budget was reached by the thresholds, and there is no snapshot of them" in search
+
+
+def test_a_search_that_met_all_its_budgets_has_no_note(printed):
+    search, tickets = printed(max_epochs=30, lr=0.03, candidate_p=[400, 300])
+    assert search.splitlines()[-1].startswith("* published protocol")
+    assert "†" not in tickets
