@@ -11,7 +11,7 @@ import numpy as np
 from data import store
 from data.registry import DATASETS
 from data.store import Dataset
-from engine import stages
+from engine import darts, stages
 from engine.run import Place
 from engine.settings import Settings, identity, parse
 from studies import pooling
