@@ -19,7 +19,7 @@ from data.store import Dataset
 from data.synthetic import planted
 from engine import cli, snapshots, stages
 from engine.evaluate import auc
-from engine.run import Place
+from engine.run import RunContext
 from engine.settings import parse
 from studies import table
 from studies.figures import demo_figure
@@ -45,21 +45,21 @@ SETTINGS = {
 UNIFORM_WIDTHS = (2, 4, 16)
 
 
-def learn(settings: dict[str, Any], seed: int, place: Place) -> list[dict[str, Any]]:
+def learn(settings: dict[str, Any], seed: int, context: RunContext) -> list[dict[str, Any]]:
     """Search, then retrain every budget: the results of the tickets, most parameters first."""
-    stages.train(parse(settings), seed, place)
-    return stages.retrain(parse(settings), seed, place)
+    stages.train(parse(settings), seed, context)
+    return stages.retrain(parse(settings), seed, context)
 
 
-def uniform(settings: dict[str, Any], widths: tuple[int, ...], seed: int, place: Place) -> list[dict[str, Any]]:
+def uniform(settings: dict[str, Any], widths: tuple[int, ...], seed: int, context: RunContext) -> list[dict[str, Any]]:
     """The same model with one width for every feature: one result a width."""
-    return [stages.train(parse({**settings, "embedding": "uniform", "latent_dim": width}), seed, place)
+    return [stages.train(parse({**settings, "embedding": "uniform", "latent_dim": width}), seed, context)
             for width in widths]
 
 
-def pruned_table(settings: dict[str, Any], count: int, seed: int, place: Place) -> np.ndarray:
+def pruned_table(settings: dict[str, Any], count: int, seed: int, context: RunContext) -> np.ndarray:
     """The table (N, D) that the search saved at a budget, zero where it was pruned."""
-    folder = stages.alias_folder(place.out, parse(settings), seed, place.alias)
+    folder = stages.alias_folder(context.out, parse(settings), seed, context.alias)
     return snapshots.read(folder / f"{count}.npz")[0].table
 
 
@@ -93,10 +93,10 @@ def main() -> None:
     """Run everything, print the table, draw the figure."""
     given = options()
     torch.set_num_threads(1)  # such small steps gain nothing from a second thread, and lose tenfold on a busy machine
-    place = Place(out=given.out, device="cpu", force=given.force, overwrite=True)  # the folder is the demo's own
-    dataset = planted.open_dataset(None, place.cache)
-    baselines = uniform(SETTINGS, UNIFORM_WIDTHS, given.seed, place)
-    tickets = learn(SETTINGS, given.seed, place)
+    context = RunContext(out=given.out, device="cpu", force=given.force, overwrite=True)  # the folder is the demo's own
+    dataset = planted.open_dataset(None, context.cache)
+    baselines = uniform(SETTINGS, UNIFORM_WIDTHS, given.seed, context)
+    tickets = learn(SETTINGS, given.seed, context)
     best, dense = teacher_auc(dataset), baselines[-1]["test_auc"]
     rows = [(f"uniform d {run['settings']['latent_dim']}", run) for run in baselines]
     rows += [("PEP, retrained", run) for run in tickets]
@@ -107,7 +107,7 @@ def main() -> None:
         + [["teacher", f"{planted.num_params():,}", f"{best:.4f}", f"{best - dense:+.4f}", ""]]))
 
     widths = {field.name: field.width for field in planted.FIELDS}
-    recovered = recovered_widths(pruned_table(SETTINGS, planted.num_params(), given.seed, place), dataset)
+    recovered = recovered_widths(pruned_table(SETTINGS, planted.num_params(), given.seed, context), dataset)
     print(f"\nwidths recovered at {planted.num_params():,} parameters (kept entries of the vector a row looks up)")
     print(table.plain(["field", "features", "planted", "recovered"],
                       [[field.name, str(field.size), str(field.width), f"{recovered[field.name]:.1f}"]

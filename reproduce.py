@@ -18,13 +18,13 @@ import argparse
 from pathlib import Path
 
 from engine import cli, tuning
-from engine.run import Place, open_data
+from engine.run import RunContext, open_data
 from engine.settings import parse
 from studies import plan, planned_runs, schemes, synthetic_data, table, written
 from studies.collect import results_in
 from studies.figures import fig2, fig8
 from studies.pages import PAGES
-from studies.plan import Need
+from studies.plan import PlannedRun
 from studies.schemes import LR, SCRIPTS, TRIALS
 from utils.files import require_writable
 from utils.text import unknown
@@ -35,20 +35,20 @@ OF_OTHER_DATA = {f"fig{number}": (name, dataset)  # figures that the paper numbe
 FIGURES = (*PAGES, *OF_OTHER_DATA)  # and tables
 
 
-def cost(given: argparse.Namespace, place: Place) -> None:
+def cost(given: argparse.Namespace, context: RunContext) -> None:
     """Print what everything costs, by data set and model."""
     lines = []
     for dataset in SCRIPTS if given.dataset == "all" else [given.dataset]:
         for model in planned_runs.MODELS:
             one = argparse.Namespace(**{**vars(given), "dataset": dataset, "model": model})
-            own = [result for result in results_in(place.out) if result["settings"]["dataset"] == dataset]
-            lines += [(dataset, model, *line) for line in plan.cost(planned_runs.everything(one), own, place)]
+            own = [result for result in results_in(context.out) if result["settings"]["dataset"] == dataset]
+            lines += [(dataset, model, *line) for line in plan.cost(planned_runs.everything(one), own, context)]
     print(table.plain(("data set", "model", *plan.COST_HEAD), lines))
 
 
-def tune(given: argparse.Namespace, place: Place) -> None:
+def tune(given: argparse.Namespace, context: RunContext) -> None:
     """Run one scheme's trials with one seed and write what validation chose."""
-    given = with_size(given, place)
+    given = with_size(given, context)
     wanted = schemes.points(given, given.embedding, given.trials, given.settings_of)
     if given.dry_run:
         print("\n".join(tuning.describe(point) for point in wanted))
@@ -56,51 +56,51 @@ def tune(given: argparse.Namespace, place: Place) -> None:
     about = {"dataset": given.dataset, "model": given.model, "embedding": given.embedding, "seed": given.seed}
     if given.settings_of is not None:
         about["settings_of"] = given.settings_of
-    path = tuning.file_of(place.out, given.dataset, given.model, given.embedding)
-    tuning.tune(wanted, lambda point: schemes.run(given, given.embedding, point, given.seed, place), path, about,
+    path = tuning.file_of(context.out, given.dataset, given.model, given.embedding)
+    tuning.tune(wanted, lambda point: schemes.run(given, given.embedding, point, given.seed, context), path, about,
                 lambda point: schemes.training(given, given.embedding, point))
     print(path)
 
 
-def with_size(given: argparse.Namespace, place: Place) -> argparse.Namespace:
+def with_size(given: argparse.Namespace, context: RunContext) -> argparse.Namespace:
     """The options with `dense`, the parameters of the whole table.
 
     Raises:
         FileNotFoundError: the data set is not there.
     """
     settings = parse({**SCRIPTS[given.dataset], "model": given.model})
-    data, _ = open_data(settings, place)
+    data, _ = open_data(settings, context)
     return argparse.Namespace(**{**vars(given), "dense": data.schema.num_rows * settings.model.latent_dim})
 
 
-def carry_out(needs: list[Need], given: argparse.Namespace, place: Place) -> None:
+def run_all(needs: list[PlannedRun], given: argparse.Namespace, context: RunContext) -> None:
     """Print what is missing and, without --dry-run, run it."""
-    wanted = plan.missing(needs, place)
-    seconds = plan.seconds_of(wanted, [result for result in results_in(place.out)
+    wanted = plan.missing(needs, context)
+    seconds = plan.seconds_of(wanted, [result for result in results_in(context.out)
                                        if result["settings"]["dataset"] == given.dataset])
     print(plan.describe(wanted, seconds), flush=True)
     if not given.dry_run:
-        plan.carry_out(wanted, seconds, place)
+        plan.run_all(wanted, seconds, context)
 
 
-def reproduce(given: argparse.Namespace, place: Place) -> None:
+def reproduce(given: argparse.Namespace, context: RunContext) -> None:
     """One command on one data set; one that is not there is skipped, and drawn from what was run before."""
     if given.planted is not None:
-        place = synthetic_data.planted(place, given.dataset, given.planted, given.planted_values,
+        context = synthetic_data.planted(context, given.dataset, given.planted, given.planted_values,
                                        write=not given.dry_run)
-    given = argparse.Namespace(**{**vars(given), "out": str(place.out)})
+    given = argparse.Namespace(**{**vars(given), "out": str(context.out)})
     try:
         if given.planted is None:
-            synthetic_data.require_real(place, given.dataset)
-        if given.planted is None or Path(str(place.data)).exists():  # a dry run writes no file
-            given = with_size(given, place)
+            synthetic_data.require_real(context, given.dataset)
+        if given.planted is None or Path(str(context.data)).exists():  # a dry run writes no file
+            given = with_size(given, context)
     except FileNotFoundError as error:
         print(f"skipped: {given.dataset} is not there ({error})")
     else:
         needs = schemes.comparison(given) if given.what == "compare" else planned_runs.needs_of(given, given.what)
-        carry_out(needs, given, place)
+        run_all(needs, given, context)
     if given.what in PAGES and not given.dry_run:
-        print("\n".join(written.draw(given.what, place.out, given.dataset, given.model, given.planted is not None)))
+        print("\n".join(written.draw(given.what, context.out, given.dataset, given.model, given.planted is not None)))
 
 
 def options() -> argparse.ArgumentParser:
@@ -166,21 +166,21 @@ def main() -> None:
     if given.planted is not None and given.cache is not None:
         raise ValueError("--planted keeps what it encodes under --out, apart from other data; "
                          f"leave out --cache {given.cache}")
-    place = cli.place_of(given)
-    require_writable(place.out)
+    context = cli.place_of(given)
+    require_writable(context.out)
     if given.what == "tune":
         if given.planted is not None:
-            place = synthetic_data.planted(place, given.dataset, given.planted, given.planted_values, write=True)
-        tune(given, place)
+            context = synthetic_data.planted(context, given.dataset, given.planted, given.planted_values, write=True)
+        tune(given, context)
         return
     if given.what == "plan":
-        cost(given, place)
+        cost(given, context)
         return
     if given.what == "report":
-        print(written.report(place.out, place.out / synthetic_data.FOLDER, list(SCRIPTS), planned_runs.MODELS))
+        print(written.report(context.out, context.out / synthetic_data.FOLDER, list(SCRIPTS), planned_runs.MODELS))
         return
     for dataset in SCRIPTS if given.dataset == "all" else [given.dataset]:
-        reproduce(argparse.Namespace(**{**vars(given), "dataset": dataset}), place)
+        reproduce(argparse.Namespace(**{**vars(given), "dataset": dataset}), context)
 
 
 if __name__ == "__main__":

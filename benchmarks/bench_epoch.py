@@ -20,7 +20,7 @@ from typing import Any
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))  # so that it also runs as a plain script
 
-from engine.run import Place, Unfinished, open_data  # isort: skip - the engine says how torch's threads wait, before torch
+from engine.run import RunContext, Unfinished, open_data  # isort: skip - the engine says how torch's threads wait, before torch
 import torch
 
 import train_avazu
@@ -34,7 +34,7 @@ from engine.record import commit, device_name
 from engine.settings import parse
 from studies.figures.table2 import record_at, record_of
 from studies.page import Page
-from studies.plan import Need
+from studies.plan import PlannedRun
 from utils.files import write_json
 
 SCRIPTS = {"movielens": train_movielens.SETTINGS, "criteo": train_criteo.SETTINGS, "avazu": train_avazu.SETTINGS}
@@ -43,7 +43,7 @@ VARIANTS = {"base": "uniform", "darts": "darts", "pep": "pep"}
 STEPS, ROUNDS = 100, 7
 
 
-def bench(script: dict[str, Any], place: Place, steps: int = STEPS, rounds: int = ROUNDS) -> dict[str, Any]:
+def trainer(script: dict[str, Any], context: RunContext, steps: int = STEPS, rounds: int = ROUNDS) -> dict[str, Any]:
     """Time every variant of every model on the data of a script's settings; write and return the record.
 
     Args:
@@ -52,7 +52,7 @@ def bench(script: dict[str, Any], place: Place, steps: int = STEPS, rounds: int 
     """
     width = script["latent_dim"]
     widths = [max(width // 16, 1), max(width // 8, 2), width]  # the largest as wide as the others
-    dataset, device = open_data(parse(script), place)
+    dataset, device = open_data(parse(script), context)
     compiled = choose_compiled(script.get("compile", "auto"), LONG_RUN, device)
     times: dict[str, dict[str, Any]] = {}
     for model in MODELS:
@@ -68,21 +68,21 @@ def bench(script: dict[str, Any], place: Place, steps: int = STEPS, rounds: int 
             "threads": torch.get_num_threads(), "torch": torch.__version__, "compiled": compiled, "batch_size": batch,
             "batches": -(-dataset.counts[0] // batch), "rounds": rounds, "steps_per_round": steps, "latent_dim": width,
             "darts_widths": widths, "ms_per_step_of_rounds": times}
-    write_json(record_of(place.out, script["dataset"]), made)
+    write_json(record_of(context.out, script["dataset"]), made)
     return made
 
 
-def need(script: dict[str, Any]) -> Need:
+def need(script: dict[str, Any]) -> PlannedRun:
     """The benchmark as one run of a plan; a whole record is not measured again."""
 
-    def run(place: Place) -> dict[str, Any]:
-        path = record_of(place.out, script["dataset"])
-        record = None if place.force else record_at(Page("table2", script["dataset"], None, ""), path)
-        if record is None and place.dry:
+    def run(context: RunContext) -> dict[str, Any]:
+        path = record_of(context.out, script["dataset"])
+        record = None if context.force else record_at(Page("table2", script["dataset"], None, ""), path)
+        if record is None and context.dry:
             raise Unfinished(f"there is no whole {path}")
-        return record or bench(script, place)
+        return record or trainer(script, context)
 
-    return Need(f"seconds of an epoch of {', '.join(VARIANTS)} x {', '.join(MODELS)}, side by side",
+    return PlannedRun(f"seconds of an epoch of {', '.join(VARIANTS)} x {', '.join(MODELS)}, side by side",
                 ("benchmark", "epoch"), run)
 
 
@@ -117,8 +117,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
     given = options.parse_args(arguments)
     if min(given.steps, given.rounds) < 1:
         options.error(f"--steps and --rounds must be at least 1, got {given.steps} and {given.rounds}")
-    place = Place(out=given.out, data=given.data, device=given.device)
-    record = bench(SCRIPTS[given.dataset], place, given.steps, given.rounds)
+    context = RunContext(out=given.out, data=given.data, device=given.device)
+    record = trainer(SCRIPTS[given.dataset], context, given.steps, given.rounds)
     print("{device}, {threads} threads, torch {torch}, commit {commit}; medians of {rounds} rounds of "
           "{steps_per_round} steps".format(**record))
     print(table(record))

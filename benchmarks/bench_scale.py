@@ -40,7 +40,7 @@ from torch import Tensor
 from benchmarks.published import Published, PublishedStep
 from data.synthetic.raw_planted import LAYOUTS
 from engine.loop import State
-from engine.optim.cuda_graph import perhaps_graphed
+from engine.optim.cuda_graph import maybe_cuda_graph
 from engine.optim.step import Step, StepForm, build_optimizer, choose_compiled
 from engine.record import commit, device_name, peak_memory_bytes, pick_device, reset_peak_memory, wait_for
 from engine.settings import parse
@@ -128,7 +128,7 @@ def _ours(settings: Any, sizes: tuple[int, ...], variant: str,
     update = variant if variant in ("dense", "deferred") else "auto"
     form = StepForm(train.batch_size, choose_compiled(train.compile, LONG_RUN, device), update)
     plain = Step(model, optimizer, train.grad_clip, form)
-    step = perhaps_graphed(plain, train.cuda_graph, device)
+    step = maybe_cuda_graph(plain, train.cuda_graph, device)
     state = State(model, optimizer, torch.zeros((), device=device))
     saver = None
     if settings.model.embedding == "pep":  # a budget that is never reached

@@ -38,7 +38,7 @@ from benchmarks.published import Published, PublishedStep
 from data.loader import Loader
 from engine.hooks import EverySteps, require_finite
 from engine.loop import Hook, State, fit
-from engine.optim.cuda_graph import perhaps_graphed
+from engine.optim.cuda_graph import maybe_cuda_graph
 from engine.optim.step import Step, StepForm, build_optimizer, choose_compiled
 from engine.pep.budgets import SaveAtBudgets
 from engine.record import commit, device_name, pick_device, wait_for
@@ -59,7 +59,7 @@ Round = Callable[[], None]  # trains one epoch
 
 
 @dataclass(frozen=True)
-class Rows:
+class RowwiseAdam:
     """Made rows: values (rows, F) int64 counted from 0 in each field, few of them common; labels (rows,) float32."""
 
     codes: np.ndarray
@@ -71,17 +71,17 @@ class Rows:
         return (self.codes + np.cumsum((0, *FIELD_SIZES[:-1]))).astype(np.int32)
 
 
-def made_rows(rows: int, seed: int = SEED) -> Rows:
+def made_rows(rows: int, seed: int = SEED) -> RowwiseAdam:
     """Draw rows; the same seed gives the same ones."""
     rng = np.random.default_rng(seed)
     skewed = rng.random((rows, len(FIELD_SIZES))) ** 3
-    return Rows((skewed * np.array(FIELD_SIZES)).astype(np.int64), (rng.random(rows) < 0.78).astype(np.float32))
+    return RowwiseAdam((skewed * np.array(FIELD_SIZES)).astype(np.int64), (rng.random(rows) < 0.78).astype(np.float32))
 
 
 class RowByRow(Dataset):
     """One row at a time, as torch's DataLoader asks for them."""
 
-    def __init__(self, rows: Rows) -> None:
+    def __init__(self, rows: RowwiseAdam) -> None:
         self.rows = rows
 
     def __len__(self) -> int:
@@ -92,7 +92,7 @@ class RowByRow(Dataset):
         return self.rows.codes[index], self.rows.labels[index]
 
 
-def published_round(values: dict[str, Any], rows: Rows, device: torch.device) -> Round:
+def published_round(values: dict[str, Any], rows: RowwiseAdam, device: torch.device) -> Round:
     """The published variant, ready to train."""
     generator = torch.Generator().manual_seed(SEED)
     initial = initial_table(sum(FIELD_SIZES), values["latent_dim"], generator)
@@ -119,7 +119,7 @@ def our_round(values: dict[str, Any], sizes: tuple[int, ...], loader: Loader, va
     """
     model = build_model(sizes, values, SEED, build_embedding(sizes, values, SEED)).to(device)
     optimizer = build_optimizer(model, values["lr"], values["l2_regularization"], values["l2_regularization"])
-    step = perhaps_graphed(Step(model, optimizer, values["grad_clip"], StepForm(values["batch_size"], compiled)),
+    step = maybe_cuda_graph(Step(model, optimizer, values["grad_clip"], StepForm(values["batch_size"], compiled)),
                            values["cuda_graph"], device)
     state = State(model, optimizer, torch.zeros((), device=device))
     hooks: list[Hook] = [EverySteps(values["log_interval"], require_finite)]
@@ -136,7 +136,7 @@ def our_round(values: dict[str, Any], sizes: tuple[int, ...], loader: Loader, va
     return epoch
 
 
-def variants_of(model: str, rows: Rows, device: torch.device, compiled: bool) -> dict[str, Round]:
+def variants_of(model: str, rows: RowwiseAdam, device: torch.device, compiled: bool) -> dict[str, Round]:
     """The variants of a model by name."""
     values = {name: parse({**SETTINGS, "model": model, "embedding": name, "darts_widths": DARTS_WIDTHS}).flat()
               for name in VARIANTS[1:]}

@@ -15,7 +15,7 @@ BATCH = 4096
 SAVE_EVERY = 30.0  # seconds
 
 
-class Sweep:
+class CalibrationBatches:
     """Batches of the training rows as a model takes them, in an order drawn from the run's seed, with a bar.
 
     Args:

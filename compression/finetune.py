@@ -7,10 +7,10 @@ from typing import Any
 
 import numpy as np
 
-from compression.loaded_run import TrainedModel
+from compression.loaded_run import LoadedRun
 from engine import checkpoint
 from engine.evaluate import resample_test
-from engine.run import WEIGHTS, Bench, Run, Unfinished, execute
+from engine.run import WEIGHTS, Run, Trainer, Unfinished, execute
 from models.base import ClickModel
 from utils.files import write_json
 
@@ -35,7 +35,7 @@ class FineTuning:
                              f"{self.lr_factor}")
 
 
-def run_of(trained: TrainedModel, how: FineTuning, compression: dict[str, Any]) -> Run:
+def run_of(trained: LoadedRun, how: FineTuning, compression: dict[str, Any]) -> Run:
     """The run that a fine-tuning would be.
 
     Args:
@@ -62,18 +62,18 @@ def finetune(run: Run, make: Callable[[], ClickModel], about: Callable[[ClickMod
     """
     if (result := run.finished()) is not None:
         return result
-    if run.place.dry:
+    if run.context.dry:
         raise Unfinished(f"run {run.run_id} ({run.stage}) is not finished")
     model, before = make(), {}
     if run.extra["compression"].get(FROZEN):
         model.embedding.requires_grad_(False)
     trains = run.settings.train.max_epochs > 0
 
-    def hooks_for(bench: Bench) -> list:
-        before.update(_scores(bench))
+    def hooks_for(trainer: Trainer) -> list:
+        before.update(_scores(trainer))
         return []
 
-    def finish(bench: Bench) -> dict[str, Any]:
+    def finish(trainer: Trainer) -> dict[str, Any]:
         weights = run.folder / WEIGHTS
         if not trains:
             checkpoint.save_checkpoint(weights, {"model": model.state_dict()})
@@ -85,10 +85,10 @@ def finetune(run: Run, make: Callable[[], ClickModel], about: Callable[[ClickMod
     return execute(run, model, hooks_for, finish, keep_best=trains)
 
 
-def _scores(bench: Bench) -> dict[str, float]:
-    validation = asdict(bench.evaluate.validation(bench.model))
+def _scores(trainer: Trainer) -> dict[str, float]:
+    validation = asdict(trainer.evaluate.validation(trainer.model))
     return {**{f"validation_{name}": value for name, value in validation.items()},
-            **bench.evaluate.test(bench.model)}
+            **trainer.evaluate.test(trainer.model)}
 
 
 def with_intervals(run: Run, result: dict[str, Any], models: Callable[[], Sequence[ClickModel]],
@@ -108,11 +108,11 @@ def with_intervals(run: Run, result: dict[str, Any], models: Callable[[], Sequen
     """
     if result.get(INTERVALS, {}).get("against") == against:
         return result
-    if run.place.dry:
+    if run.context.dry:
         raise Unfinished(f"run {run.run_id} ({run.stage}) has no intervals against {against}")
     own, other = models()
-    bench = Bench(run, own)
-    scores, others = resample_test([own, other.to(bench.device)], bench.test, DRAWS, run.seed)
+    trainer = Trainer(run, own)
+    scores, others = resample_test([own, other.to(trainer.device)], trainer.test, DRAWS, run.seed)
     found: dict[str, Any] = {"against": against, "draws": DRAWS}
     for name, values in scores.items():
         found |= {name: _middle(values), f"{name}_less": _middle(values - others[name])}

@@ -9,7 +9,7 @@ import torch
 
 from engine.checkpoint import load_checkpoint
 from engine.initial_model import fresh_model
-from engine.run import WEIGHTS, Place, Run, open_data
+from engine.run import WEIGHTS, Run, RunContext, open_data
 from engine.settings import parse
 from models.base import ClickModel
 from models.build import build_model
@@ -18,7 +18,7 @@ from utils.recorded import translate
 
 
 @dataclass(frozen=True)
-class TrainedModel:
+class LoadedRun:
     """A model as its validation chose it, and the run that trained it."""
 
     run: Run
@@ -27,7 +27,7 @@ class TrainedModel:
     weights_bytes: int  # of its file
 
 
-def find_result(run_id: str, place: Place) -> dict[str, Any]:
+def find_result(run_id: str, context: RunContext) -> dict[str, Any]:
     """The record of a run by its id, or the beginning of it.
 
     Raises:
@@ -36,26 +36,26 @@ def find_result(run_id: str, place: Place) -> dict[str, Any]:
     """
     if not run_id:
         raise ValueError("the run's id is empty: name it, or its start")
-    found = sorted((place.out / "runs").glob(f"{run_id}*/result.json"))
+    found = sorted((context.out / "runs").glob(f"{run_id}*/result.json"))
     if not found:
-        raise FileNotFoundError(f"there is no finished run {run_id!r} in {place.out / 'runs'}")
+        raise FileNotFoundError(f"there is no finished run {run_id!r} in {context.out / 'runs'}")
     if len(found) > 1:
         raise ValueError(f"several runs begin with {run_id!r}: {', '.join(path.parent.name for path in found)}")
     return json.loads(found[0].read_text())
 
 
-def run_again(result: dict[str, Any], place: Place) -> Run:
+def run_again(result: dict[str, Any], context: RunContext) -> Run:
     """The run of a record, with its data.
 
     Raises:
         ValueError: what is found now is other data.
     """
     settings = parse(translate(result["settings"]))
-    dataset, _ = open_data(settings, place)
+    dataset, _ = open_data(settings, context)
     if dataset.hash != result["manifest"]:
         raise ValueError(f"run {result['run_id']} was trained on other data (manifest {result['manifest']}, this is "
                          f"{dataset.hash}); use the same raw files")
-    return Run(settings, result["seed"], place, dataset, result["stage"], result["identity"]["extra"])
+    return Run(settings, result["seed"], context, dataset, result["stage"], result["identity"]["extra"])
 
 
 def weights_of(folder: Path) -> dict[str, torch.Tensor]:
@@ -70,21 +70,21 @@ def weights_of(folder: Path) -> dict[str, torch.Tensor]:
     return load_checkpoint(path)["model"]
 
 
-def load_model(run_id: str, place: Place) -> TrainedModel:
+def load_model(run_id: str, context: RunContext) -> LoadedRun:
     """A trained baseline or a retrained ticket, with its weights; its folder is only read.
 
     Raises:
         FileNotFoundError: no such run, or it kept no weights.
         ValueError: it is neither, it has no embedding or DartsEmb's, or its weights are those of another model.
     """
-    result = find_result(run_id, place)
+    result = find_result(run_id, context)
     if result["stage"] not in ("train", "retrain") or result["settings"]["model"] == "linear":
         raise ValueError(f"run {result['run_id']} is a {result['stage']} of {result['settings']['model']}; only a "
                          "trained or retrained model with an embedding can be made smaller")
     if result["settings"]["embedding"] == "darts":
         raise ValueError(f"run {result['run_id']} is DartsEmb's: its table of mixed widths cannot be made smaller")
-    run = run_again(result, place)
-    folder = place.out / "runs" / result["run_id"]
+    run = run_again(result, context)
+    folder = context.out / "runs" / result["run_id"]
     weights, path = weights_of(folder), folder / WEIGHTS
     sizes, settings = run.dataset.schema.sizes, run.settings
     if settings.model.embedding == "masked":
@@ -97,4 +97,4 @@ def load_model(run_id: str, place: Place) -> TrainedModel:
     except RuntimeError as error:
         raise ValueError(f"{path} is a checkpoint of another model than its record says ({error}); train it again with "
                          "--force") from error
-    return TrainedModel(run, model.eval(), result["run_id"], path.stat().st_size)
+    return LoadedRun(run, model.eval(), result["run_id"], path.stat().st_size)

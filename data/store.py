@@ -81,7 +81,7 @@ class Dataset:
         return self.ids[rows], self.labels[rows]
 
     @property
-    def num_numbers(self) -> int:
+    def num_dense(self) -> int:
         """M."""
         return 0 if self.dense is None else self.dense.shape[1]
 

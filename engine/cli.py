@@ -11,7 +11,7 @@ import torch
 
 from engine import tuning
 from engine.record import cache_folder
-from engine.run import Interrupted, Place
+from engine.run import Interrupted, RunContext
 from engine.settings import PUBLISHED_PATIENCE, Settings, parse, parse_assignment
 
 log = logging.getLogger("pep")
@@ -72,14 +72,14 @@ def add_place_options(options: argparse.ArgumentParser) -> None:
                          help="show where in the code an error comes from")
 
 
-def place_of(options: argparse.Namespace, **others: Any) -> Place:
+def place_of(options: argparse.Namespace, **others: Any) -> RunContext:
     """The place that --out, --cache, --data and --device name; `others` are its other fields."""
-    return Place(out=Path(options.out), cache=cache_folder(options.cache), data=options.data,
+    return RunContext(out=Path(options.out), cache=cache_folder(options.cache), data=options.data,
                  device=options.device, **others)
 
 
 def read(options: argparse.Namespace, script: dict[str, Any],
-         variants: Variants) -> tuple[Settings, Place, frozenset[str]]:
+         variants: Variants) -> tuple[Settings, RunContext, frozenset[str]]:
     """Checked settings, places, and the names that the user set by hand.
 
     What the user sets goes before what was tuned, this before the variants that were asked for, and these before the
@@ -102,8 +102,8 @@ def read(options: argparse.Namespace, script: dict[str, Any],
             alias = tuning.alias_of({**script, "latent_dim": flat["latent_dim"]}, "pep", own, options.seed)
         tuned = {**training, **point}
     settings = parse({**given, **tuned, **explicit})
-    place = place_of(options, alias=alias, force=options.force, overwrite=options.overwrite)
-    return settings, place, frozenset(explicit)
+    context = place_of(options, alias=alias, force=options.force, overwrite=options.overwrite)
+    return settings, context, frozenset(explicit)
 
 
 def main(work: Callable[[], None]) -> None:

@@ -9,7 +9,7 @@ import torch
 
 from engine.bilevel import Bilevel
 from engine.initial_model import fresh_model
-from engine.run import Bench, Run, derive, execute
+from engine.run import Run, Trainer, derive, execute
 from models.build import build_mixed, build_model
 from utils.files import atomic_path, sha256_of
 
@@ -37,19 +37,19 @@ def search_and_train(run: Run) -> dict[str, Any]:
         return result
     sizes, values = run.dataset.schema.sizes, settings.flat()
     embedding = build_mixed(torch.from_numpy(widths), settings.model.darts_widths, sizes, derive(run.seed, "table"))
-    model = build_model(sizes, values, derive(run.seed, "train:model"), embedding, run.dataset.num_numbers)
+    model = build_model(sizes, values, derive(run.seed, "train:model"), embedding, run.dataset.num_dense)
     record = {"search": search.run_id, "features_by_width": {str(width): count for width, count in counts.items()}}
-    return execute(run, model, lambda bench: [], lambda bench: record, keep_best=True)
+    return execute(run, model, lambda trainer: [], lambda trainer: record, keep_best=True)
 
 
 def _search(run: Run) -> None:
     model = fresh_model(run)
 
-    def hooks_for(bench: Bench) -> list:
-        return [Bilevel("embedding.mixing", bench.shuffled_validation(), run.settings.search.darts_lr,
-                        run.settings.train.grad_clip, lambda: bench.compiled)]
+    def hooks_for(trainer: Trainer) -> list:
+        return [Bilevel("embedding.mixing", trainer.shuffled_validation(), run.settings.search.darts_lr,
+                        run.settings.train.grad_clip, lambda: trainer.compiled)]
 
-    def finish(bench: Bench) -> dict[str, Any]:
+    def finish(trainer: Trainer) -> dict[str, Any]:
         with atomic_path(run.folder / CHOICE) as temporary, temporary.open("wb") as file:
             np.savez_compressed(file, widths=model.embedding.chosen().cpu().numpy())
         return {}

@@ -18,7 +18,7 @@ def fresh_model(run: Run, counts: torch.Tensor | None = None) -> ClickModel:
     sizes, values = run.dataset.schema.sizes, run.settings.flat()
     embedding = build_embedding(sizes, values, derive(run.seed, "table"),
                                 lambda: feature_counts.count(run.dataset) if counts is None else counts)
-    return build_model(sizes, values, derive(run.seed, f"{run.stage}:model"), embedding, run.dataset.num_numbers)
+    return build_model(sizes, values, derive(run.seed, f"{run.stage}:model"), embedding, run.dataset.num_dense)
 
 
 def initial_values(model: ClickModel) -> tuple[np.ndarray, dict[str, np.ndarray]]:

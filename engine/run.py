@@ -15,7 +15,7 @@ import numpy as np
 import torch
 
 from data.loader import Loader
-from data.registry import DATASETS, WITH_NUMBERS
+from data.registry import DATASETS, WITH_DENSE
 from data.store import Dataset
 from engine import checkpoint, record
 from engine.evaluate import Split, measure, measure_test, with_base_rate
@@ -31,12 +31,12 @@ from engine.hooks import (
     require_finite,
 )
 from engine.loop import Hook, State, fit
-from engine.optim.cuda_graph import perhaps_graphed
+from engine.optim.cuda_graph import maybe_cuda_graph
 from engine.optim.step import Optimizer, Step, StepForm, build_optimizer, choose_compiled
 from engine.record import peak_memory_bytes, pick_device, provenance, reset_peak_memory
 from engine.settings import PUBLISHED_PATIENCE, Settings, identity
 from models.base import ClickModel
-from models.build import READ_NUMBERS, inference_bytes, num_embedding_params
+from models.build import READ_DENSE, inference_bytes, num_embedding_params
 from utils.files import require_writable, sha256_of, write_json
 
 log = logging.getLogger("pep")
@@ -54,7 +54,7 @@ class Unfinished(Exception):
 
 
 @dataclass(frozen=True)
-class Place:
+class RunContext:
     """Where a run reads and writes, and on which device. Nothing here changes a result's identity.
 
     At a `dry` place nothing is trained: a run that is not finished raises `Unfinished` instead.
@@ -81,7 +81,7 @@ class Run:
 
     settings: Settings
     seed: int
-    place: Place
+    context: RunContext
     dataset: Dataset
     stage: str
     extra: dict[str, Any]
@@ -95,12 +95,12 @@ class Run:
     @property
     def folder(self) -> Path:
         """tmp/runs/<run id>."""
-        return self.place.out / "runs" / self.run_id
+        return self.context.out / "runs" / self.run_id
 
     def finished(self) -> dict[str, Any] | None:
         """The result, when there is a whole one and --force is off."""
         path = self.folder / "result.json"
-        if self.place.force or not path.exists():
+        if self.context.force or not path.exists():
             return None
         try:
             result = json.loads(path.read_text())
@@ -119,19 +119,19 @@ def derive(seed: int, purpose: str) -> int:
     return int.from_bytes(hashlib.sha256(f"{purpose}:{seed}".encode()).digest()[:6], "little")
 
 
-def open_data(settings: Settings, place: Place) -> tuple[Dataset, torch.device]:
+def open_data(settings: Settings, context: RunContext) -> tuple[Dataset, torch.device]:
     """Check the device and the output folder, then open the data set."""
-    device = pick_device(place.device)
-    require_writable(place.out)
+    device = pick_device(context.device)
+    require_writable(context.out)
     data = settings.data
     opener = DATASETS[data.dataset]
-    if settings.model.model in READ_NUMBERS:
-        opener = WITH_NUMBERS.get(data.dataset, opener)
-    return opener(place.data, place.cache, data.with_ids, data.vocabulary, data.split), device
+    if settings.model.model in READ_DENSE:
+        opener = WITH_DENSE.get(data.dataset, opener)
+    return opener(context.data, context.cache, data.with_ids, data.vocabulary, data.split), device
 
 
-def execute(run: Run, model: ClickModel, hooks_for: Callable[["Bench"], list[Hook]],
-            finish: Callable[["Bench"], dict[str, Any]], keep_best: bool) -> dict[str, Any]:
+def execute(run: Run, model: ClickModel, hooks_for: Callable[["Trainer"], list[Hook]],
+            finish: Callable[["Trainer"], dict[str, Any]], keep_best: bool) -> dict[str, Any]:
     """Train `model`, resuming where a killed run was, and write the result.
 
     Args:
@@ -141,36 +141,36 @@ def execute(run: Run, model: ClickModel, hooks_for: Callable[["Bench"], list[Hoo
         keep_best: early stopping on validation, and the result from its best weights, which are kept in
             model.safetensors; otherwise the last ones, which are not.
     """
-    if run.place.dry:
+    if run.context.dry:
         raise Unfinished(f"run {run.run_id} ({run.stage}) is not finished")
     with checkpoint.only_one(run.folder):
         for part in run.folder.glob(".*.part*"):  # left by a process that was killed while it wrote
             part.unlink()
-        bench = Bench(run, model)
-        own = hooks_for(bench)
+        trainer = Trainer(run, model)
+        own = hooks_for(trainer)
         try:
-            reason = bench.train(own, keep_best)
+            reason = trainer.train(own, keep_best)
         except FloatingPointError as error:
             raise FloatingPointError(f"run {run.run_id}: {error}") from error
         if reason == "interrupted":
-            raise Interrupted(f"interrupted at step {bench.state.step}; the same command goes on from there")
+            raise Interrupted(f"interrupted at step {trainer.state.step}; the same command goes on from there")
         if keep_best:
-            bench.state.refresh()  # no late step may be taken on the weights that are put back
-            model.load_state_dict(bench.stopper.best_weights)
+            trainer.state.refresh()  # no late step may be taken on the weights that are put back
+            model.load_state_dict(trainer.stopper.best_weights)
             checkpoint.save_checkpoint(run.folder / WEIGHTS, {"model": model.state_dict()})
-        result = with_base_rate({**bench.result(reason), **finish(bench)}, run.dataset)
+        result = with_base_rate({**trainer.result(reason), **finish(trainer)}, run.dataset)
         result = json.loads(json.dumps(result))  # so that it is the same now as when it is read back
         write_json(run.folder / "result.json", result)
         (run.folder / "checkpoint.safetensors").unlink(missing_ok=True)
         return result
 
 
-class Bench:
+class Trainer:
     """The things on the table during one training."""
 
     def __init__(self, run: Run, model: ClickModel) -> None:
         train, self.run = run.settings.train, run
-        self.device = pick_device(run.place.device)
+        self.device = pick_device(run.context.device)
         reset_peak_memory(self.device)
         self.model = model.to(self.device)
         self.loader = Loader(*run.dataset.split("train"), train.batch_size,
@@ -197,7 +197,7 @@ class Bench:
 
     def _numbers(self, split: str) -> np.ndarray | None:
         """(rows, M) for a model that reads them."""
-        return self.run.dataset.numbers(split) if self.model.num_numbers else None
+        return self.run.dataset.numbers(split) if self.model.num_dense else None
 
     def _optimizer(self) -> Optimizer:
         train = self.run.settings.train
@@ -210,13 +210,13 @@ class Bench:
         stateful |= {f"own{i}": hook for i, hook in enumerate(hook for hook in own if hasattr(hook, "content"))}
         torch.manual_seed(derive(run.seed, f"{run.stage}:dropout"))
         path = run.folder / "checkpoint.safetensors"
-        if path.exists() and not run.place.force:
+        if path.exists() and not run.context.force:
             self._restore(checkpoint.load_checkpoint(path, checkpoint.OF_TRAINING), stateful)
             log.info("resuming run %s at epoch %d, batch %d", run.run_id, self.state.epoch, self.state.batch)
         else:
             self.compiled = choose_compiled(train.compile, self.loader.batches * train.max_epochs, self.device)
         form = StepForm(train.batch_size, self.compiled, train.table_update)
-        step = perhaps_graphed(Step(self.model, self.state.optimizer, train.grad_clip, form, train.l2_penalty),
+        step = maybe_cuda_graph(Step(self.model, self.state.optimizer, train.grad_clip, form, train.l2_penalty),
                                train.cuda_graph, self.device)
         title = f"{run.stage} {run.settings.model.model}/{run.settings.model.embedding}"
         shown = [hook.shown for hook in own if hasattr(hook, "shown")]

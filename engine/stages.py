@@ -17,9 +17,9 @@ from engine.initial_model import fresh_model, initial_values
 from engine.pep.budgets import SaveAtBudgets
 from engine.pep.clock import Unfold
 from engine.pep.search_start import announce_pruning, check_start
-from engine.pep.sparsity_trace import Trajectory
-from engine.pep.threshold_trace import Clock, Course
-from engine.run import Bench, Place, Run, derive, execute, open_data
+from engine.pep.sparsity_trace import SparsityTrace
+from engine.pep.threshold_trace import Clock, ThresholdTrace
+from engine.run import Run, RunContext, Trainer, derive, execute, open_data
 from engine.settings import PUBLISHED_PATIENCE, SNAPSHOT_DECIDES, Settings, parse
 from models.base import ClickModel
 from models.build import build_model, fresh_table
@@ -47,7 +47,7 @@ def alias_folder(out: Path, settings: Settings, seed: int, alias: str | None) ->
     return out / "embedding" / model.model / (alias or default)
 
 
-def train(settings: Settings, seed: int, place: Place) -> dict[str, Any]:
+def train(settings: Settings, seed: int, context: RunContext) -> dict[str, Any]:
     """Train from scratch. With the PEP embedding this is the search, which leaves snapshots in its alias folder.
 
     A finished run is not run again; asked for under another alias, its snapshots are copied there. Counts of popularity
@@ -62,25 +62,26 @@ def train(settings: Settings, seed: int, place: Place) -> dict[str, Any]:
     searching = settings.model.embedding == "pep" and settings.model.model != "linear"
     if searching and not settings.search.candidate_p:
         raise ValueError("candidate_p is empty: name at least one budget to search for")
-    folder = alias_folder(place.out, settings, seed, place.alias)
+    folder = alias_folder(context.out, settings, seed, context.alias)
     counts = feature_counts.given(settings.model)
     extra = {"popularity": sha256_of(counts.numpy().tobytes())[:16]} if counts is not None else {}
-    dataset, _ = open_data(settings, place)
+    dataset, _ = open_data(settings, context)
     if searching:
-        return _search(Run(settings, seed, place, dataset, "search", {}), folder)
-    run = Run(settings, seed, place, dataset, "train", extra)
+        return _search(Run(settings, seed, context, dataset, "search", {}), folder)
+    run = Run(settings, seed, context, dataset, "train", extra)
     if settings.model.embedding == "darts" and settings.model.model != "linear":
         return search_and_train(run)
-    return run.finished() or execute(run, fresh_model(run, counts), lambda bench: [], lambda bench: {}, keep_best=True)
+    return run.finished() or execute(run, fresh_model(run, counts), lambda trainer: [], lambda trainer: {},
+                                     keep_best=True)
 
 
 def _search(run: Run, folder: Path) -> dict[str, Any]:
     """Run a PEP search that leaves its snapshots in `folder`."""
-    settings, place = run.settings, run.place
+    settings, context = run.settings, run.context
     targets = _usable_targets(settings, run.dataset)
     owner = {"run_id": run.run_id, "settings": settings.flat(), "seed": run.seed, "manifest": run.dataset.hash}
     result = run.finished()
-    if result is not None and _copy_snapshots(result, folder, owner, place):
+    if result is not None and _copy_snapshots(result, folder, owner, context):
         log.info("the snapshots are in %s", folder)
         return result
     model = fresh_model(run)
@@ -89,25 +90,25 @@ def _search(run: Run, folder: Path) -> dict[str, Any]:
     model.embedding.fold()
     saver: list[SaveAtBudgets] = []
     counts = feature_counts.count(run.dataset)
-    trajectory = Trajectory(model.embedding, counts, settings.train.eval_interval)
+    trajectory = SparsityTrace(model.embedding, counts, settings.train.eval_interval)
     trajectory.record(0)
-    course = Course(model.embedding, Clock(settings), settings.train.eval_interval)
+    course = ThresholdTrace(model.embedding, Clock(settings), settings.train.eval_interval)
     course.record(0, 0)
 
-    def hooks_for(bench: Bench) -> list:  # called when the run's lock is held
-        snapshots.claim(folder, owner, place.overwrite, afresh=place.force)
+    def hooks_for(trainer: Trainer) -> list:  # called when the run's lock is held
+        snapshots.claim(folder, owner, context.overwrite, afresh=context.force)
         _save_initial(folder, model, run.run_id)
-        if not place.force:
+        if not context.force:
             _bring_along(folder, run.run_id)
         saver.append(SaveAtBudgets(model.embedding, targets, settings.search.budget == "exact",
-                                   lambda name, table, meta: _save(bench, folder, name, table, meta)))
+                                   lambda name, table, meta: _save(trainer, folder, name, table, meta)))
         return [Unfold(model.embedding), *saver, trajectory, course]  # unfolded first: the others use the thresholds
 
-    def finish(bench: Bench) -> dict[str, Any]:
-        unmet = saver[0].finish(bench.state)
-        epoch = bench.state.epoch + round(bench.state.batch / bench.loader.batches, 3)
+    def finish(trainer: Trainer) -> dict[str, Any]:
+        unmet = saver[0].finish(trainer.state)
+        epoch = trainer.state.epoch + round(trainer.state.batch / trainer.loader.batches, 3)
         trajectory.record(epoch)
-        course.record(epoch, bench.state.step)
+        course.record(epoch, trainer.state.step)
         with atomic_path(run.folder / POPULARITY) as temporary, temporary.open("wb") as file:
             np.save(file, counts.numpy())
         return {"alias": folder.name, "budgets_not_reached": unmet, "snapshots": snapshots.names(folder),
@@ -116,7 +117,7 @@ def _search(run: Run, folder: Path) -> dict[str, Any]:
     return execute(run, model, hooks_for, finish, keep_best=False)
 
 
-def retrain(settings: Settings, seed: int, place: Place,
+def retrain(settings: Settings, seed: int, context: RunContext,
             explicit: frozenset[str] = frozenset()) -> list[dict[str, Any]]:
     """Retrain the snapshots that `retrain_emb_param` names; one result each, most parameters first.
 
@@ -127,7 +128,7 @@ def retrain(settings: Settings, seed: int, place: Place,
         FileNotFoundError: no such alias folder or snapshot; the existing ones are listed.
         ValueError: a snapshot is corrupt, was made from other data, or contradicts an explicit setting.
     """
-    folder = alias_folder(place.out, settings, seed, place.alias)
+    folder = alias_folder(context.out, settings, seed, context.alias)
     owner = snapshots.owner_of(folder)
     if owner is None:
         near = sorted(path.parent.name for path in folder.parent.glob("*/search.json"))
@@ -137,15 +138,15 @@ def retrain(settings: Settings, seed: int, place: Place,
     wanted = snapshots.resolve(folder, settings.retrain.retrain_emb_param)
     tickets = {name: snapshots.read(folder / f"{name}.npz")[0] for name in wanted}
     initial, others = snapshots.read(folder / f"{snapshots.INITIAL}.npz")
-    dataset, _ = open_data(settings, place)
+    dataset, _ = open_data(settings, context)
     if owner["manifest"] != dataset.hash:
         raise ValueError(f"the snapshots in {folder} were made from other data (manifest {owner['manifest']}, this is "
                          f"{dataset.hash}); use the same raw files, or run the search again")
-    return [retrain_one(settings, seed, place, dataset, ticket, initial.table, others)
+    return [retrain_one(settings, seed, context, dataset, ticket, initial.table, others)
             for ticket in tickets.values()]
 
 
-def retrain_one(settings: Settings, seed: int, place: Place, dataset: Dataset, ticket: snapshots.Snapshot,
+def retrain_one(settings: Settings, seed: int, context: RunContext, dataset: Dataset, ticket: snapshots.Snapshot,
                 initial: np.ndarray, others: dict[str, np.ndarray]) -> dict[str, Any]:
     """Train under a snapshot's mask, from `initial` (N, D) or fresh values; a finished run is not run again.
 
@@ -160,14 +161,14 @@ def retrain_one(settings: Settings, seed: int, place: Place, dataset: Dataset, t
     else:
         start = torch.from_numpy(initial)
         extra["initial"] = sha256_of(initial.tobytes())[:16]
-    run = Run(settings, seed, place, dataset, "retrain", extra)
+    run = Run(settings, seed, context, dataset, "retrain", extra)
     if (result := run.finished()) is not None:
         return result
     embedding = Masked(start, torch.from_numpy(ticket.table != 0), len(sizes))
-    model = build_model(sizes, values, derive(seed, "retrain:model"), embedding, dataset.num_numbers)
+    model = build_model(sizes, values, derive(seed, "retrain:model"), embedding, dataset.num_dense)
     if settings.retrain.rewind == "all":
         model.load_state_dict({name: torch.from_numpy(value) for name, value in others.items()}, strict=False)
-    return execute(run, model, lambda bench: [], lambda bench: {"snapshot": ticket.meta}, keep_best=True)
+    return execute(run, model, lambda trainer: [], lambda trainer: {"snapshot": ticket.meta}, keep_best=True)
 
 
 def _usable_targets(settings: Settings, dataset: Dataset) -> tuple[int, ...]:
@@ -195,20 +196,20 @@ def _bring_along(folder: Path, run_id: str) -> None:
                 shutil.copyfile(record.parent / f"{name}.npz", folder / f"{name}.npz")
 
 
-def _save(bench: Bench, folder: Path, name: str, table: np.ndarray, meta: dict[str, Any]) -> None:
+def _save(trainer: Trainer, folder: Path, name: str, table: np.ndarray, meta: dict[str, Any]) -> None:
     """Save a snapshot with what its table scores in the search's own model, before any retraining."""
-    searched = bench.model.embedding
-    bench.model.embedding = Masked.of_table(torch.from_numpy(table), searched.num_fields).to(bench.device)
+    searched = trainer.model.embedding
+    trainer.model.embedding = Masked.of_table(torch.from_numpy(table), searched.num_fields).to(trainer.device)
     try:
-        validation = measure(bench.model, bench.validation)
-        test = measure_test(bench.model, bench.test, bench.loader.batch_size)
+        validation = measure(trainer.model, trainer.validation)
+        test = measure_test(trainer.model, trainer.test, trainer.loader.batch_size)
     finally:
-        bench.model.embedding = searched
+        trainer.model.embedding = searched
     scores = {"validation_auc": validation.auc, "validation_logloss": validation.logloss, **test}
-    snapshots.save(folder, name, table, {**meta, "run_id": bench.run.run_id, "without_retraining": scores})
+    snapshots.save(folder, name, table, {**meta, "run_id": trainer.run.run_id, "without_retraining": scores})
 
 
-def _copy_snapshots(result: dict[str, Any], folder: Path, owner: dict[str, Any], place: Place) -> bool:
+def _copy_snapshots(result: dict[str, Any], folder: Path, owner: dict[str, Any], context: RunContext) -> bool:
     """Have a finished search's snapshots in `folder`; False when they are gone and the search must run again."""
     source = folder.parent / result["alias"]
     holder = snapshots.owner_of(source)
@@ -218,7 +219,7 @@ def _copy_snapshots(result: dict[str, Any], folder: Path, owner: dict[str, Any],
                     source)
         return False
     if folder != source:
-        snapshots.claim(folder, owner, place.overwrite)
+        snapshots.claim(folder, owner, context.overwrite)
         for file in files:
             shutil.copyfile(source / file, folder / file)
     return True

@@ -29,7 +29,7 @@ class ClickModel(nn.Module):
     """
 
     embedding: Any  # an `Embedding`; nn.Module's own typing cannot say so
-    num_numbers = 0  # M
+    num_dense = 0  # M
 
 
 def tables_by_row(model: ClickModel) -> dict[str, Tensor]:

@@ -36,9 +36,9 @@ MODELS: dict[str, Callable[[Any, Sizes, Values], ClickModel]] = {
         Attention(v["atten_embed_dim"], v["num_heads"], v["num_layers"], v["att_dropout"], v["has_residual"]),
         v["mlp_dims"] if v["full_part"] else None, v["dropout"], v["with_linear"]),
     "dlrm": lambda embedding, sizes, v: DLRM(
-        embedding, v["num_numbers"], Shape(v["arch_mlp_bot"], v["arch_mlp_top"], v["arch_interaction_op"])),
+        embedding, v["num_dense"], Shape(v["arch_mlp_bot"], v["arch_mlp_top"], v["arch_interaction_op"])),
 }
-READ_NUMBERS = ("dlrm",)  # models that read a data set's numbers as they are, beside its categories
+READ_DENSE = ("dlrm",)  # models that read a data set's numbers as they are, beside its categories
 
 Popularity = Callable[[], Tensor]  # () -> (N,) how often each feature occurs in the training rows
 
@@ -104,15 +104,15 @@ def build_mixed(width_of_row: Tensor, widths: Sizes, field_sizes: Sizes, seed: i
 
 
 def build_model(field_sizes: Sizes, values: Values, seed: int, embedding: TableEmbedding | None,
-                num_numbers: int = 0) -> ClickModel:
+                num_dense: int = 0) -> ClickModel:
     """A model around `embedding` (None for `linear`); its other parameters are drawn from `seed` alone.
 
     Args:
-        num_numbers: M, of the data set; for models that read them.
+        num_dense: M, of the data set; for models that read them.
     """
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
-        model = MODELS[values["model"]](embedding, field_sizes, {**values, "num_numbers": num_numbers})
+        model = MODELS[values["model"]](embedding, field_sizes, {**values, "num_dense": num_dense})
     number_dropout(model)
     return model
 

@@ -41,7 +41,7 @@ class DLRM(ClickModel):
 
     Args:
         embedding: F vectors of width D. With `cat`, what its `deep_input` gives is read.
-        num_numbers: M; 0 for data without numbers.
+        num_dense: M; 0 for data without numbers.
         shape: of the two MLPs.
 
     Raises:
@@ -55,18 +55,18 @@ class DLRM(ClickModel):
 
     pairs: Tensor  # places of the products in the matrix of all of them
 
-    def __init__(self, embedding: Embedding, num_numbers: int, shape: Shape) -> None:
+    def __init__(self, embedding: Embedding, num_dense: int, shape: Shape) -> None:
         super().__init__()
         if shape.interaction not in INTERACTIONS:
             raise ValueError(f"interaction must be one of {', '.join(INTERACTIONS)}, got {shape.interaction!r}")
         self.embedding = embedding
-        self.num_numbers = num_numbers
+        self.num_dense = num_dense
         self.interaction = shape.interaction
-        vectors = self.embedding.num_fields + (num_numbers > 0)
+        vectors = self.embedding.num_fields + (num_dense > 0)
         if shape.interaction == "dot" and vectors < 2:
             raise ValueError("dot products need two vectors or more; this model has one field and no numbers")
-        self.bottom = layers((num_numbers, *shape.bottom, embedding.width) if num_numbers else ())
-        dense = embedding.width if num_numbers else 0
+        self.bottom = layers((num_dense, *shape.bottom, embedding.width) if num_dense else ())
+        dense = embedding.width if num_dense else 0
         read = embedding.deep_width if shape.interaction == "cat" else vectors * (vectors - 1) // 2
         self.top = layers((dense + read, *shape.top, 1))
         pairs = torch.tril_indices(vectors, vectors, -1)
@@ -82,7 +82,7 @@ class DLRM(ClickModel):
         dense = []
         if len(self.bottom):
             if numbers is None:
-                raise ValueError(f"this DLRM reads {self.num_numbers} numbers a row, and got none")
+                raise ValueError(f"this DLRM reads {self.num_dense} numbers a row, and got none")
             dense = [through(self.bottom, numbers).relu()]  # (B, D)
         if self.interaction == "cat":
             read = self.embedding.deep_input(ids)

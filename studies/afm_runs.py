@@ -7,9 +7,9 @@ from compression import finetune
 from compression.afm.command import control, factored, judged
 from compression.afm.compress import Choice
 from compression.finetune import FineTuning
-from compression.loaded_run import TrainedModel, load_model
-from engine.run import Place, pick_device
-from studies.plan import Need
+from compression.loaded_run import LoadedRun, load_model
+from engine.run import RunContext, pick_device
+from studies.plan import PlannedRun
 
 RANKS = (8, 2, 4, 16, 32)
 STUDY: list[tuple[Choice, FineTuning]] = [  # what the page compares, for each seed; what says most comes first
@@ -28,7 +28,7 @@ STUDY: list[tuple[Choice, FineTuning]] = [  # what the page compares, for each s
 ]
 
 
-def study(base: Callable[[Place], str], about: tuple[str, int]) -> list[Need]:
+def study(base: Callable[[RunContext], str], about: tuple[str, int]) -> list[PlannedRun]:
     """The runs behind the page for one seed, each with its dense control.
 
     Args:
@@ -36,20 +36,20 @@ def study(base: Callable[[Place], str], about: tuple[str, int]) -> list[Need]:
         about: the model's name and the seed.
     """
     model, seed = about
-    loaded: dict[str, TrainedModel] = {}
+    loaded: dict[str, LoadedRun] = {}
 
-    def taken(place: Place) -> TrainedModel:
-        run_id = base(place)
-        found = loaded.setdefault(run_id, load_model(run_id, place))
-        return replace(found, run=replace(found.run, place=place))
+    def taken(context: RunContext) -> LoadedRun:
+        run_id = base(context)
+        found = loaded.setdefault(run_id, load_model(run_id, context))
+        return replace(found, run=replace(found.run, context=context))
 
-    def need(choice: Choice, how: FineTuning) -> Need:
-        def run(place: Place) -> None:
-            trained = taken(place)
-            made = factored(trained, choice, how, pick_device(place.device))
+    def need(choice: Choice, how: FineTuning) -> PlannedRun:
+        def run(context: RunContext) -> None:
+            trained = taken(context)
+            made = factored(trained, choice, how, pick_device(context.device))
             judged(trained, made, control(trained, how), finetune.run_of(trained, how, choice.identity()))
         what = " ".join(f"{name}={value}" for name, value in choice.identity().items())
         frozen = " frozen table" if how.freeze_embedding else ""
-        return Need(f"{model} afm {what} epochs={how.epochs}{frozen} seed {seed}", (model, "low_rank"), run)
+        return PlannedRun(f"{model} afm {what} epochs={how.epochs}{frozen} seed {seed}", (model, "low_rank"), run)
 
     return [need(choice, how) for choice, how in STUDY if model != "fm" or not choice.mlp]  # FM has no layers

@@ -9,7 +9,7 @@ from typing import Any
 
 from tqdm import tqdm
 
-from engine.run import Place, Unfinished
+from engine.run import RunContext, Unfinished
 
 log = logging.getLogger("pep")
 
@@ -19,7 +19,7 @@ COST_HEAD = ("device", "runs", "finished", "hours in all", "hours open", "withou
 
 
 @dataclass(frozen=True)
-class Need:
+class PlannedRun:
     """One run, with all that has to be run before it.
 
     Args:
@@ -30,24 +30,24 @@ class Need:
 
     what: str
     kind: tuple[str, str]
-    run: Callable[[Place], Any]
+    run: Callable[[RunContext], Any]
 
 
-def recorded(name: str, one: Need) -> Need:
+def recorded(name: str, one: PlannedRun) -> PlannedRun:
     """The same run, but one that is older than a field of its result is run again."""
 
-    def again(place: Place) -> dict[str, Any]:
-        result = one.run(place)
+    def again(context: RunContext) -> dict[str, Any]:
+        result = one.run(context)
         if name in result:
             return result
-        if place.dry:
+        if context.dry:
             raise Unfinished(f"{one.what}: the result is older than its field `{name}`")
-        return one.run(replace(place, force=True))
+        return one.run(replace(context, force=True))
 
     return replace(one, run=again)
 
 
-def missing(needs: Sequence[Need], place: Place) -> list[Need]:
+def missing(needs: Sequence[PlannedRun], context: RunContext) -> list[PlannedRun]:
     """Those that are not finished; nothing is trained to find out."""
     found = []
     level = log.level
@@ -55,7 +55,7 @@ def missing(needs: Sequence[Need], place: Place) -> list[Need]:
     try:
         for need in needs:
             try:
-                need.run(replace(place, dry=True))
+                need.run(replace(context, dry=True))
             except (Unfinished, FileNotFoundError):
                 found.append(need)
     finally:
@@ -63,11 +63,12 @@ def missing(needs: Sequence[Need], place: Place) -> list[Need]:
     return found
 
 
-def seconds_of(needs: Sequence[Need], results: Sequence[dict[str, Any]]) -> list[float | None]:
+def seconds_of(needs: Sequence[PlannedRun], results: Sequence[dict[str, Any]]) -> list[float | None]:
     """What each may take: the median of finished runs of its kind, of its model, or None when there are none.
 
     >>> done = [{"settings": {"model": "fm", "embedding": "mde"}, "stage": "train", "seconds": 40.0}]
-    >>> seconds_of([Need("a", ("fm", "mde"), print), Need("b", ("fm", "qr"), print), Need("c", ("x", ""), print)], done)
+    >>> kinds = {"a": ("fm", "mde"), "b": ("fm", "qr"), "c": ("x", "")}
+    >>> seconds_of([PlannedRun(name, kind, print) for name, kind in kinds.items()], done)
     [40.0, 40.0, None]
     """
     return [_median(results, *need.kind) or _median(results, need.kind[0]) for need in needs]
@@ -80,7 +81,7 @@ def _median(results: Sequence[dict[str, Any]], model: str, scheme: str | None = 
     return statistics.median(times) if times else None
 
 
-def describe(needs: Sequence[Need], seconds: Sequence[float | None]) -> str:
+def describe(needs: Sequence[PlannedRun], seconds: Sequence[float | None]) -> str:
     """The plan as text, with an estimate where there is one."""
     lines = [f"  {need.what}" + (f" (about {_long(each)})" if each else "") for need, each in
              zip(needs, seconds, strict=True)]
@@ -93,13 +94,13 @@ def describe(needs: Sequence[Need], seconds: Sequence[float | None]) -> str:
     return "\n".join([f"{many}{total}{f' and {unknown} of unknown length' if known and unknown else ''}:", *lines])
 
 
-def carry_out(needs: Sequence[Need], seconds: Sequence[float | None], place: Place) -> None:
+def run_all(needs: Sequence[PlannedRun], seconds: Sequence[float | None], context: RunContext) -> None:
     """Run them with one bar over the whole plan, whose time left goes by the estimates."""
     share = [each or 1.0 for each in seconds]
     with tqdm(total=round(sum(share)), unit="s", desc="plan", file=sys.stderr, disable=None) as bar:
         for need, each in zip(needs, share, strict=True):
             bar.set_postfix_str(need.what)
-            need.run(place)
+            need.run(context)
             bar.update(round(each))
 
 
@@ -113,7 +114,7 @@ def _long(seconds: float) -> str:
         f"{seconds / 3600:.1f} h")
 
 
-def cost(needs: Sequence[Need], results: Sequence[dict[str, Any]], place: Place) -> list[tuple[str, ...]]:
+def cost(needs: Sequence[PlannedRun], results: Sequence[dict[str, Any]], context: RunContext) -> list[tuple[str, ...]]:
     """What all runs of a list cost and what is still open, one line a device that finished runs were measured on.
 
     A run takes the median of its kind. On a processor that is its seconds times its threads, shared by CORES, as if
@@ -127,7 +128,7 @@ def cost(needs: Sequence[Need], results: Sequence[dict[str, Any]], place: Place)
         (device, runs, finished, hours of all, hours of the open ones, runs without an estimate), under COST_HEAD.
     """
     distinct = list({need.what: need for need in needs}.values())
-    open_runs = {need.what for need in missing(distinct, place)}
+    open_runs = {need.what for need in missing(distinct, context)}
     lines: list[tuple[str, ...]] = []
     for device in sorted({result["device"] for result in results if "threads" in result}):
         own = [{**result, "seconds": result["seconds"] * (1 if _is_gpu(device) else result["threads"] / CORES)}

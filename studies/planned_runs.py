@@ -10,12 +10,12 @@ from benchmarks import bench_epoch
 from compression.umec import command as umec
 from compression.umec.dynamics import Dynamics
 from engine import stages, tuning
-from engine.run import Place
+from engine.run import RunContext
 from engine.settings import parse
 from studies import afm_runs, plan, schemes
 from studies.figures import extreme, table4, umec_fig2, umec_fig3
 from studies.pages import PAGES
-from studies.plan import Need
+from studies.plan import PlannedRun
 
 SHOWN = {"movielens": 23_675, "criteo": 100_000, "avazu": 100_000}  # most parameters in Figures 5 (its number), 8, 10
 GRANULARITIES = ("feature_dim", "dimension", "feature", "global")  # Figure 10's
@@ -35,7 +35,7 @@ RECORDS = {"fig6": "sparsity", "stability": "sparsity", "thresholds": "threshold
 ELSEWHERE = ("table2", "table3", "table4", "fig8", "fig11")  # what the paper shows of Criteo or Avazu but Figures 3, 4
 
 
-def needs_of(given: argparse.Namespace, name: str) -> list[Need]:
+def needs_of(given: argparse.Namespace, name: str) -> list[PlannedRun]:
     """The runs behind a figure or table of the paper."""
     if name == "table2":
         return [bench_epoch.need(schemes.SCRIPTS[given.dataset])]
@@ -48,7 +48,7 @@ def needs_of(given: argparse.Namespace, name: str) -> list[Need]:
     if name in UMEC_FIGURES:
         joint, methods, budgets = UMEC_FIGURES[name]
         dynamics = Dynamics(joint=joint, by_embedding=True)
-        return [Need(f"dlrm {method} at {budget:g} seed {seed}", ("dlrm", "uniform"),
+        return [PlannedRun(f"dlrm {method} at {budget:g} seed {seed}", ("dlrm", "uniform"),
                      partial(compressed, given, umec.Task(budget, method, dynamics=dynamics), seed))
                 for seed in given.seeds for budget in budgets for method in methods
                 if method != "dense" or budget == budgets[0]]
@@ -89,7 +89,7 @@ def _autoint_with_lr(given: argparse.Namespace, budgets: list[int]) -> Points:
     return [("pep", {**own, "retrain_emb_param": cell.params})]
 
 
-def everything(given: argparse.Namespace) -> list[Need]:
+def everything(given: argparse.Namespace) -> list[PlannedRun]:
     """The runs behind all that the paper shows of a data set and a model, and what goes beyond it, with the tunings.
 
     Sizes that no tuning has chosen yet are counted with the first of their settings.
@@ -110,18 +110,18 @@ def everything(given: argparse.Namespace) -> list[Need]:
     return [*needs, *(one for name in shown if name not in counted for one in needs_of(given, name))]
 
 
-def compressed(given: argparse.Namespace, task: umec.Task, seed: int, place: Place) -> dict[str, Any]:
+def compressed(given: argparse.Namespace, task: umec.Task, seed: int, context: RunContext) -> dict[str, Any]:
     """A DLRM as published, trained and made smaller by one method at one budget."""
     base = {**schemes.SCRIPTS[given.dataset], **umec.PUBLISHED, **UMEC_BASE}
-    result = stages.train(parse(base), seed, place)
+    result = stages.train(parse(base), seed, context)
     epochs = max(round(UMEC_STEPS * umec.PUBLISHED["batch_size"] / (0.8 * result["data"]["rows"])), 1)
     task = replace(task, epochs=epochs, finetune_epochs=-(-epochs // 2),
                    budget=1.0 if task.method == "dense" else task.budget)
-    loaded = umec.load(result["run_id"], task.groups, replace(place, dry=False))
-    return umec.compress(loaded, task, place)
+    loaded = umec.load(result["run_id"], task.groups, replace(context, dry=False))
+    return umec.compress(loaded, task, context)
 
 
-def _base(given: argparse.Namespace, seed: int, place: Place) -> str:
+def _base(given: argparse.Namespace, seed: int, context: RunContext) -> str:
     """The id of the base model's run, trained when it is not: the one that the data set's script makes by itself."""
     own = {"max_epochs": schemes.SCRIPTS[given.dataset]["max_epochs"]}
-    return schemes.run(given, "uniform", own, seed, place)["run_id"]
+    return schemes.run(given, "uniform", own, seed, context)["run_id"]

@@ -11,9 +11,9 @@ import train_movielens
 from compression.pruning import command as pruned
 from compression.pruning import methods
 from engine import stages, tuning
-from engine.run import Place
+from engine.run import RunContext
 from engine.settings import parse
-from studies.plan import Need
+from studies.plan import PlannedRun
 
 OF_OTHERS = {"weight_decay": 1e-5}  # as published; the grids below vary the embedding's own decay alone
 SCRIPTS = {"movielens": train_movielens.SETTINGS, "criteo": train_criteo.SETTINGS, "avazu": train_avazu.SETTINGS,
@@ -85,20 +85,20 @@ def points(given: argparse.Namespace, scheme: str, trials: int, settings_of: str
     return [{size: point[size], **point} for point in chosen]
 
 
-def run(given: argparse.Namespace, scheme: str, point: tuning.Point, seed: int, place: Place) -> dict[str, Any]:
+def run(given: argparse.Namespace, scheme: str, point: tuning.Point, seed: int, context: RunContext) -> dict[str, Any]:
     """Train one scheme at one point of its grid; whatever is finished is not run again."""
     base = _base(given)
     if scheme == LR:
-        return stages.train(parse({**base, **LONG, "model": "linear"}), seed, place)
+        return stages.train(parse({**base, **LONG, "model": "linear"}), seed, context)
     if scheme not in PRUNED:
-        return stages.train(parse({**base, **LONG, "embedding": scheme, **point}), seed, place)
+        return stages.train(parse({**base, **LONG, "embedding": scheme, **point}), seed, context)
     own = tuning.of_search(point)
     if "retrain_emb_param" not in point and scheme == "pep":
-        return _search(given, own, seed, place)[0]
-    folder = _snapshots(given, scheme, own, seed, place)
+        return _search(given, own, seed, context)[0]
+    folder = _snapshots(given, scheme, own, seed, context)
     if "retrain_emb_param" not in point:
         return {}
-    [result] = stages.retrain(parse({**base, **LONG, **point}), seed, replace(place, alias=folder.name))
+    [result] = stages.retrain(parse({**base, **LONG, **point}), seed, replace(context, alias=folder.name))
     return result
 
 
@@ -117,32 +117,33 @@ def _base(given: argparse.Namespace) -> dict[str, Any]:
     return {**SCRIPTS[given.dataset], **OF_OTHERS, "model": given.model, "tensorboard": False}
 
 
-def _search(given: argparse.Namespace, own: tuning.Point, seed: int, place: Place) -> tuple[dict[str, Any], Path]:
+def _search(given: argparse.Namespace, own: tuning.Point, seed: int,
+            context: RunContext) -> tuple[dict[str, Any], Path]:
     """PEP's search and the folder with its snapshots."""
     script = SCRIPTS[given.dataset]
     alias = tuning.alias_of(script, "pep", own, seed) if tuning.departs(script, own) else None
     settings = parse({**_base(given), **training(given, "pep", own), **own})
-    result = stages.train(settings, seed, replace(place, alias=alias))
-    return result, stages.alias_folder(place.out, settings, seed, alias)
+    result = stages.train(settings, seed, replace(context, alias=alias))
+    return result, stages.alias_folder(context.out, settings, seed, alias)
 
 
-def _snapshots(given: argparse.Namespace, scheme: str, own: tuning.Point, seed: int, place: Place) -> Path:
+def _snapshots(given: argparse.Namespace, scheme: str, own: tuning.Point, seed: int, context: RunContext) -> Path:
     """The folder with a scheme's snapshots at all budgets, made when they are missing."""
     if scheme == "pep":
-        return _search(given, own, seed, place)[1]
+        return _search(given, own, seed, context)[1]
     base = _base(given)
     default, wanted = tuning.alias_of(base, scheme, own, seed), own.get("candidate_p", budgets(given))
-    result = stages.train(parse({**base, **LONG, "embedding": "uniform", **own}), seed, place)
-    trained = methods.load_trained(result["run_id"], place)
+    result = stages.train(parse({**base, **LONG, "embedding": "uniform", **own}), seed, context)
+    trained = methods.load_trained(result["run_id"], context)
     like = []
     if scheme in ("random_per_field", "random_per_feature"):
-        searched = _snapshots(given, "pep", {}, seed, place)
+        searched = _snapshots(given, "pep", {}, seed, context)
         like = [searched / f"{budget}.npz" for budget in wanted]
-    tables = pruned.tables(trained, scheme, wanted, like, pruned.KEEP, place)
-    return methods.prune(trained, scheme, tables, replace(place, alias=default))
+    tables = pruned.tables(trained, scheme, wanted, like, pruned.KEEP, context)
+    return methods.prune(trained, scheme, tables, replace(context, alias=default))
 
 
-def need(given: argparse.Namespace, scheme: str, point: tuning.Point, seed: int) -> Need:
+def need(given: argparse.Namespace, scheme: str, point: tuning.Point, seed: int) -> PlannedRun:
     """One run of a plan."""
     model = "linear" if scheme == LR else given.model
     told = tuning.describe({name: value for name, value in point.items() if name != "candidate_p"})
@@ -150,10 +151,10 @@ def need(given: argparse.Namespace, scheme: str, point: tuning.Point, seed: int)
         told += f"down to {min(point['candidate_p'])} parameters"
     what = " ".join(part for part in (model, scheme, told, f"seed {seed}") if part)
     kind = (model, "masked" if scheme in PRUNED and "retrain_emb_param" in point else scheme)
-    return Need(what, kind, lambda place: run(given, scheme, point, seed, place))
+    return PlannedRun(what, kind, lambda context: run(given, scheme, point, seed, context))
 
 
-def comparison(given: argparse.Namespace) -> list[Need]:
+def comparison(given: argparse.Namespace) -> list[PlannedRun]:
     """Every scheme with all seeds as it was tuned; LR, and PEP and pruning even when they were not."""
     needs = []
     for scheme in given.scheme or [LR, *GRIDS]:

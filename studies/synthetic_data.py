@@ -7,14 +7,14 @@ from pathlib import Path
 from data import avazu, criteo
 from data.raw.source import RawFile, find_file
 from data.synthetic import raw_planted
-from engine.run import Place
+from engine.run import RunContext
 
 LAYOUTS = {"criteo": criteo.LAYOUT, "avazu": avazu.LAYOUT}
 ROWS = 1_000_000
 FOLDER = "planted"  # of --out: a folder for each length of file, with the files, runs, snapshots and figures
 
 
-def planted(place: Place, dataset: str, rows: int, values: int | None, write: bool) -> Place:
+def planted(context: RunContext, dataset: str, rows: int, values: int | None, write: bool) -> RunContext:
     """The same place with a planted raw file, and with another folder for all that is made from it.
 
     Args:
@@ -26,21 +26,21 @@ def planted(place: Place, dataset: str, rows: int, values: int | None, write: bo
     """
     if dataset not in LAYOUTS:
         raise ValueError(f"--planted stands in for {' and '.join(LAYOUTS)}; {dataset} has no planted file")
-    if place.data is not None:
-        raise ValueError(f"--planted makes its own file, --data {place.data} names another; give one of them")
-    out = place.out / FOLDER / (f"{rows}_rows" if values is None else f"{rows}_rows_{values}_values")
+    if context.data is not None:
+        raise ValueError(f"--planted makes its own file, --data {context.data} names another; give one of them")
+    out = context.out / FOLDER / (f"{rows}_rows" if values is None else f"{rows}_rows_{values}_values")
     file = out / "raw" / dataset / LAYOUTS[dataset].file_names[0]
     if write and not file.exists():
         raw_planted.write(dataset, rows, file, values=values)
-    return replace(place, out=out, cache=out / "cache", data=str(file))
+    return replace(context, out=out, cache=out / "cache", data=str(file))
 
 
-def require_real(place: Place, dataset: str) -> None:
+def require_real(context: RunContext, dataset: str) -> None:
     """Raise ValueError when the raw file of a data set is a planted one (of the usual seed): nothing may mix them."""
     if dataset not in LAYOUTS:
         return
     layout = LAYOUTS[dataset]
-    file = find_file(layout, place.data)
+    file = find_file(layout, context.data)
     with tempfile.TemporaryDirectory() as folder:
         made = Path(folder) / file.name.removesuffix(".gz").removesuffix(".zip")
         raw_planted.write(dataset, 1, made)

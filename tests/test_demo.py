@@ -8,7 +8,7 @@ from scipy.stats import spearmanr
 import demo
 from data.synthetic import planted
 from engine import stages
-from engine.run import Place
+from engine.run import RunContext
 
 WIDTHS = {field.name: field.width for field in planted.FIELDS}
 BUDGET = planted.num_params()
@@ -23,7 +23,7 @@ class Learned:
     """One search and one retraining, with the retrained model itself."""
 
     def __init__(self, out):
-        place, models = Place(out=out, device="cpu"), []
+        context, models = RunContext(out=out, device="cpu"), []
         execute = stages.execute
 
         def keep(run, model, *arguments, **named):
@@ -32,10 +32,10 @@ class Learned:
 
         with pytest.MonkeyPatch.context() as patch:
             patch.setattr(stages, "execute", keep)
-            (self.ticket,) = demo.learn(SETTINGS, 1, place)
+            (self.ticket,) = demo.learn(SETTINGS, 1, context)
         self.retrained = models[-1].embedding
-        self.pruned = demo.pruned_table(SETTINGS, BUDGET, 1, place)
-        self.dataset = planted.open_dataset(None, place.cache)
+        self.pruned = demo.pruned_table(SETTINGS, BUDGET, 1, context)
+        self.dataset = planted.open_dataset(None, context.cache)
         self.recovered = demo.recovered_widths(self.pruned, self.dataset)
 
 

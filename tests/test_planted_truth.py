@@ -8,7 +8,7 @@ import demo
 from compression.pruning import methods, random_mask
 from data.synthetic import planted
 from engine import stages
-from engine.run import Place
+from engine.run import RunContext
 from engine.settings import parse
 
 WIDTHS = [field.width for field in planted.FIELDS]
@@ -19,14 +19,14 @@ pytestmark = pytest.mark.usefixtures("one_thread")
 
 
 @pytest.fixture(scope="module")
-def place(tmp_path_factory):
-    return Place(out=tmp_path_factory.mktemp("planted"), device="cpu")
+def context(tmp_path_factory):
+    return RunContext(out=tmp_path_factory.mktemp("planted"), device="cpu")
 
 
 @pytest.fixture(scope="module")
-def trained(place):
-    run = stages.train(parse({**SETTINGS, "embedding": "uniform"}), 1, place)
-    return methods.load_trained(run["run_id"], place)
+def trained(context):
+    run = stages.train(parse({**SETTINGS, "embedding": "uniform"}), 1, context)
+    return methods.load_trained(run["run_id"], context)
 
 
 def correlation(table, trained):
@@ -46,16 +46,16 @@ def test_random_masks_know_nothing_of_them(trained):
 
 
 @pytest.mark.slow
-def test_iterative_pruning_recovers_them_too(trained, place):
-    table = methods.iteratively(trained, [BUDGET], 0.5, place)[BUDGET]
+def test_iterative_pruning_recovers_them_too(trained, context):
+    table = methods.iteratively(trained, [BUDGET], 0.5, context)[BUDGET]
     assert correlation(table, trained) > 0.9  # 0.98
 
 
 @pytest.mark.slow
-def test_darts_gives_wide_fields_wide_vectors(trained, place):
+def test_darts_gives_wide_fields_wide_vectors(trained, context):
     result = stages.train(parse({**SETTINGS, "embedding": "darts", "darts_widths": [1, 2, 8], "darts_epochs": 8,
-                                 "l2_regularization": 1e-5}), 1, place)
-    widths = np.load(place.out / "runs" / result["search"] / "widths.npz")["widths"]
+                                 "l2_regularization": 1e-5}), 1, context)
+    widths = np.load(context.out / "runs" / result["search"] / "widths.npz")["widths"]
     chosen = widths[trained.dataset.split("train")[0]].mean(axis=0)  # as often as a row looks it up
     assert spearmanr(WIDTHS, chosen).statistic > 0.6  # 0.83
     assert result["test_auc"] > 0.78

@@ -31,7 +31,7 @@ def test_pep_keeps_what_the_labels_need(tmp_path, threshold_type):
     settings = {**SETTINGS, "embedding": "pep", "threshold_type": threshold_type, "candidate_p": [half]}
     search = tiny.train(tmp_path, **settings)
     assert search["snapshots"][0] == str(half)
-    [ticket] = stages.retrain(tiny.settings(**settings, retrain_emb_param=half), 1, tiny.place(tmp_path))
+    [ticket] = stages.retrain(tiny.settings(**settings, retrain_emb_param=half), 1, tiny.context(tmp_path))
     assert ticket["num_embedding_params"] == half
     assert ticket["test_auc"] > 0.87
 
@@ -39,7 +39,7 @@ def test_pep_keeps_what_the_labels_need(tmp_path, threshold_type):
 def test_a_table_pruned_to_a_handful_is_worse(tmp_path):
     settings = {**SETTINGS, "embedding": "pep", "candidate_p": [FULL // 2, 10]}
     tiny.train(tmp_path, **settings)
-    half, handful = stages.retrain(tiny.settings(**settings), 1, tiny.place(tmp_path))
+    half, handful = stages.retrain(tiny.settings(**settings), 1, tiny.context(tmp_path))
     assert handful["test_auc"] < half["test_auc"] - 0.08
 
 

@@ -12,7 +12,7 @@ from data import store
 from data.registry import DATASETS
 from data.store import Dataset
 from engine import darts, stages
-from engine.run import Place
+from engine.run import RunContext
 from engine.settings import Settings, identity, parse
 from studies import pooling
 
@@ -75,12 +75,12 @@ def settings(**changes: Any) -> Settings:
     return parse({**SETTINGS, **changes})
 
 
-def place(out: Path, **changes: Any) -> Place:
-    return Place(**{"out": out, "device": "cpu", **changes})
+def context(out: Path, **changes: Any) -> RunContext:
+    return RunContext(**{"out": out, "device": "cpu", **changes})
 
 
 def train(out: Path, seed: int = 1, places: dict[str, Any] | None = None, **changes: Any) -> dict[str, Any]:
-    return stages.train(settings(**changes), seed, place(out, **(places or {})))
+    return stages.train(settings(**changes), seed, context(out, **(places or {})))
 
 
 def without_times(result: dict[str, Any]) -> dict[str, Any]:

@@ -19,13 +19,13 @@ from compression.afm.compress import Choice, Compression, compress
 from compression.afm.low_rank import check_share
 from compression.afm.statistics import Moments, layer_moments, table_moments
 from compression.afm.structure import empty_like, multiply_adds, parameters_by_part, structure_of
-from compression.calibration import Sweep
+from compression.calibration import CalibrationBatches
 from compression.finetune import FineTuning
-from compression.loaded_run import TrainedModel, load_model, weights_of
+from compression.loaded_run import LoadedRun, load_model, weights_of
 from compression.speed import samples_per_second
 from engine import cli, feature_counts
 from engine.checkpoint import load_checkpoint, save_checkpoint
-from engine.run import WEIGHTS, Place, Run, pick_device
+from engine.run import WEIGHTS, Run, RunContext, pick_device
 from models.base import Inputs, parts_of
 from utils.files import sha256_of, sha256_of_file
 
@@ -103,30 +103,30 @@ def ranks_in(path: Path) -> tuple[tuple[str, int], ...]:
     return tuple(sorted(found.items()))
 
 
-def work(given: argparse.Namespace) -> tuple[list[dict[str, Any]], Place]:
+def work(given: argparse.Namespace) -> tuple[list[dict[str, Any]], RunContext]:
     """The subcommand: calibrate, factor, train on, with a control.
 
     Returns:
         the records that were made, and where they lie.
     """
     choice, how = checked(given)
-    place = cli.place_of(given, force=given.force)
-    trained = load_model(given.run, place)
-    device = pick_device(place.device)
+    context = cli.place_of(given, force=given.force)
+    trained = load_model(given.run, context)
+    device = pick_device(context.device)
     results = [factored(trained, choice, how, device)]
     if not given.no_control and how.epochs:
         results.append(control(trained, how))
     results[0] = judged(trained, results[0], results[-1], finetune.run_of(trained, how, choice.identity()))
-    return results, place
+    return results, context
 
 
-def control(trained: TrainedModel, how: FineTuning) -> dict[str, Any]:
+def control(trained: LoadedRun, how: FineTuning) -> dict[str, Any]:
     """The dense model with the same further epochs."""
     return finetune.finetune(finetune.run_of(trained, how, finetune.CONTROL), lambda: copy.deepcopy(trained.model),
                              lambda model: {"parameters": parameters_by_part(model)})
 
 
-def factored(trained: TrainedModel, choice: Choice, how: FineTuning, device: torch.device) -> dict[str, Any]:
+def factored(trained: LoadedRun, choice: Choice, how: FineTuning, device: torch.device) -> dict[str, Any]:
     """The factored model, trained on as `how` says; calibrated only where there is no result yet."""
     run = finetune.run_of(trained, how, choice.identity())
     made: list[Compression] = []
@@ -150,7 +150,8 @@ def factored(trained: TrainedModel, choice: Choice, how: FineTuning, device: tor
 def speeds(run: Run, models: dict[str, Any]) -> dict[str, dict[str, dict[str, float]]]:
     """Rows a second of each model by batch size, where they are and, where that is a GPU, on the processor too."""
     device, most = next(models["dense"].parameters()).device, max(BATCHES)
-    rows = next(Sweep(run, models["dense"].num_numbers > 0, device, most, max(most, 2)).batches("rows to time it on"))
+    calibration = CalibrationBatches(run, models["dense"].num_dense > 0, device, most, max(most, 2))
+    rows = next(calibration.batches("rows to time it on"))
     found = {"samples_per_second": timed(models, rows)}
     if device.type != "cpu":
         there = tuple(part.cpu() for part in parts_of(rows))
@@ -165,7 +166,7 @@ def timed(models: dict[str, Any], rows: Inputs) -> dict[str, dict[str, float]]:
             for name, each in models.items()}
 
 
-def judged(trained: TrainedModel, result: dict[str, Any], other: dict[str, Any], run: Run) -> dict[str, Any]:
+def judged(trained: LoadedRun, result: dict[str, Any], other: dict[str, Any], run: Run) -> dict[str, Any]:
     """A factored model's record with intervals, held against the control, or against the dense model where it is none.
 
     Args:
@@ -181,22 +182,23 @@ def judged(trained: TrainedModel, result: dict[str, Any], other: dict[str, Any],
         own.load_state_dict(weights_of(run.folder))
         dense = copy.deepcopy(trained.model)
         if not alone:
-            dense.load_state_dict(weights_of(run.place.out / "runs" / other["run_id"]))
+            dense.load_state_dict(weights_of(run.context.out / "runs" / other["run_id"]))
         return [own, dense]
 
     return finetune.with_intervals(run, result, models, trained.run_id if alone else other["run_id"])
 
 
-def calibrated(trained: TrainedModel, choice: Choice, device: torch.device) -> Compression:
+def calibrated(trained: LoadedRun, choice: Choice, device: torch.device) -> Compression:
     """Statistics of the trained model, or those that an earlier calibration has left, and the factored model."""
     model, run = trained.model.to(device), trained.run
     layers = choice.layers_of(model)
-    sweep = Sweep(run, model.num_numbers > 0, device, choice.max_samples)
+    sweep = CalibrationBatches(run, model.num_dense > 0, device, choice.max_samples)
     moments: dict[str, Moments] = {}
     if layers and not choice.sequential:
-        weights = sha256_of_file(run.place.out / "runs" / trained.run_id / WEIGHTS)  # the run may be trained again
+        weights = sha256_of_file(run.context.out / "runs" / trained.run_id / WEIGHTS)  # the run may be trained again
         name = sha256_of(*layers, str(sweep.rows), weights)[:12]
-        moments = layer_statistics(model, sweep, layers, run.place.out / "afm" / trained.run_id / f"{name}.safetensors")
+        kept = run.context.out / "afm" / trained.run_id / f"{name}.safetensors"
+        moments = layer_statistics(model, sweep, layers, kept)
     counts = feature_counts.count(run.dataset)
     fields = table_moments(model.embedding.table(), counts, run.dataset.schema.sizes, choice.smoothing)
 
@@ -208,7 +210,7 @@ def calibrated(trained: TrainedModel, choice: Choice, device: torch.device) -> C
                     lambda: sweep.batches("looking for the least codes"), run.seed)
 
 
-def layer_statistics(model: Any, sweep: Sweep, layers: list[str], kept: Path) -> dict[str, Moments]:
+def layer_statistics(model: Any, sweep: CalibrationBatches, layers: list[str], kept: Path) -> dict[str, Moments]:
     """Moments of the dense model's layers, kept in a file, from which an interrupted pass goes on."""
     found: dict[str, Moments] = {}
     done = 0

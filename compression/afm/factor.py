@@ -169,7 +169,7 @@ def probe(model: nn.Module, field_sizes: Sequence[int], rows: int = 16) -> Input
     generator = torch.Generator().manual_seed(0)
     starts = torch.tensor([0, *accumulate(field_sizes[:-1])])
     ids = torch.stack([torch.randint(size, (rows,), generator=generator) for size in field_sizes], 1) + starts
-    device, count = next(model.parameters()).device, getattr(model, "num_numbers", 0)
+    device, count = next(model.parameters()).device, getattr(model, "num_dense", 0)
     return (ids.to(device), torch.randn(rows, count, generator=generator).to(device)) if count else ids.to(device)
 
 

@@ -5,16 +5,16 @@ from pathlib import Path
 import numpy as np
 
 from compression.pruning import methods, random_mask
-from compression.pruning.methods import Trained
+from compression.pruning.methods import LoadedTable
 from engine import snapshots
-from engine.run import Place, derive
+from engine.run import RunContext, derive
 from utils.files import sha256_of
 
 KEEP = 0.5  # share of the entries that a round of iterative pruning leaves
 
 
-def tables(trained: Trained, method: str, budgets: list[int], like: list[Path], keep: float,
-           place: Place) -> dict[int, np.ndarray]:
+def tables(trained: LoadedTable, method: str, budgets: list[int], like: list[Path], keep: float,
+           context: RunContext) -> dict[int, np.ndarray]:
     """The pruned tables (N, D) by their number of parameters.
 
     Args:
@@ -25,7 +25,7 @@ def tables(trained: Trained, method: str, budgets: list[int], like: list[Path], 
     if method == "magnitude":
         return methods.by_magnitude(trained, budgets)
     if method == "imp":
-        return methods.iteratively(trained, budgets, keep, place)
+        return methods.iteratively(trained, budgets, keep, context)
     generator = np.random.default_rng(derive(trained.run.seed, "random mask"))
     if method == "random":
         trained.check(budgets)
@@ -54,7 +54,7 @@ def how(method: str, like: list[Path], keep: float) -> str:
     return ""
 
 
-def _mask_of(path: Path, trained: Trained) -> np.ndarray:
+def _mask_of(path: Path, trained: LoadedTable) -> np.ndarray:
     table = snapshots.read(path)[0].table
     if table.shape != trained.initial.shape:
         raise ValueError(f"{path} is of shape {table.shape}, the run's table of {trained.initial.shape}; name a "

@@ -11,7 +11,7 @@ from compression.loaded_run import find_result, run_again, weights_of
 from data.store import Dataset
 from engine import snapshots
 from engine.initial_model import fresh_model, initial_values
-from engine.run import Place, Run
+from engine.run import Run, RunContext
 from engine.settings import RetrainSettings, Settings, parse
 from engine.stages import alias_folder, retrain_one
 from utils.recorded import translate
@@ -20,7 +20,7 @@ log = logging.getLogger("pep")
 
 
 @dataclass(frozen=True)
-class Trained:
+class LoadedTable:
     """A finished training of a uniform table, with the values that it started from."""
 
     run: Run
@@ -46,27 +46,27 @@ class Trained:
                              f"{list(wrong) or 'none'}")
 
 
-def load_trained(run_id: str, place: Place) -> Trained:
+def load_trained(run_id: str, context: RunContext) -> LoadedTable:
     """Find a run by its id, or the beginning of it, and read what it has trained.
 
     Raises:
         FileNotFoundError: no such run, or it kept no weights.
         ValueError: several runs begin so, it is no training of a uniform table, or the data have changed.
     """
-    result = find_result(run_id, place)
+    result = find_result(run_id, context)
     settings = parse(translate(result["settings"]))
     kind = settings.model.embedding if settings.model.model != "linear" else "no"
     if result["stage"] != "train" or kind != "uniform":
         raise ValueError(f"run {result['run_id']} is a {result['stage']} with {kind} embedding; only a trained uniform "
                          "table can be pruned. Train one with --embedding uniform and name its run")
-    run = run_again(result, place)
+    run = run_again(result, context)
     model = fresh_model(run)
     initial, others = initial_values(model)
     table = _table_of(run.folder.parent / result["run_id"])
-    return Trained(run, table, initial, others)
+    return LoadedTable(run, table, initial, others)
 
 
-def prune(trained: Trained, method: str, tables: dict[int, np.ndarray], place: Place, how: str = "") -> Path:
+def prune(trained: LoadedTable, method: str, tables: dict[int, np.ndarray], context: RunContext, how: str = "") -> Path:
     """Write the pruned tables, by budget, as snapshots into the method's alias folder; returns the folder.
 
     At a dry place nothing is written.
@@ -79,13 +79,13 @@ def prune(trained: Trained, method: str, tables: dict[int, np.ndarray], place: P
     """
     run = trained.run
     default = f"{trained.settings.data.dataset}_{method}_d{trained.settings.model.latent_dim}_seed{run.seed}"
-    folder = alias_folder(place.out, trained.settings, run.seed, place.alias or default)
-    if place.dry:
+    folder = alias_folder(context.out, trained.settings, run.seed, context.alias or default)
+    if context.dry:
         return folder
     owner = {"run_id": f"{run.run_id}-{method}", "settings": trained.settings.flat(), "seed": run.seed,
              "manifest": run.dataset.hash}
-    snapshots.claim(folder, owner, place.overwrite)
-    for path in (folder / f"{budget}.npz" for budget in tables) if not place.overwrite else ():
+    snapshots.claim(folder, owner, context.overwrite)
+    for path in (folder / f"{budget}.npz" for budget in tables) if not context.overwrite else ():
         if path.exists() and not np.array_equal(snapshots.read(path)[0].table, tables[int(path.stem)]):
             raise FileExistsError(f"{path} holds another table, of other options or drawn beside other budgets; choose "
                                   "another --alias, or give --overwrite to replace it")
@@ -97,13 +97,14 @@ def prune(trained: Trained, method: str, tables: dict[int, np.ndarray], place: P
     return folder
 
 
-def by_magnitude(trained: Trained, budgets: Sequence[int]) -> dict[int, np.ndarray]:
+def by_magnitude(trained: LoadedTable, budgets: Sequence[int]) -> dict[int, np.ndarray]:
     """One-shot magnitude pruning: the entries of the trained table with the largest |V|."""
     trained.check(budgets)
     return {budget: snapshots.cut_to(trained.table, np.abs(trained.table), budget) for budget in budgets}
 
 
-def iteratively(trained: Trained, budgets: Sequence[int], keep: float, place: Place) -> dict[int, np.ndarray]:
+def iteratively(trained: LoadedTable, budgets: Sequence[int], keep: float,
+                context: RunContext) -> dict[int, np.ndarray]:
     """Iterative magnitude pruning (Frankle & Carbin 2019): keep a share, rewind every weight, train, repeat.
 
     Each round is a retraining like any ticket's, under the run's own settings: finished rounds are not run again. A
@@ -126,7 +127,7 @@ def iteratively(trained: Trained, budgets: Sequence[int], keep: float, place: Pl
             cut = snapshots.cut_to(table, np.abs(table), count)
             ticket = snapshots.Snapshot(cut, {"source": "imp_round", "round": round_number,
                                               "run_id": trained.run.run_id, "budgets": [count]})
-            result = retrain_one(settings, trained.run.seed, place, trained.dataset, ticket, trained.initial,
+            result = retrain_one(settings, trained.run.seed, context, trained.dataset, ticket, trained.initial,
                                  trained.others)
             table = _table_of(trained.run.folder.parent / result["run_id"])
         tables[budget] = snapshots.cut_to(table, np.abs(table), budget)

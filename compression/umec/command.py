@@ -24,7 +24,7 @@ from engine import cli
 from engine.checkpoint import load_checkpoint, save_checkpoint
 from engine.evaluate import measure
 from engine.initial_model import fresh_model
-from engine.run import Bench, Place, Run, derive, execute
+from engine.run import Run, RunContext, Trainer, derive, execute
 from engine.settings import parse, parse_assignment
 from models.dlrm import DLRM
 from utils.text import unknown
@@ -92,25 +92,25 @@ class Base:
     epochs: int
 
 
-def load(run_id: str, groups: str, place: Place) -> Base:
+def load(run_id: str, groups: str, context: RunContext) -> Base:
     """Find a trained DLRM by its run's id.
 
     Raises:
         FileNotFoundError, ValueError: as `compression.loaded_run.load_model`; or the run is no DLRM that can be taken
         apart.
     """
-    trained = load_model(run_id, place)
+    trained = load_model(run_id, context)
     model = cast(DLRM, trained.model)  # `layout_of` refuses any other
     layout = layout_of(model, trained.run.dataset.schema.sizes, groups)
     kind = trained.run.settings.model.embedding
     if kind != "uniform":
         raise ValueError(f"run {trained.run_id} has {kind} tables; only uniform ones are taken apart here. Train one "
                          "with --embedding uniform")
-    return Base(trained.run, place.out / "runs" / trained.run_id, model, layout,
-                find_result(trained.run_id, place)["epochs"])
+    return Base(trained.run, context.out / "runs" / trained.run_id, model, layout,
+                find_result(trained.run_id, context)["epochs"])
 
 
-def compress(base: Base, task: Task, place: Place, changes: dict[str, Any] | None = None) -> dict[str, Any]:
+def compress(base: Base, task: Task, context: RunContext, changes: dict[str, Any] | None = None) -> dict[str, Any]:
     """The result of the small model's training, with what was done under `compression`.
 
     Args:
@@ -130,7 +130,7 @@ def compress(base: Base, task: Task, place: Place, changes: dict[str, Any] | Non
                              budget=min(task.along, default=task.budget))
         named = {**asdict(descending), "base": base.folder.name, "dynamics": _named(descending)}
         extra = {key: named[key] for key in (*shared, *(["along"] if task.along else []))}
-        run = replace(base.run, settings=of_descent, place=place, stage="compress", extra=extra)
+        run = replace(base.run, settings=of_descent, context=context, stage="compress", extra=extra)
         record = {**(run.finished() or _descend(run, base, descending))["compression"], "descent": run.run_id}
         found = load_checkpoint(run.folder / _file(task.budget, descending.budget))
         kept = found["kept"].bool()
@@ -139,23 +139,24 @@ def compress(base: Base, task: Task, place: Place, changes: dict[str, Any] | Non
         else:
             model, extra_epochs = cast(DLRM, fresh_model(base.run)), 0
             model.load_state_dict(found["model"])
-    elif task.method != "dense" and not place.dry:
+    elif task.method != "dense" and not context.dry:
         kept = baselines.choose(task.method, base.model, resource, task.budget, task.dynamics, lambda: _batches(base),
                              derive(base.run.seed, "random"))
     scratch = task.scratch or task.method == "handmade"
     epochs = task.finetune_epochs + extra_epochs + base.epochs * scratch
     of_small = replace(settings, train=replace(settings.train, max_epochs=epochs))
-    run = replace(base.run, settings=of_small, place=place, stage="finetune", extra=about)
+    run = replace(base.run, settings=of_small, context=context, stage="finetune", extra=about)
     if (result := run.finished()) is not None:
         return result
-    if place.dry:
-        return execute(run, model, lambda bench: [], lambda bench: {}, keep_best=True)  # says that it is not finished
+    if context.dry:
+        # says that it is not finished
+        return execute(run, model, lambda trainer: [], lambda trainer: {}, keep_best=True)
     small = shrink(model, base.layout, kept, derive(base.run.seed, "scratch") if scratch else None)
     spent = of_model(small, task.resource) / resource.whole
     record = {**about, **record, "resource_left": spent, **_left(base, kept)}
     if spent > task.budget and task.method != "dense":
         log.warning("the model spends %.4f of its %s, %.4f above the budget", spent, task.resource, spent - task.budget)
-    return execute(run, small, lambda bench: [], lambda bench: {"compression": record}, keep_best=True)
+    return execute(run, small, lambda trainer: [], lambda trainer: {"compression": record}, keep_best=True)
 
 
 def _descend(run: Run, base: Base, task: Task) -> dict[str, Any]:
@@ -169,27 +170,27 @@ def _descend(run: Run, base: Base, task: Task) -> dict[str, Any]:
         save_checkpoint(run.folder / _file(budget, task.budget), {"model": model.state_dict(), "kept": kept.int()})
         model.load_state_dict(whole)
 
-    def hooks_for(bench: Bench) -> list[Any]:
-        resource = Resource(base.layout, task.resource, bench.device)
+    def hooks_for(trainer: Trainer) -> list[Any]:
+        resource = Resource(base.layout, task.resource, trainer.device)
         if task.method == "umec":
-            steps = bench.loader.batches * task.epochs
+            steps = trainer.loader.batches * task.epochs
             passing = [budget for budget in task.along if budget > task.budget]
             hooks.append(ResourceConstraint(resource, task.budget, task.dynamics, steps, passing, save))
         else:
             hooks.append(baselines.GroupLasso(task.strength, resource))
         return hooks
 
-    def finish(bench: Bench) -> dict[str, Any]:
-        hook, resource = hooks[0], Resource(base.layout, task.resource, bench.device)
+    def finish(trainer: Trainer) -> dict[str, Any]:
+        hook, resource = hooks[0], Resource(base.layout, task.resource, trainer.device)
         if task.method == "umec":
             kept = hook.kept(model)
             record = {"feasible_at": int(hook.feasible_at), "resource_at_end": float(hook.spent),
                       "history": hook.history, **({"passed": hook.finish(model)} if task.along else {})}
         else:
             kept, record = baselines.choose(task.method, model, resource, task.budget, task.dynamics, list, 0), {}
-        before = measure(model, bench.validation)
+        before = measure(model, trainer.validation)
         zero(model, resource, kept)
-        after = measure(model, bench.validation)
+        after = measure(model, trainer.validation)
         record |= {"validation_auc_before_zero": before.auc, "validation_auc_after_zero": after.auc}
         save_checkpoint(run.folder / FILE, {"model": model.state_dict(), "kept": kept.int()})
         return {"compression": record}
@@ -206,7 +207,7 @@ def _batches(base: Base) -> list[tuple[Any, Tensor]]:
     """Training batches, by which Taylor's importance is measured."""
     train, dataset = base.run.settings.train, base.run.dataset
     loader = Loader(*dataset.split("train"), train.batch_size, derive(base.run.seed, "taylor"),
-                    numbers=dataset.numbers("train") if base.model.num_numbers else None)
+                    numbers=dataset.numbers("train") if base.model.num_dense else None)
     return [batch for _, batch in zip(range(baselines.BATCHES), loader.epoch(0), strict=False)]
 
 
@@ -228,8 +229,8 @@ def _units(base: Base, names: Sequence[str]) -> tuple[int, ...]:
         if name not in known:
             raise ValueError(unknown("field", name, known))
     each = layout.width // layout.size
-    return tuple(unit for name in names for place in [known.index(name)]
-                 for unit in range(place * each, (place + 1) * each))
+    return tuple(unit for name in names for context in [known.index(name)]
+                 for unit in range(context * each, (context + 1) * each))
 
 
 def _left(base: Base, kept: Tensor) -> dict[str, Any]:
@@ -272,14 +273,14 @@ def add_options(made: argparse.ArgumentParser) -> None:
 
 def work(given: argparse.Namespace) -> None:
     """Compress to each budget and print what came of it."""
-    place = cli.place_of(given, force=given.force)
+    context = cli.place_of(given, force=given.force)
     default = "weight" if given.faithful else "weight_x_emb_rms"
     dynamics = Dynamics(given.slr, given.ylr, given.zlr, given.sl2wd, given.zclamp, given.punit, given.min_keep,
                         joint=given.mode == "joint", faithful=given.faithful,
                         by_embedding=(given.score or default) == "weight_x_emb_rms")
     names = tuple(name for name in given.keep_fields.split(",") if name)
     changes = dict(parse_assignment(text) for text in given.set)
-    base = load(given.run, given.groups, replace(place, force=False))
+    base = load(given.run, given.groups, replace(context, force=False))
     along = tuple(sorted(set(given.budget), reverse=True)) if given.one_descent else ()
     tasks = [Task(budget, given.method, given.resource, given.groups, dynamics, names, given.epochs,
                   given.finetune_epochs, given.finetune_from == "scratch", given.strength, along)
@@ -288,7 +289,7 @@ def work(given: argparse.Namespace) -> None:
         limits = replace(dynamics, keep=_units(base, names)).limits(base.layout.counts)
         baselines.attainable(task.budget, Resource(base.layout, task.resource), limits, _units(base, names))
     for task in tasks:
-        print(describe(compress(base, task, place, changes)))
+        print(describe(compress(base, task, context, changes)))
 
 
 def describe(result: dict[str, Any]) -> str:

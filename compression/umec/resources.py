@@ -81,7 +81,7 @@ def layout_of(model: DLRM, rows: Sequence[int], groups: str = "field") -> Layout
     embedding = model.embedding
     if embedding.deep_width != embedding.num_fields * embedding.width:
         raise ValueError(f"the fields must all be {embedding.width} wide; this model's fields have widths of their own")
-    bottom = (model.num_numbers, *(layer.out_features for layer in model.bottom)) if len(model.bottom) else ()
+    bottom = (model.num_dense, *(layer.out_features for layer in model.bottom)) if len(model.bottom) else ()
     return Layout(model.dense_width, embedding.width, tuple(rows), bottom,
                   tuple(layer.out_features for layer in model.top), groups)
 

@@ -64,7 +64,7 @@ def shrink(model: DLRM, layout: Layout, kept: Tensor, seed: int | None = None) -
     small.top = _layers(model.top, inputs, outputs, seed)
     dense = columns[:layout.dense]
     if not dense.any():
-        small.bottom, small.num_numbers = Layers(), 0
+        small.bottom, small.num_dense = Layers(), 0
     else:
         whole = [torch.ones(size, dtype=torch.bool) for size in layout.bottom[:-1]]
         small.bottom = _layers(model.bottom, whole, [*whole[1:], dense], None if seed is None else seed + 1)

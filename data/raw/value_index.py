@@ -26,14 +26,14 @@ class Numbered:
         file: of blocks, each ids (F, n) int32, numbers (M, n) float32 and labels (n,) int8.
         sizes: n of each block.
         counters: one a field.
-        num_numbers: M.
+        num_dense: M.
         kept: (lines,) bool, which lines, the header aside, are usable; None when all are.
     """
 
     file: Path
     sizes: list[int]
     counters: list[ValueCounter]
-    num_numbers: int
+    num_dense: int
     kept: np.ndarray | None = None
 
     @property
@@ -43,11 +43,11 @@ class Numbered:
 
     def blocks(self) -> Iterator[tuple[np.ndarray, np.ndarray, np.ndarray]]:
         """Yield (ids (F, n), numbers (M, n), labels (n,)) in the order of the file."""
-        fields, num_numbers = len(self.counters), self.num_numbers
+        fields, num_dense = len(self.counters), self.num_dense
         with self.file.open("rb") as stream:
             for rows in self.sizes:
                 yield (np.fromfile(stream, np.int32, fields * rows).reshape(fields, rows),
-                       np.fromfile(stream, np.float32, num_numbers * rows).reshape(num_numbers, rows),
+                       np.fromfile(stream, np.float32, num_dense * rows).reshape(num_dense, rows),
                        np.fromfile(stream, np.int8, rows))
 
 

@@ -21,11 +21,11 @@ class Writer:
         folder: exists.
         schema: the fields.
         counts: rows of train, validation and test.
-        num_numbers: M.
+        num_dense: M.
         pool: does the writing and hashing.
     """
 
-    def __init__(self, folder: Path, schema: Schema, counts: tuple[int, int, int], num_numbers: int,
+    def __init__(self, folder: Path, schema: Schema, counts: tuple[int, int, int], num_dense: int,
                  pool: ThreadPoolExecutor) -> None:
         rows = sum(counts)
         self.folder = folder
@@ -35,9 +35,9 @@ class Writer:
         self.positives = np.zeros(len(SPLITS), np.int64)  # of each split
         self.files = [_Array(folder / "ids.npy", (rows, schema.num_fields), "<i4", counts),
                       _Array(folder / "labels.npy", (rows,), "<f4", counts)]
-        if num_numbers:
-            self.files.append(_Array(folder / "dense.npy", (rows, num_numbers), "<f4", counts))
-        self.num_numbers = num_numbers
+        if num_dense:
+            self.files.append(_Array(folder / "dense.npy", (rows, num_dense), "<f4", counts))
+        self.num_dense = num_dense
         self.pending: list[Future[None]] = []
 
     def add(self, sizes: np.ndarray, ids: np.ndarray, labels: np.ndarray, dense: np.ndarray) -> None:
@@ -73,7 +73,7 @@ class Writer:
         write_json(self.folder / "manifest.json", {
             "format": FORMAT_VERSION, "dataset": self.schema.name, "fields": list(self.schema.fields), "sizes": sizes,
             "rows": sum(counts), "counts": counts, "positives": int(self.positives.sum()),
-            "numbers": self.num_numbers,
+            "numbers": self.num_dense,
             "content": sha256_of(*digests, json.dumps([sizes, counts]))[:16], **manifest, "source": source})
 
 

@@ -18,7 +18,7 @@ WARM = 3  # steps before the recording: they make what is made once (moments, co
 Recorded = Callable[[], Tensor]  # plays back what was recorded; the loss is at the same address each time
 
 
-class Graphed:
+class CudaGraphStep:
     """A `Step` whose full batches are played back from a recording. The bits are those of the step itself.
 
     Python runs once for the recording. What differs from step to step is read from tensors: the batch, copied to where
@@ -93,7 +93,7 @@ class Graphed:
         return play
 
 
-def perhaps_graphed(step: Step, setting: str, device: torch.device) -> Step | Graphed:
+def maybe_cuda_graph(step: Step, setting: str, device: torch.device) -> Step | CudaGraphStep:
     """The step as a graph where the setting and the device allow it.
 
     Args:
@@ -104,7 +104,7 @@ def perhaps_graphed(step: Step, setting: str, device: torch.device) -> Step | Gr
     """
     if setting == "on" and device.type != "cuda":
         raise ValueError(f"cuda_graph=on needs a CUDA device, and this run is on {device.type}. Leave it at auto")
-    return Graphed(step) if setting != "off" and device.type == "cuda" else step
+    return CudaGraphStep(step) if setting != "off" and device.type == "cuda" else step
 
 
 def _cuda_graph(function: Callable[[], Tensor]) -> Recorded:

@@ -17,7 +17,7 @@ Gradients = Callable[..., tuple[Tensor, Tensor, tuple[Tensor, ...]]]
 Betas = tuple[float, float]
 
 
-class OneGraph:
+class FusedAdamStep:
     """Clipped gradients of a batch and Adam with coupled decay, compiled together.
 
     Args:

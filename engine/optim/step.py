@@ -14,10 +14,10 @@ from torch import Tensor, nn
 from torch.func import functional_call
 from torch.nn.functional import binary_cross_entropy_with_logits
 
-from engine.optim.cpu.rowwise import Rows
-from engine.optim.fused import OneGraph, state_of
+from engine.optim.cpu.rowwise import RowwiseAdam
+from engine.optim.fused import FusedAdamStep, state_of
 from engine.optim.gpu.adam import triton_installed
-from engine.optim.gpu.rowwise import DeviceRows
+from engine.optim.gpu.rowwise import DeviceRowwiseAdam
 from models.base import ClickModel, Inputs, parts_of, tables_by_row
 
 log = logging.getLogger("pep")
@@ -28,7 +28,7 @@ COMPILE_FROM_STEPS = 10_000  # below it, compiling (3 to 20 s) costs more than i
 class Adam(torch.optim.Adam):
     """torch's fused Adam, but for the tables that a `Step` treats by row, whose state it holds all the same."""
 
-    rows: Rows | DeviceRows | None = None
+    rows: RowwiseAdam | DeviceRowwiseAdam | None = None
 
     def refresh(self) -> None:
         """Bring every row of every table up to date. Whoever looks at parameters between steps calls this first."""
@@ -100,8 +100,8 @@ class StepForm:
         batch_size: rows of a full batch, for which a compiled step is compiled; shorter batches run eagerly.
         compiled: compile loss and gradients into one graph.
         update: how tables are read and updated. "whole": as they are, with gradients of their size (the definition);
-            "dense", "deferred": by row, see `Rows` and, for a GPU, `DeviceRows`; "auto": by row where it can be, in the
-            faster way.
+            "dense", "deferred": by row, see `RowwiseAdam` and, for a GPU, `DeviceRowwiseAdam`; "auto": by row where it
+            can be, in the faster way.
     """
 
     batch_size: int
@@ -137,8 +137,8 @@ class Step:
         self.update = form.update
         self.parameters: list[Tensor] = []
         self.rest: list[Tensor] = []
-        self.rows: Rows | DeviceRows | None = None
-        self.joined: Adam | None = None  # the optimiser, where its update is compiled with the gradients
+        self.rows: RowwiseAdam | DeviceRowwiseAdam | None = None
+        self.fused: Adam | None = None  # the optimiser, where its update is compiled with the gradients
         self.version = 0  # of what `_see_parameters` found
 
         def gradients(inputs: tuple[Tensor, ...], labels: Tensor, rest: list[Tensor],
@@ -155,7 +155,7 @@ class Step:
 
         self.eager = gradients
         self.full = compile_gradients(gradients) if form.compiled else gradients
-        self.one_graph = OneGraph(gradients, grad_clip, compile_gradients) if form.compiled else None
+        self.fused_step = FusedAdamStep(gradients, grad_clip, compile_gradients) if form.compiled else None
 
     def __call__(self, inputs: Inputs, labels: Tensor) -> Tensor:
         """ids (B, F), perhaps with numbers (B, M), and labels (B,) -> the batch's mean loss, still on the device.
@@ -173,15 +173,15 @@ class Step:
         if not len(labels):
             raise ValueError("the batch is empty: there is no loss to take a step on")
         self._see_parameters(parts_of(inputs)[0].shape[1])
-        if isinstance(self.rows, DeviceRows):
+        if isinstance(self.rows, DeviceRowwiseAdam):
             self.rows.count()
 
     def take(self, inputs: Inputs, labels: Tensor) -> Tensor:
         """The step that was prepared."""
         ids, *numbers = parts_of(inputs)
         rows = self.rows
-        if self.joined is not None and self.one_graph is not None and len(labels) == self.batch_size:
-            loss, norm = self.one_graph((ids, *numbers), labels, self.rest, self.joined)
+        if self.fused is not None and self.fused_step is not None and len(labels) == self.batch_size:
+            loss, norm = self.fused_step((ids, *numbers), labels, self.rest, self.fused)
             if not torch.isfinite(norm):
                 raise not_finite(loss, norm)
             return loss
@@ -233,11 +233,11 @@ class Step:
                 tables = {}  # by row, only coupled decay is known
             if self.update == "auto" and tables and _few_rows(tables, fields * self.batch_size):
                 tables = {}
-            kind = DeviceRows if parameters[0].is_cuda or self.as_on_device else Rows
+            kind = DeviceRowwiseAdam if parameters[0].is_cuda or self.as_on_device else RowwiseAdam
             self.rows = self.optimizer.rows = _rows(self.optimizer, tables, self.update, kind) if tables else None
         self.rest = [parameter for parameter in parameters if not any(parameter is table for table in tables.values())]
         whole = self.rows is None and not decoupled and not (self.as_on_device or parameters[0].is_cuda)
-        self.joined = self.optimizer if whole and isinstance(self.optimizer, Adam) else None
+        self.fused = self.optimizer if whole and isinstance(self.optimizer, Adam) else None
 
 
 def _vectors(model: ClickModel, opened: dict[str, Tensor], ids: Tensor) -> Tensor:
@@ -258,7 +258,7 @@ def _few_rows(tables: dict[str, Tensor], ids: int) -> bool:
 
 
 def _rows(optimizer: Adam, tables: dict[str, Tensor], form: str,
-          kind: type[Rows] | type[DeviceRows]) -> Rows | DeviceRows:
+          kind: type[RowwiseAdam] | type[DeviceRowwiseAdam]) -> RowwiseAdam | DeviceRowwiseAdam:
     found = {}
     for name, table in tables.items():
         for group in optimizer.param_groups:

@@ -10,7 +10,7 @@ from engine.loop import State
 GROUPS = 5  # of features, by popularity; equal in number of features
 
 
-class Trajectory:
+class SparsityTrace:
     """Record the sparsity of the features' vectors at the end of epochs, by popularity.
 
     A feature's sparsity is the share of its vector that is exactly zero; of each group of features the mean and the

@@ -39,7 +39,7 @@ class Clock:
         return float(self.s[0])
 
 
-class Course:
+class ThresholdTrace:
     """Record the thresholds at the end of epochs, and what has pruned the entries that are pruned.
 
     An entry with |V| <= g(clock) is pruned by the clock, `by_clock`, or `held` by the data if its own s lies so low

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from ..kernels.apart import GradientSetApart, SetApart
+from ..kernels.barrier import GradientBarrier, OptimizationBarrier
 from ..kernels.lookup import lookup
 from ..kernels.threshold import GATES, soft_threshold
 from .base import TableEmbedding
@@ -198,13 +198,14 @@ class Pep(TableEmbedding):
             vectors = self.table_first(ids)
         else:
             vectors = self.gather_first(ids)
-        return SetApart.apply(vectors) if self._apart else vectors
+        return OptimizationBarrier.apply(vectors) if self._apart else vectors
 
     def table_first(self, ids: Tensor) -> Tensor:
         """The definition: threshold the table, then look up."""
         table = soft_threshold(self._values, self.gates(self._s))
         if torch.compiler.is_compiling() and not ids.is_cuda:
-            table = SetApart.apply(table)  # or the compiler looks up V and g and thresholds each row of the batch
+            # or the compiler looks up V and g and thresholds each row of the batch
+            table = OptimizationBarrier.apply(table)
         return lookup(table, ids)
 
     def gather_first(self, ids: Tensor) -> Tensor:
@@ -225,7 +226,7 @@ class Pep(TableEmbedding):
     @property
     def _values(self) -> Tensor:
         """V as a pass uses it."""
-        return GradientSetApart.apply(self.weight) if self._apart else self.weight
+        return GradientBarrier.apply(self.weight) if self._apart else self.weight
 
     @property
     def _s(self) -> Tensor:

@@ -102,7 +102,7 @@ def judged(trained, choice, how=None):
 
 def test_intervals_hold_both_models_against_each_other_on_the_same_test_rows(out, source, monkeypatch):
     monkeypatch.setattr(finetune, "DRAWS", 200)
-    trained = load_model(source[1], tiny.place(out))
+    trained = load_model(source[1], tiny.context(out))
     result, control = judged(trained, Choice(emb_rank=1))
     found = result["intervals"]
     assert (found["against"], found["draws"]) == (control["run_id"], 200)
@@ -120,7 +120,7 @@ def test_intervals_hold_both_models_against_each_other_on_the_same_test_rows(out
 
 
 def test_a_frozen_table_stays_as_it_was_factored_and_the_rest_moves(out, source):
-    trained = load_model(source[1], tiny.place(out))
+    trained = load_model(source[1], tiny.context(out))
     made = compress_afm.calibrated(trained, Choice(emb_rank=2), pick_device("cpu")).model
     runs = judged(trained, Choice(emb_rank=2), FineTuning(freeze_embedding=True))
     assert {run["run_id"] for run in runs}.isdisjoint(
@@ -145,7 +145,7 @@ def test_a_finished_one_is_not_run_again(out, source, monkeypatch):
 
 def test_what_was_trained_on_is_read_back_and_scores_the_same(out, source):
     result, _ = afm(out, source, "--emb-energy", "0.8", "--mlp-energy", "0.9", "--act", "relu")
-    trained = load_model(source[1], tiny.place(out))
+    trained = load_model(source[1], tiny.context(out))
     weights = load_checkpoint(out / "runs" / result["run_id"] / "model.safetensors")["model"]
     model = empty_like(fresh_model(trained.run), result["compression"]["structure"], DATA.schema.sizes)
     model.load_state_dict(weights, strict=True)
@@ -182,13 +182,13 @@ def test_killed_while_training_on_it_goes_on_to_the_same_bits(out, source, tmp_p
 
 
 def test_a_source_that_was_trained_again_is_calibrated_again(out, source):
-    trained, choice = load_model(source[1], tiny.place(out)), Choice(mlp_rank=3)
+    trained, choice = load_model(source[1], tiny.context(out)), Choice(mlp_rank=3)
     first = compress_afm.calibrated(trained, choice, pick_device("cpu")).spectra["layers"]
     path = out / "runs" / source[1] / "model.safetensors"
     content = load_checkpoint(path)
     content["model"] = {name: value * 2 for name, value in content["model"].items()}
     save_checkpoint(path, content)
-    trained = load_model(source[1], tiny.place(out))
+    trained = load_model(source[1], tiny.context(out))
     again = compress_afm.calibrated(trained, choice, pick_device("cpu")).spectra["layers"]
     assert all(again[name][0] > 3 * values[0] for name, values in first.items())
 
@@ -196,7 +196,7 @@ def test_a_source_that_was_trained_again_is_calibrated_again(out, source):
 def test_an_interrupted_calibration_goes_on_to_the_same_moments(out, source, monkeypatch):
     monkeypatch.setattr("compression.calibration.BATCH", 100)
     monkeypatch.setattr("compression.calibration.SAVE_EVERY", 0.0)
-    trained, choice = load_model(source[1], tiny.place(out)), Choice(mlp_rank=3)
+    trained, choice = load_model(source[1], tiny.context(out)), Choice(mlp_rank=3)
     device = pick_device("cpu")
     compress_afm.calibrated(trained, choice, device)
     [kept] = (out / "afm").rglob("*.safetensors")
@@ -251,7 +251,7 @@ def test_ranks_by_field_come_from_a_file(out, source, tmp_path_factory):
 
 
 def test_the_shifted_start_scores_as_the_linear_one(out, source):
-    trained = load_model(source[1], tiny.place(out))
+    trained = load_model(source[1], tiny.context(out))
     linear, shifted, published = (
         compress_afm.factored(trained, Choice(mlp_rank=4, **how), FineTuning(0), pick_device("cpu"))["test_logloss"]
         for how in ({}, {"act": "relu", "act_init": "shift"}, {"act": "relu"}))
@@ -267,7 +267,7 @@ def test_afm_beats_svd_untrained_and_comes_back_to_the_dense_model_at_a_quarter(
     untrained: dict[str, list[float]] = {"afm": [], "svd": [], "random": []}
     gaps, device, validation = [], pick_device("cpu"), Split(*DATA.split("validation"))
     for seed in (1, 2, 3):
-        trained = load_model(tiny.train(tmp_path, seed=seed, **SETTINGS)["run_id"], tiny.place(tmp_path))
+        trained = load_model(tiny.train(tmp_path, seed=seed, **SETTINGS)["run_id"], tiny.context(tmp_path))
         for method, scores in untrained.items():
             made = [compress_afm.calibrated(trained, Choice(method, emb_rank=rank), device) for rank in (1, 2, 3, 4)]
             scores += [measure(each.model, validation).auc for each in made]
@@ -336,7 +336,7 @@ def test_a_checkpoint_of_another_model_is_refused(out, source):
 
 
 def test_a_model_in_training_mode_is_refused(out, source):
-    trained = load_model(source[1], tiny.place(out))
+    trained = load_model(source[1], tiny.context(out))
     trained.model.train()
     with pytest.raises(ValueError, match="training mode"):
         compress_afm.calibrated(trained, Choice(mlp_rank=3), torch.device("cpu"))
@@ -345,8 +345,8 @@ def test_a_model_in_training_mode_is_refused(out, source):
 def test_a_pruned_ticket_can_be_factored(tmp_path):
     settings = {**SETTINGS, "embedding": "pep", "candidate_p": [ROWS * 4], "max_epochs": 2}
     tiny.train(tmp_path, **settings)
-    [ticket] = stages.retrain(tiny.settings(**settings), 1, tiny.place(tmp_path))
-    trained = load_model(ticket["run_id"], tiny.place(tmp_path))
+    [ticket] = stages.retrain(tiny.settings(**settings), 1, tiny.context(tmp_path))
+    trained = load_model(ticket["run_id"], tiny.context(tmp_path))
     made = compress_afm.calibrated(trained, Choice(emb_rank=WIDTH), torch.device("cpu"))
     ids = torch.from_numpy(np.array(DATA.split("validation")[0]))
     with torch.no_grad():
@@ -362,7 +362,7 @@ def test_methods_on_the_command_line_are_those_that_there_are():
 @pytest.mark.parametrize(("model", "fused"), [("fm", False), ("autoint", True)])
 def test_other_models_go_the_same_way(tmp_path, model, fused):
     run_id = tiny.train(tmp_path, **{**SETTINGS, "model": model, "max_epochs": 1})["run_id"]
-    trained = load_model(run_id, tiny.place(tmp_path))
+    trained = load_model(run_id, tiny.context(tmp_path))
     made = compress_afm.factored(trained, Choice(emb_rank=3), FineTuning(1), pick_device("cpu"))
     assert made["compression"]["structure"]["fused"] == fused
     assert made["num_embedding_params"] <= 3 * ROWS + 4 * 3 * WIDTH + 4 * WIDTH

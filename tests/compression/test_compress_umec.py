@@ -19,7 +19,7 @@ from compression.umec.command import Task
 from compression.umec.dynamics import Dynamics
 from data import criteo
 from data.loader import Loader
-from data.registry import WITH_NUMBERS
+from data.registry import WITH_DENSE
 from data.synthetic import raw_planted
 from engine import cli, stages
 from engine.checkpoint import load_checkpoint
@@ -49,7 +49,7 @@ def trained(tmp_path_factory):
 @pytest.fixture
 def base(trained, monkeypatch):
     tiny.install(monkeypatch, DATA)
-    return compress_umec.load(trained[1][:6], "field", tiny.place(trained[0]))
+    return compress_umec.load(trained[1][:6], "field", tiny.context(trained[0]))
 
 
 def weights(out, run_id, name="model.safetensors"):
@@ -58,7 +58,7 @@ def weights(out, run_id, name="model.safetensors"):
 
 def test_from_a_trained_dlrm_to_a_small_one(trained, base):
     out, run_id = trained
-    result = compress_umec.compress(base, Task(0.5), tiny.place(out))
+    result = compress_umec.compress(base, Task(0.5), tiny.context(out))
     made = result["compression"]
     assert (result["stage"], made["base"], made["method"]) == ("finetune", run_id, "umec")
     assert 0.3 < made["resource_left"] <= 0.5
@@ -79,16 +79,16 @@ def test_from_a_trained_dlrm_to_a_small_one(trained, base):
     assert not zeroed.any()
     assert made["history"][-1]["resource"] <= 0.5
     before = tree(out)
-    assert compress_umec.compress(base, Task(0.5), tiny.place(out)) == result  # finished runs are not run again
+    assert compress_umec.compress(base, Task(0.5), tiny.context(out)) == result  # finished runs are not run again
     assert tree(out) == before
     with pytest.raises(Unfinished):
-        compress_umec.compress(base, Task(0.45), tiny.place(out, dry=True))
+        compress_umec.compress(base, Task(0.45), tiny.context(out, dry=True))
 
 
 def test_one_descent_goes_through_several_budgets(trained, base):
     out, _ = trained
     before = len(list((out / "runs").iterdir()))
-    results = [compress_umec.compress(base, Task(budget, along=(0.7, 0.4)), tiny.place(out)) for budget in (0.7, 0.4)]
+    results = [compress_umec.compress(base, Task(budget, along=(0.7, 0.4)), tiny.context(out)) for budget in (0.7, 0.4)]
     assert len(list((out / "runs").iterdir())) == before + 3  # the descent, and two that are trained on
     one, other = (result["compression"] for result in results)
     assert one["descent"] == other["descent"]
@@ -102,7 +102,7 @@ def test_one_descent_goes_through_several_budgets(trained, base):
 
 def test_a_killed_descent_goes_on_where_it_was(trained, base, tmp_path, monkeypatch):
     out, _ = trained
-    whole = compress_umec.compress(base, Task(0.6, epochs=2), tiny.place(out))
+    whole = compress_umec.compress(base, Task(0.6, epochs=2), tiny.context(out))
     call = compress_umec.ResourceConstraint.__call__
 
     def killed(self, state):
@@ -111,7 +111,7 @@ def test_a_killed_descent_goes_on_where_it_was(trained, base, tmp_path, monkeypa
             raise KeyboardInterrupt
         return reason
 
-    other = tiny.place(tmp_path)
+    other = tiny.context(tmp_path)
     changes = {"checkpoint_seconds": 0.0}
     with monkeypatch.context() as patch:
         patch.setattr(compress_umec.ResourceConstraint, "__call__", killed)
@@ -128,10 +128,10 @@ def test_a_killed_descent_goes_on_where_it_was(trained, base, tmp_path, monkeypa
 
 def test_a_budget_of_one_is_plain_training_bit_for_bit(trained, base):
     out, _ = trained
-    made = compress_umec.compress(base, Task(1.0, epochs=1), tiny.place(out))["compression"]
+    made = compress_umec.compress(base, Task(1.0, epochs=1), tiny.context(out))["compression"]
     lasso_free = weights(out, made["descent"], compress_umec.FILE)["model"]
     assert made["resource_left"] == 1
-    model = compress_umec.load(trained[1], "field", tiny.place(out)).model
+    model = compress_umec.load(trained[1], "field", tiny.context(out)).model
     train_settings = base.run.settings.train
     seed = compress_umec.derive(base.run.seed, "compress:order")
     loader = Loader(*DATA.split("train"), train_settings.batch_size, seed)
@@ -146,7 +146,7 @@ def test_a_budget_of_one_is_plain_training_bit_for_bit(trained, base):
 @pytest.mark.parametrize("method", ["magnitude", "taylor", "group-lasso", "handmade", "random", "as-umec", "dense"])
 def test_rivals_are_trained_as_long_and_meet_the_budget(trained, base, method):
     out, _ = trained
-    result = compress_umec.compress(base, Task(0.4, method, epochs=1, finetune_epochs=1), tiny.place(out))
+    result = compress_umec.compress(base, Task(0.4, method, epochs=1, finetune_epochs=1), tiny.context(out))
     made = result["compression"]
     assert made["resource_left"] == 1 if method == "dense" else made["resource_left"] <= 0.4
     assert ("descent" in made) == (method in ("group-lasso", "as-umec"))
@@ -156,7 +156,7 @@ def test_rivals_are_trained_as_long_and_meet_the_budget(trained, base, method):
 def test_scratch_and_widths_of_fields(trained, monkeypatch):
     tiny.install(monkeypatch, DATA)
     out, run_id = trained
-    place = tiny.place(out)
+    place = tiny.context(out)
     base = compress_umec.load(run_id, "field_dim", place)
     dynamics = Dynamics(joint=False)
     tasks = [Task(0.7, groups="field_dim", dynamics=dynamics, epochs=1, finetune_epochs=1, scratch=scratch)
@@ -177,7 +177,7 @@ def test_runs_under_the_published_bound_on_fields_are_runs_of_their_own(trained,
     for faithful in (False, True):
         dynamics = Dynamics(joint=False, punit=2, faithful=faithful)
         task = Task(0.7, method, dynamics=dynamics, epochs=1, finetune_epochs=1)
-        result = compress_umec.compress(base, task, tiny.place(trained[0]))
+        result = compress_umec.compress(base, task, tiny.context(trained[0]))
         found[faithful] = result["run_id"], result["compression"]["dynamics"].get("min_fields")
     assert found[False][0] != found[True][0]
     assert (found[False][1], found[True][1]) == (None, 2)
@@ -197,7 +197,7 @@ def test_a_budget_that_leaves_one_field_is_refused_where_two_must_stay(
 
 def test_a_field_that_is_to_stay_stays(trained, base):
     task = Task(0.5, "magnitude", keep_fields=("gender", "genre"), epochs=1, finetune_epochs=1)
-    made = compress_umec.compress(base, task, tiny.place(trained[0]))["compression"]
+    made = compress_umec.compress(base, task, tiny.context(trained[0]))["compression"]
     assert made["widths"]["gender"] == made["widths"]["genre"] == 4
 
 
@@ -262,7 +262,7 @@ def test_pep_searches_and_retrains_around_a_dlrm(tmp_path, monkeypatch):
     searched = train(tmp_path, embedding="pep", candidate_p=[300], optimizer="adam", lr=0.01)
     assert searched["snapshots"]
     settings = tiny.settings(**{**DLRM_SETTINGS, "embedding": "pep", "retrain_emb_param": "all"})
-    results = stages.retrain(settings, 1, tiny.place(tmp_path))
+    results = stages.retrain(settings, 1, tiny.context(tmp_path))
     assert min(result["num_embedding_params"] for result in results) == 300
 
 
@@ -281,7 +281,7 @@ def test_criteo_with_numbers_has_26_fields_of_the_same_codes_and_the_13_numbers(
     np.testing.assert_array_equal(numbers.ids, buckets.ids[:, 13:] - sum(buckets.schema.sizes[:13]))
     np.testing.assert_array_equal(numbers.dense, buckets.dense)
     assert numbers.numbers("test").shape == (40, 13)
-    assert numbers.num_numbers == 13
+    assert numbers.num_dense == 13
     assert numbers.hash != buckets.hash
 
 
@@ -303,19 +303,19 @@ def test_numbers_travel_with_their_rows(with_numbers):
 
 
 def test_a_dlrm_with_numbers_is_trained_and_compressed(with_numbers, tmp_path, monkeypatch):
-    monkeypatch.setitem(WITH_NUMBERS, "criteo", lambda *arguments: with_numbers[1])
+    monkeypatch.setitem(WITH_DENSE, "criteo", lambda *arguments: with_numbers[1])
     result = train(tmp_path, dataset="criteo", arch_mlp_bot=[5], max_epochs=1)
-    found = compress_umec.load(result["run_id"], "field", tiny.place(tmp_path))
+    found = compress_umec.load(result["run_id"], "field", tiny.context(tmp_path))
     assert found.layout.dense == 4
-    made = compress_umec.compress(found, Task(0.5, epochs=1, finetune_epochs=1), tiny.place(tmp_path))["compression"]
+    made = compress_umec.compress(found, Task(0.5, epochs=1, finetune_epochs=1), tiny.context(tmp_path))["compression"]
     assert next(iter(made["widths"])) == "numbers"
     assert made["resource_left"] <= 0.5
 
 
 def test_afm_factors_a_dlrm_with_numbers_whose_fused_table_is_never_reconstructed(with_numbers, tmp_path, monkeypatch):
-    monkeypatch.setitem(WITH_NUMBERS, "criteo", lambda *arguments: with_numbers[1])
+    monkeypatch.setitem(WITH_DENSE, "criteo", lambda *arguments: with_numbers[1])
     trained = load_model(train(tmp_path, dataset="criteo", arch_mlp_bot=[5], max_epochs=1)["run_id"],
-                         tiny.place(tmp_path))
+                         tiny.context(tmp_path))
     result = afm.factored(trained, Choice(emb_rank=2, mlp_rank=3), FineTuning(), torch.device("cpu"))
     rows = with_numbers[1].schema.num_rows
     assert result["num_embedding_params"] == 2 * rows

@@ -21,11 +21,11 @@ SIZE = sum(tiny.SIZES.values()) * tiny.SETTINGS["latent_dim"]
 def trained(tmp_path, monkeypatch):
     tiny.install(monkeypatch, DATA)
     result = tiny.train(tmp_path, embedding="uniform")
-    return load_trained(result["run_id"][:6], tiny.place(tmp_path))
+    return load_trained(result["run_id"][:6], tiny.context(tmp_path))
 
 
 def retrain(out, folder, **changes):
-    place = tiny.place(out, alias=folder.name)
+    place = tiny.context(out, alias=folder.name)
     return stages.retrain(tiny.settings(retrain_emb_param="all", **changes), 1, place)
 
 
@@ -40,7 +40,7 @@ def test_a_training_keeps_what_it_has_trained(trained, tmp_path):
 
 def test_magnitude_keeps_the_largest_and_retrains_from_the_initial_values(trained, tmp_path):
     tables = methods.by_magnitude(trained, [300, 100])
-    folder = prune(trained, "magnitude", tables, tiny.place(tmp_path))
+    folder = prune(trained, "magnitude", tables, tiny.context(tmp_path))
     assert folder.name == "movielens_magnitude_d4_seed1"
     for count, table in tables.items():
         kept = table != 0
@@ -69,7 +69,7 @@ def test_iterative_pruning_descends_in_rounds_that_are_not_repeated(trained, tmp
         return original(run, model, *others, **named)
 
     monkeypatch.setattr(stages, "execute", spied)
-    place = tiny.place(tmp_path)
+    place = tiny.context(tmp_path)
     tables = methods.iteratively(trained, [150, 120], 0.5, place)
     assert trained_under == [SIZE // 2, SIZE // 4]
     assert {count: int((table != 0).sum()) for count, table in tables.items()} == {150: 150, 120: 120}
@@ -107,17 +107,17 @@ def test_budgets_outside_the_table_are_refused(trained, tmp_path, budgets):
     with pytest.raises(ValueError, match=f"between 1 and the table's {SIZE} parameters"):
         methods.by_magnitude(trained, budgets)
     with pytest.raises(ValueError, match=f"between 1 and the table's {SIZE} parameters"):
-        methods.iteratively(trained, budgets, 0.5, tiny.place(tmp_path))
+        methods.iteratively(trained, budgets, 0.5, tiny.context(tmp_path))
 
 
 @pytest.mark.parametrize("keep", [0.0, 1.0, 1.5, -1.0])
 def test_rounds_must_keep_some_and_not_all(trained, tmp_path, keep):
     with pytest.raises(ValueError, match="between 0 and 1, got"):
-        methods.iteratively(trained, [10], keep, tiny.place(tmp_path))
+        methods.iteratively(trained, [10], keep, tiny.context(tmp_path))
 
 
 def test_runs_that_cannot_be_pruned_are_refused(trained, tmp_path):
-    place, run_id = tiny.place(tmp_path), trained.run.run_id
+    place, run_id = tiny.context(tmp_path), trained.run.run_id
     with pytest.raises(FileNotFoundError, match="there is no finished run 'nosuch'"):
         load_trained("nosuch", place)
     other = tiny.train(tmp_path, embedding="uniform", seed=2)["run_id"]
@@ -143,7 +143,7 @@ def test_runs_that_cannot_be_pruned_are_refused(trained, tmp_path):
 
 
 def test_at_a_dry_place_nothing_is_written(trained, tmp_path):
-    place = tiny.place(tmp_path, dry=True)
+    place = tiny.context(tmp_path, dry=True)
     assert not prune(trained, "magnitude", methods.by_magnitude(trained, [100]), place).exists()
     with pytest.raises(Unfinished, match="is not finished"):
         methods.iteratively(trained, [100], 0.5, place)
@@ -151,7 +151,7 @@ def test_at_a_dry_place_nothing_is_written(trained, tmp_path):
 
 def test_an_alias_folder_of_another_run_is_not_overwritten(trained, tmp_path):
     tables = methods.by_magnitude(trained, [100])
-    prune(trained, "magnitude", tables, tiny.place(tmp_path, alias="mine"))
-    prune(trained, "magnitude", tables, tiny.place(tmp_path, alias="mine"))
+    prune(trained, "magnitude", tables, tiny.context(tmp_path, alias="mine"))
+    prune(trained, "magnitude", tables, tiny.context(tmp_path, alias="mine"))
     with pytest.raises(FileExistsError, match="belongs to another search"):
-        prune(trained, "random", tables, tiny.place(tmp_path, alias="mine"))
+        prune(trained, "random", tables, tiny.context(tmp_path, alias="mine"))

@@ -88,7 +88,7 @@ def test_fields_that_are_gone_have_no_table_and_the_file_is_smaller(tmp_path):
     small = shrink(model, resource.layout, kept)
     assert isinstance(small.embedding, PerField)
     assert small.embedding.num_params() == (sum(ROWS) - 50) * 4
-    assert small.num_numbers == len(small.bottom) == 0
+    assert small.num_dense == len(small.bottom) == 0
     assert not torch.isin(small.embedding.position[3:53], torch.tensor([1, 2])).any()
     for name, each in (("whole", model), ("small", small)):
         save_checkpoint(tmp_path / name, {"model": each.state_dict()})

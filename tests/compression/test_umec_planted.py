@@ -22,7 +22,7 @@ BASE = {"dataset": "planted_fields", **PUBLISHED, "max_epochs": 8, "compile": "o
 @pytest.fixture(scope="module")
 def bases(tmp_path_factory):
     """A trained model for each seed, with its result."""
-    place = tiny.place(tmp_path_factory.mktemp("planted"))
+    place = tiny.context(tmp_path_factory.mktemp("planted"))
     results = [stages.train(parse(BASE), seed, place) for seed in range(1, 6)]
     return place, [(compress_umec.load(result["run_id"], "field", place), result) for result in results]
 
@@ -96,7 +96,7 @@ OTHERS = [Teacher(seed=7), Teacher(seed=8, informative=8, values=200, first_orde
 @pytest.mark.parametrize("teacher", OTHERS, ids=["another seed", "another shape"])
 def test_the_order_of_fields_is_right_on_sets_that_it_was_not_chosen_on(teacher, tmp_path, monkeypatch):
     monkeypatch.setitem(DATASETS, "planted_fields", lambda *_: planted_fields.taught(teacher))
-    place, wrong = tiny.place(tmp_path), {True: 0, False: 0}
+    place, wrong = tiny.context(tmp_path), {True: 0, False: 0}
     for seed in (1, 2):
         result = stages.train(parse(BASE), seed, place)
         base = compress_umec.load(result["run_id"], "field", place)

@@ -18,7 +18,7 @@ def start(init=-150.0):
     return Pep(0.4 * torch.randn(ROWS, WIDTH, generator=generator), (4, 6), Thresholds("feature", init))
 
 
-class Trajectory:
+class SparsityTrace:
     """A scripted search: at each step the values drift and one threshold a row takes the place it has in the script."""
 
     def __init__(self, targets, exact, steps=40, embedding=None):
@@ -78,7 +78,7 @@ def crossing(counts, target):
 
 
 def test_exact_budgets_are_the_largest_margins_of_the_last_table_above():
-    search = Trajectory(TARGETS, exact=True)
+    search = SparsityTrace(TARGETS, exact=True)
     assert search.run() == "budgets_met"
     assert not set(search.counts) & set(TARGETS)
     assert list(search.saved) == [str(target) for target in TARGETS]
@@ -93,7 +93,7 @@ def test_exact_budgets_are_the_largest_margins_of_the_last_table_above():
 
 
 def test_a_cut_is_not_the_largest_absolute_values():
-    search = Trajectory((12,), exact=True)
+    search = SparsityTrace((12,), exact=True)
     search.run()
     table, _ = search.saved["12"]
     weight, _ = search.pasts[len(search.counts) - 1]
@@ -102,7 +102,7 @@ def test_a_cut_is_not_the_largest_absolute_values():
 
 def test_ties_keep_the_lower_index():
     embedding = Pep(torch.ones(3, 2), (3,), Thresholds("global", -150.0))
-    search = Trajectory((4,), exact=True, embedding=embedding)
+    search = SparsityTrace((4,), exact=True, embedding=embedding)
     with torch.no_grad():
         embedding.thresholds.fill_(150.0)
     assert search.saver(search.state) == "budgets_met"
@@ -121,7 +121,7 @@ def fall_to(search, count):
 def by_size():
     embedding = Pep(torch.rand(ROWS, WIDTH, generator=torch.Generator().manual_seed(1)), (4, 6),
                     Thresholds("global", -150.0))
-    return lambda targets, exact: Trajectory(targets, exact, embedding=embedding)
+    return lambda targets, exact: SparsityTrace(targets, exact, embedding=embedding)
 
 
 def test_several_budgets_crossed_at_one_count_are_all_cut_from_the_same_table(by_size):
@@ -179,7 +179,7 @@ def test_as_reached_saves_the_table_that_the_step_landed_on_once_with_its_budget
 
 
 def test_unmet_budgets_are_cut_from_the_last_table_and_by_absolute_value_beside():
-    search = Trajectory(TARGETS, exact=True, steps=16)
+    search = SparsityTrace(TARGETS, exact=True, steps=16)
     assert search.run() is None
     unmet = [target for target in TARGETS if target < min(search.counts)]
     assert len(unmet) == 2
@@ -202,7 +202,7 @@ def test_unmet_budgets_are_cut_from_the_last_table_and_by_absolute_value_beside(
 
 
 def test_finish_saves_nothing_when_all_budgets_are_met():
-    search = Trajectory((40,), exact=True)
+    search = SparsityTrace((40,), exact=True)
     search.run()
     assert search.saver.finish(search.state) == []
     assert list(search.saved) == ["40"]
@@ -211,13 +211,13 @@ def test_finish_saves_nothing_when_all_budgets_are_met():
 @pytest.mark.parametrize("exact", [True, False])
 @pytest.mark.parametrize("at", [1, 7, 15, 25])
 def test_a_restored_hook_goes_on_as_if_nothing_had_happened(tmp_path, exact, at):
-    whole = Trajectory(TARGETS, exact)
+    whole = SparsityTrace(TARGETS, exact)
     whole.run()
-    search = Trajectory(TARGETS, exact)
+    search = SparsityTrace(TARGETS, exact)
     search.run(until=at)
     save_checkpoint(tmp_path / "checkpoint", {"hook": search.saver.content()})
 
-    again = Trajectory(TARGETS, exact)  # a new process: the hook is made before the weights are read
+    again = SparsityTrace(TARGETS, exact)  # a new process: the hook is made before the weights are read
     again.embedding.load_state_dict(search.embedding.state_dict())
     again.saver.restore(load_checkpoint(tmp_path / "checkpoint")["hook"])
     again.state = search.state

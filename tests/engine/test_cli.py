@@ -15,7 +15,7 @@ from data import criteo
 from data.raw import ingest
 from data.synthetic import raw_planted
 from engine import cli, record
-from engine.run import Place
+from engine.run import RunContext
 
 DEFAULT = record.ROOT / "data" / "cache"
 
@@ -43,9 +43,9 @@ def test_the_option_goes_before_the_variable_and_that_before_the_default(monkeyp
 
     monkeypatch.setenv("PEP_CACHE", "b")
     assert str(cache("--cache", "a")) == "a"
-    assert str(cache()) == str(Place().cache) == "b"
+    assert str(cache()) == str(RunContext().cache) == "b"
     monkeypatch.delenv("PEP_CACHE")
-    assert cache() == Place().cache == DEFAULT
+    assert cache() == RunContext().cache == DEFAULT
 
 
 COMMANDS = {
@@ -64,11 +64,11 @@ def test_every_command_passes_its_cache_on(run, monkeypatch, name):
     script, words = COMMANDS[name]
     seen = []
 
-    def place(**named):
+    def context(**named):
         seen.append(str(named["cache"]))
         raise ValueError("far enough")
 
-    monkeypatch.setattr(cli, "Place", place)
+    monkeypatch.setattr(cli, "RunContext", context)
     monkeypatch.delenv("PEP_CACHE", raising=False)
     assert run(script, *words, "--cache", "elsewhere")[0] == 2
     assert run(script, *words)[0] == 2

@@ -53,7 +53,7 @@ class Pair:
         torch.set_flush_denormal(True)
 
     def step(self, rows, grads, scale=1.0, lr=1e-2):
-        """Open, close and sweep as `Rows` does; the rows that were opened must already be the definition's."""
+        """Open, close and sweep as `RowwiseAdam` does; the rows that were opened must already be the definition's."""
         unique, grads = np.asarray(rows, np.int32), np.asarray(grads, F32).reshape(-1, self.arrays[0].shape[1])
         self.slots[unique] = np.arange(len(unique))
         stamp, listed = self.now + 1, np.zeros(self.number, np.int32)

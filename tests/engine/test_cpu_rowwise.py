@@ -13,7 +13,7 @@ from training import BATCH, SIZES, Training, assert_close, assert_same
 
 from engine.optim.cpu import rowwise as rows_module
 from engine.optim.cpu.adam import adam_plain, coefficients
-from engine.optim.cpu.rowwise import INTERVALS, SPARE, Pace, Rows
+from engine.optim.cpu.rowwise import INTERVALS, SPARE, Pace, RowwiseAdam
 from engine.optim.step import Step, StepForm
 from models.embedding.pep import THRESHOLD_TYPES
 from models.kernels.threshold import GATES
@@ -230,7 +230,7 @@ def test_recorded_gradients_lead_to_the_bits_of_the_definition(num_rows, widths,
                "exp_avg_sq": torch.zeros_like(value)} for value in values]
     tables = {str(n): (value, state, group) for n, (value, state) in enumerate(zip(values, states, strict=True))}
     fixed = torch.from_numpy(rng.random((num_rows, 3)) < 0.5)
-    rows = Rows(tables, {"mask": fixed.float()}, form)
+    rows = RowwiseAdam(tables, {"mask": fixed.float()}, form)
     for step in range(start + 1, start + 71):
         ids = torch.from_numpy((num_rows * rng.random((batch, fields)) ** 2).astype(np.int32))
         local, small = rows.open(ids)

@@ -5,7 +5,7 @@ import torch
 from recording import record
 from training import BATCH, SIZES, Training, assert_same
 
-from engine.optim.cuda_graph import WARM, Graphed, perhaps_graphed
+from engine.optim.cuda_graph import WARM, CudaGraphStep, maybe_cuda_graph
 from engine.optim.step import Step, StepForm, build_optimizer
 from models.embedding.pep import THRESHOLD_TYPES
 
@@ -20,7 +20,7 @@ class Recording(Training):
     def __init__(self, update, **values):
         super().__init__(update, **values)
         self.recordings = 0
-        self.plain, self.advance = self.advance, Graphed(self.advance, self.count)
+        self.plain, self.advance = self.advance, CudaGraphStep(self.advance, self.count)
 
     def count(self, function):
         self.recordings += 1
@@ -103,11 +103,11 @@ def test_a_step_that_cannot_be_recorded_is_taken_as_ever(caplog):
 
 def test_the_setting_decides_where_there_is_a_gpu():
     step, cpu, gpu = Training("whole").advance, torch.device("cpu"), torch.device("cuda")
-    assert perhaps_graphed(step, "auto", cpu) is step
-    assert perhaps_graphed(step, "off", gpu) is step
-    assert isinstance(perhaps_graphed(step, "auto", gpu), Graphed)
+    assert maybe_cuda_graph(step, "auto", cpu) is step
+    assert maybe_cuda_graph(step, "off", gpu) is step
+    assert isinstance(maybe_cuda_graph(step, "auto", gpu), CudaGraphStep)
     with pytest.raises(ValueError, match="cuda_graph=on needs a CUDA device, and this run is on cpu"):
-        perhaps_graphed(step, "on", cpu)
+        maybe_cuda_graph(step, "on", cpu)
 
 
 @pytest.mark.parametrize("update", UPDATES)

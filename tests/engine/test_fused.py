@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from engine.optim.cpu.adam import adam_plain, coefficients
-from engine.optim.fused import OneGraph
+from engine.optim.fused import FusedAdamStep
 from engine.optim.step import Adam, Step, StepForm, build_optimizer, compile_gradients
 from models.build import build_embedding, build_model
 from tests.training import BATCH, SIZES, VALUES, Training
@@ -37,7 +37,7 @@ def test_the_update_has_the_bits_of_the_definition(clip):
     def gradients(inputs, labels, parameters, opened):
         return labels.sum(), (labels * labels).sum(), tuple(inputs)
 
-    advance = OneGraph(gradients, clip, compile_gradients)
+    advance = FusedAdamStep(gradients, clip, compile_gradients)
     expected = [(value.clone(), torch.zeros_like(value), torch.zeros_like(value)) for value in start]
     for step in range(1, 5):
         grads = tuple(torch.randn(value.shape, generator=generator) for value in start)
@@ -58,7 +58,7 @@ def test_the_update_has_the_bits_of_the_definition(clip):
 
 def test_it_goes_on_where_torch_has_stopped_and_the_other_way_round():
     (plain, plain_optimizer, plain_step), (model, optimizer, step) = made(False), made(True)
-    assert step.one_graph is not None
+    assert step.fused_step is not None
     for number in range(12):
         part = slice(0, BATCH if number % 3 else BATCH - 1)  # a shorter batch takes torch's own Adam
         ids, labels = (each[part] for each in batch(number))
@@ -88,7 +88,7 @@ def test_what_it_does_not_know_is_left_to_torch():
     _, _, step = made(True, "decoupled")
     step.full = step.eager  # compiled elsewhere
     step(*batch(0))
-    assert step.joined is None
+    assert step.fused is None
     by_row = Training("dense", compiled=True)
     by_row.advance.prepare(torch.zeros((1, 4), dtype=torch.long), torch.zeros(1))
-    assert by_row.advance.joined is None
+    assert by_row.advance.fused is None

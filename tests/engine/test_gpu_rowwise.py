@@ -1,4 +1,4 @@
-"""Tables by row as on a device, run on a CPU: shapes that do not depend on the data, and the bits of `Rows`."""
+"""Tables by row as on a device, run on a CPU: shapes that do not depend on the data, and the bits of `RowwiseAdam`."""
 
 import os
 import subprocess
@@ -14,7 +14,7 @@ from training import SIZES, Training, assert_close, assert_same
 from engine.optim.gpu import adam as adam_device
 from engine.optim.gpu import rowwise
 from engine.optim.gpu.adam import PLAIN, operations_for, triton_installed
-from engine.optim.gpu.rowwise import DEFERRED, DeviceRows
+from engine.optim.gpu.rowwise import DEFERRED, DeviceRowwiseAdam
 from engine.optim.step import Step
 from models.embedding.pep import THRESHOLD_TYPES
 
@@ -34,7 +34,7 @@ def test_a_device_takes_the_same_steps(monkeypatch, case):
     host = Training("dense", **case).run(70).state()
     monkeypatch.setattr(Step, "as_on_device", True)
     dense, late = Training("dense", **case).run(70), Training("deferred", **case).run(70)
-    assert isinstance(late.rows, DeviceRows)
+    assert isinstance(late.rows, DeviceRowwiseAdam)
     assert (dense.rows.interval, late.rows.interval) == (1, 8)
     assert_same(dense.state(), late.state())
     assert_close(dense.state(), host)
@@ -152,7 +152,7 @@ def test_moments_that_cannot_be_read_as_one_block_are_refused():
     state = {"step": torch.zeros(()), "exp_avg": torch.zeros(4, 3).t(), "exp_avg_sq": torch.zeros(3, 4)}
     group = {"lr": 0.1, "betas": (0.9, 0.999), "eps": 1e-8, "weight_decay": 0.0}
     with pytest.raises(ValueError, match="must be contiguous"):
-        DeviceRows({"table": (table, state, group)}, {}, "dense")
+        DeviceRowwiseAdam({"table": (table, state, group)}, {}, "dense")
 
 
 @pytest.mark.skipif(not triton_installed(), reason="Triton is not installed")

@@ -36,7 +36,7 @@ def retrain(searched, monkeypatch):
 
     def run(budget, **changes):
         settings = tiny.settings(**{"model": "deepfm", "retrain_emb_param": budget, **SEARCH, **changes})
-        [result] = stages.retrain(settings, 1, tiny.place(out, force=True))
+        [result] = stages.retrain(settings, 1, tiny.context(out, force=True))
         model, before = seen[-1]
         snapshot, _ = snapshots.read(folder(out, search) / f"{budget}.npz")
         return result, model, before, snapshot
@@ -143,10 +143,10 @@ def test_re_init_keeps_the_mask_and_draws_fresh_values(searched, retrain):
 def test_all_retrains_every_budget_largest_first_and_leaves_out_the_magnitude_cuts(searched, monkeypatch):
     tiny.install(monkeypatch, DATA)
     settings = tiny.settings(model="deepfm", retrain_emb_param="all", **{**SEARCH, "max_epochs": 1})
-    results = stages.retrain(settings, 1, tiny.place(searched[0]))
+    results = stages.retrain(settings, 1, tiny.context(searched[0]))
     assert [result["num_embedding_params"] for result in results] == BUDGETS
     assert len({result["run_id"] for result in results}) == 3
-    again = stages.retrain(settings, 1, tiny.place(searched[0]))
+    again = stages.retrain(settings, 1, tiny.context(searched[0]))
     assert again == json.loads(json.dumps(results))  # read, not run again: even the times are the same
 
 
@@ -157,7 +157,7 @@ def test_a_search_as_reached_is_retrained_by_the_name_of_its_budget(tmp_path, mo
     assert "500" not in search["snapshots"]
     counts = [int(name) for name in search["snapshots"]]
     assert 300 < counts[0] <= 500
-    [result] = stages.retrain(tiny.settings(**SEARCH, retrain_emb_param=500), 1, tiny.place(tmp_path))
+    [result] = stages.retrain(tiny.settings(**SEARCH, retrain_emb_param=500), 1, tiny.context(tmp_path))
     assert result["num_embedding_params"] == counts[0]
     assert result["snapshot"]["source"] == "reached"
 
@@ -165,7 +165,7 @@ def test_a_search_as_reached_is_retrained_by_the_name_of_its_budget(tmp_path, mo
 def test_a_retrain_on_other_rows_is_refused(searched, monkeypatch):
     tiny.install(monkeypatch, tiny.with_test_labels(DATA, lambda labels: 1 - labels))
     with pytest.raises(ValueError, match="made from other data"):
-        stages.retrain(tiny.settings(model="deepfm", retrain_emb_param=300), 1, tiny.place(searched[0]))
+        stages.retrain(tiny.settings(model="deepfm", retrain_emb_param=300), 1, tiny.context(searched[0]))
 
 
 def test_a_finished_search_is_not_run_again_and_a_lost_snapshot_is_searched_again(tmp_path, monkeypatch):

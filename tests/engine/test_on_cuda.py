@@ -7,7 +7,7 @@ from training import BATCH, Training, assert_close, assert_same
 
 from data.loader import shuffled
 from engine.hooks import Evaluate
-from engine.optim.cuda_graph import Graphed
+from engine.optim.cuda_graph import CudaGraphStep
 from engine.optim.step import Step, StepForm, build_optimizer
 
 pytestmark = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
@@ -22,7 +22,7 @@ class OnCuda(Training):
         self.model.cuda()
         self.optimizer = build_optimizer(self.model, 0.01, 0.03, 0.03)
         self.plain = Step(self.model, self.optimizer, 100.0, StepForm(BATCH, update=update))
-        self.advance = Graphed(self.plain) if graphed else self.plain
+        self.advance = CudaGraphStep(self.plain) if graphed else self.plain
 
     @property
     def rows(self):

@@ -194,10 +194,10 @@ def test_a_killed_retraining_goes_on(tmp_path, seen):
     with pytest.MonkeyPatch.context() as patch:
         kill_at(patch, "after the update", 13)
         with pytest.raises(Killed):
-            stages.retrain(settings, 1, tiny.place(tmp_path))
-    [resumed] = stages.retrain(settings, 1, tiny.place(tmp_path))
+            stages.retrain(settings, 1, tiny.context(tmp_path))
+    [resumed] = stages.retrain(settings, 1, tiny.context(tmp_path))
     weights = seen[-1][0].state_dict()
-    [whole] = stages.retrain(settings, 1, tiny.place(tmp_path, force=True))
+    [whole] = stages.retrain(settings, 1, tiny.context(tmp_path, force=True))
     assert tiny.without_times(resumed) == tiny.without_times(whole)
     assert all(torch.equal(value, weights[name]) for name, value in seen[-1][0].state_dict().items())
 

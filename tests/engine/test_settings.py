@@ -6,7 +6,7 @@ import pytest
 import train_movielens
 import train_movielens_retrain
 from engine import cli
-from engine.run import Place, Run
+from engine.run import Run, RunContext
 from engine.settings import ModelSettings, TrainSettings, identity, parse, parse_assignment
 from models.build import EMBEDDINGS
 
@@ -167,7 +167,7 @@ class FixedData:
 
 
 def run_id(given, seed=1, extra=None):
-    return Run(parse(given), seed, Place(), FixedData(), "search", extra or {}).run_id
+    return Run(parse(given), seed, RunContext(), FixedData(), "search", extra or {}).run_id
 
 
 # Literal settings rather than a script's: a script may change what it asks for, an id may not change its meaning.

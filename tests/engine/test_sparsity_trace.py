@@ -7,7 +7,7 @@ import pytest
 import tiny
 import torch
 
-from engine.pep.sparsity_trace import GROUPS, Trajectory
+from engine.pep.sparsity_trace import GROUPS, SparsityTrace
 
 
 class Fixed:
@@ -26,7 +26,7 @@ def at(epoch, done=True):
 
 def test_groups_go_by_popularity_and_lines_hold_mean_and_spread():
     table = [[1, 1], [0, 0], [0, 1], [0, 0], [1, 1], [0, 1], [1, 1]]
-    recorder = Trajectory(Fixed(table), torch.tensor([9, 1, 4, 2, 8, 5, 7]), interval=2)
+    recorder = SparsityTrace(Fixed(table), torch.tensor([9, 1, 4, 2, 8, 5, 7]), interval=2)
     assert recorder.about == [{"features": 2, "least": 1, "most": 2}, {"features": 2, "least": 4, "most": 5},
                               {"features": 1, "least": 7, "most": 7}, {"features": 1, "least": 8, "most": 8},
                               {"features": 1, "least": 9, "most": 9}]
@@ -39,7 +39,7 @@ def test_groups_go_by_popularity_and_lines_hold_mean_and_spread():
 
 
 def test_fewer_features_than_groups_are_groups_of_one():
-    recorder = Trajectory(Fixed([[1], [0]]), torch.tensor([3, 1]), interval=1)
+    recorder = SparsityTrace(Fixed([[1], [0]]), torch.tensor([3, 1]), interval=1)
     recorder.record(0)
     assert recorder.lines == [{"epoch": 0, "mean": [1.0, 0.0], "std": [0.0, 0.0]}]
 

@@ -8,7 +8,7 @@ import tiny
 import torch
 from training import SIZES, Training
 
-from engine.pep.threshold_trace import Clock, Course
+from engine.pep.threshold_trace import Clock, ThresholdTrace
 from engine.settings import parse
 from models.embedding import pep
 from models.embedding.pep import Pep, Thresholds
@@ -65,7 +65,7 @@ def test_a_table_by_hand():
     clock = Clock(parse({"threshold_init": 0.0, "threshold_decay": "none"}))
     with torch.no_grad():
         embedding.thresholds.copy_(torch.tensor([[9.0, -9.0], [0.0, 0.0]]))  # g: 1, 0, 0.5, 0.5; of the clock: 0.5
-    course = Course(embedding, clock, 1)
+    course = ThresholdTrace(embedding, clock, 1)
     course.record(3, 30)
     course.record(3.5, 30)
     [line] = course.lines
@@ -76,7 +76,7 @@ def test_a_table_by_hand():
 @pytest.mark.parametrize("kind", ["global", "dimension", "feature", "field", "field_dim"])
 def test_other_granularities_have_no_thresholds_of_their_own_entries(kind):
     embedding = Pep(torch.randn(5, 3), (2, 3), Thresholds(kind, init=-1.0))
-    course = Course(embedding, Clock(parse({"threshold_init": -1.0})), 1)
+    course = ThresholdTrace(embedding, Clock(parse({"threshold_init": -1.0})), 1)
     course.record(0, 0)
     assert course.lines[0]["kept"] == embedding.num_params()
     assert course.lines[0]["by_data"] == course.lines[0]["held"] == 0
@@ -97,7 +97,7 @@ def test_some_rows_at_a_time_the_same_entries_are_kept(kind, monkeypatch):
     assert [len(kept) for _, kept in parts] == [4, 4, 4, 4, 2]
     assert torch.equal(torch.cat([kept for _, kept in parts]), embedding.table() != 0)
     assert embedding.by_row == (("weight", "thresholds") if kind in ("feature", "feature_dim") else ("weight",))
-    course = Course(embedding, Clock(parse({"threshold_init": -1.0})), 1)
+    course = ThresholdTrace(embedding, Clock(parse({"threshold_init": -1.0})), 1)
     course.record(0, 0)
     assert course.lines[0]["kept"] == embedding.num_params()
     assert course.lines[0]["mean"] == pytest.approx(float(embedding.parts()["thresholds"].mean()), abs=1e-6)

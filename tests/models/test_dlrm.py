@@ -16,17 +16,17 @@ VALUES = {"model": "dlrm", "embedding": "uniform", "latent_dim": WIDTH, "arch_ml
           "arch_interaction_op": "cat"}
 
 
-def made(interaction="cat", num_numbers=2, seed=1):
+def made(interaction="cat", num_dense=2, seed=1):
     values = {**VALUES, "arch_interaction_op": interaction}
-    return build_model(SIZES, values, seed, build_embedding(SIZES, values, seed), num_numbers)
+    return build_model(SIZES, values, seed, build_embedding(SIZES, values, seed), num_dense)
 
 
-def batch(rows=9, num_numbers=2, seed=0):
+def batch(rows=9, num_dense=2, seed=0):
     generator = torch.Generator().manual_seed(seed)
     starts = (0, 5, 12)
     ids = torch.stack([start + torch.randint(size, (rows,), generator=generator)
                        for start, size in zip(starts, SIZES, strict=True)], 1).int()
-    return ids, torch.randn(rows, num_numbers, generator=generator)
+    return ids, torch.randn(rows, num_dense, generator=generator)
 
 
 def numpy_mlp(stack, values, last_relu):
@@ -38,20 +38,20 @@ def numpy_mlp(stack, values, last_relu):
 
 
 @pytest.mark.parametrize("interaction", ["cat", "dot"])
-@pytest.mark.parametrize("num_numbers", [0, 2])
-def test_logits_are_those_of_the_definition(interaction, num_numbers):
-    model = made(interaction, num_numbers)
-    ids, numbers = batch(num_numbers=num_numbers)
+@pytest.mark.parametrize("num_dense", [0, 2])
+def test_logits_are_those_of_the_definition(interaction, num_dense):
+    model = made(interaction, num_dense)
+    ids, numbers = batch(num_dense=num_dense)
     vectors = model.embedding.table().numpy()[ids.numpy()]  # (B, F, D)
-    dense = numpy_mlp(model.bottom, numbers.numpy(), last_relu=True) if num_numbers else np.zeros((len(ids), 0))
+    dense = numpy_mlp(model.bottom, numbers.numpy(), last_relu=True) if num_dense else np.zeros((len(ids), 0))
     if interaction == "cat":
         read = vectors.reshape(len(ids), -1)
     else:
-        every = np.concatenate([dense[:, None], vectors], 1) if num_numbers else vectors
+        every = np.concatenate([dense[:, None], vectors], 1) if num_dense else vectors
         pairs = [(i, j) for i in range(every.shape[1]) for j in range(i)]
         read = np.stack([(every[:, i] * every[:, j]).sum(1) for i, j in pairs], 1)
     expected = numpy_mlp(model.top, np.concatenate([dense, read], 1), last_relu=False)[:, 0]
-    found = model(ids, numbers) if num_numbers else model(ids)
+    found = model(ids, numbers) if num_dense else model(ids)
     np.testing.assert_allclose(found.detach().numpy(), expected, rtol=1e-5, atol=1e-6)
 
 

@@ -4,9 +4,9 @@ from dataclasses import replace
 
 import pytest
 
-from engine.run import Place, Unfinished
+from engine.run import RunContext, Unfinished
 from studies import plan
-from studies.plan import Need
+from studies.plan import PlannedRun
 
 
 def finished(seconds, model="fm", embedding="mde", device="AMD EPYC", threads=1):
@@ -15,12 +15,12 @@ def finished(seconds, model="fm", embedding="mde", device="AMD EPYC", threads=1)
 
 
 def need(what, kind=("fm", "mde"), done=True):
-    def run(place):
-        if place.dry and not done:
+    def run(context):
+        if context.dry and not done:
             raise Unfinished(what)
         return {}
 
-    return Need(what, kind, run)
+    return PlannedRun(what, kind, run)
 
 
 NEEDS = [need("a"), need("a"), need("b", done=False), need("c", ("fm", "qr"), done=False), need("d", ("x", "y"))]
@@ -28,30 +28,30 @@ NEEDS = [need("a"), need("a"), need("b", done=False), need("c", ("fm", "qr"), do
 
 def test_cost_counts_each_run_once_and_shares_a_processor_by_threads():
     results = [finished(7200), finished(3600, embedding="qr", threads=2), finished(3600, device="NVIDIA H100")]
-    assert plan.cost(NEEDS, results, Place()) == [
+    assert plan.cost(NEEDS, results, RunContext()) == [
         ("AMD EPYC, 2 cores", "4", "2", "3.0", "2.0", "1"),  # a, b: two hours of one thread; c: one of two threads
         ("NVIDIA H100", "4", "2", "3.0", "2.0", "1")]  # c goes by the model's other runs
 
 
 def test_cost_without_any_finished_run_has_no_hours():
-    assert plan.cost(NEEDS, [], Place()) == [("-", "4", "2", "-", "-", "4")]
+    assert plan.cost(NEEDS, [], RunContext()) == [("-", "4", "2", "-", "-", "4")]
     old = finished(7200)
     del old["threads"]
-    assert plan.cost(NEEDS, [old], Place()) == [("-", "4", "2", "-", "-", "4")]
+    assert plan.cost(NEEDS, [old], RunContext()) == [("-", "4", "2", "-", "-", "4")]
 
 
 def test_a_result_that_is_older_than_a_field_is_missing_and_run_again():
     forced = []
 
-    def run(place):
-        forced.append(place.force)
-        return {"sparsity": 1} if place.force else {}
+    def run(context):
+        forced.append(context.force)
+        return {"sparsity": 1} if context.force else {}
 
-    one = plan.recorded("sparsity", Need("search", ("fm", "pep"), run))
+    one = plan.recorded("sparsity", PlannedRun("search", ("fm", "pep"), run))
     with pytest.raises(Unfinished, match="search: the result is older than its field `sparsity`"):
-        one.run(replace(Place(), dry=True))
-    assert plan.missing([one], Place()) == [one]
-    assert one.run(Place()) == {"sparsity": 1}
+        one.run(replace(RunContext(), dry=True))
+    assert plan.missing([one], RunContext()) == [one]
+    assert one.run(RunContext()) == {"sparsity": 1}
     assert forced[-2:] == [False, True]
-    new = plan.recorded("thresholds", Need("search", ("fm", "pep"), lambda place: {"thresholds": 1}))
-    assert plan.missing([new], Place()) == []
+    new = plan.recorded("thresholds", PlannedRun("search", ("fm", "pep"), lambda context: {"thresholds": 1}))
+    assert plan.missing([new], RunContext()) == []

@@ -10,7 +10,7 @@ import tiny
 import reproduce
 import train_criteo
 from data.synthetic import raw_planted
-from engine.run import Place
+from engine.run import RunContext
 from studies import schemes, synthetic_data
 from studies.collect import results_in
 
@@ -90,7 +90,7 @@ def test_a_planted_file_where_the_real_one_belongs_is_refused(shell, tmp_path):
 def test_a_file_of_other_rows_passes_for_real(name, tmp_path):
     layout = synthetic_data.LAYOUTS[name]
     raw_planted.write(name, 50, tmp_path / layout.file_names[0], seed=7)
-    synthetic_data.require_real(Place(data=str(tmp_path)), name)
+    synthetic_data.require_real(RunContext(data=str(tmp_path)), name)
 
 
 def test_data_sets_that_are_not_there_are_skipped_with_a_line_each(shell, tmp_path, capsys, monkeypatch):
@@ -113,9 +113,9 @@ def test_what_cannot_be_planted_is_refused(shell, words, message):
 
 
 def test_few_values_stand_in_a_folder_of_their_own(tmp_path):
-    place = synthetic_data.planted(Place(out=tmp_path), "criteo", 500, 7, write=True)
-    assert place.out == tmp_path / "planted" / "500_rows_7_values"
-    codes = {line.split("\t")[14] for line in Path(place.data).read_text().splitlines()}  # C1
+    context = synthetic_data.planted(RunContext(out=tmp_path), "criteo", 500, 7, write=True)
+    assert context.out == tmp_path / "planted" / "500_rows_7_values"
+    codes = {line.split("\t")[14] for line in Path(context.data).read_text().splitlines()}  # C1
     assert len(codes) == 7
 
 

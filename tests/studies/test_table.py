@@ -1,7 +1,7 @@
 import pytest
 import tiny
 
-from engine.run import Place
+from engine.run import RunContext
 from engine.settings import parse
 from engine.stages import retrain
 from studies import table
@@ -18,7 +18,7 @@ def printed(monkeypatch, tmp_path):
         settings = {"embedding": "pep", "candidate_p": [400, 100], **settings}
         search = tiny.train(tmp_path, **settings)
         tickets = [] if settings.get("budget") == "as_reached" else retrain(
-            parse({**tiny.SETTINGS, **settings, "max_epochs": 1}), 1, Place(out=tmp_path))
+            parse({**tiny.SETTINGS, **settings, "max_epochs": 1}), 1, RunContext(out=tmp_path))
         return table.of_results([search]), table.of_results(tickets)
 
     return run

@@ -80,8 +80,8 @@ def test_every_file_of_a_run_has_the_mode_that_the_umask_leaves(tmp_path, monkey
     shape = {"arch_mlp_top": [4], "max_epochs": 1}
     searched = tiny.train(tmp_path, embedding="pep", candidate_p=[300], **shape)
     trained = tiny.train(tmp_path, embedding="uniform", model="dlrm", **shape)
-    base = umec.load(trained["run_id"], "field", tiny.place(tmp_path))
-    umec.compress(base, umec.Task(0.6, epochs=1, finetune_epochs=1), tiny.place(tmp_path))
+    base = umec.load(trained["run_id"], "field", tiny.context(tmp_path))
+    umec.compress(base, umec.Task(0.6, epochs=1, finetune_epochs=1), tiny.context(tmp_path))
     budget_curve.save(budget_curve.new_figure((1, 1)), tmp_path / "figures" / "curve.png")
     store.save(tiny.dataset(), tmp_path / "cache" / "tiny", {})
     write_json(tmp_path / "tuned.json", {})

@@ -66,7 +66,7 @@ class Blocks:
         self.listed.sort()
 
 
-class Rows:
+class RowwiseAdam:
     """The tables of a model on a CPU, opened for a batch before its forward pass and closed with the gradients.
 
     Between the two, the batch's rows stand each once in small tables, with ids renumbered to them. In step t a row

@@ -57,7 +57,7 @@ class Table:
         target.copy_(source, non_blocking=True)
 
 
-class DeviceRows:
+class DeviceRowwiseAdam:
     """The tables of a model on a device, opened for a batch before its forward pass and closed with the gradients.
 
     Between the two, the batch's C = B F ids are renumbered to the places where each first stands among them, and the

@@ -20,7 +20,7 @@ def _(values: Tensor) -> Tensor:
     return torch.empty_like(values)
 
 
-class SetApart(torch.autograd.Function):
+class OptimizationBarrier(torch.autograd.Function):
     """The identity, opaque in the forward pass."""
 
     @staticmethod
@@ -34,7 +34,7 @@ class SetApart(torch.autograd.Function):
         return grad
 
 
-class GradientSetApart(torch.autograd.Function):
+class GradientBarrier(torch.autograd.Function):
     """The identity, whose gradient is opaque: its squares are then summed in the same order too."""
 
     @staticmethod
