@@ -39,7 +39,7 @@ def sets(*assignments):
 def clone(tmp_path_factory):
     """The sources alone, as a fresh clone has them: no data, no cache, no results."""
     folder = tmp_path_factory.mktemp("clone")
-    for name in ("data", "models", "engine", "reports", "utils"):
+    for name in ("data", "models", "engine", "compression", "studies", "utils"):
         shutil.copytree(ROOT / name, folder / name, ignore=shutil.ignore_patterns("cache", "ml-1m", "criteo", "avazu"))
     for path in ROOT.glob("train_movielens*.py"):
         shutil.copy2(path, folder)

@@ -357,7 +357,8 @@ def test_an_encoding_that_fails_midway_leaves_nothing_and_the_next_one_works(toy
 
 KILLED = """
 import os, pathlib, signal, sys
-from data import criteo, ingest
+from data import criteo
+from data.raw import ingest
 recode_all = ingest._recode_all
 def die(*arguments):
     recode_all(*arguments)
@@ -383,7 +384,8 @@ def test_an_encoding_that_is_killed_leaves_no_set_and_what_it_left_is_swept_by_t
 
 BOTH = """
 import json, os, pathlib, sys, time
-from data import criteo, ingest
+from data import criteo
+from data.raw import ingest
 cache = pathlib.Path(sys.argv[2])
 encode_file = ingest.encode_file
 def slowly(*arguments):

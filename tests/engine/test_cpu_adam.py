@@ -20,8 +20,8 @@ from engine.optim.cpu.adam import (
     open_blocks,
     sweep_blocks,
 )
-from engine.optim.cpu.machine import ON, control
 from engine.optim.cpu.rowwise import MEMORY
+from models.kernels.machine import ON, control
 
 BETAS, EPS = (0.9, 0.999), 1e-8
 F32 = np.float32

@@ -326,7 +326,8 @@ import torch
 torch.set_num_threads(1)
 import tiny
 from data.registry import DATASETS
-from engine import cli, optim
+from engine import cli
+from engine.optim import step as optim
 from pathlib import Path
 
 made = tiny.dataset(rows=600)

@@ -56,4 +56,4 @@ def test_a_search_leaves_its_trajectory_and_its_popularity(tmp_path, monkeypatch
     counts = np.load(tmp_path / "runs" / result["run_id"] / "popularity.npy")
     assert counts.sum() == 4 * made.counts[0]
     assert result["data"] == {"rows": 1500, "positives": int(made.labels.sum()), "fields": list(tiny.SIZES),
-                              "field_sizes": tiny.SIZES}
+                              "field_sizes": tiny.SIZES, "unused_unknown_rows": 0}

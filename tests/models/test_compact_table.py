@@ -7,8 +7,8 @@ import torch
 from torch import nn
 
 from models.embedding.pep import Thresholds
-from models.plug.compact import CompactTable
-from models.plug.table import PepTable, TicketTable
+from models.plug_in.compact import CompactTable
+from models.plug_in.table import PepTable, TicketTable
 
 ROWS, WIDTH = 50, 4
 SHAPES = [(1, 1), (2, 3), (7, 5), (60, 1), (1, 80)]

@@ -11,14 +11,14 @@ from torch import nn
 from torch.nn import functional
 from torch.nn.utils import parameters_to_vector, parametrizations, prune, vector_to_parameters
 
-import models.plug.snapshot
+import models.plug_in.snapshot
 from models import Plugged, Snapshot, masked, snapshot, unplug
 from models.embedding.base import sparse_bytes
 from models.embedding.pep import Thresholds
 from models.kernels.threshold import GATES, soft_threshold_plain
-from models.plug.compact import CompactTable
-from models.plug.plug import plug
-from models.plug.table import PepTable, TicketTable
+from models.plug_in.compact import CompactTable
+from models.plug_in.plug import plug
+from models.plug_in.table import PepTable, TicketTable
 
 TYPES = ("global", "dimension", "feature", "feature_dim")
 ROWS, WIDTH = 12, 3
@@ -806,7 +806,7 @@ def test_a_file_is_whole_or_not_there(tmp_path, monkeypatch):
         file.write(b"half of it")
         raise OSError("no space left on device")
 
-    monkeypatch.setattr(models.plug.snapshot.np, "savez_compressed", full_disk)
+    monkeypatch.setattr(models.plug_in.snapshot.np, "savez_compressed", full_disk)
     with pytest.raises(OSError, match="no space left"):
         snapshot(searched(), 20).save(path)
     assert path.read_bytes() == before

@@ -19,7 +19,7 @@ from torch import nn
 from torch.nn.functional import binary_cross_entropy
 
 from models import Plugged, masked, snapshot, unplug
-from models.plug.plug import plug
+from models.plug_in.plug import plug
 
 ROOT = Path(__file__).resolve().parent.parent.parent
 DIMS, WIDTH = [6, 5, 9, 4], 3

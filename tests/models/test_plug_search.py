@@ -12,7 +12,7 @@ from torch import nn
 
 from models import Plugged, Snapshot, masked, snapshot, unplug
 from models.kernels.threshold import GATES
-from models.plug.plug import plug
+from models.plug_in.plug import plug
 from models.start import share_below
 
 ROWS, WIDTH = 200, 8
@@ -209,7 +209,7 @@ def test_what_a_regulariser_must_leave_out_is_said_when_plugged(caplog):
 
 
 def test_a_step_that_is_compiled_itself_is_not_broken_by_looking_at_it(monkeypatch):
-    monkeypatch.setattr("models.plug.watch.penalised", lambda table: pytest.fail("looked at"))
+    monkeypatch.setattr("models.plug_in.watch.penalised", lambda table: pytest.fail("looked at"))
     model = Two()
     optimizer = adam(plug(model, threshold_init=-3.0))
     torch._dynamo.reset()
@@ -455,7 +455,7 @@ def test_the_count_is_that_of_the_table(kind, gate, monkeypatch):
         name: int(table.table().count_nonzero()) for name, table in Plugged(model).tables.items()
     }
     for counted in (1, 1000, 1 << 20):  # entries at a time
-        monkeypatch.setattr("models.plug.table.COUNTED", counted)
+        monkeypatch.setattr("models.plug_in.table.COUNTED", counted)
         for name, table in Plugged(model).tables.items():
             padding = int(table.table()[0].count_nonzero()) if name == "item" else 0
             assert table.num_params() == expected[name] - padding

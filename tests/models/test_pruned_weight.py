@@ -9,7 +9,7 @@ from torch import nn
 from torch.nn import functional
 
 from models import masked, snapshot, unplug
-from models.plug.plug import plug
+from models.plug_in.plug import plug
 
 ROWS, WIDTH = 12, 4
 

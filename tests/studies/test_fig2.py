@@ -144,8 +144,8 @@ def test_a_corrupt_tuning_is_an_error_that_names_the_file(tmp_path, content):
 
 
 def test_without_a_display_and_with_a_backend_that_wants_one_the_picture_is_drawn(tmp_path):
-    code = ("import sys; sys.path[:0] = ['tests/reports', '.']\nfrom pathlib import Path\nimport test_fig2\n"
-            "from reports import fig2, page\n"
+    code = ("import sys; sys.path[:0] = ['tests/studies', 'tests', '.']\nfrom pathlib import Path\nimport test_fig2\n"
+            "from studies import page\nfrom studies.figures import fig2\n"
             "page.write(fig2.build(test_fig2.made(), Path(sys.argv[1]), 'movielens', 'fm'), Path(sys.argv[1]))")
     environment = {name: value for name, value in os.environ.items() if name != "DISPLAY"} | {"MPLBACKEND": "tkagg"}
     done = subprocess.run([sys.executable, "-c", code, str(tmp_path)], env=environment, capture_output=True, text=True,

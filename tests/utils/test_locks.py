@@ -141,7 +141,7 @@ import importlib, pathlib, pkgutil, subprocess, sys, types  # subprocess looks f
 sys.modules["msvcrt"] = types.SimpleNamespace(LK_NBLCK=2)
 for name in ("fcntl", "resource", "pwd", "grp", "termios"):
     sys.modules[name] = None
-for folder in ("utils", "data", "engine", "models", "reports", "transforms", "commands"):
+for folder in ("utils", "data", "engine", "models", "compression", "studies"):
     for module in pkgutil.walk_packages([folder], folder + "."):
         importlib.import_module(module.name)
 for script in ("train_movielens", "compress", "reproduce", "demo"):

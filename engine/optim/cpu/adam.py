@@ -17,8 +17,8 @@ import numba
 import numpy as np
 from torch import Tensor
 
-from engine.optim.cpu.machine import ON, control, fetch, set_control
 from models.kernels.jit import njit
+from models.kernels.machine import ON, control, fetch, set_control
 
 AHEAD = 2  # blocks: while one is worked on, the memory of the one so many places behind it in the list is fetched
 RUN = 8  # blocks in a row that are treated as one when they can be
