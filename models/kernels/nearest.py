@@ -9,8 +9,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from engine.optim.batch_rows import renumber
-
+from .batch_rows import renumber
 from .jit import njit
 
 CHUNK = 1 << 14  # ids coded at a time on a device: 134 MB of distances for 8 x 256

@@ -234,7 +234,7 @@ def unplug(model: Any, compact: bool = False) -> dict[str, nn.Module]:
     Raises:
         ValueError: the model is not plugged, or a table is compiled by itself or hooked.
 
-    >>> from .plug_snapshot import snapshot
+    >>> from .snapshot import snapshot
     >>> model = nn.ModuleDict({"item": nn.Embedding(50, 4)})
     >>> ticket = masked(plug(model), snapshot(model, 20, allow_magnitude=True))
     >>> sum(table.num_bytes() for table in unplug(model, compact=True).values())  # 800 bytes before

@@ -9,7 +9,6 @@ import torch
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from engine.optim.batch_rows import blocks_of, copy_rows, renumber, sum_of_squares
 from engine.optim.cpu.adam import (
     EMPTY,
     MOVING,
@@ -21,6 +20,7 @@ from engine.optim.cpu.adam import (
     sweep_blocks,
 )
 from engine.optim.cpu.rowwise import MEMORY
+from models.kernels.batch_rows import blocks_of, copy_rows, renumber, sum_of_squares
 from models.kernels.machine import ON, control
 
 BETAS, EPS = (0.9, 0.999), 1e-8

@@ -6,10 +6,10 @@ import numpy as np
 import torch
 from training import Training, assert_same
 
-from engine.optim.batch_rows import first_places
 from engine.optim.cpu.adam import coefficients
 from engine.optim.gpu.adam import MEMORY, PLAIN, DeviceTable, operations_for
 from engine.optim.step import Step
+from models.kernels.batch_rows import first_places
 
 
 def make(rng, num_rows, width, decay):

@@ -23,7 +23,7 @@ print(double(3), double.stats.cache_path)
 """
 IMPORTS = {
     "models.kernels.jit": "import models, compression.umec.loop\n"
-                          "from engine.optim.batch_rows import renumber\n"
+                          "from models.kernels.batch_rows import renumber\n"
                           "out = np.zeros(2, np.int32)\n"
                           "slots = np.zeros(9, np.int32)\n"
                           "print(renumber(np.array([4, 4]), slots, out, out.copy()))",

@@ -11,8 +11,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from engine.optim.batch_rows import blocks_of, copy_rows, renumber, sum_of_squares
 from engine.optim.cpu.adam import close_blocks, coefficients, open_blocks, sweep_blocks
+from models.kernels.batch_rows import blocks_of, copy_rows, renumber, sum_of_squares
 
 log = logging.getLogger("pep")
 

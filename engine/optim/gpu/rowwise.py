@@ -14,10 +14,10 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from engine.optim.batch_rows import first_places
 from engine.optim.cpu.adam import coefficients
 from engine.optim.gpu.adam import MEMORY, DeviceTable, Operations, operations_for
 from engine.record import wait_for
+from models.kernels.batch_rows import first_places
 
 log = logging.getLogger("pep")
 
