@@ -9,7 +9,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from models.kernels.jit import njit
+from .jit import njit
 
 
 @njit(nogil=True)
