@@ -43,7 +43,7 @@ VARIANTS = {"base": "uniform", "darts": "darts", "pep": "pep"}
 STEPS, ROUNDS = 100, 7
 
 
-def trainer(script: dict[str, Any], context: RunContext, steps: int = STEPS, rounds: int = ROUNDS) -> dict[str, Any]:
+def bench(script: dict[str, Any], context: RunContext, steps: int = STEPS, rounds: int = ROUNDS) -> dict[str, Any]:
     """Time every variant of every model on the data of a script's settings; write and return the record.
 
     Args:
@@ -80,7 +80,7 @@ def need(script: dict[str, Any]) -> PlannedRun:
         record = None if context.force else record_at(Page("table2", script["dataset"], None, ""), path)
         if record is None and context.dry:
             raise Unfinished(f"there is no whole {path}")
-        return record or trainer(script, context)
+        return record or bench(script, context)
 
     return PlannedRun(f"seconds of an epoch of {', '.join(VARIANTS)} x {', '.join(MODELS)}, side by side",
                 ("benchmark", "epoch"), run)
@@ -118,7 +118,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     if min(given.steps, given.rounds) < 1:
         options.error(f"--steps and --rounds must be at least 1, got {given.steps} and {given.rounds}")
     context = RunContext(out=given.out, data=given.data, device=given.device)
-    record = trainer(SCRIPTS[given.dataset], context, given.steps, given.rounds)
+    record = bench(SCRIPTS[given.dataset], context, given.steps, given.rounds)
     print("{device}, {threads} threads, torch {torch}, commit {commit}; medians of {rounds} rounds of "
           "{steps_per_round} steps".format(**record))
     print(table(record))

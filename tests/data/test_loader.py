@@ -122,7 +122,7 @@ def placed(monkeypatch, arrays, place, chunk_bytes, batch_size=10):
     monkeypatch.setattr(loaders, "CHUNK_BYTES", chunk_bytes if place != "mapped" else None)
     monkeypatch.setattr(loaders, "MAPPED_CHUNK_BYTES", chunk_bytes if place == "mapped" else None)
     made = Loader(*arrays, batch_size, seed=3)
-    assert made.context == place
+    assert made.place == place
     return made
 
 
@@ -209,9 +209,9 @@ def test_rows_are_kept_on_the_device_when_they_take_half_of_what_is_free_there(m
 
 def test_a_loader_asks_for_room_for_ids_and_labels(monkeypatch, mapped):
     monkeypatch.setattr(loaders, "free_memory", lambda: 2 * 503 * ROW)
-    assert Loader(*mapped, 10, seed=0).context == "host"
+    assert Loader(*mapped, 10, seed=0).place == "host"
     monkeypatch.setattr(loaders, "free_memory", lambda: 2 * 503 * ROW - 1)
-    assert Loader(*mapped, 10, seed=0).context == "mapped"
+    assert Loader(*mapped, 10, seed=0).place == "mapped"
 
 
 @pytest.fixture
