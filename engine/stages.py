@@ -111,7 +111,8 @@ def _search(run: Run, folder: Path) -> dict[str, Any]:
         course.record(epoch, trainer.state.step)
         with atomic_path(run.folder / POPULARITY) as temporary, temporary.open("wb") as file:
             np.save(file, counts.numpy())
-        return {"alias": folder.name, "budgets_not_reached": unmet, "snapshots": snapshots.names(folder),
+        return {"alias": folder.name, "budgets_not_reached": unmet,
+                "differing": saver[0].differing, "snapshots": snapshots.names(folder),
                 "sparsity": trajectory.result(), "thresholds": course.result()}
 
     return execute(run, model, hooks_for, finish, keep_best=False)

@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from typing import Any
 
-UNPRUNED = 0.99  # a last table with at least this share of its entries left was not pruned
+DECIDED = 0.01  # a cut of which no more than this share differs from the |V|-only cut is by magnitude
 
 
 def of_results(results: Sequence[dict[str, Any]]) -> str:
@@ -29,8 +29,8 @@ def of_budgets(result: dict[str, Any]) -> str:
     """A line on the budgets that a search's thresholds did not reach; "" for any other run.
 
     >>> print(of_budgets({"stage": "search", "budgets_not_reached": [9, 5], "num_embedding_params": 12,
-    ...                   "num_embedding_params_dense": 100, "settings": {"candidate_p": [50, 9, 5],
-    ...                                                                   "budget": "exact"}}))
+    ...                   "num_embedding_params_dense": 100, "differing": {"9": 3, "5": 2},
+    ...                   "settings": {"candidate_p": [50, 9, 5], "budget": "exact"}}))
     ! budgets 9, 5 were not reached by the thresholds: † cut by margin from the last table, 12 of 100 entries left
     """
     missed = result.get("budgets_not_reached")
@@ -39,25 +39,38 @@ def of_budgets(result: dict[str, Any]) -> str:
     settings, left, dense = result["settings"], result["num_embedding_params"], result["num_embedding_params_dense"]
     usable = [budget for budget in settings["candidate_p"] if budget <= dense]
     none = len(missed) == len(usable)
-    named = "no budget was" if none else f"budgets {', '.join(f'{budget:,}' for budget in missed)} were not"
+    named = "no budget was" if none else f"budgets {_listed(missed)} were not"
     if settings["budget"] == "as_reached":
         return f"! {named} reached by the thresholds, and there is no snapshot of them"
-    return f"! {named} reached by the thresholds: {_how_cut(left, dense)}"
+    undecided = [int(budget) for budget, count in result.get("differing", {}).items()
+                 if count <= DECIDED * int(budget)]
+    which = "these" if len(undecided) == len(missed) else _listed(undecided)
+    return f"! {named} reached by the thresholds: {_how_cut(left, dense)}{_by_magnitude(which)}"
 
 
 def of_ticket(result: dict[str, Any]) -> str:
     """A line on a retrained table that a search's thresholds did not reach; "" for any other run."""
-    left = result.get("snapshot", {}).get("cut_from")
-    if not _cut_last(result) or left is None:
-        return "† cut by margin from the search's last table" if _cut_last(result) else ""
-    return _how_cut(left, result["num_embedding_params_dense"])
+    if not _cut_last(result):
+        return ""
+    snapshot = result["snapshot"]
+    if "cut_from" not in snapshot:  # it is older
+        return "† cut by margin from the search's last table"
+    budget = result["num_embedding_params"]
+    undecided = snapshot["differing"] <= DECIDED * budget
+    return (_how_cut(snapshot["cut_from"], result["num_embedding_params_dense"])
+            + _by_magnitude(f"{budget:,}" if undecided else ""))
 
 
 def _how_cut(left: int, dense: int) -> str:
-    how = f"† cut by margin from the last table, {left:,} of {dense:,} entries left"
-    if left < UNPRUNED * dense:
-        return how
-    return f"{how}: the search has not pruned, so this is a cut by magnitude and not PEP's"
+    return f"† cut by margin from the last table, {left:,} of {dense:,} entries left"
+
+
+def _by_magnitude(which: str) -> str:
+    return f"; no threshold decided {which}: cut by magnitude, not PEP's" if which else ""
+
+
+def _listed(budgets: Sequence[int]) -> str:
+    return ", ".join(f"{budget:,}" for budget in budgets)
 
 
 def of_base_rate(result: dict[str, Any]) -> str:

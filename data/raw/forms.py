@@ -34,7 +34,7 @@ GAP = Form("words for gaps",
            "a gap must be empty (pandas: na_rep=''; for Hive's: sed 's/\\\\N//g')")
 UPPER_CASE = Form("hashes in upper case",
                   "they would be other categories; write them in lower case "
-                  "(awk '{print tolower($0)}')")
+                  "(awk '{print tolower($0)}', a header apart)")
 SHORT_HASH = Form("hashes of fewer than 8 digits",
                   "leading zeros are lost, as where a spreadsheet reads them as numbers; start "
                   "from the file as published")

@@ -32,6 +32,7 @@ class SaveAtBudgets:
         self.open = list(targets)
         self.exact = exact
         self.save = save
+        self.differing: dict[int, int] = {}  # of the budgets cut by `finish`: see there
         self.above: dict[str, torch.Tensor] = {}  # V and s at the last count above the next target
         self._keep()
 
@@ -56,17 +57,22 @@ class SaveAtBudgets:
     def finish(self, state: State) -> list[int]:
         """Cut the budgets that were not reached from the last table, with a |V|-only cut beside each; list them.
 
-        Their snapshots say `cut_from`, the entries that the last table had left.
+        Their snapshots say `cut_from`, the entries that the last table had left, and `differing`, how many of the
+        entries kept the |V|-only cut would not keep: where these are few, the thresholds decided nothing.
         """
         state.refresh()
         if self.exact:
             left = self.embedding.num_params()
             for target in self.open:
-                meta = {"epoch": state.epoch, "step": state.step, "source": "cut_last", "cut_from": left}
-                self._cut(target, self.embedding.parts(), meta)
+                meta = {"epoch": state.epoch, "step": state.step, "cut_from": left}
                 weight = self.embedding.weight.detach().cpu().numpy()
-                table = snapshots.cut_to(weight, np.abs(weight), target)
-                self._save(f"{target}{snapshots.MAGNITUDE}", table, {**meta, "source": "cut_last_magnitude"})
+                by_magnitude = snapshots.cut_to(weight, np.abs(weight), target)
+                by_margin = self._cut_by_margin(target, self.embedding.parts())
+                differing = int(np.count_nonzero((by_margin != 0) & (by_magnitude == 0)))
+                self.differing[target] = differing
+                self._save(str(target), by_margin, {**meta, "source": "cut_last", "differing": differing,
+                                                    "budgets": [target]})
+                self._save(f"{target}{snapshots.MAGNITUDE}", by_magnitude, {**meta, "source": "cut_last_magnitude"})
         elif self.open:
             log.warning("budgets that the search did not reach, and of which there is no snapshot: %s", self.open)
         return self.open
@@ -77,12 +83,14 @@ class SaveAtBudgets:
             fits = name in self.above and self.above[name].shape == value.shape
             self.above[name] = self.above[name].copy_(value) if fits else value.clone()
 
-    @torch.no_grad()
     def _cut(self, target: int, parts: dict[str, torch.Tensor], meta: dict[str, Any]) -> None:
+        self._save(str(target), self._cut_by_margin(target, parts), {**meta, "budgets": [target]})
+
+    @torch.no_grad()
+    def _cut_by_margin(self, target: int, parts: dict[str, torch.Tensor]) -> np.ndarray:
         margins = self.embedding.margins_of(**parts)
         values = torch.sign(parts["weight"]) * margins
-        table = snapshots.cut_to(values.cpu().numpy(), margins.cpu().numpy(), target)
-        self._save(str(target), table, {**meta, "budgets": [target]})
+        return snapshots.cut_to(values.cpu().numpy(), margins.cpu().numpy(), target)
 
     def _save(self, name: str, table: np.ndarray, meta: dict[str, Any]) -> None:
         self.save(name, table, {**meta, "num_embedding_params": int(np.count_nonzero(table))})

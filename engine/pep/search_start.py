@@ -54,9 +54,11 @@ def announce_pruning(values: Tensor, settings: Settings, batches: int) -> None:
         log.info("thresholds: by decay alone, pruning begins after about %s steps, in epoch %d of %d",
                  f"{steps:,.0f}", int(steps / batches) + 1, epochs)
         return
-    when = f"after about {steps:,.0f} steps, in epoch {int(steps / batches) + 1:,}" if steps < math.inf else "never"
-    log.warning("by decay alone, pruning begins %s, and the search ends after %d epochs: unless the loss moves the "
-                "thresholds, every budget will be a cut by magnitude, not PEP's. %s", when, epochs,
+    when = "decay never moves the thresholds"
+    if steps < math.inf:
+        when = (f"by decay alone, pruning begins after about {steps:,.0f} steps, in epoch "
+                f"{int(steps / batches) + 1:,}, and the search ends with epoch {epochs:,}")
+    log.warning("%s: unless the loss moves them, every budget will be a cut by magnitude, not PEP's. %s", when,
                 _advice(settings))
 
 
@@ -83,11 +85,11 @@ def steps_to_pruning(values: Tensor, settings: Settings) -> float:
     """
     model, train = settings.model, settings.train
     target = fitting_start(values, model.g_type, model.gk, BEGIN)
-    if model.threshold_init >= target:
-        return 0.0
     decay = 0.0 if model.threshold_decay == "none" else train.l2_regularization
     if not decay or not train.lr or target >= 0:
         return math.inf
+    if model.threshold_init >= target:
+        return 0.0
     if train.optimizer == "adam" and model.threshold_decay == "coupled":
         force = decay * abs(model.threshold_init + target) / 2
         return (target - model.threshold_init) * (force + EPS) / (force * train.lr)

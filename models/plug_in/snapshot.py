@@ -109,7 +109,7 @@ class Snapshot:
                 np.savez_compressed(file, **arrays)
                 file.flush()
                 os.fsync(file.fileno())  # the rename must not reach the disk before the bytes do
-                temporary.chmod(0o644)
+                temporary.chmod(0o666 & ~_umask())
                 temporary.replace(path)
             except BaseException:
                 temporary.unlink(missing_ok=True)
@@ -253,3 +253,10 @@ def _largest(margins: Mapping[str, Tensor], count: int, whose: str) -> dict[str,
     mask[flat.sort(descending=True, stable=True).indices[:count]] = True
     parts = mask.split([part.numel() for part in margins.values()])
     return {name: part.view_as(margins[name]) for name, part in zip(margins, parts, strict=True)}
+
+
+def _umask() -> int:
+    """The process's umask, which can only be read by setting it."""
+    mask = os.umask(0)
+    os.umask(mask)
+    return mask

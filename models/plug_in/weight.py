@@ -41,8 +41,8 @@ class PrunedWeight(Tensor):
                     f"{func.__name__} would write into `weight` of a plugged table, which is "
                     f"computed at each reading, so nothing would come of it: initialise before "
                     f"plug(), or write to the table's `values` under torch.no_grad()")
-            if func != Tensor.detach and type(result) is Tensor and _share(result, given[0][0]):
-                result = result.as_subclass(cls)
+            if func != Tensor.detach:
+                result = _guard_views(result, given[0][0])
         return result
 
     def __reduce_ex__(self, protocol: Any) -> Any:
@@ -55,6 +55,15 @@ def guarded(table: Tensor) -> Tensor:
     if torch.compiler.is_compiling() or torch.jit.is_tracing() or _transformed(table):
         return table
     return table if table.is_inference() else table.as_subclass(PrunedWeight)
+
+
+def _guard_views(result: Any, weight: Tensor) -> Any:
+    """A result that is a view of the weight, or holds such views, as PrunedWeight."""
+    if isinstance(result, (tuple, list)) and type(result) in (tuple, list):
+        return type(result)(_guard_views(each, weight) for each in result)
+    if type(result) is Tensor and _share(result, weight):
+        return result.as_subclass(PrunedWeight)
+    return result
 
 
 def _weights(values: Iterable[Any]) -> Iterable[Tensor]:

@@ -49,7 +49,7 @@ def build(results: Results, out: Path, dataset: str, model: str) -> Page:
         if not whole:
             page.notes.append(f"Nothing of the paper stands beside a sample: {counts['rows']:,} of "
                               f"{ROWS[dataset]:,} rows{named}.")
-        page.notes.append(f"Features of each field{named}: " + ", ".join(
+        page.notes.append(f"Features of each field, its row for unknown values with them{named}: " + ", ".join(
             f"{field} {known[0]['data']['field_sizes'][field]:,}" for field in _fields(known[0]["data"])) + ".")
     return page
 

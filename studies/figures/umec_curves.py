@@ -51,10 +51,11 @@ def build(page: Page, results: Results, joint: bool, methods: Sequence[str], pap
         for budget, runs in sorted(by_budget.items(), reverse=True):
             page.rows += [_row(method, budget, run) for run in runs]
             page.numbers += _numbers(method, budget, runs, dense, paper)
+    beside = ("" if page.sample else "The paper gives accuracy alone, of one seed, and some of its models exceed their "
+              "budget; its numbers, read off its figure, stand beside ours as differences from its whole model. ")
     page.notes.append(
-        "x is 1 less the resource of the exported model, counted from its layers. The paper gives accuracy alone, of "
-        "one seed, and some of its models exceed their budget; its numbers, read off its figure, stand beside ours as "
-        "differences from its whole model. Every rival was trained as many steps more as UMEC; validation chose the "
+        "x is 1 less the resource of the exported model, counted from its layers. "
+        f"{beside}Every rival was trained as many steps more as UMEC; validation chose the "
         f"epoch. Units removed at random may lie below the picture. Data: {shown(page.dataset)}.")
     if found:
         _draw(page, {method: by_budget for method, by_budget in curves.items() if by_budget})

@@ -50,7 +50,9 @@ def test_the_expected_beginning_is_where_decay_brings_the_thresholds(changed):
     assert shares[0] < BEGIN < shares[1]
 
 
-@pytest.mark.parametrize("changed", [{"threshold_decay": "none"}, {"l2_regularization": 0.0}, {"lr": 0.0}])
+@pytest.mark.parametrize("changed", [
+    {"threshold_decay": "none"}, {"l2_regularization": 0.0}, {"lr": 0.0},
+    {"threshold_decay": "none", "threshold_init": -2.0}])  # a start that prunes a part moves no threshold either
 def test_without_decay_nothing_is_ever_expected(changed):
     assert steps_to_pruning(TABLE, parse({"threshold_init": -12.0, **changed})) == float("inf")
 
@@ -64,8 +66,8 @@ def test_the_epoch_of_the_beginning_is_said(caplog):
 
 
 @pytest.mark.parametrize(("changed", "words"), [
-    ({"threshold_init": -150.0}, "the search ends after 3 epochs: .* a cut by magnitude, not PEP's. Set a higher"),
-    ({"threshold_decay": "none"}, "pruning begins never, .* Coupled decay is what moves the thresholds")])
+    ({"threshold_init": -150.0}, "the search ends with epoch 3: .* a cut by magnitude, not PEP's. Set a higher"),
+    ({"threshold_decay": "none"}, "decay never moves the thresholds: .* Coupled decay is what moves the thresholds")])
 def test_a_search_that_ends_before_pruning_begins_is_warned_of(caplog, changed, words):
     announce_pruning(TABLE, parse({"max_epochs": 3, **changed}), 1000)
     [record] = [record for record in caplog.records if record.levelno == logging.WARNING]

@@ -130,3 +130,13 @@ def test_a_compiled_model_that_reads_it():
         lambda user: (user @ model["item"].weight.T).sum(), backend="aot_eager", fullgraph=True
     )
     torch.testing.assert_close(compiled(user), (user @ model["item"].table().T).sum())
+
+
+@pytest.mark.parametrize("write", [
+    lambda weight: weight.data.unbind(0)[0].zero_(), lambda weight: weight.data.chunk(2)[0].zero_(),
+    lambda weight: [row.zero_() for row in weight.data]])
+def test_a_write_through_one_of_several_views_is_refused_too(write):
+    model = torch.nn.ModuleDict({"table": torch.nn.Embedding(50, 8)})
+    plug(model, threshold_init=-15.0)
+    with pytest.raises(RuntimeError, match="would write into `weight` of a plugged table"):
+        write(model["table"].weight)
