@@ -1,4 +1,5 @@
-"""Make a trained model smaller. What comes out are ordinary snapshots for the retrain scripts; of a DLRM, runs.
+"""Make a trained model smaller. What comes out are ordinary snapshots for the retrain scripts; of a
+DLRM, runs.
 
     python train_movielens.py --embedding uniform                                   # prints the run's id
     python compress.py magnitude --run ID --budget 23675 --budget 6541              # the largest |V|
@@ -29,24 +30,33 @@ from studies.figures import afm_page
 
 def options() -> argparse.ArgumentParser:
     """The command line."""
-    made = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    made = argparse.ArgumentParser(description=__doc__,
+                                   formatter_class=argparse.RawDescriptionHelpFormatter)
     methods = made.add_subparsers(dest="method_name", required=True)
-    for name, what in (("magnitude", "one-shot magnitude pruning"), ("imp", "iterative magnitude pruning, rewound"),
+    for name, what in (("magnitude", "one-shot magnitude pruning"),
+                       ("imp", "iterative magnitude pruning, rewound"),
                        ("random", "a random mask")):
         method = methods.add_parser(name, help=what)
-        method.add_argument("--run", required=True, help="id of a finished training of a uniform table, or its start")
-        method.add_argument("--budget", type=int, action="append", default=[], help="parameters left; may be repeated")
+        method.add_argument("--run", required=True,
+                            help="id of a finished training of a uniform table, or its start")
+        method.add_argument("--budget", type=int, action="append", default=[],
+                            help="parameters left; may be repeated")
         cli.add_place_options(method)
-        method.add_argument("--alias", help="name of the snapshot folder (default: dataset, method, width and seed)")
-        method.add_argument("--overwrite", action="store_true", help="take over another run's alias folder")
-    afm.add_options(methods.add_parser("afm", help="factor table and layers", description=afm.__doc__,
+        method.add_argument("--alias", help="name of the snapshot folder (default: dataset, "
+                                            "method, width and seed)")
+        method.add_argument("--overwrite", action="store_true",
+                            help="take over another run's alias folder")
+    afm.add_options(methods.add_parser("afm", help="factor table and layers",
+                                       description=afm.__doc__,
                                        formatter_class=argparse.RawDescriptionHelpFormatter))
     methods.choices["imp"].add_argument("--keep", type=float, default=pruned.KEEP,
                                         help="share of the entries a round leaves")
     methods.choices["random"].add_argument("--like", type=Path, action="append", default=[],
-                                           help="a snapshot whose number of entries in each field is taken over")
+                                           help="a snapshot whose number of entries in each field "
+                                                "is taken over")
     methods.choices["random"].add_argument("--per", choices=("field", "feature"),
-                                           help="with --like: of what (default: field) the numbers are taken over")
+                                           help="with --like: of what (default: field) the numbers "
+                                                "are taken over")
     umec.add_options(methods.add_parser("umec", help="a DLRM under a resource budget, and rivals"))
     return made
 
@@ -75,7 +85,8 @@ def main() -> None:
     if method == "random" and bool(given.budget) == bool(like):
         raise ValueError("random takes either --budget or --like")
     if method == "random" and given.per is not None and not like:
-        raise ValueError(f"--per {given.per} says what --like takes over; give --like SNAPSHOT.npz too")
+        raise ValueError(f"--per {given.per} says what --like takes over; give --like SNAPSHOT.npz "
+                         f"too")
     for path in like:
         if not path.exists():
             raise FileNotFoundError(f"there is no snapshot {path} for --like")
@@ -86,7 +97,8 @@ def main() -> None:
     made = pruned.tables(trained, method, given.budget, like, keep, place)
     folder = methods.prune(trained, method, made, place, pruned.how(method, like, keep))
     print(f"snapshots of {', '.join(f'{count:,}' for count in made)} parameters: {folder}")
-    print(f"retrain them with --model {trained.settings.model.model} --seed {trained.run.seed} --alias {folder.name}")
+    print(f"retrain them with --model {trained.settings.model.model} --seed {trained.run.seed} "
+          f"--alias {folder.name}")
 
 
 if __name__ == "__main__":

@@ -3,8 +3,9 @@
     python demo.py                # half a minute on one core; a second call reuses the finished runs
     python demo.py --seed 2
 
-A teacher factorisation machine makes the labels. Each field uses a planted number of coordinates, some none. The search
-does not know them; what it leaves of each field is held against what was planted.
+A teacher factorisation machine makes the labels. Each field uses a planted number of coordinates,
+some none. The search does not know them; what it leaves of each field is held against what was
+planted.
 """
 
 import argparse
@@ -29,12 +30,16 @@ SETTINGS = {
     "model": "fm",
     "embedding": "pep",
     "latent_dim": 16,  # twice the widest planted field: 650 x 16 = 10,400 parameters
-    "threshold_init": -8.0,  # s rises by at most lr a step, so pruning begins within the first epochs
-    "gk": 2.0,  # decay lets s rise to 0 and no further, so g ends at gk / 2 = 1; the learned entries are that large
+    # s rises by at most lr a step, so pruning begins within the first epochs
+    "threshold_init": -8.0,
+    # decay lets s rise to 0 and no further, so g ends at gk / 2 = 1; the learned entries are that
+    # large
+    "gk": 2.0,
     "candidate_p": [2_750, 1_375, 900],  # 1,375 is what the teacher itself has
     "batch_size": 1024,
     "lr": 1e-2,  # ten times that of the data sets: 78 steps an epoch have to do
-    "l2_regularization": 1.5e-4,  # it moves the thresholds; lower, and the smallest budget is not reached
+    # it moves the thresholds; lower, and the smallest budget is not reached
+    "l2_regularization": 1.5e-4,
     "weight_decay": 1e-5,  # of the other parameters, which move no threshold
     "max_epochs": 40,
     "eval_interval": 1,
@@ -51,13 +56,16 @@ def learn(settings: dict[str, Any], seed: int, context: RunContext) -> list[dict
     return stages.retrain(parse(settings), seed, context)
 
 
-def uniform(settings: dict[str, Any], widths: tuple[int, ...], seed: int, context: RunContext) -> list[dict[str, Any]]:
+def uniform(settings: dict[str, Any], widths: tuple[int, ...], seed: int,
+            context: RunContext) -> list[dict[str, Any]]:
     """The same model with one width for every feature: one result a width."""
-    return [stages.train(parse({**settings, "embedding": "uniform", "latent_dim": width}), seed, context)
+    return [stages.train(parse({**settings, "embedding": "uniform", "latent_dim": width}), seed,
+                         context)
             for width in widths]
 
 
-def pruned_table(settings: dict[str, Any], count: int, seed: int, context: RunContext) -> np.ndarray:
+def pruned_table(settings: dict[str, Any], count: int, seed: int,
+                 context: RunContext) -> np.ndarray:
     """The table (N, D) that the search saved at a budget, zero where it was pruned."""
     folder = stages.alias_folder(context.out, parse(settings), seed, context.alias)
     return snapshots.read(folder / f"{count}.npz")[0].table
@@ -66,8 +74,9 @@ def pruned_table(settings: dict[str, Any], count: int, seed: int, context: RunCo
 def recovered_widths(pruned: np.ndarray, dataset: Dataset) -> dict[str, float]:
     """Entries kept of the vector that a training row looks up, on average, in each field.
 
-    So a feature counts as often as it occurs. An average over the field's features would mostly tell of the rare ones,
-    whose vectors are pruned in every field because the data say little about them.
+    So a feature counts as often as it occurs. An average over the field's features would mostly
+    tell of the rare ones, whose vectors are pruned in every field because the data say little about
+    them.
     """
     schema, ids = dataset.schema, dataset.split("train")[0]
     kept = np.count_nonzero(pruned, axis=1)  # (N,)
@@ -81,19 +90,25 @@ def teacher_auc(dataset: Dataset) -> float:
 
 def options() -> argparse.Namespace:
     """The command line."""
-    read = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    read.add_argument("--seed", type=int, default=1, help="of initial values and batch order; the data stay the same")
-    read.add_argument("--out", type=Path, default=Path("tmp/demo"), help="where runs and figure go (tmp/demo)")
+    read = argparse.ArgumentParser(description=__doc__,
+                                   formatter_class=argparse.RawDescriptionHelpFormatter)
+    read.add_argument("--seed", type=int, default=1,
+                      help="of initial values and batch order; the data stay the same")
+    read.add_argument("--out", type=Path, default=Path("tmp/demo"),
+                      help="where runs and figure go (tmp/demo)")
     read.add_argument("--force", action="store_true", help="run again what is finished")
-    read.add_argument("--traceback", action="store_true", help="show where in the code an error comes from")
+    read.add_argument("--traceback", action="store_true",
+                      help="show where in the code an error comes from")
     return read.parse_args()
 
 
 def main() -> None:
     """Run everything, print the table, draw the figure."""
     given = options()
-    torch.set_num_threads(1)  # such small steps gain nothing from a second thread, and lose tenfold on a busy machine
-    context = RunContext(out=given.out, device="cpu", force=given.force, overwrite=True)  # the folder is the demo's own
+    # such small steps gain nothing from a second thread, and lose tenfold on a busy machine
+    torch.set_num_threads(1)
+    # the folder is the demo's own
+    context = RunContext(out=given.out, device="cpu", force=given.force, overwrite=True)
     dataset = planted.open_dataset(None, context.cache)
     baselines = uniform(SETTINGS, UNIFORM_WIDTHS, given.seed, context)
     tickets = learn(SETTINGS, given.seed, context)
@@ -101,20 +116,26 @@ def main() -> None:
     rows = [(f"uniform d {run['settings']['latent_dim']}", run) for run in baselines]
     rows += [("PEP, retrained", run) for run in tickets]
     print(table.plain(
-        ["model", "parameters", "test AUC", f"against d {SETTINGS['latent_dim']}", "against the teacher"],
-        [[name, f"{run['num_embedding_params']:,}", f"{run['test_auc']:.4f}", f"{run['test_auc'] - dense:+.4f}",
+        ["model", "parameters", "test AUC", f"against d {SETTINGS['latent_dim']}",
+         "against the teacher"],
+        [[name, f"{run['num_embedding_params']:,}", f"{run['test_auc']:.4f}",
+          f"{run['test_auc'] - dense:+.4f}",
           f"{run['test_auc'] - best:+.4f}"] for name, run in rows]
         + [["teacher", f"{planted.num_params():,}", f"{best:.4f}", f"{best - dense:+.4f}", ""]]))
 
     widths = {field.name: field.width for field in planted.FIELDS}
-    recovered = recovered_widths(pruned_table(SETTINGS, planted.num_params(), given.seed, context), dataset)
-    print(f"\nwidths recovered at {planted.num_params():,} parameters (kept entries of the vector a row looks up)")
+    recovered = recovered_widths(pruned_table(SETTINGS, planted.num_params(), given.seed, context),
+                                 dataset)
+    print(f"\nwidths recovered at {planted.num_params():,} parameters (kept entries of the vector "
+          f"a row looks up)")
     print(table.plain(["field", "features", "planted", "recovered"],
-                      [[field.name, str(field.size), str(field.width), f"{recovered[field.name]:.1f}"]
+                      [[field.name, str(field.size), str(field.width),
+                        f"{recovered[field.name]:.1f}"]
                        for field in planted.FIELDS]))
     correlation = spearmanr(list(widths.values()), list(recovered.values())).statistic
     print(f"rank correlation of recovered and planted widths: {correlation:.2f}")
-    path = demo_figure.draw(given.out / f"demo_seed{given.seed}.png", [*baselines, *tickets], best, widths, recovered)
+    path = demo_figure.draw(given.out / f"demo_seed{given.seed}.png", [*baselines, *tickets], best,
+                            widths, recovered)
     print(f"figure: {path}")
 
 

@@ -13,7 +13,9 @@ SETTINGS = {
     **train_criteo.SETTINGS,  # model settings are read from the snapshot; these say where it is
     "retrain_emb_param": "all",  # a number of parameters, a budget, or all
     "re_init": False,  # True: same mask, fresh random values instead of the initial ones
-    "rewind": "all",  # all: everything restarts at the search's initial values, as published; embedding: the rest fresh
+    # all: everything restarts at the search's initial values, as published; embedding: the rest
+    # fresh
+    "rewind": "all",
 }
 
 

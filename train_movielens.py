@@ -24,17 +24,23 @@ SETTINGS = {
     "g_type": "sigmoid",  # sigmoid, softplus
     "gk": 1.0,  # g is multiplied by it
     "threshold_decay": "coupled",  # coupled, as published; decoupled (AdamW's), none
-    "threshold_gradient": True,  # False: the loss has no say in the thresholds, decay alone moves them
-    "candidate_p": [100_000, 50_000, 23_675, 15_000, 10_000, 9_281, 8_604, 6_541],  # budgets, in parameters
-    "budget": "exact",  # exact: cut to the very number; as_reached: whatever count the step landed on
+    # False: the loss has no say in the thresholds, decay alone moves them
+    "threshold_gradient": True,
+    # budgets, in parameters
+    "candidate_p": [100_000, 50_000, 23_675, 15_000, 10_000, 9_281, 8_604, 6_541],
+    # exact: cut to the very number; as_reached: whatever count the step landed on
+    "budget": "exact",
     # baselines
-    "popularity": "train",  # mde, mgqe: count the training rows, or an .npy file with a count for each feature
+    # mde, mgqe: count the training rows, or an .npy file with a count for each feature
+    "popularity": "train",
     "mde_blocks": 8,  # mde: blocks of equal popularity; the paper tries 8 and 16
-    "mde_alpha": 0.1,  # mde: width ~ popularity ** alpha, latent_dim for the first block; 0.1, 0.2, 0.3
+    # mde: width ~ popularity ** alpha, latent_dim for the first block; 0.1, 0.2, 0.3
+    "mde_alpha": 0.1,
     "mgqe_subspaces": 8,  # mgqe: parts of a row; 4, 8, 16
     "mgqe_centroids": 256,  # mgqe: values of each part; 64, 128, 256, 512
     "darts_widths": [2, 4, 16],  # darts: candidates of each feature; also [1, 2, 8], [4, 8, 32]
-    "darts_epochs": 20,  # darts: of the search over them; max_epochs is that of the training after it
+    # darts: of the search over them; max_epochs is that of the training after it
+    "darts_epochs": 20,
     "darts_lr": 1e-2,  # darts: of the mixture's weights, on validation rows
     "hash_rows": 1000,  # hash: rows of the one table for 4,129 features
     "qr_collisions": 4,  # qr: features of a field that share a remainder row
@@ -49,7 +55,8 @@ SETTINGS = {
     "has_residual": True,
     "full_part": True,  # with the MLP
     "with_linear": False,  # with a first-order part
-    "arch_mlp_bot": [512, 256, 64],  # dlrm: hidden layers of the MLP on the numbers, where the data have some
+    # dlrm: hidden layers of the MLP on the numbers, where the data have some
+    "arch_mlp_bot": [512, 256, 64],
     "arch_mlp_top": [512, 256],  # dlrm: hidden layers of the MLP on everything
     "arch_interaction_op": "cat",  # dlrm: cat, dot
     # training
@@ -57,13 +64,16 @@ SETTINGS = {
     "lr": 1e-3,  # Adam
     "optimizer": "adam",  # adam, sgd
     "l2_regularization": 1e-5,  # coupled, on table and thresholds: it is what moves the thresholds
-    "weight_decay": None,  # coupled, of the parameters beside the embedding; None: l2_regularization, as published
-    "l2_penalty": 0.0,  # in the loss: times the sum of squares of a batch's vectors, as pruned, over its rows
+    # coupled, of the parameters beside the embedding; None: l2_regularization, as published
+    "weight_decay": None,
+    # in the loss: times the sum of squares of a batch's vectors, as pruned, over its rows
+    "l2_penalty": 0.0,
     "grad_clip": 100.0,  # global norm
     "max_epochs": 100,  # 577.4 steps each
     "eval_interval": 2,  # epochs
     "early_stop": 8,  # evaluations without gain; a search is never stopped early
-    "early_stop_metric": "auc",  # auc or loss, on validation; published_protocol: on test, see --published
+    # auc or loss, on validation; published_protocol: on test, see --published
+    "early_stop_metric": "auc",
     "log_interval": 10,  # steps between counts of the remaining parameters
     # running; none of these changes a result
     "compile": "auto",  # on, off; auto compiles long runs
@@ -74,7 +84,8 @@ VARIANTS = {"published": {**cli.PUBLISHED, "latent_dim": 32, "eval_interval": 5,
 
 
 def search(description: str, script: dict[str, Any], variants: cli.Variants) -> None:
-    """Read the command line, train, print the result. The scripts of the other data sets call it too.
+    """Read the command line, train, print the result. The scripts of the other data sets call it
+    too.
 
     Args:
         script: the settings.

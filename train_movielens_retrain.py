@@ -17,19 +17,23 @@ SETTINGS = {
     **train_movielens.SETTINGS,  # model settings are read from the snapshot; these say where it is
     "retrain_emb_param": "all",  # a number of parameters, a budget, or all
     "re_init": False,  # True: same mask, fresh random values instead of the initial ones
-    "rewind": "all",  # all: everything restarts at the search's initial values, as published; embedding: the rest fresh
+    # all: everything restarts at the search's initial values, as published; embedding: the rest
+    # fresh
+    "rewind": "all",
     "max_epochs": 300,  # small tables still gain after 150
 }
 
 
 def retrain(description: str, script: dict[str, Any], variants: cli.Variants) -> None:
-    """Read the command line, retrain, print the results, draw them with what there is of this data set and model."""
+    """Read the command line, retrain, print the results, draw them with what there is of this data
+    set and model."""
     options = cli.parser(description, variants).parse_args()
     settings, place, explicit = cli.read(options, script, variants)
     results = stages.retrain(settings, options.seed, place, explicit)
     print(table.of_results(results))
     ran = results[0]["settings"]
-    print("figure:", budget_curve.draw(results_in(place.out), ran["dataset"], ran["model"], place.out / "figures",
+    print("figure:", budget_curve.draw(results_in(place.out), ran["dataset"], ran["model"],
+                                       place.out / "figures",
                                        of=results))
 
 

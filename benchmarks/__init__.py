@@ -1,1 +1,2 @@
-"""What things cost, measured: each file is a script that prints a table and writes its rows to results/."""
+"""What things cost, measured: each file is a script that prints a table and writes its rows to
+results/."""

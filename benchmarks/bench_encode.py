@@ -1,16 +1,18 @@
 """How long raw -> encoded takes: row by row in Python into LMDB, and ours.
 
     python benchmarks/bench_encode.py --rows 5000000
-    python benchmarks/bench_encode.py --rows 45840617 --only ours --json benchmarks/results/encode_full.json
+    python benchmarks/bench_encode.py --rows 45840617 --only ours --json
+    benchmarks/results/encode_full.json
 
-The raw file is made first (not timed) and deleted at the end. Each variant runs in a process of its own, so that peak
-memory is its own; the file's bytes are in the page cache for both, as far as they fit.
+The raw file is made first (not timed) and deleted at the end. Each variant runs in a process of its
+own, so that peak memory is its own; the file's bytes are in the page cache for both, as far as they
+fit.
 
-lmdb: two passes of Python over the lines, a dictionary a field to count values and another to map them, one numpy array
-    a row, written under its number into LMDB in transactions of 100,000: the way of the published data loaders. Needs
-    the package lmdb (requirements-dev.txt).
-ours: `data.raw.ingest.encode_file`, all cores; split, hashing and the numbers as floats included, which lmdb does
-without.
+lmdb: two passes of Python over the lines, a dictionary a field to count values and another to map
+    them, one numpy array a row, written under its number into LMDB in transactions of 100,000: the
+    way of the published data loaders. Needs the package lmdb (requirements-dev.txt).
+ours: `data.raw.ingest.encode_file`, all cores; split, hashing and the numbers as floats included,
+which lmdb does without.
 """
 
 import argparse
@@ -31,7 +33,8 @@ from typing import Any
 import numpy as np
 import torch
 
-sys.path.insert(0, str(Path(__file__).resolve().parent.parent))  # so that it also runs as a plain script
+# so that it also runs as a plain script
+sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 from data import avazu, criteo
 from data.raw import ingest
@@ -89,7 +92,8 @@ def _put(database: Any, pending: list[tuple[bytes, bytes]]) -> None:
 
 def _rows(layout: Layout, path: Path) -> Iterator[tuple[int, list[str]]]:
     """(label, value of each field as text) of each line."""
-    fields = [position for position, column in enumerate(layout.columns) if column.kind not in (ID, LABEL)]
+    fields = [position for position, column in enumerate(layout.columns)
+              if column.kind not in (ID, LABEL)]
     label = next(position for position, column in enumerate(layout.columns) if column.kind == LABEL)
     with path.open() as file:
         if layout.has_header:
@@ -97,7 +101,8 @@ def _rows(layout: Layout, path: Path) -> Iterator[tuple[int, list[str]]]:
         for line in file:
             cells = line.rstrip("\n").split(layout.separator)
             yield int(cells[label]), [
-                _bucket(cells[position]) if layout.columns[position].kind == BUCKET else cells[position]
+                _bucket(cells[position]) if layout.columns[position].kind == BUCKET
+                else cells[position]
                 for position in fields]
 
 
@@ -116,8 +121,10 @@ def run_variant(variant: str, layout: Layout, path: Path, folder: Path) -> dict[
     stored = sum(file.stat().st_blocks * 512 for file in folder.rglob("*") if file.is_file())
     return {"dataset": layout.name, "variant": variant, "rows": rows, "seconds": seconds,
             "processor_seconds": time.process_time() - processor, "rows_per_second": rows / seconds,
-            "peak_memory_bytes": peak_memory_bytes(torch.device("cpu")), "raw_bytes": path.stat().st_size,
-            "stored_bytes": stored, "cores": os.cpu_count(), "device": device_name(torch.device("cpu")),
+            "peak_memory_bytes": peak_memory_bytes(torch.device("cpu")),
+            "raw_bytes": path.stat().st_size,
+            "stored_bytes": stored, "cores": os.cpu_count(),
+            "device": device_name(torch.device("cpu")),
             "commit": commit()}
 
 
@@ -126,7 +133,8 @@ def in_own_process(variant: str, layout: Layout, path: Path, scratch: Path) -> d
     folder = scratch / variant
     folder.mkdir()
     record = scratch / f"{variant}.json"
-    subprocess.run([sys.executable, __file__, "--inner", variant, layout.name, str(path), str(folder), str(record)],
+    subprocess.run([sys.executable, __file__, "--inner", variant, layout.name, str(path),
+                    str(folder), str(record)],
                    check=True)
     shutil.rmtree(folder)
     return json.loads(record.read_text())
@@ -135,11 +143,15 @@ def in_own_process(variant: str, layout: Layout, path: Path, scratch: Path) -> d
 def table(rows: list[dict[str, Any]]) -> str:
     """One line a variant."""
     slowest = min(row["rows_per_second"] for row in rows)
-    lines = [f"{'variant':<8}{'rows':>12}{'s':>9}{'cpu s':>9}{'rows/s':>12}{'peak GB':>9}{'stored GB':>11}{'':>7}"]
+    lines = [
+        f"{'variant':<8}{'rows':>12}{'s':>9}{'cpu s':>9}{'rows/s':>12}{'peak GB':>9}{'stored GB':>11}{'':>7}"
+    ]
     for row in rows:
-        lines.append(f"{row['variant']:<8}{row['rows']:>12,}{row['seconds']:>9.1f}{row['processor_seconds']:>9.1f}"
-                     f"{row['rows_per_second']:>12,.0f}{row['peak_memory_bytes'] / 1e9:>9.2f}"
-                     f"{row['stored_bytes'] / 1e9:>11.2f}{row['rows_per_second'] / slowest:>6.1f}x")
+        lines.append(
+            f"{row['variant']:<8}{row['rows']:>12,}{row['seconds']:>9.1f}{row['processor_seconds']:>9.1f}"
+            f"{row['rows_per_second']:>12,.0f}{row['peak_memory_bytes'] / 1e9:>9.2f}"
+            f"{row['stored_bytes'] / 1e9:>11.2f}{row['rows_per_second'] / slowest:>6.1f}x"
+        )
     return "\n".join(lines)
 
 
@@ -155,8 +167,10 @@ def main(arguments: Sequence[str] | None = None) -> None:
     options.add_argument("--dataset", default="criteo", choices=tuple(LAYOUTS))
     options.add_argument("--rows", type=int, default=1_000_000, help="of the planted file")
     options.add_argument("--only", choices=VARIANTS, help="both when left away")
-    options.add_argument("--scratch", type=Path, help="folder for the raw file and what comes of it; a temporary one")
-    options.add_argument("--json", type=Path, metavar="FILE", help="write the rows here, e.g. below benchmarks/results")
+    options.add_argument("--scratch", type=Path,
+                         help="folder for the raw file and what comes of it; a temporary one")
+    options.add_argument("--json", type=Path, metavar="FILE",
+                         help="write the rows here, e.g. below benchmarks/results")
     chosen = options.parse_args(given)
     rows = []
     with tempfile.TemporaryDirectory(dir=chosen.scratch) as scratch:

@@ -1,14 +1,18 @@
-"""How long a training epoch takes on a data set: base model, DartsEmb and PEP, for three models (Table 2 of the paper).
+"""How long a training epoch takes on a data set: base model, DartsEmb and PEP, for three models
+(Table 2 of the paper).
 
     python benchmarks/bench_epoch.py --dataset movielens     # or: python reproduce.py table2
 
-One process; the three variants of a model take turns, a round each, every other time backwards, so that other work on
-the machine hits them alike (`benchmarks.bench_step`). A round is an epoch over the first `--steps` batches of the
-training rows, loading and shuffling in it, evaluation not; the first, with the compiling, is not timed. Seconds of an
-epoch are the median over rounds, times the data set's batches.
+One process; the three variants of a model take turns, a round each, every other time backwards, so
+that other work on the machine hits them alike (`benchmarks.bench_step`). A round is an epoch over
+the first `--steps` batches of the training rows, loading and shuffling in it, evaluation not; the
+first, with the compiling, is not timed. Seconds of an epoch are the median over rounds, times the
+data set's batches.
 
-base is the uniform table, darts DartsEmb's search with a step on validation rows after each step, pep the search with
-its thresholds unfolded: from the published -150 its first 40,000 steps are cheaper than that (see the README).
+base is the uniform table, darts DartsEmb's search with a step on validation rows after each step,
+pep the search with
+its thresholds unfolded: from the published -150 its first 40,000 steps are cheaper than that (see
+    the README).
 """
 
 import argparse
@@ -18,9 +22,10 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-sys.path.insert(0, str(Path(__file__).resolve().parent.parent))  # so that it also runs as a plain script
+# so that it also runs as a plain script
+sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
-from engine.run import RunContext, Unfinished, open_data  # isort: skip - the engine says how torch's threads wait, before torch
+# isort: skip - the engine says how torch's threads wait, before torch
 import torch
 
 import train_avazu
@@ -31,20 +36,24 @@ from data.loader import Loader
 from data.store import Dataset
 from engine.optim.step import choose_compiled
 from engine.record import commit, device_name
+from engine.run import RunContext, Unfinished, open_data
 from engine.settings import parse
 from studies.figures.table2 import record_at, record_of
 from studies.page import Page
 from studies.plan import PlannedRun
 from utils.files import write_json
 
-SCRIPTS = {"movielens": train_movielens.SETTINGS, "criteo": train_criteo.SETTINGS, "avazu": train_avazu.SETTINGS}
+SCRIPTS = {"movielens": train_movielens.SETTINGS, "criteo": train_criteo.SETTINGS,
+           "avazu": train_avazu.SETTINGS}
 MODELS = ("fm", "deepfm", "autoint")
 VARIANTS = {"base": "uniform", "darts": "darts", "pep": "pep"}
 STEPS, ROUNDS = 100, 7
 
 
-def bench(script: dict[str, Any], context: RunContext, steps: int = STEPS, rounds: int = ROUNDS) -> dict[str, Any]:
-    """Time every variant of every model on the data of a script's settings; write and return the record.
+def bench(script: dict[str, Any], context: RunContext, steps: int = STEPS,
+          rounds: int = ROUNDS) -> dict[str, Any]:
+    """Time every variant of every model on the data of a script's settings; write and return the
+    record.
 
     Args:
         steps: batches of a round, or all where there are fewer.
@@ -56,17 +65,22 @@ def bench(script: dict[str, Any], context: RunContext, steps: int = STEPS, round
     compiled = choose_compiled(script.get("compile", "auto"), LONG_RUN, device)
     times: dict[str, dict[str, Any]] = {}
     for model in MODELS:
-        settings = {name: parse({**script, "model": model, "embedding": embedding, "darts_widths": widths}).flat()
+        settings = {name: parse({**script, "model": model, "embedding": embedding,
+                                 "darts_widths": widths}).flat()
                     for name, embedding in VARIANTS.items()}
-        loaders = {name: _loaders(dataset, values["batch_size"], steps, device) for name, values in settings.items()}
+        loaders = {name: _loaders(dataset, values["batch_size"], steps, device) for name,
+                   values in settings.items()}
         variants = {name: our_round(values, dataset.schema.sizes, *loaders[name], device, compiled)
                     for name, values in settings.items()}
         times[model] = {name: [1e3 * spent / loaders[name][0].batches for spent in seconds]
                         for name, seconds in measure(variants, rounds, device).items()}
     batch = parse(script).train.batch_size
-    made = {"dataset": script["dataset"], "manifest": dataset.hash, "commit": commit(), "device": device_name(device),
-            "threads": torch.get_num_threads(), "torch": torch.__version__, "compiled": compiled, "batch_size": batch,
-            "batches": -(-dataset.counts[0] // batch), "rounds": rounds, "steps_per_round": steps, "latent_dim": width,
+    made = {"dataset": script["dataset"], "manifest": dataset.hash, "commit": commit(),
+            "device": device_name(device),
+            "threads": torch.get_num_threads(), "torch": torch.__version__, "compiled": compiled,
+            "batch_size": batch,
+            "batches": -(-dataset.counts[0] // batch), "rounds": rounds, "steps_per_round": steps,
+            "latent_dim": width,
             "darts_widths": widths, "ms_per_step_of_rounds": times}
     write_json(record_of(context.out, script["dataset"]), made)
     return made
@@ -77,16 +91,19 @@ def need(script: dict[str, Any]) -> PlannedRun:
 
     def run(context: RunContext) -> dict[str, Any]:
         path = record_of(context.out, script["dataset"])
-        record = None if context.force else record_at(Page("table2", script["dataset"], None, ""), path)
+        record = None if context.force else record_at(Page("table2", script["dataset"], None, ""),
+                                                      path)
         if record is None and context.dry:
             raise Unfinished(f"there is no whole {path}")
         return record or bench(script, context)
 
-    return PlannedRun(f"seconds of an epoch of {', '.join(VARIANTS)} x {', '.join(MODELS)}, side by side",
+    return PlannedRun(f"seconds of an epoch of {', '.join(VARIANTS)} x {', '.join(MODELS)}, side "
+                      f"by side",
                 ("benchmark", "epoch"), run)
 
 
-def _loaders(dataset: Dataset, batch_size: int, steps: int, device: torch.device) -> tuple[Loader, Loader]:
+def _loaders(dataset: Dataset, batch_size: int, steps: int,
+             device: torch.device) -> tuple[Loader, Loader]:
     """Training and validation batches, of at most `steps` batches of rows."""
     most = steps * batch_size
     (ids, labels), (others, their) = dataset.split("train"), dataset.split("validation")
@@ -96,11 +113,16 @@ def _loaders(dataset: Dataset, batch_size: int, steps: int, device: torch.device
 
 def table(record: dict[str, Any]) -> str:
     """Seconds of an epoch, and how much more than the base model's, one line a model."""
-    lines = [f"{'model':<10}{'base s':>10}{'darts s':>10}{'pep s':>10}{'darts over base':>18}{'pep over base':>16}"]
+    lines = [
+        f"{'model':<10}{'base s':>10}{'darts s':>10}{'pep s':>10}{'darts over base':>18}{'pep over base':>16}"
+    ]
     for model, times in record["ms_per_step_of_rounds"].items():
-        base, darts, pep = (statistics.median(times[name]) * record["batches"] / 1e3 for name in VARIANTS)
-        lines.append(f"{model:<10}{base:>10.2f}{darts:>10.2f}{pep:>10.2f}{100 * (darts / base - 1):>+17.1f}%"
-                     f"{100 * (pep / base - 1):>+15.1f}%")
+        base, darts, pep = (statistics.median(times[name]) * record["batches"] / 1e3
+                            for name in VARIANTS)
+        lines.append(
+            f"{model:<10}{base:>10.2f}{darts:>10.2f}{pep:>10.2f}{100 * (darts / base - 1):>+17.1f}%"
+            f"{100 * (pep / base - 1):>+15.1f}%"
+        )
     return "\n".join(lines)
 
 
@@ -110,17 +132,19 @@ def main(arguments: Sequence[str] | None = None) -> None:
                                       formatter_class=argparse.ArgumentDefaultsHelpFormatter)
     options.add_argument("--dataset", default="movielens", choices=SCRIPTS)
     options.add_argument("--data", help="the raw files, as for the scripts")
-    options.add_argument("--out", default="tmp", type=Path, help="where benchmarks/epoch_<dataset>.json goes")
+    options.add_argument("--out", default="tmp", type=Path,
+                         help="where benchmarks/epoch_<dataset>.json goes")
     options.add_argument("--steps", type=int, default=STEPS, help="batches of a round")
     options.add_argument("--rounds", type=int, default=ROUNDS, help="timed rounds of each variant")
     options.add_argument("--device", default="auto", choices=("auto", "cpu", "cuda"))
     given = options.parse_args(arguments)
     if min(given.steps, given.rounds) < 1:
-        options.error(f"--steps and --rounds must be at least 1, got {given.steps} and {given.rounds}")
+        options.error(f"--steps and --rounds must be at least 1, got {given.steps} and "
+                      f"{given.rounds}")
     context = RunContext(out=given.out, data=given.data, device=given.device)
     record = bench(SCRIPTS[given.dataset], context, given.steps, given.rounds)
-    print("{device}, {threads} threads, torch {torch}, commit {commit}; medians of {rounds} rounds of "
-          "{steps_per_round} steps".format(**record))
+    print("{device}, {threads} threads, torch {torch}, commit {commit}; medians of {rounds} rounds "
+          "of {steps_per_round} steps".format(**record))
     print(table(record))
 
 

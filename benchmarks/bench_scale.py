@@ -1,21 +1,27 @@
-"""How a training step's time grows with the table: published style, ours dense and deferred, the uniform base model.
+"""How a training step's time grows with the table: published style, ours dense and deferred, the
+uniform base model.
 
     python benchmarks/bench_scale.py --json benchmarks/results/scale.json
-    python benchmarks/bench_scale.py --model deepfm --rows 1086810 --variant naive --variant auto --variant uniform
+    python benchmarks/bench_scale.py --model deepfm --rows 1086810 --variant naive --variant auto
+    --variant uniform
 
-Fields are as large as Criteo's beside each other, scaled to `--rows`; a value's share in a batch falls as one over its
-rank, so 1,024 x 39 ids hold some 11,000 distinct rows of 1,086,810 (the first 10,000 lines of Criteo: 5,300 to 8,500).
+Fields are as large as Criteo's beside each other, scaled to `--rows`; a value's share in a batch
+falls as one over its rank, so 1,024 x 39 ids hold some 11,000 distinct rows of 1,086,810 (the first
+10,000 lines of Criteo: 5,300 to 8,500).
 
-naive: the published way, eager: whole table thresholded, dense gradients, unfused Adam, non-zeros counted at each step.
-dense, deferred, auto: ours, with the search's own hook, which counts every `log_interval` steps (see
-`engine.optim.cpu.rowwise`).
-folded: auto while one number stands for all thresholds, as it does for the first 40,000 steps from the published -150.
+naive: the published way, eager: whole table thresholded, dense gradients, unfused Adam, non-zeros
+    counted at each step.
+dense, deferred, auto: ours, with the search's own hook, which counts every `log_interval` steps
+(see `engine.optim.cpu.rowwise`).
+folded: auto while one number stands for all thresholds, as it does for the first 40,000 steps from
+    the published -150.
 uniform: auto around the base model's table.
 
-Each variant runs in processes of its own, in turns, forwards and backwards, for its peak of memory; the median over
-them is reported. Steps are timed from the 15,001st of Adam's count, when the visits of the rows have long become even:
-every row is visited at least every 32 steps, so that after twice as many nothing is fresh any more. No row has decayed
-to nothing by then, which would make ours faster. Loading is not in it.
+Each variant runs in processes of its own, in turns, forwards and backwards, for its peak of memory;
+the median over them is reported. Steps are timed from the 15,001st of Adam's count, when the visits
+of the rows have long become even: every row is visited at least every 32 steps, so that after twice
+as many nothing is fresh any more. No row has decayed to nothing by then, which would make ours
+faster. Loading is not in it.
 """
 
 import argparse
@@ -31,9 +37,10 @@ from typing import Any
 
 import numpy as np
 
-sys.path.insert(0, str(Path(__file__).resolve().parent.parent))  # so that it also runs as a plain script
+# so that it also runs as a plain script
+sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
-from engine.pep.budgets import SaveAtBudgets  # isort: skip - the engine says how torch's threads wait, before torch
+# isort: skip - the engine says how torch's threads wait, before torch
 import torch
 from torch import Tensor
 
@@ -42,7 +49,15 @@ from data.synthetic.raw_planted import LAYOUTS
 from engine.loop import State
 from engine.optim.cuda_graph import maybe_cuda_graph
 from engine.optim.step import Step, StepForm, build_optimizer, choose_compiled
-from engine.record import commit, device_name, peak_memory_bytes, pick_device, reset_peak_memory, wait_for
+from engine.pep.budgets import SaveAtBudgets
+from engine.record import (
+    commit,
+    device_name,
+    peak_memory_bytes,
+    pick_device,
+    reset_peak_memory,
+    wait_for,
+)
 from engine.settings import parse
 from models.build import build_embedding, build_model
 from models.embedding.base import initial_table
@@ -61,26 +76,32 @@ LONG_RUN = 135_000  # steps until a published search prunes anything; the step i
 
 
 def field_sizes(rows: int) -> tuple[int, ...]:
-    """The sizes of Criteo's fields (values seen often enough to have a row), scaled so that they sum to `rows`."""
-    heads = np.array([field.head + 1 if field.head else NUMBER_SIZE for field in LAYOUTS["criteo"].fields])
+    """The sizes of Criteo's fields (values seen often enough to have a row), scaled so that they
+    sum to `rows`."""
+    heads = np.array([field.head + 1 if field.head else NUMBER_SIZE
+                      for field in LAYOUTS["criteo"].fields])
     sizes = np.maximum((heads / heads.sum() * rows).astype(int), 3)
     sizes[sizes.argmax()] += rows - sizes.sum()
     return tuple(int(size) for size in sizes)
 
 
-def batches(sizes: tuple[int, ...], batch_size: int, device: torch.device) -> list[tuple[Tensor, Tensor]]:
-    """(values counted from 0 in each field (B, F) int32, labels (B,)); BATCHES of them, always the same."""
+def batches(sizes: tuple[int, ...], batch_size: int,
+            device: torch.device) -> list[tuple[Tensor, Tensor]]:
+    """(values counted from 0 in each field (B, F) int32, labels (B,)); BATCHES of them, always the
+    same."""
     rng = np.random.default_rng(SEED)
     made = []
     for _ in range(BATCHES):
         shares = rng.random((batch_size, len(sizes)))
-        codes = np.minimum((np.array(sizes) + 1.0) ** shares - 1, np.array(sizes) - 1).astype(np.int32)
+        codes = np.minimum((np.array(sizes) + 1.0) ** shares - 1,
+                           np.array(sizes) - 1).astype(np.int32)
         labels = (rng.random(batch_size) < 0.25).astype(np.float32)
         made.append((torch.from_numpy(codes).to(device), torch.from_numpy(labels).to(device)))
     return made
 
 
-def measure(model: str, variant: str, rows: int, steps: int, device: torch.device) -> dict[str, Any]:
+def measure(model: str, variant: str, rows: int, steps: int,
+            device: torch.device) -> dict[str, Any]:
     """Time `steps` steps of one variant in this process; of the naive one, 4."""
     start = -150.0 if variant == "folded" else -15.0
     embedding = "uniform" if variant == "uniform" else "pep"
@@ -104,10 +125,12 @@ def measure(model: str, variant: str, rows: int, steps: int, device: torch.devic
     wait_for(device)
     seconds = (time.perf_counter() - started) / steps
     return {"ms_per_step": 1e3 * seconds, "samples_per_second": batch_size / seconds,
-            "peak_memory_bytes": peak_memory_bytes(device), "distinct_rows": round(distinct), **describe()}
+            "peak_memory_bytes": peak_memory_bytes(device), "distinct_rows": round(distinct),
+            **describe()}
 
 
-def _naive(values: dict[str, Any], sizes: tuple[int, ...], device: torch.device) -> Callable[[Tensor, Tensor], Any]:
+def _naive(values: dict[str, Any], sizes: tuple[int, ...],
+           device: torch.device) -> Callable[[Tensor, Tensor], Any]:
     generator = torch.Generator().manual_seed(SEED)
     initial = initial_table(sum(sizes), values["latent_dim"], generator)
     torch.set_flush_denormal(False)
@@ -115,16 +138,19 @@ def _naive(values: dict[str, Any], sizes: tuple[int, ...], device: torch.device)
 
 
 def _ours(settings: Any, sizes: tuple[int, ...], variant: str,
-          device: torch.device) -> tuple[Callable[[Tensor, Tensor], Any], int, Callable[[], dict[str, Any]]]:
+          device: torch.device) -> tuple[Callable[[Tensor, Tensor], Any], int,
+                                         Callable[[], dict[str, Any]]]:
     torch.set_flush_denormal(True)
     values, train = settings.flat(), settings.train
-    model = build_model(sizes, values, SEED, build_embedding(sizes, values, SEED)).to(device).train()
+    model = build_model(sizes, values, SEED,
+                        build_embedding(sizes, values, SEED)).to(device).train()
     if variant == "folded":
         model.embedding.fold()
     optimizer = build_optimizer(model, train.lr, train.l2_regularization, train.decay_of_others)
     for parameter in model.parameters():
         optimizer.state[parameter] = {"step": torch.tensor(float(SEEN), device=device),
-                                      "exp_avg": torch.zeros_like(parameter), "exp_avg_sq": torch.zeros_like(parameter)}
+                                      "exp_avg": torch.zeros_like(parameter),
+                                      "exp_avg_sq": torch.zeros_like(parameter)}
     update = variant if variant in ("dense", "deferred") else "auto"
     form = StepForm(train.batch_size, choose_compiled(train.compile, LONG_RUN, device), update)
     plain = Step(model, optimizer, train.grad_clip, form)
@@ -146,7 +172,8 @@ def _ours(settings: Any, sizes: tuple[int, ...], variant: str,
             return {"interval": None}
         entries = sum(table.parameter.numel() for table in rows.tables.values())
         visited = entries / rows.interval
-        if rows.interval > 1:  # what a batch opens is not visited in the same step, as in the dense form, but besides
+        # what a batch opens is not visited in the same step, as in the dense form, but besides
+        if rows.interval > 1:
             visited += 2 * rows.entries_opened()
         return {"interval": rows.interval, "element_steps": entries,
                 "bytes_moved": int(24 * visited)}  # value and two moments, read and written
@@ -167,28 +194,34 @@ def bandwidth(device: torch.device) -> float:
     return 2 * source.nbytes / min(seconds)
 
 
-def in_a_process_of_its_own(given: argparse.Namespace, model: str, variant: str, rows: int) -> dict[str, Any]:
+def in_a_process_of_its_own(given: argparse.Namespace, model: str, variant: str,
+                            rows: int) -> dict[str, Any]:
     """What `measure` gives, in a fresh process."""
-    command = [sys.executable, __file__, "--child", model, variant, str(rows), "--steps", str(given.steps),
+    command = [sys.executable, __file__, "--child", model, variant, str(rows), "--steps",
+               str(given.steps),
                "--device", given.device]
     command += ["--threads", str(given.threads)] if given.threads else []
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     if done.returncode:
-        raise RuntimeError(f"{' '.join(command)} ended with code {done.returncode}:\n{done.stderr[-2000:]}")
+        raise RuntimeError(f"{' '.join(command)} ended with code "
+                           f"{done.returncode}:\n{done.stderr[-2000:]}")
     return json.loads(done.stdout.splitlines()[-1])
 
 
-def bench(given: argparse.Namespace, model: str, rows: int, origin: dict[str, Any]) -> list[dict[str, Any]]:
+def bench(given: argparse.Namespace, model: str, rows: int,
+          origin: dict[str, Any]) -> list[dict[str, Any]]:
     """One row a variant."""
     results: dict[str, list[dict[str, Any]]] = {variant: [] for variant in given.variant}
     for number in range(given.rounds):
         for variant in given.variant if number % 2 else reversed(given.variant):
             results[variant].append(in_a_process_of_its_own(given, model, variant, rows))
-            print(f"{model} {rows:,} {variant}: {results[variant][-1]['ms_per_step']:.2f} ms", file=sys.stderr)
+            print(f"{model} {rows:,} {variant}: {results[variant][-1]['ms_per_step']:.2f} ms",
+                  file=sys.stderr)
     made = []
     for variant, found in results.items():
         middle = statistics.median(one["ms_per_step"] for one in found)
-        made.append({**found[-1], "model": model, "variant": variant, "num_rows": rows, "ms_per_step": middle,
+        made.append({**found[-1], "model": model, "variant": variant, "num_rows": rows,
+                     "ms_per_step": middle,
                      "samples_per_second": 1e3 * SETTINGS["batch_size"] / middle,
                      "peak_memory_bytes": max(one["peak_memory_bytes"] for one in found),
                      "ms_per_step_of_rounds": [one["ms_per_step"] for one in found], **origin})
@@ -197,18 +230,24 @@ def bench(given: argparse.Namespace, model: str, rows: int, origin: dict[str, An
 
 def table(made: Sequence[dict[str, Any]]) -> str:
     """One line a model, table and variant."""
-    lines = [f"{'model':<9}{'rows':>12} {'variant':<10}{'ms/step':>10}{'against naive':>15}{'over uniform':>14}"
-             f"{'samples/s':>11}{'peak GB':>9}{'GB moved':>10}{'of copy':>9}"]
+    lines = [
+        f"{'model':<9}{'rows':>12} "
+        f"{'variant':<10}{'ms/step':>10}{'against naive':>15}{'over uniform':>14}{'samples/s':>11}{'peak GB':>9}{'GB moved':>10}{'of copy':>9}"
+    ]
     times = {(row["model"], row["num_rows"], row["variant"]): row["ms_per_step"] for row in made}
     for row in made:
         place, ms = (row["model"], row["num_rows"]), row["ms_per_step"]
         naive, uniform = times.get((*place, "naive")), times.get((*place, "uniform"))
         moved = row.get("bytes_moved")
         rate = moved / ms * 1e3 / row["copy_bytes_per_second"] if moved else None
-        lines.append(f"{row['model']:<9}{row['num_rows']:>12,} {row['variant']:<10}{ms:>10.2f}"
-                     + _cell(naive and naive / ms, ".1f", 14, "x") + _cell(uniform and ms / uniform, ".2f", 13, "x")
-                     + f"{row['samples_per_second']:>11,.0f}{row['peak_memory_bytes'] / 1e9:>9.2f}"
-                     + _cell(moved and moved / 1e9, ".3f", 10, "") + _cell(rate and 100 * rate, ".0f", 8, "%"))
+        lines.append(
+            f"{row['model']:<9}{row['num_rows']:>12,} {row['variant']:<10}{ms:>10.2f}"
+            + _cell(naive and naive / ms, ".1f", 14, "x")
+            + _cell(uniform and ms / uniform, ".2f", 13, "x")
+            + f"{row['samples_per_second']:>11,.0f}{row['peak_memory_bytes'] / 1e9:>9.2f}"
+            + _cell(moved and moved / 1e9, ".3f", 10, "")
+            + _cell(rate and 100 * rate, ".0f", 8, "%")
+        )
     return "\n".join(lines)
 
 
@@ -220,18 +259,24 @@ def main(arguments: Sequence[str] | None = None) -> None:
     """Read the command line, measure, print, write."""
     options = argparse.ArgumentParser(description=__doc__.splitlines()[0],
                                       formatter_class=argparse.ArgumentDefaultsHelpFormatter)
-    options.add_argument("--model", action="append", choices=MODELS, help="may be repeated; fm when left away")
-    options.add_argument("--rows", action="append", type=int, help=f"may be repeated; {ROWS} when left away")
-    options.add_argument("--variant", action="append", choices=VARIANTS, help="may be repeated; all when left away")
+    options.add_argument("--model", action="append", choices=MODELS,
+                         help="may be repeated; fm when left away")
+    options.add_argument("--rows", action="append", type=int,
+                         help=f"may be repeated; {ROWS} when left away")
+    options.add_argument("--variant", action="append", choices=VARIANTS,
+                         help="may be repeated; all when left away")
     options.add_argument("--rounds", type=int, default=3, help="processes of each variant")
     options.add_argument("--steps", type=int, default=STEPS, help="that are timed in each process")
-    options.add_argument("--threads", type=int, help="CPU threads; torch's own choice when left away")
+    options.add_argument("--threads", type=int,
+                         help="CPU threads; torch's own choice when left away")
     options.add_argument("--device", default="auto", choices=("auto", "cpu", "cuda"))
-    options.add_argument("--json", type=Path, metavar="FILE", help="write the rows here, e.g. below benchmarks/results")
+    options.add_argument("--json", type=Path, metavar="FILE",
+                         help="write the rows here, e.g. below benchmarks/results")
     options.add_argument("--child", nargs=3, help=argparse.SUPPRESS)
     given = options.parse_args(arguments)
     if min(given.rounds, given.steps) < 1 or min(given.rows or ROWS) < 10 * NUMBER_SIZE:
-        options.error(f"--rounds and --steps must be at least 1 and --rows at least {10 * NUMBER_SIZE}")
+        options.error(f"--rounds and --steps must be at least 1 and --rows at least "
+                      f"{10 * NUMBER_SIZE}")
     if given.threads:
         torch.set_num_threads(given.threads)
     device = pick_device(given.device)
@@ -240,15 +285,20 @@ def main(arguments: Sequence[str] | None = None) -> None:
         print(json.dumps(measure(model, variant, int(rows), given.steps, device)))
         return
     given.variant = tuple(dict.fromkeys(given.variant or VARIANTS))
-    origin = {"device": device_name(device), "threads": torch.get_num_threads(), "torch": torch.__version__,
+    origin = {"device": device_name(device), "threads": torch.get_num_threads(),
+              "torch": torch.__version__,
               "commit": commit(), "copy_bytes_per_second": bandwidth(device)}
     made: list[dict[str, Any]] = []
-    for model, rows in itertools.product(dict.fromkeys(given.model or ("fm",)), dict.fromkeys(given.rows or ROWS)):
+    for model, rows in itertools.product(dict.fromkeys(given.model or ("fm",)),
+                                         dict.fromkeys(given.rows or ROWS)):
         made += bench(given, model, rows, origin)
         if given.json:
             write_json(given.json, made)
-    print("{device}, {threads} threads, torch {torch}, commit {commit}; a copy moves {0:.1f} GB/s".format(
-        origin["copy_bytes_per_second"] / 1e9, **origin))
+    print(
+        "{device}, {threads} threads, torch {torch}, commit {commit}; a copy moves {0:.1f} GB/s".format(
+            origin["copy_bytes_per_second"] / 1e9, **origin
+        )
+    )
     print(table(made))
 
 

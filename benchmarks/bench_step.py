@@ -2,19 +2,24 @@
 
     python benchmarks/bench_step.py --threads 1 --json benchmarks/results/step_cpu_1_thread.json
 
-All variants of a model take turns, a round each, so that other work on the machine hits them alike; the medians over
-rounds are reported. A round is one epoch of `--steps` batches, so it holds its share of the shuffling; the first round
-of each variant, with the compiling, is not timed. Loading is part of every variant's time, evaluation of none.
+All variants of a model take turns, a round each, so that other work on the machine hits them alike;
+the medians over rounds are reported. A round is one epoch of `--steps` batches, so it holds its
+share of the shuffling; the first round of each variant, with the compiling, is not timed. Loading
+is part of every variant's time, evaluation of none.
 
-published: rows one by one through torch's DataLoader, the whole table thresholded in plain eager torch and its
-    non-zeros counted at every step, unfused Adam, torch's own dropout and attention, denormals kept.
-pep: our loop with the search's own hooks, which count the non-zeros every `log_interval` steps. Denormals are flushed,
-    as our scripts do.
+published: rows one by one through torch's DataLoader, the whole table thresholded in plain eager
+    torch and its non-zeros counted at every step, unfused Adam, torch's own dropout and attention,
+    denormals kept.
+pep: our loop with the search's own hooks, which count the non-zeros every `log_interval` steps.
+    Denormals are flushed, as our scripts do.
 uniform: the same loop around a dense table.
-darts: the search of DartsEmb over widths 4, 8 and 64: the same loop with a step on validation rows after each step.
+darts: the search of DartsEmb over widths 4, 8 and 64: the same loop with a step on validation rows
+    after each step.
 
-The denormal mode belongs to a thread and is switched in the main thread alone; torch's other threads keep the mode
-that they were made with. It hardly matters here: denormals appear only after more steps than a benchmark takes.
+The denormal mode belongs to a thread and is switched in the main thread alone; torch's other
+threads keep the mode
+that they were made with. It hardly matters here: denormals appear only after more steps than a
+    benchmark takes.
 """
 
 import argparse
@@ -28,14 +33,16 @@ from typing import Any
 
 import numpy as np
 
-sys.path.insert(0, str(Path(__file__).resolve().parent.parent))  # so that it also runs as a plain script
+# so that it also runs as a plain script
+sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
-from engine.bilevel import Bilevel  # isort: skip - the engine says how torch's threads wait, before torch
+# isort: skip - the engine says how torch's threads wait, before torch
 import torch
 from torch.utils.data import DataLoader, Dataset
 
 from benchmarks.published import Published, PublishedStep
 from data.loader import Loader
+from engine.bilevel import Bilevel
 from engine.hooks import EverySteps, require_finite
 from engine.loop import Hook, State, fit
 from engine.optim.cuda_graph import maybe_cuda_graph
@@ -60,7 +67,8 @@ Round = Callable[[], None]  # trains one epoch
 
 @dataclass(frozen=True)
 class RowwiseAdam:
-    """Made rows: values (rows, F) int64 counted from 0 in each field, few of them common; labels (rows,) float32."""
+    """Made rows: values (rows, F) int64 counted from 0 in each field, few of them common; labels
+    (rows,) float32."""
 
     codes: np.ndarray
     labels: np.ndarray
@@ -75,7 +83,8 @@ def made_rows(rows: int, seed: int = SEED) -> RowwiseAdam:
     """Draw rows; the same seed gives the same ones."""
     rng = np.random.default_rng(seed)
     skewed = rng.random((rows, len(FIELD_SIZES))) ** 3
-    return RowwiseAdam((skewed * np.array(FIELD_SIZES)).astype(np.int64), (rng.random(rows) < 0.78).astype(np.float32))
+    return RowwiseAdam((skewed * np.array(FIELD_SIZES)).astype(np.int64),
+                       (rng.random(rows) < 0.78).astype(np.float32))
 
 
 class RowByRow(Dataset):
@@ -97,7 +106,8 @@ def published_round(values: dict[str, Any], rows: RowwiseAdam, device: torch.dev
     generator = torch.Generator().manual_seed(SEED)
     initial = initial_table(sum(FIELD_SIZES), values["latent_dim"], generator)
     model = Published(values, initial, FIELD_SIZES).to(device).train()
-    loader, step = DataLoader(RowByRow(rows), values["batch_size"], shuffle=True), PublishedStep(model, values)
+    loader, step = DataLoader(RowByRow(rows), values["batch_size"],
+                              shuffle=True), PublishedStep(model, values)
 
     def epoch() -> None:
         torch.set_flush_denormal(False)
@@ -108,9 +118,11 @@ def published_round(values: dict[str, Any], rows: RowwiseAdam, device: torch.dev
     return epoch
 
 
-def our_round(values: dict[str, Any], sizes: tuple[int, ...], loader: Loader, validation: Loader, device: torch.device,
+def our_round(values: dict[str, Any], sizes: tuple[int, ...], loader: Loader, validation: Loader,
+              device: torch.device,
               compiled: bool) -> Round:
-    """One of our variants, ready to train: the real loop, with the hooks that a search has at every step.
+    """One of our variants, ready to train: the real loop, with the hooks that a search has at every
+    step.
 
     Args:
         sizes: of the fields.
@@ -118,16 +130,20 @@ def our_round(values: dict[str, Any], sizes: tuple[int, ...], loader: Loader, va
         validation: batches that DartsEmb learns its mixture from.
     """
     model = build_model(sizes, values, SEED, build_embedding(sizes, values, SEED)).to(device)
-    optimizer = build_optimizer(model, values["lr"], values["l2_regularization"], values["l2_regularization"])
-    step = maybe_cuda_graph(Step(model, optimizer, values["grad_clip"], StepForm(values["batch_size"], compiled)),
+    optimizer = build_optimizer(model, values["lr"], values["l2_regularization"],
+                                values["l2_regularization"])
+    step = maybe_cuda_graph(Step(model, optimizer, values["grad_clip"],
+                                 StepForm(values["batch_size"], compiled)),
                            values["cuda_graph"], device)
     state = State(model, optimizer, torch.zeros((), device=device))
     hooks: list[Hook] = [EverySteps(values["log_interval"], require_finite)]
     if values["embedding"] == "pep":
-        saver = SaveAtBudgets(model.embedding, (0,), True, lambda name, table, meta: None)  # 0 is never reached
+        # 0 is never reached
+        saver = SaveAtBudgets(model.embedding, (0,), True, lambda name, table, meta: None)
         hooks.append(EverySteps(values["log_interval"], saver))
     if values["embedding"] == "darts":
-        hooks.append(Bilevel("embedding.mixing", validation, values["darts_lr"], values["grad_clip"], lambda: compiled))
+        hooks.append(Bilevel("embedding.mixing", validation, values["darts_lr"],
+                             values["grad_clip"], lambda: compiled))
 
     def epoch() -> None:
         torch.set_flush_denormal(True)
@@ -136,20 +152,25 @@ def our_round(values: dict[str, Any], sizes: tuple[int, ...], loader: Loader, va
     return epoch
 
 
-def variants_of(model: str, rows: RowwiseAdam, device: torch.device, compiled: bool) -> dict[str, Round]:
+def variants_of(model: str, rows: RowwiseAdam, device: torch.device,
+                compiled: bool) -> dict[str, Round]:
     """The variants of a model by name."""
-    values = {name: parse({**SETTINGS, "model": model, "embedding": name, "darts_widths": DARTS_WIDTHS}).flat()
+    values = {name: parse({**SETTINGS, "model": model, "embedding": name,
+                           "darts_widths": DARTS_WIDTHS}).flat()
               for name in VARIANTS[1:]}
     made = {"published": published_round(values["pep"], rows, device)}
     for name in values:
-        loader, validation = (Loader(rows.ids, rows.labels, values[name]["batch_size"], seed, device)
+        loader, validation = (Loader(rows.ids, rows.labels, values[name]["batch_size"], seed,
+                                     device)
                               for seed in (SEED, SEED + 1))
         made[name] = our_round(values[name], FIELD_SIZES, loader, validation, device, compiled)
     return made
 
 
-def measure(variants: dict[str, Round], rounds: int, device: torch.device) -> dict[str, list[float]]:
-    """Seconds of each timed round, by variant. Every other round goes through the variants backwards."""
+def measure(variants: dict[str, Round], rounds: int,
+            device: torch.device) -> dict[str, list[float]]:
+    """Seconds of each timed round, by variant. Every other round goes through the variants
+    backwards."""
     seconds: dict[str, list[float]] = {name: [] for name in variants}
     for number in range(rounds + 1):
         for name in list(variants) if number % 2 else reversed(variants):
@@ -166,27 +187,39 @@ def bench(model: str, options: argparse.Namespace) -> list[dict[str, Any]]:
     device, batch = pick_device(options.device), parse(SETTINGS).train.batch_size
     compiled = choose_compiled(options.compile, LONG_RUN, device)
     variants = variants_of(model, made_rows(options.steps * batch), device, compiled)
-    origin = {"device": device_name(device), "threads": torch.get_num_threads(), "torch": torch.__version__,
-              "commit": commit(), "rounds": options.rounds, "steps_per_round": options.steps, "batch_size": batch}
+    origin = {"device": device_name(device), "threads": torch.get_num_threads(),
+              "torch": torch.__version__,
+              "commit": commit(), "rounds": options.rounds, "steps_per_round": options.steps,
+              "batch_size": batch}
     rows = []
     for name, seconds in measure(variants, options.rounds, device).items():
         each = [1e3 * spent / options.steps for spent in seconds]
         middle = statistics.median(each)
-        rows.append({"model": model, "variant": name, "ms_per_step": middle, "samples_per_second": 1e3 * batch / middle,
-                     "ms_per_step_of_rounds": each, "compiled": compiled and name != "published", **origin})
+        rows.append({"model": model, "variant": name, "ms_per_step": middle,
+                     "samples_per_second": 1e3 * batch / middle,
+                     "ms_per_step_of_rounds": each, "compiled": compiled and name != "published",
+                     **origin})
     return rows
 
 
 def table(rows: Sequence[dict[str, Any]]) -> str:
-    """One line a model: milliseconds a step, our speed against the published style, PEP's cost over the base model."""
-    lines = [f"{'model':<10}" + "".join(f"{name + ' ms':>14}" for name in VARIANTS)
-             + f"{'pep samples/s':>16}{'pep/published':>16}{'pep over uniform':>19}{'darts over uniform':>20}"]
+    """One line a model: milliseconds a step, our speed against the published style, PEP's cost over
+    the base model."""
+    lines = [
+        f"{'model':<10}"
+        + "".join(f"{name + ' ms':>14}" for name in VARIANTS)
+        + f"{'pep samples/s':>16}{'pep/published':>16}{'pep over uniform':>19}{'darts over uniform':>20}"
+    ]
     for model in dict.fromkeys(row["model"] for row in rows):
         by_variant = {row["variant"]: row for row in rows if row["model"] == model}
-        published, pep, uniform, darts = times = [by_variant[name]["ms_per_step"] for name in VARIANTS]
-        lines.append(f"{model:<10}" + "".join(f"{value:>14.3f}" for value in times)
-                     + f"{by_variant['pep']['samples_per_second']:>16,.0f}{published / pep:>15.2f}x"
-                     + f"{100 * (pep / uniform - 1):>+18.1f}%{100 * (darts / uniform - 1):>+19.1f}%")
+        published, pep, uniform, darts = times = [by_variant[name]["ms_per_step"]
+                                                  for name in VARIANTS]
+        lines.append(
+            f"{model:<10}"
+            + "".join(f"{value:>14.3f}" for value in times)
+            + f"{by_variant['pep']['samples_per_second']:>16,.0f}{published / pep:>15.2f}x"
+            + f"{100 * (pep / uniform - 1):>+18.1f}%{100 * (darts / uniform - 1):>+19.1f}%"
+        )
     return "\n".join(lines)
 
 
@@ -200,21 +233,25 @@ def main(arguments: Sequence[str] | None = None) -> None:
     """Read the command line, measure, print, write."""
     options = argparse.ArgumentParser(description=__doc__.splitlines()[0],
                                       formatter_class=argparse.ArgumentDefaultsHelpFormatter)
-    options.add_argument("--model", action="append", choices=MODELS, help="may be repeated; all when left away")
+    options.add_argument("--model", action="append", choices=MODELS,
+                         help="may be repeated; all when left away")
     options.add_argument("--steps", type=_positive, default=200, help="steps of a round")
     options.add_argument("--rounds", type=_positive, default=7, help="timed rounds of each variant")
-    options.add_argument("--threads", type=_positive, help="CPU threads; torch's own choice when left away")
+    options.add_argument("--threads", type=_positive,
+                         help="CPU threads; torch's own choice when left away")
     options.add_argument("--device", default="auto", choices=("auto", "cpu", "cuda"))
-    options.add_argument("--compile", default="auto", choices=("auto", "on", "off"), help="auto: as in a long run")
-    options.add_argument("--json", type=Path, metavar="FILE", help="write the rows here, e.g. below benchmarks/results")
+    options.add_argument("--compile", default="auto", choices=("auto", "on", "off"),
+                         help="auto: as in a long run")
+    options.add_argument("--json", type=Path, metavar="FILE",
+                         help="write the rows here, e.g. below benchmarks/results")
     given = options.parse_args(arguments)
     if given.threads:
         torch.set_num_threads(given.threads)
     rows = []
     for model in dict.fromkeys(given.model or MODELS):
         rows += bench(model, given)
-    print("{device}, {threads} threads, torch {torch}, commit {commit}; medians of {rounds} rounds of "
-          "{steps_per_round} steps of {batch_size} rows".format(**rows[0]))
+    print("{device}, {threads} threads, torch {torch}, commit {commit}; medians of {rounds} rounds "
+          "of {steps_per_round} steps of {batch_size} rows".format(**rows[0]))
     print(table(rows))
     if given.json:
         write_json(given.json, rows)

@@ -1,12 +1,14 @@
-"""What UMEC's step costs beside a plain training step, at the published sizes, side by side in one process.
+"""What UMEC's step costs beside a plain training step, at the published sizes, side by side in one
+process.
 
     python benchmarks/bench_umec.py --json benchmarks/results/umec_cpu.json
 
-Two equal DLRMs (top MLP 432-512-256-1, bottom 13-512-256-64-16, batches of 128, plain gradient descent) take turns, a
-round of steps each, one of them with the hook; so other work on the machine hits both alike. The median over rounds of
-the ratio of two neighbours is reported, on a CPU of processor time, which other processes do not stretch by waiting.
-"tensors" is the form for a GPU. Denormals are flushed, as our scripts do. Tables are small by default: larger ones make
-the plain step longer and the hook no longer.
+Two equal DLRMs (top MLP 432-512-256-1, bottom 13-512-256-64-16, batches of 128, plain gradient
+descent) take turns, a round of steps each, one of them with the hook; so other work on the machine
+hits both alike. The median over rounds of the ratio of two neighbours is reported, on a CPU of
+processor time, which other processes do not stretch by waiting. "tensors" is the form for a GPU.
+Denormals are flushed, as our scripts do. Tables are small by default: larger ones make the plain
+step longer and the hook no longer.
 """
 
 import argparse
@@ -17,14 +19,16 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-sys.path.insert(0, str(Path(__file__).resolve().parent.parent))  # so that it also runs as a plain script
+# so that it also runs as a plain script
+sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
-from engine.loop import State  # isort: skip - the engine says how torch's threads wait, before torch
+# isort: skip - the engine says how torch's threads wait, before torch
 import torch
 
 from compression.umec.constraint import ResourceConstraint
 from compression.umec.dynamics import Dynamics
 from compression.umec.resources import Resource, layout_of
+from engine.loop import State
 from engine.optim.step import Step, StepForm, build_optimizer
 from engine.record import commit, device_name, pick_device, wait_for
 from models.dlrm import DLRM, Shape, initial_tables
@@ -38,7 +42,8 @@ SHAPE = Shape((512, 256, 64), (512, 256))
 class Side:
     """One of the two trainings."""
 
-    def __init__(self, rows: int, device: torch.device, dynamics: Dynamics | None, kind: str) -> None:
+    def __init__(self, rows: int, device: torch.device, dynamics: Dynamics | None,
+                 kind: str) -> None:
         torch.manual_seed(1)
         sizes = [rows] * FIELDS
         table = initial_tables(sizes, WIDTH, torch.Generator().manual_seed(1))
@@ -69,7 +74,8 @@ class Side:
 
 def measure(rounds: int, steps: int, rows: int, device: torch.device) -> dict[str, Any]:
     """Milliseconds a step, and what the hook adds, in per cent."""
-    sides = {"plain": Side(rows, device, None, ""), "robust": Side(rows, device, Dynamics(), "flops_top"),
+    sides = {"plain": Side(rows, device, None, ""),
+             "robust": Side(rows, device, Dynamics(), "flops_top"),
              "faithful": Side(rows, device, Dynamics(faithful=True), "flops_top"),
              "robust, params_all": Side(rows, device, Dynamics(), "params_all"),
              "robust, half removed": Side(rows, device, Dynamics(), "flops_top"),
@@ -86,11 +92,15 @@ def measure(rounds: int, steps: int, rows: int, device: torch.device) -> dict[st
             times[name].append(side.round(steps))
     ratios = {name: [one / plain for one, plain in zip(each, times["plain"], strict=True)]
               for name, each in times.items() if name != "plain"}
-    return {"milliseconds": {name: round(1e3 * statistics.median(each), 3) for name, each in times.items()},
-            "overhead_percent": {name: round(100 * (statistics.median(each) - 1), 1) for name, each in ratios.items()},
-            "overhead_quartiles": {name: [round(100 * (cut - 1), 1) for cut in statistics.quantiles(each)[::2]]
+    return {"milliseconds": {name: round(1e3 * statistics.median(each), 3) for name,
+                             each in times.items()},
+            "overhead_percent": {name: round(100 * (statistics.median(each) - 1), 1) for name,
+                                 each in ratios.items()},
+            "overhead_quartiles": {name: [round(100 * (cut - 1), 1)
+                                          for cut in statistics.quantiles(each)[::2]]
                                    for name, each in ratios.items()},
-            "rounds": rounds, "steps": steps, "rows_of_a_field": rows, "threads": torch.get_num_threads(),
+            "rounds": rounds, "steps": steps, "rows_of_a_field": rows,
+            "threads": torch.get_num_threads(),
             "device": device_name(device), "commit": commit()}
 
 

@@ -1,4 +1,5 @@
-"""The training step in the published style, to be timed beside ours: everything eager, the whole table every time."""
+"""The training step in the published style, to be timed beside ours: everything eager, the whole
+table every time."""
 
 from typing import Any
 
@@ -58,7 +59,12 @@ class Published(nn.Module):
     def forward(self, codes: Tensor) -> Tensor:
         """(B, F) -> logits (B,)."""
         vectors = self.table(codes)  # (B, F, D)
-        logits = self.linear(codes) + self.fm(vectors) if self.attention is None else self.attention(vectors)  # (B, 1)
+        # (B, 1)
+        logits = (
+            self.linear(codes) + self.fm(vectors)
+            if self.attention is None
+            else self.attention(vectors)
+        )
         if self.mlp is not None:
             logits = logits + self.mlp(vectors.flatten(1))
         return logits.squeeze(1)
@@ -71,7 +77,8 @@ class PublishedAttention(nn.Module):
         super().__init__()
         inner = values["atten_embed_dim"]
         self.project = nn.Linear(width, inner)
-        self.layers = nn.ModuleList(nn.MultiheadAttention(inner, values["num_heads"], dropout=values["att_dropout"])
+        self.layers = nn.ModuleList(nn.MultiheadAttention(inner, values["num_heads"],
+                                                          dropout=values["att_dropout"])
                                     for _ in range(values["num_layers"]))
         self.residual = nn.Linear(width, inner)
         self.output = nn.Linear(fields * inner, 1)
@@ -86,13 +93,15 @@ class PublishedAttention(nn.Module):
 
 
 class PublishedStep:
-    """One step in the published style: everything eager, nothing fused, the non-zeros counted each time."""
+    """One step in the published style: everything eager, nothing fused, the non-zeros counted each
+    time."""
 
     def __init__(self, model: Published, values: dict[str, Any]) -> None:
         self.model = model
         self.grad_clip = values["grad_clip"]
         self.count = 0
-        self.optimizer = torch.optim.Adam(model.parameters(), lr=values["lr"], foreach=False, fused=False,
+        self.optimizer = torch.optim.Adam(model.parameters(), lr=values["lr"], foreach=False,
+                                          fused=False,
                                           weight_decay=values["l2_regularization"])
 
     def __call__(self, codes: Tensor, labels: Tensor) -> Tensor:

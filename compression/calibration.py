@@ -16,7 +16,8 @@ SAVE_EVERY = 30.0  # seconds
 
 
 class CalibrationBatches:
-    """Batches of the training rows as a model takes them, in an order drawn from the run's seed, with a bar.
+    """Batches of the training rows as a model takes them, in an order drawn from the run's seed,
+    with a bar.
 
     Args:
         run: whose rows.
@@ -32,25 +33,30 @@ class CalibrationBatches:
     def __init__(self, run: Run, numbers: bool, device: torch.device, rows: int | None = None,
                  batch: int | None = None) -> None:
         if rows is not None and rows < 1:
-            raise ValueError(f"there are no calibration data: {rows} samples were asked for; take at least 1")
+            raise ValueError(f"there are no calibration data: {rows} samples were asked for; take "
+                             f"at least 1")
         given = run.dataset.numbers("train") if numbers else None
         self.batch = batch or BATCH
-        self.loader = Loader(*run.dataset.split("train"), self.batch, derive(run.seed, "calibration"), device, given)
+        self.loader = Loader(*run.dataset.split("train"), self.batch,
+                             derive(run.seed, "calibration"), device, given)
         self.rows = min(rows or self.loader.rows, self.loader.rows)
 
-    def batches(self, title: str, done: int = 0, save: Callable[[int], None] | None = None) -> Iterator[Any]:
+    def batches(self, title: str, done: int = 0,
+                save: Callable[[int], None] | None = None) -> Iterator[Any]:
         """Yield ids (B, F), or these and numbers, after the first `done` batches.
 
         `save(batches used)` is called now and then and at the end.
         """
         saved, number = time.monotonic(), done
         total = min(-(-self.rows // self.batch), self.loader.batches)
-        with tqdm(total=total, initial=done, desc=title, unit="batch", file=sys.stderr, disable=None) as bar:
+        with tqdm(total=total, initial=done, desc=title, unit="batch", file=sys.stderr,
+                  disable=None) as bar:
             if done >= total:
                 return
             for number, (inputs, _) in enumerate(self.loader.epoch(0, done), done + 1):
                 left = self.rows - (number - 1) * self.batch
-                yield (inputs[0][:left], inputs[1][:left]) if isinstance(inputs, tuple) else inputs[:left]
+                yield (inputs[0][:left],
+                       inputs[1][:left]) if isinstance(inputs, tuple) else inputs[:left]
                 bar.update()
                 if save and (number == total or time.monotonic() - saved >= SAVE_EVERY):
                     save(number)

@@ -1,4 +1,5 @@
-"""Training a compressed model on, or its dense original for comparison, and a record of it like any run's."""
+"""Training a compressed model on, or its dense original for comparison, and a record of it like any
+run's."""
 
 import math
 from collections.abc import Callable, Sequence
@@ -27,12 +28,13 @@ class FineTuning:
 
     epochs: int = 1
     lr_factor: float = 0.1  # of the training's own
-    freeze_embedding: bool = False  # train everything but the table (of a factored one: codes, bases and means)
+    # train everything but the table (of a factored one: codes, bases and means)
+    freeze_embedding: bool = False
 
     def __post_init__(self) -> None:
         if self.epochs < 0 or not 0 < self.lr_factor < math.inf:
-            raise ValueError(f"fine-tuning takes 0 epochs or more and a positive factor of lr, got {self.epochs} and "
-                             f"{self.lr_factor}")
+            raise ValueError(f"fine-tuning takes 0 epochs or more and a positive factor of lr, got "
+                             f"{self.epochs} and {self.lr_factor}")
 
 
 def run_of(trained: LoadedRun, how: FineTuning, compression: dict[str, Any]) -> Run:
@@ -44,16 +46,20 @@ def run_of(trained: LoadedRun, how: FineTuning, compression: dict[str, Any]) -> 
     train = trained.run.settings.train
     if how.freeze_embedding:
         compression = {**compression, FROZEN: True}
-    settings = replace(trained.run.settings, train=replace(train, max_epochs=how.epochs, eval_interval=1,
+    settings = replace(trained.run.settings,
+                       train=replace(train, max_epochs=how.epochs, eval_interval=1,
                                                            lr=train.lr * how.lr_factor))
     return replace(trained.run, settings=settings, stage=STAGE,
                    extra={"stage": STAGE, "source": trained.run_id, "compression": compression})
 
 
-def finetune(run: Run, make: Callable[[], ClickModel], about: Callable[[ClickModel], dict[str, Any]]) -> dict[str, Any]:
-    """Train what `make` gives with the shared loop, and keep the epoch that validation likes best; resumes if killed.
+def finetune(run: Run, make: Callable[[], ClickModel],
+             about: Callable[[ClickModel], dict[str, Any]]) -> dict[str, Any]:
+    """Train what `make` gives with the shared loop, and keep the epoch that validation likes best;
+    resumes if killed.
 
-    The record says what the model scored before the first step, under `without_finetuning`, so that one run has both.
+    The record says what the model scored before the first step, under `without_finetuning`, so that
+    one run has both.
 
     Args:
         run: from `run_of`.
@@ -79,7 +85,8 @@ def finetune(run: Run, make: Callable[[], ClickModel], about: Callable[[ClickMod
             checkpoint.save_checkpoint(weights, {"model": model.state_dict()})
         untrained = {} if trains else {"train_loss": None}
         return {**untrained, "without_finetuning": before, "compression": {
-            **run.extra["compression"], "source": run.extra["source"], "file_bytes": weights.stat().st_size,
+            **run.extra["compression"], "source": run.extra["source"],
+            "file_bytes": weights.stat().st_size,
             **about(model)}}
 
     return execute(run, model, hooks_for, finish, keep_best=trains)
@@ -93,9 +100,11 @@ def _scores(trainer: Trainer) -> dict[str, float]:
 
 def with_intervals(run: Run, result: dict[str, Any], models: Callable[[], Sequence[ClickModel]],
                    against: str) -> dict[str, Any]:
-    """The record with 95 % intervals from DRAWS bootstrap samples of the test rows, which its file is given too.
+    """The record with 95 % intervals from DRAWS bootstrap samples of the test rows, which its file
+    is given too.
 
-    They say how much hangs on which rows the test set happens to have, not how much on the training's seed.
+    They say how much hangs on which rows the test set happens to have, not how much on the
+    training's seed.
 
     Args:
         run: that `result` is of.
@@ -103,8 +112,8 @@ def with_intervals(run: Run, result: dict[str, Any], models: Callable[[], Sequen
         against: the other's run, for the record.
 
     Returns:
-        `result` with `intervals`: [low, high] of test_auc and test_logloss, and of the same less the other's
-        (`test_auc_less`, `test_logloss_less`).
+        `result` with `intervals`: [low, high] of test_auc and test_logloss, and of the same less
+        the other's (`test_auc_less`, `test_logloss_less`).
     """
     if result.get(INTERVALS, {}).get("against") == against:
         return result

@@ -40,7 +40,8 @@ def find_result(run_id: str, context: RunContext) -> dict[str, Any]:
     if not found:
         raise FileNotFoundError(f"there is no finished run {run_id!r} in {context.out / 'runs'}")
     if len(found) > 1:
-        raise ValueError(f"several runs begin with {run_id!r}: {', '.join(path.parent.name for path in found)}")
+        raise ValueError(f"several runs begin with {run_id!r}: "
+                         f"{', '.join(path.parent.name for path in found)}")
     return json.loads(found[0].read_text())
 
 
@@ -53,9 +54,10 @@ def run_again(result: dict[str, Any], context: RunContext) -> Run:
     settings = parse(translate(result["settings"]))
     dataset, _ = open_data(settings, context)
     if dataset.hash != result["manifest"]:
-        raise ValueError(f"run {result['run_id']} was trained on other data (manifest {result['manifest']}, this is "
-                         f"{dataset.hash}); use the same raw files")
-    return Run(settings, result["seed"], context, dataset, result["stage"], result["identity"]["extra"])
+        raise ValueError(f"run {result['run_id']} was trained on other data (manifest "
+                         f"{result['manifest']}, this is {dataset.hash}); use the same raw files")
+    return Run(settings, result["seed"], context, dataset, result["stage"],
+               result["identity"]["extra"])
 
 
 def weights_of(folder: Path) -> dict[str, torch.Tensor]:
@@ -66,7 +68,8 @@ def weights_of(folder: Path) -> dict[str, torch.Tensor]:
     """
     path = folder / WEIGHTS
     if not path.exists():
-        raise FileNotFoundError(f"run {folder.name} has kept no weights ({path}); run it again with --force")
+        raise FileNotFoundError(f"run {folder.name} has kept no weights ({path}); run it again "
+                                f"with --force")
     return load_checkpoint(path)["model"]
 
 
@@ -75,14 +78,17 @@ def load_model(run_id: str, context: RunContext) -> LoadedRun:
 
     Raises:
         FileNotFoundError: no such run, or it kept no weights.
-        ValueError: it is neither, it has no embedding or DartsEmb's, or its weights are those of another model.
+        ValueError: it is neither, it has no embedding or DartsEmb's, or its weights are those of
+            another model.
     """
     result = find_result(run_id, context)
     if result["stage"] not in ("train", "retrain") or result["settings"]["model"] == "linear":
-        raise ValueError(f"run {result['run_id']} is a {result['stage']} of {result['settings']['model']}; only a "
-                         "trained or retrained model with an embedding can be made smaller")
+        raise ValueError(f"run {result['run_id']} is a {result['stage']} of "
+                         f"{result['settings']['model']}; only a trained or retrained model with "
+                         f"an embedding can be made smaller")
     if result["settings"]["embedding"] == "darts":
-        raise ValueError(f"run {result['run_id']} is DartsEmb's: its table of mixed widths cannot be made smaller")
+        raise ValueError(f"run {result['run_id']} is DartsEmb's: its table of mixed widths cannot "
+                         f"be made smaller")
     run = run_again(result, context)
     folder = context.out / "runs" / result["run_id"]
     weights, path = weights_of(folder), folder / WEIGHTS
@@ -95,6 +101,6 @@ def load_model(run_id: str, context: RunContext) -> LoadedRun:
     try:
         model.load_state_dict(weights)
     except RuntimeError as error:
-        raise ValueError(f"{path} is a checkpoint of another model than its record says ({error}); train it again with "
-                         "--force") from error
+        raise ValueError(f"{path} is a checkpoint of another model than its record says ({error}); "
+                         "train it again with --force") from error
     return LoadedRun(run, model.eval(), result["run_id"], path.stat().st_size)

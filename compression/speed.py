@@ -14,13 +14,16 @@ WARM = 3  # calls before the clock runs
 
 @torch.no_grad()
 def samples_per_second(model: nn.Module, inputs: Inputs, batch: int, seconds: float) -> float:
-    """Rows a second in evaluation mode, batches of one size: the median over at least 5 calls in about `seconds`.
+    """Rows a second in evaluation mode, batches of one size: the median over at least 5 calls in
+    about `seconds`.
 
-    On one thread of a processor it is its time that counts, not the clock's: long calls would otherwise be interrupted
-    by other processes more often than short ones, and a small model look faster than it is.
+    On one thread of a processor it is its time that counts, not the clock's: long calls would
+    otherwise be interrupted by other processes more often than short ones, and a small model look
+    faster than it is.
 
     Args:
-        inputs: ids (rows, F), or these and numbers, on the model's device; repeated where they are fewer than a batch.
+        inputs: ids (rows, F), or these and numbers, on the model's device; repeated where they are
+            fewer than a batch.
     """
     given = tuple(part.repeat(-(-batch // len(part)), 1)[:batch] for part in parts_of(inputs))
     was_training = model.training

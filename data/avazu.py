@@ -1,4 +1,5 @@
-"""Avazu's click-through challenge as PEP uses it: the row's id dropped, the hour as it stands, 22 fields."""
+"""Avazu's click-through challenge as PEP uses it: the row's id dropped, the hour as it stands, 22
+fields."""
 
 from pathlib import Path
 
@@ -12,7 +13,8 @@ LAYOUT = Layout(
         Column("id", ID), Column("click", LABEL), Column("hour", DECIMAL), Column("C1", DECIMAL),
         Column("banner_pos", DECIMAL),
         *(Column(name, HEX) for name in (
-            "site_id", "site_domain", "site_category", "app_id", "app_domain", "app_category", "device_id",
+            "site_id", "site_domain", "site_category", "app_id", "app_domain", "app_category",
+            "device_id",
             "device_ip", "device_model")),
         Column("device_type", DECIMAL), Column("device_conn_type", DECIMAL),
         *(Column(f"C{i}", DECIMAL) for i in range(14, 22))),

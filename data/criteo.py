@@ -26,7 +26,10 @@ def open_dataset(folder: str | None, cache: Path, with_ids: bool = False, vocabu
     return ingest.open_raw(LAYOUT, folder, cache, with_ids, vocabulary, split)
 
 
-def open_with_numbers(folder: str | None, cache: Path, with_ids: bool = False, vocabulary: str = "all",
+def open_with_numbers(folder: str | None, cache: Path, with_ids: bool = False,
+                      vocabulary: str = "all",
                       split: str = "random") -> store.Dataset:
-    """The same with 26 fields, and the 13 numbers v as log(max(v, 0) + 1) alone; kept apart in the cache."""
-    return ingest.open_raw(replace(LAYOUT, bucketed=False), folder, cache, with_ids, vocabulary, split)
+    """The same with 26 fields, and the 13 numbers v as log(max(v, 0) + 1) alone; kept apart in the
+    cache."""
+    return ingest.open_raw(replace(LAYOUT, bucketed=False), folder, cache, with_ids, vocabulary,
+                           split)

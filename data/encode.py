@@ -11,7 +11,8 @@ from data.columns import as_column
 
 @dataclass(frozen=True)
 class Vocabulary:
-    """The known values of one field, in code order. `unknown` is the code of every other value, or None.
+    """The known values of one field, in code order. `unknown` is the code of every other value, or
+    None.
 
     The order is by falling count, then by value with a gap before all others, so the same rows give
     the same codes in any process and in any row order. A gap (see `data.columns.as_column`) is a
@@ -63,7 +64,8 @@ def encode(column: Any, vocabulary: Vocabulary, field: str) -> np.ndarray:
     """Codes (rows,) int32 of a column; its values are taken by position.
 
     Raises:
-        ValueError: a value is not in a vocabulary that has no unknown code; the message names field and value.
+        ValueError: a value is not in a vocabulary that has no unknown code; the message names field
+            and value.
 
     >>> encode(np.array([7, 5, 9]), Vocabulary(np.array([5, 7]), unknown=2), "age").tolist()
     [1, 0, 2]

@@ -32,7 +32,8 @@ RULES_VERSION = 1
 
 
 def find_folder(folder: str | None) -> Path:
-    """The folder with `ratings.dat`: the given one, else $PEP_DATA/ml-1m, else data/ml-1m (downloaded when absent).
+    """The folder with `ratings.dat`: the given one, else $PEP_DATA/ml-1m, else data/ml-1m
+    (downloaded when absent).
 
     Raises:
         FileNotFoundError: a given folder lacks a file, or nothing is there and the download fails.
@@ -51,8 +52,9 @@ def _with_all_files(folder: Path, origin: str) -> Path:
     missing = [name for name in FILES if not (folder / name).is_file()]
     if missing:
         raise FileNotFoundError(
-            f"{origin}: {folder} lacks {', '.join(missing)}; it must hold the unpacked MovieLens-1M files "
-            f"{', '.join(FILES)} (from {URL}). {_other_form(folder)}demo.py needs no files.")
+            f"{origin}: {folder} lacks {', '.join(missing)}; it must hold the unpacked "
+            f"MovieLens-1M files {', '.join(FILES)} (from {URL}). {_other_form(folder)}demo.py "
+            f"needs no files.")
     return folder
 
 
@@ -87,7 +89,8 @@ def open_dataset(folder: str | None, cache: Path, with_ids: bool = False, vocabu
     """
     raw = find_folder(folder)
     hashes = {name: sha256_of_file(raw / name) for name in FILES}
-    source = {"files": hashes, "rules": RULES_VERSION, "split_seed": SPLIT_SEED, "split": identity(split)}
+    source = {"files": hashes, "rules": RULES_VERSION, "split_seed": SPLIT_SEED,
+              "split": identity(split)}
     key = sha256_of(*hashes.values(), identity(split))[:8]
     target = cache / f"{NAME}-{9 if with_ids else 7}-{vocabulary}-{key}"
     dataset = store.load(target, source)
@@ -105,14 +108,16 @@ def read_columns(folder: Path, with_ids: bool = False) -> tuple[dict[str, np.nda
     """Raw field columns and labels of the ratings that are not 3, in file order.
 
     Raises:
-        ValueError: a file is empty or mis-encoded, or too many of its lines are unusable (see `data.raw.lines`).
+        ValueError: a file is empty or mis-encoded, or too many of its lines are unusable (see
+            `data.raw.lines`).
     """
     users = _users(_open(folder, "users.dat"))
     movies = _movies(_open(folder, "movies.dat"))
     columns = _ratings(_open(folder, "ratings.dat"), users, movies)
     used = columns.pop("rating")
     if len(used) != EXPECTED_ROWS:
-        log.warning("%s: %d usable ratings; the official archive has %d", folder, len(used), EXPECTED_ROWS)
+        log.warning("%s: %d usable ratings; the official archive has %d", folder, len(used),
+                    EXPECTED_ROWS)
     if not with_ids:
         del columns["user"], columns["movie"]
     return columns, (used > 3).astype(np.int8)
@@ -173,9 +178,11 @@ def _ratings(file: LineFile, users: dict[bytes, tuple[str, int, int, str]],
     gender, age, occupation, zip_code = zip(*(users[user] for user in who), strict=True)
     year, genres = zip(*(movies[movie] for movie in what), strict=True)
     return {
-        "timestamp": time_bucket(np.array(seconds) - FIRST_RATING), "gender": np.array(gender), "age": np.array(age),
+        "timestamp": time_bucket(np.array(seconds) - FIRST_RATING), "gender": np.array(gender),
+        "age": np.array(age),
         "occupation": np.array(occupation), "zip": np.array(zip_code), "year": np.array(year),
-        "genres": np.array(genres), "user": np.array(who).astype(int), "movie": np.array(what).astype(int),
+        "genres": np.array(genres), "user": np.array(who).astype(int),
+        "movie": np.array(what).astype(int),
         "rating": np.array(ratings, np.int8),
     }
 

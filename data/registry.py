@@ -3,6 +3,8 @@
 from data import avazu, criteo, movielens
 from data.synthetic import planted, planted_fields
 
-DATASETS = {"movielens": movielens.open_dataset, "criteo": criteo.open_dataset, "avazu": avazu.open_dataset,
+DATASETS = {"movielens": movielens.open_dataset, "criteo": criteo.open_dataset,
+            "avazu": avazu.open_dataset,
             "planted": planted.open_dataset, "planted_fields": planted_fields.open_dataset}
-WITH_DENSE = {"criteo": criteo.open_with_numbers}  # for models that read numbers as they are; all else as above
+# for models that read numbers as they are; all else as above
+WITH_DENSE = {"criteo": criteo.open_with_numbers}

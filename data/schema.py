@@ -1,4 +1,5 @@
-"""What an encoded data set looks like: its fields, their sizes and where each field starts in the whole table."""
+"""What an encoded data set looks like: its fields, their sizes and where each field starts in the
+whole table."""
 
 from dataclasses import dataclass
 from itertools import accumulate
@@ -6,7 +7,8 @@ from itertools import accumulate
 
 @dataclass(frozen=True)
 class Schema:
-    """Fields of a data set. Ids are global: field f occupies the rows offsets[f] .. offsets[f] + sizes[f] - 1.
+    """Fields of a data set. Ids are global: field f occupies the rows offsets[f] .. offsets[f] +
+    sizes[f] - 1.
 
     >>> schema = Schema("toy", ("gender", "age"), (2, 7))
     >>> schema.num_rows, schema.offsets

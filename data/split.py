@@ -1,4 +1,5 @@
-"""Which rows are for training, validation and test: a random split, or one that was made elsewhere."""
+"""Which rows are for training, validation and test: a random split, or one that was made
+elsewhere."""
 
 import zipfile
 import zlib
@@ -14,15 +15,19 @@ RANDOM, IDS = "random", "ids:"
 
 
 def split_rows(rows: int, seed: int) -> list[np.ndarray]:
-    """Random 80/10/10 split of 0 .. rows-1 into three ascending index sets that are disjoint and cover all.
+    """Random 80/10/10 split of 0 .. rows-1 into three ascending index sets that are disjoint and
+    cover all.
 
-    The seed belongs to the data set, never to a run: search and retrain must see the same test rows.
+    The seed belongs to the data set, never to a run: search and retrain must see the same test
+        rows.
 
     >>> [len(part) for part in split_rows(1000, seed=1)]
     [800, 100, 100]
     """
     if rows < 10:
-        raise ValueError(f"{rows} usable rows are too few to split 80/10/10; at least 10 are needed")
+        raise ValueError(
+            f"{rows} usable rows are too few to split 80/10/10; at least 10 are needed"
+        )
     order = np.random.Generator(np.random.PCG64(seed)).permutation(rows)
     held_out = rows // 10
     bounds = [rows - 2 * held_out, rows - held_out]
@@ -36,8 +41,8 @@ def check_name(split: str) -> None:
     if not split.startswith(IDS):
         raise ValueError(f"split must be {RANDOM!r} or '{IDS}FILE', got {split!r}")
     if not Path(split.removeprefix(IDS)).is_file():
-        raise ValueError(f"split: there is no file {split.removeprefix(IDS)!r}; it must be an .npz with the arrays "
-                         f"{', '.join(SPLITS)}")
+        raise ValueError(f"split: there is no file {split.removeprefix(IDS)!r}; it must be an .npz "
+                         f"with the arrays {', '.join(SPLITS)}")
 
 
 def identity(split: str) -> str:
@@ -54,12 +59,14 @@ def parts_of(split: str, rows: int, seed: int, kept: np.ndarray | None = None) -
     """The three ascending index sets of `split`, disjoint and covering 0 .. rows-1.
 
     Args:
-        split: "random", or "ids:FILE": an .npz whose arrays train, validation and test hold row numbers of the raw
-            file, from 0, the header aside.
-        kept: (lines,) bool, which lines of the raw file are the rows, when some were unusable; None when all are.
+        split: "random", or "ids:FILE": an .npz whose arrays train, validation and test hold row
+            numbers of the raw file, from 0, the header aside.
+        kept: (lines,) bool, which lines of the raw file are the rows, when some were unusable; None
+            when all are.
 
     Raises:
-        ValueError: the file is not such a one, or its sets overlap, lack rows or name rows that are not there.
+        ValueError: the file is not such a one, or its sets overlap, lack rows or name rows that are
+            not there.
     """
     check_name(split)
     if split == RANDOM:
@@ -70,10 +77,12 @@ def parts_of(split: str, rows: int, seed: int, kept: np.ndarray | None = None) -
     for position, (name, ids) in enumerate(_read(path).items()):
         beyond = ids[(ids < 0) | (ids >= lines)]
         if len(beyond):
-            raise ValueError(f"{path}: {name} names row {beyond[0]}, but the raw file has the rows 0 to {lines - 1}")
+            raise ValueError(f"{path}: {name} names row {beyond[0]}, but the raw file has the rows "
+                             f"0 to {lines - 1}")
         twice = ids[part_of_line[ids] != len(SPLITS)]
         if len(twice):
-            raise ValueError(f"{path}: row {twice[0]} is in {name} and in {SPLITS[part_of_line[twice[0]]]}")
+            raise ValueError(f"{path}: row {twice[0]} is in {name} and in "
+                             f"{SPLITS[part_of_line[twice[0]]]}")
         part_of_line[ids] = position
         if len(np.unique(ids)) != len(ids):
             raise ValueError(f"{path}: {name} names a row twice")
@@ -81,7 +90,8 @@ def parts_of(split: str, rows: int, seed: int, kept: np.ndarray | None = None) -
     absent = np.flatnonzero(part_of_row == len(SPLITS))
     if len(absent):
         raise ValueError(f"{path}: {len(absent)} of {rows} rows are in no split (the first is row "
-                         f"{absent[0] if kept is None else np.flatnonzero(kept)[absent[0]]}); every row must be in one")
+                         f"{absent[0] if kept is None else np.flatnonzero(kept)[absent[0]]}); "
+                         f"every row must be in one")
     parts = [np.flatnonzero(part_of_row == position) for position in range(len(SPLITS))]
     for name, part in zip(SPLITS, parts, strict=True):
         if not len(part):
@@ -118,10 +128,22 @@ def _read(path: Path) -> dict[str, np.ndarray]:
     try:
         with np.load(path, allow_pickle=False) as arrays:
             found = {name: arrays[name] for name in SPLITS}
-    except (ValueError, OSError, KeyError, EOFError, AttributeError, TypeError, RuntimeError, zipfile.BadZipFile,
-            zlib.error) as error:
-        raise ValueError(f"{path} must be an .npz with the arrays {', '.join(SPLITS)} ({error})") from error
+    except (
+        ValueError,
+        OSError,
+        KeyError,
+        EOFError,
+        AttributeError,
+        TypeError,
+        RuntimeError,
+        zipfile.BadZipFile,
+        zlib.error,
+    ) as error:
+        raise ValueError(
+            f"{path} must be an .npz with the arrays {', '.join(SPLITS)} ({error})"
+        ) from error
     for name, ids in found.items():
         if ids.ndim != 1 or not np.issubdtype(ids.dtype, np.integer):
-            raise ValueError(f"{path}: {name} must be a list of row numbers, got {ids.dtype} of shape {ids.shape}")
+            raise ValueError(f"{path}: {name} must be a list of row numbers, got {ids.dtype} of "
+                             f"shape {ids.shape}")
     return found

@@ -43,7 +43,8 @@ class Dataset:
 
     @property
     def hash(self) -> str:
-        """Identity of the encoded rows and their split: the same raw rows and rules give the same hash."""
+        """Identity of the encoded rows and their split: the same raw rows and rules give the same
+        hash."""
         return str(self.manifest["content"])
 
     @property
@@ -70,10 +71,13 @@ class Dataset:
             without = (f" ({self.schema.num_rows - unused:,} without the rows for unknown values "
                        "that nothing fell into)")
         schema, rows = self.schema, sum(self.counts)
-        split = ", ".join(f"{name} {count:,}" for name, count in zip(SPLITS, self.counts, strict=True))
-        sizes = ", ".join(f"{name} {size:,}" for name, size in zip(schema.fields, schema.sizes, strict=True))
-        return (f"{schema.name}: {rows:,} rows ({split}), {self.manifest['positives'] / rows:.2%} positive, "
-                f"{schema.num_fields} fields, {schema.num_rows:,} features{without}\n{sizes}")
+        split = ", ".join(f"{name} {count:,}" for name,
+                          count in zip(SPLITS, self.counts, strict=True))
+        sizes = ", ".join(f"{name} {size:,}" for name,
+                          size in zip(schema.fields, schema.sizes, strict=True))
+        return (f"{schema.name}: {rows:,} rows ({split}), {self.manifest['positives'] / rows:.2%} "
+                f"positive, {schema.num_fields} fields, {schema.num_rows:,} "
+                f"features{without}\n{sizes}")
 
     def split(self, name: str) -> tuple[np.ndarray, np.ndarray]:
         """(ids, labels) of one split, as views."""
@@ -104,8 +108,8 @@ def build(name: str, columns: Mapping[str, Any], labels: Any, split_seed: int,
             DataFrame, Arrow arrays. A gap (None, NaN, NaT, pandas.NA) is a value of its own.
         labels: (rows,) of 0 and 1.
         split_seed: the data set's own.
-        vocabulary: "all" counts values over all rows, as the paper's Table 3 does; "train" over the training rows
-            only, with one unknown code a field.
+        vocabulary: "all" counts values over all rows, as the paper's Table 3 does; "train" over the
+            training rows only, with one unknown code a field.
         split: see `data.split.parts_of`.
 
     Raises:
@@ -136,7 +140,8 @@ def build(name: str, columns: Mapping[str, Any], labels: Any, split_seed: int,
         "format": FORMAT_VERSION, "dataset": name, "fields": list(schema.fields), "sizes": sizes,
         "rows": len(labels), "counts": list(counts), "positives": int(ordered.sum()),
         "split_seed": split_seed, "vocabulary": vocabulary,
-        "content": sha256_of(ids.tobytes(), ordered.tobytes(), json.dumps([sizes, list(counts)]))[:16],
+        "content": sha256_of(ids.tobytes(), ordered.tobytes(),
+                             json.dumps([sizes, list(counts)]))[:16],
     }
     return Dataset(schema, ids, ordered, counts, manifest)
 
@@ -149,7 +154,8 @@ def check_vocabulary(vocabulary: str) -> None:
 
 
 def save(dataset: Dataset, folder: Path, source: dict[str, Any]) -> None:
-    """Write arrays and manifest of a data set without numbers to `folder`. `source` says what was read."""
+    """Write arrays and manifest of a data set without numbers to `folder`. `source` says what was
+    read."""
     with new_folder(folder, source) as temporary:
         np.save(temporary / "ids.npy", dataset.ids)
         np.save(temporary / "labels.npy", dataset.labels)
@@ -158,24 +164,28 @@ def save(dataset: Dataset, folder: Path, source: dict[str, Any]) -> None:
 
 @contextmanager
 def new_folder(folder: Path, source: dict[str, Any]) -> Iterator[Path]:
-    """Yield a temporary folder; rename it to `folder`, in the place of an older one, when the block ends well."""
+    """Yield a temporary folder; rename it to `folder`, in the place of an older one, when the block
+    ends well."""
     require_writable(folder.parent, "--cache (or PEP_CACHE)")
     temporary = Path(tempfile.mkdtemp(prefix=f".{folder.name}.", dir=folder.parent))
-    temporary.chmod(folder.parent.stat().st_mode & 0o777)  # mkdtemp's own mode shuts out others who share the cache
+    # mkdtemp's own mode shuts out others who share the cache
+    temporary.chmod(folder.parent.stat().st_mode & 0o777)
     try:
         yield temporary
         shutil.rmtree(folder, ignore_errors=True)
         try:
             temporary.rename(folder)
         except OSError:
-            if load(folder, source) is None:  # else another process stored the same set at this moment
+            # else another process stored the same set at this moment
+            if load(folder, source) is None:
                 raise
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
 
 
 def load(folder: Path, source: dict[str, Any]) -> Dataset | None:
-    """Open a stored data set as memory maps, or return None when it is absent, of another source or unreadable.
+    """Open a stored data set as memory maps, or return None when it is absent, of another source or
+    unreadable.
 
     The maps are copy-on-write: the files are never written to.
     """

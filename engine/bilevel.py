@@ -1,4 +1,5 @@
-"""The upper level of a bilevel search: after each step on training rows, one of something else on validation rows."""
+"""The upper level of a bilevel search: after each step on training rows, one of something else on
+validation rows."""
 
 from collections.abc import Callable, Iterator
 from functools import partial
@@ -13,25 +14,32 @@ from data.loader import Loader
 from engine.loop import State
 from engine.optim.step import compile_gradients
 
-Gradient = Callable[[Tensor, Any, Tensor], Tensor]  # (parameter, model's inputs, labels) -> gradient of the parameter
+# (parameter, model's inputs, labels) -> gradient of the parameter
+Gradient = Callable[[Tensor, Any, Tensor], Tensor]
 
 
-def _gradient(model: nn.Module, name: str, parameter: Tensor, inputs: Any, labels: Tensor) -> Tensor:
-    loss = binary_cross_entropy_with_logits(functional_call(model, {name: parameter}, inputs), labels)
+def _gradient(model: nn.Module, name: str, parameter: Tensor, inputs: Any,
+              labels: Tensor) -> Tensor:
+    loss = binary_cross_entropy_with_logits(functional_call(model, {name: parameter}, inputs),
+                                            labels)
     return torch.autograd.grad(loss, [parameter])[0]
 
 
 class Bilevel:
-    """Move one buffer of the model by Adam, down the loss of one validation batch at each step (first-order DARTS).
+    """Move one buffer of the model by Adam, down the loss of one validation batch at each step
+    (first-order DARTS).
 
-    The weights are taken as they are, without the step that they would take in answer (Liu et al. 2019, first order).
+    The weights are taken as they are, without the step that they would take in answer (Liu et al.
+    2019, first order).
 
     Args:
-        buffer: name in the model; a float buffer, so that the training's own optimiser leaves it alone.
+        buffer: name in the model; a float buffer, so that the training's own optimiser leaves it
+            alone.
         validation: gives the batches, over and over.
         lr: of its Adam.
         grad_clip: largest global norm of its gradient.
-        compiled: whether to compile, asked at the first step; the last, shorter batch of an epoch runs eagerly.
+        compiled: whether to compile, asked at the first step; the last, shorter batch of an epoch
+            runs eagerly.
     """
 
     every_step = True
@@ -77,7 +85,8 @@ class Bilevel:
         return parameter
 
     def _batch(self, number: int) -> tuple[Any, Tensor]:
-        """The batch of a training step: epochs of the validation rows one after the other, each in its own order."""
+        """The batch of a training step: epochs of the validation rows one after the other, each in
+        its own order."""
         if number != self.position + 1 or number % self.validation.batches == 0:
             epoch, batch = divmod(number, self.validation.batches)
             self.batches = self.validation.epoch(epoch, batch)
@@ -86,11 +95,14 @@ class Bilevel:
 
     def content(self) -> dict[str, Any]:
         """For the checkpoint."""
-        state = self.optimizer.state_dict()["state"].get(0, {}) if self.optimizer is not None else {}
+        state = (
+            self.optimizer.state_dict()["state"].get(0, {}) if self.optimizer is not None else {}
+        )
         return {"state": state}
 
     def restore(self, content: dict[str, Any]) -> None:
         """From the checkpoint."""
         state = content["state"]
-        groups = torch.optim.Adam([nn.Parameter(torch.zeros(1))], lr=self.lr, fused=True).state_dict()["param_groups"]
+        groups = torch.optim.Adam([nn.Parameter(torch.zeros(1))], lr=self.lr,
+                                  fused=True).state_dict()["param_groups"]
         self.loaded = {"state": {0: state} if state else {}, "param_groups": groups}

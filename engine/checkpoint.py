@@ -1,4 +1,5 @@
-"""Checkpoints and results on disk. No pickle: tensors as safetensors, everything else as JSON beside them."""
+"""Checkpoints and results on disk. No pickle: tensors as safetensors, everything else as JSON
+beside them."""
 
 import json
 from collections.abc import Iterable, Iterator
@@ -27,7 +28,8 @@ def pack(value: Any, tensors: dict[str, Tensor], path: str = "t") -> Any:
     ({'a': [1, {'$tensor': 't.a.1'}]}, ['t.a.1'])
     """
     if isinstance(value, Tensor):
-        tensors[path] = value.detach().cpu().clone().contiguous()  # a clone: safetensors refuses shared memory
+        # a clone: safetensors refuses shared memory
+        tensors[path] = value.detach().cpu().clone().contiguous()
         return {TENSOR_KEY: path}
     if isinstance(value, dict):
         return {str(key): pack(item, tensors, f"{path}.{key}") for key, item in value.items()}
@@ -74,8 +76,8 @@ def load_checkpoint(path: Path, sections: Iterable[str] = ()) -> dict[str, Any]:
             raise ValueError(f"it has no {', '.join(absent)}")
         return content
     except (SafetensorError, KeyError, TypeError, ValueError) as error:
-        raise ValueError(f"the checkpoint {path} is corrupt ({error}); delete it, or start again with "
-                         "--force") from error
+        raise ValueError(f"the checkpoint {path} is corrupt ({error}); delete it, or start again "
+                         "with --force") from error
 
 
 def optimizer_content(optimizer: torch.optim.Optimizer) -> dict[str, Any]:
@@ -86,7 +88,8 @@ def optimizer_content(optimizer: torch.optim.Optimizer) -> dict[str, Any]:
 def restore_optimizer(optimizer: torch.optim.Optimizer, content: dict[str, Any]) -> None:
     """Put back what `optimizer_content` gave."""
     state = {int(number): moments for number, moments in content.items()}
-    optimizer.load_state_dict({"state": state, "param_groups": optimizer.state_dict()["param_groups"]})
+    optimizer.load_state_dict({"state": state,
+                               "param_groups": optimizer.state_dict()["param_groups"]})
 
 
 @contextmanager
@@ -100,6 +103,8 @@ def only_one(folder: Path) -> Iterator[None]:
         try:
             stack.enter_context(locked(folder / ".lock", wait=False))
         except BlockingIOError as error:
-            raise BlockingIOError(f"{folder} is in use by another process that runs the same settings; "
-                                  "wait for it, or change a setting or the seed") from error
+            raise BlockingIOError(
+                f"{folder} is in use by another process that runs the same "
+                "settings; wait for it, or change a setting or the seed"
+            ) from error
         yield

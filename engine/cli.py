@@ -22,36 +22,49 @@ PUBLISHED: dict[str, Any] = {  # what --published sets for every data set; the s
     "candidate_p": [50_000, 30_000, 20_000], "budget": "as_reached", "log_interval": 1,
     "early_stop_metric": PUBLISHED_PATIENCE, "max_epochs": NO_END}
 NOT_REPRODUCED = (
-    "--published: as in the published scripts, but for the random numbers (initial values, order of the batches, "
-    "dropout); the split, which is the data set's here and moves with the seed there; the ids, encoded after ratings "
-    "of 3 are dropped and before it there; counts, taken after a step here and one step late there; evaluations, at "
-    "the end of an epoch here and after the first batch of one there; and the weights that are kept, which validation "
-    "chooses here and nothing does there. A run has no end but its budgets (search) or its patience on test AUC")
+    "--published: as in the published scripts, but for the random numbers (initial values, order "
+    "of the batches, dropout); the split, which is the data set's here and moves with the seed "
+    "there; the ids, encoded after ratings of 3 are dropped and before it there; counts, taken "
+    "after a step here and one step late there; evaluations, at the end of an epoch here and after "
+    "the first batch of one there; and the weights that are kept, which validation chooses here "
+    "and nothing does there. A run has no end but its budgets (search) or its patience on test AUC")
 
 
 def parser(description: str, variants: Variants) -> argparse.ArgumentParser:
     """The options of every training script, and the script's own variants of its settings."""
-    options = argparse.ArgumentParser(description=description, formatter_class=argparse.RawDescriptionHelpFormatter)
+    options = argparse.ArgumentParser(description=description,
+                                      formatter_class=argparse.RawDescriptionHelpFormatter)
     options.add_argument("--model", help="linear, fm, deepfm, autoint or dlrm")
-    options.add_argument("--embedding", help="pep, or a baseline: uniform, mde, mgqe, darts, hash, qr, tt")
-    options.add_argument("--seed", type=int, default=1, help="of initial values, batch order and dropout")
-    options.add_argument("--data", help="folder with the raw files; for Criteo and Avazu also the file itself")
-    options.add_argument("--split", help="random (80/10/10), or ids:FILE, an .npz of row numbers for train, "
+    options.add_argument("--embedding",
+                         help="pep, or a baseline: uniform, mde, mgqe, darts, hash, qr, tt")
+    options.add_argument("--seed", type=int, default=1,
+                         help="of initial values, batch order and dropout")
+    options.add_argument("--data", help="folder with the raw files; for Criteo and Avazu also the "
+                                        "file itself")
+    options.add_argument("--split",
+                         help="random (80/10/10), or ids:FILE, an .npz of row numbers for train, "
                          "validation and test")
-    options.add_argument("--device", default="auto", choices=("auto", "cpu", "cuda"), help="where to train")
-    options.add_argument("--alias", help="name of the snapshot folder (default: dataset, embedding, width and seed)")
+    options.add_argument("--device", default="auto", choices=("auto", "cpu", "cuda"),
+                         help="where to train")
+    options.add_argument("--alias", help="name of the snapshot folder (default: dataset, "
+                                         "embedding, width and seed)")
     options.add_argument("--out", default="tmp", help="where snapshots and results go")
     add_cache_option(options)
-    options.add_argument("--set", action="append", default=[], metavar="KEY=VALUE", help="change one setting")
-    options.add_argument("--tuned", type=int, metavar="N", help="take the settings that `reproduce.py tune` chose "
+    options.add_argument("--set", action="append", default=[], metavar="KEY=VALUE",
+                         help="change one setting")
+    options.add_argument("--tuned", type=int, metavar="N",
+                         help="take the settings that `reproduce.py tune` chose "
                          "for at most N parameters")
-    options.add_argument("--encode-only", action="store_true", help="encode the raw files, and stop")
+    options.add_argument("--encode-only", action="store_true",
+                         help="encode the raw files, and stop")
     for name, changed in variants.items():
         options.add_argument(f"--{name}", action="store_true",
                              help=f"short for these settings: {changed}".replace("%", "%%"))
     options.add_argument("--force", action="store_true", help="run again what is finished")
-    options.add_argument("--overwrite", action="store_true", help="take over another search's alias folder")
-    options.add_argument("--traceback", action="store_true", help="show where in the code an error comes from")
+    options.add_argument("--overwrite", action="store_true",
+                         help="take over another search's alias folder")
+    options.add_argument("--traceback", action="store_true",
+                         help="show where in the code an error comes from")
     return options
 
 
@@ -82,11 +95,12 @@ def read(options: argparse.Namespace, script: dict[str, Any],
          variants: Variants) -> tuple[Settings, RunContext, frozenset[str]]:
     """Checked settings, places, and the names that the user set by hand.
 
-    What the user sets goes before what was tuned, this before the variants that were asked for, and these before the
-    script's dict.
+    What the user sets goes before what was tuned, this before the variants that were asked for, and
+    these before the script's dict.
     """
     explicit = dict(parse_assignment(text) for text in options.set)
-    explicit |= {name: getattr(options, name) for name in ("model", "embedding", "split") if getattr(options, name)}
+    explicit |= {name: getattr(options, name) for name in ("model", "embedding", "split")
+                 if getattr(options, name)}
     varied = {key: value for name, changed in variants.items() if getattr(options, name)
               for key, value in changed.items()}
     if getattr(options, "published", False):
@@ -99,7 +113,8 @@ def read(options: argparse.Namespace, script: dict[str, Any],
         point, training = tuning.chosen_for(path, options.tuned)
         own = tuning.of_search(point)
         if flat["embedding"] == "pep" and alias is None and tuning.departs(script, own):
-            alias = tuning.alias_of({**script, "latent_dim": flat["latent_dim"]}, "pep", own, options.seed)
+            alias = tuning.alias_of({**script, "latent_dim": flat["latent_dim"]}, "pep", own,
+                                    options.seed)
         tuned = {**training, **point}
     settings = parse({**given, **tuned, **explicit})
     context = place_of(options, alias=alias, force=options.force, overwrite=options.overwrite)
@@ -107,9 +122,11 @@ def read(options: argparse.Namespace, script: dict[str, Any],
 
 
 def main(work: Callable[[], None]) -> None:
-    """Run a script's work: messages on standard error, bad input as one line (exit code 2), 130 after an interrupt."""
+    """Run a script's work: messages on standard error, bad input as one line (exit code 2), 130
+    after an interrupt."""
     logging.basicConfig(level=logging.INFO, format="%(message)s", stream=sys.stderr)
-    torch.set_flush_denormal(True)  # rows without data decay into denormals, which many processors handle slowly
+    # rows without data decay into denormals, which many processors handle slowly
+    torch.set_flush_denormal(True)
     try:
         work()
     except Interrupted as stop:

@@ -1,4 +1,5 @@
-"""Two stages, the second being what the first has chosen: search a width for each feature, then train with them."""
+"""Two stages, the second being what the first has chosen: search a width for each feature, then
+train with them."""
 
 import logging
 from dataclasses import replace
@@ -19,26 +20,32 @@ CHOICE = "widths.npz"  # of the search's run folder
 
 
 def search_and_train(run: Run) -> dict[str, Any]:
-    """DartsEmb: a bilevel search of `darts_epochs`, a hard choice, and the training, from scratch, of what was chosen.
+    """DartsEmb: a bilevel search of `darts_epochs`, a hard choice, and the training, from scratch,
+    of what was chosen.
 
     The result is that of the training; it names the search's run under `search`.
     """
     settings = run.settings
-    searched = replace(settings, train=replace(settings.train, max_epochs=settings.search.darts_epochs))
+    searched = replace(settings,
+                       train=replace(settings.train, max_epochs=settings.search.darts_epochs))
     search = replace(run, settings=searched, stage="search", extra={"stage": "search"})
     if search.finished() is None or not (search.folder / CHOICE).exists():
         _search(search)
     with np.load(search.folder / CHOICE, allow_pickle=False) as arrays:
         widths = arrays["widths"]
-    counts = dict(zip(*(part.tolist() for part in np.unique(widths, return_counts=True)), strict=True))
+    counts = dict(zip(*(part.tolist() for part in np.unique(widths, return_counts=True)),
+                      strict=True))
     log.info("features by their chosen width: %s", counts)
     run = replace(run, extra={"widths": sha256_of(widths.tobytes())[:16]})
     if (result := run.finished()) is not None:
         return result
     sizes, values = run.dataset.schema.sizes, settings.flat()
-    embedding = build_mixed(torch.from_numpy(widths), settings.model.darts_widths, sizes, derive(run.seed, "table"))
-    model = build_model(sizes, values, derive(run.seed, "train:model"), embedding, run.dataset.num_dense)
-    record = {"search": search.run_id, "features_by_width": {str(width): count for width, count in counts.items()}}
+    embedding = build_mixed(torch.from_numpy(widths), settings.model.darts_widths, sizes,
+                            derive(run.seed, "table"))
+    model = build_model(sizes, values, derive(run.seed, "train:model"), embedding,
+                        run.dataset.num_dense)
+    record = {"search": search.run_id,
+              "features_by_width": {str(width): count for width, count in counts.items()}}
     return execute(run, model, lambda trainer: [], lambda trainer: record, keep_best=True)
 
 
@@ -46,7 +53,8 @@ def _search(run: Run) -> None:
     model = fresh_model(run)
 
     def hooks_for(trainer: Trainer) -> list:
-        return [Bilevel("embedding.mixing", trainer.shuffled_validation(), run.settings.search.darts_lr,
+        return [Bilevel("embedding.mixing", trainer.shuffled_validation(),
+                        run.settings.search.darts_lr,
                         run.settings.train.grad_clip, lambda: trainer.compiled)]
 
     def finish(trainer: Trainer) -> dict[str, Any]:

@@ -19,7 +19,8 @@ log = logging.getLogger("pep")
 
 @dataclass(frozen=True)
 class Metrics:
-    """Of one split: `auc` over all its rows at once, `logloss` weighted by row, the share that is right at 0.5."""
+    """Of one split: `auc` over all its rows at once, `logloss` weighted by row, the share that is
+    right at 0.5."""
 
     auc: float
     logloss: float
@@ -27,7 +28,8 @@ class Metrics:
 
 
 class Split:
-    """Rows that are evaluated in their stored order: ids (rows, F), labels (rows,), numbers (rows, M) if any."""
+    """Rows that are evaluated in their stored order: ids (rows, F), labels (rows,), numbers (rows,
+    M) if any."""
 
     def __init__(self, ids: np.ndarray, labels: np.ndarray, device: torch.device | str = "cpu",
                  numbers: np.ndarray | None = None) -> None:
@@ -39,11 +41,13 @@ class Split:
 
     def batches(self) -> Iterator[tuple[Tensor, ...]]:
         """What a model is called with, batch by batch."""
-        return zip(*(in_order(array, self.device) for array in (self.ids, *self.numbers)), strict=True)
+        return zip(*(in_order(array, self.device) for array in (self.ids, *self.numbers)),
+                   strict=True)
 
 
 def auc(labels: np.ndarray, scores: np.ndarray) -> float:
-    """Area under the ROC curve: the share of (positive, negative) pairs in the right order, ties counting half.
+    """Area under the ROC curve: the share of (positive, negative) pairs in the right order, ties
+    counting half.
 
     Args:
         labels: (rows,) of 0 and 1.
@@ -58,9 +62,11 @@ def auc(labels: np.ndarray, scores: np.ndarray) -> float:
     positives = int(labels.sum())
     negatives = len(labels) - positives
     if not positives or not negatives:
-        raise ValueError(f"AUC needs both classes, got {positives} positives and {negatives} negatives")
+        raise ValueError(f"AUC needs both classes, got {positives} positives and {negatives} "
+                         f"negatives")
     ranks = rankdata(scores)
-    return float((ranks[labels > 0].sum() - positives * (positives + 1) / 2) / (positives * negatives))
+    return float((ranks[labels > 0].sum() - positives * (positives + 1) / 2)
+                 / (positives * negatives))
 
 
 def logloss(labels: np.ndarray, logits: np.ndarray) -> float:
@@ -103,8 +109,8 @@ def with_base_rate(result: dict[str, Any], dataset: Dataset) -> dict[str, Any]:
     if not result["validation_logloss"] <= base:
         log.warning("run %s: its validation log-loss %.6g is worse than %.6g, that of predicting "
                     "the training rows' share of positives for every row: as probabilities its "
-                    "predictions are of no use. Try a smaller lr, more epochs, more decay (l2_regularization), "
-                    "or --set early_stop_metric=loss", result["run_id"],
+                    "predictions are of no use. Try a smaller lr, more epochs, more decay "
+                    "(l2_regularization), or --set early_stop_metric=loss", result["run_id"],
                     result["validation_logloss"], base)
     return {**result, "validation_logloss_base_rate": base}
 
@@ -121,12 +127,13 @@ def accuracy(labels: np.ndarray, logits: np.ndarray) -> float:
 def mean_of_batch_aucs(labels: np.ndarray, scores: np.ndarray, batch_size: int) -> float:
     """The published code's measure: the mean of the AUCs of random batches of the rows.
 
-    The batches are always the same ones. (In stored order they would not do: neighbouring MovieLens rows share their
-    user, and AUC within a few users is lower, 0.848 where it is 0.851 over all.) Batches with one class only have no
-    AUC and are left out; NaN when none is left.
+    The batches are always the same ones. (In stored order they would not do: neighbouring MovieLens
+    rows share their user, and AUC within a few users is lower, 0.848 where it is 0.851 over all.)
+    Batches with one class only have no AUC and are left out; NaN when none is left.
     """
     order = np.random.Generator(np.random.PCG64(0)).permutation(len(labels))
-    batches = [(labels[rows], scores[rows]) for rows in np.split(order, range(batch_size, len(order), batch_size))]
+    batches = [(labels[rows], scores[rows])
+               for rows in np.split(order, range(batch_size, len(order), batch_size))]
     values = [auc(y, x) for y, x in batches if 0 < y.sum() < len(y)]
     return float(np.mean(values)) if values else float("nan")
 
@@ -145,12 +152,13 @@ def logits_of(model: nn.Module, split: Split) -> np.ndarray:
 def measure(model: nn.Module, split: Split) -> Metrics:
     """AUC, log-loss and accuracy of the validation (or training) rows."""
     logits = logits_of(model, split)
-    return Metrics(auc(split.labels, logits), logloss(split.labels, logits), accuracy(split.labels, logits))
+    return Metrics(auc(split.labels, logits), logloss(split.labels, logits),
+                   accuracy(split.labels, logits))
 
 
 def measure_test(model: nn.Module, test: Split, batch_size: int) -> dict[str, float]:
-    """With `resample_test` the place where test labels are read. Its result goes into curves and results, never into a
-    choice.
+    """With `resample_test` the place where test labels are read. Its result goes into curves and
+    results, never into a choice.
     """
     logits = logits_of(model, test)
     return {"test_auc": auc(test.labels, logits), "test_logloss": logloss(test.labels, logits),
@@ -159,7 +167,8 @@ def measure_test(model: nn.Module, test: Split, batch_size: int) -> dict[str, fl
 
 
 def auc_of_counts(labels: np.ndarray, scores: np.ndarray) -> Callable[[np.ndarray], float]:
-    """A function of how often each row is drawn, counts (rows,), that gives `auc` of the rows drawn; sorted once.
+    """A function of how often each row is drawn, counts (rows,), that gives `auc` of the rows
+    drawn; sorted once.
 
     NaN where only one class is drawn.
 
@@ -192,8 +201,10 @@ def _auc_of_counts(order, positive, higher, counts):
     return pairs / total if total else np.nan
 
 
-def resample_test(models: Sequence[nn.Module], test: Split, draws: int, seed: int) -> list[dict[str, np.ndarray]]:
-    """What models score on `draws` samples of the test rows, drawn with replacement (the bootstrap, Efron 1979).
+def resample_test(models: Sequence[nn.Module], test: Split, draws: int,
+                  seed: int) -> list[dict[str, np.ndarray]]:
+    """What models score on `draws` samples of the test rows, drawn with replacement (the bootstrap,
+    Efron 1979).
 
     Every model sees the same samples, so that differences between them are paired.
 
@@ -208,5 +219,8 @@ def resample_test(models: Sequence[nn.Module], test: Split, draws: int, seed: in
     for draw in range(draws):
         counts = np.bincount(generator.integers(rows, size=rows), minlength=rows)
         for scores, of, loss in zip(found, ranked, losses, strict=True):
-            scores["test_auc"][draw], scores["test_logloss"][draw] = of(counts), counts @ loss / rows
+            scores["test_auc"][draw], scores["test_logloss"][draw] = (
+                of(counts),
+                counts @ loss / rows,
+            )
     return found

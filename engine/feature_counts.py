@@ -24,7 +24,8 @@ def count(dataset: Dataset) -> Tensor:
 
 
 def given(settings: ModelSettings) -> Tensor | None:
-    """The counts that the settings name a file of; None when there is none, or nothing that needs it."""
+    """The counts that the settings name a file of; None when there is none, or nothing that needs
+    it."""
     needed = settings.embedding in COUNTING and settings.model != "linear"
     return read(settings.popularity) if needed and settings.popularity != "train" else None
 
@@ -45,9 +46,10 @@ def read(path: str) -> Tensor:
     if not isinstance(counts, np.ndarray):
         raise ValueError(f"popularity: {path!r} holds several arrays; {rule}")
     if counts.ndim != 1 or counts.dtype.kind not in "iuf":
-        raise ValueError(f"popularity: {path!r} holds {counts.dtype} of shape {counts.shape}; {rule}")
+        raise ValueError(f"popularity: {path!r} holds {counts.dtype} of shape {counts.shape}; "
+                         f"{rule}")
     wrong = np.flatnonzero(~((counts >= 0) & (counts < LIMIT) & (counts == np.floor(counts))))
     if len(wrong):
-        raise ValueError(f"popularity: entry {wrong[0]} of {path!r} is {counts[wrong[0]]}; counts are whole numbers "
-                         f"from 0 up")
+        raise ValueError(f"popularity: entry {wrong[0]} of {path!r} is {counts[wrong[0]]}; counts "
+                         "are whole numbers from 0 up")
     return torch.from_numpy(counts.astype(np.int64))

@@ -1,4 +1,5 @@
-"""What happens between optimiser steps. Each hook is called after every step and decides for itself."""
+"""What happens between optimiser steps. Each hook is called after every step and decides for
+itself."""
 
 import json
 import logging
@@ -57,7 +58,8 @@ def require_finite(state: State) -> None:
 
 
 class Evaluate:
-    """Measure validation and test, and keep the curve. Only `history` (validation) is open to choices.
+    """Measure validation and test, and keep the curve. Only `history` (validation) is open to
+    choices.
 
     Args:
         validation: measures the validation rows.
@@ -65,7 +67,8 @@ class Evaluate:
         curve: JSON-lines file with one line an evaluation.
     """
 
-    def __init__(self, validation: Callable[[ClickModel], Metrics], test: Callable[[ClickModel], dict[str, float]],
+    def __init__(self, validation: Callable[[ClickModel], Metrics],
+                 test: Callable[[ClickModel], dict[str, float]],
                  curve: Path) -> None:
         self.validation = validation
         self.test = test
@@ -83,7 +86,8 @@ class Evaluate:
             "validation_accuracy": metrics.accuracy,
             "num_embedding_params": num_embedding_params(state.model)})
         self.test_history.append(self.test(state.model))
-        lines = [json.dumps({**a, **b}) + "\n" for a, b in zip(self.history, self.test_history, strict=True)]
+        lines = [json.dumps({**a, **b}) + "\n" for a,
+                 b in zip(self.history, self.test_history, strict=True)]
         with atomic_path(self.curve) as temporary:
             temporary.write_text("".join(lines))
 
@@ -101,7 +105,8 @@ class Evaluate:
 
 
 class EarlyStop:
-    """Keep the weights of the best validation; stop after `patience` evaluations without a better one.
+    """Keep the weights of the best validation; stop after `patience` evaluations without a better
+    one.
 
     Args:
         history: that of `Evaluate`, which must come before this hook.
@@ -109,7 +114,8 @@ class EarlyStop:
         patience: evaluations.
     """
 
-    def __init__(self, history: Callable[[], list[dict[str, Any]]], metric: str, patience: int) -> None:
+    def __init__(self, history: Callable[[], list[dict[str, Any]]], metric: str,
+                 patience: int) -> None:
         self.history = history
         self.metric = metric
         self.patience = patience
@@ -125,7 +131,8 @@ class EarlyStop:
         self.seen = len(history)
         if self.best is None or self._score(history[-1]) > self._score(self.best):
             self.best = {**history[-1], "evaluation": self.seen}
-            self.best_weights = {name: value.clone() for name, value in state.model.state_dict().items()}
+            self.best_weights = {name: value.clone() for name,
+                                 value in state.model.state_dict().items()}
         return "early_stop" if self.seen - self.best["evaluation"] >= self.patience else None
 
     def _score(self, line: dict[str, Any]) -> float:
@@ -137,7 +144,11 @@ class EarlyStop:
 
     def restore(self, content: dict[str, Any]) -> None:
         """From the checkpoint."""
-        self.seen, self.best, self.best_weights = content["seen"], content["best"], content["best_weights"]
+        self.seen, self.best, self.best_weights = (
+            content["seen"],
+            content["best"],
+            content["best_weights"],
+        )
 
 
 class PublishedPatience:
@@ -164,25 +175,30 @@ class PublishedPatience:
 
 
 class Progress:
-    """One bar over all planned steps: loss, remaining parameters, last validation AUC, time left."""
+    """One bar over all planned steps: loss, remaining parameters, last validation AUC, time
+    left."""
 
-    def __init__(self, title: str, batches: int, max_epochs: int, history: Callable[[], list[dict[str, Any]]],
+    def __init__(self, title: str, batches: int, max_epochs: int,
+                 history: Callable[[], list[dict[str, Any]]],
                  shown: Sequence[Shown] = ()) -> None:
         self.history = history
         self.shown = shown
         self.batches = batches
-        self.bar = tqdm(total=batches * max_epochs, desc=title, unit="step", smoothing=0.05, disable=None,
+        self.bar = tqdm(total=batches * max_epochs, desc=title, unit="step", smoothing=0.05,
+                        disable=None,
                         mininterval=0.5, file=sys.stderr)
         self.next_look = 0.0
 
     def __call__(self, state: State) -> None:
-        """Move the bar; the numbers are refreshed once a second, so that a device is not waited for at each step."""
+        """Move the bar; the numbers are refreshed once a second, so that a device is not waited for
+        at each step."""
         self.bar.n = state.step
         if self.bar.disable or time.monotonic() < self.next_look:
             return
         self.next_look = time.monotonic() + 1.0
         state.refresh()
-        shown = {"epoch": state.epoch, "loss": f"{state.mean_loss():.4f}", "params": num_embedding_params(state.model)}
+        shown = {"epoch": state.epoch, "loss": f"{state.mean_loss():.4f}",
+                 "params": num_embedding_params(state.model)}
         for numbers in self.shown:
             shown |= numbers()
         if self.history():
@@ -198,8 +214,10 @@ class Progress:
 class TensorBoard:
     """Write the evaluation curve for TensorBoard: `tensorboard --logdir tmp/runs`."""
 
-    def __init__(self, folder: Path, evaluate: Evaluate, first_step: int, shown: Sequence[Shown] = ()) -> None:
-        from torch.utils.tensorboard import SummaryWriter  # a second of imports that --set tensorboard=false saves
+    def __init__(self, folder: Path, evaluate: Evaluate, first_step: int,
+                 shown: Sequence[Shown] = ()) -> None:
+        # a second of imports that --set tensorboard=false saves
+        from torch.utils.tensorboard import SummaryWriter
 
         self.evaluate = evaluate
         self.shown = shown
@@ -220,7 +238,8 @@ class TensorBoard:
 
 
 class Checkpoint:
-    """Save everything every `seconds`, and when the process is asked to end (Ctrl-C or SIGTERM); then stop.
+    """Save everything every `seconds`, and when the process is asked to end (Ctrl-C or SIGTERM);
+    then stop.
 
     It comes last, so that the other hooks have acted on the step before it is saved.
     """

@@ -13,16 +13,20 @@ def fresh_model(run: Run, counts: torch.Tensor | None = None) -> ClickModel:
     """The model of a run; the same seed gives the same one.
 
     Args:
-        counts: (N,) how often each feature occurs, for schemes that ask; those of the training rows when not given.
+        counts: (N,) how often each feature occurs, for schemes that ask; those of the training rows
+            when not given.
     """
     sizes, values = run.dataset.schema.sizes, run.settings.flat()
     embedding = build_embedding(sizes, values, derive(run.seed, "table"),
-                                lambda: feature_counts.count(run.dataset) if counts is None else counts)
-    return build_model(sizes, values, derive(run.seed, f"{run.stage}:model"), embedding, run.dataset.num_dense)
+                                lambda: feature_counts.count(run.dataset) if counts is None
+                                else counts)
+    return build_model(sizes, values, derive(run.seed, f"{run.stage}:model"), embedding,
+                       run.dataset.num_dense)
 
 
 def initial_values(model: ClickModel) -> tuple[np.ndarray, dict[str, np.ndarray]]:
-    """V0 (N, D) of a model of one table, and, for rewind="all", every other value by name; copies."""
+    """V0 (N, D) of a model of one table, and, for rewind="all", every other value by name;
+    copies."""
     others = {name: value.cpu().numpy().copy() for name, value in model.state_dict().items()
               if not name.startswith("embedding.")}
     return model.embedding.weight.detach().cpu().numpy().copy(), others

@@ -17,7 +17,8 @@ from models.base import ClickModel
 
 @dataclass
 class State:
-    """Where a training stands. `batch` counts the batches done of the current epoch, `step` those of the whole run."""
+    """Where a training stands. `batch` counts the batches done of the current epoch, `step` those
+    of the whole run."""
 
     model: ClickModel
     optimizer: Optimizer
@@ -28,7 +29,8 @@ class State:
     epoch_done: bool = False  # the step just taken ended an epoch
     loss_batches: int = 0
     stop_reason: str | None = None
-    epoch_seconds: list[float] = field(default_factory=list)  # training alone, of epochs run in one piece
+    # training alone, of epochs run in one piece
+    epoch_seconds: list[float] = field(default_factory=list)
 
     def refresh(self) -> None:
         """Bring every parameter up to date: rows without data may take their steps late.
@@ -51,7 +53,8 @@ class State:
     def broken(self, what: str, ahead: int = 0) -> FloatingPointError:
         """The error of a training that cannot go on, found in the last step or `ahead` of it."""
         where = f"step {self.step + ahead} (epoch {self.epoch}, batch {self.batch + ahead})"
-        return FloatingPointError(f"{what} at {where}; lower lr or look at the data. The last good checkpoint stays")
+        return FloatingPointError(f"{what} at {where}; lower lr or look at the data. The last good "
+                                  f"checkpoint stays")
 
 
 class Hook(Protocol):
@@ -64,9 +67,11 @@ class Hook(Protocol):
         """Look at the state; every hook sees every step."""
 
 
-def fit(state: State, loader: Loader, step: Callable[[Tensor, Tensor], Tensor], hooks: Sequence[Hook],
+def fit(state: State, loader: Loader, step: Callable[[Tensor, Tensor], Tensor],
+        hooks: Sequence[Hook],
         max_epochs: int) -> str:
-    """Train from where `state` stands until a hook gives a reason to stop or `max_epochs` are done; say which."""
+    """Train from where `state` stands until a hook gives a reason to stop or `max_epochs` are done;
+    say which."""
     state.model.train()
     while state.epoch < max_epochs and not state.stop_reason:
         if state.batch == 0:
@@ -86,7 +91,8 @@ def fit(state: State, loader: Loader, step: Callable[[Tensor, Tensor], Tensor], 
                 if whole:
                     wait_for(state.loss_sum.device)
                     state.epoch_seconds.append(time.perf_counter() - started)
-            for hook in hooks:  # all of them, so that the checkpoint after a stop is complete and holds the reason
+            # all of them, so that the checkpoint after a stop is complete and holds the reason
+            for hook in hooks:
                 state.stop_reason = hook(state) or state.stop_reason
             if state.stop_reason:
                 break

@@ -37,14 +37,16 @@ def pick_device(name: str) -> torch.device:
         ValueError: CUDA is asked for and absent.
     """
     if name == "cuda" and not torch.cuda.is_available():
-        raise ValueError(f"--device cuda was asked for, but torch {torch.__version__} sees no CUDA device; use "
-                         "--device auto or cpu, or install a CUDA build of torch")
-    return torch.device("cuda" if name == "auto" and torch.cuda.is_available() else "cpu" if name == "auto" else name)
+        raise ValueError(f"--device cuda was asked for, but torch {torch.__version__} sees no CUDA "
+                         "device; use --device auto or cpu, or install a CUDA build of torch")
+    return torch.device("cuda" if name == "auto" and torch.cuda.is_available() else "cpu"
+                        if name == "auto" else name)
 
 
 def provenance(device: torch.device) -> dict[str, Any]:
     """Commit, versions, device and threads of this process."""
-    versions = {name: importlib.metadata.version(name) for name in ("torch", "torchfm", "numpy", "scipy", "numba")}
+    versions = {name: importlib.metadata.version(name)
+                for name in ("torch", "torchfm", "numpy", "scipy", "numba")}
     return {"commit": commit(), "versions": {"python": platform.python_version(), **versions},
             "device": device_name(device), "threads": torch.get_num_threads()}
 
@@ -52,7 +54,8 @@ def provenance(device: torch.device) -> dict[str, Any]:
 def commit() -> str | None:
     """The checkout's commit, with `+changes` when files differ from it; None outside a checkout."""
     try:
-        head = subprocess.run(["git", "rev-parse", "HEAD"], cwd=ROOT, capture_output=True, text=True, check=True)
+        head = subprocess.run(["git", "rev-parse", "HEAD"], cwd=ROOT, capture_output=True,
+                              text=True, check=True)
         changes = subprocess.run(["git", "status", "--porcelain", "--untracked-files=no"], cwd=ROOT,
                                  capture_output=True, text=True, check=True)
     except (OSError, subprocess.CalledProcessError):
@@ -66,7 +69,8 @@ def device_name(device: torch.device) -> str:
         return torch.cuda.get_device_name(device)
     try:
         lines = Path("/proc/cpuinfo").read_text().splitlines()
-        return next(line.split(":", 1)[1].strip() for line in lines if line.startswith("model name"))
+        return next(line.split(":", 1)[1].strip() for line in lines
+                    if line.startswith("model name"))
     except (OSError, StopIteration):
         return platform.processor() or platform.machine()
 
@@ -78,7 +82,8 @@ def wait_for(device: torch.device) -> None:
 
 
 def reset_peak_memory(device: torch.device) -> None:
-    """Start counting `peak_memory_bytes` afresh, where the system can (CUDA, and Linux for the process)."""
+    """Start counting `peak_memory_bytes` afresh, where the system can (CUDA, and Linux for the
+    process)."""
     if device.type == "cuda":
         torch.cuda.reset_peak_memory_stats(device)
     elif sys.platform == "linux":

@@ -72,7 +72,8 @@ class DataSettings:
     dataset: str = option("movielens", choices=DATASETS)
     with_ids: bool = option(False)  # MovieLens: add user and movie id (9 fields)
     vocabulary: str = option("all", choices=("all", "train"))  # rows whose values are counted
-    split: str = option("random", in_id=False)  # random 80/10/10, or ids:FILE; the data's hash tells them apart
+    # random 80/10/10, or ids:FILE; the data's hash tells them apart
+    split: str = option("random", in_id=False)
 
 
 @dataclass(frozen=True)
@@ -84,8 +85,10 @@ class ModelSettings:
     latent_dim: int = option(64, low=1, unused_by=("linear", "darts"))  # width of a vector
     mlp_dims: tuple[int, ...] = option((100, 100), low=1, unused_by=all_but("deepfm", "autoint"))
     dropout: float = option(0.2, low=0, below=1, unused_by=all_but("deepfm", "autoint"))
-    arch_mlp_bot: tuple[int, ...] = option((512, 256, 64), low=1, unused_by=all_but("dlrm"))  # hidden; then latent_dim
-    arch_mlp_top: tuple[int, ...] = option((512, 256), low=1, unused_by=all_but("dlrm"))  # hidden; then 1
+    # hidden; then latent_dim
+    arch_mlp_bot: tuple[int, ...] = option((512, 256, 64), low=1, unused_by=all_but("dlrm"))
+    # hidden; then 1
+    arch_mlp_top: tuple[int, ...] = option((512, 256), low=1, unused_by=all_but("dlrm"))
     arch_interaction_op: str = option("cat", choices=INTERACTIONS, unused_by=all_but("dlrm"))
     num_heads: int = option(2, low=1, unused_by=all_but("autoint"))
     num_layers: int = option(3, low=1, unused_by=all_but("autoint"))
@@ -181,7 +184,8 @@ class Settings:
 RECORDS: dict[str, type] = {"data": DataSettings, "model": ModelSettings, "train": TrainSettings,
                             "search": SearchSettings, "retrain": RetrainSettings}
 _FIELDS = {item.name: item for record in RECORDS.values() for item in fields(record)}
-_TYPES = {name: kind for record in RECORDS.values() for name, kind in typing.get_type_hints(record).items()}
+_TYPES = {name: kind for record in RECORDS.values() for name,
+          kind in typing.get_type_hints(record).items()}
 SNAPSHOT_DECIDES = (*(item.name for item in fields(DataSettings)),
                     *(item.name for item in fields(ModelSettings) if item.name != "embedding"))
 
@@ -190,7 +194,8 @@ def parse(given: dict[str, Any]) -> Settings:
     """Check a flat dict of settings.
 
     Raises:
-        ValueError: an unknown key (the nearest known one is named), a wrong type, or a value that is not allowed.
+        ValueError: an unknown key (the nearest known one is named), a wrong type, or a value that
+            is not allowed.
 
     >>> parse({"latent_dim": 8}).model.latent_dim
     8
@@ -203,7 +208,8 @@ def parse(given: dict[str, Any]) -> Settings:
             raise ValueError(unknown("setting", name, _FIELDS))
     checked = {name: _check(name, value) for name, value in given.items()}
     settings = Settings(**{key: record(**{item.name: checked[item.name] for item in fields(record)
-                                          if item.name in checked}) for key, record in RECORDS.items()})
+                                          if item.name in checked}) for key,
+                           record in RECORDS.items()})
     _check_together(settings)
     return settings
 
@@ -267,7 +273,11 @@ def _typed(name: str, value: Any, kind: Any, whole: Any) -> Any:
     whole_number = isinstance(value, int) and not isinstance(value, bool)
     if whole_number and (kind is float or float in typing.get_args(kind)):
         return float(value)
-    allowed = typing.get_args(kind) if isinstance(kind, types.UnionType) else (typing.get_origin(kind) or kind,)
+    allowed = (
+        typing.get_args(kind)
+        if isinstance(kind, types.UnionType)
+        else (typing.get_origin(kind) or kind,)
+    )
     if not isinstance(value, allowed) or (isinstance(value, bool) and bool not in allowed):
         names = {tuple: "a list of whole numbers", types.NoneType: "None"}
         wanted = " or ".join(names.get(one, one.__name__) for one in allowed)
@@ -282,12 +292,19 @@ def _check_together(settings: Settings) -> None:
         raise ValueError(f"candidate_p must be strictly decreasing, got {list(targets)}")
     model = settings.model
     if model.model == "linear" and settings.train.l2_penalty:
-        raise ValueError(f"l2_penalty={settings.train.l2_penalty} is a penalty on embedding vectors, and model "
-                         "linear has none; leave it at 0, or use weight_decay")
-    if settings.train.optimizer == "sgd" and (model.embedding, model.threshold_decay) == ("pep", "decoupled"):
-        raise ValueError("threshold_decay=decoupled is a form of Adam's decay; with optimizer=sgd the two are one. "
-                         "Leave one of them away")
+        raise ValueError(f"l2_penalty={settings.train.l2_penalty} is a penalty on embedding "
+                         "vectors, and model linear has none; leave it at 0, or use weight_decay")
+    if settings.train.optimizer == "sgd" and (model.embedding,
+                                              model.threshold_decay) == ("pep", "decoupled"):
+        raise ValueError("threshold_decay=decoupled is a form of Adam's decay; with optimizer=sgd "
+                         "the two are one. Leave one of them away")
     if model.model == "autoint" and model.atten_embed_dim % model.num_heads:
-        raise ValueError(f"atten_embed_dim {model.atten_embed_dim} must be a multiple of num_heads {model.num_heads}")
-    if model.embedding == "mgqe" and model.model != "linear" and model.latent_dim % model.mgqe_subspaces:
-        raise ValueError(f"mgqe_subspaces must divide latent_dim {model.latent_dim}, got {model.mgqe_subspaces}")
+        raise ValueError(f"atten_embed_dim {model.atten_embed_dim} must be a multiple of num_heads "
+                         f"{model.num_heads}")
+    if (
+        model.embedding == "mgqe"
+        and model.model != "linear"
+        and model.latent_dim % model.mgqe_subspaces
+    ):
+        raise ValueError(f"mgqe_subspaces must divide latent_dim {model.latent_dim}, got "
+                         f"{model.mgqe_subspaces}")

@@ -1,4 +1,5 @@
-"""Pruned tables at their budgets: `<alias folder>/<number of parameters>.npz`, the initial table beside them."""
+"""Pruned tables at their budgets: `<alias folder>/<number of parameters>.npz`, the initial table
+beside them."""
 
 import json
 import zipfile
@@ -34,7 +35,8 @@ class Snapshot:
 
 
 def cut_to(values: np.ndarray, margins: np.ndarray, count: int) -> np.ndarray:
-    """Keep exactly the `count` entries with the largest margins (ties: the lower index) and zero the others.
+    """Keep exactly the `count` entries with the largest margins (ties: the lower index) and zero
+    the others.
 
     Args:
         values: (N, D), what is kept of.
@@ -54,7 +56,8 @@ def cut_to(values: np.ndarray, margins: np.ndarray, count: int) -> np.ndarray:
     return table.reshape(values.shape)
 
 
-def save(folder: Path, name: str, table: np.ndarray, meta: dict[str, Any], **more: np.ndarray) -> Path:
+def save(folder: Path, name: str, table: np.ndarray, meta: dict[str, Any],
+         **more: np.ndarray) -> Path:
     """Write folder/name.npz, whole or not at all."""
     path = folder / f"{name}.npz"
     with atomic_path(path) as temporary, temporary.open("wb") as file:
@@ -71,36 +74,43 @@ def read(path: Path) -> tuple[Snapshot, dict[str, np.ndarray]]:
         ValueError: the file is corrupt, or its table is not what its record says.
     """
     if not path.exists():
-        raise FileNotFoundError(f"the snapshot {path} is not there; run the search again with --force")
+        raise FileNotFoundError(f"the snapshot {path} is not there; run the search again with "
+                                f"--force")
     try:
         with np.load(path, allow_pickle=False) as arrays:
             content = {name: arrays[name] for name in arrays.files}
         snapshot = Snapshot(content.pop("table"), json.loads(str(content.pop("meta"))))
         recorded = snapshot.meta.get("num_embedding_params")
-    except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile, AttributeError, RuntimeError,
+    except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile, AttributeError,
+            RuntimeError,
             zlib.error) as error:
-        raise ValueError(f"the snapshot {path} is corrupt ({error}); run the search again with --force") from error
+        raise ValueError(f"the snapshot {path} is corrupt ({error}); run the search again with "
+                         f"--force") from error
     if recorded is not None and recorded != snapshot.count:
-        raise ValueError(f"the snapshot {path} is corrupt: it holds {snapshot.count} parameters, its record says "
-                         f"{recorded}; run the search again with --force")
+        raise ValueError(f"the snapshot {path} is corrupt: it holds {snapshot.count} parameters, "
+                         f"its record says {recorded}; run the search again with --force")
     return snapshot, content
 
 
 def names(folder: Path) -> list[str]:
-    """Names of the budget snapshots in a folder, most parameters first; the |V|-only cuts come last."""
-    found = [path.stem for path in folder.glob("*.npz") if path.stem.removesuffix(MAGNITUDE).isdigit()]
+    """Names of the budget snapshots in a folder, most parameters first; the |V|-only cuts come
+    last."""
+    found = [path.stem for path in folder.glob("*.npz")
+             if path.stem.removesuffix(MAGNITUDE).isdigit()]
     return sorted(found, key=lambda name: (MAGNITUDE in name, -int(name.removesuffix(MAGNITUDE))))
 
 
 def resolve(folder: Path, wanted: int | str) -> list[str]:
-    """Snapshot names for `retrain_emb_param`: a count, a budget (as_reached files bear other numbers), or `all`.
+    """Snapshot names for `retrain_emb_param`: a count, a budget (as_reached files bear other
+    numbers), or `all`.
 
     Raises:
         FileNotFoundError: no such snapshot; the existing ones are listed.
     """
     existing = names(folder)
     if not existing:
-        raise FileNotFoundError(f"there are no snapshots in {folder}; run the search with this alias first")
+        raise FileNotFoundError(f"there are no snapshots in {folder}; run the search with this "
+                                f"alias first")
     if wanted == "all":
         return [name for name in existing if MAGNITUDE not in name]
     if str(wanted) in existing:
@@ -108,11 +118,13 @@ def resolve(folder: Path, wanted: int | str) -> list[str]:
     for name in existing:
         if wanted in read(folder / f"{name}.npz")[0].meta.get("budgets", []):
             return [name]
-    raise FileNotFoundError(f"there is no snapshot {wanted!r} in {folder}; there are: {', '.join(existing)}")
+    raise FileNotFoundError(f"there is no snapshot {wanted!r} in {folder}; there are: "
+                            f"{', '.join(existing)}")
 
 
 def claim(folder: Path, search: dict[str, Any], overwrite: bool, afresh: bool = False) -> None:
-    """Make an alias folder belong to one search, recorded in its search.json; `afresh` empties one that does already.
+    """Make an alias folder belong to one search, recorded in its search.json; `afresh` empties one
+    that does already.
 
     Raises:
         FileExistsError: it belongs to another search and `overwrite` is off.
@@ -124,8 +136,9 @@ def claim(folder: Path, search: dict[str, Any], overwrite: bool, afresh: bool = 
     if owner is not None:
         if not same and not overwrite:
             raise FileExistsError(
-                f"{folder} belongs to another search (run {owner['run_id']}, {owner['settings']['dataset']}, seed "
-                f"{owner['seed']}); choose another --alias, or give --overwrite to replace its snapshots")
+                f"{folder} belongs to another search (run {owner['run_id']}, "
+                f"{owner['settings']['dataset']}, seed {owner['seed']}); choose another --alias, "
+                f"or give --overwrite to replace its snapshots")
         for path in folder.glob("*.npz"):
             path.unlink()
     write_json(folder / "search.json", search)
@@ -144,5 +157,7 @@ def owner_of(folder: Path) -> dict[str, Any] | None:
         owner = json.loads(path.read_text())
         owner["run_id"], owner["settings"]["dataset"], owner["seed"], owner["manifest"]
     except (ValueError, KeyError, TypeError) as error:
-        raise ValueError(f"{path} is corrupt ({error}); choose another --alias or delete the folder") from error
+        raise ValueError(
+            f"{path} is corrupt ({error}); choose another --alias or delete the folder"
+        ) from error
     return owner

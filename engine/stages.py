@@ -1,4 +1,5 @@
-"""The two stages: train (a PEP search or a baseline) and retrain a search's snapshots as lottery tickets."""
+"""The two stages: train (a PEP search or a baseline) and retrain a search's snapshots as lottery
+tickets."""
 
 import logging
 import shutil
@@ -29,14 +30,15 @@ from utils.recorded import translate
 
 log = logging.getLogger("pep")
 
-POPULARITY = "popularity.npy"  # of a search's run folder: how often each feature occurs in the training rows
+# of a search's run folder: how often each feature occurs in the training rows
+POPULARITY = "popularity.npy"
 
 
 def alias_folder(out: Path, settings: Settings, seed: int, alias: str | None) -> Path:
     """tmp/embedding/<model>/<alias>; the default alias names dataset, embedding, width and seed.
 
-    A granularity other than feature_dim is named too, as the paper's budgets come from two searches, and so is the
-    published protocol.
+    A granularity other than feature_dim is named too, as the paper's budgets come from two
+    searches, and so is the published protocol.
     """
     model = settings.model
     if alias is not None and (not alias or Path(alias).name != alias or alias in (".", "..")):
@@ -48,13 +50,16 @@ def alias_folder(out: Path, settings: Settings, seed: int, alias: str | None) ->
 
 
 def train(settings: Settings, seed: int, context: RunContext) -> dict[str, Any]:
-    """Train from scratch. With the PEP embedding this is the search, which leaves snapshots in its alias folder.
+    """Train from scratch. With the PEP embedding this is the search, which leaves snapshots in its
+    alias folder.
 
-    A finished run is not run again; asked for under another alias, its snapshots are copied there. Counts of popularity
-    that are read from a file enter the run's id by what they are, not by the file's name.
+    A finished run is not run again; asked for under another alias, its snapshots are copied there.
+    Counts of popularity that are read from a file enter the run's id by what they are, not by the
+    file's name.
 
     Raises:
-        ValueError: no budget lies within the table's size, the embedding is `masked`, or its popularity is unusable.
+        ValueError: no budget lies within the table's size, the embedding is `masked`, or its
+            popularity is unusable.
         FileExistsError: the alias folder belongs to another search.
     """
     if settings.model.embedding == "masked":
@@ -71,7 +76,8 @@ def train(settings: Settings, seed: int, context: RunContext) -> dict[str, Any]:
     run = Run(settings, seed, context, dataset, "train", extra)
     if settings.model.embedding == "darts" and settings.model.model != "linear":
         return search_and_train(run)
-    return run.finished() or execute(run, fresh_model(run, counts), lambda trainer: [], lambda trainer: {},
+    return run.finished() or execute(run, fresh_model(run, counts), lambda trainer: [],
+                                     lambda trainer: {},
                                      keep_best=True)
 
 
@@ -79,14 +85,16 @@ def _search(run: Run, folder: Path) -> dict[str, Any]:
     """Run a PEP search that leaves its snapshots in `folder`."""
     settings, context = run.settings, run.context
     targets = _usable_targets(settings, run.dataset)
-    owner = {"run_id": run.run_id, "settings": settings.flat(), "seed": run.seed, "manifest": run.dataset.hash}
+    owner = {"run_id": run.run_id, "settings": settings.flat(), "seed": run.seed,
+             "manifest": run.dataset.hash}
     result = run.finished()
     if result is not None and _copy_snapshots(result, folder, owner, context):
         log.info("the snapshots are in %s", folder)
         return result
     model = fresh_model(run)
     check_start(model.embedding, settings, targets)
-    announce_pruning(model.embedding.weight, settings, -(-run.dataset.counts[0] // settings.train.batch_size))
+    announce_pruning(model.embedding.weight, settings,
+                     -(-run.dataset.counts[0] // settings.train.batch_size))
     model.embedding.fold()
     saver: list[SaveAtBudgets] = []
     counts = feature_counts.count(run.dataset)
@@ -101,8 +109,10 @@ def _search(run: Run, folder: Path) -> dict[str, Any]:
         if not context.force:
             _bring_along(folder, run.run_id)
         saver.append(SaveAtBudgets(model.embedding, targets, settings.search.budget == "exact",
-                                   lambda name, table, meta: _save(trainer, folder, name, table, meta)))
-        return [Unfold(model.embedding), *saver, trajectory, course]  # unfolded first: the others use the thresholds
+                                   lambda name, table,
+                                   meta: _save(trainer, folder, name, table, meta)))
+        # unfolded first: the others use the thresholds
+        return [Unfold(model.embedding), *saver, trajectory, course]
 
     def finish(trainer: Trainer) -> dict[str, Any]:
         unmet = saver[0].finish(trainer.state)
@@ -122,34 +132,40 @@ def retrain(settings: Settings, seed: int, context: RunContext,
             explicit: frozenset[str] = frozenset()) -> list[dict[str, Any]]:
     """Retrain the snapshots that `retrain_emb_param` names; one result each, most parameters first.
 
-    Model and data settings come from the search that made the snapshots. `explicit` names those that the user set by
+    Model and data settings come from the search that made the snapshots. `explicit` names those
+    that the user set by
     hand: one that contradicts the search is an error.
 
     Raises:
         FileNotFoundError: no such alias folder or snapshot; the existing ones are listed.
-        ValueError: a snapshot is corrupt, was made from other data, or contradicts an explicit setting.
+        ValueError: a snapshot is corrupt, was made from other data, or contradicts an explicit
+            setting.
     """
     folder = alias_folder(context.out, settings, seed, context.alias)
     owner = snapshots.owner_of(folder)
     if owner is None:
         near = sorted(path.parent.name for path in folder.parent.glob("*/search.json"))
-        raise FileNotFoundError(f"there is no search in {folder}; run the search first, or name one with --alias "
-                                f"(in {folder.parent} there are: {', '.join(near) or 'none'})")
+        raise FileNotFoundError(f"there is no search in {folder}; run the search first, or name "
+                                f"one with --alias (in {folder.parent} there are: "
+                                f"{', '.join(near) or 'none'})")
     settings = _as_searched(settings, owner, explicit)
     wanted = snapshots.resolve(folder, settings.retrain.retrain_emb_param)
     tickets = {name: snapshots.read(folder / f"{name}.npz")[0] for name in wanted}
     initial, others = snapshots.read(folder / f"{snapshots.INITIAL}.npz")
     dataset, _ = open_data(settings, context)
     if owner["manifest"] != dataset.hash:
-        raise ValueError(f"the snapshots in {folder} were made from other data (manifest {owner['manifest']}, this is "
-                         f"{dataset.hash}); use the same raw files, or run the search again")
+        raise ValueError(f"the snapshots in {folder} were made from other data (manifest "
+                         f"{owner['manifest']}, this is {dataset.hash}); use the same raw files, "
+                         f"or run the search again")
     return [retrain_one(settings, seed, context, dataset, ticket, initial.table, others)
             for ticket in tickets.values()]
 
 
-def retrain_one(settings: Settings, seed: int, context: RunContext, dataset: Dataset, ticket: snapshots.Snapshot,
+def retrain_one(settings: Settings, seed: int, context: RunContext, dataset: Dataset,
+                ticket: snapshots.Snapshot,
                 initial: np.ndarray, others: dict[str, np.ndarray]) -> dict[str, Any]:
-    """Train under a snapshot's mask, from `initial` (N, D) or fresh values; a finished run is not run again.
+    """Train under a snapshot's mask, from `initial` (N, D) or fresh values; a finished run is not
+    run again.
 
     Args:
         others: initial values of all other parameters, for rewind="all".
@@ -168,15 +184,18 @@ def retrain_one(settings: Settings, seed: int, context: RunContext, dataset: Dat
     embedding = Masked(start, torch.from_numpy(ticket.table != 0), len(sizes))
     model = build_model(sizes, values, derive(seed, "retrain:model"), embedding, dataset.num_dense)
     if settings.retrain.rewind == "all":
-        model.load_state_dict({name: torch.from_numpy(value) for name, value in others.items()}, strict=False)
-    return execute(run, model, lambda trainer: [], lambda trainer: {"snapshot": ticket.meta}, keep_best=True)
+        model.load_state_dict({name: torch.from_numpy(value) for name, value in others.items()},
+                              strict=False)
+    return execute(run, model, lambda trainer: [], lambda trainer: {"snapshot": ticket.meta},
+                   keep_best=True)
 
 
 def _usable_targets(settings: Settings, dataset: Dataset) -> tuple[int, ...]:
     targets, size = settings.search.candidate_p, dataset.schema.num_rows * settings.model.latent_dim
     usable = tuple(target for target in targets if target <= size)
     if not usable:
-        raise ValueError(f"no budget of candidate_p {list(targets)} lies within the table's {size} parameters")
+        raise ValueError(f"no budget of candidate_p {list(targets)} lies within the table's {size} "
+                         f"parameters")
     if len(usable) < len(targets):
         log.warning("budgets above the table's %d parameters are skipped: %s", size,
                     [target for target in targets if target > size])
@@ -189,7 +208,8 @@ def _save_initial(folder: Path, model: ClickModel, run_id: str) -> None:
 
 
 def _bring_along(folder: Path, run_id: str) -> None:
-    """Copy what the same search, stopped, had saved under another alias: resumed, it will not save those again."""
+    """Copy what the same search, stopped, had saved under another alias: resumed, it will not save
+    those again."""
     for record in folder.parent.glob("*/search.json"):
         owner = snapshots.owner_of(record.parent)
         if record.parent != folder and owner is not None and owner["run_id"] == run_id:
@@ -197,26 +217,34 @@ def _bring_along(folder: Path, run_id: str) -> None:
                 shutil.copyfile(record.parent / f"{name}.npz", folder / f"{name}.npz")
 
 
-def _save(trainer: Trainer, folder: Path, name: str, table: np.ndarray, meta: dict[str, Any]) -> None:
-    """Save a snapshot with what its table scores in the search's own model, before any retraining."""
+def _save(trainer: Trainer, folder: Path, name: str, table: np.ndarray,
+          meta: dict[str, Any]) -> None:
+    """Save a snapshot with what its table scores in the search's own model, before any
+    retraining."""
     searched = trainer.model.embedding
-    trainer.model.embedding = Masked.of_table(torch.from_numpy(table), searched.num_fields).to(trainer.device)
+    trainer.model.embedding = Masked.of_table(torch.from_numpy(table),
+                                              searched.num_fields).to(trainer.device)
     try:
         validation = measure(trainer.model, trainer.validation)
         test = measure_test(trainer.model, trainer.test, trainer.loader.batch_size)
     finally:
         trainer.model.embedding = searched
     scores = {"validation_auc": validation.auc, "validation_logloss": validation.logloss, **test}
-    snapshots.save(folder, name, table, {**meta, "run_id": trainer.run.run_id, "without_retraining": scores})
+    snapshots.save(folder, name, table,
+                   {**meta, "run_id": trainer.run.run_id, "without_retraining": scores})
 
 
-def _copy_snapshots(result: dict[str, Any], folder: Path, owner: dict[str, Any], context: RunContext) -> bool:
-    """Have a finished search's snapshots in `folder`; False when they are gone and the search must run again."""
+def _copy_snapshots(result: dict[str, Any], folder: Path, owner: dict[str, Any],
+                    context: RunContext) -> bool:
+    """Have a finished search's snapshots in `folder`; False when they are gone and the search must
+    run again."""
     source = folder.parent / result["alias"]
     holder = snapshots.owner_of(source)
     files = [f"{name}.npz" for name in (snapshots.INITIAL, *result["snapshots"])]
-    if holder is None or holder["run_id"] != owner["run_id"] or not all((source / file).exists() for file in files):
-        log.warning("run %s is finished, but its snapshots are no longer in %s: searching again", owner["run_id"],
+    if holder is None or holder["run_id"] != owner["run_id"] or not all((source / file).exists()
+                                                                        for file in files):
+        log.warning("run %s is finished, but its snapshots are no longer in %s: searching again",
+                    owner["run_id"],
                     source)
         return False
     if folder != source:
@@ -231,12 +259,13 @@ def _as_searched(settings: Settings, owner: dict[str, Any], explicit: frozenset[
     flat = settings.flat()
     searched = parse(translate(owner["settings"])).flat()
     if "embedding" in explicit and flat["embedding"] != searched["embedding"]:
-        raise ValueError(f"embedding={flat['embedding']!r} was given, but the snapshot was made with "
-                         f"{searched['embedding']!r}; leave embedding away, or run another search")
+        raise ValueError(f"embedding={flat['embedding']!r} was given, but the snapshot was made "
+                         f"with {searched['embedding']!r}; leave embedding away, or run another "
+                         f"search")
     for name in SNAPSHOT_DECIDES:
         if name in explicit and flat[name] != searched[name]:
-            raise ValueError(f"{name}={flat[name]!r} was given, but the snapshot was made with {searched[name]!r}; "
-                             f"leave {name} away, or run another search")
+            raise ValueError(f"{name}={flat[name]!r} was given, but the snapshot was made with "
+                             f"{searched[name]!r}; leave {name} away, or run another search")
         flat[name] = searched[name]
     kept = parse(flat)
     return replace(kept, model=replace(kept.model, embedding="masked"))

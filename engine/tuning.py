@@ -1,4 +1,5 @@
-"""Choosing settings on validation rows: the same number of trials for every scheme, and a file with what was chosen."""
+"""Choosing settings on validation rows: the same number of trials for every scheme, and a file with
+what was chosen."""
 
 import itertools
 import json
@@ -14,12 +15,15 @@ from utils.files import write_json
 log = logging.getLogger("pep")
 
 Point = dict[str, Any]  # the settings of one trial that differ from the script's
-KEPT = ("run_id", "num_embedding_params", "inference_bytes", "validation_auc", "validation_logloss", "epochs",
+KEPT = ("run_id", "num_embedding_params", "inference_bytes", "validation_auc", "validation_logloss",
+        "epochs",
         "seconds")
 
 
-RETRAINING = ("retrain_emb_param", "re_init", "rewind")  # settings of a retraining, not of the search before it
-SHIPPED = Path(__file__).parents[1] / "experiments" / "tuned"  # what was chosen here, for those who do not tune
+# settings of a retraining, not of the search before it
+RETRAINING = ("retrain_emb_param", "re_init", "rewind")
+# what was chosen here, for those who do not tune
+SHIPPED = Path(__file__).parents[1] / "experiments" / "tuned"
 
 
 def file_of(out: Path, dataset: str, model: str, embedding: str) -> Path:
@@ -49,9 +53,11 @@ def alias_of(script: Mapping[str, Any], scheme: str, own: Point, seed: int) -> s
 
 
 def points(grid: Mapping[str, Sequence[Any]], trials: int) -> list[Point]:
-    """At most `trials` points of a grid, as many of each value of its first setting, which sets the size.
+    """At most `trials` points of a grid, as many of each value of its first setting, which sets the
+    size.
 
-    The other settings' combinations are taken evenly spaced, in the order in which the grid lists them.
+    The other settings' combinations are taken evenly spaced, in the order in which the grid lists
+    them.
 
     Raises:
         ValueError: there are more sizes than trials.
@@ -61,20 +67,23 @@ def points(grid: Mapping[str, Sequence[Any]], trials: int) -> list[Point]:
     """
     size, *others = grid
     if trials < len(grid[size]):
-        raise ValueError(f"--trials {trials} is fewer than one for each of the {len(grid[size])} sizes "
-                         f"({size} {grid[size]})")
+        raise ValueError(f"--trials {trials} is fewer than one for each of the {len(grid[size])} "
+                         f"sizes ({size} {grid[size]})")
     combinations = list(itertools.product(*(grid[name] for name in others)))
     each = min(len(combinations), trials // len(grid[size]))
     taken = [combinations[round(place)] for place in np.linspace(0, len(combinations) - 1, each)]
-    return [{size: value, **dict(zip(others, rest, strict=True))} for value in grid[size] for rest in taken]
+    return [{size: value, **dict(zip(others, rest, strict=True))} for value in grid[size]
+            for rest in taken]
 
 
 def tune(wanted: Sequence[Point], run: Callable[[Point], dict[str, Any]], path: Path,
-         about: dict[str, Any], training: Callable[[Point], Point] = lambda point: {}) -> list[Point]:
-    """Run every point and write all trials and the chosen ones: of each size, the best validation AUC.
+         about: dict[str, Any],
+         training: Callable[[Point], Point] = lambda point: {}) -> list[Point]:
+    """Run every point and write all trials and the chosen ones: of each size, the best validation
+    AUC.
 
-    Nothing of the test rows is looked at here or written. Finished runs are not run again, so that a tuning that was
-    stopped goes on.
+    Nothing of the test rows is looked at here or written. Finished runs are not run again, so that
+    a tuning that was stopped goes on.
 
     Args:
         wanted: whose first setting sets the size.
@@ -87,13 +96,16 @@ def tune(wanted: Sequence[Point], run: Callable[[Point], dict[str, Any]], path: 
         ValueError: the file there holds more trials.
     """
     if path.exists() and len(before := _read(path, "trials")) > len(wanted):
-        raise ValueError(f"{path} holds {len(before)} trials, more than these {len(wanted)}; move it away first")
+        raise ValueError(f"{path} holds {len(before)} trials, more than these {len(wanted)}; move "
+                         f"it away first")
     trials = []
     for number, point in enumerate(wanted, 1):
         result = run(point)
-        trials.append({"settings": point, "training": training(point), **{name: result[name] for name in KEPT}})
-        print(f"{number}/{len(wanted)} {describe(point)}: {result['num_embedding_params']:,} parameters, "
-              f"{result['inference_bytes']:,} bytes, validation AUC {result['validation_auc']:.4f}", flush=True)
+        trials.append({"settings": point, "training": training(point),
+                       **{name: result[name] for name in KEPT}})
+        print(f"{number}/{len(wanted)} {describe(point)}: {result['num_embedding_params']:,} "
+              f"parameters, {result['inference_bytes']:,} bytes, validation AUC "
+              f"{result['validation_auc']:.4f}", flush=True)
     size = next(iter(wanted[0]))
     best: dict[str, dict[str, Any]] = {}
     for trial in trials:
@@ -113,7 +125,8 @@ def chosen(path: Path) -> list[dict[str, Any]]:
         ValueError: the file is corrupt.
     """
     if not path.exists():
-        raise FileNotFoundError(f"there is no {path}; run `python reproduce.py tune` for this scheme first")
+        raise FileNotFoundError(f"there is no {path}; run `python reproduce.py tune` for this "
+                                f"scheme first")
     return _read(path, "chosen")
 
 
@@ -121,21 +134,25 @@ def _read(path: Path, name: str) -> list[dict[str, Any]]:
     """A file's list of trials."""
     try:
         trials = json.loads(path.read_text())[name]
-        if not trials or not all(trial["settings"] and trial["num_embedding_params"] for trial in trials):
+        if not trials or not all(trial["settings"] and trial["num_embedding_params"]
+                                 for trial in trials):
             raise ValueError(f"no trials under {name!r}")
     except (ValueError, KeyError, TypeError) as error:
-        raise ValueError(f"{path} is corrupt ({error}); delete it and run `python reproduce.py tune` again") from error
+        raise ValueError(f"{path} is corrupt ({error}); delete it and run `python reproduce.py "
+                         f"tune` again") from error
     return trials
 
 
 def chosen_for(path: Path, most: int) -> tuple[Point, Point]:
-    """The chosen settings with the most parameters up to `most`, and those that their run had beside them.
+    """The chosen settings with the most parameters up to `most`, and those that their run had
+    beside them.
 
     Without a file at `path` the one in SHIPPED is read.
 
     Raises:
         FileNotFoundError: neither is there.
-        ValueError: everything there is larger, or the file is older than what it has to say of the runs.
+        ValueError: everything there is larger, or the file is older than what it has to say of the
+            runs.
     """
     path = path if path.exists() or not (SHIPPED / path.name).exists() else SHIPPED / path.name
     trials = chosen(path)
@@ -144,10 +161,12 @@ def chosen_for(path: Path, most: int) -> tuple[Point, Point]:
         raise ValueError(f"nothing in {path} has at most {most} parameters; the sizes are "
                          f"{[trial['num_embedding_params'] for trial in trials]}")
     if "training" not in fitting[-1]:
-        raise ValueError(f"{path} does not say how long its runs were: it is older; run `python reproduce.py tune` for "
-                         "this scheme once more, finished runs are not run again")
+        raise ValueError(f"{path} does not say how long its runs were: it is older; run `python "
+                         "reproduce.py tune` for this scheme once more, finished runs are not run "
+                         "again")
     point, training = fitting[-1]["settings"], fitting[-1]["training"]
-    if "l2_regularization" in point:  # of the embedding alone, also in files from before that was a setting
+    # of the embedding alone, also in files from before that was a setting
+    if "l2_regularization" in point:
         training = {"weight_decay": 1e-5, **training}
     return point, training
 

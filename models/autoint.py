@@ -25,12 +25,13 @@ class Attention:
 
     def __post_init__(self) -> None:
         if self.width % self.heads:
-            raise ValueError(f"atten_embed_dim {self.width} must be a multiple of num_heads {self.heads}")
+            raise ValueError(f"atten_embed_dim {self.width} must be a multiple of num_heads "
+                             f"{self.heads}")
 
 
 class SelfAttention(nn.Module):
-    """One layer of torch's MultiheadAttention (its parameters, its result), written out so that the dropout of the
-    attention weights is ours.
+    """One layer of torch's MultiheadAttention (its parameters, its result), written out so that the
+    dropout of the attention weights is ours.
     """
 
     def __init__(self, attention: Attention) -> None:
@@ -42,7 +43,8 @@ class SelfAttention(nn.Module):
         """(B, F, width) -> (B, F, width)."""
         batch, fields, width = x.shape
         heads = self.layer.num_heads
-        mixed = nn.functional.linear(x, self.layer.in_proj_weight, self.layer.in_proj_bias)  # (B, F, 3 * width)
+        # (B, F, 3 * width)
+        mixed = nn.functional.linear(x, self.layer.in_proj_weight, self.layer.in_proj_bias)
         mixed = mixed.view(batch, fields, 3, heads, width // heads)
         query, key, value = mixed.permute(2, 0, 3, 1, 4)  # each (B, heads, F, width / heads)
         scores = query @ key.transpose(2, 3) / math.sqrt(width // heads)  # (B, heads, F, F)
@@ -62,7 +64,8 @@ class AutoInt(ClickModel):
         with_linear: add the first-order part (Table 4's "AutoInt+LR").
     """
 
-    def __init__(self, embedding: Embedding, num_fields: int, attention: Attention, mlp_dims: tuple[int, ...] | None,
+    def __init__(self, embedding: Embedding, num_fields: int, attention: Attention,
+                 mlp_dims: tuple[int, ...] | None,
                  dropout: float, with_linear: bool) -> None:
         super().__init__()
         width = attention.width
@@ -73,7 +76,8 @@ class AutoInt(ClickModel):
         self.output = nn.Linear(num_fields * width, 1)
         self.mlp = None
         if mlp_dims is not None:
-            self.mlp = replace_dropout(MultiLayerPerceptron(embedding.deep_width, mlp_dims, dropout))
+            self.mlp = replace_dropout(MultiLayerPerceptron(embedding.deep_width, mlp_dims,
+                                                            dropout))
         self.linear = FirstOrder(embedding.num_rows) if with_linear else None
 
     def forward(self, ids: Tensor) -> Tensor:

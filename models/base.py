@@ -4,7 +4,8 @@ from typing import Any
 
 from torch import Tensor, nn
 
-Inputs = Tensor | tuple[Tensor, Tensor]  # what a batch gives a model: ids (B, F), or these and numbers (B, M)
+# what a batch gives a model: ids (B, F), or these and numbers (B, M)
+Inputs = Tensor | tuple[Tensor, Tensor]
 
 
 def parts_of(inputs: Inputs) -> tuple[Tensor, ...]:
@@ -33,12 +34,14 @@ class ClickModel(nn.Module):
 
 
 def tables_by_row(model: ClickModel) -> dict[str, Tensor]:
-    """Parameters and buffers, by their names in the model, of which a forward pass reads only the rows of its ids.
+    """Parameters and buffers, by their names in the model, of which a forward pass reads only the
+    rows of its ids.
 
     Empty when the embedding uses the ids for more than that.
     """
     if model.embedding is not None and not model.embedding.by_row:
         return {}
-    names = [f"{path}.{name}" for path, module in model.named_modules() for name in getattr(module, "by_row", ())]
+    names = [f"{path}.{name}" for path, module in model.named_modules()
+             for name in getattr(module, "by_row", ())]
     everything = {**dict(model.named_parameters()), **dict(model.named_buffers())}
     return {name: everything[name] for name in names}

@@ -33,54 +33,68 @@ MODELS: dict[str, Callable[[Any, Sizes, Values], ClickModel]] = {
     "deepfm": lambda embedding, sizes, v: DeepFM(embedding, v["mlp_dims"], v["dropout"]),
     "autoint": lambda embedding, sizes, v: AutoInt(
         embedding, len(sizes),
-        Attention(v["atten_embed_dim"], v["num_heads"], v["num_layers"], v["att_dropout"], v["has_residual"]),
+        Attention(v["atten_embed_dim"], v["num_heads"], v["num_layers"], v["att_dropout"],
+                  v["has_residual"]),
         v["mlp_dims"] if v["full_part"] else None, v["dropout"], v["with_linear"]),
     "dlrm": lambda embedding, sizes, v: DLRM(
-        embedding, v["num_dense"], Shape(v["arch_mlp_bot"], v["arch_mlp_top"], v["arch_interaction_op"])),
+        embedding, v["num_dense"],
+        Shape(v["arch_mlp_bot"], v["arch_mlp_top"], v["arch_interaction_op"])),
 }
 READ_DENSE = ("dlrm",)  # models that read a data set's numbers as they are, beside its categories
 
 Popularity = Callable[[], Tensor]  # () -> (N,) how often each feature occurs in the training rows
 
 EMBEDDINGS: dict[str, Callable[[Draw, Sizes, Values, Popularity], TableEmbedding]] = {
-    "uniform": lambda draw, sizes, v, popularity: Uniform(draw(sum(sizes), v["latent_dim"]), len(sizes)),
+    "uniform": lambda draw, sizes, v,
+    popularity: Uniform(draw(sum(sizes), v["latent_dim"]), len(sizes)),
     "pep": lambda draw, sizes, v, popularity: Pep(
         draw(sum(sizes), v["latent_dim"]), sizes,
         Thresholds(v["threshold_type"], v["threshold_init"], v["g_type"], v["gk"],
                    v.get("threshold_decay", "coupled"), v.get("threshold_gradient", True))),
-    "darts": lambda draw, sizes, v, popularity: Darts(sum(sizes), v["darts_widths"], draw, len(sizes)),
+    "darts": lambda draw, sizes, v,
+    popularity: Darts(sum(sizes), v["darts_widths"], draw, len(sizes)),
     "mde": lambda draw, sizes, v, popularity: mde(
         popularity(), v["mde_blocks"], v["mde_alpha"], v["latent_dim"], draw, len(sizes)),
     "mgqe": lambda draw, sizes, v, popularity: mgqe(
         popularity(), v["mgqe_subspaces"], v["mgqe_centroids"], v["latent_dim"], draw, len(sizes)),
-    "hash": lambda draw, sizes, v, popularity: Hash(draw(sum(sizes), v["latent_dim"]), v["hash_rows"], len(sizes)),
-    "qr": lambda draw, sizes, v, popularity: Qr(draw(sum(sizes), v["latent_dim"]), sizes, v["qr_collisions"]),
+    "hash": lambda draw, sizes, v,
+    popularity: Hash(draw(sum(sizes), v["latent_dim"]), v["hash_rows"], len(sizes)),
+    "qr": lambda draw, sizes, v,
+    popularity: Qr(draw(sum(sizes), v["latent_dim"]), sizes, v["qr_collisions"]),
     "tt": lambda draw, sizes, v, popularity: fresh_tensor_train(
         sum(sizes), v["latent_dim"], v["tt_rank"], draw, len(sizes)),
 }
 
 
 def _not_counted() -> Tensor:
-    raise ValueError("this embedding needs to know how often each feature occurs; give `popularity`")
+    raise ValueError(
+        "this embedding needs to know how often each feature occurs; give `popularity`"
+    )
 
 
 def build_embedding(field_sizes: Sizes, values: Values, seed: int,
                     popularity: Popularity = _not_counted) -> TableEmbedding | None:
-    """A fresh embedding, None for `linear`; the same seed gives the same V0 under every scheme of one table, and every
-    model but `dlrm`.
+    """A fresh embedding, None for `linear`; the same seed gives the same V0 under every scheme of
+    one table, and every model but `dlrm`.
 
     Raises:
-        ValueError: the scheme needs counts and none are given, these or its settings do not fit the table.
+        ValueError: the scheme needs counts and none are given, these or its settings do not fit the
+            table.
     """
     if values["model"] == "linear":
         return None
     generator = torch.Generator().manual_seed(seed)
-    return EMBEDDINGS[values["embedding"]](lambda rows, width: fresh_table(rows, width, field_sizes, values, generator),
-                                           field_sizes, values, lambda: _checked(popularity(), sum(field_sizes)))
+    return EMBEDDINGS[values["embedding"]](lambda rows,
+                                           width: fresh_table(rows, width, field_sizes, values,
+                                                              generator),
+                                           field_sizes, values,
+                                           lambda: _checked(popularity(), sum(field_sizes)))
 
 
-def fresh_table(rows: int, width: int, field_sizes: Sizes, values: Values, generator: torch.Generator) -> Tensor:
-    """V0 (rows, D): DLRM's own for its tables, `initial_table` for every other model and for tables of other rows."""
+def fresh_table(rows: int, width: int, field_sizes: Sizes, values: Values,
+                generator: torch.Generator) -> Tensor:
+    """V0 (rows, D): DLRM's own for its tables, `initial_table` for every other model and for tables
+    of other rows."""
     if values["model"] == "dlrm" and rows == sum(field_sizes):
         return initial_tables(field_sizes, width, generator)
     return initial_table(rows, width, generator)
@@ -95,17 +109,20 @@ def _checked(counts: Tensor, num_rows: int) -> Tensor:
     return counts
 
 
-def build_mixed(width_of_row: Tensor, widths: Sizes, field_sizes: Sizes, seed: int) -> TableEmbedding:
+def build_mixed(width_of_row: Tensor, widths: Sizes, field_sizes: Sizes,
+                seed: int) -> TableEmbedding:
     """Fresh vectors of `width_of_row` (N,), each one of `widths`, all projected to the largest."""
     generator = torch.Generator().manual_seed(seed)
     groups = torch.searchsorted(torch.tensor(widths), width_of_row)
-    return Mixed(groups, widths, widths[-1], lambda rows, width: initial_table(rows, width, generator),
+    return Mixed(groups, widths, widths[-1], lambda rows,
+                 width: initial_table(rows, width, generator),
                  len(field_sizes))
 
 
 def build_model(field_sizes: Sizes, values: Values, seed: int, embedding: TableEmbedding | None,
                 num_dense: int = 0) -> ClickModel:
-    """A model around `embedding` (None for `linear`); its other parameters are drawn from `seed` alone.
+    """A model around `embedding` (None for `linear`); its other parameters are drawn from `seed`
+    alone.
 
     Args:
         num_dense: M, of the data set; for models that read them.

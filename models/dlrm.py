@@ -31,11 +31,13 @@ class Shape:
 
 
 class DLRM(ClickModel):
-    """An MLP on the numbers beside a vector for each field; all of these, or their dot products, into another MLP.
+    """An MLP on the numbers beside a vector for each field; all of these, or their dot products,
+    into another MLP.
 
-    `cat`: the top MLP reads [bottom(numbers), e_1, .., e_F] as they stand. `dot`: it reads bottom(numbers) and the
-    products of every two of these vectors. Without numbers the bottom MLP is absent. The published initial values:
-    weights N(0, 2 / (in + out)), biases N(0, 1 / out); tables are drawn by `models.build`.
+    `cat`: the top MLP reads [bottom(numbers), e_1, .., e_F] as they stand. `dot`: it reads
+    bottom(numbers) and the products of every two of these vectors. Without numbers the bottom MLP
+    is absent. The published initial values: weights N(0, 2 / (in + out)), biases N(0, 1 / out);
+    tables are drawn by `models.build`.
 
     Differs from the published code: logits come out, and the loss takes the sigmoid.
 
@@ -58,13 +60,15 @@ class DLRM(ClickModel):
     def __init__(self, embedding: Embedding, num_dense: int, shape: Shape) -> None:
         super().__init__()
         if shape.interaction not in INTERACTIONS:
-            raise ValueError(f"interaction must be one of {', '.join(INTERACTIONS)}, got {shape.interaction!r}")
+            raise ValueError(f"interaction must be one of {', '.join(INTERACTIONS)}, got "
+                             f"{shape.interaction!r}")
         self.embedding = embedding
         self.num_dense = num_dense
         self.interaction = shape.interaction
         vectors = self.embedding.num_fields + (num_dense > 0)
         if shape.interaction == "dot" and vectors < 2:
-            raise ValueError("dot products need two vectors or more; this model has one field and no numbers")
+            raise ValueError("dot products need two vectors or more; this model has one field and "
+                             "no numbers")
         self.bottom = layers((num_dense, *shape.bottom, embedding.width) if num_dense else ())
         dense = embedding.width if num_dense else 0
         read = embedding.deep_width if shape.interaction == "cat" else vectors * (vectors - 1) // 2
@@ -87,7 +91,8 @@ class DLRM(ClickModel):
         if self.interaction == "cat":
             read = self.embedding.deep_input(ids)
         else:
-            vectors = torch.cat([each[:, None] for each in dense] + [self.embedding(ids)], 1)  # (B, 1 + F, D)
+            # (B, 1 + F, D)
+            vectors = torch.cat([each[:, None] for each in dense] + [self.embedding(ids)], 1)
             read = (vectors @ vectors.mT).flatten(1).index_select(1, self.pairs)
         return through(self.top, torch.cat([*dense, read], 1)).squeeze(1)
 

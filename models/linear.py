@@ -9,10 +9,11 @@ from .kernels.lookup import lookup
 
 
 class FirstOrder(nn.Module):
-    """One weight a feature and a bias: torchfm's FeaturesLinear over global ids, ids (B, F) -> (B,).
+    """One weight a feature and a bias: torchfm's FeaturesLinear over global ids, ids (B, F) ->
+    (B,).
 
-    The layer's own forward adds field offsets again and scatters its gradient in no fixed order; its parameters are
-    looked up here instead.
+    The layer's own forward adds field offsets again and scatters its gradient in no fixed order;
+    its parameters are looked up here instead.
     """
 
     by_row = ("layer.fc.weight",)

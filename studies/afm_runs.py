@@ -12,14 +12,17 @@ from engine.run import RunContext, pick_device
 from studies.plan import PlannedRun
 
 RANKS = (8, 2, 4, 16, 32)
-STUDY: list[tuple[Choice, FineTuning]] = [  # what the page compares, for each seed; what says most comes first
+# what the page compares, for each seed; what says most comes first
+STUDY: list[tuple[Choice, FineTuning]] = [
     *((Choice(method, emb_rank=rank), FineTuning()) for rank in RANKS for method in ("afm", "svd")),
     (Choice(mlp_rank=16), FineTuning()),
     *((Choice(emb_rank=8, mlp_rank=16, act=act, act_init=start), FineTuning())
       for act, start in (("none", "paper"), ("relu", "paper"), ("relu", "shift"))),
     (Choice(ratio=0.14), FineTuning()),
-    *((Choice("tt", emb_rank=rank), FineTuning()) for rank in (16, 32)),  # sizes near those of ranks 2 and 8 or less
-    (Choice(emb_rank=8), FineTuning(freeze_embedding=True)), (Choice(emb_rank=8), FineTuning(epochs=5)),
+    # sizes near those of ranks 2 and 8 or less
+    *((Choice("tt", emb_rank=rank), FineTuning()) for rank in (16, 32)),
+    (Choice(emb_rank=8), FineTuning(freeze_embedding=True)),
+    (Choice(emb_rank=8), FineTuning(epochs=5)),
     *((Choice("random", emb_rank=rank), FineTuning()) for rank in RANKS),
     (Choice("svd", mlp_rank=16), FineTuning()), (Choice(ratio=0.28), FineTuning()),
     (Choice(emb_rank=8, mlp_rank=16, sequential=True), FineTuning()),
@@ -47,9 +50,12 @@ def study(base: Callable[[RunContext], str], about: tuple[str, int]) -> list[Pla
         def run(context: RunContext) -> None:
             trained = taken(context)
             made = factored(trained, choice, how, pick_device(context.device))
-            judged(trained, made, control(trained, how), finetune.run_of(trained, how, choice.identity()))
+            judged(trained, made, control(trained, how),
+                   finetune.run_of(trained, how, choice.identity()))
         what = " ".join(f"{name}={value}" for name, value in choice.identity().items())
         frozen = " frozen table" if how.freeze_embedding else ""
-        return PlannedRun(f"{model} afm {what} epochs={how.epochs}{frozen} seed {seed}", (model, "low_rank"), run)
+        return PlannedRun(f"{model} afm {what} epochs={how.epochs}{frozen} seed {seed}",
+                          (model, "low_rank"), run)
 
-    return [need(choice, how) for choice, how in STUDY if model != "fm" or not choice.mlp]  # FM has no layers
+    # FM has no layers
+    return [need(choice, how) for choice, how in STUDY if model != "fm" or not choice.mlp]

@@ -9,7 +9,8 @@ from studies.names import shown
 from studies.page import Page
 
 SEEDS = (1, 2, 3)  # that every number of the paper's figures should have
-Cause = tuple[str, bool]  # of the thresholds' movement: their decay, and whether the loss's gradient reaches them
+# of the thresholds' movement: their decay, and whether the loss's gradient reaches them
+Cause = tuple[str, bool]
 PUBLISHED: Cause = ("coupled", True)
 FINE = ("feature_dim",)  # the granularity of the thresholds that the paper's figures have
 
@@ -22,7 +23,8 @@ def of(page: Page, results: Results, *models: str, kinds: Collection[str] = (),
     the data set, its title says what the data are.
 
     Args:
-        kinds: schemes that the page shows ("uniform", "pep" for searches, PEP for tickets); () is all.
+        kinds: schemes that the page shows ("uniform", "pep" for searches, PEP for tickets); () is
+            all.
         tuned: keep runs of every setting, for a page that takes those that a tuning has chosen.
     """
     every = [result for result in results if result["settings"]["dataset"] == page.dataset]
@@ -33,28 +35,33 @@ def of(page: Page, results: Results, *models: str, kinds: Collection[str] = (),
     page.data |= {result["manifest"]: result["data"] for result in every if "data" in result}
     kept, left = pooling.usable(here, every, page.dataset, tuned)
     if left:
-        page.left_out.append(f"Left out ({' and '.join(map(shown, models))}): {pooling.words(left)}. This page takes "
-                             f"{'whole runs' if tuned else 'whole runs of the published settings'} alone "
-                             "(`studies/pooling.py`).")
+        page.left_out.append(f"Left out ({' and '.join(map(shown, models))}): "
+                             f"{pooling.words(left)}. This page takes "
+                             f"{'whole runs' if tuned else 'whole runs of the published settings'} "
+                             f"alone (`studies/pooling.py`).")
     return kept
 
 
 def cause(run: dict[str, Any]) -> Cause:
-    """What moved the thresholds of a search, or of the search before a retraining; older runs had no choice."""
+    """What moved the thresholds of a search, or of the search before a retraining; older runs had
+    no choice."""
     settings = run["settings"]
     return settings.get("threshold_decay", "coupled"), settings.get("threshold_gradient", True)
 
 
 def searches(results: Results, moved_by: Cause = PUBLISHED,
-             granularities: Collection[str] = FINE, with_linear: bool = False) -> list[dict[str, Any]]:
+             granularities: Collection[str] = FINE,
+             with_linear: bool = False) -> list[dict[str, Any]]:
     """PEP's searches."""
     return [result for result in results if result["stage"] == "search" and kind(result) == "pep"
             and _asked(result, moved_by, granularities, with_linear)]
 
 
 def tickets(results: Results, re_init: bool = False, moved_by: Cause = PUBLISHED,
-            granularities: Collection[str] = FINE, with_linear: bool = False) -> list[dict[str, Any]]:
-    """Retrained PEP snapshots, from their initial values or from fresh ones, however much was rewound.
+            granularities: Collection[str] = FINE,
+            with_linear: bool = False) -> list[dict[str, Any]]:
+    """Retrained PEP snapshots, from their initial values or from fresh ones, however much was
+    rewound.
 
     `chosen` takes those with every weight rewound alone, and says where there are only others.
     """
@@ -64,7 +71,8 @@ def tickets(results: Results, re_init: bool = False, moved_by: Cause = PUBLISHED
             and result["settings"].get("re_init", False) == re_init]
 
 
-def _asked(run: dict[str, Any], moved_by: Cause, granularities: Collection[str], with_linear: bool) -> bool:
+def _asked(run: dict[str, Any], moved_by: Cause, granularities: Collection[str],
+           with_linear: bool) -> bool:
     """Whether a search or ticket has what a page asks for of `pooling.ASKED`."""
     settings = run["settings"]
     return (cause(run) == moved_by and settings["threshold_type"] in granularities
@@ -74,11 +82,13 @@ def _asked(run: dict[str, Any], moved_by: Cause, granularities: Collection[str],
 def uniform(results: Results, width: int) -> list[dict[str, Any]]:
     """Base models of a width."""
     return [result for result in results if result["stage"] == "train" and kind(result) == "uniform"
-            and result["settings"]["latent_dim"] == width and not result["settings"].get("with_linear", False)]
+            and result["settings"]["latent_dim"] == width
+            and not result["settings"].get("with_linear", False)]
 
 
 def budget_of(ticket: dict[str, Any]) -> int:
-    """The budget that a ticket's snapshot was saved for; its parameters where the record names none."""
+    """The budget that a ticket's snapshot was saved for; its parameters where the record names
+    none."""
     return (ticket["snapshot"].get("budgets") or [ticket["num_embedding_params"]])[0]
 
 
@@ -92,7 +102,8 @@ def nearest(budgets: set[int], wanted: float) -> int:
 
 
 def chosen(page: Page, what: str, results: Results, every: Results) -> list[dict[str, Any]]:
-    """One run a seed, of those that may be averaged; the page learns what is used, missing or left out."""
+    """One run a seed, of those that may be averaged; the page learns what is used, missing or left
+    out."""
     taken = of_most_seeds(page, what, results, every)
     list_absent(page, what, taken, results)
     page.behind += [result for result in taken if result not in page.behind]
@@ -100,7 +111,8 @@ def chosen(page: Page, what: str, results: Results, every: Results) -> list[dict
 
 
 def of_most_seeds(page: Page, what: str, results: Results, every: Results) -> list[dict[str, Any]]:
-    """The published runs that may be averaged (`pooling.averaged`), one a seed, of tickets those wholly rewound.
+    """The published runs that may be averaged (`pooling.averaged`), one a seed, of tickets those
+    wholly rewound.
 
     Where there are several sets of such runs, as of two forms of the data, the one with the most
     seeds is taken, and a note says how many runs are left out.
@@ -123,18 +135,22 @@ def of_most_seeds(page: Page, what: str, results: Results, every: Results) -> li
 
 
 def alike(one: dict[str, Any], other: dict[str, Any]) -> bool:
-    """Whether two searches or trainings differ in nothing but the seed and settings that change no result."""
+    """Whether two searches or trainings differ in nothing but the seed and settings that change no
+    result."""
     return pooling.key(one, {}) == pooling.key(other, {})
 
 
 def list_absent(page: Page, what: str, taken: Results, every: Results = ()) -> None:
-    """Say which seeds are missing among some runs, and where tickets that do not count exist instead.
+    """Say which seeds are missing among some runs, and where tickets that do not count exist
+    instead.
 
     Args:
-        every: the runs that these were chosen from, of which those with the embedding alone rewound are named.
+        every: the runs that these were chosen from, of which those with the embedding alone rewound
+            are named.
     """
     absent = [seed for seed in SEEDS if seed not in pooling.seeds_of(taken)]
-    others = [run for run in every if pooling.rewound_alone(run) and (run["seed"] in absent or not taken)]
+    others = [run for run in every if pooling.rewound_alone(run)
+              and (run["seed"] in absent or not taken)]
     if absent and taken:
         line = f"{what}: seed{'s' * (len(absent) > 1)} {words(absent)}"
     elif not taken:
@@ -147,8 +163,8 @@ def list_absent(page: Page, what: str, taken: Results, every: Results = ()) -> N
 def rewound_words(others: Results) -> str:
     """That tickets exist which do not count, to stand after a line on what is missing."""
     seeds = pooling.seeds_of(others)
-    return (f"; tickets with the embedding alone rewound exist (seed{'s' * (len(seeds) > 1)} {words(seeds)}) "
-            "and do not count") if seeds else ""
+    return (f"; tickets with the embedding alone rewound exist (seed{'s' * (len(seeds) > 1)} "
+            f"{words(seeds)}) and do not count") if seeds else ""
 
 
 def words(seeds: Sequence[int]) -> str:

@@ -10,18 +10,23 @@ from utils.recorded import translate
 
 Kinds = dict[str, type | tuple[type, ...]]
 NUMBER = (int, float)
-NEEDED: Kinds = {  # what pages take for granted, dots for what lies within; what older runs lack is no part of it
+# what pages take for granted, dots for what lies within; what older runs lack is no part of it
+NEEDED: Kinds = {
     "run_id": str, "stage": str, "seed": int, "manifest": str,
-    "settings.dataset": str, "settings.model": str, "settings.embedding": str, "settings.latent_dim": int,
+    "settings.dataset": str, "settings.model": str, "settings.embedding": str,
+    "settings.latent_dim": int,
     "settings.max_epochs": int, "settings.threshold_type": str, "identity.settings": dict,
-    "num_embedding_params": int, "num_embedding_params_dense": int, "test_auc": NUMBER, "test_logloss": NUMBER,
+    "num_embedding_params": int, "num_embedding_params_dense": int, "test_auc": NUMBER,
+    "test_logloss": NUMBER,
     "train_loss": NUMBER, "published_protocol.best_test_auc": NUMBER}
 OF_STAGE: dict[str, Kinds] = {  # on top of these
-    "retrain": {"snapshot.source": str}, FINETUNED: {"compression.method": str, "validation_auc": NUMBER}}
+    "retrain": {"snapshot.source": str},
+    FINETUNED: {"compression.method": str, "validation_auc": NUMBER}}
 
 
 def results_in(out: Path) -> list[dict[str, Any]]:
-    """Every result under out/runs, in the order of run ids; unreadable ones are listed on standard error.
+    """Every result under out/runs, in the order of run ids; unreadable ones are listed on standard
+    error.
 
     A run that has not finished has no result and is not looked for. The settings of older records
     are translated into today's (`utils.recorded`), so that pages never see the old words.
@@ -37,7 +42,8 @@ def results_in(out: Path) -> list[dict[str, Any]]:
         except (OSError, ValueError) as error:
             unreadable.append(f"  {path}: {error}")
     if unreadable:
-        print("\n".join([f"{len(unreadable)} results cannot be read and are left out:", *unreadable]), file=sys.stderr)
+        print("\n".join([f"{len(unreadable)} results cannot be read and are left out:",
+                         *unreadable]), file=sys.stderr)
     return found
 
 

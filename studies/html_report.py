@@ -1,4 +1,5 @@
-"""All pages in one HTML file that needs nothing else: no server, no network, readable on a phone."""
+"""All pages in one HTML file that needs nothing else: no server, no network, readable on a
+phone."""
 
 import base64
 import io
@@ -21,15 +22,18 @@ td, th { border-bottom: 1px solid #ddd; padding: 0.2rem 0.6rem; text-align: left
 
 
 def write(pages: Sequence[Page], path: Path) -> Path:
-    """Write the pages with something to show, then a list of what has not been run; whole or not at all."""
+    """Write the pages with something to show, then a list of what has not been run; whole or not at
+    all."""
     with_rows = [page for page in pages if page.rows]
     contents = "\n".join(f'<li><a href="#page{place}">{escape(page.title)}</a>{_state(page)}</li>'
                          for place, page in enumerate(with_rows))
-    missing = "\n".join(f"<li>{escape(page.title)}: {escape(line)}</li>" for page in pages for line in
+    missing = "\n".join(f"<li>{escape(page.title)}: {escape(line)}</li>" for page in pages
+                        for line in
                         (page.missing if page.rows else page.missing or ["no run yet"]))
     parts = ["<!doctype html>", '<html lang="en"><head><meta charset="utf-8">',
              '<meta name="viewport" content="width=device-width, initial-scale=1">',
-             f"<title>PEP, reproduced</title><style>{STYLE}</style></head><body>", "<h1>PEP, reproduced</h1>",
+             f"<title>PEP, reproduced</title><style>{STYLE}</style></head><body>",
+             "<h1>PEP, reproduced</h1>",
              f"<ul>{contents}</ul>" if contents else "<p>Nothing has been run yet.</p>",
              *(_section(place, page) for place, page in enumerate(with_rows)),
              f'<h2>What has not been run</h2><ul class="missing">{missing}</ul>' if missing else
@@ -45,7 +49,8 @@ def _state(page: Page) -> str:
 
 def _section(place: int, page: Page) -> str:
     parts = [f'<h2 id="page{place}">{escape(page.title)}</h2>']
-    parts += [f'<p class="warning">{escape(line.replace("*", ""))}</p>' for line in warnings(page.behind)]
+    parts += [f'<p class="warning">{escape(line.replace("*", ""))}</p>'
+              for line in warnings(page.behind)]
     if page.figure is not None:
         parts.append(f'<img alt="{escape(page.title)}" src="data:image/png;base64,{_png(page)}">')
     parts += [f"<p>{escape(note)}</p>" for note in (*page.notes, *page.left_out)]
@@ -59,7 +64,8 @@ def _section(place: int, page: Page) -> str:
 def _table(head: Sequence[str], lines: Sequence[Sequence[str]]) -> str:
     """One that is scrolled where it is wider than the page."""
     names = "".join(f"<th>{escape(name)}</th>" for name in head)
-    rows = "".join("<tr>" + "".join(f"<td>{escape(cell)}</td>" for cell in line) + "</tr>" for line in lines)
+    rows = "".join("<tr>" + "".join(f"<td>{escape(cell)}</td>" for cell in line) + "</tr>"
+                   for line in lines)
     return f'<div class="wide"><table><tr>{names}</tr>{rows}</table></div>'
 
 

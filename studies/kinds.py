@@ -4,12 +4,14 @@ from collections.abc import Sequence
 from typing import Any
 
 PEP = "PEP"
-PRUNED = {"cut_last_magnitude": "cut by |V| alone", "magnitude": "magnitude pruning", "imp": "iterative pruning",
+PRUNED = {"cut_last_magnitude": "cut by |V| alone", "magnitude": "magnitude pruning",
+          "imp": "iterative pruning",
           "random": "random mask", "random_per_field": "random mask, PEP's share a field",
           "random_per_feature": "random mask, PEP's size of a feature"}  # by a snapshot's source
 STEPPING_STONE = "imp_round"  # a source, of iterative pruning's rounds before the last
 FINETUNED = "finetune"  # a stage: a compressed model, or its control, trained on
-COMPRESSED = ("compress", FINETUNED)  # stages of UMEC, AFM and their rivals, which have pages of their own
+# stages of UMEC, AFM and their rivals, which have pages of their own
+COMPRESSED = ("compress", FINETUNED)
 FREE = ("candidate_p",)  # settings that name budgets and change none of the tables at them
 
 Results = Sequence[dict[str, Any]]

@@ -11,7 +11,8 @@ from studies.page import Page
 
 
 def mask_of(page: Page, out: Path, search: dict[str, Any], budget: int) -> np.ndarray | None:
-    """(N, D) bool of a search's snapshot at a budget; None where it is not to be had, which the page then lists.
+    """(N, D) bool of a search's snapshot at a budget; None where it is not to be had, which the
+    page then lists.
 
     Args:
         out: the folder that holds embedding/<model>/<alias>/.
@@ -50,7 +51,8 @@ def ranks(values: np.ndarray) -> np.ndarray:
 
 
 def rank_correlation(one: np.ndarray, other: np.ndarray) -> float:
-    """Spearman's: the correlation of ranks, ties sharing their mean rank; NaN where one does not vary.
+    """Spearman's: the correlation of ranks, ties sharing their mean rank; NaN where one does not
+    vary.
 
     >>> round(rank_correlation(np.array([1, 2, 3]), np.array([10, 30, 20])), 3)
     0.5

@@ -4,13 +4,16 @@ import json
 from collections.abc import Mapping
 from typing import Any
 
-SHOWN = {"movielens": "MovieLens-1M", "criteo": "Criteo", "avazu": "Avazu", "linear": "LR", "fm": "FM",
-         "deepfm": "DeepFM", "autoint": "AutoInt", "mde": "MDE", "mgqe": "MGQE", "darts": "DartsEmb",
+SHOWN = {"movielens": "MovieLens-1M", "criteo": "Criteo", "avazu": "Avazu", "linear": "LR",
+         "fm": "FM",
+         "deepfm": "DeepFM", "autoint": "AutoInt", "mde": "MDE", "mgqe": "MGQE",
+         "darts": "DartsEmb",
          "hash": "double hashing", "qr": "quotient-remainder", "tt": "tensor train", "umec": "UMEC"}
 
 
 def shown(name: str) -> str:
-    """A data set, a model or the label of a curve as the paper writes it; what has no such name stays as it is.
+    """A data set, a model or the label of a curve as the paper writes it; what has no such name
+    stays as it is.
 
     >>> shown("movielens"), shown("mde, lr 0.1"), shown("planted")
     ('MovieLens-1M', 'MDE, lr 0.1', 'planted')

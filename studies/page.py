@@ -29,8 +29,9 @@ OPEN = "not explained yet"  # of a difference
 LETTERS = 18  # of a line of the picture's title that fit into an inch
 OLDER = ("**The picture is older than this page:** runs or files that it shows are missing now, "
          "see the end. Its numbers may differ from those below.")
-SAMPLING = ("Sampling error: the standard error of the AUC on so many test rows (Hanley and McNeil), "
-            "which the spread over seeds does not hold, since all seeds share the test rows.")
+SAMPLING = ("Sampling error: the standard error of the AUC on so many test rows (Hanley and "
+            "McNeil), which the spread over seeds does not hold, since all seeds share the test "
+            "rows.")
 DRAWN = "Drawn from"  # in a picture's file: the files behind it, beside the records
 RUNS = "runs"  # the column of a csv that names the runs behind a row
 
@@ -45,7 +46,8 @@ class Number(NamedTuple):
     why: str = ""  # the difference, in one clause
     form: str = ".4f"
     beside: str = ""  # what the value needs to be read, such as its confidence interval
-    sampling: float | None = None  # of an AUC: its standard error on the test rows (`studies.sampling`)
+    # of an AUC: its standard error on the test rows (`studies.sampling`)
+    sampling: float | None = None
 
     @property
     def difference(self) -> float | None:
@@ -72,7 +74,8 @@ class Number(NamedTuple):
             ours += f" ± {format(self.spread, self.form.lstrip('+'))}"
         ours += f" ({self.beside})" if self.beside else ""
         paper = "" if self.paper is None else format(self.paper, self.form)
-        difference = "" if self.difference is None else format(self.difference, f"+{self.form.lstrip('+')}")
+        difference = "" if self.difference is None else format(self.difference,
+                                                               f"+{self.form.lstrip('+')}")
         beside_paper = self.paper is not None and self.sampling is not None
         sampling = f"± {format(self.sampling, self.form)}" if beside_paper else ""
         return self.what, ours, str(self.seeds or "-"), paper, difference, sampling, self.why
@@ -92,17 +95,24 @@ class Page:
     dataset: str
     model: str | None
     title: str
-    notes: list[str] = field(default_factory=list, init=False)  # what the picture shows, which runs were chosen
-    rows: list[dict[str, Any]] = field(default_factory=list, init=False)  # of the csv; each has RUNS
+    # what the picture shows, which runs were chosen
+    notes: list[str] = field(default_factory=list, init=False)
+    # of the csv; each has RUNS
+    rows: list[dict[str, Any]] = field(default_factory=list, init=False)
     numbers: list[Number] = field(default_factory=list, init=False)
     missing: list[str] = field(default_factory=list, init=False)
-    behind: list[dict[str, Any]] = field(default_factory=list, init=False)  # the results that were used
+    # the results that were used
+    behind: list[dict[str, Any]] = field(default_factory=list, init=False)
     figure: Figure | None = field(default=None, init=False)
-    cells: list[tuple[str, ...]] = field(default_factory=list, init=False)  # a table in words, its head first
-    left_out: list[str] = field(default_factory=list, init=False)  # which runs may not stand here, and how many
-    drawn: set[str] = field(default_factory=set, init=False)  # what the picture is drawn from, beside records
+    # a table in words, its head first
+    cells: list[tuple[str, ...]] = field(default_factory=list, init=False)
+    # which runs may not stand here, and how many
+    left_out: list[str] = field(default_factory=list, init=False)
+    # what the picture is drawn from, beside records
+    drawn: set[str] = field(default_factory=set, init=False)
     lost: set[str] = field(default_factory=set, init=False)  # such files that are not here now
-    data: dict[str, dict[str, Any]] = field(default_factory=dict, init=False)  # by manifest; older records lack it
+    # by manifest; older records lack it
+    data: dict[str, dict[str, Any]] = field(default_factory=dict, init=False)
     sample: str = field(default="", init=False)  # the data in words, where not all rows are there
 
     @property
@@ -111,7 +121,8 @@ class Page:
         return "_".join(part for part in (self.name, self.dataset, self.model) if part)
 
     def of_sample(self, words: str) -> None:
-        """Say in the title that the data are not the whole set; then nothing stands beside the paper."""
+        """Say in the title that the data are not the whole set; then nothing stands beside the
+        paper."""
         if not self.sample:
             self.sample = words
             self.title += f", {words}"
@@ -140,7 +151,8 @@ class Page:
 
 
 def mark_planted(page: Page, kind: str) -> Page:
-    """Say in title, file name, picture, every row and every number that the data are planted and not the real ones.
+    """Say in title, file name, picture, every row and every number that the data are planted and
+    not the real ones.
 
     Args:
         kind: of planted data, as the folder with the runs is named.
@@ -154,14 +166,16 @@ def mark_planted(page: Page, kind: str) -> Page:
     page.title = f"PLANTED DATA. {title}" + ("" if made in title else f", {made}")
     page.rows = [{"data": "planted", **row} for row in page.rows]
     page.numbers = [_without_paper(one) for one in page.numbers]
-    page.notes.insert(0, f"The data are made: a file in {real}'s raw format with labels from a known teacher. It shows "
-                         f"that the code works, not what a method does on {real}, and nothing stands beside the paper.")
+    page.notes.insert(0, f"The data are made: a file in {real}'s raw format with labels from a "
+                         f"known teacher. It shows that the code works, not what a method does on "
+                         f"{real}, and nothing stands beside the paper.")
     if page.figure is not None:
         for axes in page.figure.axes:
             axes.title.set_text(axes.get_title().replace(real, f"planted {real}"))
         fits = int(LETTERS * page.figure.get_figwidth())
         page.figure.suptitle(textwrap.fill(page.title, fits), fontsize=7, color=RED)
-        page.figure.text(0.5, 0.5, "planted data", fontsize=34, color=RED, alpha=0.15, rotation=20, ha="center",
+        page.figure.text(0.5, 0.5, "planted data", fontsize=34, color=RED, alpha=0.15, rotation=20,
+                         ha="center",
                          va="center")
     return page
 
@@ -171,7 +185,8 @@ def _without_paper(one: Number) -> Number:
 
 
 def write(page: Page, folder: Path) -> list[Path]:
-    """Write folder/<stem>.csv, .png where there is a picture, and .md, each whole or not at all; the text comes last.
+    """Write folder/<stem>.csv, .png where there is a picture, and .md, each whole or not at all;
+    the text comes last.
 
     A picture there that shows more than can be drawn now is kept, and the text says that it is
     older: the files behind it (curves, weights, snapshots) are not in every copy of the records.
@@ -243,10 +258,12 @@ def warnings(results: Results) -> list[str]:
 
 
 def needs(page: Page, field_name: str, results: Results, why: str) -> list[dict[str, Any]]:
-    """The results that have a field; those that lack it (older ones) are named among what is missing."""
+    """The results that have a field; those that lack it (older ones) are named among what is
+    missing."""
     for result in results:
         if field_name not in result:
-            page.missing.append(f"run {result['run_id']} (seed {result['seed']}) has no `{field_name}`: {why}")
+            page.missing.append(f"run {result['run_id']} (seed {result['seed']}) has no "
+                                f"`{field_name}`: {why}")
     return [result for result in results if field_name in result]
 
 
@@ -255,10 +272,12 @@ def runs_of(results: Iterable[dict[str, Any]]) -> str:
     return " ".join(result["run_id"] for result in results)
 
 
-def number(what: str, results: Results, value: Callable[[dict[str, Any]], float], paper: float | None = None,
+def number(what: str, results: Results, value: Callable[[dict[str, Any]], float],
+           paper: float | None = None,
            why: str = "", form: str = ".4f") -> Number:
     """Mean and spread of a value over results."""
-    return Number(what, [value(result) for result in results], len({result["seed"] for result in results}), paper,
+    return Number(what, [value(result) for result in results],
+                  len({result["seed"] for result in results}), paper,
                   why, form)
 
 
@@ -271,7 +290,8 @@ def _several(what: str, found: Sequence[str]) -> list[str]:
     counts = Counter(found)
     if len(counts) < 2:
         return []
-    listed = ", ".join(f"{name} ({count} run{'s' * (count > 1)})" for name, count in counts.most_common())
+    listed = ", ".join(f"{name} ({count} run{'s' * (count > 1)})" for name,
+                       count in counts.most_common())
     return [f"**Warning:** the runs come from {len(counts)} {what}: {listed}."]
 
 

@@ -1,7 +1,7 @@
 """The pages of the papers' figures and tables, by name.
 
-Each module has `build(results, out, dataset, model) -> Page`, which reads result files and the run folders under `out`;
-`studies.page.write` writes what it returns.
+Each module has `build(results, out, dataset, model) -> Page`, which reads result files and the run
+folders under `out`; `studies.page.write` writes what it returns.
 """
 
 from collections.abc import Callable

@@ -1,4 +1,5 @@
-"""Means over paired seeds with their confidence: is one scheme better than another with the same seeds?"""
+"""Means over paired seeds with their confidence: is one scheme better than another with the same
+seeds?"""
 
 import math
 import statistics
@@ -58,10 +59,13 @@ def interval(values: Sequence[float]) -> Interval:
     if count < 2:
         return Interval(values[0], math.nan, count)
     factor = float(stdtrit(count - 1, (1 + LEVEL) / 2))
-    return Interval(statistics.mean(values), factor * statistics.stdev(values) / math.sqrt(count), count)
+    return Interval(statistics.mean(values), factor * statistics.stdev(values) / math.sqrt(count),
+                    count)
 
 
-def differences(ours: Sequence[dict[str, Any]], others: Sequence[dict[str, Any]], quantity: str) -> list[float]:
+def differences(ours: Sequence[dict[str, Any]], others: Sequence[dict[str, Any]],
+                quantity: str) -> list[float]:
     """Ours less the other's, one a seed that both have."""
     theirs = {result["seed"]: result[quantity] for result in others}
-    return [result[quantity] - theirs[result["seed"]] for result in ours if result["seed"] in theirs]
+    return [result[quantity] - theirs[result["seed"]] for result in ours
+            if result["seed"] in theirs]

@@ -17,22 +17,28 @@ from studies.figures import extreme, table4, umec_fig2, umec_fig3
 from studies.pages import PAGES
 from studies.plan import PlannedRun
 
-SHOWN = {"movielens": 23_675, "criteo": 100_000, "avazu": 100_000}  # most parameters in Figures 5 (its number), 8, 10
+# most parameters in Figures 5 (its number), 8, 10
+SHOWN = {"movielens": 23_675, "criteo": 100_000, "avazu": 100_000}
 GRANULARITIES = ("feature_dim", "dimension", "feature", "global")  # Figure 10's
-Points = list[tuple[str, tuning.Point]]  # a scheme each, and the settings that differ from the script's
-WITHOUT_TICKETS: dict[str, Points] = {"fig6": [("pep", {})], "fig11": [("uniform", {}), ("pep", {})],
+# a scheme each, and the settings that differ from the script's
+Points = list[tuple[str, tuning.Point]]
+WITHOUT_TICKETS: dict[str, Points] = {"fig6": [("pep", {})],
+                                      "fig11": [("uniform", {}), ("pep", {})],
                                       "table3": [(schemes.LR, {})], "stability": [("pep", {})]}
 WITH_TICKETS = ("fig5", "fig8", "fig10", "thresholds", "extreme", "table4")
 CAUSES: list[tuning.Point] = [{}, {"threshold_decay": "decoupled"}, {"threshold_decay": "none"},
-                              {"threshold_gradient": False}]  # searches with one cause of pruning taken away
+                              # searches with one cause of pruning taken away
+                              {"threshold_gradient": False}]
 TRAINS = (32, 16)  # ranks of tensor trains that AFM's page has trained from scratch
 UMEC_FIGURES = {"umec-fig2": (True, umec_fig2.METHODS, tuple(umec_fig2.PAPER)),
                 "umec-fig3": (False, umec_fig3.METHODS, tuple(umec_fig3.PAPER))}
 UMEC_BASE = {"max_epochs": 20, "early_stop": 3, "tensorboard": False}
 UMEC_STEPS = 1500  # of a descent, to the nearest epoch, and one epoch at least
 MODELS = ("fm", "deepfm", "autoint")
-RECORDS = {"fig6": "sparsity", "stability": "sparsity", "thresholds": "thresholds"}  # fields that older searches lack
-ELSEWHERE = ("table2", "table3", "table4", "fig8", "fig11")  # what the paper shows of Criteo or Avazu but Figures 3, 4
+# fields that older searches lack
+RECORDS = {"fig6": "sparsity", "stability": "sparsity", "thresholds": "thresholds"}
+# what the paper shows of Criteo or Avazu but Figures 3, 4
+ELSEWHERE = ("table2", "table3", "table4", "fig8", "fig11")
 
 
 def needs_of(given: argparse.Namespace, name: str) -> list[PlannedRun]:
@@ -42,9 +48,17 @@ def needs_of(given: argparse.Namespace, name: str) -> list[PlannedRun]:
     if name == "table1":
         return [bench_epoch.need(schemes.SCRIPTS[given.dataset]), *schemes.comparison(given)]
     if name == "afm":
-        seeds = [afm_runs.study(partial(_base, given, seed), (given.model, seed)) for seed in given.seeds]
-        return [*(one for same in zip(*seeds, strict=True) for one in same),  # all seeds of one, then of the next
-                *(schemes.need(given, "tt", {"tt_rank": rank}, seed) for rank in TRAINS for seed in given.seeds)]
+        seeds = [afm_runs.study(partial(_base, given, seed), (given.model, seed))
+                 for seed in given.seeds]
+        # all seeds of one, then of the next
+        return [
+            *(one for same in zip(*seeds, strict=True) for one in same),
+            *(
+                schemes.need(given, "tt", {"tt_rank": rank}, seed)
+                for rank in TRAINS
+                for seed in given.seeds
+            ),
+        ]
     if name in UMEC_FIGURES:
         joint, methods, budgets = UMEC_FIGURES[name]
         dynamics = Dynamics(joint=joint, by_embedding=True)
@@ -55,27 +69,32 @@ def needs_of(given: argparse.Namespace, name: str) -> list[PlannedRun]:
     if name not in (*WITHOUT_TICKETS, *WITH_TICKETS):
         return schemes.comparison(given)
     points = WITHOUT_TICKETS.get(name) or _with_tickets(given, name)
-    needs = [schemes.need(given, scheme, point, seed) for seed in given.seeds for scheme, point in points]
+    needs = [schemes.need(given, scheme, point, seed) for seed in given.seeds for scheme,
+             point in points]
     field = RECORDS.get(name)
-    return [plan.recorded(field, one) if field and "retrain" not in one.what else one for one in needs]
+    return [plan.recorded(field, one) if field and "retrain" not in one.what else one
+            for one in needs]
 
 
 def _with_tickets(given: argparse.Namespace, name: str) -> Points:
     """What is trained, searched and retrained for one of WITH_TICKETS."""
     budgets = schemes.budgets(given)
     most = SHOWN.get(given.dataset, SHOWN["movielens"])
-    shown = {"retrain_emb_param": next((budget for budget in budgets if budget <= most), budgets[-1])}
+    shown = {"retrain_emb_param": next((budget for budget in budgets if budget <= most),
+                                       budgets[-1])}
     points: dict[str, Points] = {
         "fig5": [("uniform", {}), ("pep", shown)],
         "fig8": [("uniform", {}), ("pep", shown), ("pep", {**shown, "re_init": True})],
         "fig10": [("pep", {**shown, "threshold_type": kind}) for kind in GRANULARITIES],
-        "thresholds": [*(("pep", cause) for cause in CAUSES), *(("pep", {**cause, "retrain_emb_param": budget})
+        "thresholds": [*(("pep", cause) for cause in CAUSES),
+                       *(("pep", {**cause, "retrain_emb_param": budget})
                        for budget in budgets for cause in (CAUSES[0], CAUSES[-1]))],
         "extreme": [("pep", {"candidate_p": [*extreme.BUDGETS]}),
                     *((scheme, {"candidate_p": [*extreme.BUDGETS], "retrain_emb_param": budget})
                       for scheme in ("pep", "magnitude") for budget in extreme.BUDGETS),
                     *(("uniform", {"latent_dim": width}) for width in extreme.WIDTHS)],
-        "table4": [(schemes.LR, {}), ("pep", {"retrain_emb_param": budgets[-1]}), *_autoint_with_lr(given, budgets)],
+        "table4": [(schemes.LR, {}), ("pep", {"retrain_emb_param": budgets[-1]}),
+                   *_autoint_with_lr(given, budgets)],
     }
     return points[name]
 
@@ -90,7 +109,8 @@ def _autoint_with_lr(given: argparse.Namespace, budgets: list[int]) -> Points:
 
 
 def everything(given: argparse.Namespace) -> list[PlannedRun]:
-    """The runs behind all that the paper shows of a data set and a model, and what goes beyond it, with the tunings.
+    """The runs behind all that the paper shows of a data set and a model, and what goes beyond it,
+    with the tunings.
 
     Sizes that no tuning has chosen yet are counted with the first of their settings.
     """
@@ -103,18 +123,23 @@ def everything(given: argparse.Namespace) -> list[PlannedRun]:
         first = list({str(point[size]): point for point in reversed(points)}.values())
         chosen = [trial["settings"] for trial in tuning.chosen(path)] if path.exists() else first
         needs += [schemes.need(given, scheme, point, 1) for point in points]
-        needs += [schemes.need(given, scheme, point, seed) for point in chosen for seed in given.seeds]
+        needs += [schemes.need(given, scheme, point, seed) for point in chosen
+                  for seed in given.seeds]
     pages = PAGES if given.model == "fm" else ("table4",)
     shown = [name for name in pages if given.dataset == "movielens" or name in ELSEWHERE]
-    counted = ("fig2", "table1", "afm", *UMEC_FIGURES)  # with the tunings above, or of the sibling systems
-    return [*needs, *(one for name in shown if name not in counted for one in needs_of(given, name))]
+    # with the tunings above, or of the sibling systems
+    counted = ("fig2", "table1", "afm", *UMEC_FIGURES)
+    return [*needs, *(one for name in shown if name not in counted
+                      for one in needs_of(given, name))]
 
 
-def compressed(given: argparse.Namespace, task: umec.Task, seed: int, context: RunContext) -> dict[str, Any]:
+def compressed(given: argparse.Namespace, task: umec.Task, seed: int,
+               context: RunContext) -> dict[str, Any]:
     """A DLRM as published, trained and made smaller by one method at one budget."""
     base = {**schemes.SCRIPTS[given.dataset], **umec.PUBLISHED, **UMEC_BASE}
     result = stages.train(parse(base), seed, context)
-    epochs = max(round(UMEC_STEPS * umec.PUBLISHED["batch_size"] / (0.8 * result["data"]["rows"])), 1)
+    epochs = max(round(UMEC_STEPS * umec.PUBLISHED["batch_size"] / (0.8 * result["data"]["rows"])),
+                 1)
     task = replace(task, epochs=epochs, finetune_epochs=-(-epochs // 2),
                    budget=1.0 if task.method == "dense" else task.budget)
     loaded = umec.load(result["run_id"], task.groups, replace(context, dry=False))
@@ -122,6 +147,7 @@ def compressed(given: argparse.Namespace, task: umec.Task, seed: int, context: R
 
 
 def _base(given: argparse.Namespace, seed: int, context: RunContext) -> str:
-    """The id of the base model's run, trained when it is not: the one that the data set's script makes by itself."""
+    """The id of the base model's run, trained when it is not: the one that the data set's script
+    makes by itself."""
     own = {"max_epochs": schemes.SCRIPTS[given.dataset]["max_epochs"]}
     return schemes.run(given, "uniform", own, seed, context)["run_id"]

@@ -1,4 +1,5 @@
-"""Every scheme that makes a table smaller, as runs: its grid of settings, and how one point of it is trained."""
+"""Every scheme that makes a table smaller, as runs: its grid of settings, and how one point of it
+is trained."""
 
 import argparse
 from dataclasses import replace
@@ -15,12 +16,17 @@ from engine.run import RunContext
 from engine.settings import parse
 from studies.plan import PlannedRun
 
-OF_OTHERS = {"weight_decay": 1e-5}  # as published; the grids below vary the embedding's own decay alone
-SCRIPTS = {"movielens": train_movielens.SETTINGS, "criteo": train_criteo.SETTINGS, "avazu": train_avazu.SETTINGS,
+# as published; the grids below vary the embedding's own decay alone
+OF_OTHERS = {"weight_decay": 1e-5}
+SCRIPTS = {"movielens": train_movielens.SETTINGS, "criteo": train_criteo.SETTINGS,
+           "avazu": train_avazu.SETTINGS,
            "planted_fields": {**train_movielens.SETTINGS, "dataset": "planted_fields"}}
 TRIALS = 12  # of every scheme
-DECAYS = [1e-5, 1e-6, 1e-4]  # l2_regularization, here of the embedding; the first is the published one
-BUDGETS = {  # of PEP and pruning, in parameters, by data set and model; the last are the paper's PEP-0, its Table 4
+# l2_regularization, here of the embedding; the first is the published one
+DECAYS = [1e-5, 1e-6, 1e-4]
+# of PEP and pruning, in parameters, by data set and model; the last are the paper's PEP-0, its
+# Table 4
+BUDGETS = {
     ("movielens", "fm"): [50_000, 23_675, 10_000, 6_541],
     ("movielens", "deepfm"): [50_000, 23_675, 15_000, 8_604],
     ("movielens", "autoint"): [50_000, 23_675, 15_000, 9_281],
@@ -31,12 +37,16 @@ BUDGETS = {  # of PEP and pruning, in parameters, by data set and model; the las
     ("avazu", "deepfm"): [300_000, 100_000, 10_000, 2_215],
     ("avazu", "autoint"): [300_000, 100_000, 10_000, 2_805],
 }
-PRUNED = ("pep", "magnitude", "imp", "random", "random_per_field", "random_per_feature")  # retrain snapshots
-GRIDS: dict[str, dict[str, list[Any]]] = {  # the first sets the size, but for PRUNED; the paper's A.4.4, and ours
+# retrain snapshots
+PRUNED = ("pep", "magnitude", "imp", "random", "random_per_field", "random_per_feature")
+# the first sets the size, but for PRUNED; the paper's A.4.4, and ours
+GRIDS: dict[str, dict[str, list[Any]]] = {
     "uniform": {"latent_dim": [2, 4, 8, 16, 32, 64], "l2_regularization": DECAYS[::2]},
     "mde": {"latent_dim": [4, 8, 16, 32], "mde_blocks": [8, 16], "mde_alpha": [0.1, 0.2, 0.3]},
-    "mgqe": {"latent_dim": [8, 16, 32, 64], "mgqe_subspaces": [4, 8], "mgqe_centroids": [64, 128, 256, 512]},
-    "darts": {"darts_widths": [[1, 2, 8], [2, 4, 16], [4, 8, 32], [8, 16, 64]], "l2_regularization": DECAYS},
+    "mgqe": {"latent_dim": [8, 16, 32, 64], "mgqe_subspaces": [4, 8],
+             "mgqe_centroids": [64, 128, 256, 512]},
+    "darts": {"darts_widths": [[1, 2, 8], [2, 4, 16], [4, 8, 32], [8, 16, 64]],
+              "l2_regularization": DECAYS},
     "hash": {"hash_rows": [256, 512, 1024, 2048], "l2_regularization": DECAYS},
     "qr": {"qr_collisions": [16, 8, 4, 2], "l2_regularization": DECAYS},
     "tt": {"tt_rank": [4, 8, 16, 24], "l2_regularization": DECAYS},
@@ -48,7 +58,8 @@ LONG = {"max_epochs": 300, "tensorboard": False}  # early stopping ends a run, n
 
 
 def budgets(given: argparse.Namespace) -> list[int]:
-    """Of PEP and pruning on a data set and a model, falling; but those that the table, `given.dense`, is too small for.
+    """Of PEP and pruning on a data set and a model, falling; but those that the table,
+    `given.dense`, is too small for.
 
     Raises:
         ValueError: it is too small for all of them.
@@ -56,20 +67,23 @@ def budgets(given: argparse.Namespace) -> list[int]:
     wanted = BUDGETS.get((given.dataset, given.model), BUDGETS["movielens", given.model])
     fitting = [budget for budget in wanted if given.dense is None or budget <= given.dense]
     if not fitting:
-        raise ValueError(f"the table has {given.dense} parameters, the budgets of {given.model} on {given.dataset} are "
-                         f"{wanted}; give more --planted rows or values")
+        raise ValueError(f"the table has {given.dense} parameters, the budgets of {given.model} on "
+                         f"{given.dataset} are {wanted}; give more --planted rows or values")
     return fitting
 
 
 def grid(given: argparse.Namespace, scheme: str) -> dict[str, list[Any]]:
     """What a scheme's tuning tries; the first setting sets the size."""
-    return {"retrain_emb_param": budgets(given), **GRIDS[scheme]} if scheme in PRUNED else GRIDS[scheme]
+    return {"retrain_emb_param": budgets(given),
+            **GRIDS[scheme]} if scheme in PRUNED else GRIDS[scheme]
 
 
-def points(given: argparse.Namespace, scheme: str, trials: int, settings_of: str | None = None) -> list[tuning.Point]:
+def points(given: argparse.Namespace, scheme: str, trials: int,
+           settings_of: str | None = None) -> list[tuning.Point]:
     """The trials of a scheme: of its grid, or the settings that were chosen for another model.
 
-    Of pruned tables the sizes are the budgets of the model itself, with the settings of the other's by rank.
+    Of pruned tables the sizes are the budgets of the model itself, with the settings of the other's
+    by rank.
 
     Raises:
         FileNotFoundError: nothing has been tuned for that model.
@@ -85,7 +99,8 @@ def points(given: argparse.Namespace, scheme: str, trials: int, settings_of: str
     return [{size: point[size], **point} for point in chosen]
 
 
-def run(given: argparse.Namespace, scheme: str, point: tuning.Point, seed: int, context: RunContext) -> dict[str, Any]:
+def run(given: argparse.Namespace, scheme: str, point: tuning.Point, seed: int,
+        context: RunContext) -> dict[str, Any]:
     """Train one scheme at one point of its grid; whatever is finished is not run again."""
     base = _base(given)
     if scheme == LR:
@@ -98,12 +113,14 @@ def run(given: argparse.Namespace, scheme: str, point: tuning.Point, seed: int, 
     folder = _snapshots(given, scheme, own, seed, context)
     if "retrain_emb_param" not in point:
         return {}
-    [result] = stages.retrain(parse({**base, **LONG, **point}), seed, replace(context, alias=folder.name))
+    [result] = stages.retrain(parse({**base, **LONG, **point}), seed,
+                              replace(context, alias=folder.name))
     return result
 
 
 def training(given: argparse.Namespace, scheme: str, point: tuning.Point) -> tuning.Point:
-    """The settings of a point's run that are not the script's, beside the point's own; of PEP, of its search."""
+    """The settings of a point's run that are not the script's, beside the point's own; of PEP, of
+    its search."""
     decay = OF_OTHERS if "l2_regularization" in point else {}
     if scheme not in PRUNED:
         return {"max_epochs": LONG["max_epochs"], **decay}
@@ -127,12 +144,14 @@ def _search(given: argparse.Namespace, own: tuning.Point, seed: int,
     return result, stages.alias_folder(context.out, settings, seed, alias)
 
 
-def _snapshots(given: argparse.Namespace, scheme: str, own: tuning.Point, seed: int, context: RunContext) -> Path:
+def _snapshots(given: argparse.Namespace, scheme: str, own: tuning.Point, seed: int,
+               context: RunContext) -> Path:
     """The folder with a scheme's snapshots at all budgets, made when they are missing."""
     if scheme == "pep":
         return _search(given, own, seed, context)[1]
     base = _base(given)
-    default, wanted = tuning.alias_of(base, scheme, own, seed), own.get("candidate_p", budgets(given))
+    default, wanted = tuning.alias_of(base, scheme, own, seed), own.get("candidate_p",
+                                                                        budgets(given))
     result = stages.train(parse({**base, **LONG, "embedding": "uniform", **own}), seed, context)
     trained = methods.load_trained(result["run_id"], context)
     like = []
@@ -155,7 +174,8 @@ def need(given: argparse.Namespace, scheme: str, point: tuning.Point, seed: int)
 
 
 def comparison(given: argparse.Namespace) -> list[PlannedRun]:
-    """Every scheme with all seeds as it was tuned; LR, and PEP and pruning even when they were not."""
+    """Every scheme with all seeds as it was tuned; LR, and PEP and pruning even when they were
+    not."""
     needs = []
     for scheme in given.scheme or [LR, *GRIDS]:
         path = tuning.file_of(Path(given.out), given.dataset, given.model, scheme)
@@ -164,7 +184,8 @@ def comparison(given: argparse.Namespace) -> list[PlannedRun]:
         elif scheme in PRUNED and not path.exists():
             points = [{"retrain_emb_param": budget} for budget in budgets(given)]
         elif not path.exists() and not given.scheme:
-            print(f"left out, because it is not tuned: {scheme} (python reproduce.py tune --embedding {scheme})")
+            print(f"left out, because it is not tuned: {scheme} (python reproduce.py tune "
+                  f"--embedding {scheme})")
             continue
         else:
             points = [trial["settings"] for trial in tuning.chosen(path)]

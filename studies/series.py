@@ -1,4 +1,5 @@
-"""Which runs belong together: curves and table rows that differ in nothing but seed, width and budget."""
+"""Which runs belong together: curves and table rows that differ in nothing but seed, width and
+budget."""
 
 from collections import defaultdict
 from typing import Any
@@ -8,7 +9,8 @@ from studies.kinds import COMPRESSED, PEP, STEPPING_STONE, Results, kind
 
 
 def series_of(results: Results) -> dict[str, list[dict[str, Any]]]:
-    """Results by the label of their curve; searches, rounds of pruning and what was trained on have none.
+    """Results by the label of their curve; searches, rounds of pruning and what was trained on have
+    none.
 
     A label names the settings that vary, and always what keeps a run out of the pages beside the
     paper: a length that was cut, a sample of the rows, tickets with the embedding alone rewound.
@@ -29,20 +31,23 @@ def series_of(results: Results) -> dict[str, list[dict[str, Any]]]:
     for scheme in sorted(kinds, key=lambda name: (name != PEP, name == "LR", name)):
         members = kinds[scheme]
         known = {name for _, facts in members for name in facts}
-        varying = sorted(name for name in known if len({facts.get(name) for _, facts in members}) > 1)
+        varying = sorted(name for name in known
+                         if len({facts.get(name) for _, facts in members}) > 1)
         labels = [", ".join([scheme, *(facts[name] for name in varying if name in facts),
                              *_marks(result, by_id, rows)]) for result, facts in members]
-        for label, (result, _) in sorted(zip(labels, members, strict=True), key=lambda item: item[0]):
+        for label, (result, _) in sorted(zip(labels, members, strict=True),
+                                         key=lambda item: item[0]):
             series[label].append(result)
     first = (PEP, "uniform")  # so that these two keep their colours from figure to figure
     return {label: series[label] for label in sorted(series, key=lambda label: label not in first)}
 
 
 def by_budget(results: Results) -> dict[int, list[dict[str, Any]]]:
-    """One series' results by their budget, or by their parameters where there was none, smallest first.
+    """One series' results by their budget, or by their parameters where there was none, smallest
+    first.
 
-    Tickets of one budget belong together even where their searches landed on other counts (`budget="as_reached"`).
-    Each seed counts once (`pooling.one_a_seed`).
+    Tickets of one budget belong together even where their searches landed on other counts
+    (`budget="as_reached"`). Each seed counts once (`pooling.one_a_seed`).
     """
     groups: dict[int, list[dict[str, Any]]] = defaultdict(list)
     for result in results:
@@ -52,12 +57,14 @@ def by_budget(results: Results) -> dict[int, list[dict[str, Any]]]:
 
 
 def from_last(results: Results) -> bool:
-    """Whether any of these was cut from its search's last table, because the search itself did not get that low."""
+    """Whether any of these was cut from its search's last table, because the search itself did not
+    get that low."""
     return any(result.get("snapshot", {}).get("source") == "cut_last" for result in results)
 
 
 def _facts(result: dict[str, Any], by_id: dict[str, dict[str, Any]]) -> dict[str, str]:
-    """Everything but seed, width of a baseline and budget that sets a run apart, as text by name."""
+    """Everything but seed, width of a baseline and budget that sets a run apart, as text by
+    name."""
     own = _labels(result)
     if result["stage"] != "retrain":
         own.pop("latent_dim", None)
@@ -72,10 +79,12 @@ def _facts(result: dict[str, Any], by_id: dict[str, dict[str, Any]]) -> dict[str
 
 
 def _labels(result: dict[str, Any]) -> dict[str, str]:
-    """A run's settings as text by name; published decays go without saying, rewinding is among the marks."""
+    """A run's settings as text by name; published decays go without saying, rewinding is among the
+    marks."""
     own = pooling.settings_of(result)
     published = all(own[name] == value for name, value in pooling.DECAYS.items() if name in own)
-    labels = {name: names.setting(name, value, own) for name, value in own.items() if name != "rewind"}
+    labels = {name: names.setting(name, value, own) for name, value in own.items()
+              if name != "rewind"}
     if published:
         return {name: label for name, label in labels.items() if name not in pooling.DECAYS}
     if "l2_regularization" in own:  # its label says what the rest has
@@ -85,7 +94,8 @@ def _labels(result: dict[str, Any]) -> dict[str, str]:
     return labels
 
 
-def _marks(result: dict[str, Any], by_id: dict[str, dict[str, Any]], rows: dict[str, int]) -> list[str]:
+def _marks(result: dict[str, Any], by_id: dict[str, dict[str, Any]],
+           rows: dict[str, int]) -> list[str]:
     """What sets a run apart from whole ones, and is said even where all runs share it."""
     marks = []
     if pooling.rewound_alone(result):
@@ -95,7 +105,8 @@ def _marks(result: dict[str, Any], by_id: dict[str, dict[str, Any]], rows: dict[
     parent = pooling.parent_of(result, by_id)
     if parent is not None and not pooling.full_length(parent):
         marks.append(f"search of {parent['settings']['max_epochs']} epochs")
-    whole, made = pooling.ROWS.get(result["settings"].get("dataset", "")), rows.get(result["manifest"])
+    whole, made = pooling.ROWS.get(result["settings"].get("dataset",
+                                                          "")), rows.get(result["manifest"])
     if whole is not None and made is not None and made != whole:
         marks.append(f"{made:,} rows")
     return marks

@@ -1,4 +1,5 @@
-"""All results under a folder as one Markdown table, mean and spread over seeds: `python -m studies.summary tmp`."""
+"""All results under a folder as one Markdown table, mean and spread over seeds: `python -m
+studies.summary tmp`."""
 
 import statistics
 import sys
@@ -9,11 +10,13 @@ from studies.collect import results_in
 from studies.kinds import Results
 from studies.series import by_budget, from_last, series_of
 
-HEAD = ("model", "scheme", "parameters", "test AUC", "test log-loss", "best test AUC (published protocol)", "seeds")
+HEAD = ("model", "scheme", "parameters", "test AUC", "test log-loss",
+        "best test AUC (published protocol)", "seeds")
 
 
 def summarise(results: Results) -> list[tuple[str, ...]]:
-    """Rows under HEAD, by model and falling parameters. Runs that differ in the seed alone share a row."""
+    """Rows under HEAD, by model and falling parameters. Runs that differ in the seed alone share a
+    row."""
     groups = []
     models = sorted({result["settings"]["model"] for result in results})
     for model in models:
@@ -23,8 +26,10 @@ def summarise(results: Results) -> list[tuple[str, ...]]:
     groups.sort(key=lambda item: (item[0], -item[2][0]["num_embedding_params"]))
     return [(model, _scheme(label, group),
              f"{round(statistics.mean(result['num_embedding_params'] for result in group)):,}",
-             spread([result["test_auc"] for result in group]), spread([result["test_logloss"] for result in group]),
-             spread([result["published_protocol"]["best_test_auc"] for result in group]), str(len(group)))
+             spread([result["test_auc"] for result in group]),
+             spread([result["test_logloss"] for result in group]),
+             spread([result["published_protocol"]["best_test_auc"] for result in group]),
+             str(len(group)))
             for model, label, group in groups]
 
 

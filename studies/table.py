@@ -3,17 +3,23 @@
 from collections.abc import Sequence
 from typing import Any
 
-DECIDED = 0.01  # a cut of which no more than this share differs from the |V|-only cut is by magnitude
+# a cut of which no more than this share differs from the |V|-only cut is by magnitude
+DECIDED = 0.01
 
 
 def of_results(results: Sequence[dict[str, Any]]) -> str:
-    """One line a run, for the end of a script; below them what a reader must know of the numbers."""
-    head = ["stage", "parameters", "of", "test AUC", "log-loss", "val. AUC", "best test AUC*", "epochs", "s/epoch",
+    """One line a run, for the end of a script; below them what a reader must know of the
+    numbers."""
+    head = ["stage", "parameters", "of", "test AUC", "log-loss", "val. AUC", "best test AUC*",
+            "epochs", "s/epoch",
             "stopped by", "run"]
     rows = [[r["stage"], f"{r['num_embedding_params']:,}{'†' if _cut_last(r) else ''}",
-             f"{r['num_embedding_params_dense']:,}", f"{r['test_auc']:.4f}", f"{r['test_logloss']:.4f}",
-             f"{r['validation_auc']:.4f}", f"{r['published_protocol']['best_test_auc']:.4f}", str(r["epochs"]),
-             f"{r['seconds_per_epoch']:.2f}" if r["seconds_per_epoch"] else "-", r["stop_reason"], r["run_id"]]
+             f"{r['num_embedding_params_dense']:,}", f"{r['test_auc']:.4f}",
+             f"{r['test_logloss']:.4f}",
+             f"{r['validation_auc']:.4f}", f"{r['published_protocol']['best_test_auc']:.4f}",
+             str(r["epochs"]),
+             f"{r['seconds_per_epoch']:.2f}" if r["seconds_per_epoch"] else "-", r["stop_reason"],
+             r["run_id"]]
             for r in results]
     lines = [plain(head, rows),
              "* published protocol: mean of per-batch AUCs, best epoch picked on test"]
@@ -31,12 +37,17 @@ def of_budgets(result: dict[str, Any]) -> str:
     >>> print(of_budgets({"stage": "search", "budgets_not_reached": [9, 5], "num_embedding_params": 12,
     ...                   "num_embedding_params_dense": 100, "differing": {"9": 3, "5": 2},
     ...                   "settings": {"candidate_p": [50, 9, 5], "budget": "exact"}}))
-    ! budgets 9, 5 were not reached by the thresholds: † cut by margin from the last table, 12 of 100 entries left
+    ! budgets 9, 5 were not reached by the thresholds: † cut by margin from the last table, 12 of
+    100 entries left
     """
     missed = result.get("budgets_not_reached")
     if not missed:
         return ""
-    settings, left, dense = result["settings"], result["num_embedding_params"], result["num_embedding_params_dense"]
+    settings, left, dense = (
+        result["settings"],
+        result["num_embedding_params"],
+        result["num_embedding_params_dense"],
+    )
     usable = [budget for budget in settings["candidate_p"] if budget <= dense]
     none = len(missed) == len(usable)
     named = "no budget was" if none else f"budgets {_listed(missed)} were not"
@@ -49,7 +60,8 @@ def of_budgets(result: dict[str, Any]) -> str:
 
 
 def of_ticket(result: dict[str, Any]) -> str:
-    """A line on a retrained table that a search's thresholds did not reach; "" for any other run."""
+    """A line on a retrained table that a search's thresholds did not reach; "" for any other
+    run."""
     if not _cut_last(result):
         return ""
     snapshot = result["snapshot"]
@@ -96,5 +108,6 @@ def plain(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
     1  22
     """
     widths = [max(len(row[i]) for row in (head, *rows)) for i in range(len(head))]
-    return "\n".join("  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip()
+    return "\n".join("  ".join(cell.ljust(width) for cell,
+                               width in zip(row, widths, strict=True)).rstrip()
                      for row in (head, *rows))

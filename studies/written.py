@@ -21,7 +21,8 @@ def draw(name: str, out: Path, dataset: str, model: str, planted: bool) -> list[
 
 
 def report(out: Path, planted: Path, datasets: Sequence[str], models: Sequence[str]) -> Path:
-    """Write out/report.html with every page of every data set and model; planted ones are marked and come last.
+    """Write out/report.html with every page of every data set and model; planted ones are marked
+    and come last.
 
     Args:
         out: the folder with the runs.
@@ -30,9 +31,11 @@ def report(out: Path, planted: Path, datasets: Sequence[str], models: Sequence[s
     made: list[page.Page] = []
     for folder in (out, *sorted(path for path in planted.glob("*") if path.is_dir())):
         results = results_in(folder)
-        ran = [dataset for dataset in datasets if any(run["settings"]["dataset"] == dataset for run in results)]
+        ran = [dataset for dataset in datasets
+               if any(run["settings"]["dataset"] == dataset for run in results)]
         shown = ran or ([datasets[0]] if folder == out else [])
-        built = [build(results, folder, dataset, model) for dataset in shown for build in PAGES.values()
+        built = [build(results, folder, dataset, model) for dataset in shown
+                 for build in PAGES.values()
                  for model in models]
         pages = {each.stem: each for each in built}.values()  # some show all models
         made += pages if folder == out else (page.mark_planted(each, folder.name) for each in pages)

@@ -9,8 +9,10 @@ import torch
 from makers import write_movielens
 
 torch.set_flush_denormal(True)
-torch.set_num_threads(1)  # made data is too small for more, and on a busy machine threads wait for each other
-hypothesis.settings.register_profile("suite", deadline=None, derandomize=True, database=None, max_examples=50)
+# made data is too small for more, and on a busy machine threads wait for each other
+torch.set_num_threads(1)
+hypothesis.settings.register_profile("suite", deadline=None, derandomize=True, database=None,
+                                     max_examples=50)
 hypothesis.settings.load_profile("suite")
 
 
@@ -23,9 +25,11 @@ def pytest_collection_modifyitems(items):
 
 
 def pytest_terminal_summary(terminalreporter):
-    skipped = [report.nodeid for report in terminalreporter.stats.get("skipped", []) if "real" in report.keywords]
+    skipped = [report.nodeid for report in terminalreporter.stats.get("skipped", [])
+               if "real" in report.keywords]
     if skipped:
-        terminalreporter.write_line(f"{len(skipped)} real-data tests were skipped (set PEP_DATA to run them):")
+        terminalreporter.write_line(f"{len(skipped)} real-data tests were skipped (set PEP_DATA to "
+                                    f"run them):")
         for name in skipped:
             terminalreporter.write_line(f"  {name}")
     else:

@@ -1,4 +1,5 @@
-"""A stand-in for CUDA graphs on a CPU: torch's operations are noted in order, and done again in the same memory."""
+"""A stand-in for CUDA graphs on a CPU: torch's operations are noted in order, and done again in the
+same memory."""
 
 import torch
 from torch.utils._python_dispatch import TorchDispatchMode
@@ -14,20 +15,23 @@ class Recorder(TorchDispatchMode):
 
     def __torch_dispatch__(self, func, types, args=(), kwargs=None):
         kwargs = kwargs or {}
-        if any(name in str(func) for name in ("local_scalar_dense", "nonzero", "unique", "masked_select")):
+        if any(name in str(func)
+               for name in ("local_scalar_dense", "nonzero", "unique", "masked_select")):
             raise RuntimeError(f"operation not permitted when stream is capturing: {func}")
         for tensor in _tensors((args, kwargs)):
             storage = tensor.untyped_storage()
             if storage.data_ptr() not in self.made:
                 self.before.setdefault(storage.data_ptr(), (storage, storage.clone()))
         out = func(*args, **kwargs)
-        self.made |= {tensor.untyped_storage().data_ptr() for tensor in _tensors(out)} - self.before.keys()
+        self.made |= {tensor.untyped_storage().data_ptr()
+                      for tensor in _tensors(out)} - self.before.keys()
         self.calls.append((func, args, kwargs, out))
         return out
 
 
 def record(function):
-    """Call `function` for its operations alone: memory and generator are put back; returns what does them."""
+    """Call `function` for its operations alone: memory and generator are put back; returns what
+    does them."""
     recorder, dice = Recorder(), torch.get_rng_state()
     try:
         with recorder:

@@ -13,7 +13,8 @@ ROOT = Path(__file__).resolve().parent.parent
 MAY_IMPORT = {
     "utils": set(),
     "data": {"utils", "data"},
-    "models": set(),  # by relative imports alone, so that the folder also installs as a package of its own
+    # by relative imports alone, so that the folder also installs as a package of its own
+    "models": set(),
     "engine": {"utils", "data", "models", "engine"},
     "compression": {"utils", "data", "models", "engine", "compression"},
     "studies": {"utils", "data", "models", "engine", "compression", "studies", "benchmarks",
@@ -22,7 +23,8 @@ MAY_IMPORT = {
 FOLDERS = [folder for folder in MAY_IMPORT if (ROOT / folder).is_dir()]
 OURS = {*MAY_IMPORT, "benchmarks", "tests", *(path.stem for path in ROOT.glob("*.py"))}
 SOURCES = sorted([*ROOT.glob("*.py"), *ROOT.glob("benchmarks/**/*.py"),
-                  *(path for folder in FOLDERS for path in (ROOT / folder).rglob("*.py") if "cache" not in path.parts)])
+                  *(path for folder in FOLDERS for path in (ROOT / folder).rglob("*.py")
+                    if "cache" not in path.parts)])
 
 
 def name_of(path):
@@ -39,7 +41,8 @@ def imported(path):
         if isinstance(node, ast.Import):
             yield from ((0, alias.name) for alias in node.names)
         elif isinstance(node, ast.ImportFrom):
-            yield from ((node.level, ".".join(filter(None, (node.module, alias.name)))) for alias in node.names)
+            yield from ((node.level, ".".join(filter(None, (node.module, alias.name))))
+                        for alias in node.names)
 
 
 def ours(path):
@@ -61,7 +64,8 @@ def test_relative_imports_stay_inside_their_folder():
 
 
 def test_only_four_files_know_both_data_and_models():
-    both = {name_of(path) for path in SOURCES if {"data", "models"} <= ours(path) and path.parent != ROOT
+    both = {name_of(path) for path in SOURCES if {"data", "models"} <= ours(path)
+            and path.parent != ROOT
             and not {"benchmarks", "studies", "compression"} & {*path.parts}}
     assert both == {
         "engine/run.py", "engine/stages.py",
@@ -73,19 +77,24 @@ def test_only_four_files_know_both_data_and_models():
 def users(name):
     return {name_of(path) for path in SOURCES
             for node in ast.walk(tree_of(path))
-            if (isinstance(node, ast.Name) and node.id == name) or (isinstance(node, ast.alias) and node.name == name)}
+            if (isinstance(node, ast.Name) and node.id == name)
+            or (isinstance(node, ast.alias) and node.name == name)}
 
 
 def test_test_rows_are_opened_in_one_place_and_their_labels_read_by_two_functions():
-    opened = {name_of(path) for path in SOURCES if path.parent != ROOT for node in ast.walk(tree_of(path))
-              if isinstance(node, ast.Call) and isinstance(node.func, ast.Attribute) and node.func.attr == "split"
-              and any(isinstance(argument, ast.Constant) and argument.value == "test" for argument in node.args)}
+    opened = {name_of(path) for path in SOURCES if path.parent != ROOT
+              for node in ast.walk(tree_of(path))
+              if isinstance(node, ast.Call) and isinstance(node.func, ast.Attribute)
+              and node.func.attr == "split"
+              and any(isinstance(argument, ast.Constant) and argument.value == "test"
+                      for argument in node.args)}
     assert opened == {"engine/run.py"}
     assert users("measure_test") == {"engine/run.py", "engine/stages.py"}
     assert users("resample_test") == {"compression/finetune.py"}
 
 
-@pytest.mark.parametrize(("file", "choosing"), [("hooks", "EarlyStop"), ("pep/budgets", "SaveAtBudgets")])
+@pytest.mark.parametrize(("file", "choosing"),
+                         [("hooks", "EarlyStop"), ("pep/budgets", "SaveAtBudgets")])
 def test_what_chooses_never_speaks_of_test(file, choosing):
     [found] = [node for node in tree_of(ROOT / "engine" / f"{file}.py").body
                if isinstance(node, ast.ClassDef) and node.name == choosing]
@@ -94,15 +103,19 @@ def test_what_chooses_never_speaks_of_test(file, choosing):
 
 def test_the_models_install_alone(tmp_path):
     shutil.copytree(ROOT / "models", tmp_path / "pep", ignore=shutil.ignore_patterns("__pycache__"))
-    modules = [".".join(path.relative_to(tmp_path).with_suffix("").parts) for path in tmp_path.rglob("*.py")
+    modules = [".".join(path.relative_to(tmp_path).with_suffix("").parts)
+               for path in tmp_path.rglob("*.py")
                if path.name != "__init__.py"]
-    code = f"import sys; sys.path.insert(0, {str(tmp_path)!r})\n" + "\n".join(f"import {name}" for name in modules)
-    done = subprocess.run([sys.executable, "-I", "-c", code], capture_output=True, text=True, cwd=tmp_path)
+    code = f"import sys; sys.path.insert(0, {str(tmp_path)!r})\n" + "\n".join(f"import {name}"
+                                                                              for name in modules)
+    done = subprocess.run([sys.executable, "-I", "-c", code], capture_output=True, text=True,
+                          cwd=tmp_path)
     assert (done.returncode, done.stderr) == (0, "")
 
 
 def functions(path):
-    return [node for node in ast.walk(tree_of(path)) if isinstance(node, (ast.FunctionDef, ast.AsyncFunctionDef))]
+    return [node for node in ast.walk(tree_of(path))
+            if isinstance(node, (ast.FunctionDef, ast.AsyncFunctionDef))]
 
 
 def test_no_function_is_over_60_lines():
@@ -119,7 +132,8 @@ def test_constructors_take_at_most_6_arguments():
 
 def exits(node, inside=None):
     """Names of the functions around each call of exit (None outside of all)."""
-    if isinstance(node, ast.Call) and ast.unparse(node.func) in ("exit", "quit", "sys.exit", "os._exit"):
+    if isinstance(node, ast.Call) and ast.unparse(node.func) in ("exit", "quit", "sys.exit",
+                                                                 "os._exit"):
         yield inside
     for child in ast.iter_child_nodes(node):
         yield from exits(child, node.name if isinstance(node, ast.FunctionDef) else inside)
@@ -132,7 +146,8 @@ def test_only_main_exits():
 
 
 def test_nothing_is_pickled():
-    names = {name_of(path): {name for _, name in imported(path)} & {"pickle", "joblib", "cloudpickle"}
+    names = {name_of(path): {name for _, name in imported(path)} & {"pickle", "joblib",
+                                                                    "cloudpickle"}
              for path in SOURCES}
     assert {path: found for path, found in names.items() if found} == {}
     calls = itertools.chain.from_iterable(ast.walk(tree_of(path)) for path in SOURCES)

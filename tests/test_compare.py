@@ -30,13 +30,16 @@ SIZE = sum(tiny.SIZES.values()) * 4
 def shell(monkeypatch, tmp_path):
     """Run a script's main as if it were called with these words; results go to tmp_path."""
     tiny.install(monkeypatch, tiny.dataset())
-    script = {**tiny.SETTINGS, "dataset": "movielens", "candidate_p": [300, 150, 100], "rewind": "all"}
+    script = {**tiny.SETTINGS, "dataset": "movielens", "candidate_p": [300, 150, 100],
+              "rewind": "all"}
     monkeypatch.setitem(schemes.SCRIPTS, "movielens", script)
     tiny.publish(monkeypatch, script, tiny.dataset().manifest["rows"])
     monkeypatch.setitem(schemes.BUDGETS, ("movielens", "fm"), [300, 100])
     monkeypatch.setattr(schemes, "LONG", {"max_epochs": 4})
-    monkeypatch.setattr(schemes, "GRIDS", {"uniform": {"latent_dim": [2, 4], "l2_regularization": [1e-5, 1e-3]},
-                                             "darts": {"darts_widths": [[1, 2]], "darts_epochs": [1]},
+    monkeypatch.setattr(schemes, "GRIDS",
+                        {"uniform": {"latent_dim": [2, 4], "l2_regularization": [1e-5, 1e-3]},
+                                             "darts": {"darts_widths": [[1, 2]],
+                                                       "darts_epochs": [1]},
                                              **dict.fromkeys(schemes.PRUNED)})
 
     monkeypatch.setattr(bench_epoch, "bench", partial(bench_epoch.bench, steps=2, rounds=1))
@@ -58,8 +61,10 @@ def test_tuning_chooses_and_the_comparison_runs_every_scheme_at_it(shell, tmp_pa
     assert {name: len(trials) for name, trials in tuned.items()} == {"uniform": 2, "darts": 1}
     shell(reproduce, "compare", "--seeds", 1, 2)
     found = entries(Page("rivals", "movielens", "fm", "all schemes"), results_in(tmp_path), tuned)
-    shown = {(entry.scheme, round(entry.mean("num_embedding_params"))): len(entry.results) for entry in found}
-    for scheme in ("PEP", "magnitude pruning", "iterative pruning", "random mask", "random mask, PEP's share a field"):
+    shown = {(entry.scheme, round(entry.mean("num_embedding_params"))): len(entry.results)
+             for entry in found}
+    for scheme in ("PEP", "magnitude pruning", "iterative pruning", "random mask",
+                   "random mask, PEP's share a field"):
         assert [shown[scheme, budget] for budget in (100, 300)] == [2, 2]
     assert [shown["uniform", width * SIZE // 4] for width in (2, 4)] == [2, 2]
     assert sum(number == 2 for (scheme, _), number in shown.items() if scheme == "darts") >= 1
@@ -67,7 +72,8 @@ def test_tuning_chooses_and_the_comparison_runs_every_scheme_at_it(shell, tmp_pa
     times = {path: path.stat().st_mtime_ns for path in runs}
     capsys.readouterr()
     shell(reproduce, "compare", "--seeds", 1, 2)
-    assert {path: path.stat().st_mtime_ns for path in (tmp_path / "runs").glob("*/result.json")} == times
+    assert {path: path.stat().st_mtime_ns
+            for path in (tmp_path / "runs").glob("*/result.json")} == times
 
 
 def test_pruning_and_pep_are_tuned_budget_by_budget(shell, tmp_path, monkeypatch):
@@ -76,12 +82,15 @@ def test_pruning_and_pep_are_tuned_budget_by_budget(shell, tmp_path, monkeypatch
     tuned = {}
     for scheme in schemes.GRIDS:
         shell(reproduce, "tune", "--embedding", scheme, "--trials", 4)
-        tuned[scheme] = json.loads((tmp_path / "tuned" / f"movielens_fm_{scheme}.json").read_text())["chosen"]
+        tuned[scheme] = json.loads((tmp_path / "tuned"
+                                    / f"movielens_fm_{scheme}.json").read_text())["chosen"]
         assert [trial["num_embedding_params"] for trial in tuned[scheme]] == [100, 300]
     shell(reproduce, "compare", "--scheme", "pep", "--scheme", "magnitude", "--seeds", 1, 2)
     found = entries(Page("rivals", "movielens", "fm", "all schemes"), results_in(tmp_path), tuned)
-    found = [entry for entry in found if entry.scheme != "uniform"]  # what magnitude pruning started from
-    assert [(entry.scheme, entry.mean("num_embedding_params"), len(entry.results)) for entry in found] == [
+    # what magnitude pruning started from
+    found = [entry for entry in found if entry.scheme != "uniform"]
+    assert [(entry.scheme, entry.mean("num_embedding_params"), len(entry.results))
+            for entry in found] == [
         (scheme, budget, 2) for scheme in ("PEP", "magnitude pruning") for budget in (100, 300)]
     for entry, trial in zip(found, [*tuned["pep"], *tuned["magnitude"]], strict=True):
         assert {result["seed"] for result in entry.results} == {1, 2}
@@ -90,16 +99,24 @@ def test_pruning_and_pep_are_tuned_budget_by_budget(shell, tmp_path, monkeypatch
 
 def test_settings_chosen_for_another_model_are_tried_as_they_are(shell, tmp_path, monkeypatch):
     monkeypatch.setitem(schemes.BUDGETS, ("movielens", "deepfm"), [200, 120])
-    monkeypatch.setattr(schemes, "GRIDS", {"uniform": {"latent_dim": [2, 4], "l2_regularization": [1e-5, 1e-3]},
-                                             "magnitude": {"l2_regularization": [1e-5, 1e-3]}})
+    monkeypatch.setattr(
+        schemes,
+        "GRIDS",
+        {
+            "uniform": {"latent_dim": [2, 4], "l2_regularization": [1e-5, 1e-3]},
+            "magnitude": {"l2_regularization": [1e-5, 1e-3]},
+        },
+    )
     for scheme, sizes in (("uniform", [400, 800]), ("magnitude", [120, 200])):
         shell(reproduce, "tune", "--embedding", scheme)
         path = tmp_path / "tuned" / f"movielens_fm_{scheme}.json"
         written = json.loads(path.read_text())
-        written["chosen"] = [trial for trial in written["trials"] if trial["settings"]["l2_regularization"] == 1e-3]
+        written["chosen"] = [trial for trial in written["trials"]
+                             if trial["settings"]["l2_regularization"] == 1e-3]
         path.write_text(json.dumps(written, sort_keys=True))  # one decay at both sizes
         shell(reproduce, "tune", "--embedding", scheme, "--model", "deepfm", "--settings-of", "fm")
-        of_fm, own = (json.loads((tmp_path / "tuned" / f"movielens_{model}_{scheme}.json").read_text())
+        of_fm, own = (json.loads((tmp_path / "tuned"
+                                  / f"movielens_{model}_{scheme}.json").read_text())
                       for model in ("fm", "deepfm"))
         assert [trial["num_embedding_params"] for trial in own["chosen"]] == sizes
         assert own["chosen"] == own["trials"]
@@ -108,14 +125,18 @@ def test_settings_chosen_for_another_model_are_tried_as_they_are(shell, tmp_path
         for one, other in zip(own["chosen"], of_fm["chosen"], strict=True):
             assert one["settings"]["l2_regularization"] == other["settings"]["l2_regularization"]
             assert one["run_id"] != other["run_id"]
-    shell(reproduce, "compare", "--model", "deepfm", "--scheme", "uniform", "--seeds", 1, "--dry-run")
+    shell(reproduce, "compare", "--model", "deepfm", "--scheme", "uniform", "--seeds", 1,
+          "--dry-run")
 
 
 @pytest.mark.parametrize(("words", "message"), [
-    (("tune", "--embedding", "uniform", "--dataset", "all"), "tune is of one data set and one --embedding"),
-    (("tune", "--embedding", "uniform", "--scheme", "darts"), "tune is of one data set and one --embedding"),
+    (("tune", "--embedding", "uniform", "--dataset", "all"),
+     "tune is of one data set and one --embedding"),
+    (("tune", "--embedding", "uniform", "--scheme", "darts"),
+     "tune is of one data set and one --embedding"),
     (("compare", "--embedding", "mde"), "--embedding mde is of tune; compare takes --scheme"),
-    (("compare", "--settings-of", "deepfm"), "--settings-of deepfm is of tune, and of another model than --model fm"),
+    (("compare", "--settings-of", "deepfm"),
+     "--settings-of deepfm is of tune, and of another model than --model fm"),
     (("tune", "--embedding", "uniform", "--settings-of", "fm"), "of another model than --model fm"),
     (("tune", "--embedding", "uniform", "--settings-of", "deepfn"), "unknown model 'deepfn'")])
 def test_options_that_would_do_nothing_are_refused(shell, words, message):
@@ -124,7 +145,8 @@ def test_options_that_would_do_nothing_are_refused(shell, words, message):
 
 
 def test_settings_of_a_model_that_was_not_tuned_are_asked_for(shell):
-    with pytest.raises(FileNotFoundError, match=r"movielens_deepfm_uniform\.json; run `python reproduce\.py tune`"):
+    with pytest.raises(FileNotFoundError,
+                       match=r"movielens_deepfm_uniform\.json; run `python reproduce\.py tune`"):
         shell(reproduce, "tune", "--embedding", "uniform", "--settings-of", "deepfm")
 
 
@@ -133,7 +155,8 @@ def test_budgets_fit_the_table(shell, tmp_path, monkeypatch, capsys):
     shell(reproduce, "compare", "--scheme", "imp", "--seeds", 3, "--dry-run")
     assert "2 runs are missing" in capsys.readouterr().out
     monkeypatch.setitem(schemes.BUDGETS, ("movielens", "fm"), [SIZE + 1])
-    with pytest.raises(ValueError, match=rf"the table has {SIZE} parameters, the budgets of fm on movielens are"):
+    with pytest.raises(ValueError, match=rf"the table has {SIZE} parameters, the budgets of fm on "
+                                         rf"movielens are"):
         shell(reproduce, "compare", "--scheme", "imp", "--seeds", 3)
 
 
@@ -141,7 +164,10 @@ def test_budgets_fit_the_table(shell, tmp_path, monkeypatch, capsys):
 @pytest.mark.parametrize("model", ["fm", "deepfm", "autoint"])
 def test_the_scripts_search_down_to_every_budget_of_the_paper(dataset, model):
     assert set(schemes.BUDGETS[dataset, model]) <= set(schemes.SCRIPTS[dataset]["candidate_p"])
-    assert schemes.BUDGETS[dataset, model][-1] == table4.PAPER[dataset][table4.method_of(dataset, model)].params
+    assert (
+        schemes.BUDGETS[dataset, model][-1]
+        == table4.PAPER[dataset][table4.method_of(dataset, model)].params
+    )
 
 
 @pytest.mark.parametrize("model", ["fm", "deepfm", "autoint"])
@@ -155,7 +181,8 @@ def test_random_masks_per_field_are_like_peps(shell, tmp_path):
     like = snapshots.read(folder / "movielens_pep_d4_seed1" / "100.npz")[0].table != 0
     drawn = snapshots.read(folder / "movielens_random_per_field_d4_seed1" / "100.npz")[0].table != 0
     starts = np.cumsum((0, *list(tiny.SIZES.values())[:-1]))
-    assert np.array_equal(np.add.reduceat(like.sum(1), starts), np.add.reduceat(drawn.sum(1), starts))
+    assert np.array_equal(np.add.reduceat(like.sum(1), starts),
+                          np.add.reduceat(drawn.sum(1), starts))
     assert not np.array_equal(like, drawn)
 
 
@@ -163,7 +190,8 @@ def test_random_masks_per_feature_have_peps_sizes(shell, tmp_path):
     shell(reproduce, "compare", "--seeds", 1, "--scheme", "random_per_feature")
     folder = tmp_path / "embedding" / "fm"
     like = snapshots.read(folder / "movielens_pep_d4_seed1" / "100.npz")[0].table != 0
-    drawn = snapshots.read(folder / "movielens_random_per_feature_d4_seed1" / "100.npz")[0].table != 0
+    drawn = snapshots.read(folder / "movielens_random_per_feature_d4_seed1"
+                           / "100.npz")[0].table != 0
     assert np.array_equal(like.sum(axis=1), drawn.sum(axis=1))
     assert not np.array_equal(like, drawn)
 
@@ -181,7 +209,8 @@ def test_compress_writes_snapshots_and_says_how_to_go_on(shell, tmp_path, capsys
         "drawn", "movielens_imp_d4_seed1", "movielens_magnitude_d4_seed1"]
     assert snapshots.names(folder / "drawn") == ["70"]
     shell(compress, "random", "--run", run, "--like", folder / "drawn" / "70.npz")
-    shell(compress, "random", "--run", run, "--like", folder / "drawn" / "70.npz", "--per", "feature")
+    shell(compress, "random", "--run", run, "--like", folder / "drawn" / "70.npz", "--per",
+          "feature")
     for per in ("field", "feature"):
         assert snapshots.names(folder / f"movielens_random_per_{per}_d4_seed1") == ["70"]
 
@@ -193,10 +222,12 @@ def test_other_tables_of_one_run_are_not_mixed_up(shell, tmp_path, capsys):
                          (("random", "--budget", 70), ("random", "--budget", 90, "--budget", 70))):
         shell(compress, words[0], "--run", run, *words[1:])
         shell(compress, words[0], "--run", run, *words[1:])  # the same again is nothing new
-        with pytest.raises(FileExistsError, match=r"\.npz holds another table, .* choose another --alias"):
+        with pytest.raises(FileExistsError,
+                           match=r"\.npz holds another table, .* choose another --alias"):
             shell(compress, other[0], "--run", run, *other[1:])
         shell(compress, other[0], "--run", run, *other[1:], "--overwrite")
-    assert snapshots.read(folder / "movielens_imp_d4_seed1" / "200.npz")[0].meta["how"] == "keep 0.3"
+    assert snapshots.read(folder / "movielens_imp_d4_seed1"
+                          / "200.npz")[0].meta["how"] == "keep 0.3"
     like = folder / "movielens_imp_d4_seed1" / "200.npz"
     with pytest.raises(ValueError, match=r"several masks have as many entries \(\[200, 200\]\)"):
         shell(compress, "random", "--run", run, "--like", like, "--like", like)
@@ -248,16 +279,21 @@ def test_the_times_of_table_2_are_measured_once(shell, tmp_path, capsys):
 
 
 @pytest.mark.parametrize("page", [page for page in reproduce.PAGES if page != "table2"])
-def test_the_runs_behind_a_page_are_made_once_and_the_page_is_written(shell, tmp_path, monkeypatch, capsys, page):
+def test_the_runs_behind_a_page_are_made_once_and_the_page_is_written(shell, tmp_path, monkeypatch,
+                                                                      capsys, page):
     monkeypatch.setitem(planned_runs.SHOWN, "movielens", 100)
     monkeypatch.setattr(schemes, "GRIDS", dict.fromkeys(schemes.PRUNED))
-    few = [(Choice(emb_rank=2), FineTuning()), (Choice(mlp_rank=2), FineTuning())]  # FM has no layers: left out
+    # FM has no layers: left out
+    few = [(Choice(emb_rank=2), FineTuning()), (Choice(mlp_rank=2), FineTuning())]
     monkeypatch.setattr(afm_runs, "STUDY", few)
     monkeypatch.setattr(afm, "BATCHES", (1,))
     monkeypatch.setattr(planned_runs, "UMEC_STEPS", 8)
-    monkeypatch.setattr(planned_runs, "UMEC_FIGURES", {"umec-fig2": (True, ("umec", "magnitude", "dense"), (0.5,)),
-                                                  "umec-fig3": (False, ("umec", "group-lasso", "dense"), (0.9,))})
-    seeds = ("--seeds", 1, 2) if page == "stability" else ("--seeds", 1)  # one seed has nothing to be compared with
+    monkeypatch.setattr(planned_runs, "UMEC_FIGURES",
+                        {"umec-fig2": (True, ("umec", "magnitude", "dense"), (0.5,)),
+                                                  "umec-fig3": (False, ("umec", "group-lasso",
+                                                                        "dense"), (0.9,))})
+    # one seed has nothing to be compared with
+    seeds = ("--seeds", 1, 2) if page == "stability" else ("--seeds", 1)
     shell(reproduce, page, *seeds)
     made = {path.parent.name for path in (tmp_path / "runs").glob("*/result.json")}
     assert made
@@ -278,7 +314,8 @@ def test_the_runs_behind_a_page_are_made_once_and_the_page_is_written(shell, tmp
     assert {path.parent.name for path in (tmp_path / "runs").glob("*/result.json")} == made
 
 
-def test_the_report_is_one_file_with_what_there_is_and_what_there_is_not(shell, tmp_path, monkeypatch):
+def test_the_report_is_one_file_with_what_there_is_and_what_there_is_not(shell, tmp_path,
+                                                                         monkeypatch):
     monkeypatch.setitem(planned_runs.SHOWN, "movielens", 100)
     shell(reproduce, "fig11", "--seeds", 1)
     shell(reproduce, "report")
@@ -289,7 +326,8 @@ def test_the_report_is_one_file_with_what_there_is_and_what_there_is_not(shell, 
     assert "viewport" in content
 
 
-def test_the_cost_of_everything_is_told_by_model_without_training(shell, tmp_path, monkeypatch, capsys):
+def test_the_cost_of_everything_is_told_by_model_without_training(shell, tmp_path, monkeypatch,
+                                                                  capsys):
     monkeypatch.setattr(planned_runs, "MODELS", ("fm",))
     monkeypatch.setattr(planned_runs, "PAGES", {"fig11": None, "table3": None})
     monkeypatch.setattr(schemes, "GRIDS", {"uniform": {"latent_dim": [4]}})
@@ -299,7 +337,8 @@ def test_the_cost_of_everything_is_told_by_model_without_training(shell, tmp_pat
     shell(reproduce, "plan", "--seeds", 1)
     head, line = capsys.readouterr().out.splitlines()
     assert head.split()[:4] == ["data", "set", "model", "device"]
-    # a uniform table of width 4 (Figure 11's own, too), the search, LR for the data: two of three are there
+    # a uniform table of width 4 (Figure 11's own, too), the search, LR for the data: two of three
+    # are there
     assert line.split()[-5:-3] == ["4", "3"]
     assert sorted((tmp_path / "runs").iterdir()) == made
 
@@ -319,38 +358,45 @@ def test_without_a_word_it_says_what_it_can_do(shell, capsys):
     (("compare", "--dataset", "movilens"), "unknown dataset 'movilens'; did you mean 'movielens'"),
     (("compare", "--scheme", "imbue"), "unknown scheme 'imbue'"),
     (("compare", "--model", "deepfn"), "unknown model 'deepfn'; did you mean 'deepfm'"),
-    (("fig1",), "unknown command 'fig1'"), (("extrem",), "unknown command 'extrem'; did you mean 'extreme'")])
+    (("fig1",), "unknown command 'fig1'"),
+    (("extrem",), "unknown command 'extrem'; did you mean 'extreme'")])
 def test_unknown_names_are_refused(shell, words, message):
     with pytest.raises(ValueError, match=message):
         shell(reproduce, *words)
 
 
-@pytest.mark.parametrize(("what", "same"), [("fig3", ("fig2", "criteo")), ("fig4", ("fig2", "avazu")),
+@pytest.mark.parametrize(("what", "same"),
+                         [("fig3", ("fig2", "criteo")), ("fig4", ("fig2", "avazu")),
                                             ("fig9", ("fig8", "avazu"))])
 def test_figures_of_other_data_go_by_their_own_number_too(shell, capsys, what, same):
     shell(reproduce, what, "--dry-run")
     own = capsys.readouterr().out
     shell(reproduce, same[0], "--dataset", same[1], "--dry-run")
     assert own == capsys.readouterr().out
-    with pytest.raises(ValueError, match=f"{what} is {same[0]} of {same[1]}; for movielens ask for {same[0]} --dataset "
-                                         "movielens"):
+    with pytest.raises(ValueError, match=f"{what} is {same[0]} of {same[1]}; for movielens ask for "
+                                         f"{same[0]} --dataset movielens"):
         shell(reproduce, what, "--dataset", "movielens")
 
 
 @pytest.mark.parametrize("what", ["report", "fig11", "plan"])
-def test_an_output_folder_that_cannot_be_written_to_is_named_before_anything_is_run(shell, tmp_path, monkeypatch, what):
+def test_an_output_folder_that_cannot_be_written_to_is_named_before_anything_is_run(shell, tmp_path,
+                                                                                    monkeypatch,
+                                                                                    what):
     (tmp_path / "file").write_text("")
     monkeypatch.setattr("sys.argv", ["reproduce.py", what, "--out", str(tmp_path / "file" / "out")])
-    with pytest.raises(OSError, match=r"cannot write to the folder .*file/out .*; choose another with --out"):
+    with pytest.raises(OSError, match=r"cannot write to the folder .*file/out .*; choose another "
+                                      r"with --out"):
         reproduce.main()
 
 
-def test_a_half_written_result_says_which_file_and_is_rebuilt_when_it_is_deleted(shell, tmp_path, capsys):
+def test_a_half_written_result_says_which_file_and_is_rebuilt_when_it_is_deleted(shell, tmp_path,
+                                                                                 capsys):
     shell(reproduce, "table3", "--seeds", 1)
     [result] = (tmp_path / "runs").glob("*/result.json")
     whole = json.loads(result.read_text())
     result.write_text(result.read_text()[:200])
-    with pytest.raises(ValueError, match=r"result\.json is corrupt .*; delete it, or run again with --force"):
+    with pytest.raises(ValueError,
+                       match=r"result\.json is corrupt .*; delete it, or run again with --force"):
         shell(reproduce, "table3", "--seeds", 1)
     result.unlink()
     shell(reproduce, "table3", "--seeds", 1)
@@ -361,7 +407,11 @@ def test_schemes_that_are_not_tuned_are_left_out_and_named(shell, capsys):
     shell(reproduce, "compare", "--seeds", 1, "--dry-run")
     said = capsys.readouterr().out
     for scheme in ("uniform", "darts"):
-        assert f"left out, because it is not tuned: {scheme} (python reproduce.py tune --embedding {scheme})" in said
+        assert (
+            f"left out, because it is not tuned: {scheme} (python reproduce.py tune --embedding "
+            f"{scheme})"
+            in said
+        )
     assert "fm pep retrain_emb_param=100 seed 1" in said
 
 
@@ -373,7 +423,8 @@ def test_finished_runs_are_not_named_one_by_one(shell, caplog):
 
 
 def test_a_comparison_without_a_tuning_says_what_to_do(shell):
-    with pytest.raises(FileNotFoundError, match=r"run `python reproduce\.py tune` for this scheme first"):
+    with pytest.raises(FileNotFoundError,
+                       match=r"run `python reproduce\.py tune` for this scheme first"):
         shell(reproduce, "compare", "--scheme", "uniform")
 
 
@@ -382,7 +433,8 @@ def test_the_scripts_run_what_was_tuned(shell, tmp_path, monkeypatch, capsys):
     monkeypatch.setattr(train_movielens, "SETTINGS", {**tiny.SETTINGS, "max_epochs": 1})
     made = len(results_in(tmp_path))
     shell(train_movielens, "--embedding", "uniform", "--tuned", SIZE - 1)
-    [chosen, _] = json.loads((tmp_path / "tuned" / "movielens_fm_uniform.json").read_text())["chosen"]
+    [chosen, _] = json.loads((tmp_path / "tuned"
+                              / "movielens_fm_uniform.json").read_text())["chosen"]
     assert f"{chosen['num_embedding_params']:,}" in capsys.readouterr().out
     assert len(results_in(tmp_path)) == made  # it is the very run of the tuning, as long too
     monkeypatch.setattr(tuning, "SHIPPED", tmp_path / "shipped")
@@ -398,11 +450,13 @@ def test_the_scripts_search_and_retrain_as_pep_was_tuned(shell, tmp_path, monkey
     shell(reproduce, "tune", "--embedding", "pep", "--trials", 4)
     path = tmp_path / "tuned" / "movielens_fm_pep.json"
     written = json.loads(path.read_text())
-    written["chosen"] = [trial for trial in written["trials"] if trial["settings"]["threshold_init"] == -2.4]
+    written["chosen"] = [trial for trial in written["trials"]
+                         if trial["settings"]["threshold_init"] == -2.4]
     path.write_text(json.dumps(written))
     search = schemes.SCRIPTS["movielens"]
     monkeypatch.setattr(train_movielens, "SETTINGS", search)
-    monkeypatch.setattr(train_movielens_retrain, "SETTINGS", {**search, **schemes.LONG, "retrain_emb_param": "all"})
+    monkeypatch.setattr(train_movielens_retrain, "SETTINGS",
+                        {**search, **schemes.LONG, "retrain_emb_param": "all"})
     made = len(results_in(tmp_path))
     shell(train_movielens, "--tuned", 100)
     shell(train_movielens_retrain, "--tuned", 100)
@@ -421,5 +475,6 @@ def test_fewer_trials_than_sizes_or_than_there_were_are_refused(shell, trials, m
 def test_a_tuning_without_trials_is_corrupt(shell, tmp_path):
     (tmp_path / "tuned").mkdir()
     (tmp_path / "tuned" / "movielens_fm_uniform.json").write_text('{"chosen": []}')
-    with pytest.raises(ValueError, match=r"movielens_fm_uniform\.json is corrupt \(no trials under 'chosen'\)"):
+    with pytest.raises(ValueError,
+                       match=r"movielens_fm_uniform\.json is corrupt \(no trials under 'chosen'\)"):
         shell(reproduce, "compare", "--scheme", "uniform")

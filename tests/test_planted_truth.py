@@ -1,4 +1,5 @@
-"""What the rivals do with the planted truth: each recovers or respects of it what its method promises."""
+"""What the rivals do with the planted truth: each recovers or respects of it what its method
+promises."""
 
 import numpy as np
 import pytest
@@ -41,7 +42,8 @@ def test_magnitude_pruning_recovers_the_planted_widths(trained):
 
 def test_random_masks_know_nothing_of_them(trained):
     generator = np.random.default_rng(0)
-    drawn = [correlation(random_mask.uniform(trained.table.shape, BUDGET, generator), trained) for _ in range(20)]
+    drawn = [correlation(random_mask.uniform(trained.table.shape, BUDGET, generator), trained)
+             for _ in range(20)]
     assert abs(np.mean(drawn)) < 0.25
 
 
@@ -53,7 +55,8 @@ def test_iterative_pruning_recovers_them_too(trained, context):
 
 @pytest.mark.slow
 def test_darts_gives_wide_fields_wide_vectors(trained, context):
-    result = stages.train(parse({**SETTINGS, "embedding": "darts", "darts_widths": [1, 2, 8], "darts_epochs": 8,
+    result = stages.train(parse({**SETTINGS, "embedding": "darts", "darts_widths": [1, 2, 8],
+                                 "darts_epochs": 8,
                                  "l2_regularization": 1e-5}), 1, context)
     widths = np.load(context.out / "runs" / result["search"] / "widths.npz")["widths"]
     chosen = widths[trained.dataset.split("train")[0]].mean(axis=0)  # as often as a row looks it up

@@ -1,4 +1,5 @@
-"""A model that runs but does not learn fails: floors for the AUC on rows that were never trained on."""
+"""A model that runs but does not learn fails: floors for the AUC on rows that were never trained
+on."""
 
 import pytest
 import tiny
@@ -28,10 +29,12 @@ def test_logistic_regression_learns_the_first_order_and_no_more(tmp_path):
 @pytest.mark.parametrize("threshold_type", ["feature_dim", "feature", "dimension"])
 def test_pep_keeps_what_the_labels_need(tmp_path, threshold_type):
     half = FULL // 2
-    settings = {**SETTINGS, "embedding": "pep", "threshold_type": threshold_type, "candidate_p": [half]}
+    settings = {**SETTINGS, "embedding": "pep", "threshold_type": threshold_type,
+                "candidate_p": [half]}
     search = tiny.train(tmp_path, **settings)
     assert search["snapshots"][0] == str(half)
-    [ticket] = stages.retrain(tiny.settings(**settings, retrain_emb_param=half), 1, tiny.context(tmp_path))
+    [ticket] = stages.retrain(tiny.settings(**settings, retrain_emb_param=half), 1,
+                              tiny.context(tmp_path))
     assert ticket["num_embedding_params"] == half
     assert ticket["test_auc"] > 0.87
 

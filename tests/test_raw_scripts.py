@@ -16,7 +16,8 @@ from engine import cli, snapshots
 
 ROWS = 3000
 FILES = {"criteo": "train.txt", "avazu": "train"}
-QUICK = ("latent_dim=4", "max_epochs=2", "batch_size=512", "compile=off", "tensorboard=false", "mlp_dims=[8]",
+QUICK = ("latent_dim=4", "max_epochs=2", "batch_size=512", "compile=off", "tensorboard=false",
+         "mlp_dims=[8]",
          "num_layers=1", "atten_embed_dim=4")
 
 
@@ -54,15 +55,18 @@ def folder_of(tmp_path, model, alias):
 
 @pytest.mark.parametrize("model", ["fm", "deepfm", "autoint"])
 @pytest.mark.parametrize("name", FILES)
-def test_a_fine_and_a_coarse_search_leave_their_snapshots_side_by_side_and_retrain(shell, tmp_path, name, model):
+def test_a_fine_and_a_coarse_search_leave_their_snapshots_side_by_side_and_retrain(shell, tmp_path,
+                                                                                   name, model):
     seen = {}
-    for grain, alias in (((), f"{name}_pep_d4_seed1"), (("--coarse",), f"{name}_pep_dimension_d4_seed1")):
+    for grain, alias in (((), f"{name}_pep_d4_seed1"),
+                         (("--coarse",), f"{name}_pep_dimension_d4_seed1")):
         sets = ("candidate_p=[900, 300]", "threshold_init=-4")
         code, _, error = shell(f"train_{name}", "--model", model, *grain, sets=sets)
         assert code == 0, error
         folder = folder_of(tmp_path, model, alias)
         assert {"900", "300"} <= set(snapshots.names(folder))
-        code, output, error = shell(f"train_{name}_retrain", "--model", model, *grain, sets=("retrain_emb_param=300",))
+        code, output, error = shell(f"train_{name}_retrain", "--model", model, *grain,
+                                    sets=("retrain_emb_param=300",))
         assert code == 0, error
         assert re.search(r"retrain  300†? ", output)
         seen[alias] = json.loads((folder / "search.json").read_text())["settings"]["threshold_type"]
@@ -83,15 +87,19 @@ def test_the_same_search_on_another_split_is_another_run(shell, tmp_path):
     np.savez(tmp_path / "split.npz", train=parts[0], validation=parts[1], test=parts[2])
     for split in ([], ["--split", f"ids:{tmp_path / 'split.npz'}"]):
         assert shell("train_criteo", "--embedding", "uniform", *split)[0] == 0
-    results = [json.loads(path.read_text()) for path in (tmp_path / "out").glob("runs/*/result.json")]
-    assert len({result["run_id"] for result in results}) == len({result["manifest"] for result in results}) == 2
-    assert {result["settings"]["split"] for result in results} == {"random", f"ids:{tmp_path / 'split.npz'}"}
+    results = [json.loads(path.read_text())
+               for path in (tmp_path / "out").glob("runs/*/result.json")]
+    assert len({result["run_id"] for result in results}) == len({result["manifest"]
+                                                                 for result in results}) == 2
+    assert {result["settings"]["split"] for result in results} == {"random",
+                                                                   f"ids:{tmp_path / 'split.npz'}"}
 
 
 @pytest.mark.parametrize(("split", "message"), [
     ("stratified", "split must be 'random' or 'ids:FILE', got 'stratified'"),
     ("ids:absent.npz", "split: there is no file 'absent.npz'")])
-def test_a_wrong_split_is_an_error_of_one_line_before_any_data_is_looked_for(shell, monkeypatch, split, message):
+def test_a_wrong_split_is_an_error_of_one_line_before_any_data_is_looked_for(shell, monkeypatch,
+                                                                             split, message):
     monkeypatch.setenv("PEP_DATA", "/nowhere")
     code, _, error = shell("train_criteo", "--split", split)
     assert (code, error.count("\n")) == (2, 1)
@@ -107,8 +115,11 @@ def test_the_published_start_is_run_as_one_clock(shell, caplog):
 
 def test_the_scripts_hold_the_published_settings():
     for script, budget in ((train_criteo, 1_067), (train_avazu, 1_479)):
-        published = {"latent_dim": 24, "threshold_init": -150.0, "mlp_dims": [400, 400, 400], "att_dropout": 0.0,
+        published = {"latent_dim": 24, "threshold_init": -150.0, "mlp_dims": [400, 400, 400],
+                     "att_dropout": 0.0,
                      "batch_size": 1024, "early_stop": 5, "eval_interval": 1}
         assert {name: script.SETTINGS[name] for name in published} == published
         assert budget in script.SETTINGS["candidate_p"]
-        assert set(script.SETTINGS) - {"split", "vocabulary"} == set(train_movielens.SETTINGS) - {"with_ids"}
+        assert set(script.SETTINGS) - {"split", "vocabulary"} == set(train_movielens.SETTINGS) - {
+            "with_ids"
+        }

@@ -1,4 +1,5 @@
-"""The scripts as a user runs them, on a small made folder: a few real processes, the rest in this one."""
+"""The scripts as a user runs them, on a small made folder: a few real processes, the rest in this
+one."""
 
 import fcntl
 import json
@@ -19,15 +20,21 @@ import train_movielens_retrain
 from engine import cli, snapshots, stages
 
 ROOT = Path(train_movielens.__file__).parent
-QUICK = ("latent_dim=8", "candidate_p=[400, 150]", "max_epochs=2", "eval_interval=1", "batch_size=256", "compile=off")
+QUICK = ("latent_dim=8", "candidate_p=[400, 150]", "max_epochs=2", "eval_interval=1",
+         "batch_size=256", "compile=off")
 QUIET = "tensorboard=false"
-CROSSING = ("threshold_init=-3", "lr=0.02", "log_interval=1", "candidate_p=[1500, 1200, 900]", "max_epochs=6")
+CROSSING = ("threshold_init=-3", "lr=0.02", "log_interval=1", "candidate_p=[1500, 1200, 900]",
+            "max_epochs=6")
 ALIAS = "movielens_pep_d8_seed1"
 FULL = OSError(28, "No space left on device")
-KEYS = {"run_id", "stage", "seed", "settings", "identity", "manifest", "data", "stop_reason", "epochs", "steps",
-        "selected_epoch", "validation_auc", "validation_logloss", "test_auc", "test_logloss", "published_protocol",
-        "train_loss", "num_embedding_params", "inference_bytes", "num_embedding_params_dense", "seconds_per_epoch",
-        "samples_per_second", "seconds", "processor_seconds", "peak_memory_bytes", "compiled", "commit", "versions",
+KEYS = {"run_id", "stage", "seed", "settings", "identity", "manifest", "data", "stop_reason",
+        "epochs", "steps",
+        "selected_epoch", "validation_auc", "validation_logloss", "test_auc", "test_logloss",
+        "published_protocol",
+        "train_loss", "num_embedding_params", "inference_bytes", "num_embedding_params_dense",
+        "seconds_per_epoch",
+        "samples_per_second", "seconds", "processor_seconds", "peak_memory_bytes", "compiled",
+        "commit", "versions",
         "device", "threads"}
 
 
@@ -40,23 +47,27 @@ def clone(tmp_path_factory):
     """The sources alone, as a fresh clone has them: no data, no cache, no results."""
     folder = tmp_path_factory.mktemp("clone")
     for name in ("data", "models", "engine", "compression", "studies", "utils"):
-        shutil.copytree(ROOT / name, folder / name, ignore=shutil.ignore_patterns("cache", "ml-1m", "criteo", "avazu"))
+        shutil.copytree(ROOT / name, folder / name,
+                        ignore=shutil.ignore_patterns("cache", "ml-1m", "criteo", "avazu"))
     for path in ROOT.glob("train_movielens*.py"):
         shutil.copy2(path, folder)
     return folder
 
 
 def process(clone, script, *arguments, cwd=None):
-    return subprocess.run([sys.executable, str(clone / script), *arguments], cwd=cwd or clone, capture_output=True,
+    return subprocess.run([sys.executable, str(clone / script), *arguments], cwd=cwd or clone,
+                          capture_output=True,
                           text=True, timeout=120, env={**os.environ, "OMP_NUM_THREADS": "1"})
 
 
 @pytest.fixture(scope="module")
 def finished(clone, made_data, tmp_path_factory):
-    """A search and a retrain of all its snapshots, by two processes that were started in another folder."""
+    """A search and a retrain of all its snapshots, by two processes that were started in another
+    folder."""
     cwd = tmp_path_factory.mktemp("work")
     search = process(clone, "train_movielens.py", "--data", str(made_data), *sets(*QUICK), cwd=cwd)
-    retrain = process(clone, "train_movielens_retrain.py", "--data", str(made_data), *sets(*QUICK, QUIET), cwd=cwd)
+    retrain = process(clone, "train_movielens_retrain.py", "--data", str(made_data),
+                      *sets(*QUICK, QUIET), cwd=cwd)
     assert (search.returncode, retrain.returncode) == (0, 0), search.stderr + retrain.stderr
     return {"out": cwd / "tmp", "cwd": cwd, "search": search, "retrain": retrain}
 
@@ -70,7 +81,8 @@ class Shell:
     def __call__(self, script, *arguments, quick=True):
         """(exit code, standard output, standard error)."""
         words = [*sets(*QUICK, QUIET)] if quick else []
-        self.monkeypatch.setattr(sys, "argv", ["x", "--data", self.data, "--out", str(self.out), *words, *arguments])
+        self.monkeypatch.setattr(sys, "argv", ["x", "--data", self.data, "--out", str(self.out),
+                                               *words, *arguments])
         code = 0
         try:
             cli.main(script.main)
@@ -85,7 +97,8 @@ class Shell:
         return self(train_movielens_retrain, *arguments, **options)
 
     def results(self, stage=None):
-        found = [json.loads(path.read_text()) for path in sorted(self.out.glob("runs/*/result.json"))]
+        found = [json.loads(path.read_text())
+                 for path in sorted(self.out.glob("runs/*/result.json"))]
         return {result["run_id"]: result for result in found if stage in (None, result["stage"])}
 
     def alias(self, name=ALIAS, model="fm"):
@@ -107,7 +120,8 @@ def after(shell, finished):
 
 
 def stored(shell):
-    """The files of searches and runs; figures are drawn from all of them, so every script may draw them anew."""
+    """The files of searches and runs; figures are drawn from all of them, so every script may draw
+    them anew."""
     return {name: stamp for name, stamp in tree(shell.out).items()
             if not name.startswith("figures/") and not name.endswith("/.lock")}
 
@@ -125,11 +139,14 @@ def names(folder):
 
 def test_search_leaves_the_snapshots_at_their_budgets_beside_the_initial_table(finished):
     folder = finished["out"] / "embedding" / "fm" / ALIAS
-    assert names(folder) == ["150.magnitude.npz", "150.npz", "400.magnitude.npz", "400.npz", "initial.npz",
+    assert names(folder) == ["150.magnitude.npz", "150.npz", "400.magnitude.npz", "400.npz",
+                             "initial.npz",
                              "search.json"]
     initial, others = snapshots.read(folder / "initial.npz")
-    assert {name: array.size for name, array in others.items()} == {"linear.layer.bias": 1,
-                                                                    "linear.layer.fc.weight": len(initial.table)}
+    assert {name: array.size for name, array in others.items()} == {
+        "linear.layer.bias": 1,
+        "linear.layer.fc.weight": len(initial.table),
+    }
     bound = math.sqrt(6 / sum(initial.table.shape))
     assert 0.9 * bound < abs(initial.table).max() <= bound
     for count in (400, 150):
@@ -149,23 +166,27 @@ def test_every_run_has_its_own_folder_and_nothing_is_left_beside_the_results(fin
     for folder in folders:
         stage = json.loads((folder / "result.json").read_text())["stage"]
         assert {path.name for path in folder.iterdir()} - {".lock"} == {
-            "curve.jsonl", "result.json", *(["tensorboard", "popularity.npy"] if stage == "search" else
+            "curve.jsonl", "result.json",
+            *(["tensorboard", "popularity.npy"] if stage == "search" else
                                             ["model.safetensors"])}
     assert len(list(finished["out"].glob("runs/*/tensorboard/events.*"))) == 1
 
 
 def test_results_say_everything(after):
     results = after.results()
-    assert sorted((result["stage"], result["num_embedding_params"]) for result in results.values())[:2] == [
+    assert sorted((result["stage"], result["num_embedding_params"])
+                  for result in results.values())[:2] == [
         ("retrain", 150), ("retrain", 400)]
     for run_id, result in results.items():
         assert set(result) >= KEYS
         assert result["run_id"] == run_id
         assert result["seed"] == 1
         assert result["settings"]["latent_dim"] == 8
-        assert result["settings"]["embedding"] == ("pep" if result["stage"] == "search" else "masked")
+        assert result["settings"]["embedding"] == ("pep" if result["stage"] == "search"
+                                                   else "masked")
         assert (result["stop_reason"], result["epochs"], result["steps"]) == ("max_epochs", 2, 16)
-        assert result["num_embedding_params_dense"] == 8 * len(snapshots.read(after.alias() / "400.npz")[0].table)
+        assert result["num_embedding_params_dense"] == 8 * len(snapshots.read(after.alias()
+                                                                              / "400.npz")[0].table)
         assert 0 < result["test_auc"] < 1
         assert 0 < result["validation_auc"] < 1
         assert 0 < result["test_logloss"] < 9
@@ -174,7 +195,8 @@ def test_results_say_everything(after):
         assert result["samples_per_second"] == pytest.approx(1965 / result["seconds_per_epoch"])
         assert result["peak_memory_bytes"] > 50 * 2**20
         assert result["threads"] == 1
-        assert set(result["published_protocol"]) == {"best_test_auc", "best_test_logloss", "patience"}
+        assert set(result["published_protocol"]) == {"best_test_auc", "best_test_logloss",
+                                                     "patience"}
     search, = after.results("search").values()
     assert search["snapshots"] == ["400", "150", "400.magnitude", "150.magnitude"]
     assert search["budgets_not_reached"] == [400, 150]
@@ -183,10 +205,12 @@ def test_results_say_everything(after):
 
 def test_the_curve_has_one_line_an_evaluation_and_agrees_with_the_result(after):
     for run_id, result in after.results().items():
-        lines = [json.loads(line) for line in (after.out / "runs" / run_id / "curve.jsonl").read_text().splitlines()]
+        lines = [json.loads(line)
+                 for line in (after.out / "runs" / run_id / "curve.jsonl").read_text().splitlines()]
         assert [line["epoch"] for line in lines] == [1, 2]
         assert [line["step"] for line in lines] == [8, 16]
-        assert set(lines[0]) >= {"train_loss", "validation_auc", "validation_logloss", "test_auc", "test_logloss",
+        assert set(lines[0]) >= {"train_loss", "validation_auc", "validation_logloss", "test_auc",
+                                 "test_logloss",
                                  "num_embedding_params"}
         protocol = result["published_protocol"]
         assert protocol["best_test_auc"] == max(line["test_auc_mean_of_batches"] for line in lines)
@@ -201,10 +225,15 @@ def test_the_curve_has_one_line_an_evaluation_and_agrees_with_the_result(after):
 
 def test_the_table_on_standard_output_has_one_line_a_result(finished, after):
     dense = f"{result_of(after, 400)['num_embedding_params_dense']:,}"
-    search, retrain = finished["search"].stdout.splitlines(), finished["retrain"].stdout.splitlines()
-    heads = [line.split()[0] for line in search if not line.startswith("!")]  # ! after so short a search
+    search, retrain = (
+        finished["search"].stdout.splitlines(),
+        finished["retrain"].stdout.splitlines(),
+    )
+    # ! after so short a search
+    heads = [line.split()[0] for line in search if not line.startswith("!")]
     assert heads == ["stage", "search", "*"]
-    assert [line.split()[:3] for line in retrain[1:3]] == [["retrain", "400†", dense], ["retrain", "150†", dense]]
+    assert [line.split()[:3] for line in retrain[1:3]] == [["retrain", "400†", dense],
+                                                           ["retrain", "150†", dense]]
     assert {line.split()[-1] for line in (search[1], *retrain[1:3])} == set(after.results())
 
 
@@ -237,20 +266,24 @@ def test_budgets_as_reached_bear_their_own_count_and_are_found_by_budget(shell):
 
 
 def test_budgets_that_were_not_reached_as_reached_are_named(shell, caplog):
-    assert shell.search(*sets(*CROSSING, "budget=as_reached", "candidate_p=[1500, 3]", "max_epochs=1"))[0] == 0
+    assert shell.search(*sets(*CROSSING, "budget=as_reached", "candidate_p=[1500, 3]",
+                              "max_epochs=1"))[0] == 0
     result, = shell.results().values()
     assert result["budgets_not_reached"] == [3]
     assert len(result["snapshots"]) == 1
-    assert "[3]" in "".join(record.getMessage() for record in caplog.records if record.levelname == "WARNING")
+    assert "[3]" in "".join(record.getMessage() for record in caplog.records if record.levelname
+                            == "WARNING")
 
 
-@pytest.mark.parametrize(("arguments", "params"), [(("--model", "linear"), 0), (("--embedding", "uniform"), None)])
+@pytest.mark.parametrize(("arguments", "params"),
+                         [(("--model", "linear"), 0), (("--embedding", "uniform"), None)])
 def test_baselines_are_trained_and_leave_no_snapshots(shell, arguments, params):
     code, out, _ = shell.search(*arguments)
     result, = shell.results().values()
     assert code == 0
     assert result["stage"] == out.splitlines()[1].split()[0] == "train"
-    assert result["num_embedding_params"] == (result["num_embedding_params_dense"] if params is None else params)
+    assert result["num_embedding_params"] == (result["num_embedding_params_dense"] if params is None
+                                              else params)
     assert not (shell.out / "embedding").exists()
 
 
@@ -266,7 +299,8 @@ def test_fresh_values_and_the_embedding_rewound_alone_are_other_runs_than_the_ti
 
 
 def test_retrain_takes_model_settings_from_the_search(shell):
-    assert shell.search("--model", "deepfm", "--alias", "mine", *sets("mlp_dims=[7]", "candidate_p=[300]"))[0] == 0
+    assert shell.search("--model", "deepfm", "--alias", "mine",
+                        *sets("mlp_dims=[7]", "candidate_p=[300]"))[0] == 0
     code, _, error = shell.retrain("--model", "deepfm", "--alias", "mine")
     assert code == 0, error
     result, = shell.results("retrain").values()
@@ -301,7 +335,8 @@ def test_force_runs_again_and_gives_the_same_result(after):
     for run_id, result in after.results().items():
         name = f"runs/{run_id}/result.json"
         assert stored(after)[name][1] > times[name][1]
-        assert (result["test_auc"], result["train_loss"]) == (before[run_id]["test_auc"], before[run_id]["train_loss"])
+        assert (result["test_auc"], result["train_loss"]) == (before[run_id]["test_auc"],
+                                                              before[run_id]["train_loss"])
     for name in ("400.npz", "150.npz", "initial.npz"):
         path = f"embedding/fm/{ALIAS}/{name}"
         assert stored(after)[path][1] > times[path][1]
@@ -328,7 +363,9 @@ def test_a_search_whose_snapshots_are_gone_is_run_again(after, caplog):
 # refused before any data is read
 
 
-def test_a_wrong_setting_ends_a_process_with_code_2_and_one_line_before_data_is_looked_for(clone, tmp_path):
+def test_a_wrong_setting_ends_a_process_with_code_2_and_one_line_before_data_is_looked_for(
+    clone, tmp_path
+):
     arguments = ["--data", str(tmp_path / "absent"), "--set", "laten_dim=8"]
     done = process(clone, "train_movielens.py", *arguments, cwd=tmp_path)
     assert done.returncode == 2
@@ -365,7 +402,8 @@ def test_a_wrong_setting_is_refused_before_data_or_snapshots_are_looked_for(shel
 EARLY = {
     "masked": (["--embedding", "masked"], "use the retrain script"),
     "no budget": (sets("candidate_p=[]"), "candidate_p is empty"),
-    "alias with a path": (["--alias", "../mine"], "--alias must be a plain folder name, got '../mine'"),
+    "alias with a path": (["--alias", "../mine"],
+                          "--alias must be a plain folder name, got '../mine'"),
     "alias of dots": (["--alias", ".."], "--alias must be a plain folder name"),
     "empty alias": (["--alias", ""], "--alias must be a plain folder name"),
 }
@@ -388,7 +426,9 @@ def test_cuda_asked_for_and_absent_is_refused_before_data_is_looked_for(shell, m
     assert error.startswith("error: --device cuda was asked for, but torch")
 
 
-def test_an_output_folder_that_cannot_be_written_is_refused_before_data_is_looked_for(shell, tmp_path):
+def test_an_output_folder_that_cannot_be_written_is_refused_before_data_is_looked_for(
+    shell, tmp_path
+):
     (tmp_path / "file").write_text("x")
     shell.data, shell.out = "/nonexistent", tmp_path / "file" / "out"
     code, _, error = shell.search()
@@ -408,7 +448,9 @@ def test_absent_data_is_an_error_that_names_the_folder_and_the_files(shell):
 def test_budgets_beyond_the_table_are_skipped_aloud_and_an_error_when_none_remains(shell, caplog):
     code, _, error = shell.search(*sets("candidate_p=[90000, 80000]"))
     assert code == 2
-    assert "no budget of candidate_p [90000, 80000] lies within the table's 2280 parameters" in error
+    assert (
+        "no budget of candidate_p [90000, 80000] lies within the table's 2280 parameters" in error
+    )
     assert shell.search(*sets("candidate_p=[90000, 300]"))[0] == 0
     assert "are skipped: [90000]" in caplog.text
     assert snapshots.names(shell.alias()) == ["300", "300.magnitude"]
@@ -416,13 +458,15 @@ def test_budgets_beyond_the_table_are_skipped_aloud_and_an_error_when_none_remai
 
 @pytest.mark.parametrize("script", ["train_movielens", "train_movielens_retrain"])
 def test_help_shows_options_and_examples(monkeypatch, capsys, script):
-    module = {"train_movielens": train_movielens, "train_movielens_retrain": train_movielens_retrain}[script]
+    module = {"train_movielens": train_movielens,
+              "train_movielens_retrain": train_movielens_retrain}[script]
     monkeypatch.setattr(sys, "argv", ["x", "--help"])
     with pytest.raises(SystemExit) as stop:
         cli.main(module.main)
     shown = capsys.readouterr().out
     assert stop.value.code == 0
-    assert all(option in shown for option in ("--set", "--seed", "--data", "--device", "--alias", "--out", "--force"))
+    assert all(option in shown for option in ("--set", "--seed", "--data", "--device", "--alias",
+                                              "--out", "--force"))
     examples = [line for line in module.__doc__.splitlines() if f"python {script}.py" in line]
     assert len(examples) >= 3
     assert all(line in shown.splitlines() for line in examples)
@@ -432,7 +476,8 @@ def test_published_means_the_published_protocol_but_for_what_the_user_sets(caplo
     parser = cli.parser("", train_movielens.VARIANTS)
     options = parser.parse_args(["--published", *sets("early_stop=3", "latent_dim=64")])
     with caplog.at_level("INFO", "pep"):
-        settings, _, explicit = cli.read(options, train_movielens.SETTINGS, train_movielens.VARIANTS)
+        settings, _, explicit = cli.read(options, train_movielens.SETTINGS,
+                                         train_movielens.VARIANTS)
     assert "but for the random numbers" in caplog.text  # what it cannot reproduce
     train, search = settings.train, settings.search
     assert (train.eval_interval, train.early_stop, train.log_interval) == (5, 3, 1)
@@ -440,9 +485,11 @@ def test_published_means_the_published_protocol_but_for_what_the_user_sets(caplo
     assert (search.candidate_p, settings.model.latent_dim) == ((50_000, 30_000, 20_000), 64)
     assert explicit == {"early_stop", "latent_dim"}
     assert "published" in stages.alias_folder(Path("tmp"), settings, 1, None).name
-    settings, _, _ = cli.read(parser.parse_args(["--published"]), train_movielens.SETTINGS, train_movielens.VARIANTS)
+    settings, _, _ = cli.read(parser.parse_args(["--published"]), train_movielens.SETTINGS,
+                              train_movielens.VARIANTS)
     assert (settings.train.early_stop, settings.model.latent_dim) == (40, 32)
-    settings, _, _ = cli.read(parser.parse_args([]), train_movielens.SETTINGS, train_movielens.VARIANTS)
+    settings, _, _ = cli.read(parser.parse_args([]), train_movielens.SETTINGS,
+                              train_movielens.VARIANTS)
     assert (settings.train.eval_interval, settings.train.early_stop) == (2, 8)
 
 
@@ -514,8 +561,10 @@ def test_a_corrupt_search_record_is_an_error_that_names_it(after):
         assert "search.json is corrupt" in error
 
 
-@pytest.mark.parametrize(("assignment", "had"), [("latent_dim=32", "8"), ("model=deepfm", None), ("gk=2.0", "1.0"),
-                                                 ("with_ids=true", "False"), ("threshold_type=field", "'feature_dim'"),
+@pytest.mark.parametrize(("assignment", "had"),
+                         [("latent_dim=32", "8"), ("model=deepfm", None), ("gk=2.0", "1.0"),
+                                                 ("with_ids=true", "False"),
+                          ("threshold_type=field", "'feature_dim'"),
                                                  ("embedding=uniform", "'pep'")])
 def test_a_setting_that_contradicts_the_search_is_refused(after, assignment, had):
     before = stored(after)
@@ -551,7 +600,8 @@ def test_two_seeds_share_no_file(after):
     assert only(files, before.__contains__) == before
     assert len(after.results()) == 6
     assert names(after.out / "embedding" / "fm") == [ALIAS, "movielens_pep_d8_seed2"]
-    masks = {snapshots.read(after.alias(alias) / "400.npz")[0].mask_hash for alias in names(after.out / "embedding/fm")}
+    masks = {snapshots.read(after.alias(alias) / "400.npz")[0].mask_hash
+             for alias in names(after.out / "embedding/fm")}
     assert len(masks) == 2
 
 
@@ -573,7 +623,10 @@ def test_another_data_set_under_the_same_alias_is_refused_until_overwrite_is_giv
     assert after.search("--overwrite")[0] == 0
     runs = only(before, lambda name: name.startswith("runs/"))
     assert only(stored(after), runs.__contains__) == runs
-    assert snapshots.owner_of(after.alias())["manifest"] == snapshots.owner_of(after.alias("other"))["manifest"]
+    assert (
+        snapshots.owner_of(after.alias())["manifest"]
+        == snapshots.owner_of(after.alias("other"))["manifest"]
+    )
 
     after.data = first
     code, _, error = after.search()
@@ -603,7 +656,9 @@ def test_a_run_that_another_process_is_working_on_is_refused(after):
 # full disks
 
 
-def test_a_full_disk_at_a_snapshot_is_an_error_and_the_same_command_goes_on_from_there(shell, monkeypatch):
+def test_a_full_disk_at_a_snapshot_is_an_error_and_the_same_command_goes_on_from_there(
+    shell, monkeypatch
+):
     arguments = sets(*CROSSING, "checkpoint_seconds=0")
     original = np.savez_compressed
 
@@ -625,7 +680,9 @@ def test_a_full_disk_at_a_snapshot_is_an_error_and_the_same_command_goes_on_from
     assert result["snapshots"] == ["1500", "1200", "900"]
 
 
-def test_a_stopped_search_that_goes_on_under_another_alias_leaves_all_budgets_there(shell, monkeypatch):
+def test_a_stopped_search_that_goes_on_under_another_alias_leaves_all_budgets_there(
+    shell, monkeypatch
+):
     arguments = sets(*CROSSING, "checkpoint_seconds=0")
     original = snapshots.save
 

@@ -1,4 +1,5 @@
-"""A small data set with a learnable signal, and the settings that train on it in a fraction of a second."""
+"""A small data set with a learnable signal, and the settings that train on it in a fraction of a
+second."""
 
 import json
 from collections.abc import Callable
@@ -17,10 +18,14 @@ from engine.settings import Settings, identity, parse
 from studies import pooling
 
 SIZES = {"user": 150, "item": 40, "genre": 8, "gender": 2}
-SETTINGS = {"model": "fm", "latent_dim": 4, "batch_size": 64, "lr": 0.01, "max_epochs": 3, "eval_interval": 1,
-            "early_stop": 2, "log_interval": 1, "mlp_dims": [8], "num_layers": 1, "atten_embed_dim": 4,
-            "threshold_init": -3.0, "compile": "off", "tensorboard": False, "checkpoint_seconds": 1000.0}
-TIMES = {"seconds", "processor_seconds", "seconds_per_epoch", "samples_per_second", "peak_memory_bytes",
+SETTINGS = {"model": "fm", "latent_dim": 4, "batch_size": 64, "lr": 0.01, "max_epochs": 3,
+            "eval_interval": 1,
+            "early_stop": 2, "log_interval": 1, "mlp_dims": [8], "num_layers": 1,
+            "atten_embed_dim": 4,
+            "threshold_init": -3.0, "compile": "off", "tensorboard": False,
+            "checkpoint_seconds": 1000.0}
+TIMES = {"seconds", "processor_seconds", "seconds_per_epoch", "samples_per_second",
+         "peak_memory_bytes",
          "commit"}  # may differ
 
 
@@ -32,7 +37,8 @@ def dataset(rows: int = 1500, seed: int = 0) -> Dataset:
     vectors = [hidden[name][column] for name, column in columns.items()]
     total = sum(vectors)
     logits = ((total ** 2).sum(1) - sum((vector ** 2).sum(1) for vector in vectors)) / 2
-    return store.build("tiny", columns, (logits + rng.logistic(size=rows) > 0).astype(int), split_seed=5)
+    return store.build("tiny", columns, (logits + rng.logistic(size=rows) > 0).astype(int),
+                       split_seed=5)
 
 
 def with_test_labels(made: Dataset, change: Callable[[np.ndarray], np.ndarray]) -> Dataset:
@@ -49,7 +55,8 @@ def install(monkeypatch: Any, made: Dataset) -> None:
 
 
 def publish(monkeypatch: Any, script: dict[str, Any], rows: int | None = None) -> None:
-    """Let pages take runs of these settings for published ones, and so many rows for the whole data set."""
+    """Let pages take runs of these settings for published ones, and so many rows for the whole data
+    set."""
     settings = parse(script)
     monkeypatch.setitem(pooling.LENGTH, settings.data.dataset, settings.train.max_epochs)
     monkeypatch.setitem(pooling.DEPARTURES, settings.data.dataset, json.loads(identity(settings)))
@@ -79,10 +86,12 @@ def context(out: Path, **changes: Any) -> RunContext:
     return RunContext(**{"out": out, "device": "cpu", **changes})
 
 
-def train(out: Path, seed: int = 1, places: dict[str, Any] | None = None, **changes: Any) -> dict[str, Any]:
+def train(out: Path, seed: int = 1, places: dict[str, Any] | None = None,
+          **changes: Any) -> dict[str, Any]:
     return stages.train(settings(**changes), seed, context(out, **(places or {})))
 
 
 def without_times(result: dict[str, Any]) -> dict[str, Any]:
     """What two equal runs must agree on, as it reads in the result file."""
-    return json.loads(json.dumps({name: value for name, value in result.items() if name not in TIMES}))
+    return json.loads(json.dumps({name: value for name, value in result.items()
+                                  if name not in TIMES}))

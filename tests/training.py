@@ -1,4 +1,5 @@
-"""A training on skewed random batches, step by step, and what it has made, for tests of the steps' forms."""
+"""A training on skewed random batches, step by step, and what it has made, for tests of the steps'
+forms."""
 
 import itertools
 
@@ -10,30 +11,38 @@ from models.build import build_embedding, build_model
 from models.embedding.masked import Masked
 
 SIZES, WIDTH, BATCH = (60, 3, 200, 37), 5, 16
-VALUES = {"model": "fm", "embedding": "pep", "latent_dim": WIDTH, "threshold_type": "feature_dim", "gk": 1.0,
-          "g_type": "sigmoid", "threshold_init": -5.0, "mlp_dims": (6,), "dropout": 0.2, "num_heads": 2,
-          "num_layers": 1, "att_dropout": 0.1, "atten_embed_dim": 4, "has_residual": True, "full_part": True,
-          "with_linear": True, "arch_mlp_bot": (5,), "arch_mlp_top": (6,), "arch_interaction_op": "cat"}
+VALUES = {"model": "fm", "embedding": "pep", "latent_dim": WIDTH, "threshold_type": "feature_dim",
+          "gk": 1.0,
+          "g_type": "sigmoid", "threshold_init": -5.0, "mlp_dims": (6,), "dropout": 0.2,
+          "num_heads": 2,
+          "num_layers": 1, "att_dropout": 0.1, "atten_embed_dim": 4, "has_residual": True,
+          "full_part": True,
+          "with_linear": True, "arch_mlp_bot": (5,), "arch_mlp_top": (6,),
+          "arch_interaction_op": "cat"}
 
 
 class Training:
-    """Skewed random batches, step by step; the last row of each field is in none of them, and the decay is felt."""
+    """Skewed random batches, step by step; the last row of each field is in none of them, and the
+    decay is felt."""
 
-    def __init__(self, update, lr=0.01, decay=0.03, clip=100.0, compiled=False, sizes=SIZES, l2_penalty=0.0,
+    def __init__(self, update, lr=0.01, decay=0.03, clip=100.0, compiled=False, sizes=SIZES,
+                 l2_penalty=0.0,
                  **values):
         values = {**VALUES, **values}
         self.sizes = sizes
         if values["embedding"] == "masked":
             generator = torch.Generator().manual_seed(1)
             initial = torch.randn(sum(sizes), values["latent_dim"], generator=generator) / 10
-            self.embedding = Masked(initial, torch.rand(initial.shape, generator=generator) < 0.5, len(sizes))
+            self.embedding = Masked(initial, torch.rand(initial.shape, generator=generator) < 0.5,
+                                    len(sizes))
         elif callable(values["embedding"]):
             self.embedding = values["embedding"](sizes, values["latent_dim"])
         else:
             self.embedding = build_embedding(sizes, values, 1, lambda: torch.arange(sum(sizes)))
         self.model = build_model(sizes, values, 1, self.embedding).train()
         self.optimizer = build_optimizer(self.model, lr, decay, decay)
-        self.advance = Step(self.model, self.optimizer, clip, StepForm(BATCH, compiled, update), l2_penalty)
+        self.advance = Step(self.model, self.optimizer, clip, StepForm(BATCH, compiled, update),
+                            l2_penalty)
         self.step, self.losses = 0, []
 
     @property
@@ -42,9 +51,11 @@ class Training:
 
     def batch(self, rows=BATCH):
         rng = np.random.default_rng(self.step)
-        columns = [(max(size - 1, 1) * rng.random(rows) ** 3).astype(np.int32) for size in self.sizes]
+        columns = [(max(size - 1, 1) * rng.random(rows) ** 3).astype(np.int32)
+                   for size in self.sizes]
         starts = np.array([0, *itertools.accumulate(self.sizes[:-1])], np.int32)
-        return torch.from_numpy(np.stack(columns, 1) + starts), torch.from_numpy(rng.integers(0, 2, rows)).float()
+        return torch.from_numpy(np.stack(columns, 1)
+                                + starts), torch.from_numpy(rng.integers(0, 2, rows)).float()
 
     def run(self, steps, rows=BATCH):
         for _ in range(steps):
@@ -59,7 +70,8 @@ class Training:
         kept = {"losses": np.array(self.losses)}
         for name, parameter in self.model.named_parameters():
             kept[name] = parameter.detach().numpy().copy()
-            kept |= {f"{name} {key}": value.numpy().copy() for key, value in self.optimizer.state[parameter].items()}
+            kept |= {f"{name} {key}": value.numpy().copy() for key,
+                     value in self.optimizer.state[parameter].items()}
         return kept
 
 

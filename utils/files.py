@@ -12,10 +12,11 @@ from typing import Any
 
 @contextmanager
 def atomic_path(path: Path) -> Iterator[Path]:
-    """Yield a temporary name beside `path`; rename it to `path` when the block ends without an error.
+    """Yield a temporary name beside `path`; rename it to `path` when the block ends without an
+    error.
 
-    An error inside the block (a full disk, say) removes the temporary file and leaves the old `path` as it was.
-    The file's mode is that of any new file under the process's umask.
+    An error inside the block (a full disk, say) removes the temporary file and leaves the old
+    `path` as it was. The file's mode is that of any new file under the process's umask.
 
     >>> import tempfile
     >>> target = Path(tempfile.mkdtemp()) / "a.txt"
@@ -25,7 +26,8 @@ def atomic_path(path: Path) -> Iterator[Path]:
     'whole'
     """
     path.parent.mkdir(parents=True, exist_ok=True)
-    handle, name = tempfile.mkstemp(prefix=f".{path.name}.", suffix=f".part{path.suffix}", dir=path.parent)
+    handle, name = tempfile.mkstemp(prefix=f".{path.name}.", suffix=f".part{path.suffix}",
+                                    dir=path.parent)
     os.close(handle)
     temporary = Path(name)
     try:

@@ -20,7 +20,8 @@ log = logging.getLogger("pep")
 
 @contextmanager
 def locked(path: Path, wait: bool) -> Iterator[None]:
-    """Hold the lock file `path`, which is made when it is missing; a process that dies lets go of it.
+    """Hold the lock file `path`, which is made when it is missing; a process that dies lets go of
+    it.
 
     Raises:
         BlockingIOError: another process holds it and `wait` is False.

@@ -6,8 +6,9 @@ from typing import Any
 def translate(recorded: dict[str, Any]) -> dict[str, Any]:
     """The settings of a record, a snapshot or a checkpoint, whenever it was made.
 
-    Records from before `weight_decay` was a setting called it `l2_penalty`; the published penalty of
-    that name was not there, so it is 0 in them. What has no `rewind` rewound the embedding alone.
+    Records from before `weight_decay` was a setting called it `l2_penalty`; the published penalty
+    of that name was not there, so it is 0 in them. What has no `rewind` rewound the embedding
+    alone.
 
     >>> translate({"l2_penalty": 1e-5, "lr": 0.1})
     {'l2_penalty': 0.0, 'lr': 0.1, 'weight_decay': 1e-05, 'rewind': 'embedding'}

@@ -1,4 +1,5 @@
-"""`compress.py afm`: a trained model with its table and layers factored by what they give out on real data.
+"""`compress.py afm`: a trained model with its table and layers factored by what they give out on
+real data.
 
     python compress.py afm --run ID --emb-rank 8 --mlp-rank 16          # factor, one more epoch, and the control
     python compress.py afm --run ID --ratio 0.2 --finetune-epochs 0     # a rank for each field; only measured
@@ -37,34 +38,53 @@ SECONDS = 0.3  # each
 
 def add_options(method: argparse.ArgumentParser) -> None:
     """What `afm` takes."""
-    method.add_argument("--run", required=True, help="id of a finished training or retraining, or its start")
+    method.add_argument("--run", required=True,
+                        help="id of a finished training or retraining, or its start")
     cli.add_place_options(method)
     which = method.add_mutually_exclusive_group()
-    which.add_argument("--emb-rank", type=int, help="rank of every field's vectors (of the cores, for tt)")
-    which.add_argument("--emb-energy", type=float, help="share of each field's variance to keep; a rank for each")
-    which.add_argument("--ratio", type=float, help="share of the table's parameters to keep; ranks go where they "
+    which.add_argument("--emb-rank", type=int,
+                       help="rank of every field's vectors (of the cores, for tt)")
+    which.add_argument("--emb-energy", type=float,
+                       help="share of each field's variance to keep; a rank for each")
+    which.add_argument("--ratio", type=float,
+                       help="share of the table's parameters to keep; ranks go where they "
                        "keep most per parameter")
-    which.add_argument("--field-rank-file", type=Path, help="a JSON file with a rank for each field by its name, "
+    which.add_argument("--field-rank-file", type=Path,
+                       help="a JSON file with a rank for each field by its name, "
                        "{\"zip\": 16, ...}; 0 leaves a field its mean")
     layers = method.add_mutually_exclusive_group()
     layers.add_argument("--mlp-rank", type=int, help="rank of every chosen layer")
-    layers.add_argument("--mlp-energy", type=float, help="share of each chosen layer's variance to keep")
-    method.add_argument("--layers", help="numbers, from 1, or names, with commas (default: all but first and output)")
-    method.add_argument("--act", default="none", choices=factor.ACTS, help="between the two thin layers")
+    layers.add_argument("--mlp-energy", type=float,
+                        help="share of each chosen layer's variance to keep")
+    method.add_argument("--layers", help="numbers, from 1, or names, with commas (default: all but "
+                                         "first and output)")
+    method.add_argument("--act", default="none", choices=factor.ACTS,
+                        help="between the two thin layers")
     method.add_argument("--act-init", default="paper", choices=("paper", "shift"),
-                        help="with relu: as published, or shifted so that the function is kept on the calibration rows")
-    method.add_argument("--method", dest="basis", default="afm", choices=("afm", "svd", "random", "tt"),
-                        help="principal directions of the outputs; or a rival at the same ranks: singular vectors of "
+                        help="with relu: as published, or shifted so that the function is kept on "
+                             "the calibration rows")
+    method.add_argument("--method", dest="basis", default="afm",
+                        choices=("afm", "svd", "random", "tt"),
+                        help="principal directions of the outputs; or a rival at the same ranks: "
+                             "singular vectors of "
                         "the weights, a random basis, tensor-train tables")
-    method.add_argument("--no-fuse", action="store_true", help="reconstruct vectors for the first deep layer too")
-    method.add_argument("--sequential", action="store_true", help="calibrate each layer on what is factored so far")
-    method.add_argument("--max-samples", type=int, help="rows that layers are calibrated on (default: all)")
-    method.add_argument("--smoothing", type=float, default=0.0, help="added to every id's count; 0 as published")
-    method.add_argument("--finetune-epochs", type=int, default=1, help="of the factored model and of the control")
-    method.add_argument("--finetune-lr", type=float, default=0.1, help="as a factor of the training's lr")
-    method.add_argument("--freeze-emb", action="store_true", help="leave the table out of that training, and the "
+    method.add_argument("--no-fuse", action="store_true",
+                        help="reconstruct vectors for the first deep layer too")
+    method.add_argument("--sequential", action="store_true",
+                        help="calibrate each layer on what is factored so far")
+    method.add_argument("--max-samples", type=int,
+                        help="rows that layers are calibrated on (default: all)")
+    method.add_argument("--smoothing", type=float, default=0.0,
+                        help="added to every id's count; 0 as published")
+    method.add_argument("--finetune-epochs", type=int, default=1,
+                        help="of the factored model and of the control")
+    method.add_argument("--finetune-lr", type=float, default=0.1,
+                        help="as a factor of the training's lr")
+    method.add_argument("--freeze-emb", action="store_true",
+                        help="leave the table out of that training, and the "
                         "control's too")
-    method.add_argument("--no-control", action="store_true", help="do not train the dense model on beside it")
+    method.add_argument("--no-control", action="store_true",
+                        help="do not train the dense model on beside it")
     method.add_argument("--force", action="store_true", help="run again what is finished")
 
 
@@ -72,15 +92,18 @@ def checked(given: argparse.Namespace) -> tuple[Choice, FineTuning]:
     """What the options ask for, before anything is read.
 
     Raises:
-        ValueError: nothing to factor, a share outside (0, 1), a rank below 1, or options that do not go together.
+        ValueError: nothing to factor, a share outside (0, 1), a rank below 1, or options that do
+            not go together.
     """
     for name in ("emb_energy", "ratio", "mlp_energy"):
         if getattr(given, name) is not None:
             check_share(f"--{name.replace('_', '-')}", getattr(given, name))
     by_field = ranks_in(given.field_rank_file) if given.field_rank_file else None
-    choice = Choice(given.basis, given.emb_rank, given.emb_energy, given.ratio, by_field, given.mlp_rank,
+    choice = Choice(given.basis, given.emb_rank, given.emb_energy, given.ratio, by_field,
+                    given.mlp_rank,
                     given.mlp_energy,
-                    tuple(name.strip() for name in given.layers.split(",")) if given.layers is not None else None,
+                    tuple(name.strip() for name in given.layers.split(","))
+                    if given.layers is not None else None,
                     given.act, given.act_init,
                     not given.no_fuse, given.sequential, given.smoothing, given.max_samples)
     choice.check()
@@ -98,8 +121,8 @@ def ranks_in(path: Path) -> tuple[tuple[str, int], ...]:
     except (OSError, ValueError) as error:
         raise ValueError(f"--field-rank-file {path} cannot be read ({error})") from error
     if not isinstance(found, dict) or any(type(rank) is not int for rank in found.values()):
-        raise ValueError(f"--field-rank-file {path} must hold a rank for each field, {{\"zip\": 16, ...}}; got "
-                         f"{found!r}")
+        raise ValueError(f"--field-rank-file {path} must hold a rank for each field, "
+                         f"{{\"zip\": 16, ...}}; got {found!r}")
     return tuple(sorted(found.items()))
 
 
@@ -116,18 +139,22 @@ def work(given: argparse.Namespace) -> tuple[list[dict[str, Any]], RunContext]:
     results = [factored(trained, choice, how, device)]
     if not given.no_control and how.epochs:
         results.append(control(trained, how))
-    results[0] = judged(trained, results[0], results[-1], finetune.run_of(trained, how, choice.identity()))
+    results[0] = judged(trained, results[0], results[-1],
+                        finetune.run_of(trained, how, choice.identity()))
     return results, context
 
 
 def control(trained: LoadedRun, how: FineTuning) -> dict[str, Any]:
     """The dense model with the same further epochs."""
-    return finetune.finetune(finetune.run_of(trained, how, finetune.CONTROL), lambda: copy.deepcopy(trained.model),
+    return finetune.finetune(finetune.run_of(trained, how, finetune.CONTROL),
+                             lambda: copy.deepcopy(trained.model),
                              lambda model: {"parameters": parameters_by_part(model)})
 
 
-def factored(trained: LoadedRun, choice: Choice, how: FineTuning, device: torch.device) -> dict[str, Any]:
-    """The factored model, trained on as `how` says; calibrated only where there is no result yet."""
+def factored(trained: LoadedRun, choice: Choice, how: FineTuning,
+             device: torch.device) -> dict[str, Any]:
+    """The factored model, trained on as `how` says; calibrated only where there is no result
+    yet."""
     run = finetune.run_of(trained, how, choice.identity())
     made: list[Compression] = []
     sizes = trained.run.dataset.schema.sizes
@@ -138,39 +165,48 @@ def factored(trained: LoadedRun, choice: Choice, how: FineTuning, device: torch.
 
     def about(model: Any) -> dict[str, Any]:
         dense = trained.model.to(device)
-        return {"spectra": made[0].spectra, "structure": structure_of(model), "errors": made[0].errors,
-                "parameters": parameters_by_part(model), "parameters_dense": parameters_by_part(dense),
+        return {"spectra": made[0].spectra, "structure": structure_of(model),
+                "errors": made[0].errors,
+                "parameters": parameters_by_part(model),
+                "parameters_dense": parameters_by_part(dense),
                 "multiply_adds": multiply_adds(model, factor.probe(dense, sizes, 1)),
                 "multiply_adds_dense": multiply_adds(dense, factor.probe(dense, sizes, 1)),
-                "file_bytes_dense": trained.weights_bytes, **speeds(trained.run, {"dense": dense, "factored": model})}
+                "file_bytes_dense": trained.weights_bytes,
+                **speeds(trained.run, {"dense": dense, "factored": model})}
 
     return finetune.finetune(run, make, about)
 
 
 def speeds(run: Run, models: dict[str, Any]) -> dict[str, dict[str, dict[str, float]]]:
-    """Rows a second of each model by batch size, where they are and, where that is a GPU, on the processor too."""
+    """Rows a second of each model by batch size, where they are and, where that is a GPU, on the
+    processor too."""
     device, most = next(models["dense"].parameters()).device, max(BATCHES)
     calibration = CalibrationBatches(run, models["dense"].num_dense > 0, device, most, max(most, 2))
     rows = next(calibration.batches("rows to time it on"))
     found = {"samples_per_second": timed(models, rows)}
     if device.type != "cpu":
         there = tuple(part.cpu() for part in parts_of(rows))
-        found["samples_per_second_cpu"] = timed({name: copy.deepcopy(each).cpu() for name, each in models.items()},
+        found["samples_per_second_cpu"] = timed({name: copy.deepcopy(each).cpu() for name,
+                                                 each in models.items()},
                                                 there if len(there) == 2 else there[0])
     return found
 
 
 def timed(models: dict[str, Any], rows: Inputs) -> dict[str, dict[str, float]]:
     """Rows a second of each model, by batch size."""
-    return {name: {str(batch): round(samples_per_second(each, rows, batch, SECONDS)) for batch in BATCHES}
+    return {name: {str(batch): round(samples_per_second(each, rows, batch, SECONDS))
+                   for batch in BATCHES}
             for name, each in models.items()}
 
 
-def judged(trained: LoadedRun, result: dict[str, Any], other: dict[str, Any], run: Run) -> dict[str, Any]:
-    """A factored model's record with intervals, held against the control, or against the dense model where it is none.
+def judged(trained: LoadedRun, result: dict[str, Any], other: dict[str, Any],
+           run: Run) -> dict[str, Any]:
+    """A factored model's record with intervals, held against the control, or against the dense
+    model where it is none.
 
     Args:
-        result, other: records of the factored model and the control; the same one twice where there is no control.
+        result, other: records of the factored model and the control; the same one twice where there
+            is no control.
         run: of `result`.
     """
     alone = other["run_id"] == result["run_id"]
@@ -178,29 +214,34 @@ def judged(trained: LoadedRun, result: dict[str, Any], other: dict[str, Any], ru
         return result
 
     def models() -> list[Any]:
-        own = empty_like(trained.model, result["compression"]["structure"], run.dataset.schema.sizes)
+        own = empty_like(trained.model, result["compression"]["structure"],
+                         run.dataset.schema.sizes)
         own.load_state_dict(weights_of(run.folder))
         dense = copy.deepcopy(trained.model)
         if not alone:
             dense.load_state_dict(weights_of(run.context.out / "runs" / other["run_id"]))
         return [own, dense]
 
-    return finetune.with_intervals(run, result, models, trained.run_id if alone else other["run_id"])
+    return finetune.with_intervals(run, result, models, trained.run_id if alone
+                                   else other["run_id"])
 
 
 def calibrated(trained: LoadedRun, choice: Choice, device: torch.device) -> Compression:
-    """Statistics of the trained model, or those that an earlier calibration has left, and the factored model."""
+    """Statistics of the trained model, or those that an earlier calibration has left, and the
+    factored model."""
     model, run = trained.model.to(device), trained.run
     layers = choice.layers_of(model)
     sweep = CalibrationBatches(run, model.num_dense > 0, device, choice.max_samples)
     moments: dict[str, Moments] = {}
     if layers and not choice.sequential:
-        weights = sha256_of_file(run.context.out / "runs" / trained.run_id / WEIGHTS)  # the run may be trained again
+        # the run may be trained again
+        weights = sha256_of_file(run.context.out / "runs" / trained.run_id / WEIGHTS)
         name = sha256_of(*layers, str(sweep.rows), weights)[:12]
         kept = run.context.out / "afm" / trained.run_id / f"{name}.safetensors"
         moments = layer_statistics(model, sweep, layers, kept)
     counts = feature_counts.count(run.dataset)
-    fields = table_moments(model.embedding.table(), counts, run.dataset.schema.sizes, choice.smoothing)
+    fields = table_moments(model.embedding.table(), counts, run.dataset.schema.sizes,
+                           choice.smoothing)
 
     def measure(current: Any, names: list[str]) -> dict[str, Moments]:
         return {name: moments[name] for name in names} if not choice.sequential else layer_moments(
@@ -210,17 +251,21 @@ def calibrated(trained: LoadedRun, choice: Choice, device: torch.device) -> Comp
                     lambda: sweep.batches("looking for the least codes"), run.seed)
 
 
-def layer_statistics(model: Any, sweep: CalibrationBatches, layers: list[str], kept: Path) -> dict[str, Moments]:
-    """Moments of the dense model's layers, kept in a file, from which an interrupted pass goes on."""
+def layer_statistics(model: Any, sweep: CalibrationBatches, layers: list[str],
+                     kept: Path) -> dict[str, Moments]:
+    """Moments of the dense model's layers, kept in a file, from which an interrupted pass goes
+    on."""
     found: dict[str, Moments] = {}
     done = 0
     if kept.exists():
         content = load_checkpoint(kept)
         done = content["done"]
-        found = {name: Moments(len(each["mean"]), **each) for name, each in content["moments"].items()}
+        found = {name: Moments(len(each["mean"]), **each) for name,
+                 each in content["moments"].items()}
 
     def save(number: int) -> None:
-        save_checkpoint(kept, {"done": number, "moments": {name: each.content() for name, each in found.items()}})
+        save_checkpoint(kept, {"done": number,
+                               "moments": {name: each.content() for name, each in found.items()}})
 
     layer_moments(model, sweep.batches("calibrating", done, save), layers, found)
     return found

@@ -72,7 +72,8 @@ class Choice:
     @property
     def table(self) -> bool:
         """Whether the table is to be factored."""
-        return any(value is not None for value in (self.emb_rank, self.emb_energy, self.ratio, self.field_ranks))
+        return any(value is not None
+                   for value in (self.emb_rank, self.emb_energy, self.ratio, self.field_ranks))
 
     @property
     def mlp(self) -> bool:
@@ -84,13 +85,15 @@ class Choice:
         if self.method not in METHODS:
             raise ValueError(f"the method must be one of {', '.join(METHODS)}, got {self.method!r}")
         if not self.table and not self.mlp:
-            raise ValueError("there is nothing to factor: name --emb-rank, --emb-energy, --ratio or --field-rank-file "
-                             "for the table, --mlp-rank or --mlp-energy for the layers")
+            raise ValueError("there is nothing to factor: name --emb-rank, --emb-energy, --ratio "
+                             "or --field-rank-file for the table, --mlp-rank or --mlp-energy for "
+                             "the layers")
         for name, rank in (("--emb-rank", self.emb_rank), ("--mlp-rank", self.mlp_rank)):
             if rank is not None and rank < 1:
                 raise ValueError(f"{name} must be at least 1, got {rank}")
         if self.method == "tt" and (self.emb_rank is None or self.mlp):
-            raise ValueError("tt makes a tensor train of the table and of nothing else: name its rank with --emb-rank")
+            raise ValueError("tt makes a tensor train of the table and of nothing else: name its "
+                             "rank with --emb-rank")
         if self.act_init == "shift" and self.act != "relu":
             raise ValueError("--act-init shift keeps the function past a ReLU: it needs --act relu")
         if self.method != "afm" and self.act_init == "shift":
@@ -98,11 +101,13 @@ class Choice:
         if self.layers is not None and not self.mlp:
             raise ValueError("--layers names what to factor: give --mlp-rank or --mlp-energy too")
         if not self.mlp and (self.act != "none" or self.sequential):
-            raise ValueError("--act and --sequential are about layers: give --mlp-rank or --mlp-energy too")
+            raise ValueError("--act and --sequential are about layers: give --mlp-rank or "
+                             "--mlp-energy too")
         if not 0 <= self.smoothing < math.inf:
             raise ValueError(f"--smoothing must be a number from 0, got {self.smoothing}")
         if self.method == "tt" and (self.smoothing or not self.fused):
-            raise ValueError("tt knows no --smoothing and no --no-fuse: it takes the table as it is and is never fused")
+            raise ValueError("tt knows no --smoothing and no --no-fuse: it takes the table as it "
+                             "is and is never fused")
 
     def layers_of(self, model: Any) -> list[str]:
         """The layers of a model that are to be factored.
@@ -114,15 +119,16 @@ class Choice:
             return []
         found = choose_layers(model, self.layers)
         if not found:
-            raise ValueError(f"{type(model).__name__} has no layer to factor (an MLP's first and its output are left "
-                             "as they are unless --layers names them)")
+            raise ValueError(f"{type(model).__name__} has no layer to factor (an MLP's first and "
+                             "its output are left as they are unless --layers names them)")
         return found
 
     def identity(self) -> dict[str, Any]:
         """What sets the outcome apart: the values that are not the neutral ones, and the method."""
         neutral = asdict(Choice())
         return {"method": self.method, **{name: list(value) if isinstance(value, tuple) else value
-                                          for name, value in asdict(self).items() if value != neutral[name]}}
+                                          for name, value in asdict(self).items()
+                                          if value != neutral[name]}}
 
 
 @dataclass
@@ -131,8 +137,10 @@ class Compression:
 
     model: Any
     spectra: dict[str, dict[str, list[float]]]  # eigenvalues by field, and by layer
-    errors: dict[str, dict[str, float]] = field(default_factory=dict)  # share of the variance that is lost, of `fields`
-    # weighted by frequency and, beside it, with every id counted once: AFM gives up rare ids for frequent ones
+    # share of the variance that is lost, of `fields`
+    errors: dict[str, dict[str, float]] = field(default_factory=dict)
+    # weighted by frequency and, beside it, with every id counted once: AFM gives up rare ids for
+    # frequent ones
 
 
 def compress(model: Any, choice: Choice, fields: list[Moments], schema: Fields, measure: Measure,
@@ -143,19 +151,21 @@ def compress(model: Any, choice: Choice, fields: list[Moments], schema: Fields, 
 
     Args:
         fields: moments of each field's vectors.
-        measure: gives moments of layers; asked layer by layer of what is factored so far if `sequential`, else once of
-            the dense model.
+        measure: gives moments of layers; asked layer by layer of what is factored so far if
+            `sequential`, else once of the dense model.
         batches: gives calibration batches, for the shifted start.
         seed: of a random basis.
 
     Raises:
-        ValueError: a rank above a width or not below the sample count, or a layer that is not there.
+        ValueError: a rank above a width or not below the sample count, or a layer that is not
+            there.
     """
     choice.check()
     layers = choice.layers_of(model)
     generator = torch.Generator().manual_seed(seed)
     spectra = [decompose(moments) for moments in fields]
-    made = Compression(model, {"fields": _values(dict(zip(schema.fields, spectra, strict=True))), "layers": {}})
+    made = Compression(model, {"fields": _values(dict(zip(schema.fields, spectra, strict=True))),
+                               "layers": {}})
     if choice.table:
         _table(made, choice, fields, spectra, schema, generator)
     dense = {} if choice.sequential or not layers else measure(model, layers)
@@ -165,23 +175,28 @@ def compress(model: Any, choice: Choice, fields: list[Moments], schema: Fields, 
     return made
 
 
-def _table(made: Compression, choice: Choice, fields: list[Moments], spectra: list[Spectrum], schema: Fields,
+def _table(made: Compression, choice: Choice, fields: list[Moments], spectra: list[Spectrum],
+           schema: Fields,
            generator: torch.Generator) -> None:
     table = made.model.embedding.table()
     if choice.method == "tt":
         assert choice.emb_rank is not None
         most = max(ranks_for(radices_for(len(table)), table.shape[1], choice.emb_rank))
         if most < choice.emb_rank:
-            raise ValueError(f"--emb-rank {choice.emb_rank} is more than a tensor train of this table can have: {most}")
-        made.model = replaced(made.model, "embedding", tensor_train_of(table, choice.emb_rank, len(schema.sizes)))
+            raise ValueError(f"--emb-rank {choice.emb_rank} is more than a tensor train of this "
+                             f"table can have: {most}")
+        made.model = replaced(made.model, "embedding",
+                              tensor_train_of(table, choice.emb_rank, len(schema.sizes)))
         return
     ranks = table_ranks(choice, spectra, schema)
     factors = [_factor(choice.method, spectrum, rank, partial(svd_factor, part, rank), generator)
-               for part, spectrum, rank in zip(table.split(list(schema.sizes)), spectra, ranks, strict=True)]
+               for part, spectrum,
+               rank in zip(table.split(list(schema.sizes)), spectra, ranks, strict=True)]
     once = table_moments(table, torch.ones((), dtype=torch.int64).expand(len(table)), schema.sizes)
     for what, moments in (("fields", fields), ("fields_unweighted", once)):
         made.errors[what] = {name: _share(factor, of_field)
-                             for name, factor, of_field in zip(schema.fields, factors, moments, strict=True)}
+                             for name, factor,
+                             of_field in zip(schema.fields, factors, moments, strict=True)}
     made.model = factor_table(made.model, factors, schema.sizes)
     inputs = probe(made.model, schema.sizes)
     if choice.fused and deep_readers(made.model, inputs):
@@ -192,18 +207,20 @@ def table_ranks(choice: Choice, spectra: list[Spectrum], schema: Fields) -> list
     """Of each field.
 
     Raises:
-        ValueError: a rank above the width, or not below the sample count; a field without a rank, or one that is not
-            there.
+        ValueError: a rank above the width, or not below the sample count; a field without a rank,
+            or one that is not there.
     """
     if choice.ratio is not None:
-        return ranks_for_ratio([spectrum.values for spectrum in spectra], schema.sizes, choice.ratio)
+        return ranks_for_ratio([spectrum.values for spectrum in spectra], schema.sizes,
+                               choice.ratio)
     if choice.emb_energy is not None:
         return [rank_for_energy(spectrum.values, choice.emb_energy) for spectrum in spectra]
     least = 0 if choice.field_ranks is not None else 1
     if choice.field_ranks is not None:
         named = dict(choice.field_ranks)
         if set(named) != set(schema.fields):
-            raise ValueError(f"there must be one rank for each of the fields {', '.join(schema.fields)}; got ranks for "
+            raise ValueError(f"there must be one rank for each of the fields "
+                             f"{', '.join(schema.fields)}; got ranks for "
                              f"{', '.join(named) or 'none'}")
         ranks = [named[name] for name in schema.fields]
     else:
@@ -225,7 +242,8 @@ def _layer(made: Compression, choice: Choice, name: str, moments: Moments,
         rank = choice.mlp_rank
     check_rank(rank, len(spectrum.values), spectrum.count, least=1)
     if choice.method == "svd":
-        made.model = svd_layer(made.model, name, min(rank, *linear_at(made.model, name).weight.shape), choice.act)
+        made.model = svd_layer(made.model, name,
+                               min(rank, *linear_at(made.model, name).weight.shape), choice.act)
         return
     factor = _factor(choice.method, spectrum, rank, lambda: spectrum.first(rank), generator)
     least = None
@@ -240,7 +258,8 @@ def _factor(method: str, spectrum: Spectrum, rank: int, svd: Callable[[], Factor
             generator: torch.Generator) -> Factor:
     if method == "svd":
         return svd()
-    return random_factor(spectrum.mean, rank, generator) if method == "random" else spectrum.first(rank)
+    return random_factor(spectrum.mean, rank,
+                         generator) if method == "random" else spectrum.first(rank)
 
 
 def _share(factor: Factor, moments: Moments) -> float:
@@ -249,4 +268,5 @@ def _share(factor: Factor, moments: Moments) -> float:
 
 
 def _values(spectra: dict[str, Spectrum]) -> dict[str, list[float]]:
-    return {name: [float(f"{value:.6g}") for value in spectrum.values.tolist()] for name, spectrum in spectra.items()}
+    return {name: [float(f"{value:.6g}") for value in spectrum.values.tolist()] for name,
+            spectrum in spectra.items()}

@@ -21,8 +21,9 @@ class Moments:
 
         M <- M_a + M_b + delta delta^T n_a n_b / (n_a + n_b),    mean <- mean_a + delta n_b / (n_a + n_b).
 
-    The published code sums y y^T in single precision and subtracts mean mean^T at the end, which cancels: with a mean
-    of 100 a coordinate of standard deviation 0.1 comes out with a negative variance.
+    The published code sums y y^T in single precision and subtracts mean mean^T at the end, which
+    cancels: with a mean of 100 a coordinate of standard deviation 0.1 comes out with a negative
+    variance.
 
     >>> moments = Moments(2).add(torch.tensor([[1.0, 0.0], [3.0, 4.0]]))
     >>> moments.mean.tolist(), moments.covariance().tolist()
@@ -40,13 +41,15 @@ class Moments:
             self.comoment = torch.zeros(self.width, self.width, dtype=torch.float64)
 
     def add(self, vectors: Tensor, weights: Tensor | None = None) -> "Moments":
-        """Take in `vectors` (B, m), each counted `weights` (B,) times, once when there are none; returns itself.
+        """Take in `vectors` (B, m), each counted `weights` (B,) times, once when there are none;
+        returns itself.
 
         Raises:
             ValueError: another width, a value that is not finite, or a negative weight.
         """
         if vectors.dim() != 2 or vectors.shape[1] != self.width:
-            raise ValueError(f"the vectors must be of shape (B, {self.width}), got {tuple(vectors.shape)}")
+            raise ValueError(f"the vectors must be of shape (B, {self.width}), got "
+                             f"{tuple(vectors.shape)}")
         vectors = vectors.detach().double()
         if weights is not None:
             weights = weights.double()
@@ -57,8 +60,8 @@ class Moments:
             return self
         mean = vectors.mean(0) if weights is None else weights @ vectors / total
         if not torch.isfinite(mean).all():
-            raise ValueError("the calibration met outputs that are not finite; look at the model's weights and the "
-                             "data")
+            raise ValueError("the calibration met outputs that are not finite; look at the model's "
+                             "weights and the data")
         centred = vectors - mean
         comoment = centred.T @ (centred if weights is None else centred * weights[:, None])
         return self.merge(Moments(self.width, total, mean, comoment))
@@ -69,7 +72,9 @@ class Moments:
         if other.count:
             mean, comoment = other.mean.to(self.mean.device), other.comoment.to(self.mean.device)
             delta = mean - self.mean
-            self.comoment = self.comoment + comoment + torch.outer(delta, delta) * (self.count * other.count / count)
+            self.comoment = self.comoment + comoment + torch.outer(delta, delta) * (self.count
+                                                                                    * other.count
+                                                                                    / count)
             self.mean = self.mean + delta * (other.count / count)
             self.count = count
         return self
@@ -89,17 +94,20 @@ class Moments:
         return (self.comoment + self.comoment.T) / (2 * self.count)
 
 
-def table_moments(table: Tensor, counts: Tensor, field_sizes: Sequence[int], smoothing: float = 0.0) -> list[Moments]:
-    """What a pass over the data would count of each field's vectors, without one: rows weighted by their frequency.
+def table_moments(table: Tensor, counts: Tensor, field_sizes: Sequence[int],
+                  smoothing: float = 0.0) -> list[Moments]:
+    """What a pass over the data would count of each field's vectors, without one: rows weighted by
+    their frequency.
 
-    With p the frequencies of a field's ids, mean = E^T p and C = (E - 1 mean^T)^T diag(p) (E - 1 mean^T). A field
-    of which nothing was counted weighs its rows equally.
+    With p the frequencies of a field's ids, mean = E^T p and C = (E - 1 mean^T)^T diag(p) (E - 1
+    mean^T). A field of which nothing was counted weighs its rows equally.
 
     Args:
         table: (N, D).
         counts: (N,) how often each id occurs in the calibration data.
         field_sizes: rows of each field, in order; they sum to N.
-        smoothing: added to every count, so that ids which do not occur have a say; 0 is the paper's.
+        smoothing: added to every count, so that ids which do not occur have a say; 0 is the
+            paper's.
 
     Raises:
         ValueError: the shapes do not fit, or no id was counted.
@@ -108,16 +116,19 @@ def table_moments(table: Tensor, counts: Tensor, field_sizes: Sequence[int], smo
     tensor([3.], dtype=torch.float64)
     """
     if counts.shape != (len(table),) or sum(field_sizes) != len(table):
-        raise ValueError(f"the table has {len(table)} rows, the counts are of shape {tuple(counts.shape)} and the "
-                         f"fields {tuple(field_sizes)} have {sum(field_sizes)}; give one count for each row")
+        raise ValueError(f"the table has {len(table)} rows, the counts are of shape "
+                         f"{tuple(counts.shape)} and the fields {tuple(field_sizes)} have "
+                         f"{sum(field_sizes)}; give one count for each row")
     if not counts.sum() > 0:
         raise ValueError("there are no calibration data: every count is 0")
     found, start = [], 0
     for size in field_sizes:
         weights = counts[start:start + size].double() + smoothing
         weights = weights if weights.sum() > 0 else torch.ones_like(weights)
-        moments = Moments(table.shape[1], mean=torch.zeros(table.shape[1], dtype=torch.float64, device=table.device),
-                          comoment=torch.zeros((table.shape[1],) * 2, dtype=torch.float64, device=table.device))
+        moments = Moments(table.shape[1], mean=torch.zeros(table.shape[1], dtype=torch.float64,
+                                                           device=table.device),
+                          comoment=torch.zeros((table.shape[1],) * 2, dtype=torch.float64,
+                                               device=table.device))
         for first in range(0, size, CHUNK):
             last = min(first + CHUNK, size)
             moments.add(table[start + first:start + last], weights[first:last].to(table.device))
@@ -138,7 +149,8 @@ def layer_moments(model: nn.Module, batches: Iterable[Inputs], names: Sequence[s
         found: moments to go on with, by name; whoever gives the batches may save them between two.
 
     Raises:
-        ValueError: the model is in training mode, a name is not that of a linear layer, or there are no batches.
+        ValueError: the model is in training mode, a name is not that of a linear layer, or there
+            are no batches.
     """
     require_evaluation(model)
     layers = {name: linear_at(model, name) for name in names}
@@ -156,8 +168,10 @@ def layer_moments(model: nn.Module, batches: Iterable[Inputs], names: Sequence[s
 
 
 @torch.no_grad()
-def least_codes(model: nn.Module, batches: Iterable[Inputs], name: str, project: nn.Linear) -> Tensor:
-    """Smallest value of each coordinate of `project`(x) over the inputs x of a linear layer, (k,)."""
+def least_codes(model: nn.Module, batches: Iterable[Inputs], name: str,
+                project: nn.Linear) -> Tensor:
+    """Smallest value of each coordinate of `project`(x) over the inputs x of a linear layer,
+    (k,)."""
     require_evaluation(model)
     least = torch.full((project.out_features,), torch.inf)
 
@@ -175,10 +189,11 @@ def least_codes(model: nn.Module, batches: Iterable[Inputs], name: str, project:
 
 
 def require_evaluation(model: nn.Module) -> None:
-    """A ValueError for a model in training mode, whose outputs depend on the batch and on chance."""
+    """A ValueError for a model in training mode, whose outputs depend on the batch and on
+    chance."""
     if model.training:
-        raise ValueError("the model is in training mode, where dropout and batch norm change what its layers give out; "
-                         "call model.eval() first")
+        raise ValueError("the model is in training mode, where dropout and batch norm change what "
+                         "its layers give out; call model.eval() first")
 
 
 def linear_at(model: nn.Module, name: str) -> nn.Linear:
@@ -190,7 +205,8 @@ def linear_at(model: nn.Module, name: str) -> nn.Linear:
     found = dict(model.named_modules()).get(name)
     if not isinstance(found, nn.Linear):
         there = [other for other, module in model.named_modules() if isinstance(module, nn.Linear)]
-        raise ValueError(f"there is no linear layer {name!r}; the model has: {', '.join(there) or 'none'}")
+        raise ValueError(f"there is no linear layer {name!r}; the model has: "
+                         f"{', '.join(there) or 'none'}")
     return found
 
 

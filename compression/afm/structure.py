@@ -1,4 +1,5 @@
-"""What a factored model is made of: its shape in words, a model of that shape, and what it costs."""
+"""What a factored model is made of: its shape in words, a model of that shape, and what it
+costs."""
 
 import copy
 from collections.abc import Sequence
@@ -17,7 +18,8 @@ from models.embedding.tensor_train import TensorTrain, tensor_train_of
 
 
 def structure_of(model: Any) -> dict[str, Any]:
-    """The shape of a factored model, for its record: ranks of the table, ranks of layers by name, activation."""
+    """The shape of a factored model, for its record: ranks of the table, ranks of layers by name,
+    activation."""
     made: dict[str, Any] = {"layers": {}, "act": "none"}
     table = getattr(model, "embedding", None)
     if isinstance(table, LowRank):
@@ -27,7 +29,8 @@ def structure_of(model: Any) -> dict[str, Any]:
     for name, module in model.named_modules():
         if isinstance(module, ThinPair):
             made["layers"][name] = module.project.out_features
-            made["act"] = next(act for act, make in ACTS.items() if len(module) == (2 if make is None else 3))
+            made["act"] = next(act for act, make in ACTS.items()
+                               if len(module) == (2 if make is None else 3))
     return made
 
 
@@ -44,10 +47,12 @@ def empty_like(model: Any, structure: dict[str, Any], field_sizes: Sequence[int]
     made = copy.deepcopy(model).eval()
     if "ranks" in structure:
         width = made.embedding.width
-        made = factor_table(made, [_nothing(rank, width) for rank in structure["ranks"]], field_sizes)
+        made = factor_table(made, [_nothing(rank, width) for rank in structure["ranks"]],
+                            field_sizes)
         made = fuse(made, probe(made, field_sizes)) if structure["fused"] else made
     if "tensor_train" in structure:
-        made.embedding = tensor_train_of(made.embedding.table(), structure["tensor_train"], len(field_sizes))
+        made.embedding = tensor_train_of(made.embedding.table(), structure["tensor_train"],
+                                         len(field_sizes))
     for name, rank in structure["layers"].items():
         width = linear_at(made, name).out_features
         made = factor_layer(made, name, _nothing(rank, width), structure["act"])
@@ -55,21 +60,24 @@ def empty_like(model: Any, structure: dict[str, Any], field_sizes: Sequence[int]
 
 
 def _nothing(rank: int, width: int) -> Factor:
-    return Factor(torch.zeros(rank, width, dtype=torch.float64), torch.zeros(width, dtype=torch.float64))
+    return Factor(torch.zeros(rank, width, dtype=torch.float64),
+                  torch.zeros(width, dtype=torch.float64))
 
 
 def parameters_by_part(model: nn.Module) -> dict[str, int]:
-    """Stored parameters of each direct child (embedding, linear, mlp, ...), those of width 1 tables included."""
+    """Stored parameters of each direct child (embedding, linear, mlp, ...), those of width 1 tables
+    included."""
     return {name: sum(parameter.numel() for parameter in child.parameters())
             for name, child in model.named_children() if any(True for _ in child.parameters())}
 
 
 def multiply_adds(model: nn.Module, inputs: Inputs) -> dict[str, int]:
-    """Multiplications with an addition of one row's forward pass, by the direct child that does them.
+    """Multiplications with an addition of one row's forward pass, by the direct child that does
+    them.
 
-    Counted are linear layers (n x m a vector), attention's query, key and value among them, reconstructions (k_f x D a
-    field) and tensor trains; products of activations with each other (FM, attention) and element-wise work are the
-    same in both models and are not.
+    Counted are linear layers (n x m a vector), attention's query, key and value among them,
+    reconstructions (k_f x D a field) and tensor trains; products of activations with each other
+    (FM, attention) and element-wise work are the same in both models and are not.
 
     Args:
         inputs: of one row: ids (1, F), or these and numbers.

@@ -29,16 +29,19 @@ def tables(trained: LoadedTable, method: str, budgets: list[int], like: list[Pat
     generator = np.random.default_rng(derive(trained.run.seed, "random mask"))
     if method == "random":
         trained.check(budgets)
-        masks = [random_mask.uniform(trained.initial.shape, budget, generator) for budget in budgets]
+        masks = [random_mask.uniform(trained.initial.shape, budget, generator)
+                 for budget in budgets]
     else:
         chosen = [_mask_of(path, trained) for path in like]
         masks = [random_mask.per_feature(mask, generator) if method == "random_per_feature" else
-                 random_mask.per_field(mask, trained.dataset.schema.sizes, generator) for mask in chosen]
+                 random_mask.per_field(mask, trained.dataset.schema.sizes, generator)
+                 for mask in chosen]
     counts = [int(mask.sum()) for mask in masks]
     if len(set(counts)) < len(counts):
-        raise ValueError(f"several masks have as many entries ({counts}), by which snapshots are named; give them one "
-                         "by one, each with an --alias")
-    return {count: np.where(mask, trained.initial, 0) for count, mask in zip(counts, masks, strict=True)}
+        raise ValueError(f"several masks have as many entries ({counts}), by which snapshots are "
+                         "named; give them one by one, each with an --alias")
+    return {count: np.where(mask, trained.initial, 0) for count,
+            mask in zip(counts, masks, strict=True)}
 
 
 def how(method: str, like: list[Path], keep: float) -> str:
@@ -57,6 +60,6 @@ def how(method: str, like: list[Path], keep: float) -> str:
 def _mask_of(path: Path, trained: LoadedTable) -> np.ndarray:
     table = snapshots.read(path)[0].table
     if table.shape != trained.initial.shape:
-        raise ValueError(f"{path} is of shape {table.shape}, the run's table of {trained.initial.shape}; name a "
-                         "snapshot of the same data and width")
+        raise ValueError(f"{path} is of shape {table.shape}, the run's table of "
+                         f"{trained.initial.shape}; name a snapshot of the same data and width")
     return table != 0

@@ -1,4 +1,5 @@
-"""Pruning after training: a trained uniform table is cut at budgets, and the cuts become ordinary snapshots."""
+"""Pruning after training: a trained uniform table is cut at budgets, and the cuts become ordinary
+snapshots."""
 
 import logging
 from collections.abc import Sequence
@@ -42,8 +43,8 @@ class LoadedTable:
         """Raise ValueError unless each budget lies within the table."""
         wrong = [budget for budget in budgets if not 0 < budget <= self.table.size]
         if wrong or not budgets:
-            raise ValueError(f"a budget must lie between 1 and the table's {self.table.size} parameters, got "
-                             f"{list(wrong) or 'none'}")
+            raise ValueError(f"a budget must lie between 1 and the table's {self.table.size} "
+                             f"parameters, got {list(wrong) or 'none'}")
 
 
 def load_trained(run_id: str, context: RunContext) -> LoadedTable:
@@ -51,14 +52,16 @@ def load_trained(run_id: str, context: RunContext) -> LoadedTable:
 
     Raises:
         FileNotFoundError: no such run, or it kept no weights.
-        ValueError: several runs begin so, it is no training of a uniform table, or the data have changed.
+        ValueError: several runs begin so, it is no training of a uniform table, or the data have
+            changed.
     """
     result = find_result(run_id, context)
     settings = parse(translate(result["settings"]))
     kind = settings.model.embedding if settings.model.model != "linear" else "no"
     if result["stage"] != "train" or kind != "uniform":
-        raise ValueError(f"run {result['run_id']} is a {result['stage']} with {kind} embedding; only a trained uniform "
-                         "table can be pruned. Train one with --embedding uniform and name its run")
+        raise ValueError(f"run {result['run_id']} is a {result['stage']} with {kind} embedding; "
+                         "only a trained uniform table can be pruned. Train one with --embedding "
+                         "uniform and name its run")
     run = run_again(result, context)
     model = fresh_model(run)
     initial, others = initial_values(model)
@@ -66,49 +69,69 @@ def load_trained(run_id: str, context: RunContext) -> LoadedTable:
     return LoadedTable(run, table, initial, others)
 
 
-def prune(trained: LoadedTable, method: str, tables: dict[int, np.ndarray], context: RunContext, how: str = "") -> Path:
-    """Write the pruned tables, by budget, as snapshots into the method's alias folder; returns the folder.
+def prune(trained: LoadedTable, method: str, tables: dict[int, np.ndarray], context: RunContext,
+          how: str = "") -> Path:
+    """Write the pruned tables, by budget, as snapshots into the method's alias folder; returns the
+    folder.
 
     At a dry place nothing is written.
 
     Args:
-        how: what sets these tables apart from the method's usual ones of this run; it is kept with them.
+        how: what sets these tables apart from the method's usual ones of this run; it is kept with
+            them.
 
     Raises:
-        FileExistsError: the folder belongs to another run, or has another table at one of the budgets.
+        FileExistsError: the folder belongs to another run, or has another table at one of the
+            budgets.
     """
     run = trained.run
     default = f"{trained.settings.data.dataset}_{method}_d{trained.settings.model.latent_dim}_seed{run.seed}"
     folder = alias_folder(context.out, trained.settings, run.seed, context.alias or default)
     if context.dry:
         return folder
-    owner = {"run_id": f"{run.run_id}-{method}", "settings": trained.settings.flat(), "seed": run.seed,
+    owner = {"run_id": f"{run.run_id}-{method}", "settings": trained.settings.flat(),
+             "seed": run.seed,
              "manifest": run.dataset.hash}
     snapshots.claim(folder, owner, context.overwrite)
     for path in (folder / f"{budget}.npz" for budget in tables) if not context.overwrite else ():
-        if path.exists() and not np.array_equal(snapshots.read(path)[0].table, tables[int(path.stem)]):
-            raise FileExistsError(f"{path} holds another table, of other options or drawn beside other budgets; choose "
-                                  "another --alias, or give --overwrite to replace it")
-    snapshots.save(folder, snapshots.INITIAL, trained.initial, {"run_id": run.run_id}, **trained.others)
+        if path.exists() and not np.array_equal(snapshots.read(path)[0].table,
+                                                tables[int(path.stem)]):
+            raise FileExistsError(f"{path} holds another table, of other options or drawn beside "
+                                  "other budgets; choose another --alias, or give --overwrite to "
+                                  "replace it")
+    snapshots.save(folder, snapshots.INITIAL, trained.initial, {"run_id": run.run_id},
+                   **trained.others)
     for budget, table in tables.items():
-        snapshots.save(folder, str(budget), table, {"source": method, "budgets": [budget], "run_id": run.run_id,
-                                                    "num_embedding_params": int(np.count_nonzero(table)),
-                                                    **({"how": how} if how else {})})
+        snapshots.save(
+            folder,
+            str(budget),
+            table,
+            {
+                "source": method,
+                "budgets": [budget],
+                "run_id": run.run_id,
+                "num_embedding_params": int(np.count_nonzero(table)),
+                **({"how": how} if how else {}),
+            },
+        )
     return folder
 
 
 def by_magnitude(trained: LoadedTable, budgets: Sequence[int]) -> dict[int, np.ndarray]:
     """One-shot magnitude pruning: the entries of the trained table with the largest |V|."""
     trained.check(budgets)
-    return {budget: snapshots.cut_to(trained.table, np.abs(trained.table), budget) for budget in budgets}
+    return {budget: snapshots.cut_to(trained.table, np.abs(trained.table), budget)
+            for budget in budgets}
 
 
 def iteratively(trained: LoadedTable, budgets: Sequence[int], keep: float,
                 context: RunContext) -> dict[int, np.ndarray]:
-    """Iterative magnitude pruning (Frankle & Carbin 2019): keep a share, rewind every weight, train, repeat.
+    """Iterative magnitude pruning (Frankle & Carbin 2019): keep a share, rewind every weight,
+    train, repeat.
 
-    Each round is a retraining like any ticket's, under the run's own settings: finished rounds are not run again. A
-    budget is cut from the last round above it, so that one descent serves them all.
+    Each round is a retraining like any ticket's, under the run's own settings: finished rounds are
+    not run again. A budget is cut from the last round above it, so that one descent serves them
+    all.
 
     Args:
         keep: share of the entries that a round leaves, between 0 and 1.
@@ -127,7 +150,8 @@ def iteratively(trained: LoadedTable, budgets: Sequence[int], keep: float,
             cut = snapshots.cut_to(table, np.abs(table), count)
             ticket = snapshots.Snapshot(cut, {"source": "imp_round", "round": round_number,
                                               "run_id": trained.run.run_id, "budgets": [count]})
-            result = retrain_one(settings, trained.run.seed, context, trained.dataset, ticket, trained.initial,
+            result = retrain_one(settings, trained.run.seed, context, trained.dataset, ticket,
+                                 trained.initial,
                                  trained.others)
             table = _table_of(trained.run.folder.parent / result["run_id"])
         tables[budget] = snapshots.cut_to(table, np.abs(table), budget)

@@ -1,4 +1,5 @@
-"""Masks that know nothing: what is left of a pruned table's merit when its entries are drawn instead of chosen."""
+"""Masks that know nothing: what is left of a pruned table's merit when its entries are drawn
+instead of chosen."""
 
 import numpy as np
 
@@ -20,8 +21,10 @@ def uniform(shape: tuple[int, int], count: int, generator: np.random.Generator) 
     return mask.reshape(shape)
 
 
-def per_field(like: np.ndarray, field_sizes: tuple[int, ...], generator: np.random.Generator) -> np.ndarray:
-    """A mask (N, D) of bool with as many entries in each field as `like` (N, D), drawn within the field.
+def per_field(like: np.ndarray, field_sizes: tuple[int, ...],
+              generator: np.random.Generator) -> np.ndarray:
+    """A mask (N, D) of bool with as many entries in each field as `like` (N, D), drawn within the
+    field.
 
     Raises:
         ValueError: the fields do not make up the table.
@@ -30,18 +33,22 @@ def per_field(like: np.ndarray, field_sizes: tuple[int, ...], generator: np.rand
     [True, True]
     """
     if sum(field_sizes) != len(like):
-        raise ValueError(f"the mask to be like has {len(like)} rows, the fields have {sum(field_sizes)}")
+        raise ValueError(f"the mask to be like has {len(like)} rows, the fields have "
+                         f"{sum(field_sizes)}")
     ends = np.cumsum(field_sizes)
-    parts = [uniform(part.shape, int(part.sum()), generator) if part.any() else np.zeros(part.shape, bool)
+    parts = [uniform(part.shape, int(part.sum()), generator) if part.any()
+             else np.zeros(part.shape, bool)
              for part in np.split(like.astype(bool), ends[:-1])]
     return np.concatenate(parts)
 
 
 def per_feature(like: np.ndarray, generator: np.random.Generator) -> np.ndarray:
-    """A mask (N, D) of bool with as many entries in each row as `like` (N, D), at coordinates that are drawn.
+    """A mask (N, D) of bool with as many entries in each row as `like` (N, D), at coordinates that
+    are drawn.
 
     >>> per_feature(np.array([[1, 0], [0, 0], [1, 1]], bool), np.random.default_rng(0)).sum(axis=1).tolist()
     [1, 0, 2]
     """
-    ranks = generator.random(like.shape).argsort(axis=1).argsort(axis=1)  # (N, D), each row a permutation
+    # (N, D), each row a permutation
+    ranks = generator.random(like.shape).argsort(axis=1).argsort(axis=1)
     return ranks < like.astype(bool).sum(axis=1, keepdims=True)

@@ -1,4 +1,5 @@
-"""Other ways to choose what a smaller DLRM keeps: scores of units, and budgets without a descent."""
+"""Other ways to choose what a smaller DLRM keeps: scores of units, and budgets without a
+descent."""
 
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -9,7 +10,14 @@ from torch.nn.functional import binary_cross_entropy_with_logits
 
 from compression.umec.dynamics import Dynamics
 from compression.umec.resources import Resource
-from compression.umec.units import attainable, energies_of, orders_of, project, scale_units, without_first
+from compression.umec.units import (
+    attainable,
+    energies_of,
+    orders_of,
+    project,
+    scale_units,
+    without_first,
+)
 from models.dlrm import DLRM
 
 METHODS = ("magnitude", "taylor", "group-lasso", "random", "uniform", "handmade")
@@ -17,7 +25,8 @@ BATCHES = 50  # over which Taylor's importance is added up
 
 
 def taylor(model: DLRM, resource: Resource, batches: Sequence[tuple[Any, Tensor]]) -> Tensor:
-    """Squared first-order change of the loss when a unit goes, (L, G), summed over batches (Molchanov et al. 2019).
+    """Squared first-order change of the loss when a unit goes, (L, G), summed over batches
+    (Molchanov et al. 2019).
 
     Of a unit with weights w and gradients g in one batch: (sum of g w) ** 2.
     """
@@ -47,18 +56,22 @@ def by_price(resource: Resource, budget: float, scores: Tensor, limits: Sequence
     return without_first(orders, torch.tensor(counts, device=resource.device)) & resource.valid
 
 
-def by_ratio(resource: Resource, budget: float, scores: Tensor, limits: Sequence[int], keep: Sequence[int] = (),
+def by_ratio(resource: Resource, budget: float, scores: Tensor, limits: Sequence[int],
+             keep: Sequence[int] = (),
              neurons_only: bool = False) -> Tensor:
-    """What stays, (L, G), when every layer gives up the same share of its units: the least that meets the budget.
+    """What stays, (L, G), when every layer gives up the same share of its units: the least that
+    meets the budget.
 
     Args:
-        neurons_only: keep all fields (widths as one would set them by hand), as long as the budget can be met so.
+        neurons_only: keep all fields (widths as one would set them by hand), as long as the budget
+            can be met so.
     """
     attainable(budget, resource, limits, keep)
     orders = orders_of(scores, resource, keep)
 
     def left(ratio: float, most: Sequence[int]) -> Tensor:
-        removed = [min(round(ratio * count), limit) for count, limit in zip(resource.counts, most, strict=True)]
+        removed = [min(round(ratio * count), limit) for count,
+                   limit in zip(resource.counts, most, strict=True)]
         return without_first(orders, torch.tensor(removed, device=resource.device)) & resource.valid
 
     open_limits = [0, *limits[1:]] if neurons_only else list(limits)
@@ -67,7 +80,11 @@ def by_ratio(resource: Resource, budget: float, scores: Tensor, limits: Sequence
     low, high = 0.0, 1.0
     for _ in range(40):
         middle = (low + high) / 2
-        low, high = (middle, high) if float(resource.fraction(left(middle, open_limits))) > budget else (low, middle)
+        low, high = (
+            (middle, high)
+            if float(resource.fraction(left(middle, open_limits))) > budget
+            else (low, middle)
+        )
     return left(high, open_limits)
 
 
@@ -79,7 +96,8 @@ def of_counts(model: DLRM, resource: Resource, like: Tensor, keep: Sequence[int]
 
 
 class GroupLasso:
-    """A hook: after each step the proximal step of strength * sum over units of ||w_unit||, which empties weak units.
+    """A hook: after each step the proximal step of strength * sum over units of ||w_unit||, which
+    empties weak units.
 
     Args:
         strength: lambda; how far a step of size 1 pulls the norm of each unit towards zero.
@@ -96,7 +114,8 @@ class GroupLasso:
 
     @torch.no_grad()
     def __call__(self, state: Any) -> None:
-        """Shrink every norm by lr * strength, down to zero. The top MLP is up to date without `refresh`."""
+        """Shrink every norm by lr * strength, down to zero. The top MLP is up to date without
+        `refresh`."""
         lr = state.optimizer.param_groups[-1]["lr"]
         norms = energies_of(state.model, self.resource).sqrt().clamp(min=1e-30)
         scale_units(state.model, self.resource, (1 - lr * self.strength / norms).clamp(min=0))
@@ -106,8 +125,9 @@ def choose(method: str, model: DLRM, resource: Resource, budget: float, dynamics
            batches: Callable[[], Sequence[tuple[Any, Tensor]]], seed: int) -> Tensor:
     """What a rival keeps of a trained model within a budget, (L, G).
 
-    magnitude, taylor, group-lasso (of a model trained with it): by score and price; random and uniform: the same share
-    of every layer, any units or by magnitude; handmade: all fields, narrower layers.
+    magnitude, taylor, group-lasso (of a model trained with it): by score and price; random and
+    uniform: the same share of every layer, any units or by magnitude; handmade: all fields,
+    narrower layers.
 
     Args:
         dynamics: whose limits hold here too.
@@ -121,6 +141,7 @@ def choose(method: str, model: DLRM, resource: Resource, budget: float, dynamics
     if method in ("uniform", "handmade"):
         return by_ratio(resource, budget, scores, limits, keep, method == "handmade")
     if method == "random":
-        drawn = torch.rand(scores.shape, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
+        drawn = torch.rand(scores.shape, generator=torch.Generator().manual_seed(seed),
+                           dtype=torch.float64)
         return by_ratio(resource, budget, drawn.to(scores.device), limits, keep)
     return by_price(resource, budget, scores, limits, keep)

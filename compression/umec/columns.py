@@ -1,8 +1,9 @@
-"""Columns of a layer's weights in groups of equal size, one unit after the other: their energies, and their scaling.
+"""Columns of a layer's weights in groups of equal size, one unit after the other: their energies,
+and their scaling.
 
-A step of UMEC does both on whole layers between two steps of training, when the weights lie in the nearest caches. As
-torch expressions they make and multiply matrices of the layers' sizes; the numba loops read the weights once, and write
-nothing but the columns that change.
+A step of UMEC does both on whole layers between two steps of training, when the weights lie in the
+nearest caches. As torch expressions they make and multiply matrices of the layers' sizes; the numba
+loops read the weights once, and write nothing but the columns that change.
 """
 
 import numpy as np
@@ -11,8 +12,10 @@ from torch import Tensor
 
 from models.kernels.jit import njit
 
-BLOCK = 16  # rows that are summed up in single precision before they are added to the total in double
-FEW = 0.25  # share of the columns up to which they are scaled one by one; from there on whole rows are faster
+# rows that are summed up in single precision before they are added to the total in double
+BLOCK = 16
+# share of the columns up to which they are scaled one by one; from there on whole rows are faster
+FEW = 0.25
 
 
 @njit(nogil=True)

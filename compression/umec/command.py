@@ -1,6 +1,8 @@
-"""UMEC and its rivals on a trained DLRM: `python compress.py umec --run ID --budget 0.5` (see `compress.py`).
+"""UMEC and its rivals on a trained DLRM: `python compress.py umec --run ID --budget 0.5` (see
+`compress.py`).
 
-Descend under the budget, set to zero what is removed, build the small model, train it on. Each stage is an ordinary
+Descend under the budget, set to zero what is removed, build the small model, train it on. Each
+stage is an ordinary
 run: finished ones are not run again, killed ones resume.
 """
 
@@ -32,9 +34,11 @@ from utils.text import unknown
 log = logging.getLogger("pep")
 
 AS_UMEC = "as-umec"  # magnitude, with as many units of each layer as UMEC has left
-PUBLISHED: dict[str, Any] = {"model": "dlrm", "embedding": "uniform", "latent_dim": 16,  # the model and its training
+# the model and its training
+PUBLISHED: dict[str, Any] = {"model": "dlrm", "embedding": "uniform", "latent_dim": 16,
                              "arch_mlp_bot": [512, 256, 64],
-                             "arch_mlp_top": [512, 256], "arch_interaction_op": "cat", "optimizer": "sgd", "lr": 0.1,
+                             "arch_mlp_top": [512, 256], "arch_interaction_op": "cat",
+                             "optimizer": "sgd", "lr": 0.1,
                              "batch_size": 128, "l2_regularization": 0.0, "eval_interval": 1}
 METHODS = ("umec", *baselines.METHODS, AS_UMEC, "dense")
 NUMBERS = "numbers"  # the branch of the numbers, among the names of fields
@@ -55,7 +59,8 @@ class Task:
         finetune_epochs: of the training of the small model, at most; validation chooses among them.
         scratch: train it from fresh values, not from the ones that are left.
         strength: of group LASSO.
-        along: budgets that one descent goes through, this one among them; none: the descent has this budget alone.
+        along: budgets that one descent goes through, this one among them; none: the descent has
+            this budget alone.
     """
 
     budget: float
@@ -72,13 +77,13 @@ class Task:
 
     def __post_init__(self) -> None:
         if self.along and (self.method not in ("umec", AS_UMEC) or self.budget not in self.along):
-            raise ValueError(f"one descent through the budgets {self.along} is for umec and {AS_UMEC} at one of them; "
-                             f"this is {self.method} at {self.budget}")
+            raise ValueError(f"one descent through the budgets {self.along} is for umec and "
+                             f"{AS_UMEC} at one of them; this is {self.method} at {self.budget}")
         if self.method not in METHODS:
             raise ValueError(unknown("method", self.method, METHODS))
         if min(self.epochs, self.finetune_epochs) < 1:
-            raise ValueError(f"epochs and finetune_epochs must be at least 1, got {self.epochs} and "
-                             f"{self.finetune_epochs}")
+            raise ValueError(f"epochs and finetune_epochs must be at least 1, got {self.epochs} "
+                             f"and {self.finetune_epochs}")
 
 
 @dataclass(frozen=True)
@@ -96,21 +101,22 @@ def load(run_id: str, groups: str, context: RunContext) -> Base:
     """Find a trained DLRM by its run's id.
 
     Raises:
-        FileNotFoundError, ValueError: as `compression.loaded_run.load_model`; or the run is no DLRM that can be taken
-        apart.
+        FileNotFoundError, ValueError: as `compression.loaded_run.load_model`; or the run is no DLRM
+        that can be taken apart.
     """
     trained = load_model(run_id, context)
     model = cast(DLRM, trained.model)  # `layout_of` refuses any other
     layout = layout_of(model, trained.run.dataset.schema.sizes, groups)
     kind = trained.run.settings.model.embedding
     if kind != "uniform":
-        raise ValueError(f"run {trained.run_id} has {kind} tables; only uniform ones are taken apart here. Train one "
-                         "with --embedding uniform")
+        raise ValueError(f"run {trained.run_id} has {kind} tables; only uniform ones are taken "
+                         "apart here. Train one with --embedding uniform")
     return Base(trained.run, context.out / "runs" / trained.run_id, model, layout,
                 find_result(trained.run_id, context)["epochs"])
 
 
-def compress(base: Base, task: Task, context: RunContext, changes: dict[str, Any] | None = None) -> dict[str, Any]:
+def compress(base: Base, task: Task, context: RunContext,
+             changes: dict[str, Any] | None = None) -> dict[str, Any]:
     """The result of the small model's training, with what was done under `compression`.
 
     Args:
@@ -119,8 +125,10 @@ def compress(base: Base, task: Task, context: RunContext, changes: dict[str, Any
     settings = parse({**base.run.settings.flat(), "eval_interval": 1, **(changes or {})})
     task = replace(task, dynamics=replace(task.dynamics, keep=_units(base, task.keep_fields)))
     about = {"base": base.folder.name, **asdict(task), "dynamics": _named(task)}
-    about = {key: value for key, value in about.items() if key != "along" or value}  # older runs have no such key
-    shared = ("base", "method", "resource", "groups", "dynamics", "epochs", "budget", "strength", "keep_fields")
+    # older runs have no such key
+    about = {key: value for key, value in about.items() if key != "along" or value}
+    shared = ("base", "method", "resource", "groups", "dynamics", "epochs", "budget", "strength",
+              "keep_fields")
     model, record, extra_epochs = base.model, dict[str, Any](), task.epochs
     resource = Resource(base.layout, task.resource)
     kept = resource.valid
@@ -131,7 +139,8 @@ def compress(base: Base, task: Task, context: RunContext, changes: dict[str, Any
         named = {**asdict(descending), "base": base.folder.name, "dynamics": _named(descending)}
         extra = {key: named[key] for key in (*shared, *(["along"] if task.along else []))}
         run = replace(base.run, settings=of_descent, context=context, stage="compress", extra=extra)
-        record = {**(run.finished() or _descend(run, base, descending))["compression"], "descent": run.run_id}
+        record = {**(run.finished() or _descend(run, base, descending))["compression"],
+                  "descent": run.run_id}
         found = load_checkpoint(run.folder / _file(task.budget, descending.budget))
         kept = found["kept"].bool()
         if task.method == AS_UMEC:
@@ -140,7 +149,8 @@ def compress(base: Base, task: Task, context: RunContext, changes: dict[str, Any
             model, extra_epochs = cast(DLRM, fresh_model(base.run)), 0
             model.load_state_dict(found["model"])
     elif task.method != "dense" and not context.dry:
-        kept = baselines.choose(task.method, base.model, resource, task.budget, task.dynamics, lambda: _batches(base),
+        kept = baselines.choose(task.method, base.model, resource, task.budget, task.dynamics,
+                                lambda: _batches(base),
                              derive(base.run.seed, "random"))
     scratch = task.scratch or task.method == "handmade"
     epochs = task.finetune_epochs + extra_epochs + base.epochs * scratch
@@ -155,8 +165,10 @@ def compress(base: Base, task: Task, context: RunContext, changes: dict[str, Any
     spent = of_model(small, task.resource) / resource.whole
     record = {**about, **record, "resource_left": spent, **_left(base, kept)}
     if spent > task.budget and task.method != "dense":
-        log.warning("the model spends %.4f of its %s, %.4f above the budget", spent, task.resource, spent - task.budget)
-    return execute(run, small, lambda trainer: [], lambda trainer: {"compression": record}, keep_best=True)
+        log.warning("the model spends %.4f of its %s, %.4f above the budget", spent, task.resource,
+                    spent - task.budget)
+    return execute(run, small, lambda trainer: [], lambda trainer: {"compression": record},
+                   keep_best=True)
 
 
 def _descend(run: Run, base: Base, task: Task) -> dict[str, Any]:
@@ -167,7 +179,8 @@ def _descend(run: Run, base: Base, task: Task) -> dict[str, Any]:
     def save(budget: float, kept: Tensor) -> None:
         whole = {name: value.clone() for name, value in model.state_dict().items()}
         zero(model, Resource(base.layout, task.resource, kept.device), kept)
-        save_checkpoint(run.folder / _file(budget, task.budget), {"model": model.state_dict(), "kept": kept.int()})
+        save_checkpoint(run.folder / _file(budget, task.budget),
+                        {"model": model.state_dict(), "kept": kept.int()})
         model.load_state_dict(whole)
 
     def hooks_for(trainer: Trainer) -> list[Any]:
@@ -175,7 +188,8 @@ def _descend(run: Run, base: Base, task: Task) -> dict[str, Any]:
         if task.method == "umec":
             steps = trainer.loader.batches * task.epochs
             passing = [budget for budget in task.along if budget > task.budget]
-            hooks.append(ResourceConstraint(resource, task.budget, task.dynamics, steps, passing, save))
+            hooks.append(ResourceConstraint(resource, task.budget, task.dynamics, steps, passing,
+                                            save))
         else:
             hooks.append(baselines.GroupLasso(task.strength, resource))
         return hooks
@@ -185,9 +199,11 @@ def _descend(run: Run, base: Base, task: Task) -> dict[str, Any]:
         if task.method == "umec":
             kept = hook.kept(model)
             record = {"feasible_at": int(hook.feasible_at), "resource_at_end": float(hook.spent),
-                      "history": hook.history, **({"passed": hook.finish(model)} if task.along else {})}
+                      "history": hook.history,
+                      **({"passed": hook.finish(model)} if task.along else {})}
         else:
-            kept, record = baselines.choose(task.method, model, resource, task.budget, task.dynamics, list, 0), {}
+            kept, record = baselines.choose(task.method, model, resource, task.budget,
+                                            task.dynamics, list, 0), {}
         before = measure(model, trainer.validation)
         zero(model, resource, kept)
         after = measure(model, trainer.validation)
@@ -238,35 +254,50 @@ def _left(base: Base, kept: Tensor) -> dict[str, Any]:
     layout, fields = base.layout, base.run.dataset.schema.fields
     names = [*([NUMBERS] if layout.dense else []), *fields]
     columns = kept[0, :layout.counts[0]].cpu().view(len(names), -1).sum(1) * layout.size
-    return {"widths": dict(zip(names, columns.tolist(), strict=True)), "neurons": kept[1:].sum(1).tolist()}
+    return {"widths": dict(zip(names, columns.tolist(), strict=True)),
+            "neurons": kept[1:].sum(1).tolist()}
 
 
 def add_options(made: argparse.ArgumentParser) -> None:
     """The options of `compress.py umec`."""
     rates = Dynamics()
-    made.add_argument("--run", required=True, help="id of a finished training of a DLRM, or its start")
+    made.add_argument("--run", required=True,
+                      help="id of a finished training of a DLRM, or its start")
     made.add_argument("--budget", type=float, action="append", required=True,
                       help="fraction of the resource that may be spent; may be repeated")
-    made.add_argument("--one-descent", action="store_true", help="to the least budget, through the others on the way")
+    made.add_argument("--one-descent", action="store_true",
+                      help="to the least budget, through the others on the way")
     made.add_argument("--method", default="umec", choices=METHODS, help="umec or a rival")
-    made.add_argument("--mode", default="joint", choices=("joint", "fields"), help="neurons too, or fields alone")
-    made.add_argument("--groups", default="field", choices=GROUPS, help="whole fields, or a width for each field")
-    made.add_argument("--resource", default="flops_top", choices=KINDS, help="what the budget is of")
-    for name, what in (("slr", "rate of s"), ("ylr", "rate of y"), ("zlr", "rate of z"), ("sl2wd", "decay of s")):
+    made.add_argument("--mode", default="joint", choices=("joint", "fields"),
+                      help="neurons too, or fields alone")
+    made.add_argument("--groups", default="field", choices=GROUPS,
+                      help="whole fields, or a width for each field")
+    made.add_argument("--resource", default="flops_top", choices=KINDS,
+                      help="what the budget is of")
+    for name, what in (("slr", "rate of s"), ("ylr", "rate of y"), ("zlr", "rate of z"),
+                       ("sl2wd", "decay of s")):
         made.add_argument(f"--{name}", type=float, default=getattr(rates, name), help=what)
     for name, what in (("punit", "neurons are removed in multiples of it; with --faithful so many "
                         "fields stay at least"), ("min-keep", "units each layer keeps")):
         made.add_argument(f"--{name}", type=int, default=1, help=what)
-    made.add_argument("--keep-fields", default="", help=f"names of fields that stay, with commas; also {NUMBERS}")
-    made.add_argument("--zclamp", action="store_true", help="faithful: bound z by what holds the hardest layer")
-    made.add_argument("--faithful", action="store_true", help="the published dynamics; the budget may be exceeded")
-    made.add_argument("--score", choices=("weight", "weight_x_emb_rms"), help="what orders fields: the energy of their "
-                      "weights (published, and the default of --faithful), or this times their vectors' mean square")
+    made.add_argument("--keep-fields", default="",
+                      help=f"names of fields that stay, with commas; also {NUMBERS}")
+    made.add_argument("--zclamp", action="store_true",
+                      help="faithful: bound z by what holds the hardest layer")
+    made.add_argument("--faithful", action="store_true",
+                      help="the published dynamics; the budget may be exceeded")
+    made.add_argument("--score", choices=("weight", "weight_x_emb_rms"),
+                      help="what orders fields: the energy of their "
+                      "weights (published, and the default of --faithful), or this times their "
+                      "vectors' mean square")
     made.add_argument("--epochs", type=int, default=Task.epochs, help="of the descent")
-    made.add_argument("--finetune-epochs", type=int, default=Task.finetune_epochs, help="of the small model, at most")
-    made.add_argument("--finetune-from", default="pruned", choices=("pruned", "scratch"), help="its first values")
+    made.add_argument("--finetune-epochs", type=int, default=Task.finetune_epochs,
+                      help="of the small model, at most")
+    made.add_argument("--finetune-from", default="pruned", choices=("pruned", "scratch"),
+                      help="its first values")
     made.add_argument("--strength", type=float, default=Task.strength, help="of group LASSO")
-    made.add_argument("--set", action="append", default=[], metavar="KEY=VALUE", help="change a setting of the base")
+    made.add_argument("--set", action="append", default=[], metavar="KEY=VALUE",
+                      help="change a setting of the base")
     made.add_argument("--force", action="store_true", help="run again what is finished")
     cli.add_place_options(made)
 
@@ -275,7 +306,8 @@ def work(given: argparse.Namespace) -> None:
     """Compress to each budget and print what came of it."""
     context = cli.place_of(given, force=given.force)
     default = "weight" if given.faithful else "weight_x_emb_rms"
-    dynamics = Dynamics(given.slr, given.ylr, given.zlr, given.sl2wd, given.zclamp, given.punit, given.min_keep,
+    dynamics = Dynamics(given.slr, given.ylr, given.zlr, given.sl2wd, given.zclamp, given.punit,
+                        given.min_keep,
                         joint=given.mode == "joint", faithful=given.faithful,
                         by_embedding=(given.score or default) == "weight_x_emb_rms")
     names = tuple(name for name in given.keep_fields.split(",") if name)
@@ -287,7 +319,8 @@ def work(given: argparse.Namespace) -> None:
              for budget in given.budget]
     for task in tasks:  # all of them, before the first is run
         limits = replace(dynamics, keep=_units(base, names)).limits(base.layout.counts)
-        baselines.attainable(task.budget, Resource(base.layout, task.resource), limits, _units(base, names))
+        baselines.attainable(task.budget, Resource(base.layout, task.resource), limits,
+                             _units(base, names))
     for task in tasks:
         print(describe(compress(base, task, context, changes)))
 
@@ -296,6 +329,8 @@ def describe(result: dict[str, Any]) -> str:
     """One line on a compressed model."""
     made = result["compression"]
     fields = sum(width > 0 for width in made["widths"].values())
-    return (f"{made['method']} budget {made['budget']:g}: {made['resource_left']:.4f} of {made['resource']}, {fields} "
-            f"of {len(made['widths'])} fields, neurons {made['neurons']}; test AUC {result['test_auc']:.4f}, log-loss "
-            f"{result['test_logloss']:.4f}, accuracy {result['test_accuracy']:.4f}; run {result['run_id']}")
+    return (f"{made['method']} budget {made['budget']:g}: {made['resource_left']:.4f} of "
+            f"{made['resource']}, {fields} of {len(made['widths'])} fields, neurons "
+            f"{made['neurons']}; test AUC {result['test_auc']:.4f}, log-loss "
+            f"{result['test_logloss']:.4f}, accuracy {result['test_accuracy']:.4f}; run "
+            f"{result['run_id']}")

@@ -19,8 +19,9 @@ class Dynamics:
         keep: units of the first layer that stay.
         joint: neurons too; else fields alone.
         faithful: the published dynamics; the budget may be exceeded.
-        by_embedding: units of the first layer are ordered by energy times the mean square of what they multiply, and no
-            longer by energy alone, which says little where a model has been trained briefly: its vectors grow first.
+        by_embedding: units of the first layer are ordered by energy times the mean square of what
+            they multiply, and no longer by energy alone, which says little where a model has been
+            trained briefly: its vectors grow first.
 
     Raises:
         ValueError: `faithful` with `by_embedding`, or `zclamp` without `faithful`.
@@ -62,11 +63,12 @@ class Dynamics:
         """
         wrong = [unit for unit in self.keep if not 0 <= unit < counts[0]]
         if wrong or self.min_keep < 1 or self.punit < 1:
-            raise ValueError(f"units to keep are 0 .. {counts[0] - 1}, min_keep and punit at least 1; got units "
-                             f"{wrong}, min_keep {self.min_keep}, punit {self.punit}")
+            raise ValueError(f"units to keep are 0 .. {counts[0] - 1}, min_keep and punit at least "
+                             f"1; got units {wrong}, min_keep {self.min_keep}, punit {self.punit}")
         if self.joint and len(counts) < 2:
-            raise ValueError("a top MLP of one layer has no neurons to remove; compress its fields alone (--mode "
-                             "fields), or train with hidden layers (arch_mlp_top)")
+            raise ValueError("a top MLP of one layer has no neurons to remove; compress its fields "
+                             "alone (--mode fields), or train with hidden layers (arch_mlp_top)")
         low = max(self.min_fields, len(set(self.keep)))
         return [max(counts[0] - low, 0),
-                *(max(count - max(self.min_keep, self.punit), 0) * self.joint for count in counts[1:])]
+                *(max(count - max(self.min_keep, self.punit), 0) * self.joint
+                  for count in counts[1:])]

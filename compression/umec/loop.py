@@ -2,9 +2,9 @@
 
 The definition is `ResourceConstraint._with_tensors`.
 
-A round is some seventy operations on vectors of three numbers; between two steps of training, when nothing of them is
-left in the caches, each costs torch ten times what it costs in a loop. The order of the units is that of the round
-before, nearly, so it is put right by insertion.
+A round is some seventy operations on vectors of three numbers; between two steps of training, when
+nothing of them is left in the caches, each costs torch ten times what it costs in a loop. The order
+of the units is that of the round before, nearly, so it is put right by insertion.
 """
 
 from collections.abc import Sequence
@@ -67,14 +67,19 @@ class Rates(NamedTuple):
     empty: float
 
 
-def units_of(resource: Resource, limits: Sequence[int], weighing: Tensor, last: Tensor, budget: float,
+def units_of(resource: Resource, limits: Sequence[int], weighing: Tensor, last: Tensor,
+             budget: float,
              dynamics: Dynamics) -> Units:
     """The constants of a constraint; `weighing` and `last` are looked into, not copied."""
     layout = resource.layout
-    return Units(np.array(resource.counts), np.array(limits), resource.sizes.numpy(), weighing.numpy(), last.numpy(),
-                 resource.by_weight, resource.by_bias, resource.of_unit.numpy(), resource.own().numpy(),
-                 float(resource.bottom), resource.by_field, layout.dense_units, layout.width // layout.size,
-                 resource.whole, budget, dynamics.punit, dynamics.faithful, dynamics.zclamp, dynamics.sl2wd)
+    return Units(np.array(resource.counts), np.array(limits), resource.sizes.numpy(),
+                 weighing.numpy(), last.numpy(),
+                 resource.by_weight, resource.by_bias, resource.of_unit.numpy(),
+                 resource.own().numpy(),
+                 float(resource.bottom), resource.by_field, layout.dense_units,
+                 layout.width // layout.size,
+                 resource.whole, budget, dynamics.punit, dynamics.faithful, dynamics.zclamp,
+                 dynamics.sl2wd)
 
 
 @njit(nogil=True, error_model="numpy")
@@ -103,7 +108,8 @@ def removed_of(units, s):
 
 @njit(nogil=True, error_model="numpy")
 def shrink(weights, units, now, strength):
-    """The proximal step on the least units, (outputs, inputs) of each layer; brings energies and orders up to date."""
+    """The proximal step on the least units, (outputs, inputs) of each layer; brings energies and
+    orders up to date."""
     removed = removed_of(units, now.s)
     for layer in range(len(weights)):
         count = units.counts[layer]
@@ -214,7 +220,8 @@ def raise_prices(units, now, rates, step):
             total += now.energies[layer, unit]
         now.energy[layer] = total / now.start[layer]
         grows = not units.faithful and feasible and now.energy[layer] > rates.empty
-        now.y[layer] += grows * rates.growth * now.y[layer] + rates.y * (total if units.faithful else now.energy[layer])
+        now.y[layer] += grows * rates.growth * now.y[layer] + rates.y * (total if units.faithful
+                                                                         else now.energy[layer])
     if units.faithful:
         now.z[()] = max(now.z[()] + rates.z * excess, 0.0)
     elif not feasible:

@@ -1,7 +1,9 @@
-"""What a DLRM costs, whole or with units taken out: operations, parameters or bytes, as a fraction of the whole.
+"""What a DLRM costs, whole or with units taken out: operations, parameters or bytes, as a fraction
+of the whole.
 
-A unit is one input of a layer of the top MLP: of the first layer a field (all columns of its vector; the branch of the
-numbers counts as one more field, the first) or one column of it; of each further layer one neuron of the layer before.
+A unit is one input of a layer of the top MLP: of the first layer a field (all columns of its
+vector; the branch of the numbers counts as one more field, the first) or one column of it; of each
+further layer one neuron of the layer before.
 """
 
 from collections.abc import Sequence
@@ -70,18 +72,22 @@ def layout_of(model: DLRM, rows: Sequence[int], groups: str = "field") -> Layout
         rows: (F,) of each field's table.
 
     Raises:
-        ValueError: the model is no DLRM, its first layer reads dot products, or fields differ in width.
+        ValueError: the model is no DLRM, its first layer reads dot products, or fields differ in
+            width.
     """
     if not isinstance(model, DLRM):
-        raise ValueError(f"only a DLRM has the layers that are taken apart here; this is a {type(model).__name__}. "
-                         "Train one with --model dlrm")
+        raise ValueError(f"only a DLRM has the layers that are taken apart here; this is a "
+                         f"{type(model).__name__}. Train one with --model dlrm")
     if model.interaction != "cat":
-        raise ValueError(f"with arch_interaction_op={model.interaction} the first layer reads products of two fields, "
-                         "and no group of its columns belongs to one; train with arch_interaction_op=cat")
+        raise ValueError(f"with arch_interaction_op={model.interaction} the first layer reads "
+                         "products of two fields, and no group of its columns belongs to one; "
+                         "train with arch_interaction_op=cat")
     embedding = model.embedding
     if embedding.deep_width != embedding.num_fields * embedding.width:
-        raise ValueError(f"the fields must all be {embedding.width} wide; this model's fields have widths of their own")
-    bottom = (model.num_dense, *(layer.out_features for layer in model.bottom)) if len(model.bottom) else ()
+        raise ValueError(f"the fields must all be {embedding.width} wide; this model's fields have "
+                         f"widths of their own")
+    bottom = (model.num_dense,
+              *(layer.out_features for layer in model.bottom)) if len(model.bottom) else ()
     return Layout(model.dense_width, embedding.width, tuple(rows), bottom,
                   tuple(layer.out_features for layer in model.top), groups)
 
@@ -89,12 +95,13 @@ def layout_of(model: DLRM, rows: Sequence[int], groups: str = "field") -> Layout
 class Resource:
     """R of sets of units, computed where the units are, without waiting for the device.
 
-    flops_top: 2 in out + out of each layer of the top MLP (published); flops_all: of the bottom MLP too; params_all:
-    weights and biases of both and the tables; bytes: 4 a parameter and 8 a field that is left, as `PerField` stores it.
-    A removed unit takes with it its columns, the neuron that makes it, and its part of the tables; the bottom MLP goes
-    with the last of its outputs.
+    flops_top: 2 in out + out of each layer of the top MLP (published); flops_all: of the bottom MLP
+    too; params_all: weights and biases of both and the tables; bytes: 4 a parameter and 8 a field
+    that is left, as `PerField` stores it. A removed unit takes with it its columns, the neuron that
+    makes it, and its part of the tables; the bottom MLP goes with the last of its outputs.
 
-    Units stand in matrices (L, G), a layer a row, G the units of the longest; `valid` says which places are units.
+    Units stand in matrices (L, G), a layer a row, G the units of the longest; `valid` says which
+    places are units.
 
     Args:
         layout: of the whole model.
@@ -124,9 +131,12 @@ class Resource:
         self.bottom = sum(self._layer(inputs, outputs) for inputs, outputs in hidden)
         each = layout.width // layout.size  # units of a field
         tables = kind in ("params_all", "bytes")
-        of_units = [layout.size * self._layer(last[0], 1) if of_bottom else 0.0] * layout.dense_units
-        of_units += [layout.size * self.by_weight * rows * tables for rows in layout.rows for _ in range(each)]
-        self.of_unit = self._tensor(of_units)  # (G_1,) what belongs to a unit of the first layer alone
+        of_units = [layout.size * self._layer(last[0], 1) if of_bottom
+                    else 0.0] * layout.dense_units
+        of_units += [layout.size * self.by_weight * rows * tables for rows in layout.rows
+                     for _ in range(each)]
+        # (G_1,) what belongs to a unit of the first layer alone
+        self.of_unit = self._tensor(of_units)
         self.by_field = 8.0 if kind == "bytes" else 0.0
         self.uniform = not any(of_units)  # how many units are left says all
         self.sizes = self._tensor([layout.size, *(1 for _ in self.counts[1:])])
@@ -134,7 +144,8 @@ class Resource:
         places = torch.arange(max(self.counts), device=self.device)
         self.valid = places < torch.tensor(self.counts, device=self.device)[:, None]  # (L, G)
         self.whole = float(self.amount(self.valid))
-        made = self._tensor([0.0, *(1.0 for _ in self.counts[1:])])  # 1 where a layer before makes the unit
+        # 1 where a layer before makes the unit
+        made = self._tensor([0.0, *(1.0 for _ in self.counts[1:])])
         self.rates = (self.by_weight / self.whole * self.sizes, self.by_weight / self.whole * made,
                       self.by_bias / self.whole * made)
 
@@ -151,7 +162,8 @@ class Resource:
         if self.bottom:
             total = total + self.bottom * first[:layout.dense_units].any()
         if self.by_field:
-            total = total + self.by_field * first[layout.dense_units:].view(len(layout.rows), -1).any(1).sum()
+            total = total + self.by_field * first[layout.dense_units:].view(len(layout.rows),
+                                                                            -1).any(1).sum()
         return total
 
     def fraction(self, kept: Tensor) -> Tensor:
@@ -168,11 +180,13 @@ class Resource:
         return (sizes[2:] * (self.by_weight * sizes[1:-1] + self.by_bias)).sum()
 
     def _sizes(self, left: Tensor) -> Tensor:
-        """Inputs of each layer of the top MLP and outputs of the last, behind a nought, (L + 2,)."""
+        """Inputs of each layer of the top MLP and outputs of the last, behind a nought, (L +
+        2,)."""
         return torch.cat([self.none, left * self.sizes, self.last])
 
     def slopes(self, left: Tensor) -> Tensor:
-        """-dR/ds: what one unit fewer of a layer saves of the top MLP, (L,), with `left` (L,) units in each."""
+        """-dR/ds: what one unit fewer of a layer saves of the top MLP, (L,), with `left` (L,) units
+        in each."""
         sizes, (of_output, of_input, of_bias) = self._sizes(left), self.rates
         return torch.addcmul(torch.addcmul(of_bias, of_input, sizes[:-2]), of_output, sizes[2:])
 
@@ -183,7 +197,8 @@ class Resource:
         return saved
 
     def own(self) -> Tensor:
-        """What belongs to each unit of the first layer alone, (G_1,); whole fields with all that goes with them."""
+        """What belongs to each unit of the first layer alone, (G_1,); whole fields with all that
+        goes with them."""
         own = self.of_unit
         if self.layout.groups == "field" and (self.bottom or self.by_field):
             own = own.clone()

@@ -1,4 +1,5 @@
-"""A DLRM made physically smaller: without the fields, columns and neurons that have been removed."""
+"""A DLRM made physically smaller: without the fields, columns and neurons that have been
+removed."""
 
 import copy
 from collections.abc import Sequence
@@ -14,7 +15,8 @@ from models.embedding.per_field import PerField
 
 @torch.no_grad()
 def zero(model: DLRM, resource: Resource, kept: Tensor) -> None:
-    """Set the columns of removed units to zero, and the neurons that make them; biases stay, nobody reads them.
+    """Set the columns of removed units to zero, and the neurons that make them; biases stay, nobody
+    reads them.
 
     Args:
         resource: of the model; how its units stand.
@@ -27,14 +29,17 @@ def zero(model: DLRM, resource: Resource, kept: Tensor) -> None:
 
 @torch.no_grad()
 def shrink(model: DLRM, layout: Layout, kept: Tensor, seed: int | None = None) -> DLRM:
-    """The small model. Its logits are those of the model with the removed units at zero, up to rounding.
+    """The small model. Its logits are those of the model with the removed units at zero, up to
+    rounding.
 
-    Fields that are gone have no table, and the bottom MLP goes with its last output. It reads the same ids as before.
+    Fields that are gone have no table, and the bottom MLP goes with its last output. It reads the
+    same ids as before.
 
     Args:
         layout: of the model.
         kept: (L, G) as for `zero`.
-        seed: draw fresh values for all layers and tables, as DLRM starts, instead of taking the model's over.
+        seed: draw fresh values for all layers and tables, as DLRM starts, instead of taking the
+            model's over.
 
     Raises:
         ValueError: no field is left, or a layer without units.
@@ -51,8 +56,8 @@ def shrink(model: DLRM, layout: Layout, kept: Tensor, seed: int | None = None) -
     units = [mask[:count] for mask, count in zip(kept.cpu(), layout.counts, strict=True)]
     columns = units[0].repeat_interleave(layout.size)
     if not columns[layout.dense:].any() or not all(mask.any() for mask in units):
-        raise ValueError(f"units left by layer: {[int(mask.sum()) for mask in units]}; at least one of each and one "
-                         "field must stay")
+        raise ValueError(f"units left by layer: {[int(mask.sum()) for mask in units]}; at least "
+                         "one of each and one field must stay")
     device = model.top[0].weight.device
     of_field = columns[layout.dense:].view(len(layout.rows), layout.width)
     lists = [mask.nonzero()[:, 0].tolist() for mask in of_field]
@@ -67,7 +72,8 @@ def shrink(model: DLRM, layout: Layout, kept: Tensor, seed: int | None = None) -
         small.bottom, small.num_dense = Layers(), 0
     else:
         whole = [torch.ones(size, dtype=torch.bool) for size in layout.bottom[:-1]]
-        small.bottom = _layers(model.bottom, whole, [*whole[1:], dense], None if seed is None else seed + 1)
+        small.bottom = _layers(model.bottom, whole, [*whole[1:], dense], None if seed is None
+                               else seed + 1)
     return small
 
 
@@ -79,7 +85,8 @@ def _initial(model: DLRM, layout: Layout, seed: int | None) -> Tensor:
 
 def _layers(whole: Layers, inputs: Sequence[Tensor], outputs: Sequence[Tensor],
             seed: int | None) -> Layers:
-    """Copies of linear layers without some inputs and outputs; with fresh values when a seed is given."""
+    """Copies of linear layers without some inputs and outputs; with fresh values when a seed is
+    given."""
     device = whole[0].weight.device
     sizes = [int(mask.sum()) for mask in (*inputs, outputs[-1])]
     with torch.random.fork_rng(devices=[]):

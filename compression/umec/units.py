@@ -42,13 +42,15 @@ def without_first(orders: Tensor, removed: Tensor) -> Tensor:
 
 
 def orders_of(scores: Tensor, resource: Resource, keep: Sequence[int] = ()) -> Tensor:
-    """Units of each layer from the least score (L, G) for what one saves on; those to keep come last, then no units."""
+    """Units of each layer from the least score (L, G) for what one saves on; those to keep come
+    last, then no units."""
     prices = (scores / resource.savings(resource.valid)).masked_fill(~resource.valid, torch.inf)
     prices[0, list(keep)] = torch.finfo(prices.dtype).max
     return prices.argsort(dim=1, stable=True)
 
 
-def attainable(budget: float, resource: Resource, limits: Sequence[int], keep: Sequence[int] = ()) -> float:
+def attainable(budget: float, resource: Resource, limits: Sequence[int],
+               keep: Sequence[int] = ()) -> float:
     """The budget, if it is a fraction that the limits allow.
 
     Args:
@@ -56,25 +58,31 @@ def attainable(budget: float, resource: Resource, limits: Sequence[int], keep: S
         keep: units of the first layer that stay.
 
     Raises:
-        ValueError: it is no number, not in 0 .. 1, or below what is spent when each layer has given up all it may.
+        ValueError: it is no number, not in 0 .. 1, or below what is spent when each layer has given
+            up all it may.
     """
     if isinstance(budget, bool) or not isinstance(budget, (int, float)) or not 0 < budget <= 1:
-        raise ValueError(f"a budget is a fraction of the whole model's {resource.kind}, above 0 and at most 1; got "
-                         f"{budget!r}")
+        raise ValueError(f"a budget is a fraction of the whole model's {resource.kind}, above 0 "
+                         f"and at most 1; got {budget!r}")
     savings = resource.savings(resource.valid)
     orders = orders_of(1 - savings, resource, keep)  # what saves most goes first
-    floor = float(resource.fraction(without_first(orders, torch.tensor(limits, device=resource.device))
-                                    & resource.valid))
+    floor = float(
+        resource.fraction(
+            without_first(orders, torch.tensor(limits, device=resource.device)) & resource.valid
+        )
+    )
     if budget < floor:
-        raise ValueError(f"budget {budget} cannot be met: with as few units as may be kept the model still spends "
-                         f"{floor:.4f} of its {resource.kind}. Take a larger budget, a smaller min_keep, fewer fields "
-                         "to keep, or remove neurons too")
+        raise ValueError(f"budget {budget} cannot be met: with as few units as may be kept the "
+                         f"model still spends {floor:.4f} of its {resource.kind}. Take a larger "
+                         "budget, a smaller min_keep, fewer fields to keep, or remove neurons too")
     return float(budget)
 
 
-def project(resource: Resource, budget: float, shares: Tensor, orders: Tensor, removed: Sequence[float],
+def project(resource: Resource, budget: float, shares: Tensor, orders: Tensor,
+            removed: Sequence[float],
             limits: Sequence[int], step: int = 1) -> list[int]:
-    """How many units of each layer go, at least `removed`: the least share for what it saves first, until R <= B.
+    """How many units of each layer go, at least `removed`: the least share for what it saves first,
+    until R <= B.
 
     Args:
         shares: (L, G), comparable between layers.

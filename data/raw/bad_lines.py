@@ -1,4 +1,5 @@
-"""Lines that cannot be used: counted, shown, and fatal past a stated share. None is dropped in silence."""
+"""Lines that cannot be used: counted, shown, and fatal past a stated share. None is dropped in
+silence."""
 
 import logging
 from collections.abc import Mapping
@@ -48,10 +49,12 @@ class BadLines:
 
     def warn_cut_off(self, line: bytes) -> None:
         """Say that the file does not end with a line end."""
-        log.warning("%s does not end with a line end; its last line may be cut off: %r", self.path, line[-60:])
+        log.warning("%s does not end with a line end; its last line may be cut off: %r", self.path,
+                    line[-60:])
 
     def too_many(self, lines: int) -> bool:
-        """Whether a file of `lines` lines with so many bad ones is refused. One alone never is, unless it is all."""
+        """Whether a file of `lines` lines with so many bad ones is refused. One alone never is,
+        unless it is all."""
         return (self.count > MAX_BAD_SHARE * lines and self.count > 1) or self.count == lines
 
     def check(self, lines: int) -> None:
@@ -62,7 +65,9 @@ class BadLines:
         """
         if not self.count:
             return
-        report = f"{self.path}: {self.count} of {lines} lines cannot be used:\n  " + "\n  ".join(self.shown)
+        report = f"{self.path}: {self.count} of {lines} lines cannot be used:\n  " + "\n  ".join(
+            self.shown
+        )
         if self.count > len(self.shown):
             report += f"\n  ... and {self.count - len(self.shown)} more"
         for form, first in self.forms.items():

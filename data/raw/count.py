@@ -5,15 +5,16 @@ import numpy as np
 from data.raw.parse import MISSING
 from utils.jit import njit
 
-_KEY_BITS = 0xFFFFFFFF  # keys fit in 32 bits, signed or not, and a field is all one or all the other
+# keys fit in 32 bits, signed or not, and a field is all one or all the other
+_KEY_BITS = 0xFFFFFFFF
 _GOLDEN = np.uint64(0x9E3779B97F4A7C15)
 
 
 class ValueCounter:
     """A hash table from key to number. Number 0 is MISSING, whether or not it comes.
 
-    A slot is one 64-bit word, key and number together, so that a look-up of a rare value costs one cache miss. Tens of
-    millions of values take about 40 bytes each.
+    A slot is one 64-bit word, key and number together, so that a look-up of a rare value costs one
+    cache miss. Tens of millions of values take about 40 bytes each.
 
     >>> counter = ValueCounter()
     >>> counter.add(np.array([7, 5, 7, MISSING])).tolist()
@@ -45,7 +46,8 @@ class ValueCounter:
         numbers = np.empty(len(keys), np.int32)
         done = 0
         while True:
-            done, self._used = _add(keys, done, self._slots, self._shift, self._values, self._counts, self._used,
+            done, self._used = _add(keys, done, self._slots, self._shift, self._values,
+                                    self._counts, self._used,
                                     numbers)
             if done == len(keys):
                 return numbers
@@ -62,8 +64,8 @@ class ValueCounter:
     def codes(self, counts: np.ndarray, min_count: int) -> tuple[np.ndarray, int]:
         """The code of each number, and how many values are known.
 
-        Known are those that `counts` (numbers,) gives at least `min_count`, by falling count and then by value; the
-        others share the code behind them.
+        Known are those that `counts` (numbers,) gives at least `min_count`, by falling count and
+        then by value; the others share the code behind them.
         """
         known = np.flatnonzero(counts >= max(min_count, 1))
         known = known[np.lexsort((self.values[known], -counts[known]))]

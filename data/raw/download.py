@@ -1,4 +1,5 @@
-"""Fetching a public archive: progress shown, checksum checked, only the wanted members taken out of it."""
+"""Fetching a public archive: progress shown, checksum checked, only the wanted members taken out of
+it."""
 
 import hashlib
 import http.client
@@ -22,7 +23,8 @@ def fetch_zip(url: str, md5: str, members: tuple[str, ...], target: Path, title:
     Member names are never trusted as paths: each wanted file is copied to target/<its plain name>.
 
     Raises:
-        FileNotFoundError: no network or no such address; the message says where to get and put the files.
+        FileNotFoundError: no network or no such address; the message says where to get and put the
+            files.
         ValueError: the checksum is another one, or the archive lacks a member.
     """
     with tempfile.TemporaryDirectory() as scratch:
@@ -31,20 +33,25 @@ def fetch_zip(url: str, md5: str, members: tuple[str, ...], target: Path, title:
             found = _download(url, archive, title)
         except (OSError, http.client.HTTPException) as error:
             raise FileNotFoundError(
-                f"{title} is not at {target} and could not be downloaded ({error}). Get it from {url} on a machine "
-                f"with network and put {', '.join(members)} into {target}, or name their folder with --data. "
-                "demo.py needs no files.") from error
+                f"{title} is not at {target} and could not be downloaded ({error}). Get it from "
+                f"{url} on a machine with network and put {', '.join(members)} into {target}, or "
+                "name their folder with --data. demo.py needs no files.") from error
         if found != md5:
-            raise ValueError(f"{url}: MD5 is {found}, published is {md5}; the download is damaged or the file changed. "
-                             "Try again; nothing was unpacked")
+            raise ValueError(f"{url}: MD5 is {found}, published is {md5}; the download is damaged "
+                             "or the file changed. Try again; nothing was unpacked")
         with zipfile.ZipFile(archive) as opened:
-            inside = {Path(info.filename).name: info for info in opened.infolist() if not info.is_dir()}
+            inside = {Path(info.filename).name: info for info in opened.infolist()
+                      if not info.is_dir()}
             missing = [name for name in members if name not in inside]
             if missing:
                 raise ValueError(f"{url}: the archive lacks {', '.join(missing)}")
             target.mkdir(parents=True, exist_ok=True)
             for name in members:
-                with atomic_path(target / name) as part, opened.open(inside[name]) as source, part.open("wb") as copy:
+                with (
+                    atomic_path(target / name) as part,
+                    opened.open(inside[name]) as source,
+                    part.open("wb") as copy,
+                ):
                     shutil.copyfileobj(source, copy)
 
 
@@ -53,7 +60,8 @@ def _download(url: str, path: Path, title: str) -> str:
     digest = hashlib.md5(usedforsecurity=False)
     with urllib.request.urlopen(url, timeout=TIMEOUT) as answer, path.open("wb") as file:
         size = int(answer.headers.get("Content-Length") or 0)
-        with tqdm(total=size or None, unit="B", unit_scale=True, desc=f"downloading {title}") as bar:
+        with tqdm(total=size or None, unit="B", unit_scale=True,
+                  desc=f"downloading {title}") as bar:
             while chunk := answer.read(CHUNK):
                 file.write(chunk)
                 digest.update(chunk)

@@ -1,7 +1,9 @@
-"""Raw file -> encoded set, in two streaming passes whose memory grows with the distinct values and not with the rows.
+"""Raw file -> encoded set, in two streaming passes whose memory grows with the distinct values and
+not with the rows.
 
-The first pass reads the text once: each value gets the number under which it first came, and is counted. The second
-knows the counts, turns numbers into codes by a table, and puts the rows into split order.
+The first pass reads the text once: each value gets the number under which it first came, and is
+counted. The second knows the counts, turns numbers into codes by a table, and puts the rows into
+split order.
 """
 
 import logging
@@ -44,15 +46,18 @@ def open_raw(layout: Layout, folder: str | None, cache: Path, with_ids: bool, vo
         split: "random", or "ids:FILE", see `data.split.parts_of`.
 
     Raises:
-        ValueError: the file cannot be used; see `data.raw.source.RawFile`, `data.raw.bad_lines.BadLines`, `data.split`.
+        ValueError: the file cannot be used; see `data.raw.source.RawFile`,
+            `data.raw.bad_lines.BadLines`, `data.split`.
     """
     if with_ids:
-        raise ValueError(f"with_ids=True: {layout.name} has no user and movie ids; leave with_ids away")
+        raise ValueError(f"with_ids=True: {layout.name} has no user and movie ids; leave with_ids "
+                         f"away")
     store.check_vocabulary(vocabulary)
     path = find_file(layout, folder)
     seen = fingerprint(path)
     source = {**seen, "rules": layout.rules_version, "split_seed": layout.split_seed,
-              "split": splits.identity(split), "vocabulary": vocabulary, "min_count": layout.min_count,
+              "split": splits.identity(split), "vocabulary": vocabulary,
+              "min_count": layout.min_count,
               **({} if layout.bucketed else {"bucketed": False})}
     target = cache / f"{layout.name}-{sha256_of(*map(str, source.values()))[:12]}"
     dataset = store.load(target, source)
@@ -62,7 +67,8 @@ def open_raw(layout: Layout, folder: str | None, cache: Path, with_ids: bool, vo
     with locked(cache / f"{target.name}.lock", wait=True):
         dataset = store.load(target, source)  # another process may have stored it while we waited
         if dataset is None:
-            for left in cache.glob(f".{target.name}.*"):  # by a process that was killed; we hold the lock
+            # by a process that was killed; we hold the lock
+            for left in cache.glob(f".{target.name}.*"):
                 shutil.rmtree(left, ignore_errors=True)
             log.info("encoding %s from %s into %s", layout.name, path, target)
             with store.new_folder(target, source) as temporary:
@@ -75,13 +81,18 @@ def open_raw(layout: Layout, folder: str | None, cache: Path, with_ids: bool, vo
     return dataset
 
 
-def encode_file(layout: Layout, path: Path, folder: Path, source: dict[str, Any], split: str = splits.RANDOM) -> None:
-    """Encode a raw file into `folder`: ids.npy, labels.npy, dense.npy (for a layout with numbers), manifest.json.
+def encode_file(layout: Layout, path: Path, folder: Path, source: dict[str, Any],
+                split: str = splits.RANDOM) -> None:
+    """Encode a raw file into `folder`: ids.npy, labels.npy, dense.npy (for a layout with numbers),
+    manifest.json.
 
     Args:
         source: stored in the manifest; its `vocabulary` says over which rows values are counted.
     """
-    with tempfile.TemporaryDirectory(dir=folder) as scratch, ThreadPoolExecutor(os.cpu_count()) as pool:
+    with (
+        tempfile.TemporaryDirectory(dir=folder) as scratch,
+        ThreadPoolExecutor(os.cpu_count()) as pool,
+    ):
         raw, bad = RawFile(path, layout), BadLines(path, layout.published)
         numbered = number_lines(raw, bad, Path(scratch) / "numbered.bin", pool)
         part_of_row = np.empty(numbered.rows, np.uint8)
@@ -90,18 +101,22 @@ def encode_file(layout: Layout, path: Path, folder: Path, source: dict[str, Any]
             part_of_row[rows] = position
         counts = (len(parts[0]), len(parts[1]), len(parts[2]))
         del parts
-        tables, sizes = _code_tables(numbered, layout, part_of_row if source["vocabulary"] == "train" else None)
+        tables, sizes = _code_tables(numbered, layout,
+                                     part_of_row if source["vocabulary"] == "train" else None)
         names = tuple(layout.fields[position] for position in layout.encoded)
-        writer = Writer(folder, Schema(layout.name, names, tuple(sizes)), counts, len(layout.numbers), pool)
+        writer = Writer(folder, Schema(layout.name, names, tuple(sizes)), counts,
+                        len(layout.numbers), pool)
         _recode_all(numbered, layout, np.concatenate(tables), _starts(tables), part_of_row, writer)
-        writer.finish({"min_count": layout.min_count, "bad_lines": bad.count, "vocabulary": source["vocabulary"],
+        writer.finish({"min_count": layout.min_count, "bad_lines": bad.count,
+                       "vocabulary": source["vocabulary"],
                        "distinct": [int(np.count_nonzero(numbered.counters[position].counts))
                                     for position in layout.encoded]}, source)
 
 
 def _code_tables(numbered: Numbered, layout: Layout,
                  part_of_row: np.ndarray | None) -> tuple[list[np.ndarray], list[int]]:
-    """For each field, the global id of each number; and the field sizes. Rows outside train count unless None."""
+    """For each field, the global id of each number; and the field sizes. Rows outside train count
+    unless None."""
     counters = [numbered.counters[position] for position in layout.encoded]
     tallies = [counter.counts for counter in counters]
     if part_of_row is not None:
@@ -125,21 +140,26 @@ def _starts(tables: list[np.ndarray]) -> np.ndarray:
     return np.cumsum([0, *(len(table) for table in tables[:-1])])
 
 
-def _recode_all(numbered: Numbered, layout: Layout, table: np.ndarray, starts: np.ndarray, part_of_row: np.ndarray,
+def _recode_all(numbered: Numbered, layout: Layout, table: np.ndarray, starts: np.ndarray,
+                part_of_row: np.ndarray,
                 writer: Writer) -> None:
     first = 0
     cores = os.cpu_count() or 1
-    with tqdm(total=numbered.rows, desc="encoding", unit="rows", unit_scale=True, disable=None) as bar:
+    with tqdm(total=numbered.rows, desc="encoding", unit="rows", unit_scale=True,
+              disable=None) as bar:
         for ids, numbers, labels in numbered.blocks():
             parts = part_of_row[first:first + len(labels)]
-            order = np.argsort(parts, kind="stable").astype(np.int32)  # rows of one split stay in file order
+            # rows of one split stay in file order
+            order = np.argsort(parts, kind="stable").astype(np.int32)
             if not layout.bucketed:
                 ids = ids[layout.encoded]
             coded = np.empty((len(labels), len(ids)), np.int32)
             pieces = zip(np.array_split(order, cores), np.array_split(coded, cores), strict=True)
-            for job in [writer.pool.submit(_recode, ids, table, starts, *piece) for piece in pieces]:
+            for job in [writer.pool.submit(_recode, ids, table, starts, *piece)
+                        for piece in pieces]:
                 job.result()
-            writer.add(np.bincount(parts, minlength=len(splits.SPLITS)), coded, labels[order], numbers.T[order])
+            writer.add(np.bincount(parts, minlength=len(splits.SPLITS)), coded, labels[order],
+                       numbers.T[order])
             first += len(labels)
             bar.update(len(labels))
 

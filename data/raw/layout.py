@@ -4,8 +4,10 @@ from dataclasses import dataclass
 
 ID, LABEL, BUCKET, DECIMAL, HEX = range(5)
 KIND_NAMES = {
-    ID: "an unsigned whole number", LABEL: "a label of 0 or 1", BUCKET: "a whole number of at most 9 digits or nothing",
-    DECIMAL: "a whole number of at most 9 digits or nothing", HEX: "8 hexadecimal digits (0-9, a-f) or nothing",
+    ID: "an unsigned whole number", LABEL: "a label of 0 or 1",
+    BUCKET: "a whole number of at most 9 digits or nothing",
+    DECIMAL: "a whole number of at most 9 digits or nothing",
+    HEX: "8 hexadecimal digits (0-9, a-f) or nothing",
 }
 MAX_DIGITS = {ID: 20, BUCKET: 9, DECIMAL: 9, HEX: 8}
 
@@ -16,8 +18,9 @@ class Column:
 
     Args:
         name: of the column; for a field of the model, the field's name.
-        kind: ID (checked, then left out), LABEL, BUCKET (a number that becomes the category floor(ln(v)^2) for v > 2,
-            else v - 2, and is kept as log(v + 1) too), DECIMAL (a number taken as a category) or HEX (a category).
+        kind: ID (checked, then left out), LABEL, BUCKET (a number that becomes the category
+            floor(ln(v)^2) for v > 2, else v - 2, and is kept as log(v + 1) too), DECIMAL (a number
+            taken as a category) or HEX (a category).
     """
 
     name: str
@@ -75,12 +78,14 @@ class Layout:
     @property
     def fields(self) -> tuple[str, ...]:
         """The columns that may be fields of the model."""
-        return tuple(column.name for column in self.columns if column.kind in (BUCKET, DECIMAL, HEX))
+        return tuple(column.name for column in self.columns
+                     if column.kind in (BUCKET, DECIMAL, HEX))
 
     @property
     def encoded(self) -> list[int]:
         """Positions among `fields` of those that are fields of the model."""
-        return [position for position, name in enumerate(self.fields) if self.bucketed or name not in self.numbers]
+        return [position for position, name in enumerate(self.fields) if self.bucketed
+                or name not in self.numbers]
 
     @property
     def numbers(self) -> tuple[str, ...]:

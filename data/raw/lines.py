@@ -1,4 +1,5 @@
-"""Reading `::`-separated text files line by line, with an honest account of the lines that could not be used."""
+"""Reading `::`-separated text files line by line, with an honest account of the lines that could
+not be used."""
 
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -33,7 +34,8 @@ class LineFile:
             self.bad_lines.warn_cut_off(self.lines[-1])
 
     def rows(self) -> Iterator[tuple[int, list[bytes]]]:
-        """Yield (line number from 1, fields) of every line of the right width; the others are noted as bad."""
+        """Yield (line number from 1, fields) of every line of the right width; the others are noted
+        as bad."""
         for number, line in enumerate(self.lines, start=1):
             fields = line.split(b"::")
             if len(fields) == len(self.kinds):

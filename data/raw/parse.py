@@ -1,8 +1,8 @@
 """Bytes of whole lines to keys, numbers and labels.
 
-A key stands for one value of a field: the bucket of a BUCKET column, the number of a DECIMAL one, the 32 bits of a HEX
-one, or MISSING for an empty cell. `data/raw/plain.py` is the definition, line by line in plain Python; this is the same
-over bytes.
+A key stands for one value of a field: the bucket of a BUCKET column, the number of a DECIMAL one,
+the 32 bits of a HEX one, or MISSING for an empty cell. `data/raw/plain.py` is the definition, line
+by line in plain Python; this is the same over bytes.
 """
 
 import math
@@ -31,8 +31,8 @@ class Parsed:
         keys: (F, rows) int64.
         numbers: (M, rows) float32, log(max(v, 0) + 1), 0 where the cell is empty.
         labels: (rows,) int8.
-        bad: (lines that could not be used, 3) int64: the line's index among these lines, the offending column (or
-            COLUMNS) and the byte where the line starts.
+        bad: (lines that could not be used, 3) int64: the line's index among these lines, the
+            offending column (or COLUMNS) and the byte where the line starts.
         lines: rows and bad lines together.
     """
 
@@ -64,7 +64,8 @@ def parse(text: np.ndarray, layout: Layout) -> Parsed:
     labels = np.empty(lines, np.int8)
     bad = np.empty((lines, 3), np.int64)
     rows = _parse_lines(text, ord(layout.separator), kinds, _NIBBLES, keys, numbers, labels, bad)
-    return Parsed(keys[:, :rows], numbers[:, :rows], labels[:rows], bad[:lines - rows].copy(), lines)
+    return Parsed(keys[:, :rows], numbers[:, :rows], labels[:rows], bad[:lines - rows].copy(),
+                  lines)
 
 
 @njit(nogil=True)
@@ -73,7 +74,8 @@ def _parse_lines(text, separator, kinds, nibbles, keys, numbers, labels, bad):
     row, wrong, at, line = 0, 0, 0, 0
     while at < len(text):
         start = at
-        column = _parse_line(text, start, separator, kinds, nibbles, buckets, logs, keys, numbers, labels, row)
+        column = _parse_line(text, start, separator, kinds, nibbles, buckets, logs, keys, numbers,
+                             labels, row)
         if column >= 0:  # the offending one; a wrong number of columns is the better thing to say
             at, count = _skip_line(text, start, separator, len(kinds))
             bad[wrong, 0] = line
@@ -117,7 +119,9 @@ def _parse_line(text, at, separator, kinds, nibbles, buckets, logs, keys, number
                 numbers[number, row] = 0.0
             else:
                 keys[field, row] = buckets[value] if 0 <= value < len(buckets) else _bucket(value)
-                numbers[number, row] = logs[value] if 0 <= value < len(logs) else math.log(max(value, 0) + 1.0)
+                numbers[number, row] = (
+                    logs[value] if 0 <= value < len(logs) else math.log(max(value, 0) + 1.0)
+                )
             field += 1
             number += 1
         elif kind == DECIMAL:
@@ -153,7 +157,8 @@ def _parse_line(text, at, separator, kinds, nibbles, buckets, logs, keys, number
 
 @njit(nogil=True, inline="always")
 def _hex(text, at, separator, nibbles):
-    """(key, the byte behind the cell, whether it is good). Every cell is followed by at least one byte."""
+    """(key, the byte behind the cell, whether it is good). Every cell is followed by at least one
+    byte."""
     here = text[at]
     if here in (separator, _NEWLINE, _RETURN):
         return MISSING, at, True
@@ -181,7 +186,8 @@ def _whole(text, at, most):
         at += 1
         digit = np.int64(text[at]) - _ZERO
     digits = at - first
-    return digits == 0, -value if minus else value, at, digits <= most and not (minus and digits == 0)
+    return digits == 0, -value if minus else value, at, digits <= most and not (minus and digits
+                                                                                == 0)
 
 
 @njit(nogil=True)

@@ -1,4 +1,5 @@
-"""The definition of raw -> encoded, one line and one dictionary at a time. Slow, and meant to be obviously right."""
+"""The definition of raw -> encoded, one line and one dictionary at a time. Slow, and meant to be
+obviously right."""
 
 import math
 import re
@@ -19,7 +20,8 @@ Value = int | str | None  # a bucket or number, hexadecimal digits, or nothing
 
 @dataclass
 class PlainRows:
-    """Rows of a file: `values[i]` holds a value a field, `numbers[i]` one a BUCKET column; why other lines are bad."""
+    """Rows of a file: `values[i]` holds a value a field, `numbers[i]` one a BUCKET column; why
+    other lines are bad."""
 
     values: list[list[Value]]
     numbers: list[list[float]]
@@ -104,8 +106,8 @@ def bucket(value: int) -> int:
 def encode_plain(values: list[list[Value]], min_count: int) -> tuple[np.ndarray, list[int]]:
     """Global ids (rows, F) and the field sizes.
 
-    In each field the values seen at least `min_count` times get codes by falling count, then by value (nothing before
-    everything else); all others share the last code.
+    In each field the values seen at least `min_count` times get codes by falling count, then by
+    value (nothing before everything else); all others share the last code.
     """
     fields = list(zip(*values, strict=True))
     ids = np.empty((len(values), len(fields)), np.int32)

@@ -59,12 +59,14 @@ def find_file(layout: Layout, given: str | None) -> Path:
             f"{origin}: {folder} has none of {', '.join((*layout.file_names, *layout.archives))} "
             f"(each also with {', '.join(_PACKINGS[1:])} behind its name). "
             f"Get the file from {layout.url}, or make one with "
-            f"`python -m data.synthetic.planted {layout.name} --rows 1000000 --out {folder / layout.file_names[0]}`")
+            f"`python -m data.synthetic.planted {layout.name} --rows 1000000 --out "
+            f"{folder / layout.file_names[0]}`")
     return found[0]
 
 
 def fingerprint(path: Path) -> dict[str, Any]:
-    """Size and hashes of head and tail, which tell a file from another without reading gigabytes."""
+    """Size and hashes of head and tail, which tell a file from another without reading
+    gigabytes."""
     size = path.stat().st_size
     with path.open("rb") as file:
         head = hashlib.sha256(file.read(ENDS)).hexdigest()
@@ -117,8 +119,8 @@ class RawFile:
                 if len(rest) > LONGEST_LINE and b"\0" in rest:
                     raise ValueError(f"{self.path} has {NUL.name}: {NUL.hint}")
                 if len(rest) > LONGEST_LINE:
-                    raise ValueError(f"{self.path} has a line of more than {LONGEST_LINE} bytes; line ends must be LF "
-                                     "or CRLF")
+                    raise ValueError(f"{self.path} has a line of more than {LONGEST_LINE} bytes; "
+                                     "line ends must be LF or CRLF")
                 if text:
                     text = self._without_header(text) if first else text
                     first = False
@@ -128,8 +130,8 @@ class RawFile:
             raise ValueError(f"{self.path} is empty; fetch it again")
         after = self.path.stat()
         if (before.st_size, before.st_mtime_ns) != (after.st_size, after.st_mtime_ns):
-            raise ValueError(f"{self.path} changed while it was read ({before.st_size} bytes before, {after.st_size} "
-                             "after); wait until it is complete")
+            raise ValueError(f"{self.path} changed while it was read ({before.st_size} bytes "
+                             f"before, {after.st_size} after); wait until it is complete")
         if rest:
             self.cut_off = rest
             rest = self._without_header(rest + b"\n") if first else rest + b"\n"

@@ -1,4 +1,5 @@
-"""The first pass over a raw file: each value becomes the number under which it first came in its field."""
+"""The first pass over a raw file: each value becomes the number under which it first came in its
+field."""
 
 import os
 from collections.abc import Iterator
@@ -55,12 +56,14 @@ def number_lines(raw: RawFile, bad: BadLines, target: Path, pool: ThreadPoolExec
     """Read `raw` once, write its rows to `target`; bad lines are noted in `bad` and checked.
 
     Raises:
-        ValueError: too many lines are bad, of those read and as many as the rest of the file may be expected to have.
+        ValueError: too many lines are bad, of those read and as many as the rest of the file may be
+            expected to have.
     """
     layout = raw.layout
     numbered = Numbered(target, [], [ValueCounter() for _ in layout.fields], len(layout.numbers))
     lines, dropped = 0, []
-    bar = tqdm(total=raw.size, desc=f"reading {raw.path.name}", unit="B", unit_scale=True, disable=None)
+    bar = tqdm(total=raw.size, desc=f"reading {raw.path.name}", unit="B", unit_scale=True,
+               disable=None)
     with target.open("wb") as out, bar:
         for text in raw.blocks():
             for piece, parsed in _parse_pieces(text, layout, pool):
@@ -73,7 +76,8 @@ def number_lines(raw: RawFile, bad: BadLines, target: Path, pool: ThreadPoolExec
                 numbered.sizes.append(len(parsed.labels))
             if bad.too_many(int(lines * raw.size / max(raw.position, 1))):
                 bad.check(lines)
-            bar.set_postfix_str(f"{lines / max(bar.format_dict['elapsed'], 1e-9):,.0f} rows/s", refresh=False)
+            bar.set_postfix_str(f"{lines / max(bar.format_dict['elapsed'], 1e-9):,.0f} rows/s",
+                                refresh=False)
             bar.update(raw.position - bar.n)
     if raw.cut_off:
         bad.warn_cut_off(raw.cut_off)
@@ -84,8 +88,10 @@ def number_lines(raw: RawFile, bad: BadLines, target: Path, pool: ThreadPoolExec
     return numbered
 
 
-def _parse_pieces(text: np.ndarray, layout: Layout, pool: ThreadPoolExecutor) -> list[tuple[np.ndarray, Parsed]]:
-    """Cut a block at line ends into as many pieces as there are cores, and parse them side by side."""
+def _parse_pieces(text: np.ndarray, layout: Layout,
+                  pool: ThreadPoolExecutor) -> list[tuple[np.ndarray, Parsed]]:
+    """Cut a block at line ends into as many pieces as there are cores, and parse them side by
+    side."""
     pieces, cores = [], os.cpu_count() or 1
     for left in range(cores, 0, -1):
         end = len(text) // left
@@ -98,7 +104,8 @@ def _parse_pieces(text: np.ndarray, layout: Layout, pool: ThreadPoolExecutor) ->
 
 
 def _note(bad: BadLines, parsed: Parsed, text: np.ndarray, first: int, layout: Layout) -> None:
-    """Note what is wrong with the first bad lines, as `data.raw.plain.complaint` says; count the rest.
+    """Note what is wrong with the first bad lines, as `data.raw.plain.complaint` says; count the
+    rest.
 
     Args:
         first: number of the text's first line in the file.

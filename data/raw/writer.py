@@ -1,4 +1,5 @@
-"""Encoded rows written as they come, each split to its own place in the files, with little memory."""
+"""Encoded rows written as they come, each split to its own place in the files, with little
+memory."""
 
 import hashlib
 import json
@@ -15,7 +16,8 @@ from utils.files import sha256_of, write_json
 
 
 class Writer:
-    """Writes ids.npy, labels.npy, dense.npy (when there are numbers) and, at the end, manifest.json.
+    """Writes ids.npy, labels.npy, dense.npy (when there are numbers) and, at the end,
+    manifest.json.
 
     Args:
         folder: exists.
@@ -40,8 +42,10 @@ class Writer:
         self.num_dense = num_dense
         self.pending: list[Future[None]] = []
 
-    def add(self, sizes: np.ndarray, ids: np.ndarray, labels: np.ndarray, dense: np.ndarray) -> None:
-        """Append rows to the splits: the first sizes[0] go to train, the next to validation, then test.
+    def add(self, sizes: np.ndarray, ids: np.ndarray, labels: np.ndarray,
+            dense: np.ndarray) -> None:
+        """Append rows to the splits: the first sizes[0] go to train, the next to validation, then
+        test.
 
         Args:
             sizes: (3,) rows for each split.
@@ -71,16 +75,19 @@ class Writer:
         digests = [digest for file in self.files for digest in file.close()]
         sizes, counts = list(self.schema.sizes), list(self.counts)
         write_json(self.folder / "manifest.json", {
-            "format": FORMAT_VERSION, "dataset": self.schema.name, "fields": list(self.schema.fields), "sizes": sizes,
+            "format": FORMAT_VERSION, "dataset": self.schema.name,
+            "fields": list(self.schema.fields), "sizes": sizes,
             "rows": sum(counts), "counts": counts, "positives": int(self.positives.sum()),
             "numbers": self.num_dense,
-            "content": sha256_of(*digests, json.dumps([sizes, counts]))[:16], **manifest, "source": source})
+            "content": sha256_of(*digests, json.dumps([sizes, counts]))[:16], **manifest,
+            "source": source})
 
 
 class _Array:
     """One .npy file whose three splits grow side by side."""
 
-    def __init__(self, path: Path, shape: tuple[int, ...], dtype: str, counts: tuple[int, int, int]) -> None:
+    def __init__(self, path: Path, shape: tuple[int, ...], dtype: str,
+                 counts: tuple[int, int, int]) -> None:
         self.file = path.open("wb")
         self.dtype = np.dtype(dtype)
         header = {"descr": dtype, "fortran_order": False, "shape": shape}
@@ -88,7 +95,8 @@ class _Array:
         row_bytes = self.dtype.itemsize * int(np.prod(shape[1:], dtype=np.int64))
         starts = (0, counts[0], counts[0] + counts[1])
         self.places = [self.file.tell() + start * row_bytes for start in starts]
-        self.ends = [place + count * row_bytes for place, count in zip(self.places, counts, strict=True)]
+        self.ends = [place + count * row_bytes for place,
+                     count in zip(self.places, counts, strict=True)]
         self.hashes = [hashlib.sha256() for _ in SPLITS]
 
     def add(self, sizes: np.ndarray, array: np.ndarray) -> None:

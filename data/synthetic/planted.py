@@ -1,9 +1,11 @@
-"""A made data set whose truth is known: a teacher factorisation machine with a planted width for each field.
+"""A made data set whose truth is known: a teacher factorisation machine with a planted width for
+each field.
 
-A field of planted width k uses the first k coordinates of the teacher's vectors and is zero in the others, so that its
-interactions with all other fields have rank k; a field of width 0 has a first-order weight and interacts with nothing.
-Values follow a Zipf law, so most are rare. Labels are tosses of the teacher's probabilities, so on average no model
-ranks them better than the teacher's own logits do.
+A field of planted width k uses the first k coordinates of the teacher's vectors and is zero in the
+others, so that its interactions with all other fields have rank k; a field of width 0 has a
+first-order weight and interacts with nothing. Values follow a Zipf law, so most are rare. Labels
+are tosses of the teacher's probabilities, so on average no model ranks them better than the
+teacher's own logits do.
 """
 
 from dataclasses import dataclass
@@ -25,7 +27,8 @@ PAIRS, FIRST_ORDER = 2.0, 0.7  # standard deviations of the two parts of the tea
 
 @dataclass(frozen=True)
 class Field:
-    """One field: how many values it has, and how many coordinates of its teacher's vectors are in use."""
+    """One field: how many values it has, and how many coordinates of its teacher's vectors are in
+    use."""
 
     name: str
     size: int
@@ -40,7 +43,8 @@ FIELDS = (  # each width but 2 at two sizes, so that a field's size does not tel
 
 @dataclass(frozen=True)
 class Drawn:
-    """Raw rows: codes (rows, F), from 0 in each field; the teacher's logits and the labels, (rows,) each."""
+    """Raw rows: codes (rows, F), from 0 in each field; the teacher's logits and the labels, (rows,)
+    each."""
 
     codes: np.ndarray
     logits: np.ndarray
@@ -76,7 +80,8 @@ def draw(rows: int = ROWS, seed: int = SEED) -> Drawn:
         total += table[drawn]  # (rows, width)
         squares += (table[drawn] ** 2).sum(axis=1)
         codes[:, position] = drawn
-    pairs = ((total ** 2).sum(axis=1) - squares) / 2  # the sum of all products of two fields' vectors
+    # the sum of all products of two fields' vectors
+    pairs = ((total ** 2).sum(axis=1) - squares) / 2
     logits = PAIRS * _standard(pairs) + FIRST_ORDER * _standard(first)
     labels = rng.random(rows) < 1 / (1 + np.exp(-logits))
     return Drawn(codes, logits, labels.astype(np.int8))
@@ -94,9 +99,11 @@ def teacher_logits(split: str) -> np.ndarray:
 
 def open_dataset(folder: str | None, cache: Path, with_ids: bool = False, vocabulary: str = "all",
                  split: str = RANDOM) -> store.Dataset:
-    """Make and encode the data set; nothing is read or written, so `folder` and `cache` are not looked at.
+    """Make and encode the data set; nothing is read or written, so `folder` and `cache` are not
+    looked at.
 
-    Codes run by falling popularity within each field, as in every data set; fields keep their order and widths.
+    Codes run by falling popularity within each field, as in every data set; fields keep their order
+    and widths.
 
     Raises:
         ValueError: `with_ids` is asked for; there are no users and movies here.
@@ -105,7 +112,8 @@ def open_dataset(folder: str | None, cache: Path, with_ids: bool = False, vocabu
     True
     """
     if with_ids:
-        raise ValueError("with_ids=True: the planted data set has no user and movie ids; leave with_ids away")
+        raise ValueError("with_ids=True: the planted data set has no user and movie ids; leave "
+                         "with_ids away")
     made = draw()
     columns = {field.name: made.codes[:, position] for position, field in enumerate(FIELDS)}
     return store.build(NAME, columns, made.labels, SPLIT_SEED, vocabulary, split)

@@ -1,7 +1,9 @@
-"""Made rows in which it is known which fields matter: 27 fields, of which the first 12 say something of the label.
+"""Made rows in which it is known which fields matter: 27 fields, of which the first 12 say
+something of the label.
 
-With vectors of 16 they fill a DLRM's first layer as Criteo does (432 columns), so that resources read the same. Another
-`Teacher` makes another set, lest what was chosen on one be judged on it alone.
+With vectors of 16 they fill a DLRM's first layer as Criteo does (432 columns), so that resources
+read the same. Another `Teacher` makes another set, lest what was chosen on one be judged on it
+alone.
 """
 
 from dataclasses import dataclass
@@ -37,7 +39,8 @@ class Teacher:
 
 @lru_cache(maxsize=2)
 def draw(rows: int = ROWS, teacher: Teacher = Teacher()) -> tuple[np.ndarray, np.ndarray]:
-    """Codes (rows, 27) and labels (rows,); each informative field has a weight and a vector of 2 for each value.
+    """Codes (rows, 27) and labels (rows,); each informative field has a weight and a vector of 2
+    for each value.
 
     >>> codes, labels = draw(1000)
     >>> codes.shape, sorted(set(labels.tolist()))
@@ -46,16 +49,22 @@ def draw(rows: int = ROWS, teacher: Teacher = Teacher()) -> tuple[np.ndarray, np
     rng, number = np.random.Generator(np.random.PCG64(teacher.seed)), teacher.informative
     codes = rng.integers(0, teacher.values, (rows, FIELDS))
     informative = np.arange(number)
-    first = rng.standard_normal((number, teacher.values))[informative, codes[:, :number]].sum(axis=1)
-    vectors = rng.standard_normal((number, teacher.values, 2))[informative, codes[:, :number]]  # (rows, number, 2)
+    first = rng.standard_normal((number, teacher.values))[informative,
+                                                          codes[:, :number]].sum(axis=1)
+    # (rows, number, 2)
+    vectors = rng.standard_normal((number, teacher.values, 2))[informative, codes[:, :number]]
     pairs = ((vectors.sum(axis=1) ** 2).sum(axis=1) - (vectors ** 2).sum(axis=(1, 2))) / 2
-    logits = teacher.first_order * first / first.std() + teacher.pairs * (pairs - pairs.mean()) / pairs.std()
+    logits = (
+        teacher.first_order * first / first.std()
+        + teacher.pairs * (pairs - pairs.mean()) / pairs.std()
+    )
     return codes, (rng.random(rows) < 1 / (1 + np.exp(-logits))).astype(np.int8)
 
 
 def open_dataset(folder: str | None, cache: Path, with_ids: bool = False, vocabulary: str = "all",
                  split: str = RANDOM) -> store.Dataset:
-    """Make and encode the data set; nothing is read or written, so `folder` and `cache` are not looked at.
+    """Make and encode the data set; nothing is read or written, so `folder` and `cache` are not
+    looked at.
 
     Raises:
         ValueError: `with_ids` is asked for; there are no users and movies here.
@@ -64,7 +73,8 @@ def open_dataset(folder: str | None, cache: Path, with_ids: bool = False, vocabu
     True
     """
     if with_ids:
-        raise ValueError(f"with_ids=True: the data set {NAME} has no user and movie ids; leave with_ids away")
+        raise ValueError(f"with_ids=True: the data set {NAME} has no user and movie ids; leave "
+                         f"with_ids away")
     return taught(Teacher(), vocabulary, split)
 
 

@@ -1,7 +1,9 @@
-"""The kernels of `data.synthetic.raw_planted`: draw a row's cells, score them by the teacher, write them as text.
+"""The kernels of `data.synthetic.raw_planted`: draw a row's cells, score them by the teacher, write
+them as text.
 
-Random numbers are splitmix64's, of which number n of the sequence `key` is `_mix(key + n * _GAMMA)`: any of them can be
-had without those before it. Everything is uint64 there; numba would turn uint64 and int64 together into float64.
+Random numbers are splitmix64's, of which number n of the sequence `key` is `_mix(key + n *
+_GAMMA)`: any of them can be had without those before it. Everything is uint64 there; numba would
+turn uint64 and int64 together into float64.
 """
 
 import math
@@ -16,12 +18,14 @@ WIDEST = 8  # coordinates of the teacher's vectors
 HOURS = 240  # ten days from 2014-10-21
 LABELS, IDS = 0, 1  # places in `keys`
 FIELD = np.dtype([
-    ("kind", "i8"), ("width", "i8"), ("head", "i8"), ("tail", "i8"), ("flat", "f8"), ("lowest", "i8"), ("step", "i8"),
+    ("kind", "i8"), ("width", "i8"), ("head", "i8"), ("tail", "i8"), ("flat", "f8"),
+    ("lowest", "i8"), ("step", "i8"),
     ("mean", "f8"), ("deviation", "f8"),
     ("missing", "f8"),  # share of empty cells among the rows that hold no tail value
     ("reach", "f8"),  # ln((head + flat) / flat)
     ("factor", "i8"), ("offset", "i8"),  # of the permutation of the rows
-    ("cells", "u8"), ("vectors", "u8"), ("digits", "u8"),  # keys: of draws, of the teacher, of the printed digits
+    # keys: of draws, of the teacher, of the printed digits
+    ("cells", "u8"), ("vectors", "u8"), ("digits", "u8"),
 ])
 
 _GAMMA = np.uint64(0x9E3779B97F4A7C15)
@@ -64,7 +68,8 @@ def _normal(word):
 
 
 def spreads(factor: int, full_rows: int) -> bool:
-    """Whether factor * row mod full_rows is another number for each row, and no run of rows has them in clusters.
+    """Whether factor * row mod full_rows is another number for each row, and no run of rows has
+    them in clusters.
 
     That is so if Euclid's algorithm ends at 1 and has no large quotient on its way.
 
@@ -93,7 +98,8 @@ def cell(field, row, full_rows):
     if share < field.missing:
         return EMPTY, EMPTY
     if field.kind == NUMBER:
-        value = np.int64(math.exp(field.mean + field.deviation * _normal(_mix(word)))) + field.lowest
+        value = np.int64(math.exp(field.mean + field.deviation
+                                  * _normal(_mix(word)))) + field.lowest
         return value, _bucket(value)
     share = (share - field.missing) / (1.0 - field.missing)
     index = min(np.int64(field.flat * (math.exp(share * field.reach) - 1.0)), field.head - 1)
@@ -110,7 +116,8 @@ def _bucket(value):
 
 @njit(nogil=True)
 def _score(fields, row, full_rows, printed, total):
-    """(sum over all pairs of fields of their vectors' products, sum of the first-order weights); fills `printed`."""
+    """(sum over all pairs of fields of their vectors' products, sum of the first-order weights);
+    fills `printed`."""
     total[:] = 0.0
     squares, first = 0.0, 0.0
     for f in range(len(fields)):
@@ -127,7 +134,8 @@ def _score(fields, row, full_rows, printed, total):
 
 @njit(nogil=True)
 def scores(fields, rows, full_rows):
-    """(rows, 2): the pairs' part and the first-order part of each row's logit, before they are scaled."""
+    """(rows, 2): the pairs' part and the first-order part of each row's logit, before they are
+    scaled."""
     parts = np.empty((len(rows), 2))
     printed, total = np.empty(len(fields), np.int64), np.empty(WIDEST)
     for i in range(len(rows)):
@@ -137,7 +145,8 @@ def scores(fields, rows, full_rows):
 
 @njit(nogil=True)
 def fill(text, fields, weights, keys, start, stop, full_rows, separator, with_ids):
-    """Write the rows from start to stop to `text` (bytes,) uint8; return how many bytes they take."""
+    """Write the rows from start to stop to `text` (bytes,) uint8; return how many bytes they
+    take."""
     printed, total = np.empty(len(fields), np.int64), np.empty(WIDEST)
     at = 0
     for row in range(start, stop):

@@ -1,4 +1,5 @@
-"""The step as a CUDA graph: its launches, a hundred or more, are recorded once and played back as one."""
+"""The step as a CUDA graph: its launches, a hundred or more, are recorded once and played back as
+one."""
 
 import logging
 import warnings
@@ -14,27 +15,32 @@ from models.base import Inputs, parts_of
 
 log = logging.getLogger("pep")
 
-WARM = 3  # steps before the recording: they make what is made once (moments, compiled kernels, workspaces)
-Recorded = Callable[[], Tensor]  # plays back what was recorded; the loss is at the same address each time
+# steps before the recording: they make what is made once (moments, compiled kernels, workspaces)
+WARM = 3
+# plays back what was recorded; the loss is at the same address each time
+Recorded = Callable[[], Tensor]
 
 
 class CudaGraphStep:
-    """A `Step` whose full batches are played back from a recording. The bits are those of the step itself.
+    """A `Step` whose full batches are played back from a recording. The bits are those of the step
+    itself.
 
-    Python runs once for the recording. What differs from step to step is read from tensors: the batch, copied to where
-    the recording looks for it; the number of the step and its rates (`engine.optim.gpu.rowwise`). When something else
-    that
-    Python decided by is no longer the same (the parameters, lr or another setting of the optimiser, a shape), a new
-    recording is made. The last, shorter batch of an epoch is taken as ever.
+    Python runs once for the recording. What differs from step to step is read from tensors: the
+    batch, copied to where the recording looks for it; the number of the step and its rates
+    (`engine.optim.gpu.rowwise`). When something else that Python decided by is no longer the same
+    (the parameters, lr or another setting of the optimiser, a shape), a new recording is made. The
+    last, shorter batch of an epoch is taken as ever.
 
-    A step that waits for the device cannot be recorded; it is then taken as ever, and the log says so.
+    A step that waits for the device cannot be recorded; it is then taken as ever, and the log says
+    so.
 
     Args:
         step: on a CUDA device.
         record: calls a function without taking its step, and returns what takes it.
     """
 
-    def __init__(self, step: Step, record: Callable[[Callable[[], Tensor]], Recorded] | None = None) -> None:
+    def __init__(self, step: Step, record: Callable[[Callable[[], Tensor]], Recorded]
+                 | None = None) -> None:
         self.step = step
         self.record = record or _cuda_graph
         self.can = True
@@ -50,14 +56,16 @@ class CudaGraphStep:
         if not self.can or len(labels) != self.step.batch_size:
             return self.step.take(inputs, labels)
         batch = (*parts_of(inputs), labels)
-        by = (self.step.version, _settings(self.step.optimizer), [(part.shape, part.dtype) for part in batch])
+        by = (self.step.version, _settings(self.step.optimizer),
+              [(part.shape, part.dtype) for part in batch])
         if by != self.by:
             self.by, self.play, self.warm = by, None, 0
         if self.play is None and self.warm < WARM:
             self.warm += 1
             return self._before_recording(inputs, labels, last=self.warm == WARM)
         if self.play is None:
-            self.inputs = (inputs[0].clone(), inputs[1].clone()) if isinstance(inputs, tuple) else inputs.clone()
+            self.inputs = (inputs[0].clone(),
+                           inputs[1].clone()) if isinstance(inputs, tuple) else inputs.clone()
             self.labels = labels.clone()
             self.play = self._recorded()
         if self.play is None:
@@ -67,7 +75,8 @@ class CudaGraphStep:
         return self.play().clone()
 
     def _before_recording(self, inputs: Inputs, labels: Tensor, last: bool) -> Tensor:
-        """A step beside the stream of the others, as a recording wants it; the last one shows whether it waits."""
+        """A step beside the stream of the others, as a recording wants it; the last one shows
+        whether it waits."""
         if not labels.is_cuda:
             return self.step.take(inputs, labels)
         beside = torch.cuda.Stream(labels.device)
@@ -86,8 +95,10 @@ class CudaGraphStep:
                 play = self.record(lambda: self.step.take(self.inputs, self.labels))
         except RuntimeError as error:
             self.can = False
-            log.warning("step: launched piece by piece (recording a CUDA graph failed: %s)", str(error).split("\n")[0])
-            self.record(lambda: torch.zeros((), device=self.labels.device))  # ends the failed one for torch's dice
+            log.warning("step: launched piece by piece (recording a CUDA graph failed: %s)",
+                        str(error).split("\n")[0])
+            # ends the failed one for torch's dice
+            self.record(lambda: torch.zeros((), device=self.labels.device))
             return None
         log.info("step: one CUDA graph")
         return play
@@ -103,7 +114,8 @@ def maybe_cuda_graph(step: Step, setting: str, device: torch.device) -> Step | C
         ValueError: "on" for another device.
     """
     if setting == "on" and device.type != "cuda":
-        raise ValueError(f"cuda_graph=on needs a CUDA device, and this run is on {device.type}. Leave it at auto")
+        raise ValueError(f"cuda_graph=on needs a CUDA device, and this run is on {device.type}. "
+                         f"Leave it at auto")
     return CudaGraphStep(step) if setting != "off" and device.type == "cuda" else step
 
 
@@ -124,12 +136,14 @@ def _cuda_graph(function: Callable[[], Tensor]) -> Recorded:
 
 def _settings(optimizer: torch.optim.Optimizer) -> list[dict[str, Any]]:
     """What the optimiser's groups say, which a recording takes as it finds it."""
-    return [{name: value for name, value in group.items() if name != "params"} for group in optimizer.param_groups]
+    return [{name: value for name, value in group.items() if name != "params"}
+            for group in optimizer.param_groups]
 
 
 @contextmanager
 def _capturable(optimizer: torch.optim.Optimizer) -> Iterator[None]:
-    """Let torch's Adam be recorded. Its fused form can be in any case; the flag is to stay out of checkpoints."""
+    """Let torch's Adam be recorded. Its fused form can be in any case; the flag is to stay out of
+    checkpoints."""
     groups = [group for group in optimizer.param_groups if "capturable" in group]
     before = [group["capturable"] for group in groups]
     try:
@@ -143,7 +157,8 @@ def _capturable(optimizer: torch.optim.Optimizer) -> Iterator[None]:
 
 @contextmanager
 def _waits(asked: bool) -> Iterator[list[str]]:
-    """What made the CPU wait for the device meanwhile, if it was asked, filled when the context ends."""
+    """What made the CPU wait for the device meanwhile, if it was asked, filled when the context
+    ends."""
     found: list[str] = []
     if not asked:
         yield found

@@ -1,8 +1,9 @@
 """Gradients and Adam's update in one compiled graph, for tables that are updated whole on a CPU.
 
-The compiler then computes a gradient where it is used, in the loop that updates the parameter, and nothing is handed
-from graph to optimiser. FM at MovieLens-1M's size, d 64, on two threads of an AMD EPYC: uniform 0.73 -> 0.61 ms a step,
-PEP 1.47 -> 0.97 (a noisy machine; the notebook has a second run).
+The compiler then computes a gradient where it is used, in the loop that updates the parameter, and
+nothing is handed from graph to optimiser. FM at MovieLens-1M's size, d 64, on two threads of an AMD
+EPYC: uniform 0.73 -> 0.61 ms a step, PEP 1.47 -> 0.97 (a noisy machine; the notebook has a second
+run).
 """
 
 from collections.abc import Callable
@@ -21,25 +22,29 @@ class FusedAdamStep:
     """Clipped gradients of a batch and Adam with coupled decay, compiled together.
 
     Args:
-        gradients: (inputs, labels, parameters, {}) -> loss, the gradients' squares summed up, gradients.
+        gradients: (inputs, labels, parameters, {}) -> loss, the gradients' squares summed up,
+            gradients.
         grad_clip: largest global norm.
         compiler: of a function.
     """
 
-    def __init__(self, gradients: Gradients, grad_clip: float, compiler: Callable[..., Any]) -> None:
+    def __init__(self, gradients: Gradients, grad_clip: float,
+                 compiler: Callable[..., Any]) -> None:
         def step(inputs: tuple[Tensor, ...], labels: Tensor, parameters: list[Tensor],
                  moments: list[tuple[Tensor, Tensor]], rates: Tensor,
                  betas: tuple[Betas, ...]) -> tuple[Tensor, Tensor]:
             loss, squares, grads = gradients(inputs, labels, parameters, {})
             norm = squares.sqrt()
-            scale = torch.where(norm > grad_clip, grad_clip / (norm + 1e-6), 1.0)  # as torch does it
+            # as torch does it
+            scale = torch.where(norm > grad_clip, grad_clip / (norm + 1e-6), 1.0)
             sound = torch.isfinite(norm)
             with torch.no_grad():
                 for index, own in enumerate(betas):
                     old = (parameters[index], *moments[index])
                     new = [value.clone() for value in old]
                     a, e, decay = rates[index]
-                    adam_plain(new[0], new[1], new[2], grads[index], decay, own, scale, a, e, torch.sqrt)
+                    adam_plain(new[0], new[1], new[2], grads[index], decay, own, scale, a, e,
+                               torch.sqrt)
                     for before, after in zip(old, new, strict=True):
                         before.copy_(torch.where(sound, after, before))
             return loss, norm
@@ -53,15 +58,18 @@ class FusedAdamStep:
         Returns:
             loss and norm of the gradients before they are clipped, both scalars.
         """
-        group_of = {parameter: group for group in optimizer.param_groups for parameter in group["params"]}
+        group_of = {parameter: group for group in optimizer.param_groups
+                    for parameter in group["params"]}
         states, rates, betas = [], [], []
         for parameter in parameters:
             group, state = group_of[parameter], state_of(optimizer, parameter)
             own = coefficients(group["lr"], group["betas"], group["eps"], int(state["step"]) + 1)
-            rates.append((*own, group["weight_decay"]))  # as tensors: another value is no reason to compile again
+            # as tensors: another value is no reason to compile again
+            rates.append((*own, group["weight_decay"]))
             betas.append(group["betas"])
             states.append(state)
-        loss, norm = self.run(inputs, labels, parameters, [(state["exp_avg"], state["exp_avg_sq"]) for state in states],
+        loss, norm = self.run(inputs, labels, parameters,
+                              [(state["exp_avg"], state["exp_avg_sq"]) for state in states],
                               torch.tensor(rates, dtype=parameters[0].dtype), tuple(betas))
         if torch.isfinite(norm):
             torch._foreach_add_([state["step"] for state in states], 1)
@@ -72,6 +80,7 @@ def state_of(optimizer: torch.optim.Optimizer, parameter: Tensor) -> dict[str, T
     """What Adam keeps of a parameter, made where it has seen no step yet."""
     state = optimizer.state[parameter]
     if not state:
-        state |= {"step": torch.zeros((), device=parameter.device), "exp_avg": torch.zeros_like(parameter),
+        state |= {"step": torch.zeros((), device=parameter.device),
+                  "exp_avg": torch.zeros_like(parameter),
                   "exp_avg_sq": torch.zeros_like(parameter)}
     return state

@@ -22,16 +22,19 @@ from models.base import ClickModel, Inputs, parts_of, tables_by_row
 
 log = logging.getLogger("pep")
 
-COMPILE_FROM_STEPS = 10_000  # below it, compiling (3 to 20 s) costs more than it saves (1 to 5 ms a step)
+# below it, compiling (3 to 20 s) costs more than it saves (1 to 5 ms a step)
+COMPILE_FROM_STEPS = 10_000
 
 
 class Adam(torch.optim.Adam):
-    """torch's fused Adam, but for the tables that a `Step` treats by row, whose state it holds all the same."""
+    """torch's fused Adam, but for the tables that a `Step` treats by row, whose state it holds all
+    the same."""
 
     rows: RowwiseAdam | DeviceRowwiseAdam | None = None
 
     def refresh(self) -> None:
-        """Bring every row of every table up to date. Whoever looks at parameters between steps calls this first."""
+        """Bring every row of every table up to date. Whoever looks at parameters between steps
+        calls this first."""
         if self.rows is not None:
             self.rows.refresh()
 
@@ -58,15 +61,16 @@ Optimizer = Adam | Sgd
 
 def build_optimizer(model: nn.Module, lr: float, l2_regularization: float, weight_decay: float,
                     kind: str = "adam") -> Optimizer:
-    """Adam with *coupled* L2: the gradient gets wd * p before the moments, on thresholds and untouched rows too.
+    """Adam with *coupled* L2: the gradient gets wd * p before the moments, on thresholds and
+    untouched rows too.
 
-    This decay is part of PEP: it raises the thresholds from where their data gradient is nil, and it empties the rows
-    that no batch touches. Decoupled decay (AdamW) or a sparse Adam is another algorithm. An embedding may ask for
-    another decay of a parameter of its own, to show just that.
+    This decay is part of PEP: it raises the thresholds from where their data gradient is nil, and
+    it empties the rows that no batch touches. Decoupled decay (AdamW) or a sparse Adam is another
+    algorithm. An embedding may ask for another decay of a parameter of its own, to show just that.
 
     Args:
-        model: every parameter that is trained goes into exactly one group: the embedding's, those of it with another
-            decay, the rest.
+        model: every parameter that is trained goes into exactly one group: the embedding's, those
+            of it with another decay, the rest.
         lr: learning rate.
         l2_regularization: wd of the embedding and its thresholds.
         weight_decay: wd of everything else; the published code has one number for both.
@@ -79,7 +83,8 @@ def build_optimizer(model: nn.Module, lr: float, l2_regularization: float, weigh
         if not parameter.requires_grad:
             continue
         if name.startswith("embedding."):
-            inside.setdefault(decays.get(name.removeprefix("embedding."), "coupled"), []).append(parameter)
+            inside.setdefault(decays.get(name.removeprefix("embedding."), "coupled"),
+                              []).append(parameter)
         else:
             outside.append(parameter)
     groups: list[dict[str, Any]] = [
@@ -97,11 +102,12 @@ class StepForm:
     """How a step is carried out; none of it changes what the step is.
 
     Args:
-        batch_size: rows of a full batch, for which a compiled step is compiled; shorter batches run eagerly.
+        batch_size: rows of a full batch, for which a compiled step is compiled; shorter batches run
+            eagerly.
         compiled: compile loss and gradients into one graph.
-        update: how tables are read and updated. "whole": as they are, with gradients of their size (the definition);
-            "dense", "deferred": by row, see `RowwiseAdam` and, for a GPU, `DeviceRowwiseAdam`; "auto": by row where it
-            can be, in the faster way.
+        update: how tables are read and updated. "whole": as they are, with gradients of their size
+            (the definition); "dense", "deferred": by row, see `RowwiseAdam` and, for a GPU,
+            `DeviceRowwiseAdam`; "auto": by row where it can be, in the faster way.
     """
 
     batch_size: int
@@ -110,25 +116,27 @@ class StepForm:
 
 
 class Step:
-    """One optimiser step: loss, gradients, clipping by global norm, Adam. Nothing here waits for a GPU.
+    """One optimiser step: loss, gradients, clipping by global norm, Adam. Nothing here waits for a
+    GPU.
 
-    The parameters are those that the optimiser holds at the time: a hook may put others in their place between steps,
-    and the compiled function is then compiled again by itself.
+    The parameters are those that the optimiser holds at the time: a hook may put others in their
+    place between steps, and the compiled function is then compiled again by itself.
 
     Args:
         model: whose parameters the optimiser holds.
         optimizer: of `build_optimizer`.
         grad_clip: largest global norm of the gradients.
         form: how the step is carried out.
-        l2_penalty: the published penalty, added to the mean cross entropy: `l2_penalty` times the sum
-            of the squares of the batch's embedding vectors (B, F, D), as pruned, divided by B. Its
-            gradient reaches V and s alike, and of s it does not vanish at s = 0 as weight decay's does.
-            The loss that the step returns is the cross entropy alone.
+        l2_penalty: the published penalty, added to the mean cross entropy: `l2_penalty` times the
+            sum of the squares of the batch's embedding vectors (B, F, D), as pruned, divided by B.
+            Its gradient reaches V and s alike, and of s it does not vanish at s = 0 as weight
+            decay's does. The loss that the step returns is the cross entropy alone.
     """
 
     as_on_device = False  # do on a CPU what is done on a GPU; for tests
 
-    def __init__(self, model: ClickModel, optimizer: torch.optim.Optimizer, grad_clip: float, form: StepForm,
+    def __init__(self, model: ClickModel, optimizer: torch.optim.Optimizer, grad_clip: float,
+                 form: StepForm,
                  l2_penalty: float = 0.0) -> None:
         self.model = model
         self.optimizer = optimizer
@@ -138,7 +146,8 @@ class Step:
         self.parameters: list[Tensor] = []
         self.rest: list[Tensor] = []
         self.rows: RowwiseAdam | DeviceRowwiseAdam | None = None
-        self.fused: Adam | None = None  # the optimiser, where its update is compiled with the gradients
+        # the optimiser, where its update is compiled with the gradients
+        self.fused: Adam | None = None
         self.version = 0  # of what `_see_parameters` found
 
         def gradients(inputs: tuple[Tensor, ...], labels: Tensor, rest: list[Tensor],
@@ -149,27 +158,36 @@ class Step:
             if l2_penalty:
                 vectors = _vectors(model, opened, inputs[0])
                 total = loss + l2_penalty * vectors.square().sum() / len(labels)
-            grads = torch.autograd.grad(total, [*rest, *(value for value in opened.values() if value.requires_grad)])
+            grads = torch.autograd.grad(total, [*rest, *(value for value in opened.values()
+                                                         if value.requires_grad)])
             squares = [(grad * grad).sum() for grad in grads[:len(rest)]]
-            return loss.detach(), torch.stack(squares).sum() if squares else loss.new_zeros(()), grads
+            return (
+                loss.detach(),
+                torch.stack(squares).sum() if squares else loss.new_zeros(()),
+                grads,
+            )
 
         self.eager = gradients
         self.full = compile_gradients(gradients) if form.compiled else gradients
-        self.fused_step = FusedAdamStep(gradients, grad_clip, compile_gradients) if form.compiled else None
+        self.fused_step = FusedAdamStep(gradients, grad_clip,
+                                        compile_gradients) if form.compiled else None
 
     def __call__(self, inputs: Inputs, labels: Tensor) -> Tensor:
-        """ids (B, F), perhaps with numbers (B, M), and labels (B,) -> the batch's mean loss, still on the device.
+        """ids (B, F), perhaps with numbers (B, M), and labels (B,) -> the batch's mean loss, still
+        on the device.
 
         Raises:
             ValueError: the batch is empty.
             IndexError: an id outside the tables, on a CPU.
-            FloatingPointError: a gradient that is not finite, on a CPU; the parameters stay as they were.
+            FloatingPointError: a gradient that is not finite, on a CPU; the parameters stay as they
+                were.
         """
         self.prepare(inputs, labels)
         return self.take(inputs, labels)
 
     def prepare(self, inputs: Inputs, labels: Tensor) -> None:
-        """What Python has to do before a step; `take` does the rest, on a GPU always with the same launches."""
+        """What Python has to do before a step; `take` does the rest, on a GPU always with the same
+        launches."""
         if not len(labels):
             raise ValueError("the batch is empty: there is no loss to take a step on")
         self._see_parameters(parts_of(inputs)[0].shape[1])
@@ -180,7 +198,11 @@ class Step:
         """The step that was prepared."""
         ids, *numbers = parts_of(inputs)
         rows = self.rows
-        if self.fused is not None and self.fused_step is not None and len(labels) == self.batch_size:
+        if (
+            self.fused is not None
+            and self.fused_step is not None
+            and len(labels) == self.batch_size
+        ):
             loss, norm = self.fused_step((ids, *numbers), labels, self.rest, self.fused)
             if not torch.isfinite(norm):
                 raise not_finite(loss, norm)
@@ -190,7 +212,8 @@ class Step:
             ids, opened = rows.open(ids)
         run = self.full if len(labels) == self.batch_size else self.eager
         loss, squares, grads = run((ids, *numbers), labels, self.rest, opened)
-        by_row = dict(zip(rows.tables, grads[len(self.rest):], strict=True)) if rows is not None else {}
+        by_row = dict(zip(rows.tables, grads[len(self.rest):],
+                          strict=True)) if rows is not None else {}
         if rows is not None:
             squares = squares + rows.norm_squared(by_row)
         norm = squares.sqrt()
@@ -203,8 +226,10 @@ class Step:
         for parameter, grad in zip(self.rest, grads, strict=False):
             parameter.grad = grad
         for table in rows.tables.values() if rows is not None else ():
-            table.parameter.grad = None  # of somebody's backward(); the optimiser would take a second step with it
-        if not waits or norm > self.grad_clip:  # on a CPU the answer is at hand and a multiplication by 1 is saved
+            # of somebody's backward(); the optimiser would take a second step with it
+            table.parameter.grad = None
+        # on a CPU the answer is at hand and a multiplication by 1 is saved
+        if not waits or norm > self.grad_clip:
             if rows is not None:
                 scale = self.grad_clip / (norm + 1e-6)  # as torch does it
                 scale = float(scale) if waits else scale.clamp(max=1.0)
@@ -216,14 +241,18 @@ class Step:
         return loss
 
     def _see_parameters(self, fields: int) -> None:
-        """Part the optimiser's parameters into tables that go by row and the rest, when they are others than before."""
-        parameters = [parameter for group in self.optimizer.param_groups for parameter in group["params"]]
-        same = len(parameters) == len(self.parameters) and all(map(operator.is_, parameters, self.parameters))
+        """Part the optimiser's parameters into tables that go by row and the rest, when they are
+        others than before."""
+        parameters = [parameter for group in self.optimizer.param_groups
+                      for parameter in group["params"]]
+        same = len(parameters) == len(self.parameters) and all(map(operator.is_, parameters,
+                                                                   self.parameters))
         if same and getattr(self.optimizer, "rows", None) is self.rows:
             return
         self.parameters, tables = parameters, {}
         self.version += 1
-        decoupled = any(group.get("decoupled_weight_decay") for group in self.optimizer.param_groups)
+        decoupled = any(group.get("decoupled_weight_decay")
+                        for group in self.optimizer.param_groups)
         if isinstance(self.optimizer, Adam):
             self.optimizer.refresh()
             slow = self.update == "auto" and parameters[0].is_cuda and not triton_installed()
@@ -234,26 +263,33 @@ class Step:
             if self.update == "auto" and tables and _few_rows(tables, fields * self.batch_size):
                 tables = {}
             kind = DeviceRowwiseAdam if parameters[0].is_cuda or self.as_on_device else RowwiseAdam
-            self.rows = self.optimizer.rows = _rows(self.optimizer, tables, self.update, kind) if tables else None
-        self.rest = [parameter for parameter in parameters if not any(parameter is table for table in tables.values())]
-        whole = self.rows is None and not decoupled and not (self.as_on_device or parameters[0].is_cuda)
+            self.rows = self.optimizer.rows = _rows(self.optimizer, tables, self.update,
+                                                    kind) if tables else None
+        self.rest = [parameter for parameter in parameters
+                     if not any(parameter is table for table in tables.values())]
+        whole = self.rows is None and not decoupled and not (self.as_on_device
+                                                             or parameters[0].is_cuda)
         self.fused = self.optimizer if whole and isinstance(self.optimizer, Adam) else None
 
 
 def _vectors(model: ClickModel, opened: dict[str, Tensor], ids: Tensor) -> Tensor:
-    """The batch's vectors (B, F, D), as pruned, from tables of which the batch's rows may have been gathered."""
+    """The batch's vectors (B, F, D), as pruned, from tables of which the batch's rows may have been
+    gathered."""
     prefix = "embedding."
-    tables = {name.removeprefix(prefix): table for name, table in opened.items() if name.startswith(prefix)}
+    tables = {name.removeprefix(prefix): table for name, table in opened.items()
+              if name.startswith(prefix)}
     return functional_call(model.embedding, tables, (ids,))
 
 
 def _few_rows(tables: dict[str, Tensor], ids: int) -> bool:
-    """Whether the tables have fewer rows than a batch has ids. A fixed rule: the two ways differ in their last bits.
+    """Whether the tables have fewer rows than a batch has ids. A fixed rule: the two ways differ in
+    their last bits.
 
     FM, 4,129 x 64, batches of 1,024 x 7: 1.6 to 2.6 ms whole, 2.3 to 4.0 by row (two busy threads).
     """
     rows = len(next(iter(tables.values())))
-    log.info("tables: %s (%d rows, %d ids in a batch)", "whole" if rows <= ids else "by row", rows, ids)
+    log.info("tables: %s (%d rows, %d ids in a batch)", "whole" if rows <= ids else "by row", rows,
+             ids)
     return rows <= ids
 
 
@@ -269,20 +305,26 @@ def _rows(optimizer: Adam, tables: dict[str, Tensor], form: str,
 
 def not_finite(loss: Tensor, norm: Tensor) -> FloatingPointError:
     """The error of a step that cannot be taken."""
-    return FloatingPointError(f"the loss is {float(loss)} and the norm of its gradients {float(norm)}")
+    return FloatingPointError(f"the loss is {float(loss)} and the norm of its gradients "
+                              f"{float(norm)}")
 
 
 def compile_gradients(function: Callable[..., Any]) -> Callable[..., Any]:
-    """Compile for one shape. A quarter to a third of the FM step was the hand-over between separate graphs."""
-    torch._dynamo.config.trace_autograd_ops = True  # torch.autograd.grad inside the graph; a test holds that it works
-    torch._dynamo.config.recompile_limit = 64  # counted over all models of a process, and a sweep has many
+    """Compile for one shape. A quarter to a third of the FM step was the hand-over between separate
+    graphs."""
+    # torch.autograd.grad inside the graph; a test holds that it works
+    torch._dynamo.config.trace_autograd_ops = True
+    # counted over all models of a process, and a sweep has many
+    torch._dynamo.config.recompile_limit = 64
     return torch.compile(function, dynamic=False, fullgraph=True)
 
 
 def choose_compiled(setting: str, steps: int, device: torch.device) -> bool:
-    """Whether to compile the step: the setting, or for `auto` whether a run of `steps` steps earns it back.
+    """Whether to compile the step: the setting, or for `auto` whether a run of `steps` steps earns
+    it back.
 
-    The rule is fixed rather than timed, so that the same run makes the same choice, and so the same bits, each time.
+    The rule is fixed rather than timed, so that the same run makes the same choice, and so the same
+    bits, each time.
     """
     if setting != "auto":
         return setting == "on"
@@ -293,6 +335,7 @@ def choose_compiled(setting: str, steps: int, device: torch.device) -> bool:
         log.info("step: eager (triton is not installed, so the step cannot be compiled)")
         return False
     compiled = steps >= COMPILE_FROM_STEPS
-    log.info("step: %s (%d steps planned; compiling pays from %d)", "compiled" if compiled else "eager", steps,
+    log.info("step: %s (%d steps planned; compiling pays from %d)", "compiled" if compiled
+             else "eager", steps,
              COMPILE_FROM_STEPS)
     return compiled

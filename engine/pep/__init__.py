@@ -1,1 +1,2 @@
-"""What a PEP search does between steps: budgets, records of thresholds and sizes, checks of its start."""
+"""What a PEP search does between steps: budgets, records of thresholds and sizes, checks of its
+start."""

@@ -14,10 +14,11 @@ log = logging.getLogger("pep")
 
 
 class SaveAtBudgets:
-    """Save the pruned table whenever the non-zero count falls to the next budget; stop when all are met.
+    """Save the pruned table whenever the non-zero count falls to the next budget; stop when all are
+    met.
 
-    Exact budgets are cut from the table of the last count above the target; as-reached ones hold what the step landed
-    on. Unmet ones are cut from the last table by `finish`.
+    Exact budgets are cut from the table of the last count above the target; as-reached ones hold
+    what the step landed on. Unmet ones are cut from the last table by `finish`.
 
     Args:
         embedding: the PEP embedding that is searched.
@@ -55,10 +56,12 @@ class SaveAtBudgets:
         return None
 
     def finish(self, state: State) -> list[int]:
-        """Cut the budgets that were not reached from the last table, with a |V|-only cut beside each; list them.
+        """Cut the budgets that were not reached from the last table, with a |V|-only cut beside
+        each; list them.
 
-        Their snapshots say `cut_from`, the entries that the last table had left, and `differing`, how many of the
-        entries kept the |V|-only cut would not keep: where these are few, the thresholds decided nothing.
+        Their snapshots say `cut_from`, the entries that the last table had left, and `differing`,
+        how many of the entries kept the |V|-only cut would not keep: where these are few, the
+        thresholds decided nothing.
         """
         state.refresh()
         if self.exact:
@@ -70,16 +73,21 @@ class SaveAtBudgets:
                 by_margin = self._cut_by_margin(target, self.embedding.parts())
                 differing = int(np.count_nonzero((by_margin != 0) & (by_magnitude == 0)))
                 self.differing[target] = differing
-                self._save(str(target), by_margin, {**meta, "source": "cut_last", "differing": differing,
+                self._save(str(target), by_margin,
+                           {**meta, "source": "cut_last", "differing": differing,
                                                     "budgets": [target]})
-                self._save(f"{target}{snapshots.MAGNITUDE}", by_magnitude, {**meta, "source": "cut_last_magnitude"})
+                self._save(f"{target}{snapshots.MAGNITUDE}", by_magnitude,
+                           {**meta, "source": "cut_last_magnitude"})
         elif self.open:
-            log.warning("budgets that the search did not reach, and of which there is no snapshot: %s", self.open)
+            log.warning("budgets that the search did not reach, and of which there is no snapshot: "
+                        "%s", self.open)
         return self.open
 
     def _keep(self) -> None:
-        """Copy V and s over the last copy: fresh memory costs several times as much as the copying."""
-        for name, value in self.embedding.parts().items() if self.exact else ():  # as-reached budgets are never cut
+        """Copy V and s over the last copy: fresh memory costs several times as much as the
+        copying."""
+        # as-reached budgets are never cut
+        for name, value in self.embedding.parts().items() if self.exact else ():
             fits = name in self.above and self.above[name].shape == value.shape
             self.above[name] = self.above[name].copy_(value) if fits else value.clone()
 

@@ -1,5 +1,5 @@
-"""What a PEP search can be expected to do, before its first step: whether its start leaves a table to search, and
-when decay alone brings the thresholds to the values of the table.
+"""What a PEP search can be expected to do, before its first step: whether its start leaves a table
+to search, and when decay alone brings the thresholds to the values of the table.
 """
 
 import logging
@@ -33,11 +33,12 @@ def check_start(embedding: Pep, settings: Settings, targets: tuple[int, ...]) ->
     if left < max(targets):
         fits = fitting_start(embedding.weight, model.g_type, model.gk, BEGIN)
         raise ValueError(
-            f"threshold_init={model.threshold_init:g} prunes {gone:.1%} of the table before the first step: {left:,} "
-            f"of {size:,} entries are left, and candidate_p asks for {max(targets):,}. Start at {fits:g} or lower "
-            f"(--set threshold_init={fits:g})")
+            f"threshold_init={model.threshold_init:g} prunes {gone:.1%} of the table before the "
+            f"first step: {left:,} of {size:,} entries are left, and candidate_p asks for "
+            f"{max(targets):,}. Start at {fits:g} or lower (--set threshold_init={fits:g})")
     if gone >= TALKED_OF:
-        log.warning("threshold_init=%g prunes %.1f %% of the table before the first step, whatever the data say",
+        log.warning("threshold_init=%g prunes %.1f %% of the table before the first step, whatever "
+                    "the data say",
                     model.threshold_init, 100 * gone)
 
 
@@ -51,29 +52,32 @@ def announce_pruning(values: Tensor, settings: Settings, batches: int) -> None:
     epochs = settings.train.max_epochs
     steps = steps_to_pruning(values, settings)
     if steps <= epochs * batches:
-        log.info("thresholds: by decay alone, pruning begins after about %s steps, in epoch %d of %d",
+        log.info("thresholds: by decay alone, pruning begins after about %s steps, in epoch %d of "
+                 "%d",
                  f"{steps:,.0f}", int(steps / batches) + 1, epochs)
         return
     when = "decay never moves the thresholds"
     if steps < math.inf:
         when = (f"by decay alone, pruning begins after about {steps:,.0f} steps, in epoch "
                 f"{int(steps / batches) + 1:,}, and the search ends with epoch {epochs:,}")
-    log.warning("%s: unless the loss moves them, every budget will be a cut by magnitude, not PEP's. %s", when,
+    log.warning("%s: unless the loss moves them, every budget will be a cut by magnitude, not "
+                "PEP's. %s", when,
                 _advice(settings))
 
 
 def _advice(settings: Settings) -> str:
     if settings.model.threshold_decay != "coupled" or not settings.train.l2_regularization:
-        return ("Coupled decay is what moves the thresholds: set threshold_decay=coupled and l2_regularization to more "
-                "than 0")
+        return ("Coupled decay is what moves the thresholds: set threshold_decay=coupled and "
+                "l2_regularization to more than 0")
     return "Set a higher threshold_init or more max_epochs"
 
 
 def steps_to_pruning(values: Tensor, settings: Settings) -> float:
-    """Steps until decay alone lifts s to where BEGIN of the table lies under g(s); infinite if it never does.
+    """Steps until decay alone lifts s to where BEGIN of the table lies under g(s); infinite if it
+    never does.
 
-    Coupled decay in Adam moves s by about lr a step (the gradient is wd * |s|, which Adam divides by
-    its own size); any other decay takes the share lr * wd of s at each step. Both stop at s = 0.
+    Coupled decay in Adam moves s by about lr a step (the gradient is wd * |s|, which Adam divides
+    by its own size); any other decay takes the share lr * wd of s at each step. Both stop at s = 0.
 
     Args:
         values: V0 (N, D).

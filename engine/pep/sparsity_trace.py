@@ -1,4 +1,5 @@
-"""What a search has pruned of rare and of frequent features, epoch by epoch (Figure 6 of the paper)."""
+"""What a search has pruned of rare and of frequent features, epoch by epoch (Figure 6 of the
+paper)."""
 
 from typing import Any
 
@@ -13,8 +14,9 @@ GROUPS = 5  # of features, by popularity; equal in number of features
 class SparsityTrace:
     """Record the sparsity of the features' vectors at the end of epochs, by popularity.
 
-    A feature's sparsity is the share of its vector that is exactly zero; of each group of features the mean and the
-    standard deviation over its features are kept. Nothing of the training is touched.
+    A feature's sparsity is the share of its vector that is exactly zero; of each group of features
+    the mean and the standard deviation over its features are kept. Nothing of the training is
+    touched.
 
     Args:
         embedding: that is searched.

@@ -1,4 +1,5 @@
-"""How far decay alone, and how far the data, have moved PEP's thresholds and pruned the table, epoch by epoch."""
+"""How far decay alone, and how far the data, have moved PEP's thresholds and pruned the table,
+epoch by epoch."""
 
 from typing import Any
 
@@ -10,7 +11,8 @@ from models.embedding.pep import LANES
 
 
 class Clock:
-    """One threshold that only the optimiser's decay moves, as every s moves while the data have no say in it.
+    """One threshold that only the optimiser's decay moves, as every s moves while the data have no
+    say in it.
 
     Args:
         settings: start, learning rate, decay and its form.
@@ -22,11 +24,13 @@ class Clock:
 
     def __init__(self, settings: Settings) -> None:
         train, form = settings.train, settings.model.threshold_decay
-        self.s = torch.full((LANES,), settings.model.threshold_init)  # as many as Adam treats at once: its bits
+        # as many as Adam treats at once: its bits
+        self.s = torch.full((LANES,), settings.model.threshold_init)
         self.s.grad = torch.zeros_like(self.s)
         decay = 0.0 if form == "none" else train.l2_regularization
         self.optimizer: torch.optim.Optimizer = (
-            torch.optim.SGD([self.s], lr=train.lr, weight_decay=decay) if train.optimizer == "sgd" else
+            torch.optim.SGD([self.s], lr=train.lr, weight_decay=decay) if train.optimizer == "sgd"
+            else
             torch.optim.Adam([self.s], lr=train.lr, fused=True, weight_decay=decay,
                              decoupled_weight_decay=form == "decoupled"))
         self.step = 0
@@ -42,10 +46,10 @@ class Clock:
 class ThresholdTrace:
     """Record the thresholds at the end of epochs, and what has pruned the entries that are pruned.
 
-    An entry with |V| <= g(clock) is pruned by the clock, `by_clock`, or `held` by the data if its own s lies so low
-    that it is kept; `by_data` are those that are pruned though |V| > g(clock). V is the table as it is at the time:
-    that it might be another one had the thresholds moved otherwise is not in these counts. Nothing of the training is
-    touched.
+    An entry with |V| <= g(clock) is pruned by the clock, `by_clock`, or `held` by the data if its
+    own s lies so low that it is kept; `by_data` are those that are pruned though |V| > g(clock). V
+    is the table as it is at the time: that it might be another one had the thresholds moved
+    otherwise is not in these counts. Nothing of the training is touched.
 
     Args:
         embedding: that is searched.
@@ -72,23 +76,29 @@ class ThresholdTrace:
             return
         embedding, clock = self.embedding, self.clock.at(step)
         weight, s = embedding.parts().values()
-        s = s if embedding.clock is None else embedding.spread(embedding.clock.detach())  # to the bits of thresholds
+        # to the bits of thresholds
+        s = s if embedding.clock is None else embedding.spread(embedding.clock.detach())
         level = embedding.scale * embedding.gate(s.new_tensor(clock))
         each = s.numel() == 1 or s.shape == weight.shape  # every entry has a threshold of its own
         counts = torch.zeros(4, dtype=torch.int64, device=s.device)
-        sums = torch.zeros(2, dtype=torch.float64, device=s.device)  # of s, where kept and where pruned
+        # of s, where kept and where pruned
+        sums = torch.zeros(2, dtype=torch.float64, device=s.device)
         for rows, kept in embedding.kept_by_parts():
             below = weight[rows].abs() <= level
-            counts += torch.stack([kept.sum(), (below & ~kept).sum(), (~below & ~kept).sum(), (below & kept).sum()])
+            counts += torch.stack([kept.sum(), (below & ~kept).sum(), (~below & ~kept).sum(),
+                                   (below & kept).sum()])
             if each:
                 own = (s if s.numel() == 1 else s[rows]).expand_as(kept)
-                sums += torch.stack([own[where].sum(dtype=torch.float64) for where in (kept, ~kept)])
+                sums += torch.stack([own[where].sum(dtype=torch.float64)
+                                     for where in (kept, ~kept)])
         kept, *causes = counts.tolist()
         means = [float(total) / count if each and count else None
                  for total, count in zip(sums, (kept, weight.numel() - kept), strict=True)]
         self.lines.append({
-            "epoch": epoch, "step": step, "clock": clock, "least": float(s.min()), "most": float(s.max()),
-            "mean": float(s.mean(dtype=torch.float64)), "mean_of_kept": means[0], "mean_of_pruned": means[1],
+            "epoch": epoch, "step": step, "clock": clock, "least": float(s.min()),
+            "most": float(s.max()),
+            "mean": float(s.mean(dtype=torch.float64)), "mean_of_kept": means[0],
+            "mean_of_pruned": means[1],
             "kept": kept, **dict(zip(("by_clock", "by_data", "held"), causes, strict=True))})
 
     def result(self) -> dict[str, Any]:

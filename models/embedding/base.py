@@ -17,20 +17,24 @@ class Embedding(Protocol):
     num_rows: int
     width: int
     deep_width: int  # W, of `deep_input`
-    by_row: tuple[str, ...]  # parameters and buffers of N rows of which a pass reads only the rows of its ids, if that
-    # is all that it uses the ids for: then it may be given those rows alone, and ids that count through them; else ()
+    # parameters and buffers of N rows of which a pass reads only the rows of its ids, if that
+    by_row: tuple[str, ...]
+    # is all that it uses the ids for: then it may be given those rows alone, and ids that count
+    # through them; else ()
 
     def __call__(self, ids: Tensor) -> Tensor:
         """ids (B, F) -> vectors (B, F, D)."""
 
     def deep_input(self, ids: Tensor, vectors: Tensor | None = None) -> Tensor:
-        """What a deep branch reads, (B, W). `vectors` are those of the ids, if they have been looked up."""
+        """What a deep branch reads, (B, W). `vectors` are those of the ids, if they have been
+        looked up."""
 
     def table(self) -> Tensor:
         """The whole table as used, (N, D), without gradient."""
 
     def num_params(self) -> int:
-        """Embedding parameters left: the non-zero values of the table, or of what it is computed from."""
+        """Embedding parameters left: the non-zero values of the table, or of what it is computed
+        from."""
 
     def inference_bytes(self) -> int:
         """Bytes needed to look vectors up, float32 values and whatever says where they belong."""
@@ -40,12 +44,15 @@ class TableEmbedding(nn.Module):
     """Shared parts of the embeddings whose deep input is the flattened forward."""
 
     by_row: tuple[str, ...] = ("weight",)
-    decays: Mapping[str, str] = MappingProxyType({})  # own parameters whose decay is not coupled: "decoupled" or "none"
+    decays: Mapping[str, str] = MappingProxyType(
+        {}
+    )  # own parameters whose decay is not coupled: "decoupled" or "none"
 
     def __init__(self, num_rows: int, width: int, num_fields: int) -> None:
         super().__init__()
         if min(num_rows, width, num_fields) < 1:
-            raise ValueError(f"rows, width and fields must be positive, got {num_rows}, {width}, {num_fields}")
+            raise ValueError(f"rows, width and fields must be positive, got {num_rows}, {width}, "
+                             f"{num_fields}")
         self.num_rows = num_rows
         self.width = width
         self.num_fields = num_fields
@@ -69,9 +76,11 @@ class TableEmbedding(nn.Module):
 
 
 def sparse_bytes(count: int, num_rows: int, width: int) -> int:
-    """Bytes of a table (N, D) with `count` non-zero entries, in the smallest of three forms that serve single rows.
+    """Bytes of a table (N, D) with `count` non-zero entries, in the smallest of three forms that
+    serve single rows.
 
-    All have 4 bytes a value. Dense: the whole table. By column numbers: one or two bytes an entry and 4 a row for where
+    All have 4 bytes a value. Dense: the whole table. By column numbers: one or two bytes an entry
+        and 4 a row for where
     it starts. By bitmap: one bit an entry of the whole table and 4 bytes a row.
 
     >>> sparse_bytes(8, 4, 2), sparse_bytes(100, 1000, 64), sparse_bytes(40_000, 1000, 64)

@@ -1,9 +1,10 @@
 """DartsEmb: a mixture of several widths for each feature, out of which one is chosen.
 
-Zhao et al. (2020, AutoEmb) in the form in which the PEP paper compares with it: widths belong to features, the weights
-of the mixture are trained on validation rows (`engine.bilevel`), and the widest share wins. Differs from AutoEmb: a
-feature's weights are its own instead of being computed from its popularity, and the vectors of different widths are not
-batch-normalised before they are added.
+Zhao et al. (2020, AutoEmb) in the form in which the PEP paper compares with it: widths belong to
+features, the weights of the mixture are trained on validation rows (`engine.bilevel`), and the
+widest share wins. Differs from AutoEmb: a feature's weights are its own instead of being computed
+from its popularity, and the vectors of different widths are not batch-normalised before they are
+added.
 """
 
 import torch
@@ -14,10 +15,12 @@ from .base import Draw, TableEmbedding
 
 
 class Darts(TableEmbedding):
-    """The search over widths: sum over widths w of softmax(mixing)_w * (V_w P_w), all of them in the common width D.
+    """The search over widths: sum over widths w of softmax(mixing)_w * (V_w P_w), all of them in
+    the common width D.
 
-    The tables V_w (N, w) lie side by side in one, the projections P_w (w, D) below each other, so that a batch needs
-    one lookup and one product. D is the largest width, whose projection is the identity and stays it.
+    The tables V_w (N, w) lie side by side in one, the projections P_w (w, D) below each other, so
+    that a batch needs one lookup and one product. D is the largest width, whose projection is the
+    identity and stays it.
 
     Args:
         num_rows: N.
@@ -33,7 +36,8 @@ class Darts(TableEmbedding):
     """
 
     column_width: Tensor  # (sum of widths,) of which width each column is
-    mixing: Tensor  # (N, W) logits; no parameter, because another optimiser moves them on other rows
+    # (N, W) logits; no parameter, because another optimiser moves them on other rows
+    mixing: Tensor
     by_row = ()
 
     def __init__(self, num_rows: int, widths: tuple[int, ...], draw: Draw, num_fields: int) -> None:
@@ -41,10 +45,14 @@ class Darts(TableEmbedding):
             raise ValueError(f"darts_widths must be two or more rising widths, got {list(widths)}")
         super().__init__(num_rows, widths[-1], num_fields)
         self.widths = widths
-        self.weight = nn.Parameter(torch.cat([draw(num_rows, width) for width in widths], 1))  # (N, sum of widths)
-        self.projection = nn.Parameter(torch.cat([draw(width, self.width) for width in widths[:-1]]))
+        # (N, sum of widths)
+        self.weight = nn.Parameter(torch.cat([draw(num_rows, width) for width in widths], 1))
+        self.projection = nn.Parameter(torch.cat([draw(width, self.width)
+                                                  for width in widths[:-1]]))
         self.register_buffer("mixing", torch.zeros(num_rows, len(widths)))
-        self.register_buffer("column_width", torch.repeat_interleave(torch.arange(len(widths)), torch.tensor(widths)),
+        self.register_buffer("column_width",
+                             torch.repeat_interleave(torch.arange(len(widths)),
+                                                     torch.tensor(widths)),
                              persistent=False)
 
     def forward(self, ids: Tensor) -> Tensor:

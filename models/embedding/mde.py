@@ -8,12 +8,15 @@ from .base import Draw
 from .mixed_width import Mixed
 
 
-def mde(popularity: Tensor, blocks: int, alpha: float, width: int, draw: Draw, num_fields: int) -> Mixed:
-    """A `Mixed` whose groups are blocks of popularity (Ginart et al. 2019, popularity-based partition).
+def mde(popularity: Tensor, blocks: int, alpha: float, width: int, draw: Draw,
+        num_fields: int) -> Mixed:
+    """A `Mixed` whose groups are blocks of popularity (Ginart et al. 2019, popularity-based
+    partition).
 
-    Differs from the original: blocks are cut from all features at once, as PEP's comparison cuts K blocks, and not
-    within each field; and widths are rounded to whole numbers, not to powers of two. That option of the original keeps
-    rows aligned in memory; with alpha 0.1 to 0.3 it leaves two or three widths where the power law has K.
+    Differs from the original: blocks are cut from all features at once, as PEP's comparison cuts K
+    blocks, and not within each field; and widths are rounded to whole numbers, not to powers of
+    two. That option of the original keeps rows aligned in memory; with alpha 0.1 to 0.3 it leaves
+    two or three widths where the power law has K.
 
     Args:
         popularity: (N,) how often each feature occurs in training.
@@ -32,33 +35,39 @@ def mde(popularity: Tensor, blocks: int, alpha: float, width: int, draw: Draw, n
     """
     counts = popularity.double().numpy()
     block = equal_blocks(counts, blocks)
-    return Mixed(torch.from_numpy(block), power_law(counts, block, alpha, width), width, draw, num_fields)
+    return Mixed(torch.from_numpy(block), power_law(counts, block, alpha, width), width, draw,
+                 num_fields)
 
 
 def equal_blocks(counts: np.ndarray, blocks: int) -> np.ndarray:
-    """Block of each feature, (N,): from block to block less popular, with about the same share of all occurrences.
+    """Block of each feature, (N,): from block to block less popular, with about the same share of
+    all occurrences.
 
-    Each block in turn ends where its sum is nearest to an equal share of what is left; it holds one feature at least.
-    Features of one count are taken in the order of their ids.
+    Each block in turn ends where its sum is nearest to an equal share of what is left; it holds one
+    feature at least. Features of one count are taken in the order of their ids.
 
     >>> equal_blocks(np.array([1, 6, 2, 3, 0]), 2)
     array([1, 0, 1, 1, 1])
     """
     if not 1 <= blocks <= len(counts):
-        raise ValueError(f"mde_blocks must lie in 1 .. {len(counts)}, the number of features; got {blocks}")
+        raise ValueError(f"mde_blocks must lie in 1 .. {len(counts)}, the number of features; got "
+                         f"{blocks}")
     order = np.argsort(-counts, kind="stable")
-    sums = np.concatenate([[0], counts[order].cumsum()])  # occurrences of the n most popular features
+    # occurrences of the n most popular features
+    sums = np.concatenate([[0], counts[order].cumsum()])
     block, start = np.zeros(len(counts), np.int64), 0
     for number in range(1, blocks):
         target = sums[start] + (sums[-1] - sums[start]) / (blocks - number + 1)
         nearest = int(np.abs(sums - target).argmin())
-        start = max(nearest, start + 1)  # counts fall, so a share never takes the features that later blocks need
+        # counts fall, so a share never takes the features that later blocks need
+        start = max(nearest, start + 1)
         block[order[start:]] = number
     return block
 
 
 def power_law(counts: np.ndarray, block: np.ndarray, alpha: float, width: int) -> list[int]:
-    """Width of each block: D (p_k / p_max)^alpha, p_k the mean count of a feature of block k (their power-law sizing).
+    """Width of each block: D (p_k / p_max)^alpha, p_k the mean count of a feature of block k (their
+    power-law sizing).
 
     Rounded to the nearest whole number, 1 at least.
 
@@ -67,6 +76,6 @@ def power_law(counts: np.ndarray, block: np.ndarray, alpha: float, width: int) -
     """
     means = np.bincount(block, weights=counts) / np.bincount(block)
     if not means.max() > 0:
-        raise ValueError("no feature occurs: all counts of the popularity are 0; count the training rows, or give "
-                         "other counts")
+        raise ValueError("no feature occurs: all counts of the popularity are 0; count the "
+                         "training rows, or give other counts")
     return [max(round(float(each)), 1) for each in width * (means / means.max()) ** alpha]

@@ -1,4 +1,5 @@
-"""Multi-granular quantised embeddings: rows made of a few shared centroids, rare features from fewer of them."""
+"""Multi-granular quantised embeddings: rows made of a few shared centroids, rare features from
+fewer of them."""
 
 import torch
 from torch import Tensor, nn
@@ -11,8 +12,10 @@ HEAD = 10  # one feature in ten, the most popular ones, may use all centroids
 TAIL = 4  # the others the first quarter
 
 
-def mgqe(popularity: Tensor, subspaces: int, centroids: int, width: int, draw: Draw, num_fields: int) -> "Mgqe":
-    """An `Mgqe` of two tiers. V0 is drawn first; the centroids start as the first K rows of a second one.
+def mgqe(popularity: Tensor, subspaces: int, centroids: int, width: int, draw: Draw,
+         num_fields: int) -> "Mgqe":
+    """An `Mgqe` of two tiers. V0 is drawn first; the centroids start as the first K rows of a
+    second one.
 
     Args:
         popularity: (N,) how often each feature occurs in training.
@@ -30,13 +33,16 @@ def mgqe(popularity: Tensor, subspaces: int, centroids: int, width: int, draw: D
     ([1.0, 4.0, 1.0, 1.0], 24, 100)
     """
     if not 1 <= centroids <= len(popularity):
-        raise ValueError(f"mgqe_centroids must lie in 1 .. {len(popularity)}, the number of features; got {centroids}")
+        raise ValueError(f"mgqe_centroids must lie in 1 .. {len(popularity)}, the number of "
+                         f"features; got {centroids}")
     initial = draw(len(popularity), width)
-    return Mgqe(initial, tiers(popularity, centroids), draw(len(popularity), width)[:centroids], subspaces, num_fields)
+    return Mgqe(initial, tiers(popularity, centroids), draw(len(popularity), width)[:centroids],
+                subspaces, num_fields)
 
 
 def tiers(popularity: Tensor, centroids: int) -> Tensor:
-    """How many of the K centroids each feature may use, (N,); of features of one count the lower ids come first.
+    """How many of the K centroids each feature may use, (N,); of features of one count the lower
+    ids come first.
 
     >>> tiers(torch.tensor([3, 8, 8, *[1] * 8]), 9).tolist()
     [2, 9, 9, 2, 2, 2, 2, 2, 2, 2, 2]
@@ -61,19 +67,24 @@ class _StraightThrough(torch.autograd.Function):
 
 
 class Mgqe(TableEmbedding):
-    """Each row x is cut into S parts, and each part is replaced by its nearest centroid (Kang et al. 2020).
+    """Each row x is cut into S parts, and each part is replaced by its nearest centroid (Kang et
+    al. 2020).
 
-    Trained as the paper's DPQ-VQ (Chen et al. 2019): the loss sees the centroids c; its gradient goes straight through
-    to x, unchanged; and c is pulled to x by the gradient of |c - x|^2, summed over a batch's vectors and divided by its
-    examples. Our loss has no such term, so the pull is added in the backward pass of the vectors, whatever the loss is
-    multiplied by. Only x and c matter in training, and only codes and c at inference: see `compact`.
+    Trained as the paper's DPQ-VQ (Chen et al. 2019): the loss sees the centroids c; its gradient
+    goes straight through to x, unchanged; and c is pulled to x by the gradient of |c - x|^2, summed
+    over a batch's vectors and divided by its examples. Our loss has no such term, so the pull is
+    added in the backward pass of the vectors, whatever the loss is
+    multiplied by. Only x and c matter in training, and only codes and c at inference: see
+        `compact`.
 
-    Differs from the paper: one set of centroids for the features of all fields; the pull is divided by the examples,
-    not by the number of entries, so that the coupled weight decay does not drown it.
+    Differs from the paper: one set of centroids for the features of all fields; the pull is divided
+    by the examples, not by the number of entries, so that the coupled weight decay does not drown
+    it.
 
-    Parameters are counted as the centroids; the codes, S for each feature, are in `inference_bytes`, at ceil(log2 K)
-    bits each in whole bytes a row, as the compact form stores them. Codes of rare features could do with two bits less,
-    but rows are then no longer found by their number.
+    Parameters are counted as the centroids; the codes, S for each feature, are in
+    `inference_bytes`, at ceil(log2 K) bits each in whole bytes a row, as the compact form stores
+    them. Codes of rare features could do with two bits less, but rows are then no longer found by
+    their number.
 
     Args:
         initial: (N, D) what the rows start from.
@@ -86,16 +97,21 @@ class Mgqe(TableEmbedding):
     allowed: Tensor
     by_row = ("weight", "allowed")
 
-    def __init__(self, initial: Tensor, allowed: Tensor, centroids: Tensor, subspaces: int, num_fields: int) -> None:
+    def __init__(self, initial: Tensor, allowed: Tensor, centroids: Tensor, subspaces: int,
+                 num_fields: int) -> None:
         super().__init__(initial.shape[0], initial.shape[1], num_fields)
         if subspaces < 1 or self.width % subspaces:
             raise ValueError(f"mgqe_subspaces must divide latent_dim {self.width}, got {subspaces}")
-        if allowed.shape != (self.num_rows,) or not 1 <= int(allowed.min()) <= int(allowed.max()) <= len(centroids):
-            raise ValueError(f"each of {self.num_rows} rows may use 1 .. {len(centroids)} centroids; got numbers of "
-                             f"shape {tuple(allowed.shape)} from {int(allowed.min())} to {int(allowed.max())}")
+        if allowed.shape != (self.num_rows,) or not 1 <= int(allowed.min()) <= int(
+            allowed.max()
+        ) <= len(centroids):
+            raise ValueError(f"each of {self.num_rows} rows may use 1 .. {len(centroids)} "
+                             f"centroids; got numbers of shape {tuple(allowed.shape)} from "
+                             f"{int(allowed.min())} to {int(allowed.max())}")
         self.weight = nn.Parameter(initial.clone())
         parts = centroids.view(len(centroids), subspaces, -1).transpose(0, 1)
-        self.centroids = nn.Parameter(parts.clone(memory_format=torch.contiguous_format))  # (S, K, D / S)
+        # (S, K, D / S)
+        self.centroids = nn.Parameter(parts.clone(memory_format=torch.contiguous_format))
         self.register_buffer("allowed", allowed[:, None].float())  # (N, 1)
 
     def codes_of(self, ids: Tensor) -> Tensor:
@@ -123,13 +139,15 @@ class Mgqe(TableEmbedding):
     def compact(self) -> "Coded":
         """Codes and centroids alone; the vectors are the same to the last bit."""
         everything = torch.arange(self.num_rows, dtype=torch.int32, device=self.weight.device)
-        return Coded(self.codes_of(everything[:, None])[:, 0], self.centroids.detach().clone(), self.num_fields)
+        return Coded(self.codes_of(everything[:, None])[:, 0], self.centroids.detach().clone(),
+                     self.num_fields)
 
 
 class Coded(TableEmbedding):
     """What is left of an `Mgqe` at inference; nothing in it is trained.
 
-    Codes are stored at ceil(log2 K) bits each, a row in the least bytes that hold it; a lookup unpacks its rows'.
+    Codes are stored at ceil(log2 K) bits each, a row in the least bytes that hold it; a lookup
+    unpacks its rows'.
 
     Args:
         codes: (N, S) whole numbers, 0 .. K-1.
@@ -180,7 +198,8 @@ def _bytes(centroids: Tensor, num_rows: int) -> int:
 
 
 def _bits(size: int) -> int:
-    """Of a number below `size`; one at least, so that a lookup has something to find an id outside the table by."""
+    """Of a number below `size`; one at least, so that a lookup has something to find an id outside
+    the table by."""
     return max(size - 1, 1).bit_length()
 
 

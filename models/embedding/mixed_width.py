@@ -10,14 +10,18 @@ from .base import Draw, TableEmbedding
 
 
 class Mixed(TableEmbedding):
-    """Row i of group k, of width d_k, is x_i P_k: x_i is its own (d_k), P_k its group's (d_k, D), without a bias.
+    """Row i of group k, of width d_k, is x_i P_k: x_i is its own (d_k), P_k its group's (d_k, D),
+    without a bias.
 
-    A group of width D has no P_k (Ginart et al. 2019), one of width 0 is rows that are all zero. A group
-    without rows holds nothing. Any partition of the rows will do: by popularity (`mde`), or by what a search chose.
+    A group of width D has no P_k (Ginart et al. 2019), one of width 0 is rows that are all zero. A
+    group
+    without rows holds nothing. Any partition of the rows will do: by popularity (`mde`), or by what
+        a search chose.
 
-    Differs from the published code, which draws each group's rows by the group's own size: here a row starts from the
-    first d_k entries of its row of V0, so that popular rows, of which there are few, do not start several times as
-    large as in the other schemes, and a row of width D starts where a uniform one does.
+    Differs from the published code, which draws each group's rows by the group's own size: here a
+    row starts from the first d_k entries of its row of V0, so that popular rows, of which there are
+    few, do not start several times as large as in the other schemes, and a row of width D starts
+    where a uniform one does.
 
     Args:
         group: (N,) whole numbers, the group of each row.
@@ -27,7 +31,8 @@ class Mixed(TableEmbedding):
         num_fields: F.
 
     Raises:
-        ValueError: a group without a width, a width that is not in 0 .. D, or no row with a width above 0.
+        ValueError: a group without a width, a width that is not in 0 .. D, or no row with a width
+            above 0.
 
     >>> from .base import initial_table
     >>> generator = torch.Generator().manual_seed(1)
@@ -37,13 +42,16 @@ class Mixed(TableEmbedding):
     """
 
     by_row = ()
-    position: Tensor  # (N,) where a row lies when the groups stand one below the other; all zero rows are the last
+    # (N,) where a row lies when the groups stand one below the other; all zero rows are the last
+    position: Tensor
 
-    def __init__(self, group: Tensor, widths: Sequence[int], width: int, draw: Draw, num_fields: int) -> None:
+    def __init__(self, group: Tensor, widths: Sequence[int], width: int, draw: Draw,
+                 num_fields: int) -> None:
         _check(group, widths, width)
         super().__init__(len(group), width, num_fields)
         own = torch.tensor(widths)[group.long()]  # (N,) width of each row
-        narrow = [number for number, each in enumerate(widths) if 0 < each < width and (group == number).any()]
+        narrow = [number for number, each in enumerate(widths) if 0 < each < width
+                  and (group == number).any()]
         groups = [(group == number).nonzero()[:, 0] for number in narrow]
         if (own == width).any():
             groups.append((own == width).nonzero()[:, 0])
@@ -58,18 +66,24 @@ class Mixed(TableEmbedding):
     def forward(self, ids: Tensor) -> Tensor:
         """ids (B, F) -> (B, F, D).
 
-        The whole table may be made first, or each group be asked for every id; the one that touches fewer entries is.
+        The whole table may be made first, or each group be asked for every id; the one that touches
+        fewer entries is.
         """
         at = self.position.index_select(0, ids.reshape(-1)).view(ids.shape)
         gathered = ids.numel() * sum(table.shape[1] for table in self.tables)
-        return self.table_first(at) if self.num_rows * self.width <= gathered else self.gather_first(at)
+        return (
+            self.table_first(at)
+            if self.num_rows * self.width <= gathered
+            else self.gather_first(at)
+        )
 
     def table_first(self, at: Tensor) -> Tensor:
         """The definition: positions (B, F) -> rows of all groups at full width, (B, F, D)."""
         return lookup(self._stacked(), at)
 
     def gather_first(self, at: Tensor) -> Tensor:
-        """The same with one product for all: the values of a row stand in its group's columns, zeros in the others."""
+        """The same with one product for all: the values of a row stand in its group's columns,
+        zeros in the others."""
         start, columns = 0, []
         for table in self.tables:
             inside = (at >= start) & (at < start + len(table))  # (B, F)
@@ -100,7 +114,8 @@ class Mixed(TableEmbedding):
     def inference_bytes(self) -> int:
         """Rows and maps at 4 bytes a value, and where each row lies, 2 or 4 bytes.
 
-        Ids that were given out in the order of the groups would need no such positions; ours are the data set's.
+        Ids that were given out in the order of the groups would need no such positions; ours are
+        the data set's.
         """
         values = sum(parameter.numel() for parameter in self.parameters())
         return 4 * values + self.num_rows * (2 if sum(map(len, self.tables)) < 1 << 16 else 4)
@@ -108,12 +123,13 @@ class Mixed(TableEmbedding):
 
 def _check(group: Tensor, widths: Sequence[int], width: int) -> None:
     if group.dim() != 1 or group.is_floating_point() or not len(group):
-        raise ValueError(f"the groups must be whole numbers of shape (N,), got {group.dtype} of shape "
-                         f"{tuple(group.shape)}")
+        raise ValueError(f"the groups must be whole numbers of shape (N,), got {group.dtype} of "
+                         f"shape {tuple(group.shape)}")
     if not 0 <= int(group.min()) <= int(group.max()) < len(widths):
-        raise ValueError(f"there are {len(widths)} widths, so groups are 0 .. {len(widths) - 1}; got "
-                         f"{int(group.min())} .. {int(group.max())}")
+        raise ValueError(f"there are {len(widths)} widths, so groups are 0 .. {len(widths) - 1}; "
+                         f"got {int(group.min())} .. {int(group.max())}")
     if not all(0 <= each <= width for each in widths):
-        raise ValueError(f"the widths of groups must lie in 0 .. {width}, the common width; got {list(widths)}")
+        raise ValueError(f"the widths of groups must lie in 0 .. {width}, the common width; got "
+                         f"{list(widths)}")
     if not any(widths[number] for number in group.unique().tolist()):
         raise ValueError(f"no row has a width above 0: the widths are {list(widths)}")

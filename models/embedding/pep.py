@@ -1,9 +1,10 @@
 """PEP: a table that is pruned by learnable soft thresholds while it is trained.
 
-Far below zero the thresholds do nothing yet: under s = -104 both g(s) and its slope are exactly 0 in float32, so no
-entry is pruned, the data have no say in s, and coupled decay moves all thresholds alike. They are then one number, and
-a *folded* `Pep` keeps them as one, its clock. That changes no bit of a search; from the published -150 it spares the
-threshold and the Adam pass over a second table for the first 40,000 steps, for FM half of their time.
+Far below zero the thresholds do nothing yet: under s = -104 both g(s) and its slope are exactly 0
+in float32, so no entry is pruned, the data have no say in s, and coupled decay moves all thresholds
+alike. They are then one number, and a *folded* `Pep` keeps them as one, its clock. That changes no
+bit of a search; from the published -150 it spares the threshold and the Adam pass over a second
+table for the first 40,000 steps, for FM half of their time.
 """
 
 import math
@@ -47,20 +48,24 @@ class Thresholds:
 
     def __post_init__(self) -> None:
         if self.type not in THRESHOLD_TYPES:
-            raise ValueError(f"unknown threshold_type {self.type!r}; known: {', '.join(THRESHOLD_TYPES)}")
+            raise ValueError(f"unknown threshold_type {self.type!r}; known: "
+                             f"{', '.join(THRESHOLD_TYPES)}")
         if self.gate not in GATES:
             raise ValueError(f"unknown g_type {self.gate!r}; known: {', '.join(GATES)}")
         if self.decay not in THRESHOLD_DECAYS:
-            raise ValueError(f"unknown threshold_decay {self.decay!r}; known: {', '.join(THRESHOLD_DECAYS)}")
+            raise ValueError(f"unknown threshold_decay {self.decay!r}; known: "
+                             f"{', '.join(THRESHOLD_DECAYS)}")
 
     def shape(self, num_rows: int, width: int, num_fields: int) -> tuple[int, ...]:
         """Shape of s. How it is broadcast follows the name, never the shape."""
-        return {"global": (1,), "dimension": (width,), "feature": (num_rows, 1), "field": (num_fields, 1),
+        return {"global": (1,), "dimension": (width,), "feature": (num_rows, 1),
+                "field": (num_fields, 1),
                 "feature_dim": (num_rows, width), "field_dim": (num_fields, width)}[self.type]
 
 
 class _AsItIs(torch.autograd.Function):
-    """S(V, s) = V where g(s) is 0: an entry that is exactly 0 passes no gradient (eq. 11), s gets none."""
+    """S(V, s) = V where g(s) is 0: an entry that is exactly 0 passes no gradient (eq. 11), s gets
+    none."""
 
     @staticmethod
     def forward(ctx, values: Tensor, clock: Tensor) -> Tensor:
@@ -74,7 +79,8 @@ class _AsItIs(torch.autograd.Function):
 
 
 class _Unmoved(torch.autograd.Function):
-    """The identity with a gradient of zero: the loss has no say, while the optimiser still takes its steps."""
+    """The identity with a gradient of zero: the loss has no say, while the optimiser still takes
+    its steps."""
 
     @staticmethod
     def forward(ctx, values: Tensor) -> Tensor:
@@ -86,14 +92,15 @@ class _Unmoved(torch.autograd.Function):
 
 
 class Pep(TableEmbedding):
-    """S(V, s) = sign(V) relu(|V| - g(s)), V and s trained together (Liu et al., ICLR 2021, eq. 8 to 11).
+    """S(V, s) = sign(V) relu(|V| - g(s)), V and s trained together (Liu et al., ICLR 2021, eq. 8 to
+    11).
 
-    Differs from the published code: a granularity is broadcast by its name (theirs mixes up `dimension` and `field`
-    when D = F), `field` and `field_dim` are added by the rows' fields, and counts are taken when asked for instead of
-    one step late.
+    Differs from the published code: a granularity is broadcast by its name (theirs mixes up
+    `dimension` and `field` when D = F), `field` and `field_dim` are added by the rows' fields, and
+    counts are taken when asked for instead of one step late.
 
-    Folded, it has a parameter `clock` in the place of the parameter `thresholds`, which is None. A loaded state is
-    folded or not as it was when it was saved.
+    Folded, it has a parameter `clock` in the place of the parameter `thresholds`, which is None. A
+    loaded state is folded or not as it was when it was saved.
 
     Args:
         initial: V0 (N, D).
@@ -109,13 +116,15 @@ class Pep(TableEmbedding):
 
     field_of_row: Tensor
     thresholds: nn.Parameter  # s in its own shape; None while folded
-    clock: nn.Parameter | None  # (LANES + rest,) while folded: the first and the last entries of s, laid flat
+    # (LANES + rest,) while folded: the first and the last entries of s, laid flat
+    clock: nn.Parameter | None
 
-    def __init__(self, initial: Tensor, field_sizes: tuple[int, ...], thresholds: Thresholds) -> None:
+    def __init__(self, initial: Tensor, field_sizes: tuple[int, ...],
+                 thresholds: Thresholds) -> None:
         super().__init__(initial.shape[0], initial.shape[1], len(field_sizes))
         if sum(field_sizes) != self.num_rows:
-            raise ValueError(f"the field sizes {field_sizes} sum to {sum(field_sizes)}, the table has "
-                             f"{self.num_rows} rows")
+            raise ValueError(f"the field sizes {field_sizes} sum to {sum(field_sizes)}, the table "
+                             f"has {self.num_rows} rows")
         self.weight = nn.Parameter(initial.clone())
         self.shape = thresholds.shape(self.num_rows, self.width, len(field_sizes))  # of s
         self.foldable = thresholds.init < FOLDED_BELOW
@@ -125,10 +134,13 @@ class Pep(TableEmbedding):
         self.granularity = thresholds.type
         self.scale = thresholds.scale
         self.learned = thresholds.learned
-        self.decays = {} if thresholds.decay == "coupled" else dict.fromkeys(("thresholds", "clock"), thresholds.decay)
+        self.decays = {} if thresholds.decay == "coupled" else dict.fromkeys(("thresholds",
+                                                                              "clock"),
+                                                                             thresholds.decay)
         self.gate = GATES[thresholds.gate]
         self._see_rows()
-        field_of_row = torch.repeat_interleave(torch.arange(len(field_sizes)), torch.tensor(field_sizes))
+        field_of_row = torch.repeat_interleave(torch.arange(len(field_sizes)),
+                                               torch.tensor(field_sizes))
         self.register_buffer("field_of_row", field_of_row, persistent=False)
 
     def _see_rows(self) -> None:
@@ -137,7 +149,8 @@ class Pep(TableEmbedding):
         self.by_row = ("weight", "thresholds") if own else ("weight",)
 
     def fold(self) -> None:
-        """Before the first step: put a clock in the place of thresholds that start under FOLDED_BELOW, and of no other.
+        """Before the first step: put a clock in the place of thresholds that start under
+        FOLDED_BELOW, and of no other.
 
         Whoever folds must call `unfold` before a step is taken with s above FOLDED_BELOW; the hook
         `engine.pep.clock.Unfold` does.
@@ -146,9 +159,11 @@ class Pep(TableEmbedding):
             self._use_clock(float(self.thresholds.detach().max()))
 
     def _use_clock(self, value: float) -> None:
-        """Adam on a CPU treats whole vectors of a tensor and the rest after them by two codes whose last bits differ.
+        """Adam on a CPU treats whole vectors of a tensor and the rest after them by two codes whose
+        last bits differ.
 
-        Entries of s are therefore equal but for that rest; a clock that ends in as long a rest gets the bits of both.
+        Entries of s are therefore equal but for that rest; a clock that ends in as long a rest gets
+        the bits of both.
         """
         size = math.prod(self.shape)
         self.clock = nn.Parameter(self.weight.new_full((min(size, LANES + size % LANES),), value))
@@ -156,7 +171,8 @@ class Pep(TableEmbedding):
         self._see_rows()
 
     def unfold(self) -> None:
-        """Turn the clock into the thresholds that it stands for; nothing when they are there already.
+        """Turn the clock into the thresholds that it stands for; nothing when they are there
+        already.
 
         The parameter is another one afterwards: an optimiser must be told, or made later.
         """
@@ -179,19 +195,25 @@ class Pep(TableEmbedding):
         return {"weight": self.weight.detach(), "thresholds": thresholds.detach()}
 
     def gates(self, thresholds: Tensor) -> Tensor:
-        """g(s) for the whole table, broadcastable against (N, D); s has its own shape or is one number, (1,)."""
+        """g(s) for the whole table, broadcastable against (N, D); s has its own shape or is one
+        number, (1,)."""
         gates = self.scale * self.gate(thresholds)
         return gates.expand(self.shape)[self.field_of_row] if self._by_field else gates
 
     def forward(self, ids: Tensor) -> Tensor:
         """ids (B, F) -> (B, F, D).
 
-        Thresholding the gathered rows and gathering the thresholded table are the same function with the same
-        gradients up to rounding; the one that touches fewer elements is used. A table of the batch's rows in the place
-        of the whole one is always thresholded first, so that its size, which may hold spare rows, decides nothing;
-        but not by field, as its rows have lost theirs.
+        Thresholding the gathered rows and gathering the thresholded table are the same function
+        with the same gradients up to rounding; the one that touches fewer elements is used. A table
+        of the batch's rows in the place of the whole one is always thresholded first, so that its
+        size, which may hold spare rows, decides nothing; but not by field, as its rows have lost
+        theirs.
         """
-        small = not self._by_field if len(self.weight) != self.num_rows else self.num_rows <= ids.numel()
+        small = (
+            not self._by_field
+            if len(self.weight) != self.num_rows
+            else self.num_rows <= ids.numel()
+        )
         if self.clock is not None:
             vectors = _AsItIs.apply(lookup(self._values, ids), self.clock)
         elif small:
@@ -215,7 +237,8 @@ class Pep(TableEmbedding):
         if self._by_feature:
             thresholds = lookup(thresholds, ids)
         elif self._by_field:
-            thresholds = thresholds[None]  # (1, F, 1 or D): column f of a batch holds ids of field f
+            # (1, F, 1 or D): column f of a batch holds ids of field f
+            thresholds = thresholds[None]
         return soft_threshold(values, self.scale * self.gate(thresholds))
 
     @property
@@ -251,11 +274,13 @@ class Pep(TableEmbedding):
         """Counted when asked."""
         if self.clock is not None:
             return int(torch.count_nonzero(self.weight))
-        return int(torch.stack([torch.count_nonzero(kept) for _, kept in self.kept_by_parts()]).sum())
+        return int(torch.stack([torch.count_nonzero(kept) for _,
+                                kept in self.kept_by_parts()]).sum())
 
     @torch.no_grad()
     def kept_by_parts(self) -> Iterator[tuple[slice, Tensor]]:
-        """Some rows at a time, so that no second table is made: which rows, and where |V| > g(s) in them, (rows, D)."""
+        """Some rows at a time, so that no second table is made: which rows, and where |V| > g(s) in
+        them, (rows, D)."""
         weight, every = self.parts().values()
         size = max(COUNTED // self.width, 1)
         for start in range(0, self.num_rows, size):
@@ -267,11 +292,13 @@ class Pep(TableEmbedding):
             yield rows, soft_threshold(weight[rows], self.scale * self.gate(thresholds)) != 0
 
     def margins_of(self, weight: Tensor, thresholds: Tensor) -> Tensor:
-        """|V| - g(s), (N, D), of given V and s: positive where an entry is kept. Exact budgets keep the largest."""
+        """|V| - g(s), (N, D), of given V and s: positive where an entry is kept. Exact budgets keep
+        the largest."""
         return weight.abs() - self.gates(thresholds)
 
 
-def _fold_as_saved(embedding: Pep, state: Mapping[str, Tensor], prefix: str, *others: object) -> None:
+def _fold_as_saved(embedding: Pep, state: Mapping[str, Tensor], prefix: str,
+                   *others: object) -> None:
     """Before a state is read, be folded or not as it is."""
     if prefix + "thresholds" in state:
         embedding.unfold()

@@ -1,4 +1,5 @@
-"""A width for each field, without projections: what is left when fields or their dimensions have been taken out."""
+"""A width for each field, without projections: what is left when fields or their dimensions have
+been taken out."""
 
 from collections.abc import Sequence
 
@@ -10,10 +11,11 @@ from .base import TableEmbedding
 
 
 class PerField(TableEmbedding):
-    """Row i of field f is its own (d_f); a field of width 0 has no table. A deep branch reads the widths side by side.
+    """Row i of field f is its own (d_f); a field of width 0 has no table. A deep branch reads the
+    widths side by side.
 
-    Only for models that read the deep input alone: vectors of several widths have no products. Fields of one width
-    share a table, in the order of the fields.
+    Only for models that read the deep input alone: vectors of several widths have no products.
+    Fields of one width share a table, in the order of the fields.
 
     Args:
         initial: (N, D) values to start from; of field f the columns `kept[f]` are taken.
@@ -30,19 +32,24 @@ class PerField(TableEmbedding):
 
     by_row = ()
     position: Tensor  # (N,) row in the table of the field's width; 0 for fields without one
-    order: Tensor  # (W,) where each column of the deep input stands when tables are read one after the other
+    # (W,) where each column of the deep input stands when tables are read one after the other
+    order: Tensor
 
-    def __init__(self, initial: Tensor, sizes: Sequence[int], kept: Sequence[Sequence[int]]) -> None:
+    def __init__(self, initial: Tensor, sizes: Sequence[int],
+                 kept: Sequence[Sequence[int]]) -> None:
         if sum(sizes) != len(initial) or len(kept) != len(sizes):
-            raise ValueError(f"{len(kept)} lists of columns and fields of {list(sizes)} rows do not fit a table of "
-                             f"{len(initial)} rows")
-        if any(not 0 <= column < initial.shape[1] for columns in kept for column in columns) or not any(map(len, kept)):
-            raise ValueError(f"columns must lie in 0 .. {initial.shape[1] - 1}, and one must be kept; got {list(kept)}")
+            raise ValueError(f"{len(kept)} lists of columns and fields of {list(sizes)} rows do "
+                             f"not fit a table of {len(initial)} rows")
+        if any(not 0 <= column < initial.shape[1] for columns in kept
+               for column in columns) or not any(map(len, kept)):
+            raise ValueError(f"columns must lie in 0 .. {initial.shape[1] - 1}, and one must be "
+                             f"kept; got {list(kept)}")
         super().__init__(initial.shape[0], initial.shape[1], len(sizes))
         self.sizes, self.kept = tuple(sizes), tuple(tuple(columns) for columns in kept)
         self.deep_width = sum(map(len, self.kept))
         widths = sorted({len(columns) for columns in self.kept} - {0})
-        self.fields = [[f for f, columns in enumerate(self.kept) if len(columns) == width] for width in widths]
+        self.fields = [[f for f, columns in enumerate(self.kept) if len(columns) == width]
+                       for width in widths]
         parts = torch.split(initial, list(sizes))
         self.tables = nn.ParameterList(torch.cat([parts[f][:, list(self.kept[f])] for f in fields])
                                        for fields in self.fields)
@@ -83,7 +90,8 @@ class PerField(TableEmbedding):
         ends = torch.tensor(self.sizes).cumsum(0).tolist()
         for table, fields in zip(self.tables, self.fields, strict=True):
             for first, f in zip(self._starts(fields), fields, strict=True):
-                full[ends[f] - self.sizes[f]:ends[f], list(self.kept[f])] = table[first:first + self.sizes[f]]
+                full[ends[f] - self.sizes[f]:ends[f],
+                     list(self.kept[f])] = table[first:first + self.sizes[f]]
         return full
 
     @torch.no_grad()
@@ -92,5 +100,6 @@ class PerField(TableEmbedding):
         return sum(table.numel() for table in self.tables)
 
     def inference_bytes(self) -> int:
-        """Values at 4 bytes, and for each field that is left where it starts and its width, 4 bytes each."""
+        """Values at 4 bytes, and for each field that is left where it starts and its width, 4 bytes
+        each."""
         return 4 * self.num_params() + 8 * sum(bool(columns) for columns in self.kept)

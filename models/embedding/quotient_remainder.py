@@ -8,14 +8,16 @@ from .base import TableEmbedding
 
 
 class Qr(TableEmbedding):
-    """Feature i of a field of V features is R[i mod m] * Q[i div m], element by element (Shi et al. 2020).
+    """Feature i of a field of V features is R[i mod m] * Q[i div m], element by element (Shi et al.
+    2020).
 
-    With c features to a remainder row, R has m = ceil(V / c) rows and Q ceil(V / m), c at most. No two features share
-    both rows. A field in which that is no fewer rows than V keeps a plain table.
+    With c features to a remainder row, R has m = ceil(V / c) rows and Q ceil(V / m), c at most. No
+    two features share both rows. A field in which that is no fewer rows than V keeps a plain table.
 
-    All start from the rows of V0 of their own field. Those of R and Q are divided by the root of V0's root mean square,
-    r: a product of two independent entries of size sqrt(r) is of size r. (The published code draws every table
-    by its own size, which makes products of small fields large and of large ones tiny.)
+    All start from the rows of V0 of their own field. Those of R and Q are divided by the root of
+    V0's root mean square,
+    r: a product of two independent entries of size sqrt(r) is of size r. (The published code draws
+    every table by its own size, which makes products of small fields large and of large ones tiny.)
 
     Args:
         initial: V0 (N, D).
@@ -30,19 +32,22 @@ class Qr(TableEmbedding):
     """
 
     by_row = ()
-    places: Tensor  # (N, 2) rows of each feature in `remainders` and in `_factors`; worked out when the module is made
+    # (N, 2) rows of each feature in `remainders` and in `_factors`; worked out when the module is
+    # made
+    places: Tensor
 
     def __init__(self, initial: Tensor, field_sizes: tuple[int, ...], collisions: int) -> None:
         super().__init__(initial.shape[0], initial.shape[1], len(field_sizes))
         if sum(field_sizes) != self.num_rows:
-            raise ValueError(f"the field sizes {field_sizes} sum to {sum(field_sizes)}, the table has "
-                             f"{self.num_rows} rows")
+            raise ValueError(f"the field sizes {field_sizes} sum to {sum(field_sizes)}, the table "
+                             f"has {self.num_rows} rows")
         if not 2 <= collisions <= max(field_sizes):
-            raise ValueError(f"qr_collisions must lie in 2 .. {max(field_sizes)}, the size of the largest field; got "
-                             f"{collisions}")
+            raise ValueError(f"qr_collisions must lie in 2 .. {max(field_sizes)}, the size of the "
+                             f"largest field; got {collisions}")
         factor = initial.square().mean().sqrt().rsqrt()  # 1 / sqrt(r)
         remainders, quotients, places = [], [], []
-        below, behind = 0, 1  # rows of either so far; row 0 of the quotients is the 1 that plain rows are multiplied by
+        # rows of either so far; row 0 of the quotients is the 1 that plain rows are multiplied by
+        below, behind = 0, 1
         for rows in initial.split(field_sizes):
             own, m = torch.arange(len(rows)), -(-len(rows) // collisions)
             many = -(-len(rows) // m)
@@ -56,9 +61,13 @@ class Qr(TableEmbedding):
                 places.append(torch.stack([below + own, torch.zeros_like(own)]))
             below += len(remainders[-1])
         if not quotients:
-            raise ValueError(f"no field gets smaller with qr_collisions {collisions}: the fields have "
-                             f"{', '.join(map(str, field_sizes))} features; choose another, or a uniform embedding")
-        self.remainders, self.quotients = nn.Parameter(torch.cat(remainders)), nn.Parameter(torch.cat(quotients))
+            raise ValueError(f"no field gets smaller with qr_collisions {collisions}: the fields "
+                             f"have {', '.join(map(str, field_sizes))} features; choose another, "
+                             f"or a uniform embedding")
+        self.remainders, self.quotients = (
+            nn.Parameter(torch.cat(remainders)),
+            nn.Parameter(torch.cat(quotients)),
+        )
         self.register_buffer("places", torch.cat(places, 1).T.int().contiguous(), persistent=False)
 
     def forward(self, ids: Tensor) -> Tensor:

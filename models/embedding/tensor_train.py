@@ -1,4 +1,5 @@
-"""A table as a tensor train: a row is a product of small matrices, one for each digit of its number."""
+"""A table as a tensor train: a row is a product of small matrices, one for each digit of its
+number."""
 
 from collections.abc import Sequence
 
@@ -15,9 +16,10 @@ class TensorTrain(TableEmbedding):
     """Row i, in mixed radix (i_1, i_2, i_3), is G_1[i_1] G_2[i_2] G_3[i_3] L.
 
     The factors are of shapes 1 x r_1, r_1 x r_2, r_2 x r_3 and r_3 x D.
-    AFM's rival (Yu et al. 2024; tensor trains: Oseledets 2011). Only the batch's matrices are looked up and multiplied,
-    or the whole table is, whichever has fewer rows, and gradients reach every core. (The published code always
-    multiplies the whole table out and looks it up through a new nn.Parameter, which cuts the cores off from their
+    AFM's rival (Yu et al. 2024; tensor trains: Oseledets 2011). Only the batch's matrices are
+    looked up and multiplied, or the whole table is, whichever has fewer rows, and gradients reach
+    every core. (The published code always multiplies the whole table out and looks it up through a
+    new nn.Parameter, which cuts the cores off from their
     gradients: they never train.)
 
     Args:
@@ -37,20 +39,25 @@ class TensorTrain(TableEmbedding):
 
     by_row = ()
 
-    def __init__(self, cores: Sequence[Tensor], last: Tensor, num_rows: int, num_fields: int) -> None:
+    def __init__(self, cores: Sequence[Tensor], last: Tensor, num_rows: int,
+                 num_fields: int) -> None:
         super().__init__(num_rows, last.shape[1], num_fields)
         self.radices = tuple(len(core) for core in cores)
         self.ranks = tuple(core.shape[2] for core in cores)
         behind = (1, *self.ranks)
-        fits = all(core.shape[1] == rank for core, rank in zip(cores, behind, strict=False)) and len(last) == behind[-1]
+        fits = all(core.shape[1] == rank for core,
+                   rank in zip(cores, behind, strict=False)) and len(last) == behind[-1]
         room = 1
         for radix in self.radices:
             room *= radix
         if not fits or room < num_rows:
-            raise ValueError(f"the cores {[tuple(core.shape) for core in cores]} and {tuple(last.shape)} do not make a "
-                             f"table of {num_rows} rows: neighbours must share their rank, the first have rank 1 "
-                             f"before it, and the numbers of matrices multiply to at least the rows, not {room}")
-        self.cores = nn.ParameterList(core.flatten(1).clone() for core in cores)  # (n_t, r_(t-1) * r_t)
+            raise ValueError(f"the cores {[tuple(core.shape) for core in cores]} and "
+                             f"{tuple(last.shape)} do not make a table of {num_rows} rows: "
+                             f"neighbours must share their rank, the first have rank 1 before it, "
+                             f"and the numbers of matrices multiply to at least the rows, not "
+                             f"{room}")
+        # (n_t, r_(t-1) * r_t)
+        self.cores = nn.ParameterList(core.flatten(1).clone() for core in cores)
         self.last = nn.Parameter(last.clone())
 
     def forward(self, ids: Tensor) -> Tensor:
@@ -63,9 +70,11 @@ class TensorTrain(TableEmbedding):
         for radix in reversed(self.radices[1:]):
             digits.append(rest % radix)
             rest = torch.div(rest, radix, rounding_mode="floor")
-        rest = torch.where(ids < self.num_rows, rest, self.radices[0])  # so that a number too high is an error
+        # so that a number too high is an error
+        rest = torch.where(ids < self.num_rows, rest, self.radices[0])
         product = lookup(self.cores[0], rest)  # (B, F, r_1)
-        for core, digit, rank in zip(list(self.cores)[1:], reversed(digits), self.ranks[1:], strict=True):
+        for core, digit, rank in zip(list(self.cores)[1:], reversed(digits), self.ranks[1:],
+                                     strict=True):
             matrices = lookup(core, digit).unflatten(-1, (-1, rank))  # (B, F, r_(t-1), r_t)
             product = torch.einsum("bfi,bfij->bfj", product, matrices)
         return product @ self.last
@@ -74,7 +83,8 @@ class TensorTrain(TableEmbedding):
         """All rows (N, D): rows that begin with the same digits share the product of these."""
         product = self.cores[0]  # (n_1, r_1)
         for core, rank in zip(list(self.cores)[1:], self.ranks[1:], strict=True):
-            matrices = core.unflatten(-1, (-1, rank)).transpose(0, 1).flatten(1)  # (r_(t-1), n_t * r_t)
+            # (r_(t-1), n_t * r_t)
+            matrices = core.unflatten(-1, (-1, rank)).transpose(0, 1).flatten(1)
             product = (product @ matrices).view(-1, rank)  # (n_1 * ... * n_t, r_t)
         return product[:self.num_rows] @ self.last
 
@@ -122,15 +132,18 @@ def ranks_for(radices: Sequence[int], width: int, rank: int) -> tuple[int, ...]:
     return tuple(ranks)
 
 
-def fresh_tensor_train(num_rows: int, width: int, rank: int, draw: Draw, num_fields: int) -> TensorTrain:
+def fresh_tensor_train(num_rows: int, width: int, rank: int, draw: Draw,
+                       num_fields: int) -> TensorTrain:
     """Random cores whose products are as large as the entries of V0, of variance 2 / (N + D)."""
     radices = radices_for(num_rows)
     ranks = ranks_for(radices, width, rank)
     paths = 1
     for each in ranks:
         paths *= each
-    size = (2 / (num_rows + width) / paths) ** (0.5 / (DIGITS + 1))  # root mean square of each core's entries
-    shapes = [(radix, low, high) for radix, low, high in zip(radices, (1, *ranks), ranks, strict=False)]
+    # root mean square of each core's entries
+    size = (2 / (num_rows + width) / paths) ** (0.5 / (DIGITS + 1))
+    shapes = [(radix, low, high) for radix, low,
+              high in zip(radices, (1, *ranks), ranks, strict=False)]
     drawn = [draw(radix, low * high) for radix, low, high in shapes]
     cores = [(core * (size / core.square().mean().sqrt())).view(shape)
              for core, shape in zip(drawn, shapes, strict=True)]
@@ -140,16 +153,19 @@ def fresh_tensor_train(num_rows: int, width: int, rank: int, draw: Draw, num_fie
 
 @torch.no_grad()
 def tensor_train_of(table: Tensor, rank: int, num_fields: int) -> TensorTrain:
-    """The tensor train of a table (N, D) by successive truncated singular value decompositions (Oseledets 2011)."""
+    """The tensor train of a table (N, D) by successive truncated singular value decompositions
+    (Oseledets 2011)."""
     num_rows, width = table.shape
     radices = radices_for(num_rows)
     room = 1
     for radix in radices:
         room *= radix
-    rest = torch.cat([table.double(), table.new_zeros((room - num_rows, width), dtype=torch.float64)])
+    rest = torch.cat([table.double(),
+                      table.new_zeros((room - num_rows, width), dtype=torch.float64)])
     cores, before = [], 1
     for radix, most in zip(radices, ranks_for(radices, width, rank), strict=True):
-        left, values, right = torch.linalg.svd(rest.reshape(before * radix, -1), full_matrices=False)
+        left, values, right = torch.linalg.svd(rest.reshape(before * radix, -1),
+                                               full_matrices=False)
         cores.append(left[:, :most].reshape(before, radix, most).transpose(0, 1).to(table.dtype))
         rest, before = values[:most, None] * right[:most], most
     return TensorTrain(cores, rest.to(table.dtype), num_rows, num_fields)

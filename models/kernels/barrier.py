@@ -1,9 +1,10 @@
 """Identities that the compiler cannot see through.
 
-It joins an embedding to what a model does with its vectors, and to the optimiser, so that another embedding may change
-the order of sums that are not its own. What is set apart compiles to the same code whatever stands before it.
-The copy costs nothing that can be seen: 7.3 ms a step folded, 8.1 uniform, 14.1 full (FM with PEP, 200,000 rows of 24,
-batches of 1,024 x 39, one thread of a busy AMD EPYC).
+It joins an embedding to what a model does with its vectors, and to the optimiser, so that another
+embedding may change the order of sums that are not its own. What is set apart compiles to the same
+code whatever stands before it.
+The copy costs nothing that can be seen: 7.3 ms a step folded, 8.1 uniform, 14.1 full (FM with PEP,
+200,000 rows of 24, batches of 1,024 x 39, one thread of a busy AMD EPYC).
 """
 
 import torch

@@ -1,7 +1,8 @@
 """The rows of a batch, each once, and the batch's ids renumbered to them.
 
-With the rows that a batch holds copied into a small table, everything after is done on that table: thresholds are taken
-once a row however often it comes, and nothing of the whole table's size is made. The definition is `torch.unique`, but
+With the rows that a batch holds copied into a small table, everything after is done on that table:
+thresholds are taken once a row however often it comes, and nothing of the whole table's size is
+made. The definition is `torch.unique`, but
 for the order: rows stand in the order in which they first come.
 """
 
@@ -18,8 +19,9 @@ def renumber(ids, slots, unique, local):
 
     Args:
         ids: (n,) integers.
-        slots: (N,) int32, any content; afterwards slots[r] is the number of each id r of the batch. Whether a row is in
-            the batch is seen from `unique` (a sparse set, Briggs & Torczon 1993), so that it need not be cleared.
+        slots: (N,) int32, any content; afterwards slots[r] is the number of each id r of the batch.
+            Whether a row is in the batch is seen from `unique` (a sparse set, Briggs & Torczon
+            1993), so that it need not be cleared.
         unique: (n or more,) int32; the first U are the distinct ids.
         local: (n,) int32, the renumbered ids.
 
@@ -46,10 +48,11 @@ def renumber(ids, slots, unique, local):
 
 
 def first_places(ids: Tensor, slots: Tensor) -> Tensor:
-    """Renumber the ids of a batch, on any device, in shapes that do not depend on them: to where each first stands.
+    """Renumber the ids of a batch, on any device, in shapes that do not depend on them: to where
+    each first stands.
 
-    The number of distinct ids, which a device would have to be waited for, is not asked. The least of the places that
-    threads offer for an id does not depend on their order.
+    The number of distinct ids, which a device would have to be waited for, is not asked. The least
+    of the places that threads offer for an id does not depend on their order.
 
     Args:
         ids: (n,) int64.
@@ -62,7 +65,8 @@ def first_places(ids: Tensor, slots: Tensor) -> Tensor:
     [0, 1, 0, 1]
     """
     slots.index_fill_(0, ids, len(ids))
-    slots.scatter_reduce_(0, ids, torch.arange(len(ids), dtype=torch.int32, device=ids.device), "amin")
+    slots.scatter_reduce_(0, ids, torch.arange(len(ids), dtype=torch.int32, device=ids.device),
+                          "amin")
     return slots.index_select(0, ids)
 
 
@@ -71,8 +75,10 @@ def blocks_of(rows, size, listed_in, stamp, blocks):
     """The distinct blocks of `size` rows that hold the given rows; returns how many.
 
     Args:
-        listed_in: (number of blocks,) int64; becomes `stamp` for each block found, and must not hold it before.
-        blocks: (number of blocks,) int32; the first ones become the blocks found, in order of first coming.
+        listed_in: (number of blocks,) int64; becomes `stamp` for each block found, and must not
+            hold it before.
+        blocks: (number of blocks,) int32; the first ones become the blocks found, in order of first
+            coming.
     """
     count = 0
     for i in range(rows.size):

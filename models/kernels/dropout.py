@@ -1,8 +1,9 @@
 """Dropout from 16 random bits an element.
 
-torch spends 7 ns an element on a CPU mask (0.76 ms for 1,024 x 100, more than the matrix product it follows), and the
-compiler's generator as much. Four elements share one 64-bit draw here: 0.14 ms. The dropout rate is therefore a
-multiple of 1/65,536, and the kept values are scaled by the exact rate, so the expectation is untouched.
+torch spends 7 ns an element on a CPU mask (0.76 ms for 1,024 x 100, more than the matrix product it
+follows), and the compiler's generator as much. Four elements share one 64-bit draw here: 0.14 ms.
+The dropout rate is therefore a multiple of 1/65,536, and the kept values are scaled by the exact
+rate, so the expectation is untouched.
 """
 
 import torch
@@ -11,12 +12,14 @@ from torch import Tensor, nn
 LEVELS = 1 << 16
 
 
-@torch.library.custom_op("pep::random_keep", mutates_args=(), tags=(torch.Tag.nondeterministic_seeded,))
+@torch.library.custom_op("pep::random_keep", mutates_args=(),
+                         tags=(torch.Tag.nondeterministic_seeded,))
 def random_keep(like: Tensor, dropped: int, layer: int = 0) -> Tensor:
-    """Mask of the shape of `like`, 0 with probability dropped / 65,536, else 1, from torch's global generator.
+    """Mask of the shape of `like`, 0 with probability dropped / 65,536, else 1, from torch's global
+    generator.
 
-    Of floats: the compiler reads bools one at a time. `layer` does nothing here; it keeps the compiler from merging
-    the draws of two layers that drop entries of the same tensor.
+    Of floats: the compiler reads bools one at a time. `layer` does nothing here; it keeps the
+    compiler from merging the draws of two layers that drop entries of the same tensor.
     """
     words = torch.empty((like.numel() + 3) // 4, dtype=torch.int64, device=like.device)
     bits = words.random_(-(1 << 63), None).view(torch.int16)[: like.numel()]
@@ -46,11 +49,13 @@ class Dropout(nn.Module):
         """Any shape."""
         if not self.training or not self.dropped:
             return x
-        return x * random_keep(x.detach(), self.dropped, self.layer) * (LEVELS / (LEVELS - self.dropped))
+        return x * random_keep(x.detach(), self.dropped,
+                               self.layer) * (LEVELS / (LEVELS - self.dropped))
 
 
 def replace_dropout(module: nn.Module) -> nn.Module:
-    """Put this dropout in the place of every nn.Dropout directly or deeply inside `module`; returns the module."""
+    """Put this dropout in the place of every nn.Dropout directly or deeply inside `module`; returns
+    the module."""
     for name, child in module.named_children():
         if isinstance(child, nn.Dropout):
             setattr(module, name, Dropout(child.p))

@@ -1,9 +1,10 @@
 """Rows of a table by id, with a gradient that is summed in a fixed order.
 
-The plain definition is `table[ids]`. Its compiled backward on a CPU adds rows with atomics from several threads, in
-whatever order they arrive, so two runs differ in their last bits and a resumed run could not be told from a wrong one.
-`scatter_rows` is opaque to the compiler and adds rows in batch order. On a CPU it is a numba loop: 0.06 ms for 7,168
-rows of 64 into 4,129 (0.43 ms for torch's embedding_dense_backward, one core of an AMD EPYC), and the same bits.
+The plain definition is `table[ids]`. Its compiled backward on a CPU adds rows with atomics from
+several threads, in whatever order they arrive, so two runs differ in their last bits and a resumed
+run could not be told from a wrong one. `scatter_rows` is opaque to the compiler and adds rows in
+batch order. On a CPU it is a numba loop: 0.06 ms for 7,168 rows of 64 into 4,129 (0.43 ms for
+torch's embedding_dense_backward, one core of an AMD EPYC), and the same bits.
 """
 
 import torch
@@ -22,7 +23,8 @@ def _add_rows(grad, ids, out):
 
 @torch.library.custom_op("pep::scatter_rows", mutates_args=())
 def scatter_rows(grad: Tensor, ids: Tensor, num_rows: int) -> Tensor:
-    """Sum gradient rows into a zero table: out[r] = sum of grad[i] over all i with ids[i] = r, in the order of i.
+    """Sum gradient rows into a zero table: out[r] = sum of grad[i] over all i with ids[i] = r, in
+    the order of i.
 
     Args:
         grad: (B, F, D).

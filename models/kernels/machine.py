@@ -1,8 +1,9 @@
-"""What numba does not offer of the machine: flushing denormal numbers, and fetching memory ahead of its use.
+"""What numba does not offer of the machine: flushing denormal numbers, and fetching memory ahead of
+its use.
 
-Whether denormals are flushed is a mode of a thread, and threads are made by many hands. A loop that flushes in one
-thread and not in another has other bits, and rows without data, which decay into denormals, are many times slower where
-they are kept. The loops here set the mode themselves.
+Whether denormals are flushed is a mode of a thread, and threads are made by many hands. A loop that
+flushes in one thread and not in another has other bits, and rows without data, which decay into
+denormals, are many times slower where they are kept. The loops here set the mode themselves.
 """
 
 import platform
@@ -14,9 +15,11 @@ from numba.core import cgutils, types
 from numba.extending import intrinsic
 
 _INT32, _INT64 = ir.IntType(32), ir.IntType(64)
-_FLUSH = {"x86_64": 0x8040, "amd64": 0x8040, "aarch64": 1 << 24, "arm64": 1 << 24}  # FTZ and DAZ; FZ
+# FTZ and DAZ; FZ
+_FLUSH = {"x86_64": 0x8040, "amd64": 0x8040, "aarch64": 1 << 24, "arm64": 1 << 24}
 MACHINE = platform.machine().lower()
-ON = _FLUSH.get(MACHINE, 0)  # bits of the control register; 0: a machine whose register is not known
+# bits of the control register; 0: a machine whose register is not known
+ON = _FLUSH.get(MACHINE, 0)
 
 
 def _typed(function: Callable) -> Any:
@@ -24,7 +27,8 @@ def _typed(function: Callable) -> Any:
     return intrinsic(function)
 
 
-def _function(builder: ir.IRBuilder, name: str, result: ir.Type, arguments: list[ir.Type]) -> ir.Function:
+def _function(builder: ir.IRBuilder, name: str, result: ir.Type,
+              arguments: list[ir.Type]) -> ir.Function:
     return cgutils.get_or_insert_function(builder.module, ir.FunctionType(result, arguments), name)
 
 
@@ -52,7 +56,8 @@ def set_control(typingctx, value):
 
     def codegen(context, builder, signature, arguments):
         if ON and MACHINE in ("aarch64", "arm64"):
-            builder.call(_function(builder, "llvm.aarch64.set.fpcr", ir.VoidType(), [_INT64]), [arguments[0]])
+            builder.call(_function(builder, "llvm.aarch64.set.fpcr", ir.VoidType(), [_INT64]),
+                         [arguments[0]])
         elif ON:
             byte = ir.IntType(8).as_pointer()
             place = cgutils.alloca_once(builder, _INT32)
@@ -66,14 +71,17 @@ def set_control(typingctx, value):
 
 @_typed
 def fetch(typingctx, array, index):
-    """Ask for the cache line of array[index] (one-dimensional, contiguous) and do not wait for it."""
+    """Ask for the cache line of array[index] (one-dimensional, contiguous) and do not wait for
+    it."""
 
     def codegen(context, builder, signature, arguments):
         data = context.make_array(signature.args[0])(context, builder, arguments[0]).data
         byte = ir.IntType(8).as_pointer()
         place = builder.bitcast(builder.gep(data, [arguments[1]]), byte)
-        prefetch = _function(builder, "llvm.prefetch.p0", ir.VoidType(), [byte, _INT32, _INT32, _INT32])
-        builder.call(prefetch, [place, *(ir.Constant(_INT32, number) for number in (1, 3, 1))])  # to write, keep, data
+        prefetch = _function(builder, "llvm.prefetch.p0", ir.VoidType(),
+                             [byte, _INT32, _INT32, _INT32])
+        # to write, keep, data
+        builder.call(prefetch, [place, *(ir.Constant(_INT32, number) for number in (1, 3, 1))])
         return context.get_dummy_value()
 
     return types.none(array, types.int64), codegen

@@ -5,8 +5,8 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
-# A.1 asks of g: positive, -> 0 at -inf, -> inf at +inf, bounded positive derivative, g'(s_init) < 1.
-# The paper's own sigmoid stops at 1 and so breaks the third; softplus satisfies all.
+# A.1 asks of g: positive, -> 0 at -inf, -> inf at +inf, bounded positive derivative, g'(s_init) <
+# 1. The paper's own sigmoid stops at 1 and so breaks the third; softplus satisfies all.
 GATES: dict[str, Callable[[Tensor], Tensor]] = {
     "sigmoid": torch.sigmoid,
     "softplus": torch.nn.functional.softplus,
@@ -14,7 +14,8 @@ GATES: dict[str, Callable[[Tensor], Tensor]] = {
 
 
 class _SoftThreshold(torch.autograd.Function):
-    """The backward pass compares again instead of keeping a bool mask, which the compiler reads one entry at a time."""
+    """The backward pass compares again instead of keeping a bool mask, which the compiler reads one
+    entry at a time."""
 
     @staticmethod
     def forward(ctx, values: Tensor, gates: Tensor) -> Tensor:
@@ -31,8 +32,8 @@ class _SoftThreshold(torch.autograd.Function):
 def soft_threshold(values: Tensor, gates: Tensor) -> Tensor:
     """sign(V) relu(|V| - g), element by element; `gates` must broadcast to the shape of `values`.
 
-    An entry with |V| <= g is zero and passes no gradient, neither to V nor to g (eq. 11). The derivative of sign is
-    taken as zero, that of |V| as sign(V).
+    An entry with |V| <= g is zero and passes no gradient, neither to V nor to g (eq. 11). The
+    derivative of sign is taken as zero, that of |V| as sign(V).
 
     Args:
         values: V, any shape.

@@ -12,15 +12,18 @@ def smallest_integer(limit: int) -> torch.dtype:
     >>> smallest_integer(255), smallest_integer(256)
     (torch.uint8, torch.int16)
     """
-    fitting = [kind for kind in (torch.uint8, torch.int16, torch.int32) if limit <= torch.iinfo(kind).max]
+    fitting = [kind for kind in (torch.uint8, torch.int16, torch.int32)
+               if limit <= torch.iinfo(kind).max]
     return fitting[0] if fitting else torch.int64
 
 
 class CompactTable(PluggedTable):
-    """The entries row after row, the column of each, and where each row starts; looked up, the vectors are the same.
+    """The entries row after row, the column of each, and where each row starts; looked up, the
+    vectors are the same.
 
-    Nothing in it is trained. It takes fewer bytes than a dense table once more than a fifth of the entries are gone
-    (float32, D up to 256), but for the 4 bytes a row. It lies in one piece: rows cannot be written.
+    Nothing in it is trained. It takes fewer bytes than a dense table once more than a fifth of the
+    entries are gone (float32, D up to 256), but for the 4 bytes a row. It lies in one piece: rows
+    cannot be written.
 
     Args:
         plain: the module that was there; kept is a copy of it without its weight.
@@ -43,7 +46,8 @@ class CompactTable(PluggedTable):
         starts[1:] = torch.bincount(rows, minlength=self.num_embeddings).cumsum(0)
         self.register_buffer("entries", table[rows, columns])
         self.register_buffer("columns", columns.to(smallest_integer(self.embedding_dim - 1)))
-        self.register_buffer("starts", starts.to(torch.int32 if len(rows) < 1 << 31 else torch.int64))
+        self.register_buffer("starts",
+                             starts.to(torch.int32 if len(rows) < 1 << 31 else torch.int64))
 
     def table(self) -> Tensor:
         """(N, D), made from the entries."""
@@ -57,7 +61,8 @@ class CompactTable(PluggedTable):
             IndexError: an id outside 0 .. N-1, on a CPU.
         """
         if ids.dtype not in (torch.int32, torch.int64):
-            raise TypeError(f"ids must be int32 or int64, got {ids.dtype}; convert them with .long()")
+            raise TypeError(f"ids must be int32 or int64, got {ids.dtype}; convert them with "
+                            f".long()")
         flat = ids.reshape(-1).long()
         if flat.device.type == "cpu" and not torch.jit.is_tracing() and flat.numel():
             low, high = int(flat.min()), int(flat.max())
@@ -68,7 +73,8 @@ class CompactTable(PluggedTable):
         # index_select refuses an id of -1
         starts = self.starts.index_select(0, flat).long()
         counts = self.starts.index_select(0, flat + 1).long() - starts
-        places = torch.repeat_interleave(counts)  # (E,), for each entry that is read the place of its id in `flat`
+        # (E,), for each entry that is read the place of its id in `flat`
+        places = torch.repeat_interleave(counts)
         before = counts.cumsum(0) - counts
         read = torch.arange(places.shape[0], device=flat.device)
         read = read + (starts - before).index_select(0, places)
@@ -79,7 +85,8 @@ class CompactTable(PluggedTable):
 
     def num_bytes(self) -> int:
         """Bytes of all that it stores."""
-        return sum(stored.numel() * stored.element_size() for stored in (self.entries, self.columns, self.starts))
+        return sum(stored.numel() * stored.element_size()
+                   for stored in (self.entries, self.columns, self.starts))
 
     def restore(self) -> Plain:
         """The module that was there, with a new Parameter that holds the table."""

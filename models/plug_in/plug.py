@@ -1,4 +1,5 @@
-"""PEP in anybody's PyTorch model: plug it in, train as ever, snapshot, train the lottery ticket, unplug.
+"""PEP in anybody's PyTorch model: plug it in, train as ever, snapshot, train the lottery ticket,
+unplug.
 
     plugged = plug(model)                                       # tables get thresholds; the rest is not touched
     optimizer = torch.optim.Adam(plugged.parameter_groups())    # after plug: the thresholds are new parameters
@@ -8,9 +9,10 @@
     ...                                                         # the retraining: your own loop, a new optimiser
     unplug(model)                                               # plain torch modules again
 
-**PEP needs Adam with coupled weight decay on tables and thresholds.** Far below zero the thresholds have hardly a
-gradient from the data; the decay raises them. With AdamW, with a decay of 0 or with an optimiser made before `plug`,
-nothing is ever pruned, and a warning says so at its first step. `Plugged.parameter_groups` sets it.
+**PEP needs Adam with coupled weight decay on tables and thresholds.** Far below zero the thresholds
+have hardly a gradient from the data; the decay raises them. With AdamW, with a decay of 0 or with
+an optimiser made before `plug`, nothing is ever pruned, and a warning says so at its first step.
+`Plugged.parameter_groups` sets it.
 
 **The thresholds are parameters of the model.** A regulariser that walks over `model.parameters()`
 squares them too: s = -15 adds 225 an entry to the loss that it shows. It raises the thresholds as
@@ -21,8 +23,8 @@ step.
 undoes the search: switch that off, or call `snapshot` before, in a callback. `snapshot` refuses a
 cut that no threshold decides.
 
-The method is that of Liu et al., ICLR 2021, whose code prunes the one table of its own models. Here a model may have
-many; each has its thresholds, and a budget may span them all.
+The method is that of Liu et al., ICLR 2021, whose code prunes the one table of its own models. Here
+a model may have many; each has its thresholds, and a budget may span them all.
 """
 
 import math
@@ -53,7 +55,8 @@ EMBEDDINGS: dict[str, Callable[[Plain, Thresholds], PluggedTable]] = {"pep": Pep
 
 
 class Plugged:
-    """A view of a plugged model; it holds nothing but the model, so one of a deep copy is `Plugged(copy)`.
+    """A view of a plugged model; it holds nothing but the model, so one of a deep copy is
+    `Plugged(copy)`.
 
     Args:
         model: a model with plugged tables.
@@ -65,7 +68,8 @@ class Plugged:
     def __init__(self, model: Any) -> None:
         self.model = bare(model)
         if not plugged_tables(self.model):
-            raise ValueError(f"{type(self.model).__name__} has no plugged tables; call plug(model) first")
+            raise ValueError(f"{type(self.model).__name__} has no plugged tables; call plug(model) "
+                             f"first")
 
     @property
     def tables(self) -> dict[str, PluggedTable]:
@@ -81,11 +85,14 @@ class Plugged:
         """
         return sum(table.num_params() for table in self.tables.values())
 
-    def parameter_groups(self, weight_decay: float = 1e-5, rest: float = 0.0) -> list[dict[str, Any]]:
-        """Every parameter of the model in one of two groups, for torch.optim.Adam (not AdamW, not SparseAdam).
+    def parameter_groups(self, weight_decay: float = 1e-5,
+                         rest: float = 0.0) -> list[dict[str, Any]]:
+        """Every parameter of the model in one of two groups, for torch.optim.Adam (not AdamW, not
+        SparseAdam).
 
         Args:
-            weight_decay: coupled L2 of tables and thresholds, the published 1e-5; it is what moves the thresholds.
+            weight_decay: coupled L2 of tables and thresholds, the published 1e-5; it is what moves
+                the thresholds.
             rest: of all other parameters (the paper: 1e-5 too).
 
         Raises:
@@ -96,41 +103,48 @@ class Plugged:
         searched = any(isinstance(table, PepTable) for table in self.tables.values())
         finite = math.isfinite(weight_decay) and math.isfinite(rest)
         if not finite or min(weight_decay, rest) < 0 or (searched and not weight_decay):
-            raise ValueError(f"weight_decay must be positive while there are thresholds (without it nothing is ever "
-                             f"pruned) and rest not negative, both finite, got {weight_decay} and {rest}")
+            raise ValueError(f"weight_decay must be positive while there are thresholds (without "
+                             f"it nothing is ever pruned) and rest not negative, both finite, got "
+                             f"{weight_decay} and {rest}")
         inside = [parameter for table in self.tables.values() for parameter in table.parameters()]
         known = {id(parameter) for parameter in inside}
         outside = [parameter for parameter in self.model.parameters() if id(parameter) not in known]
-        groups = [{"params": inside, "weight_decay": weight_decay}, {"params": outside, "weight_decay": rest}]
+        groups = [{"params": inside, "weight_decay": weight_decay},
+                  {"params": outside, "weight_decay": rest}]
         return [group for group in groups if group["params"]]
 
     def __repr__(self) -> str:
-        return "\n".join(f"{name}: {table.num_params():,} of {table.num_embeddings:,} x {table.embedding_dim}"
+        return "\n".join(f"{name}: {table.num_params():,} of {table.num_embeddings:,} x "
+                         f"{table.embedding_dim}"
                          for name, table in self.tables.items())
 
 
-def plug(model: nn.Module, embedding: str = "pep", threshold_type: str = "feature_dim", threshold_init: float = -15.0,
+def plug(model: nn.Module, embedding: str = "pep", threshold_type: str = "feature_dim",
+         threshold_init: float = -15.0,
          g_type: str = "sigmoid", gk: float = 1.0, only: Only = None,
          allow_high_start: bool = False) -> Plugged:
     """Put PEP's tables in the place of a model's nn.Embedding and nn.EmbeddingBag modules.
 
-    Names, all other modules and all parameters stay the same objects; a table's weight goes on as the `values` of what
-    stands in its place, and its `weight` there is the pruned table. Make the optimiser afterwards, over
-    `parameter_groups()`: **Adam with coupled decay**, see above; averaged copies and DistributedDataParallel as well.
-    Initialise before: the values of this moment are those that the ticket restarts from. Modules that the model keeps
-    outside its module tree (in a plain list, say) are not found.
+    Names, all other modules and all parameters stay the same objects; a table's weight goes on as
+    the `values` of what stands in its place, and its `weight` there is the pruned table. Make the
+    optimiser afterwards, over `parameter_groups()`: **Adam with coupled decay**, see above;
+    averaged copies and DistributedDataParallel as well.
+    Initialise before: the values of this moment are those that the ticket restarts from. Modules
+    that the model keeps outside its module tree (in a plain list, say) are not found.
 
     Args:
         model: changed in place; left as it was when an error is raised.
         embedding: name in EMBEDDINGS.
-        threshold_type: granularity within each table: `global` (one number a table), `dimension`, `feature` or
-            `feature_dim`. A model's table has no fields to tell apart, so the field types are refused.
-        threshold_init: s at the start. -15 is the published value for MovieLens; -150 leaves the model to the bit as
-            it is for a long time.
+        threshold_type: granularity within each table: `global` (one number a table), `dimension`,
+            `feature` or `feature_dim`. A model's table has no fields to tell apart, so the field
+            types are refused.
+        threshold_init: s at the start. -15 is the published value for MovieLens; -150 leaves the
+            model to the bit as it is for a long time.
         g_type: the gate, "sigmoid" or "softplus".
         gk: factor of the gate.
-        only: which tables: names, or a function of (name, module). By default all that are wider than 1: tables of
-            width 1 hold first-order weights (torchfm's FeaturesLinear), which PEP does not prune.
+        only: which tables: names, or a function of (name, module). By default all that are wider
+            than 1: tables of width 1 hold first-order weights (torchfm's FeaturesLinear), which PEP
+            does not prune.
         allow_high_start: plug a table of which more than half lies under the thresholds, too.
 
     Returns:
@@ -152,10 +166,12 @@ def plug(model: nn.Module, embedding: str = "pep", threshold_type: str = "featur
         raise ValueError(f"unknown embedding {embedding!r}; known: {', '.join(EMBEDDINGS)}")
     thresholds = Thresholds(threshold_type, float(threshold_init), g_type, float(gk))
     if threshold_type in ("field", "field_dim"):
-        raise ValueError(f"threshold_type {threshold_type!r} needs fields, which a model's table does not tell; take "
-                         f"'feature_dim', 'feature', 'dimension' or 'global' (one threshold for each table)")
+        raise ValueError(f"threshold_type {threshold_type!r} needs fields, which a model's table "
+                         "does not tell; take 'feature_dim', 'feature', 'dimension' or 'global' "
+                         "(one threshold for each table)")
     if not (math.isfinite(threshold_init) and math.isfinite(gk) and gk > 0):
-        raise ValueError(f"threshold_init must be finite and gk positive, got {threshold_init} and {gk}")
+        raise ValueError(f"threshold_init must be finite and gk positive, got {threshold_init} and "
+                         f"{gk}")
     chosen = choose(model, only)
     for name, module in chosen.items():
         refuse_unfit(name, module)
@@ -173,12 +189,15 @@ def plug(model: nn.Module, embedding: str = "pep", threshold_type: str = "featur
 
 @torch.no_grad()
 def masked(model: Any, cut: Snapshot) -> Plugged:
-    """Make a plugged model the lottery ticket: its tables restart from mask * V0 under the snapshot's fixed mask.
+    """Make a plugged model the lottery ticket: its tables restart from mask * V0 under the
+    snapshot's fixed mask.
 
-    **Only the tables are rewound.** The paper starts everything else afresh; that is yours to do (build the model anew,
-    `plug` it and call this with the loaded snapshot, or load an early state dict into the other modules). Make a new
-    optimiser: the old one's moments belong to the search. The thresholds are gone afterwards, so call `snapshot` before
-    for every budget that you want; any of these snapshots may be put in later by calling this again.
+    **Only the tables are rewound.** The paper starts everything else afresh; that is yours to do
+    (build the model anew, `plug` it and call this with the loaded snapshot, or load an early state
+    dict into the other modules). Make a new
+    optimiser: the old one's moments belong to the search. The thresholds are gone afterwards, so
+    call `snapshot` before for every budget that you want; any of these snapshots may be put in
+    later by calling this again.
 
     Args:
         model: a plugged model, or what `plug` returned; left as it was when an error is raised.
@@ -186,18 +205,23 @@ def masked(model: Any, cut: Snapshot) -> Plugged:
 
     Raises:
         TypeError: `cut` is not a Snapshot.
-        ValueError: the model is not plugged, its tables are not the snapshot's, or one is compiled by itself or hooked.
+        ValueError: the model is not plugged, its tables are not the snapshot's, or one is compiled
+            by itself or hooked.
     """
     if not isinstance(cut, Snapshot):
-        raise TypeError(f"masked takes a Snapshot, got {type(cut).__name__}; call masked(model, snapshot(model, 1000))")
+        raise TypeError(f"masked takes a Snapshot, got {type(cut).__name__}; call masked(model, "
+                        f"snapshot(model, 1000))")
     tables = Plugged(model).tables
     shapes = {name: (table.num_embeddings, table.embedding_dim) for name, table in tables.items()}
     stored = {name: tuple(table.shape) for name, table in cut.tables.items()}
     if shapes != stored:
-        raise ValueError(f"the snapshot is of other tables: it has {stored}, the model has {shapes}")
+        raise ValueError(
+            f"the snapshot is of other tables: it has {stored}, the model has {shapes}"
+        )
     compact = [name for name, table in tables.items() if isinstance(table, CompactTable)]
     if compact:
-        raise ValueError(f"the tables {', '.join(compact)} are compact, for inference only; unplug and plug first")
+        raise ValueError(f"the tables {', '.join(compact)} are compact, for inference only; unplug "
+                         f"and plug first")
     refuse_compiled(bare(model), tables.values())
     refuse_hooked(tables)
     tickets = {}
@@ -217,9 +241,11 @@ def masked(model: Any, cut: Snapshot) -> Plugged:
 
 @torch.no_grad()
 def unplug(model: Any, compact: bool = False) -> dict[str, nn.Module]:
-    """Put the modules back that were there before `plug`, with the tables as they are now as their weights.
+    """Put the modules back that were there before `plug`, with the tables as they are now as their
+    weights.
 
-    Pruned entries are plain zeros then: training goes on with all of them. With `compact`, tables that store only what
+    Pruned entries are plain zeros then: training goes on with all of them. With `compact`, tables
+        that store only what
     is not zero are put there instead, for inference: the same vectors, no gradients, `num_bytes()`
     says how large. A module that others hold too (feature objects that build the next model, say)
     keeps its weight in any case.
@@ -253,7 +279,8 @@ def unplug(model: Any, compact: bool = False) -> dict[str, nn.Module]:
             forget(table)
             plain = table.restore()  # for whoever else holds it, too
             instead[table] = small or plain
-    finally:  # were memory short for a table, those before it are done, and the next call goes on from there
+    # were memory short for a table, those before it are done, and the next call goes on from there
+    finally:
         _put(bare(model), instead)
     return {name: instead[table] for name, table in tables.items()}
 

@@ -1,4 +1,5 @@
-"""Pruned tables of a plugged model at a budget, and the values that they started from; as a file, an .npz."""
+"""Pruned tables of a plugged model at a budget, and the values that they started from; as a file,
+an .npz."""
 
 import json
 import logging
@@ -35,14 +36,17 @@ def bare(model: Any) -> nn.Module:
         raise TypeError(f"a torch.nn.Module is expected, got {type(model).__name__}")
     model = getattr(model, "_orig_mod", model)
     if isinstance(model, nn.parallel.DistributedDataParallel):
-        raise ValueError("DistributedDataParallel brings into step the parameters of when it was made, and no others; "
-                         "pass its .module, and wrap that anew after plug, masked and unplug")
+        raise ValueError("DistributedDataParallel brings into step the parameters of when it was "
+                         "made, and no others; pass its .module, and wrap that anew after plug, "
+                         "masked and unplug")
     return model
 
 
 def plugged_tables(model: Any) -> dict[str, PluggedTable]:
-    """The plugged tables of a model by dotted name; one that is used at several places goes by its first."""
-    return {name: table for name, table in bare(model).named_modules() if isinstance(table, PluggedTable)}
+    """The plugged tables of a model by dotted name; one that is used at several places goes by its
+    first."""
+    return {name: table for name, table in bare(model).named_modules()
+            if isinstance(table, PluggedTable)}
 
 
 def searched_tables(model: Any) -> dict[str, PepTable]:
@@ -54,9 +58,11 @@ def searched_tables(model: Any) -> dict[str, PepTable]:
     tables = plugged_tables(model)
     found = {name: table for name, table in tables.items() if isinstance(table, PepTable)}
     if not found or len(found) < len(tables):
-        state, call = (("has a fixed mask or is compact already", "unplug(model), plug(model)") if tables else
+        state, call = (("has a fixed mask or is compact already", "unplug(model), plug(model)")
+                       if tables else
                        ("is not plugged", "plug(model)"))
-        raise ValueError(f"the model {state}, so there are no thresholds to prune by; call {call} and train first")
+        raise ValueError(f"the model {state}, so there are no thresholds to prune by; call {call} "
+                         f"and train first")
     return found
 
 
@@ -84,15 +90,16 @@ class Snapshot:
         pruned, initial = ({name: tuple(table.shape) for name, table in part.items()}
                            for part in (self.tables, self.initial))
         if pruned != initial:
-            raise ValueError(f"pruned and initial tables must be of the same names and shapes, got {pruned} and "
-                             f"{initial}")
+            raise ValueError(f"pruned and initial tables must be of the same names and shapes, got "
+                             f"{pruned} and {initial}")
 
     def num_params(self) -> int:
         """Entries that are left in all tables together."""
         return sum(int(torch.count_nonzero(table)) for table in self.tables.values())
 
     def save(self, path: str | os.PathLike[str]) -> Path:
-        """Write the file, whole or not at all: under a temporary name, which then becomes `path`; no pickle.
+        """Write the file, whole or not at all: under a temporary name, which then becomes `path`;
+        no pickle.
 
         Tables in bfloat16, which NumPy lacks, are written in float32: the same values.
         """
@@ -103,7 +110,8 @@ class Snapshot:
             arrays[f"table_{number}"] = _array(self.tables[name])
             arrays[f"initial_{number}"] = _array(self.initial[name])
         path.parent.mkdir(parents=True, exist_ok=True)
-        with tempfile.NamedTemporaryFile(dir=path.parent, prefix=f".{path.name}.", delete=False) as file:
+        with tempfile.NamedTemporaryFile(dir=path.parent, prefix=f".{path.name}.",
+                                         delete=False) as file:
             temporary = Path(file.name)
             try:
                 np.savez_compressed(file, **arrays)
@@ -128,30 +136,35 @@ class Snapshot:
             with np.load(path, allow_pickle=False) as arrays:
                 names = [str(name) for name in arrays["names"]]
                 tables, initial = ({name: torch.from_numpy(arrays[f"{kind}_{number}"])
-                                    for number, name in enumerate(names)} for kind in ("table", "initial"))
+                                    for number, name in enumerate(names)}
+                                   for kind in ("table", "initial"))
                 meta = json.loads(str(arrays["meta"])) if "meta" in arrays else {}  # as once
             return cls(tables, initial, meta)
         except FileNotFoundError:
             raise
-        except (OSError, ValueError, KeyError, EOFError, TypeError, zipfile.BadZipFile, AttributeError, RuntimeError,
+        except (OSError, ValueError, KeyError, EOFError, TypeError, zipfile.BadZipFile,
+                AttributeError, RuntimeError,
                 IndexError, zlib.error) as error:
-            raise ValueError(f"{path} is not a whole snapshot ({error}); take it again with snapshot(...)") from error
+            raise ValueError(f"{path} is not a whole snapshot ({error}); take it again with "
+                             f"snapshot(...)") from error
 
 
 @torch.no_grad()
 def snapshot(model: Any, budget: int | Mapping[str, int] | None = None,
              allow_magnitude: bool = False) -> Snapshot:
-    """The pruned tables of a plugged model at a budget, with the values that they started from; changes nothing.
+    """The pruned tables of a plugged model at a budget, with the values that they started from;
+    changes nothing.
 
-    Kept are the entries with the largest margins |V| - g(s), of equal ones the first. A padding row is no part of it.
-    Where no threshold acts these would be the largest |V|, plain magnitude pruning, and that is
-    refused; `plug_evidence` says what counts. The log (level INFO) and `meta` of what is returned
-    say how far the thresholds have moved.
+    Kept are the entries with the largest margins |V| - g(s), of equal ones the first. A padding row
+    is no part of it. Where no threshold acts these would be the largest |V|, plain magnitude
+    pruning, and that is refused; `plug_evidence` says what counts. The log (level INFO) and `meta`
+    of what is returned say how far the thresholds have moved.
 
     Args:
         model: a plugged model, or what `plug` returned.
-        budget: entries to keep: a number for all tables together, numbers by table name (any of its names; a table
-            without a number keeps what it has), or None for what the thresholds have left so far.
+        budget: entries to keep: a number for all tables together, numbers by table name (any of its
+            names; a table without a number keeps what it has), or None for what the thresholds have
+            left so far.
         allow_magnitude: take the cut where no threshold acts, too.
 
     Raises:
@@ -173,12 +186,14 @@ def snapshot(model: Any, budget: int | Mapping[str, int] | None = None,
     elif budget is not None:
         _check_number("budget", budget)
     margins = {name: table.margins().cpu() for name, table in tables.items()}
-    bad = [name for name in tables if not torch.isfinite(tables[name].values).all() or margins[name].isnan().any()]
+    bad = [name for name in tables if not torch.isfinite(tables[name].values).all()
+           or margins[name].isnan().any()]
     if bad:
-        raise ValueError(f"values or thresholds of {', '.join(bad)} are not finite: the training has diverged")
+        raise ValueError(f"values or thresholds of {', '.join(bad)} are not finite: the training "
+                         f"has diverged")
     if not any((part > 0).any() for part in margins.values()):
-        raise ValueError("the thresholds have left no entry at all; take the snapshot earlier in the training, or "
-                         "start it from a lower threshold_init")
+        raise ValueError("the thresholds have left no entry at all; take the snapshot earlier in "
+                         "the training, or start it from a lower threshold_init")
     if isinstance(budget, Mapping):
         kept = {name: part > 0 for name, part in margins.items()}
         for name, number in budget.items():
@@ -221,10 +236,12 @@ def _by_first_name(model: Any, budget: Mapping[str, int]) -> dict[str, int]:
     found: dict[str, int] = {}
     for name, number in budget.items():
         if name not in names:
-            raise ValueError(f"unknown table {name!r} in the budget; the plugged ones are: {', '.join(names)}")
+            raise ValueError(f"unknown table {name!r} in the budget; the plugged ones are: "
+                             f"{', '.join(names)}")
         _check_number(name, number)
         if names[name] in found:
-            raise ValueError(f"the budget has two numbers for the table {names[name]}, by two of its names")
+            raise ValueError(f"the budget has two numbers for the table {names[name]}, by two of "
+                             f"its names")
         found[names[name]] = number
     return found
 
@@ -247,9 +264,11 @@ def _largest(margins: Mapping[str, Tensor], count: int, whose: str) -> dict[str,
     if count > size:
         raise ValueError(f"cannot keep {count} entries: {whose} have {size}")
     if count > left:
-        raise ValueError(f"cannot keep {count} entries: the thresholds have left {left} of {size} in {whose}; ask for "
-                         f"at most {left}, or take the snapshot earlier in the training")
-    mask = torch.zeros_like(flat, dtype=torch.bool)  # where the margins are, whatever the default device
+        raise ValueError(f"cannot keep {count} entries: the thresholds have left {left} of {size} "
+                         f"in {whose}; ask for at most {left}, or take the snapshot earlier in the "
+                         f"training")
+    # where the margins are, whatever the default device
+    mask = torch.zeros_like(flat, dtype=torch.bool)
     mask[flat.sort(descending=True, stable=True).indices[:count]] = True
     parts = mask.split([part.numel() for part in margins.values()])
     return {name: part.view_as(margins[name]) for name, part in zip(margins, parts, strict=True)}

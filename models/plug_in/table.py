@@ -1,4 +1,5 @@
-"""A table of somebody's model while PEP has it: called, read and moved like the module in whose place it stands."""
+"""A table of somebody's model while PEP has it: called, read and moved like the module in whose
+place it stands."""
 
 import copy
 from typing import Any, cast
@@ -18,12 +19,15 @@ COUNTED_ELSEWHERE = 1 << 24
 
 
 class PluggedTable(nn.Module):
-    """N rows of width D in the place of an nn.Embedding or nn.EmbeddingBag; the parts that all such tables share.
+    """N rows of width D in the place of an nn.Embedding or nn.EmbeddingBag; the parts that all such
+    tables share.
 
-    The module that was there is kept for `restore`, hidden from parameters() and state_dict(). `weight` is the table as
-    the model uses it, made when asked, with its gradient: a model that scores all items by `user @ items.weight.T` sees
-    the pruned table too. Assigning to it is an error, and so is writing into it (see
-    `PrunedWeight`). What else code may read of the module that was there, to call torch's own
+    The module that was there is kept for `restore`, hidden from parameters() and state_dict().
+    `weight` is the table as
+    the model uses it, made when asked, with its gradient: a model that scores all items by `user @
+    items.weight.T` sees the pruned table too. Assigning to it is an error, and so is writing into
+    it (see `PrunedWeight`). What else code may read of the module that was there, to call torch's
+    own
     lookup with it, can be read here: `max_norm`, `sparse` and so on.
 
     Args:
@@ -58,23 +62,30 @@ class PluggedTable(nn.Module):
         raise NotImplementedError
 
     def forward(self, input: Tensor, *bag: Tensor | None, **named: Tensor | None) -> Tensor:
-        """What the plain module takes and gives: ids -> vectors (*ids.shape, D), or ids in bags -> (bags, D)."""
-        return self.vectors(input, *bag, **named) if self.mode is None else self._bags(input, *bag, **named)
+        """What the plain module takes and gives: ids -> vectors (*ids.shape, D), or ids in bags ->
+        (bags, D)."""
+        return self.vectors(input, *bag, **named) if self.mode is None else self._bags(input, *bag,
+                                                                                       **named)
 
-    def _bags(self, ids: Tensor, offsets: Tensor | None = None, per_sample_weights: Tensor | None = None) -> Tensor:
-        """The batch's vectors, one for each id, are a small table of their own, out of which torch fills the bags."""
+    def _bags(self, ids: Tensor, offsets: Tensor | None = None,
+              per_sample_weights: Tensor | None = None) -> Tensor:
+        """The batch's vectors, one for each id, are a small table of their own, out of which torch
+        fills the bags."""
         count, padding = ids.numel(), self.padding_idx
         if not 0 < count < self.num_embeddings:
             table = self.table()
         else:
             table = self.vectors(ids.reshape(-1))
             places = torch.arange(count, dtype=ids.dtype, device=ids.device).view_as(ids)
-            if padding is not None:  # a last row stands for it, so that torch leaves it out of sums and means
+            # a last row stands for it, so that torch leaves it out of sums and means
+            if padding is not None:
                 table = torch.cat([table, table.new_zeros(1, self.embedding_dim)])
                 places, padding = torch.where(ids == padding, count, places), count
             ids = places
-        return functional.embedding_bag(ids, table, offsets, mode=self.mode, per_sample_weights=per_sample_weights,
-                                        include_last_offset=self.include_last_offset, padding_idx=padding)
+        return functional.embedding_bag(ids, table, offsets, mode=self.mode,
+                                        per_sample_weights=per_sample_weights,
+                                        include_last_offset=self.include_last_offset,
+                                        padding_idx=padding)
 
     @torch.no_grad()
     def num_params(self) -> int:
@@ -85,7 +96,8 @@ class PluggedTable(nn.Module):
 
     @torch.no_grad()
     def restore(self) -> Plain:
-        """The module that was there; its weight is the same Parameter as ever and holds the table as used."""
+        """The module that was there; its weight is the same Parameter as ever and holds the table
+        as used."""
         (plain,) = self.plain
         self.values.copy_(self.table())
         self.values.grad = None
@@ -105,17 +117,18 @@ class PluggedTable(nn.Module):
 
 
 class PepTable(PluggedTable):
-    """S(V, s) = sign(V) relu(|V| - g(s)), V and s trained together, for ids of any shape and for bags (eq. 8 to 11).
+    """S(V, s) = sign(V) relu(|V| - g(s)), V and s trained together, for ids of any shape and for
+    bags (eq. 8 to 11).
 
-    Differs from `Pep`: nothing is known of fields, so `field` and `field_dim` do not exist; lookups are torch's own,
-    with its padding. The padding row is not thresholded. As in torch, lookups give it no gradient, reading `weight`
-    does.
+    Differs from `Pep`: nothing is known of fields, so `field` and `field_dim` do not exist; lookups
+    are torch's own, with its padding. The padding row is not thresholded. As in torch, lookups give
+    it no gradient, reading `weight` does.
 
     Args:
-        plain: its weight becomes V: the same Parameter, so that whoever holds it already (an optimiser, a list of
-            weights to regularise) goes on holding the right one.
-        thresholds: granularity within this table, start value and gate; decay and gradient are the user's optimiser's
-            affair, and other than the usual ones are refused.
+        plain: its weight becomes V: the same Parameter, so that whoever holds it already (an
+            optimiser, a list of weights to regularise) goes on holding the right one.
+        thresholds: granularity within this table, start value and gate; decay and gradient are the
+            user's optimiser's affair, and other than the usual ones are refused.
 
     Raises:
         ValueError: the thresholds ask for another decay, or for none of the loss's gradient.
@@ -130,15 +143,18 @@ class PepTable(PluggedTable):
 
     def __init__(self, plain: Plain, thresholds: Thresholds) -> None:
         if thresholds.decay != "coupled" or not thresholds.learned:
-            raise ValueError(f"a plugged table cannot have decay {thresholds.decay!r} or learned {thresholds.learned} "
-                             "thresholds; the optimiser is yours: give them a group of their own")
+            raise ValueError(f"a plugged table cannot have decay {thresholds.decay!r} or learned "
+                             f"{thresholds.learned} thresholds; the optimiser is yours: give them "
+                             f"a group of their own")
         super().__init__(plain)
         self.settings = thresholds
         self.values = cast(nn.Parameter, plain.weight)
         shape = thresholds.shape(self.num_embeddings, self.embedding_dim, 1)
-        self.thresholds = nn.Parameter(torch.full(shape, float(thresholds.init), dtype=self.values.dtype,
+        self.thresholds = nn.Parameter(torch.full(shape, float(thresholds.init),
+                                                  dtype=self.values.dtype,
                                                   device=self.values.device))
-        self.register_buffer("initial", self.values.detach().clone())  # V0; saved, for a search that is resumed
+        # V0; saved, for a search that is resumed
+        self.register_buffer("initial", self.values.detach().clone())
         self.taken_back: tuple[float, float] | None = None  # mean s before and after a load
         watch(self)
 
@@ -160,24 +176,29 @@ class PepTable(PluggedTable):
         return self._thresholded(self.values, self.thresholds, None)
 
     def vectors(self, ids: Tensor) -> Tensor:
-        """ids of any shape -> (*ids.shape, D): the smaller of the table and the batch is thresholded."""
+        """ids of any shape -> (*ids.shape, D): the smaller of the table and the batch is
+        thresholded."""
         if self.num_embeddings <= ids.numel():
             return functional.embedding(ids, self.table(), self.padding_idx)
         by_row = self.settings.type in ("feature", "feature_dim")
         thresholds = functional.embedding(ids, self.thresholds) if by_row else self.thresholds
-        return self._thresholded(functional.embedding(ids, self.values, self.padding_idx), thresholds, ids)
+        return self._thresholded(functional.embedding(ids, self.values, self.padding_idx),
+                                 thresholds, ids)
 
     def _thresholded(self, values: Tensor, thresholds: Tensor, ids: Tensor | None) -> Tensor:
-        """`values` (*ids.shape, D) of the rows `ids`, None for all; a padding row is left as it is."""
+        """`values` (*ids.shape, D) of the rows `ids`, None for all; a padding row is left as it
+        is."""
         table = soft_threshold(values, self.settings.scale * GATES[self.settings.gate](thresholds))
-        if self.padding_idx is not None:  # not by a threshold of 0, which takes the gradient from entries that are 0
+        # not by a threshold of 0, which takes the gradient from entries that are 0
+        if self.padding_idx is not None:
             rows = torch.arange(self.num_embeddings, device=values.device) if ids is None else ids
             table = torch.where((rows == self.padding_idx).unsqueeze(-1), values, table)
         return table
 
     @torch.no_grad()
     def margins(self) -> Tensor:
-        """|V| - g(s), (N, D): positive where an entry is kept; -inf in the padding row, which no budget counts."""
+        """|V| - g(s), (N, D): positive where an entry is kept; -inf in the padding row, which no
+        budget counts."""
         margins = self._margins(slice(None))
         if self.padding_idx is not None:
             margins[self.padding_idx] = -torch.inf
@@ -213,7 +234,8 @@ class PepTable(PluggedTable):
 
 
 class TicketTable(PluggedTable):
-    """A table under a fixed mask: entries outside are zero, stay zero and get no gradient (PEP, section 4.2).
+    """A table under a fixed mask: entries outside are zero, stay zero and get no gradient (PEP,
+    section 4.2).
 
     Args:
         plain: the module that was there.

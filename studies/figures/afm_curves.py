@@ -13,7 +13,8 @@ from studies.kinds import FINETUNED, PEP, Results
 from studies.page import Page
 
 SIZE = (7.0, 8.0)  # inches: both columns of a page
-NAMES = {"afm": "AFM", "svd": "SVD of the weights", "random": "random basis", "tt": "tensor train", "dense": "dense"}
+NAMES = {"afm": "AFM", "svd": "SVD of the weights", "random": "random basis", "tt": "tensor train",
+         "dense": "dense"}
 PLAIN = {"method", "emb_rank"}  # what a run on a curve may ask for
 RIVAL_NAMES = {PEP: "PEP, retrained", "uniform": "smaller dense", "tt": "tensor train from scratch"}
 Value = Callable[[dict[str, Any]], float]  # of a result
@@ -65,15 +66,19 @@ def draw(page: Page, factored: Results, rivals: dict[str, list[dict[str, Any]]])
     """Six panels: scores against parameters and against bytes, spectra."""
     page.figure = budget_curve.new_figure(SIZE)
     *scores, (fields, layers) = page.figure.subplots(3, 2)
-    control = [result for result in page.behind if result["stage"] == FINETUNED and name_of(result) == "dense"]
-    for row, size, own, what in zip(scores, (embedding_size, table_bytes), (parameters_of, table_bytes),
-                                    ("embedding parameters", "bytes of the embedding"), strict=True):
+    control = [result for result in page.behind if result["stage"] == FINETUNED
+               and name_of(result) == "dense"]
+    for row, size, own, what in zip(scores, (embedding_size, table_bytes),
+                                    (parameters_of, table_bytes),
+                                    ("embedding parameters", "bytes of the embedding"),
+                                    strict=True):
         for axes, trained in zip(row, (False, True), strict=True):
             _curves(axes, factored, size, trained)
             for name, runs in rivals.items():
                 _line(axes, RIVAL_NAMES[name], STYLES[name], runs, own, trained_auc)
             if control:
-                axes.axhline(mean(_shortest(control), _score(trained)), color=budget_curve.INK, linestyle=":",
+                axes.axhline(mean(_shortest(control), _score(trained)), color=budget_curve.INK,
+                             linestyle=":",
                              linewidth=1, label="dense")
             axes.set_xscale("log")
             axes.set_xlabel(what, fontsize=8)
@@ -103,18 +108,23 @@ def _score(trained: bool) -> Value:
 
 
 def _shortest(control: Results) -> list[dict[str, Any]]:
-    """The controls of the fewest epochs; the table of a longer one's scores is beside the picture."""
-    usual = [result for result in control if set(result["identity"]["extra"]["compression"]) <= PLAIN] or list(control)
+    """The controls of the fewest epochs; the table of a longer one's scores is beside the
+    picture."""
+    usual = [result for result in control
+             if set(result["identity"]["extra"]["compression"]) <= PLAIN] or list(control)
     return [result for result in usual if epochs_of(result) == min(map(epochs_of, usual))]
 
 
 def _curves(axes: Axes, results: Results, size: Value, trained: bool) -> None:
-    """A line for each method over its ranks; where they were trained on, one for AFM's longest training too."""
+    """A line for each method over its ranks; where they were trained on, one for AFM's longest
+    training too."""
     for method in [name for name in AFM if name in NAMES]:
-        _line(axes, NAMES[method], AFM[method], curve_of(results, method, trained), size, _score(trained))
+        _line(axes, NAMES[method], AFM[method], curve_of(results, method, trained), size,
+              _score(trained))
     most = max(map(epochs_of, results))
     least = min((epochs_of(result) for result in results if epochs_of(result)), default=most)
-    longer = [result for result in curve_of(results, "afm", trained=False) if epochs_of(result) == most]
+    longer = [result for result in curve_of(results, "afm", trained=False)
+              if epochs_of(result) == most]
     if trained and longer and most > least:
         _line(axes, f"{NAMES['afm']}, {most} epochs", AFM["afm, longer"], longer, size, trained_auc)
 
@@ -127,12 +137,14 @@ def _line(axes: Axes, label: str, style: Style, results: Sequence[dict[str, Any]
     if by_size:
         colour, marker, dashes = style
         places = sorted(by_size)
-        axes.plot(places, [statistics.mean(by_size[place]) for place in places], color=colour, marker=marker,
+        axes.plot(places, [statistics.mean(by_size[place]) for place in places], color=colour,
+                  marker=marker,
                   markersize=3, linestyle=dashes, linewidth=1, label=label)
 
 
 def _spectra(axes: Axes, spectra: dict[str, list[float]], what: str) -> None:
-    """Share of the variance that is left out, against the rank; what is nothing but rounding is not drawn."""
+    """Share of the variance that is left out, against the rank; what is nothing but rounding is not
+    drawn."""
     for number, (name, values) in enumerate(spectra.items()):
         total = sum(values)
         left = [sum(values[rank:]) / total for rank in range(len(values))] if total else []

@@ -1,4 +1,5 @@
-"""AFM and its rivals: AUC against parameters, with and without training on, the spectra, sizes and speeds.
+"""AFM and its rivals: AUC against parameters, with and without training on, the spectra, sizes and
+speeds.
 
 Not a figure of the paper, whose tables are not known to us; the axes are those of its claims.
 """
@@ -29,19 +30,25 @@ from studies.page import RUNS, Page, runs_of, shown
 from studies.series import by_budget
 from studies.summary import markdown, spread
 
-HOW = {PEP: "compare --scheme pep", "uniform": "compare --scheme uniform", "tt": "afm"}  # what trains them
+# what trains them
+HOW = {PEP: "compare --scheme pep", "uniform": "compare --scheme uniform", "tt": "afm"}
 HEAD = ("scheme", "asked for", "epochs", "embedding parameters", "all parameters", "multiply-adds",
-        "file, bytes", "bytes of table", "AUC, not trained on", "AUC, trained on", "log-loss, not trained on",
+        "file, bytes", "bytes of table", "AUC, not trained on", "AUC, trained on",
+        "log-loss, not trained on",
         "log-loss, trained on", "AUC less the control's, trained on (95 %)", "seeds")
-EQUAL_HEAD = ("AFM, rank", "parameters", "bytes of table", "AUC, trained on", "rival", "its parameters", "its AUC",
+EQUAL_HEAD = ("AFM, rank", "parameters", "bytes of table", "AUC, trained on", "rival",
+              "its parameters", "its AUC",
               "its bytes", "its AUC at no more bytes")
-SPEED_HEAD = ("scheme", "asked for", "on", "batch", "dense, samples/s", "factored, samples/s", "factor", "seeds")
-ABOUT_TABLES = ("The last table: each rival's largest table that has no more parameters than AFM's, and its largest "
-                "that takes no more bytes (a pruned table's include where its entries belong). Intervals are of "
-                "bootstrap samples of the test rows, averaged over seeds; they do not hold the seeds' spread.")
-ABOUT_PICTURE = ("In the picture, above: test AUC against the embedding's parameters, and against the bytes that it "
-                 "takes; dotted is the dense model, left as it was trained and right with the same further epochs. "
-                 "Below: share of the variance that a rank leaves out, by field and by layer")
+SPEED_HEAD = ("scheme", "asked for", "on", "batch", "dense, samples/s", "factored, samples/s",
+              "factor", "seeds")
+ABOUT_TABLES = ("The last table: each rival's largest table that has no more parameters than "
+                "AFM's, and its largest that takes no more bytes (a pruned table's include where "
+                "its entries belong). Intervals are of bootstrap samples of the test rows, "
+                "averaged over seeds; they do not hold the seeds' spread.")
+ABOUT_PICTURE = ("In the picture, above: test AUC against the embedding's parameters, and against "
+                 "the bytes that it takes; dotted is the dense model, left as it was trained and "
+                 "right with the same further epochs. Below: share of the variance that a rank "
+                 "leaves out, by field and by layer")
 Group = tuple[str, list[dict[str, Any]]]  # what was asked for, as text, and the runs of it
 
 
@@ -56,11 +63,13 @@ def build(results: Results, out: Path, dataset: str, model: str) -> Page:
     here = [result for result in results
             if result["settings"]["dataset"] == dataset and result["settings"]["model"] == model]
     usable = choice.of(page, results, model, kinds=("uniform", "tt", "pep", PEP))
-    every = [result for result in here if result["stage"] == FINETUNED and "budget" not in result["compression"]]
-    own = of_one_source_a_seed(of_one_training([run for run in every if may_stand(run, here, usable)]))
+    every = [result for result in here if result["stage"] == FINETUNED
+             and "budget" not in result["compression"]]
+    own = of_one_source_a_seed(of_one_training([run for run in every
+                                                if may_stand(run, here, usable)]))
     if len(own) < len(every):
-        page.notes.append(f"Runs of other settings or lengths, of the dense training or of what came after, are left "
-                          f"out: {len(every) - len(own)}.")
+        page.notes.append(f"Runs of other settings or lengths, of the dense training or of what "
+                          f"came after, are left out: {len(every) - len(own)}.")
     factored = [result for result in own if result["compression"]["method"] != "dense"]
     if not factored:
         page.missing.append("factored models: run `python compress.py afm --run ID --emb-rank 8`")
@@ -74,7 +83,8 @@ def build(results: Results, out: Path, dataset: str, model: str) -> Page:
     if not any(name_of(result) == "dense" for result in own):
         page.missing.append("the dense model with the same further epochs: leave --no-control away")
     rivals = rivals_of(page, usable, here)
-    page.missing += [f"{RIVAL_NAMES[name]}: no such run; `python reproduce.py {HOW[name]} --model {model}`"
+    page.missing += [f"{RIVAL_NAMES[name]}: no such run; `python reproduce.py {HOW[name]} --model "
+                     f"{model}`"
                      for name, runs in rivals.items() if not runs]
     page.missing += fewer_seeds(
         [(f"{name}, {asked(runs[0])}, epochs {epochs_of(runs[0])}", runs) for name, runs in groups]
@@ -90,7 +100,8 @@ def build(results: Results, out: Path, dataset: str, model: str) -> Page:
 def of_one_training(results: Results) -> list[dict[str, Any]]:
     """Those whose settings, the learning rate of what came after among them, most runs share."""
     def settings(result: dict[str, Any]) -> str:
-        kept = {name: value for name, value in result["identity"]["settings"].items() if name != "max_epochs"}
+        kept = {name: value for name, value in result["identity"]["settings"].items()
+                if name != "max_epochs"}
         return json.dumps(kept, sort_keys=True)
 
     most = Counter(map(settings, results)).most_common(1)
@@ -98,23 +109,28 @@ def of_one_training(results: Results) -> list[dict[str, Any]]:
 
 
 def may_stand(result: dict[str, Any], here: Results, usable: Results) -> bool:
-    """Whether the dense run that a fine-tuning starts from may stand in a page; one without a record may."""
+    """Whether the dense run that a fine-tuning starts from may stand in a page; one without a
+    record may."""
     source = result["compression"].get("source")
     known = {run["run_id"] for run in here}
     return source not in known or source in {run["run_id"] for run in usable}
 
 
 def of_one_source_a_seed(results: Results) -> list[dict[str, Any]]:
-    """Those of one dense run a seed, which has the most of them: the same training may be there twice."""
+    """Those of one dense run a seed, which has the most of them: the same training may be there
+    twice."""
     sources: dict[int, Counter[str]] = defaultdict(Counter)
     for result in results:
         sources[result["seed"]][result["compression"].get("source", "")] += 1
-    most = {seed: min(counts, key=lambda name: (-counts[name], name)) for seed, counts in sources.items()}
-    return [result for result in results if result["compression"].get("source", "") == most[result["seed"]]]
+    most = {seed: min(counts, key=lambda name: (-counts[name], name)) for seed,
+            counts in sources.items()}
+    return [result for result in results
+            if result["compression"].get("source", "") == most[result["seed"]]]
 
 
 def rivals_of(page: Page, usable: Results, here: Results) -> dict[str, list[dict[str, Any]]]:
-    """PEP's tickets, smaller dense tables and tensor trains as published, one run a seed at each size."""
+    """PEP's tickets, smaller dense tables and tensor trains as published, one run a seed at each
+    size."""
     by_id = pooling.by_run(here)
     found: dict[str, list[dict[str, Any]]] = {}
     for name in RIVAL_NAMES:
@@ -123,13 +139,16 @@ def rivals_of(page: Page, usable: Results, here: Results) -> dict[str, list[dict
         counted = [run for run in own if not pooling.rewound_alone(run)]
         sizes_of: dict[int, list[dict[str, Any]]] = defaultdict(list)
         for run in counted:
-            sizes_of[choice.budget_of(run) if name == PEP else run["num_embedding_params"]].append(run)
+            sizes_of[choice.budget_of(run) if name == PEP
+                     else run["num_embedding_params"]].append(run)
         found[name] = [run for runs in sizes_of.values()
                        for run in max(pooling.averaged(runs, by_id), key=len)]
         sizes = {choice.budget_of(run) for run in found[name]} if name == PEP else set()
-        others = [run for run in own if pooling.rewound_alone(run) and choice.budget_of(run) not in sizes]
+        others = [run for run in own if pooling.rewound_alone(run)
+                  and choice.budget_of(run) not in sizes]
         for budget in sorted({choice.budget_of(run) for run in others}, reverse=True):
-            page.missing.append(f"{RIVAL_NAMES[name]} at {budget:,} parameters" + choice.rewound_words(
+            page.missing.append(f"{RIVAL_NAMES[name]} at {budget:,} parameters"
+                                + choice.rewound_words(
                 [run for run in others if choice.budget_of(run) == budget]))
     return found
 
@@ -144,19 +163,22 @@ def fewer_seeds(groups: list[Group]) -> list[str]:
             for seeds, names in sorted(found.items()) if seeds]
 
 
-def equal_sizes(factored: Results, rivals: dict[str, list[dict[str, Any]]]) -> list[tuple[str, ...]]:
+def equal_sizes(factored: Results,
+                rivals: dict[str, list[dict[str, Any]]]) -> list[tuple[str, ...]]:
     """Lines under EQUAL_HEAD, one a rank and a rival."""
     def largest(groups: list[list[dict[str, Any]]], size: Value, most: float) -> list[str]:
         fitting = [runs for runs in groups if mean(runs, size) <= most]
         best = max(fitting, key=lambda runs: mean(runs, size), default=None)
-        return [f"{round(mean(best, size)):,}", spread([run["test_auc"] for run in best])] if best else ["-", "-"]
+        return [f"{round(mean(best, size)):,}",
+                spread([run["test_auc"] for run in best])] if best else ["-", "-"]
 
     lines = []
     for rank, runs in sorted(by_rank(factored).items(), reverse=True):
         own = (mean(runs, embedding_size), mean(runs, table_bytes))
         for name, others in rivals.items():
             groups = list(by_budget(others).values())
-            lines.append((str(rank), *(f"{round(one):,}" for one in own), spread([run["test_auc"] for run in runs]),
+            lines.append((str(rank), *(f"{round(one):,}" for one in own),
+                          spread([run["test_auc"] for run in runs]),
                           RIVAL_NAMES[name], *largest(groups, parameters_of, own[0]),
                           *largest(groups, table_bytes, own[1])))
     return lines
@@ -171,13 +193,15 @@ def by_rank(factored: Results) -> dict[int, list[dict[str, Any]]]:
 
 
 def less(runs: list[dict[str, Any]], results: Results) -> str:
-    """AUC less that of what the intervals were taken against, and these, averaged over the runs that have them."""
+    """AUC less that of what the intervals were taken against, and these, averaged over the runs
+    that have them."""
     by_id = {result["run_id"]: result for result in results}
     known = [run for run in runs if run.get("intervals", {}).get("against") in by_id]
     if not known:
         return "-"
     gaps = [run["test_auc"] - by_id[run["intervals"]["against"]]["test_auc"] for run in known]
-    low, high = (statistics.mean(run["intervals"]["test_auc_less"][end] for run in known) for end in (0, 1))
+    low, high = (statistics.mean(run["intervals"]["test_auc_less"][end] for run in known)
+                 for end in (0, 1))
     return f"{statistics.mean(gaps):+.4f} [{low:+.4f}, {high:+.4f}]"
 
 
@@ -185,7 +209,8 @@ def asked(result: dict[str, Any]) -> str:
     """What was asked for, but for the method, as text."""
     skipped = {"method"}
     chosen = result["identity"]["extra"]["compression"]
-    parts = [f"{name.replace('_', '-')} {json.dumps(value)}" for name, value in chosen.items() if name not in skipped]
+    parts = [f"{name.replace('_', '-')} {json.dumps(value)}" for name, value in chosen.items()
+             if name not in skipped]
     return ", ".join(part.replace('"', "") for part in parts) or "-"
 
 
@@ -195,7 +220,8 @@ def grouped(results: Results) -> list[Group]:
     for result in results:
         groups[name_of(result), asked(result), epochs_of(result)].append(result)
     order = list(NAMES)
-    ordered = sorted(groups.items(), key=lambda item: (order.index(item[0][0]), -mean(item[1], embedding_size)))
+    ordered = sorted(groups.items(),
+                     key=lambda item: (order.index(item[0][0]), -mean(item[1], embedding_size)))
     return [(NAMES[method], pooling.one_a_seed(runs)) for (method, _, _), runs in ordered]
 
 
@@ -203,14 +229,18 @@ def row(name: str, result: dict[str, Any]) -> dict[str, Any]:
     """One run in the csv."""
     made, before = result["compression"], result["without_finetuning"]
     speed = made.get("samples_per_second", {})
-    return {"scheme": name, "asked": asked(result), "seed": result["seed"], "epochs": epochs_of(result),
-            "embedding_parameters": made["parameters"]["embedding"], "parameters": sum(made["parameters"].values()),
-            "multiply_adds": sum(made.get("multiply_adds", {}).values()) or None, "file_bytes": made["file_bytes"],
+    return {"scheme": name, "asked": asked(result), "seed": result["seed"],
+            "epochs": epochs_of(result),
+            "embedding_parameters": made["parameters"]["embedding"],
+            "parameters": sum(made["parameters"].values()),
+            "multiply_adds": sum(made.get("multiply_adds", {}).values()) or None,
+            "file_bytes": made["file_bytes"],
             "inference_bytes": result["inference_bytes"],
             **{f"variance_lost_{what}": statistics.mean(lost.values())
                for what, lost in made.get("errors", {}).items()},
             "test_auc_before": before["test_auc"],
-            "test_logloss_before": before["test_logloss"], "validation_auc_before": before["validation_auc"],
+            "test_logloss_before": before["test_logloss"],
+            "validation_auc_before": before["validation_auc"],
             **({"test_auc": result["test_auc"], "test_logloss": result["test_logloss"],
                 "validation_auc": result["validation_auc"]} if epochs_of(result) else {}),
             **{f"samples_per_second_{who}_{batch}": each for who, found in speed.items()
@@ -228,7 +258,8 @@ def line(name: str, runs: list[dict[str, Any]], results: Results) -> tuple[str, 
         "multiply_adds" in runs[0]["compression"]) else "-"
     return (name, asked(runs[0]), str(epochs_of(runs[0])), count(embedding_size),
             count(lambda result: sum(result["compression"]["parameters"].values())), adds,
-            count(lambda result: result["compression"]["file_bytes"]), count(lambda result: result["inference_bytes"]),
+            count(lambda result: result["compression"]["file_bytes"]),
+            count(lambda result: result["inference_bytes"]),
             spread([scores["test_auc"] for scores in before]),
             spread([result["test_auc"] for result in runs]) if trained else "-",
             spread([scores["test_logloss"] for scores in before]),
@@ -237,12 +268,14 @@ def line(name: str, runs: list[dict[str, Any]], results: Results) -> tuple[str, 
 
 
 def speeds(name: str, runs: list[dict[str, Any]]) -> list[tuple[str, ...]]:
-    """A line for each device and batch size under SPEED_HEAD; the factor is the mean of the runs' own.
+    """A line for each device and batch size under SPEED_HEAD; the factor is the mean of the runs'
+    own.
 
     Runs that were timed with fewer batch sizes than others of the group (older ones) are left out.
     """
     lines: list[tuple[str, ...]] = []
-    places = {"samples_per_second": runs[0].get("device", "-"), "samples_per_second_cpu": "its processor"}
+    places = {"samples_per_second": runs[0].get("device", "-"),
+              "samples_per_second_cpu": "its processor"}
     for what, place in places.items():
         timed = [result["compression"][what] for result in runs if what in result["compression"]]
         most = max((len(found["dense"]) for found in timed), default=0)
@@ -250,6 +283,7 @@ def speeds(name: str, runs: list[dict[str, Any]]) -> list[tuple[str, ...]]:
         for batch in timed[0]["dense"] if timed else ():
             dense, own = ([found[who][batch] for found in timed] for who in ("dense", "factored"))
             factor = statistics.mean(fast / slow for fast, slow in zip(own, dense, strict=True))
-            lines.append((name, asked(runs[0]), place, f"{int(batch):,}", f"{statistics.mean(dense):,.0f}",
+            lines.append((name, asked(runs[0]), place, f"{int(batch):,}",
+                          f"{statistics.mean(dense):,.0f}",
                           f"{statistics.mean(own):,.0f}", f"{factor:.2f}", str(len(timed))))
     return lines

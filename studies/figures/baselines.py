@@ -1,4 +1,5 @@
-"""PEP beside its rivals: test AUC and log-loss against parameters and bytes, as a table and a figure.
+"""PEP beside its rivals: test AUC and log-loss against parameters and bytes, as a table and a
+figure.
 
     python -m studies.figures.baselines tmp movielens fm        # writes tmp/figures/rivals_movielens_fm.png, prints the
     table
@@ -26,7 +27,9 @@ from studies.series import by_budget, from_last
 from studies.summary import markdown, spread
 
 SIZE = (7.0, 5.6)  # inches: both columns of a page
-QUANTITIES = {"num_embedding_params": "embedding parameters", "inference_bytes": "bytes at inference"}  # across
+# across
+QUANTITIES = {"num_embedding_params": "embedding parameters",
+              "inference_bytes": "bytes at inference"}
 SCORES = {"test_auc": "test AUC", "test_logloss": "test log-loss"}  # up
 BETWEEN = "as published"  # settings of PEP at budgets between those that it was tuned at
 HEAD = ("scheme", "settings", "parameters", "bytes", "test AUC", "test log-loss", "seeds")
@@ -65,13 +68,18 @@ def tuned_in(out: Path, dataset: str, model: str) -> dict[str, Sequence[dict[str
     found = {}
     for path in sorted((out / "tuned").glob(f"{dataset}_{model}_*.json")):
         try:
-            found[path.stem.removeprefix(f"{dataset}_{model}_")] = json.loads(path.read_text())["chosen"]
+            found[path.stem.removeprefix(f"{dataset}_{model}_")] = json.loads(path.read_text())[
+                "chosen"
+            ]
         except (ValueError, KeyError, TypeError) as error:
-            raise ValueError(f"{path} is corrupt ({error}); delete it, or run `reproduce.py tune`") from error
+            raise ValueError(
+                f"{path} is corrupt ({error}); delete it, or run `reproduce.py tune`"
+            ) from error
     return found
 
 
-def entries(page: Page, results: Results, tuned: dict[str, Sequence[dict[str, Any]]]) -> list[Entry]:
+def entries(page: Page, results: Results,
+            tuned: dict[str, Sequence[dict[str, Any]]]) -> list[Entry]:
     """Every scheme at every size, by scheme and rising parameters; LR first.
 
     A scheme that was tuned has the settings that validation chose, PEP also those published at the
@@ -91,19 +99,23 @@ def entries(page: Page, results: Results, tuned: dict[str, Sequence[dict[str, An
             text = _settings_text(trial, by_id)
             own = by_id.get(trial["run_id"])
             if own is None:
-                page.missing.append(f"{scheme} ({text}): the run that the tuning chose, {trial['run_id']}, is not here "
-                                    "or may not stand here")
+                page.missing.append(f"{scheme} ({text}): the run that the tuning chose, "
+                                    f"{trial['run_id']}, is not here or may not stand here")
                 continue
             same = pooling.one_a_seed([run for run in counted if _alike(run, own, by_id)])
             if same:
                 found.append(Entry(kind(own), text, same, from_last(same)))
             else:
                 others = [run for run in results if _alike(run, own, by_id)]
-                page.missing.append(f"{kind(own)} ({text}) at {_budget(own):,} parameters: no run (seeds "
-                                    f"{choice.words(choice.SEEDS)}){choice.rewound_words(others)}")
-    published = [run for run in counted if run["stage"] != "search" and pooling.published(run, by_id)]
+                page.missing.append(
+                    f"{kind(own)} ({text}) at {_budget(own):,} parameters: no run "
+                    f"(seeds {choice.words(choice.SEEDS)}){choice.rewound_words(others)}"
+                )
+    published = [run for run in counted if run["stage"] != "search"
+                 and pooling.published(run, by_id)]
     done = tuned_schemes(tuned)
-    sizes = [_budget(by_id[trial["run_id"]]) for trial in tuned.get("pep", ()) if trial["run_id"] in by_id]
+    sizes = [_budget(by_id[trial["run_id"]]) for trial in tuned.get("pep", ())
+             if trial["run_id"] in by_id]
     for (scheme, text), members in _by_curve(published).items():
         for budget, runs in by_budget(members).items():
             if scheme not in done or (scheme == PEP and _between(budget, sizes)):
@@ -132,7 +144,8 @@ def _between(budget: int, tuned: Sequence[int]) -> bool:
 
 
 def _by_curve(published: Results) -> dict[tuple[str, str], list[dict[str, Any]]]:
-    """Runs that are shown where no tuning has chosen, by scheme and what sets them apart, as text."""
+    """Runs that are shown where no tuning has chosen, by scheme and what sets them apart, as
+    text."""
     found: dict[tuple[str, str], list[dict[str, Any]]] = defaultdict(list)
     for run in published:
         settings, scheme, text = run["settings"], kind(run), ""
@@ -146,7 +159,8 @@ def _by_curve(published: Results) -> dict[tuple[str, str], list[dict[str, Any]]]
     return found
 
 
-def _list_rewound(page: Page, results: Results, found: Sequence[Entry], by_id: Mapping[str, dict[str, Any]]) -> None:
+def _list_rewound(page: Page, results: Results, found: Sequence[Entry],
+                  by_id: Mapping[str, dict[str, Any]]) -> None:
     """Name the points that have nothing but tickets with the embedding alone rewound."""
     there = {(entry.scheme, _budget(run)) for entry in found for run in entry.results}
     absent: dict[tuple[str, int], list[dict[str, Any]]] = defaultdict(list)
@@ -154,9 +168,10 @@ def _list_rewound(page: Page, results: Results, found: Sequence[Entry], by_id: M
         stone = run.get("snapshot", {}).get("source") == STEPPING_STONE
         if pooling.rewound_alone(run) and pooling.published(run, by_id) and not stone:
             absent[kind(run), _budget(run)].append(run)
-    page.missing += [f"{scheme} at {budget:,} parameters: no run (seeds {choice.words(choice.SEEDS)})"
-                     f"{choice.rewound_words(runs)}"
-                     for (scheme, budget), runs in sorted(absent.items()) if (scheme, budget) not in there]
+    page.missing += [f"{scheme} at {budget:,} parameters: no run (seeds "
+                     f"{choice.words(choice.SEEDS)}){choice.rewound_words(runs)}"
+                     for (scheme, budget), runs in sorted(absent.items())
+                     if (scheme, budget) not in there]
 
 
 def _alike(one: dict[str, Any], other: dict[str, Any], by_id: Mapping[str, dict[str, Any]]) -> bool:
@@ -181,7 +196,8 @@ def table(found: Sequence[Entry]) -> str:
     """The entries in Markdown."""
     return markdown(HEAD, [(entry.scheme + (" †" if entry.from_last else ""), entry.settings,
                             f"{round(entry.mean('num_embedding_params')):,}",
-                            f"{round(entry.mean('inference_bytes')):,}" if entry.has("inference_bytes") else "-",
+                            f"{round(entry.mean('inference_bytes')):,}"
+                            if entry.has("inference_bytes") else "-",
                             spread(entry.of("test_auc")), spread(entry.of("test_logloss")),
                             str(len(set(entry.of("seed")))))
                            for entry in found])
@@ -193,7 +209,8 @@ def draw(found: Sequence[Entry], title: str, path: Path) -> Path:
 
 
 def picture(found: Sequence[Entry], title: str, absent: Sequence[int] = ()) -> Figure:
-    """Four panels: test AUC and log-loss against parameters, and against bytes, which older results lack.
+    """Four panels: test AUC and log-loss against parameters, and against bytes, which older results
+    lack.
 
     Args:
         absent: budgets that no run has; crosses on the lower edge of the left panels.
@@ -222,12 +239,14 @@ def picture(found: Sequence[Entry], title: str, absent: Sequence[int] = ()) -> F
     return figure
 
 
-def _curve(axes: Axes, scheme: str, points: Sequence[Entry], against: tuple[str, str], style: Style) -> None:
+def _curve(axes: Axes, scheme: str, points: Sequence[Entry], against: tuple[str, str],
+           style: Style) -> None:
     quantity, score = against
     if points[0].mean("num_embedding_params") == 0:
         budget_curve.horizontal(axes, scheme, points[0].mean(score))
         return
-    budget_curve.with_bars(axes, [(entry.mean(quantity), entry.of(score)) for entry in points], scheme, style)
+    budget_curve.with_bars(axes, [(entry.mean(quantity), entry.of(score)) for entry in points],
+                           scheme, style)
 
 
 def main() -> None:
@@ -236,7 +255,8 @@ def main() -> None:
         sys.exit("usage: python -m studies.figures.baselines FOLDER DATASET MODEL")
     out, dataset, model = Path(sys.argv[1]), *sys.argv[2:]
     page = Page("rivals", dataset, model, f"{shown(model)} on {shown(dataset)}")
-    found = entries(page, choice.of(page, results_in(out), model, "linear", tuned=True), tuned_in(out, dataset, model))
+    found = entries(page, choice.of(page, results_in(out), model, "linear", tuned=True),
+                    tuned_in(out, dataset, model))
     print("\n".join([*page.left_out, *(f"missing: {line}" for line in page.missing)]))
     if not found:
         sys.exit(f"there are no results of {model} on {dataset} in {out} that may stand here")

@@ -23,7 +23,8 @@ log = logging.getLogger("pep")
 Series = dict[str, list[dict[str, Any]]]  # results by the label of their curve
 COLUMN = (3.4, 2.6)  # inches: one column of a two-column page
 MOST = 8  # curves of one column that an eye still tells apart
-WITHIN = 5  # names that a legend can hold without covering curves; a longer one stands below the axes
+# names that a legend can hold without covering curves; a longer one stands below the axes
+WITHIN = 5
 LINE = 0.14  # inches of height that each name takes there
 DPI = 200
 
@@ -33,7 +34,8 @@ class Point(NamedTuple):
 
     params: float  # embedding parameters; the mean where seeds differ
     aucs: list[float]  # test AUC of each seed
-    from_last: bool  # cut from a search's last table, because the search itself did not get that low
+    # cut from a search's last table, because the search itself did not get that low
+    from_last: bool
 
     @property
     def mean(self) -> float:
@@ -47,11 +49,13 @@ class Point(NamedTuple):
 
 
 def draw(results: Results, dataset: str, model: str, folder: Path, of: Results = ()) -> Path | None:
-    """Write folder/<dataset>_<model>.png from the retrained tickets, the baselines and LR; None without any.
+    """Write folder/<dataset>_<model>.png from the retrained tickets, the baselines and LR; None
+    without any.
 
-    Points of several seeds are drawn as their mean with one standard deviation either way. Runs that differ in a
-    setting are separate series, and the legend says which setting. Of more than MOST series those of `of`, PEP,
-    uniform and LR are drawn and those with the most runs; the log says how many are not.
+    Points of several seeds are drawn as their mean with one standard deviation either way. Runs
+    that differ in a setting are separate series, and the legend says which setting. Of more than
+    MOST series those of `of`, PEP, uniform and LR are drawn and those with the most runs; the log
+    says how many are not.
 
     Args:
         results: the contents of result.json files, of any data sets and models.
@@ -65,7 +69,8 @@ def draw(results: Results, dataset: str, model: str, folder: Path, of: Results =
         return None
     chosen = _foremost(series, {result["run_id"] for result in of})
     if len(chosen) < len(series):
-        log.info("the figure shows %d of %d series; python -m studies.figures.baselines %s %s %s has every scheme",
+        log.info("the figure shows %d of %d series; python -m studies.figures.baselines %s %s %s "
+                 "has every scheme",
                  len(chosen), len(series), folder.parent, dataset, model)
     width, height = COLUMN
     figure = new_figure((width, height + LINE * len(chosen) if len(chosen) > WITHIN else height))
@@ -78,7 +83,8 @@ def draw(results: Results, dataset: str, model: str, folder: Path, of: Results =
 def _foremost(series: Series, wanted: set[str]) -> Series:
     """At most MOST of them, but all that hold one of the wanted runs, in their order."""
     def rank(label: str) -> tuple[bool, bool, int]:
-        return (any(result["run_id"] in wanted for result in series[label]), label in (PEP, "uniform", "LR"),
+        return (any(result["run_id"] in wanted for result in series[label]),
+                label in (PEP, "uniform", "LR"),
                 len(series[label]))
     sure = sum(rank(label)[0] for label in series)
     kept = sorted(series, key=rank, reverse=True)[:max(MOST, sure)]
@@ -117,11 +123,13 @@ def draw_series(axes: Axes, series: Series) -> None:
         with_bars(axes, [(point.params, point.aucs) for point in points], label, styles[label])
         colour, marker, _ = styles[label]
         hollow = [point for point in points if point.from_last]
-        axes.plot([point.params for point in hollow], [point.mean for point in hollow], linestyle="none", color=colour,
+        axes.plot([point.params for point in hollow], [point.mean for point in hollow],
+                  linestyle="none", color=colour,
                   marker=marker, markersize=4, markerfacecolor="white", zorder=5)
     every = [point for points in curves.values() for point in points]
     if any(point.from_last for point in every):
-        axes.plot([], [], linestyle="none", marker="o", markersize=4, markerfacecolor="white", color=INK,
+        axes.plot([], [], linestyle="none", marker="o", markersize=4, markerfacecolor="white",
+                  color=INK,
                   label="hollow: cut from the last table")
     _label(axes, several=any(len(point.aucs) > 1 for point in every))
 
@@ -134,20 +142,24 @@ def log_sizes(axes: Axes) -> None:
     axes.xaxis.set_minor_locator(NullLocator())
 
 
-def with_bars(axes: Axes, points: Sequence[tuple[float, Sequence[float]]], label: str, style: Style) -> None:
-    """A curve of (size, values of the seeds) through the means, with one standard deviation either way."""
+def with_bars(axes: Axes, points: Sequence[tuple[float, Sequence[float]]], label: str,
+              style: Style) -> None:
+    """A curve of (size, values of the seeds) through the means, with one standard deviation either
+    way."""
     colour, marker, line = style
     ordered = sorted(points, key=lambda point: point[0])
     spreads = [statistics.stdev(values) if len(values) > 1 else 0.0 for _, values in ordered]
     axes.errorbar([size for size, _ in ordered], [statistics.mean(values) for _, values in ordered],
-                  yerr=spreads if any(spreads) else None, label=shown(label), color=colour, marker=marker,
+                  yerr=spreads if any(spreads) else None, label=shown(label), color=colour,
+                  marker=marker,
                   linestyle=line, markersize=4, linewidth=1.1, capsize=2)
 
 
 def mark_missing(axes: Axes, sizes: Sequence[float]) -> None:
     """A cross on the lower edge at each size that was asked for and that no run has."""
     if sizes:
-        axes.plot(list(sizes), [0.02] * len(sizes), transform=axes.get_xaxis_transform(), linestyle="none", marker="x",
+        axes.plot(list(sizes), [0.02] * len(sizes), transform=axes.get_xaxis_transform(),
+                  linestyle="none", marker="x",
                   color=INK, markersize=4, label="no run")
 
 
@@ -157,8 +169,10 @@ def _label(axes: Axes, several: bool) -> None:
     axes.set_ylabel(score_label("test AUC", several), fontsize=8)
     tidy(axes)
     handles, labels = axes.get_legend_handles_labels()
-    order = sorted(range(len(handles)), key=lambda i: not isinstance(handles[i], ErrorbarContainer))  # curves first
-    legend = axes.legend([handles[i] for i in order], [labels[i] for i in order], fontsize=6.5, frameon=False)
+    # curves first
+    order = sorted(range(len(handles)), key=lambda i: not isinstance(handles[i], ErrorbarContainer))
+    legend = axes.legend([handles[i] for i in order], [labels[i] for i in order], fontsize=6.5,
+                         frameon=False)
     if len(handles) > WITHIN + 1:  # and what hollow means
         legend.set_loc("upper center")
         legend.set_bbox_to_anchor((0.5, -0.2), transform=axes.transAxes)

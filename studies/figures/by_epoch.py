@@ -35,7 +35,8 @@ class Line(NamedTuple):
 
 
 def line_of(page: Page, out: Path, label: str, style: Style, results: Results) -> Line | None:
-    """The curves of results; those that cannot be read are named among what is missing. None when none is left."""
+    """The curves of results; those that cannot be read are named among what is missing. None when
+    none is left."""
     found = []
     for result in results:
         path = out / "runs" / result["run_id"] / CURVE
@@ -48,33 +49,41 @@ def line_of(page: Page, out: Path, label: str, style: Style, results: Results) -
             page.lose(file, f"the curve of {where}: its folder has no {CURVE}")
         except (OSError, ValueError) as error:
             page.lose(file, f"the curve of {where}: {CURVE} cannot be read ({error})")
-    return Line(label, style, [result for result, _ in found], [curve for _, curve in found]) if found else None
+    return Line(label, style, [result for result, _ in found],
+                [curve for _, curve in found]) if found else None
 
 
 def rows(panel: str, line: Line, quantities: Sequence[str]) -> list[dict[str, Any]]:
     """One row a run and evaluation."""
-    return [{"panel": panel, "line": line.label, "seed": result["seed"], "epoch": evaluation["epoch"],
-             "step": evaluation["step"], **{name: evaluation[name] for name in quantities}, RUNS: runs_of([result])}
-            for result, curve in zip(line.results, line.curves, strict=True) for evaluation in curve]
+    return [{"panel": panel, "line": line.label, "seed": result["seed"],
+             "epoch": evaluation["epoch"],
+             "step": evaluation["step"], **{name: evaluation[name] for name in quantities},
+             RUNS: runs_of([result])}
+            for result, curve in zip(line.results, line.curves, strict=True)
+            for evaluation in curve]
 
 
 def results_as_rows(line: str, results: Results, quantities: Sequence[str]) -> list[dict[str, Any]]:
     """One row a run: what it ended with, which the numbers of the page are made from."""
-    return [{"panel": "result", "line": line, "seed": result["seed"], **{name: result[name] for name in quantities},
+    return [{"panel": "result", "line": line, "seed": result["seed"],
+             **{name: result[name] for name in quantities},
              RUNS: runs_of([result])} for result in results]
 
 
 def draw(axes: Axes, lines: Sequence[Line], quantity: str, label: str) -> None:
-    """The mean over seeds, as far as all seeds go; where there are several, each of them as a faint line too."""
+    """The mean over seeds, as far as all seeds go; where there are several, each of them as a faint
+    line too."""
     if not lines:
         nothing(axes, "no curve yet")
     for line in lines:
         colour, _, dashes = line.style
         if len(line.curves) > 1:
             for curve in line.curves:
-                axes.plot([one["epoch"] for one in curve], [one[quantity] for one in curve], color=colour,
+                axes.plot([one["epoch"] for one in curve], [one[quantity] for one in curve],
+                          color=colour,
                           linewidth=0.6, alpha=0.35)
-        axes.plot(*line.mean(quantity), color=colour, linestyle=dashes, linewidth=1.3, label=line.label)
+        axes.plot(*line.mean(quantity), color=colour, linestyle=dashes, linewidth=1.3,
+                  label=line.label)
     finish(axes, "epoch", label)
 
 

@@ -1,4 +1,5 @@
-"""The demo's figure: the budget curve beside the teacher, and the recovered widths beside the planted ones."""
+"""The demo's figure: the budget curve beside the teacher, and the recovered widths beside the
+planted ones."""
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -12,7 +13,8 @@ from studies.figures.styles import BLUE
 SIZE = (7.0, 2.8)  # inches: both columns of a page
 
 
-def draw(path: Path, results: Sequence[dict[str, Any]], teacher_auc: float, planted: Mapping[str, int],
+def draw(path: Path, results: Sequence[dict[str, Any]], teacher_auc: float,
+         planted: Mapping[str, int],
          recovered: Mapping[str, float]) -> Path:
     """Write the two panels as PNG.
 
@@ -28,7 +30,8 @@ def draw(path: Path, results: Sequence[dict[str, Any]], teacher_auc: float, plan
     budget_curve.draw_series(left, budget_curve.series_of(results))
     for result in results:
         if result["stage"] == "train":
-            left.annotate(f"d {result['settings']['latent_dim']}", (result["num_embedding_params"], result["test_auc"]),
+            left.annotate(f"d {result['settings']['latent_dim']}",
+                          (result["num_embedding_params"], result["test_auc"]),
                           xytext=(-4, 6), textcoords="offset points", fontsize=6.5, ha="center",
                           color=budget_curve.INK)
     left.set_title("Retrained tickets and uniform widths", fontsize=8)
@@ -40,7 +43,8 @@ def _bars(axes: Axes, planted: Mapping[str, int], recovered: Mapping[str, float]
     places = range(len(planted))
     for shift, widths, label, colour in ((-0.2, planted, "planted", budget_curve.INK),
                                          (0.2, recovered, "recovered", BLUE)):
-        axes.bar([place + shift for place in places], [widths[field] for field in planted], 0.4, label=label,
+        axes.bar([place + shift for place in places], [widths[field] for field in planted], 0.4,
+                 label=label,
                  color=colour)
     axes.set_xticks(places, list(planted))
     axes.set_xlabel("field", fontsize=8)

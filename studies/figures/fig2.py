@@ -1,6 +1,8 @@
-"""Figures 2 (MovieLens-1M), 3 (Criteo) and 4 (Avazu): all schemes by size, test AUC and, beyond the paper, log-loss.
+"""Figures 2 (MovieLens-1M), 3 (Criteo) and 4 (Avazu): all schemes by size, test AUC and, beyond the
+paper, log-loss.
 
-The paper gives its points in the pictures alone; its numbers here are those of its Table 4 and of its section 5.1.
+The paper gives its points in the pictures alone; its numbers here are those of its Table 4 and of
+its section 5.1.
 """
 
 import statistics
@@ -19,8 +21,10 @@ from studies.series import from_last
 
 NUMBER = {"movielens": 2, "criteo": 3, "avazu": 4}
 RIVALS = ("uniform", "mgqe", "mde", "darts")  # of the paper
-GAINS = {("criteo", "fm", "uniform"): 0.59, ("criteo", "fm", "darts"): 0.24}  # section 5.1, percent of AUC
-COARSE = {"criteo": ("feature_dim", "dimension"), "avazu": ("feature_dim", "dimension")}  # the paper's PEP-2 to PEP-4
+# section 5.1, percent of AUC
+GAINS = {("criteo", "fm", "uniform"): 0.59, ("criteo", "fm", "darts"): 0.24}
+# the paper's PEP-2 to PEP-4
+COARSE = {"criteo": ("feature_dim", "dimension"), "avazu": ("feature_dim", "dimension")}
 
 
 def build(results: Results, out: Path, dataset: str, model: str) -> Page:
@@ -41,13 +45,15 @@ def build(results: Results, out: Path, dataset: str, model: str) -> Page:
     page.numbers = [_number(page, model, entry) for entry in entries] + _gains(
         page, model, entries, baselines.tuned_schemes(baselines.tuned_in(out, dataset, model)))
     page.rows = [{"scheme": entry.scheme, "settings": entry.settings, "seed": result["seed"],
-                  "parameters": result["num_embedding_params"], "bytes": result.get("inference_bytes", ""),
+                  "parameters": result["num_embedding_params"],
+                  "bytes": result.get("inference_bytes", ""),
                   "test_auc": result["test_auc"], "test_logloss": result["test_logloss"],
                   "cut_from_last_table": from_last([result]), RUNS: runs_of([result])}
                  for entry in entries for result in entry.results]
-    page.notes.append("Ours is the test AUC of the epoch that validation chose; the paper's numbers are by its own "
-                      "protocol (the page of Table 4 compares like with like). † cut from the search's last "
-                      "table. Means over seeds; bars are one standard deviation.")
+    page.notes.append("Ours is the test AUC of the epoch that validation chose; the paper's "
+                      "numbers are by its own protocol (the page of Table 4 compares like with "
+                      "like). † cut from the search's last table. Means over seeds; bars are one "
+                      "standard deviation.")
     if entries:
         page.figure = baselines.picture(entries, page.title, _absent(page, found))
     return page
@@ -57,18 +63,21 @@ def points(page: Page, found: Results, out: Path, dataset: str, model: str) -> l
     """Every scheme at every size of a data set and a model, as it was tuned."""
     mine = [result for result in found if _belongs(result, dataset)]
     if len(mine) < len(found):
-        page.left_out.append(f"Left out are tickets of other granularities, from fresh values, or of searches with a "
-                             f"cause of pruning taken away: {len(found) - len(mine)}.")
+        page.left_out.append(f"Left out are tickets of other granularities, from fresh values, or "
+                             f"of searches with a cause of pruning taken away: "
+                             f"{len(found) - len(mine)}.")
     return baselines.entries(page, mine, baselines.tuned_in(out, dataset, model))
 
 
 def _belongs(result: dict[str, Any], dataset: str) -> bool:
-    """Whether it is a point of this figure; searches are looked up, and are no points themselves."""
+    """Whether it is a point of this figure; searches are looked up, and are no points
+    themselves."""
     settings = result["settings"]
     if result["stage"] != "retrain" or kind(result) != PEP:
         return not settings.get("with_linear", False)
     return (choice.cause(result) == choice.PUBLISHED and not settings.get("with_linear", False)
-            and settings["threshold_type"] in COARSE.get(dataset, choice.FINE) and not settings.get("re_init"))
+            and settings["threshold_type"] in COARSE.get(dataset, choice.FINE)
+            and not settings.get("re_init"))
 
 
 def _list_missing(page: Page, entries: list[Entry], found: Results) -> None:
@@ -76,8 +85,10 @@ def _list_missing(page: Page, entries: list[Entry], found: Results) -> None:
     for scheme in ("LR", PEP, *RIVALS):
         runs = [result for result in found if kind(result) == scheme and result["stage"] == "train"]
         if scheme not in schemes:
-            page.missing.append(f"{scheme}: {f'runs that no tuning chose ({len(runs)})' if runs else 'no run'} "
-                                f"(seeds {choice.words(choice.SEEDS)})")
+            page.missing.append(
+                f"{scheme}: {f'runs that no tuning chose ({len(runs)})' if runs else 'no run'} "
+                f"(seeds {choice.words(choice.SEEDS)})"
+            )
     method = method_of(page.dataset, page.model or "")
     smallest = PAPER[page.dataset][method].params if method else None
     if smallest and not any(entry.scheme == PEP and _size(entry) == smallest for entry in entries):
@@ -98,7 +109,8 @@ def _absent(page: Page, found: Results) -> list[int]:
             if budget not in have and budget <= search["num_embedding_params_dense"]:
                 absent[budget] = absent.get(budget, False) or str(budget) in saved
     for budget, reached in sorted(absent.items(), reverse=True):
-        known = any(line.startswith(PEP) and f"at {budget:,} parameters: no run" in line for line in page.missing)
+        known = any(line.startswith(PEP) and f"at {budget:,} parameters: no run" in line
+                    for line in page.missing)
         if not known:
             page.missing.append(f"{PEP} at {budget:,} parameters: "
                                 + ("not retrained" if reached else "no search reached it"))
@@ -116,15 +128,22 @@ def _name(entry: Entry) -> str:
 
 def _number(page: Page, model: str, entry: Entry) -> Number:
     """An entry's AUC, beside Table 4's where that has it."""
-    made = number(f"test AUC, {_name(entry)}{' †' if entry.from_last else ''}", entry.results, itemgetter("test_auc"))
+    made = number(f"test AUC, {_name(entry)}{' †' if entry.from_last else ''}", entry.results,
+                  itemgetter("test_auc"))
     method = method_of(page.dataset, "linear" if entry.scheme == "LR" else model)
-    if method and entry.scheme in ("LR", PEP) and _size(entry) == PAPER[page.dataset][method].params:
+    if (
+        method
+        and entry.scheme in ("LR", PEP)
+        and _size(entry) == PAPER[page.dataset][method].params
+    ):
         return beside_paper(page, method, made, entry.results)
     return made
 
 
-def _gains(page: Page, model: str, entries: list[Entry], tuned: Collection[str] = ()) -> list[Number]:
-    """How much higher PEP's best point is than a rival's, in percent of AUC; validation says which point is best.
+def _gains(page: Page, model: str, entries: list[Entry],
+           tuned: Collection[str] = ()) -> list[Number]:
+    """How much higher PEP's best point is than a rival's, in percent of AUC; validation says which
+    point is best.
 
     A side that no tuning chose is called untuned: its best is of fewer trials. PEP's published
     settings at budgets between those of its tuning do not count, as no rival has such points.
@@ -141,8 +160,10 @@ def _gains(page: Page, model: str, entries: list[Entry], tuned: Collection[str] 
     gains = []
     for scheme in RIVALS if PEP in best else ():
         if scheme in best:
-            ours, theirs = (f"{name} (untuned)" if tuned and name not in tuned else name for name in (PEP, scheme))
-            gain = 100 * (statistics.mean(best[PEP].of("test_auc")) / best[scheme].mean("test_auc") - 1)
+            ours, theirs = (f"{name} (untuned)" if tuned and name not in tuned else name
+                            for name in (PEP, scheme))
+            gain = 100 * (statistics.mean(best[PEP].of("test_auc")) / best[scheme].mean("test_auc")
+                          - 1)
             paper = GAINS.get((page.dataset, model, scheme))
             gains.append(Number(f"best point of {ours} over that of {theirs}, % of AUC", [gain],
                                 min(len(best[PEP].results), len(best[scheme].results)), paper,

@@ -1,12 +1,14 @@
 """Figure 5: which fields interact, before and after pruning.
 
-The paper (5.3): "Each value in the matrix is the normalized average of the absolute value of those two field features'
-dot product result." How it normalises is not spelt out. Here the value of two fields is the mean of |v . w| over all
-pairs of their features' vectors, divided by the sum over all pairs of two different fields (both triangles), so that
-the off-diagonal part sums to 1. Two features of one field never meet in a row, so the diagonal is left empty.
+The paper (5.3): "Each value in the matrix is the normalized average of the absolute value of those
+two field features' dot product result." How it normalises is not spelt out. Here the value of two
+fields is the mean of |v . w| over all pairs of their features' vectors, divided by the sum over all
+pairs of two different fields (both triangles), so that the off-diagonal part sums to 1. Two
+features of one field never meet in a row, so the diagonal is left empty.
 
-Before: the trained uniform table as wide as the search's. After: the retrained ticket whose budget is nearest to the
-paper's share of the table, 23,675 of 264,256 parameters. Matrices are means over seeds.
+Before: the trained uniform table as wide as the search's. After: the retrained ticket whose budget
+is nearest to the paper's share of the table, 23,675 of 264,256 parameters. Matrices are means over
+seeds.
 """
 
 import itertools
@@ -33,7 +35,8 @@ WEIGHTS = "model.safetensors"  # of a run's folder
 SAMPLE = 4096  # features of a field that are looked at; a larger field is thinned evenly
 ANNOTATED = 10  # fields up to which the values are written into their cells
 Data = dict[str, dict[str, int]]  # manifest -> field -> its features, in the table's order
-Found = tuple[np.ndarray | None, list[dict[str, Any]]]  # a mean matrix, and the runs that it is made from
+# a mean matrix, and the runs that it is made from
+Found = tuple[np.ndarray | None, list[dict[str, Any]]]
 PAPER = {("movielens", "fm"): (264_256, 23_675)}  # parameters before and after
 
 
@@ -44,31 +47,41 @@ def build(results: Results, out: Path, dataset: str, model: str) -> Page:
         results: of any data sets and models.
         out: the folder that holds runs/<run id>/.
     """
-    page = Page("fig5", dataset, model, f"Figure 5: interaction of fields, {shown(model)} on {shown(dataset)}")
+    page = Page("fig5", dataset, model,
+                f"Figure 5: interaction of fields, {shown(model)} on {shown(dataset)}")
     found = choice.of(page, results, model, kinds=("pep", PEP, "uniform"))
     tickets = choice.tickets(found)
     width = tickets[0]["settings"]["latent_dim"] if tickets else 0
     budgets = {choice.budget_of(ticket) for ticket in tickets}
-    budget = choice.nearest(budgets, SHARE * tickets[0]["num_embedding_params_dense"]) if budgets else 0
-    before = choice.chosen(page, f"uniform d {width}" if width else "uniform, as wide as the search's table",
+    budget = choice.nearest(budgets, SHARE
+                            * tickets[0]["num_embedding_params_dense"]) if budgets else 0
+    before = choice.chosen(page, f"uniform d {width}" if width
+                           else "uniform, as wide as the search's table",
                            choice.uniform(found, width), found)
-    after = choice.chosen(page, f"retrained ticket at {budget:,} parameters" if budget else "retrained ticket",
-                          [ticket for ticket in tickets if choice.budget_of(ticket) == budget], found)
+    after = choice.chosen(page, f"retrained ticket at {budget:,} parameters" if budget
+                          else "retrained ticket",
+                          [ticket for ticket in tickets if choice.budget_of(ticket) == budget],
+                          found)
     papers = PAPER.get((dataset, model), (None, None))
     for name, runs, paper in (("without", before, papers[0]), ("with", after, papers[1])):
-        page.rows += [{"panel": f"{name} pruning", "seed": run["seed"], "parameters": run["num_embedding_params"],
+        page.rows += [{"panel": f"{name} pruning", "seed": run["seed"],
+                       "parameters": run["num_embedding_params"],
                        RUNS: runs_of([run])} for run in runs]
         if runs:
-            made = number(f"parameters {name} pruning", runs, itemgetter("num_embedding_params"), paper, form=",.0f")
-            page.numbers.append(made._replace(why="the nearest there is" if made.difference else ""))
-    data = {run["manifest"]: {name: run["data"]["field_sizes"][name] for name in run["data"]["fields"]}
+            made = number(f"parameters {name} pruning", runs, itemgetter("num_embedding_params"),
+                          paper, form=",.0f")
+            page.numbers.append(made._replace(why="the nearest there is" if made.difference
+                                              else ""))
+    data = {run["manifest"]: {name: run["data"]["field_sizes"][name]
+                              for name in run["data"]["fields"]}
             for run in results if "fields" in run.get("data", {})}  # also of older runs' data
     matrices = [_mean_matrix(page, out, runs, data) for runs in (before, after)]
     fields = _fields([*matrices[0][1], *matrices[1][1]], data)
-    page.notes.append("Mean |v . w| over the pairs of two fields' features, as shares of the sum over all pairs of two "
-                      "different fields; means over seeds. The paper does not spell its normalisation out, and gives "
-                      f"its values in the picture alone. Fields of more than {SAMPLE:,} features are thinned evenly to "
-                      "so many.")
+    page.notes.append("Mean |v . w| over the pairs of two fields' features, as shares of the sum "
+                      "over all pairs of two different fields; means over seeds. The paper does "
+                      f"not spell its normalisation out, and gives its values in the picture "
+                      f"alone. Fields of more than {SAMPLE:,} features are thinned evenly to so "
+                      f"many.")
     _fill(page, fields, *matrices)
     return page
 
@@ -126,7 +139,8 @@ def _mean_matrix(page: Page, out: Path, runs: Results, data: Data) -> Found:
     """The runs' mean matrix; runs without one are named among what is missing.
 
     Args:
-        data: field sizes by manifest. Older results lack them, but newer ones of the same data have them.
+        data: field sizes by manifest. Older results lack them, but newer ones of the same data have
+            them.
     """
     matrices, used = [], []
     for run in runs:
@@ -155,7 +169,8 @@ def _fields(runs: Results, data: Data) -> list[str]:
     """
     names = [list(data[run["manifest"]]) for run in runs]
     if any(other != names[0] for other in names):
-        raise ValueError(f"the runs {runs_of(runs)} have different fields: they are of different data")
+        raise ValueError(f"the runs {runs_of(runs)} have different fields: they are of different "
+                         f"data")
     return names[0] if names else []
 
 
@@ -163,7 +178,8 @@ def _fill(page: Page, fields: list[str], before: Found, after: Found) -> None:
     """Rows and picture of the matrices that there are."""
     (dense, dense_runs), (pruned, pruned_runs) = before, after
     shown_matrices = {"without_pruning": dense, "with_pruning": pruned,
-                      "difference": pruned - dense if dense is not None and pruned is not None else None}
+                      "difference": pruned - dense if dense is not None and pruned is not None
+                      else None}
     there = {name: matrix for name, matrix in shown_matrices.items() if matrix is not None}
     if not there:
         return
@@ -174,24 +190,30 @@ def _fill(page: Page, fields: list[str], before: Found, after: Found) -> None:
     counts = {"without_pruning": dense_runs, "with_pruning": pruned_runs}
     page.figure = budget_curve.new_figure(SIZE)
     panels = page.figure.subplots(1, len(there), squeeze=False)[0]
-    largest = max(float(np.nanmax(there[name])) for name in counts if name in there)  # one scale for both
+    # one scale for both
+    largest = max(float(np.nanmax(there[name])) for name in counts if name in there)
     for axes, (name, matrix) in zip(panels, there.items(), strict=True):
         runs = counts.get(name)
-        axes.set_title(f"{name.replace('_', ' ')}, {runs[0]['num_embedding_params']:,} parameters" if runs else name,
+        axes.set_title(f"{name.replace('_', ' ')}, {runs[0]['num_embedding_params']:,} parameters"
+                       if runs else name,
                        fontsize=7)
         image = _heat_map(axes, matrix, fields, largest if name in counts else None)
-        bar = page.figure.colorbar(image, ax=axes, location="bottom", shrink=0.8, pad=0.02, ticks=MaxNLocator(5))
+        bar = page.figure.colorbar(image, ax=axes, location="bottom", shrink=0.8, pad=0.02,
+                                   ticks=MaxNLocator(5))
         bar.ax.tick_params(labelsize=6)
         if axes is not panels[0]:
             axes.set_yticklabels([])
     page.figure.suptitle(page.title, fontsize=8)
 
 
-def _heat_map(axes: Axes, matrix: np.ndarray, fields: list[str], largest: float | None) -> AxesImage:
-    """One matrix; shares from white to blue, differences (no `largest`) from red for less over white to blue."""
+def _heat_map(axes: Axes, matrix: np.ndarray, fields: list[str],
+              largest: float | None) -> AxesImage:
+    """One matrix; shares from white to blue, differences (no `largest`) from red for less over
+    white to blue."""
     differs = largest is None
     bound = float(np.nanmax(np.abs(matrix))) if largest is None else largest
-    image = axes.imshow(matrix, cmap="RdBu" if differs else "Blues", vmin=-bound if differs else 0, vmax=bound)
+    image = axes.imshow(matrix, cmap="RdBu" if differs else "Blues", vmin=-bound if differs else 0,
+                        vmax=bound)
     axes.set_xticks(range(len(fields)), fields, rotation=90)
     axes.set_yticks(range(len(fields)), fields)
     axes.tick_params(labelsize=6, length=0)

@@ -1,10 +1,12 @@
 """Figure 6: what pruning leaves of rare and of frequent features.
 
-(a) The density of feature frequencies. (b) The share of a feature's vector that is kept, by groups of popularity, while
-the search goes on; the paper calls this share "sparsity" (its footnote 8), and shades the spread within a group; here
-the shade is one standard deviation. (c) How many entries each feature keeps at one budget, against its frequency.
+(a) The density of feature frequencies. (b) The share of a feature's vector that is kept, by groups
+of popularity, while the search goes on; the paper calls this share "sparsity" (its footnote 8), and
+shades the spread within a group; here the shade is one standard deviation. (c) How many entries
+each feature keeps at one budget, against its frequency.
 
-The pictures are of the search with the lowest seed that has what they need; the numbers are of all seeds.
+The pictures are of the search with the lowest seed that has what they need; the numbers are of all
+seeds.
 """
 
 from collections.abc import Callable
@@ -25,15 +27,17 @@ from studies.kinds import Results
 from studies.page import RUNS, Page, needs, number, runs_of, shown
 
 SIZE = (7.0, 2.8)  # inches: both columns of a page
-POPULARITY = "popularity.npy"  # of a search's run folder: how often each feature occurs in the training rows
+# of a search's run folder: how often each feature occurs in the training rows
+POPULARITY = "popularity.npy"
 PLACES = 200  # at which a density is computed
 BINS = 24  # at most, of frequencies, equal in their logarithm
 LEVELS = 16  # at most, of kept entries
-NOTE = ("(a) Density of the features over the logarithm of their frequency in the training rows. (b) Share of a "
-        "feature's vector that is kept, which the paper calls sparsity: mean of each group of features by "
-        "popularity, and one standard deviation within it. (c) Features by their frequency and by the entries "
-        "that they keep at the budget above the panel. The picture is of the lowest seed that has the files, the "
-        "numbers are of all seeds; features that no training row has are in neither (a) nor (c).")
+NOTE = ("(a) Density of the features over the logarithm of their frequency in the training rows. "
+        "(b) Share of a feature's vector that is kept, which the paper calls sparsity: mean of "
+        "each group of features by popularity, and one standard deviation within it. (c) Features "
+        "by their frequency and by the entries that they keep at the budget above the panel. The "
+        "picture is of the lowest seed that has the files, the numbers are of all seeds; features "
+        "that no training row has are in neither (a) nor (c).")
 
 
 class Counted(NamedTuple):
@@ -59,10 +63,13 @@ def build(results: Results, out: Path, dataset: str, model: str) -> Page:
         results: of any data sets and models.
         out: the folder that holds runs/<run id>/ and embedding/<model>/<alias>/.
     """
-    page = Page("fig6", dataset, model, f"Figure 6: sparsity and frequency, {shown(model)} on {shown(dataset)}")
+    page = Page("fig6", dataset, model,
+                f"Figure 6: sparsity and frequency, {shown(model)} on {shown(dataset)}")
     found = choice.of(page, results, model, kinds=("pep",))
-    searches = choice.chosen(page, "search with feature-dimension thresholds", choice.searches(found), found)
-    trajectories = needs(page, "sparsity", searches, "it was searched before that was recorded; search again")
+    searches = choice.chosen(page, "search with feature-dimension thresholds",
+                             choice.searches(found), found)
+    trajectories = needs(page, "sparsity", searches,
+                         "it was searched before that was recorded; search again")
     counted = [part for run in searches if (part := _counted(page, out, run))]
     kept = [whole for one in counted if (whole := _kept(page, out, one))]
     _numbers(page, trajectories, kept)
@@ -75,12 +82,14 @@ def build(results: Results, out: Path, dataset: str, model: str) -> Page:
         panels.append(lambda axes: _heat_map(page, axes, kept[0]))
     if panels:
         page.figure = budget_curve.new_figure(SIZE)
-        for axes, fill in zip(page.figure.subplots(1, len(panels), squeeze=False)[0], panels, strict=True):
+        for axes, fill in zip(page.figure.subplots(1, len(panels), squeeze=False)[0], panels,
+                              strict=True):
             fill(axes)
         page.figure.suptitle(page.title, fontsize=8)
         if trajectories:
             handles, labels = page.figure.axes[len(counted) > 0].get_legend_handles_labels()
-            page.figure.legend(handles, labels, fontsize=6.5, frameon=False, loc="outside lower center", ncols=5,
+            page.figure.legend(handles, labels, fontsize=6.5, frameon=False,
+                               loc="outside lower center", ncols=5,
                                title="(b) features by how often they occur", title_fontsize=6.5)
         page.notes.append(NOTE)
     return page
@@ -92,7 +101,8 @@ def _counted(page: Page, out: Path, search: dict[str, Any]) -> Counted | None:
 
 
 def frequencies_of(page: Page, out: Path, search: dict[str, Any]) -> np.ndarray | None:
-    """(N,) how often each feature occurs in a search's training rows; None where that is not known, which is listed."""
+    """(N,) how often each feature occurs in a search's training rows; None where that is not known,
+    which is listed."""
     path = out / "runs" / search["run_id"] / POPULARITY
     where = f"frequencies of the features, run {search['run_id']} (seed {search['seed']})"
     file = f"{search['run_id']}/{POPULARITY}"
@@ -112,7 +122,8 @@ def _kept(page: Page, out: Path, counted: Counted) -> Kept | None:
     search, frequencies = counted
     budgets = masks.budgets_of(search)
     if not budgets:
-        page.missing.append(f"snapshot of run {search['run_id']} (seed {search['seed']}): it names none")
+        page.missing.append(f"snapshot of run {search['run_id']} (seed {search['seed']}): it names "
+                            f"none")
         return None
     budget = choice.nearest(budgets, SHARE * search["num_embedding_params_dense"])
     mask = masks.mask_of(page, out, search, budget)
@@ -128,17 +139,23 @@ def _numbers(page: Page, trajectories: Results, kept: list[Kept]) -> None:
                                 partial(_kept_at_end, i), form=".3f")
                          for i, group in enumerate(groups)]
     if kept:
-        correlations = {part.search["run_id"]: masks.rank_correlation(part.frequencies, part.entries)
+        correlations = {part.search["run_id"]: masks.rank_correlation(part.frequencies,
+                                                                      part.entries)
                         for part in kept}
-        page.numbers.append(number("correlation of frequency and kept entries (ranks)", [part.search for part in kept],
+        page.numbers.append(number("correlation of frequency and kept entries (ranks)",
+                                   [part.search for part in kept],
                                    lambda run: correlations[run["run_id"]], form=".3f"))
         page.rows += [{"panel": "result", "seed": part.search["seed"], "budget": part.budget,
-                       "rank_correlation": correlations[part.search["run_id"]], RUNS: runs_of([part.search])}
+                       "rank_correlation": correlations[part.search["run_id"]],
+                       RUNS: runs_of([part.search])}
                       for part in kept]
-    page.rows += [{"panel": "b", "seed": run["seed"], "epoch": line["epoch"], "group": _label(group),
-                   "kept_mean": round(1 - mean, 6), "kept_std": std, RUNS: runs_of([run])} for run in trajectories
+    page.rows += [{"panel": "b", "seed": run["seed"], "epoch": line["epoch"],
+                   "group": _label(group),
+                   "kept_mean": round(1 - mean, 6), "kept_std": std, RUNS: runs_of([run])}
+                  for run in trajectories
                   for line in run["sparsity"]["lines"]
-                  for group, mean, std in zip(run["sparsity"]["groups"], line["mean"], line["std"], strict=True)]
+                  for group, mean,
+                  std in zip(run["sparsity"]["groups"], line["mean"], line["std"], strict=True)]
 
 
 def _kept_at_end(group: int, search: dict[str, Any]) -> float:
@@ -146,7 +163,8 @@ def _kept_at_end(group: int, search: dict[str, Any]) -> float:
 
 
 def density(frequencies: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Frequencies (PLACES,) and the density of features there, per decade: Gaussian kernels of Scott's width.
+    """Frequencies (PLACES,) and the density of features there, per decade: Gaussian kernels of
+    Scott's width.
 
     Args:
         frequencies: (N,) from 1 up.
@@ -158,15 +176,18 @@ def density(frequencies: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     values, counts = np.unique(frequencies, return_counts=True)
     logarithms = np.log10(values)
     mean = np.average(logarithms, weights=counts)
-    spread = np.sqrt(np.average((logarithms - mean) ** 2, weights=counts)) or 1.0  # all alike: any width will do
+    # all alike: any width will do
+    spread = np.sqrt(np.average((logarithms - mean) ** 2, weights=counts)) or 1.0
     width = spread * len(frequencies) ** -0.2
     places = np.linspace(logarithms[0] - 4 * width, logarithms[-1] + 4 * width, PLACES)
-    kernels = np.exp(-0.5 * ((places[:, None] - logarithms) / width) ** 2) / (width * np.sqrt(2 * np.pi))
+    kernels = np.exp(-0.5 * ((places[:, None] - logarithms)
+                             / width) ** 2) / (width * np.sqrt(2 * np.pi))
     return 10 ** places, kernels @ (counts / counts.sum())
 
 
 def _density(page: Page, axes: Axes, part: Counted) -> None:
-    """(a): a density over log10 of the frequency; features that the training rows lack have no logarithm."""
+    """(a): a density over log10 of the frequency; features that the training rows lack have no
+    logarithm."""
     seen = part.frequencies[part.frequencies > 0]
     places, densities = density(seen)
     axes.fill_between(places, densities, color=BLUE, alpha=0.25, linewidth=0)
@@ -177,7 +198,8 @@ def _density(page: Page, axes: Axes, part: Counted) -> None:
     axes.set_xscale("log")
     by_epoch.finish(axes, "frequency of a feature", "density (per decade)")
     page.rows += [{"panel": "a", "seed": part.search["seed"], "frequency": place, "density": value,
-                   RUNS: runs_of([part.search])} for place, value in zip(places, densities, strict=True)]
+                   RUNS: runs_of([part.search])} for place,
+                  value in zip(places, densities, strict=True)]
 
 
 def _trajectory(axes: Axes, search: dict[str, Any]) -> None:
@@ -188,7 +210,8 @@ def _trajectory(axes: Axes, search: dict[str, Any]) -> None:
     for i, group in enumerate(groups):
         kept = 1 - np.array([line["mean"][i] for line in lines])
         spread = np.array([line["std"][i] for line in lines])
-        axes.fill_between(epochs, np.clip(kept - spread, 0, 1), np.clip(kept + spread, 0, 1), color=colours[i],
+        axes.fill_between(epochs, np.clip(kept - spread, 0, 1), np.clip(kept + spread, 0, 1),
+                          color=colours[i],
                           alpha=0.15, linewidth=0)
         axes.plot(epochs, kept, color=colours[i], linewidth=1.2, label=_label(group))
     axes.set_title("(b)", fontsize=7)
@@ -199,9 +222,11 @@ def _heat_map(page: Page, axes: Axes, part: Kept) -> None:
     """(c): the number of features in each cell of frequency and kept entries."""
     seen = part.frequencies > 0
     width = part.search["settings"]["latent_dim"]
-    across = np.unique(np.logspace(0, np.log10(part.frequencies.max() + 1), BINS + 1).round())  # whole: none is empty
+    # whole: none is empty
+    across = np.unique(np.logspace(0, np.log10(part.frequencies.max() + 1), BINS + 1).round())
     step = -(-width // LEVELS)
-    up = np.array([0, *range(1, width + 1 + step, step)])  # features that keep nothing have a level of their own
+    # features that keep nothing have a level of their own
+    up = np.array([0, *range(1, width + 1 + step, step)])
     counts, _, _ = np.histogram2d(part.frequencies[seen], part.entries[seen], bins=(across, up))
     mesh = axes.pcolormesh(across, up, np.ma.masked_equal(counts.T, 0), cmap="viridis_r",
                            norm=LogNorm(1, max(counts.max(), 2)))
@@ -211,9 +236,11 @@ def _heat_map(page: Page, axes: Axes, part: Kept) -> None:
     axes.set_xscale("log")
     axes.set_title(f"(c) at {part.budget:,} parameters", fontsize=7)
     by_epoch.finish(axes, "frequency of a feature", "kept entries of its vector")
-    page.rows += [{"panel": "c", "seed": part.search["seed"], "budget": part.budget, "frequency_from": across[i],
+    page.rows += [{"panel": "c", "seed": part.search["seed"], "budget": part.budget,
+                   "frequency_from": across[i],
                    "frequency_to": across[i + 1], "kept_from": up[j], "kept_to": up[j + 1],
-                   "features": int(counts[i, j]), RUNS: runs_of([part.search])} for i, j in np.argwhere(counts)]
+                   "features": int(counts[i, j]), RUNS: runs_of([part.search])} for i,
+                  j in np.argwhere(counts)]
 
 
 def _label(group: dict[str, Any]) -> str:

@@ -1,8 +1,10 @@
-"""Figures 8 (Criteo), 9 (Avazu), and the same for other data: is it the mask, its first values, or the retraining?
+"""Figures 8 (Criteo), 9 (Avazu), and the same for other data: is it the mask, its first values, or
+the retraining?
 
-Test log-loss and test AUC by epoch of the winning ticket, of its mask on fresh values, and of the base model; the
-pruned table as the search left it is a level. The paper shows FM and does not say at which number of parameters; here
-it is the budget nearest to 9 % of the table, among those that were retrained from fresh values too.
+Test log-loss and test AUC by epoch of the winning ticket, of its mask on fresh values, and of the
+base model; the pruned table as the search left it is a level. The paper shows FM and does not say
+at which number of parameters; here it is the budget nearest to 9 % of the table, among those that
+were retrained from fresh values too.
 """
 
 from collections.abc import Callable
@@ -32,18 +34,22 @@ def build(results: Results, out: Path, dataset: str, model: str) -> Page:
     """
     figure = f"Figure {NUMBER[dataset]}" if dataset in NUMBER else "As Figures 8 and 9"
     page = Page(f"fig{NUMBER.get(dataset, 8)}", dataset, model,
-                f"{figure}: ticket, fresh values, no retraining and base model, {shown(model)} on {shown(dataset)}")
+                f"{figure}: ticket, fresh values, no retraining and base model, {shown(model)} on "
+                f"{shown(dataset)}")
     found = choice.of(page, results, model, kinds=("pep", PEP, "uniform"))
     budget = _budget(found)
     at = f" at {budget:,} parameters" if budget else ""
-    tickets, fresh = (choice.chosen(page, name + at, [ticket for ticket in choice.tickets(found, re_init)
+    tickets, fresh = (choice.chosen(page, name + at,
+                                    [ticket for ticket in choice.tickets(found, re_init)
                                                       if choice.budget_of(ticket) == budget], found)
-                      for name, re_init in (("winning ticket", False), ("re-initialised ticket", True)))
+                      for name,
+                      re_init in (("winning ticket", False), ("re-initialised ticket", True)))
     width = _width(found)
     base = choice.chosen(page, f"base model, uniform d {width}" if width else "base model, uniform",
                          choice.uniform(found, width), found)
     lines = []
-    for label, style, runs in (("winning ticket", STYLES[PEP], tickets), ("fresh values", RE_INIT, fresh),
+    for label, style, runs in (("winning ticket", STYLES[PEP], tickets),
+                               ("fresh values", RE_INIT, fresh),
                                ("base model", STYLES["uniform"], base)):
         page.rows += by_epoch.results_as_rows(label, runs, ("num_embedding_params", *MEASURES))
         page.numbers += [number(f"{name}, {label}", runs, itemgetter(field))
@@ -52,16 +58,18 @@ def build(results: Results, out: Path, dataset: str, model: str) -> Page:
             lines.append(line)
             page.rows += by_epoch.rows("curves", line, tuple(MEASURES))
     levels = _levels(page, tickets or fresh)
-    page.notes.append("The paper has the winning ticket learn faster and end better than its mask on fresh values, and "
-                      "above the base model; it gives its values in the pictures alone, so that no number of its own "
-                      "stands beside ours.")
-    page.notes.append("Tickets start every weight from the search's initial values. Fresh values are new random "
-                      "ones of the table alone: the rest starts from the search's initial values there too, so that "
-                      "the two differ in the table's values and in nothing else. The published code draws the rest "
-                      "anew as well.")
-    page.notes.append(f"Test scores by epoch; tickets{at or ' at a budget'}, base model d {width or '?'}. The level is "
-                      f"the pruned table as the search left it. {by_epoch.LEGEND} The numbers are those of the epoch "
-                      "that validation chose.")
+    page.notes.append("The paper has the winning ticket learn faster and end better than its mask "
+                      "on fresh values, and above the base model; it gives its values in the "
+                      "pictures alone, so that no number of its own stands beside ours.")
+    page.notes.append("Tickets start every weight from the search's initial values. Fresh values "
+                      "are new random ones of the table alone: the rest starts from the search's "
+                      "initial values there too, so that the two differ in the table's values and "
+                      "in nothing else. The published code draws the rest anew as well.")
+    page.notes.append(
+        f"Test scores by epoch; tickets{at or ' at a budget'}, base model d "
+        f"{width or '?'}. The level is the pruned table as the search left it. "
+        f"{by_epoch.LEGEND} The numbers are those of the epoch that validation chose."
+    )
     if lines:
         draw(page, lines, levels)
     return page
@@ -76,10 +84,12 @@ def draw(page: Page, lines: list[by_epoch.Line], levels: list[Number]) -> None:
         by_epoch.draw(axes, lines, field, label)
         for level in levels:
             if level.what.startswith(f"{label},"):
-                axes.axhline(sum(level.values) / len(level.values), color=colour, linestyle=dashes, linewidth=1.3,
+                axes.axhline(sum(level.values) / len(level.values), color=colour, linestyle=dashes,
+                             linewidth=1.3,
                              label=LEVEL)
     handles, labels = panels[0].get_legend_handles_labels()
-    page.figure.legend(handles, labels, fontsize=6.5, frameon=False, loc="outside lower center", ncols=4)
+    page.figure.legend(handles, labels, fontsize=6.5, frameon=False, loc="outside lower center",
+                       ncols=4)
     page.figure.suptitle(page.title, fontsize=8)
 
 
@@ -89,12 +99,14 @@ def _budget(found: Results) -> int:
     fresh = {choice.budget_of(ticket) for ticket in choice.tickets(found, re_init=True)}
     budgets = (plain & fresh) or plain or fresh
     tickets = choice.tickets(found) + choice.tickets(found, re_init=True)
-    return choice.nearest(budgets, SHARE * tickets[0]["num_embedding_params_dense"]) if budgets else 0
+    return choice.nearest(budgets, SHARE
+                          * tickets[0]["num_embedding_params_dense"]) if budgets else 0
 
 
 def _width(found: Results) -> int:
     """Of the searched table; 0 without a search or ticket."""
-    widths = [run["settings"]["latent_dim"] for run in choice.tickets(found) + choice.searches(found)]
+    widths = [run["settings"]["latent_dim"] for run in choice.tickets(found)
+              + choice.searches(found)]
     return max(widths, key=widths.count, default=0)
 
 
@@ -102,8 +114,9 @@ def _levels(page: Page, tickets: list[dict[str, Any]]) -> list[Number]:
     """What the snapshots scored in the search's own model, before any retraining."""
     for ticket in tickets:
         if "without_retraining" not in ticket["snapshot"]:
-            page.missing.append(f"{LEVEL}, seed {ticket['seed']}: the snapshot of run {ticket['run_id']} has no "
-                                "`without_retraining`; search again with --force")
+            page.missing.append(f"{LEVEL}, seed {ticket['seed']}: the snapshot of run "
+                                f"{ticket['run_id']} has no `without_retraining`; search again "
+                                f"with --force")
     scored = [ticket for ticket in tickets if "without_retraining" in ticket["snapshot"]]
     page.rows += [{"panel": "result", "line": LEVEL, "seed": ticket["seed"],
                    "num_embedding_params": ticket["num_embedding_params"],

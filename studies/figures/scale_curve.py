@@ -1,6 +1,8 @@
-"""The figure of `benchmarks/bench_scale.py`: milliseconds a step and peak memory against the rows of the table.
+"""The figure of `benchmarks/bench_scale.py`: milliseconds a step and peak memory against the rows
+of the table.
 
-    python -m studies.figures.scale_curve benchmarks/results/FILE.json experiments/figures/scale_fm.png
+    python -m studies.figures.scale_curve benchmarks/results/FILE.json
+    experiments/figures/scale_fm.png
 """
 
 import argparse
@@ -32,21 +34,26 @@ def draw(rows: Sequence[dict[str, Any]], model: str, path: Path) -> Path:
     """
     chosen = [row for row in rows if row["model"] == model]
     if not chosen:
-        raise ValueError(f"no row of model {model!r}; there are: {sorted({row['model'] for row in rows})}")
+        raise ValueError(f"no row of model {model!r}; there are: "
+                         f"{sorted({row['model'] for row in rows})}")
     figure = budget_curve.new_figure(SIZE)
     left, right = figure.subplots(1, 2)
     _panel(left, chosen, "ms_per_step", 1.0, "milliseconds a step")
     _panel(right, chosen, "peak_memory_bytes", 1e-9, "peak memory, GB")
     left.legend(fontsize=6.5, frameon=False)
-    left.set_title("{}, batch 1,024 x 39: {}, {} threads".format(model, chosen[0]["device"], chosen[0]["threads"]),
+    left.set_title("{}, batch 1,024 x 39: {}, {} threads".format(model, chosen[0]["device"],
+                                                                 chosen[0]["threads"]),
                    fontsize=8)
     return budget_curve.save(figure, path)
 
 
-def _panel(axes: Axes, rows: Sequence[dict[str, Any]], quantity: str, unit: float, label: str) -> None:
+def _panel(axes: Axes, rows: Sequence[dict[str, Any]], quantity: str, unit: float,
+           label: str) -> None:
     for number, variant in enumerate(dict.fromkeys(row["variant"] for row in rows)):
-        points = sorted((row["num_rows"], row[quantity] * unit) for row in rows if row["variant"] == variant)
-        axes.plot([x for x, _ in points], [y for _, y in points], label=variant, linewidth=1.2, markersize=4,
+        points = sorted((row["num_rows"], row[quantity] * unit) for row in rows
+                        if row["variant"] == variant)
+        axes.plot([x for x, _ in points], [y for _, y in points], label=variant, linewidth=1.2,
+                  markersize=4,
                   color=COLOURS[number % len(COLOURS)],
                   marker=MARKERS[number % len(MARKERS)])
     axes.set_xscale("log")

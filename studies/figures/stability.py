@@ -1,11 +1,15 @@
-"""Beyond the paper: does the same feature get the same size twice? Masks and sizes of searches that differ in the seed.
+"""Beyond the paper: does the same feature get the same size twice? Masks and sizes of searches that
+differ in the seed.
 
-Overlap of two masks is the number of entries that both keep over the mean of what each keeps. Two levels stand beside
-it: entries drawn at random from the whole table, and entries drawn at random within each feature, of which each search
-keeps as many as it does. The second is what equal sizes alone would give: above it, the same coordinates are kept.
+Overlap of two masks is the number of entries that both keep over the mean of what each keeps. Two
+levels stand beside
+it: entries drawn at random from the whole table, and entries drawn at random within each feature,
+    of which each search
+keeps as many as it does. The second is what equal sizes alone would give: above it, the same
+    coordinates are kept.
 
-Sizes are compared by rank (Spearman). Part of that is frequency, which every seed shares: the partial correlation takes
-it out.
+Sizes are compared by rank (Spearman). Part of that is frequency, which every seed shares: the
+partial correlation takes it out.
 """
 
 import itertools
@@ -28,10 +32,11 @@ from studies.page import RUNS, Number, Page, runs_of, shown
 
 SIZE = (7.0, 2.9)  # inches: both columns of a page
 BINS = 24  # at most, of sizes
-NOTE = ("Left: entries that the masks of two seeds share, and what chance would give: among all entries, and within "
-        "each feature at the sizes found. Middle: rank correlation of the features' sizes between two seeds, and what "
-        "is left of it when the features' frequency is taken out. Means over pairs of seeds, bars are one standard "
-        "deviation. Right: features by their size in two searches, at the budget above the panel.")
+NOTE = ("Left: entries that the masks of two seeds share, and what chance would give: among all "
+        "entries, and within each feature at the sizes found. Middle: rank correlation of the "
+        "features' sizes between two seeds, and what is left of it when the features' frequency is "
+        "taken out. Means over pairs of seeds, bars are one standard deviation. Right: features by "
+        "their size in two searches, at the budget above the panel.")
 MEASURES: dict[str, tuple[str, Style]] = {
     "overlap": ("overlap of masks", STYLES[PEP]),
     "by_chance_within_features": ("by chance, sizes as found", (NAVY, "^", "--")),
@@ -54,7 +59,8 @@ def build(results: Results, out: Path, dataset: str, model: str) -> Page:
         results: of any data sets and models.
         out: the folder that holds runs/<run id>/ and embedding/<model>/<alias>/.
     """
-    page = Page("stability", dataset, model, f"The same sizes twice? {shown(model)} on {shown(dataset)}")
+    page = Page("stability", dataset, model,
+                f"The same sizes twice? {shown(model)} on {shown(dataset)}")
     found = choice.of(page, results, model, kinds=("pep",))
     fine = choice.searches(found)
     searches = choice.chosen(page, "search with feature-dimension thresholds", fine, found)
@@ -67,9 +73,11 @@ def build(results: Results, out: Path, dataset: str, model: str) -> Page:
              for budget, members in sorted(by_budget.items(), reverse=True) if len(members) > 1}
     for budget, pairs in lines.items():
         page.rows += [{"budget": budget, **pair} for pair in pairs]
-        page.numbers += [Number(f"{MEASURES[name][0]} at {budget:,} parameters, pairs of seeds", values,
+        page.numbers += [Number(f"{MEASURES[name][0]} at {budget:,} parameters, pairs of seeds",
+                                values,
                                 len(by_budget[budget]), form=".3f") for name in MEASURES
-                         if (values := [pair[name] for pair in pairs if not math.isnan(pair[name])])]
+                         if (values := [pair[name] for pair in pairs
+                                        if not math.isnan(pair[name])])]
     if searches and not lines:
         page.missing.append("snapshots of two seeds at one budget")
     page.notes.append(NOTE)
@@ -80,7 +88,8 @@ def build(results: Results, out: Path, dataset: str, model: str) -> Page:
 
 
 def _sources(search: dict[str, Any], every: Results) -> dict[int, dict[str, Any]]:
-    """The search that has each budget's snapshot: this one, or another that differs in the list of budgets alone."""
+    """The search that has each budget's snapshot: this one, or another that differs in the list of
+    budgets alone."""
     alike = [run for run in every if run["seed"] == search["seed"] and choice.alike(run, search)]
     return {budget: run for run in [*alike, search] for budget in masks.budgets_of(run)}
 
@@ -97,11 +106,13 @@ def _compare(one: Mask, other: Mask) -> dict[str, Any]:
     return {"seeds": f"{one.search['seed']} {other.search['seed']}",
             "overlap": float((one.kept & other.kept).sum() / kept),
             "by_chance_within_features": float((sizes * others).sum() / one.kept.shape[1] / kept),
-            "by_chance": float(sizes.sum() * others.sum() / one.kept.size / kept), "rank_correlation": same,
+            "by_chance": float(sizes.sum() * others.sum() / one.kept.size / kept),
+            "rank_correlation": same,
             "beyond_frequency": beyond, RUNS: runs_of([one.search, other.search])}
 
 
-def _draw(page: Page, lines: dict[int, list[dict[str, Any]]], nearest: int, members: list[Mask]) -> None:
+def _draw(page: Page, lines: dict[int, list[dict[str, Any]]], nearest: int,
+          members: list[Mask]) -> None:
     page.figure = budget_curve.new_figure(SIZE)
     left, middle, right = page.figure.subplots(1, 3)
     names = list(MEASURES)

@@ -1,8 +1,10 @@
 """One colour, marker and line for each method, the same in every figure.
 
-Okabe and Ito's colours, for all kinds of eyes, and darker ones where those do not suffice. Families share a colour or
-two shades of it and differ in marker and line: PEP and its variants are blue, pruning after training is vermilion and
-dashed, random masks are grey. UMEC's and AFM's rivals are never in a figure with the schemes whose colours they repeat.
+Okabe and Ito's colours, for all kinds of eyes, and darker ones where those do not suffice. Families
+share a colour or
+two shades of it and differ in marker and line: PEP and its variants are blue, pruning after
+training is vermilion and dashed, random masks are grey. UMEC's and AFM's rivals are never in a
+figure with the schemes whose colours they repeat.
 """
 
 from collections import Counter
@@ -10,9 +12,17 @@ from collections.abc import Iterable
 
 from studies.kinds import PEP
 
-COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9")  # for what is no method
+# for what is no method
+COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9")
 BLUE, RED, GREEN, PINK, ORANGE, SKY = COLOURS
-BLACK, GREY, WINE, OLIVE, INDIGO, ROSE = "#000000", "#999999", "#882255", "#8A8A1F", "#332288", "#CC6677"
+BLACK, GREY, WINE, OLIVE, INDIGO, ROSE = (
+    "#000000",
+    "#999999",
+    "#882255",
+    "#8A8A1F",
+    "#332288",
+    "#CC6677",
+)
 NAVY, PALE, SLATE = "#003A5D", "#7FB8DA", "#5E7C99"  # other blues: variants of PEP
 RUST = "#8A3B00"  # a darker vermilion
 INK = "#555555"  # of axes, and of levels across them, as of LR
@@ -20,30 +30,36 @@ INK = "#555555"  # of axes, and of levels across them, as of LR
 Style = tuple[str, str, str]  # colour, marker, line
 
 STYLES: dict[str, Style] = {
-    PEP: (BLUE, "o", "-"), "uniform": (BLACK, "s", "-"), "mde": (GREEN, "^", "-"), "mgqe": (PINK, "D", "-"),
-    "darts": (ORANGE, "v", "-"), "hash": (SKY, "<", "-"), "qr": (WINE, ">", "-"), "tt": (OLIVE, "1", "-."),
+    PEP: (BLUE, "o", "-"), "uniform": (BLACK, "s", "-"), "mde": (GREEN, "^", "-"),
+    "mgqe": (PINK, "D", "-"),
+    "darts": (ORANGE, "v", "-"), "hash": (SKY, "<", "-"), "qr": (WINE, ">", "-"),
+    "tt": (OLIVE, "1", "-."),
     "magnitude pruning": (RED, "P", "--"), "iterative pruning": (RUST, "X", "--"),
     "random mask": (GREY, "*", ":"), "random mask, PEP's share a field": (GREY, "d", "-."),
     "random mask, PEP's size of a feature": (GREY, "X", "--"),
     "cut by |V| alone": (BLUE, "p", "--")}
-MARKERS, DASHES = "dXv^*h", ("-.", "--", ":")  # of variants, where no method of their colour has that marker
+# of variants, where no method of their colour has that marker
+MARKERS, DASHES = "dXv^*h", ("-.", "--", ":")
 RE_INIT: Style = (NAVY, "^", "--")  # PEP's mask on fresh values
 NO_RETRAINING: Style = (PALE, "", "-.")
 GRANULARITIES: dict[str, Style] = {  # by threshold_type; those of the paper's Figure 10
     "global": (SLATE, "s", ":"), "dimension": (NAVY, "^", "--"), "feature": (PALE, "D", "-."),
     "feature_dim": STYLES[PEP]}
 AFM: dict[str, Style] = {  # AFM and its rivals
-    "afm": (INDIGO, "o", "-"), "afm, longer": (INDIGO, "^", "--"), "svd": (ROSE, "s", "-"), "random": (GREY, "*", ":"),
+    "afm": (INDIGO, "o", "-"), "afm, longer": (INDIGO, "^", "--"), "svd": (ROSE, "s", "-"),
+    "random": (GREY, "*", ":"),
     "tt": (OLIVE, "2", "--")}
 UMEC: dict[str, Style] = {  # UMEC and its rivals
-    "umec": (INDIGO, "o", "-"), "umec, faithful": (INDIGO, "^", "--"), "umec, scratch": (INDIGO, "D", "-."),
+    "umec": (INDIGO, "o", "-"), "umec, faithful": (INDIGO, "^", "--"),
+    "umec, scratch": (INDIGO, "D", "-."),
     "umec, one descent": (INDIGO, "d", ":"),
     "magnitude": (RED, "P", "--"), "as-umec": (PINK, "X", "--"), "taylor": (GREEN, "v", "--"),
     "group-lasso": (ORANGE, "s", "--"), "handmade": (SKY, "<", "-."), "random": (GREY, "*", ":")}
 
 
 def looks(labels: Iterable[str]) -> dict[str, Style]:
-    """The style of each label. A variant of a method ("PEP, lr 0.1") has its colour, and a marker and line of its own.
+    """The style of each label. A variant of a method ("PEP, lr 0.1") has its colour, and a marker
+    and line of its own.
 
     >>> looks(["PEP", "PEP, lr 0.1", "PEP, lr 0.2"]) == {
     ...     "PEP": (BLUE, "o", "-"), "PEP, lr 0.1": (BLUE, "d", "-."), "PEP, lr 0.2": (BLUE, "X", "--")}

@@ -7,11 +7,13 @@ from studies.kinds import Results
 from studies.page import OPEN, RUNS, Number, Page, runs_of, shown
 from studies.pooling import ROWS
 
-PAPER = {"movielens": {"rows": 739_015, "fields": 7, "features": 3_864},  # it says nothing of positives
+# it says nothing of positives
+PAPER = {"movielens": {"rows": 739_015, "fields": 7, "features": 3_864},
          "criteo": {"rows": 45_840_617, "fields": 39, "features": 1_086_810},
          "avazu": {"rows": 40_400_000, "fields": 22, "features": 645_394}}
 WHY = {("movielens", "rows", 739_012): "three rows; the paper does not say how it counts",
-       ("movielens", "features", 4_129): "the 264,256 parameters of its Figure 5 are 4,129 features of width 64",
+       ("movielens", "features",
+        4_129): "the 264,256 parameters of its Figure 5 are 4,129 features of width 64",
        ("avazu", "rows", 40_428_967): "the paper rounds"}  # by our number
 UNUSED = "unused_unknown_rows"  # older results lack it
 LISTED = 3  # runs that are named of many
@@ -34,8 +36,8 @@ def build(results: Results, out: Path, dataset: str, model: str) -> Page:
         known = [result for result in members if "data" in result]
         if not known:
             more = f" and {len(members) - LISTED} more" if len(members) > LISTED else ""
-            page.missing.append(f"data {manifest}: no run says what they are; those made from them are older and have "
-                                f"no `data`: {runs_of(members[:LISTED])}{more}")
+            page.missing.append(f"data {manifest}: no run says what they are; those made from them "
+                                f"are older and have no `data`: {runs_of(members[:LISTED])}{more}")
             continue
         page.behind += known
         named = f", data {manifest}" if len(by_manifest) > 1 else ""
@@ -43,14 +45,18 @@ def build(results: Results, out: Path, dataset: str, model: str) -> Page:
         counts = _counts((newer or known)[0]["data"])
         whole = counts["rows"] == ROWS.get(dataset, counts["rows"])
         paper = PAPER.get(dataset, {}) if whole else {}
-        page.numbers += [_number(dataset, name, count, named, paper.get(name)) for name, count in counts.items()]
-        page.rows.append({"data": manifest, **counts, **{f"paper_{name}": count for name, count in paper.items()},
+        page.numbers += [_number(dataset, name, count, named, paper.get(name)) for name,
+                         count in counts.items()]
+        page.rows.append({"data": manifest, **counts,
+                          **{f"paper_{name}": count for name, count in paper.items()},
                           RUNS: runs_of(known)})
         if not whole:
             page.notes.append(f"Nothing of the paper stands beside a sample: {counts['rows']:,} of "
                               f"{ROWS[dataset]:,} rows{named}.")
-        page.notes.append(f"Features of each field, its row for unknown values with them{named}: " + ", ".join(
-            f"{field} {known[0]['data']['field_sizes'][field]:,}" for field in _fields(known[0]["data"])) + ".")
+        page.notes.append(f"Features of each field, its row for unknown values with them{named}: "
+                          + ", ".join(
+            f"{field} {known[0]['data']['field_sizes'][field]:,}"
+            for field in _fields(known[0]["data"])) + ".")
     return page
 
 

@@ -1,11 +1,13 @@
-"""Beyond the paper: what moves PEP's thresholds, and does the mask that the data had a say in retrain better?
+"""Beyond the paper: what moves PEP's thresholds, and does the mask that the data had a say in
+retrain better?
 
-Searches with one cause taken away: decay on the thresholds coupled (as published), decoupled, none; and the loss's
-gradient cut off from them, so that all of them are one clock. An entry with |V| <= g(clock) that is pruned counts as
-pruned by the clock, one that is pruned though |V| > g(clock) by the data, and one that is kept though |V| <= g(clock)
-is held by the data; V is the search's own at the time (`engine.pep.threshold_trace`). Without coupled decay on the
-thresholds the
-clock stands still, or all but, and what lies below it are values that decayed to 0 themselves, those of rows that no
+Searches with one cause taken away: decay on the thresholds coupled (as published), decoupled, none;
+and the loss's gradient cut off from them, so that all of them are one clock. An entry with |V| <=
+g(clock) that is pruned counts as pruned by the clock, one that is pruned though |V| > g(clock) by
+the data, and one that is kept though |V| <= g(clock) is held by the data; V is the search's own at
+the time (`engine.pep.threshold_trace`). Without coupled decay on the thresholds the clock stands
+still, or all but, and what lies below it are values that decayed to 0 themselves, those of rows
+that no
 data move: decoupled decay takes a share of lr times decay off s at a step, 1e-8 as published.
 """
 
@@ -27,19 +29,23 @@ from studies.page import RUNS, Number, Page, needs, number, runs_of, shown
 
 SIZE = (7.0, 2.9)  # inches: both columns of a page
 CLOCK: Cause = ("coupled", False)
-NAMES: dict[Cause, str] = {PUBLISHED: "coupled decay (PEP)", CLOCK: "coupled decay, no loss gradient",
+NAMES: dict[Cause, str] = {PUBLISHED: "coupled decay (PEP)",
+                           CLOCK: "coupled decay, no loss gradient",
                            ("decoupled", True): "decoupled decay", ("none", True): "no decay"}
-LOOKS: dict[Cause, Style] = {PUBLISHED: STYLES[PEP], CLOCK: (NAVY, "^", "--"), ("decoupled", True): (PALE, "D", "-."),
+LOOKS: dict[Cause, Style] = {PUBLISHED: STYLES[PEP], CLOCK: (NAVY, "^", "--"),
+                             ("decoupled", True): (PALE, "D", "-."),
                              ("none", True): (SLATE, "s", ":")}
 STILL = {"none": "stands still", "decoupled": "all but stands still"}  # by threshold_decay
-PRUNED_BY = {"by_clock": ("pruned by the clock", NAVY, "--"), "by_data": ("pruned by the data", RED, "-"),
+PRUNED_BY = {"by_clock": ("pruned by the clock", NAVY, "--"),
+             "by_data": ("pruned by the data", RED, "-"),
              "held": ("held by the data", GREEN, "-.")}
-NOTE = ("Left: non-zero parameters while the search goes on, with one cause of pruning taken away. Middle: of the "
-        "published search, entries that are pruned where the decay alone would prune them too (by the clock), that "
-        "are pruned though it would not (by the data), and that are kept though it would prune them (held by the "
-        "data). Right: test AUC of both masks, retrained with every weight from its initial value, at the budgets "
-        f"that both have; bars are one standard deviation. {by_epoch.LEGEND} Differences are paired by seed, with the "
-        "95 % confidence interval of their mean.")
+NOTE = ("Left: non-zero parameters while the search goes on, with one cause of pruning taken away. "
+        "Middle: of the published search, entries that are pruned where the decay alone would "
+        "prune them too (by the clock), that are pruned though it would not (by the data), and "
+        "that are kept though it would prune them (held by the data). Right: test AUC of both "
+        f"masks, retrained with every weight from its initial value, at the budgets that both "
+        f"have; bars are one standard deviation. {by_epoch.LEGEND} Differences are paired by seed, "
+        f"with the 95 % confidence interval of their mean.")
 
 
 def build(results: Results, out: Path, dataset: str, model: str) -> Page:
@@ -49,19 +55,23 @@ def build(results: Results, out: Path, dataset: str, model: str) -> Page:
         results: of any data sets and models.
         out: the folder that holds runs/<run id>/ and embedding/<model>/<alias>/.
     """
-    page = Page("thresholds", dataset, model, f"What moves the thresholds, {shown(model)} on {shown(dataset)}")
+    page = Page("thresholds", dataset, model,
+                f"What moves the thresholds, {shown(model)} on {shown(dataset)}")
     found = choice.of(page, results, model, kinds=("pep", PEP))
     searches, lines = {}, []
     for cause, name in NAMES.items():
         searches[cause] = choice.chosen(page, f"search with {name}",
                                         choice.searches(found, cause), found)
         if searches[cause]:
-            page.numbers.append(number(f"parameters at the end of the search, {name}", searches[cause],
+            page.numbers.append(number(f"parameters at the end of the search, {name}",
+                                       searches[cause],
                                        lambda run: run["num_embedding_params"], form=",.0f"))
         if line := by_epoch.line_of(page, out, name, LOOKS[cause], searches[cause]):
             lines.append(line)
-    page.rows += [row for line in lines for row in by_epoch.rows("search", line, ("num_embedding_params",))]
-    recorded = {cause: needs(page, "thresholds", runs, "it was searched before that was recorded; search again")
+    page.rows += [row for line in lines
+                  for row in by_epoch.rows("search", line, ("num_embedding_params",))]
+    recorded = {cause: needs(page, "thresholds", runs,
+                             "it was searched before that was recorded; search again")
                 for cause, runs in searches.items()}
     _causes(page, recorded)
     _overlap(page, out, searches[PUBLISHED], searches[CLOCK])
@@ -76,18 +86,21 @@ def build(results: Results, out: Path, dataset: str, model: str) -> Page:
 def _causes(page: Page, recorded: dict[Cause, list[dict[str, Any]]]) -> None:
     """Rows and numbers of what pruned the entries."""
     for cause, runs in recorded.items():
-        page.rows += [{"panel": "causes", "line": NAMES[cause], "seed": run["seed"], **line, RUNS: runs_of([run])}
+        page.rows += [{"panel": "causes", "line": NAMES[cause], "seed": run["seed"], **line,
+                       RUNS: runs_of([run])}
                       for run in runs for line in run["thresholds"]["lines"]]
         for field, (what, *_) in PRUNED_BY.items() if runs else ():
             if field == "by_clock" and cause[0] in STILL:
                 what = f"pruned as the value itself decayed to 0 (the clock {STILL[cause[0]]})"
             page.numbers.append(Number(f"{what} at the end, {NAMES[cause]}",
-                                       [run["thresholds"]["lines"][-1][field] for run in runs], len(runs),
+                                       [run["thresholds"]["lines"][-1][field] for run in runs],
+                                       len(runs),
                                        form=",.0f"))
 
 
 def _overlap(page: Page, out: Path, published: Results, clocks: Results) -> None:
-    """How much of the learned mask is in that of the clock, of the same seed and budget, against chance."""
+    """How much of the learned mask is in that of the clock, of the same seed and budget, against
+    chance."""
     by_seed = {run["seed"]: run for run in clocks}
     pairs = [(run, by_seed[run["seed"]]) for run in published if run["seed"] in by_seed]
     shares: dict[int, list[float]] = defaultdict(list)
@@ -101,7 +114,8 @@ def _overlap(page: Page, out: Path, published: Results, clocks: Results) -> None
                                   RUNS: runs_of([one, other])})
     for budget, values in shares.items():
         chance = budget / published[0]["num_embedding_params_dense"]
-        page.numbers.append(Number(f"share of the learned mask that the clock's has too, {budget:,} parameters", values,
+        page.numbers.append(Number(f"share of the learned mask that the clock's has too, "
+                                   f"{budget:,} parameters", values,
                                    len(values), form=".3f", beside=f"by chance {chance:.3f}"))
 
 
@@ -111,23 +125,29 @@ def _tickets(page: Page, found: Results, cause: Cause) -> dict[int, list[dict[st
     if not own:
         choice.chosen(page, f"retrained ticket, {NAMES[cause]}", [], found)
     return {budget: taken for budget in sorted({choice.budget_of(run) for run in own}, reverse=True)
-            if (taken := choice.chosen(page, f"retrained ticket, {NAMES[cause]}, at {budget:,} parameters",
-                                       [run for run in own if choice.budget_of(run) == budget], found))}
+            if (taken := choice.chosen(page, f"retrained ticket, {NAMES[cause]}, at {budget:,} "
+                                             f"parameters",
+                                       [run for run in own if choice.budget_of(run) == budget],
+                                       found))}
 
 
 def _differences(page: Page, tickets: dict[Cause, dict[int, list[dict[str, Any]]]]) -> None:
     """Rows of both masks' scores, and their difference at the budgets that both have."""
     for cause, by_budget in tickets.items():
-        page.rows += [{"panel": "retraining", "line": NAMES[cause], "seed": run["seed"], "budget": budget,
-                       "test_auc": run["test_auc"], "test_logloss": run["test_logloss"], RUNS: runs_of([run])}
+        page.rows += [{"panel": "retraining", "line": NAMES[cause], "seed": run["seed"],
+                       "budget": budget,
+                       "test_auc": run["test_auc"], "test_logloss": run["test_logloss"],
+                       RUNS: runs_of([run])}
                       for budget, runs in by_budget.items() for run in runs]
     for budget in sorted(set(tickets[PUBLISHED]) & set(tickets[CLOCK]), reverse=True):
         learned, clock = tickets[PUBLISHED][budget], tickets[CLOCK][budget]
-        page.numbers += [number(f"test AUC at {budget:,} parameters, {name}", runs, lambda run: run["test_auc"])
+        page.numbers += [number(f"test AUC at {budget:,} parameters, {name}", runs,
+                                lambda run: run["test_auc"])
                          for name, runs in (("learned mask", learned), ("the clock's mask", clock))]
         if values := paired.differences(learned, clock, "test_auc"):
             gain = paired.interval(values)
-            page.numbers.append(Number(f"learned less the clock's at {budget:,} parameters, paired", values,
+            page.numbers.append(Number(f"learned less the clock's at {budget:,} parameters, paired",
+                                       values,
                                        len(values), form="+.4f", beside=gain.words))
 
 
@@ -139,7 +159,8 @@ def _draw(page: Page, lines: Sequence[by_epoch.Line], published: Results,
     _draw_causes(middle, published)
     both = [budget for budget in tickets[PUBLISHED] if tickets[CLOCK].get(budget)]
     for cause, by_budget in tickets.items() if both else ():
-        budget_curve.with_bars(right, [(budget, [run["test_auc"] for run in by_budget[budget]]) for budget in both],
+        budget_curve.with_bars(right, [(budget, [run["test_auc"] for run in by_budget[budget]])
+                                       for budget in both],
                                NAMES[cause], LOOKS[cause])
     if both:
         budget_curve.log_sizes(right)
@@ -147,12 +168,14 @@ def _draw(page: Page, lines: Sequence[by_epoch.Line], published: Results,
         by_epoch.nothing(right, "no budget that both masks have")
     by_epoch.finish(right, "embedding parameters", "test AUC, retrained")
     for axes in (left, middle):
-        axes.yaxis.set_major_formatter(FuncFormatter(lambda count, _: budget_curve.short(count) if count else "0"))
+        axes.yaxis.set_major_formatter(FuncFormatter(lambda count, _: budget_curve.short(count)
+                                                     if count else "0"))
     if middle.get_legend_handles_labels()[0]:
         middle.legend(fontsize=6, frameon=False, loc="center right")
     looks = {label: handle for axes in (right, left)
              for handle, label in zip(*axes.get_legend_handles_labels(), strict=True)}
-    page.figure.legend(looks.values(), looks.keys(), fontsize=6.5, frameon=False, loc="outside lower center", ncols=4)
+    page.figure.legend(looks.values(), looks.keys(), fontsize=6.5, frameon=False,
+                       loc="outside lower center", ncols=4)
     page.figure.suptitle(page.title, fontsize=8)
 
 

@@ -1,4 +1,5 @@
-"""What UMEC's two figures share: accuracy and AUC against the compression ratio, of it and its rivals."""
+"""What UMEC's two figures share: accuracy and AUC against the compression ratio, of it and its
+rivals."""
 
 import json
 import statistics
@@ -23,7 +24,8 @@ DENSE_ACCURACY = 0.78978  # of the paper's whole model
 Curves = dict[str, dict[float, list[dict[str, Any]]]]  # method -> budget -> results
 
 
-def build(page: Page, results: Results, joint: bool, methods: Sequence[str], paper: dict[float, float]) -> Page:
+def build(page: Page, results: Results, joint: bool, methods: Sequence[str],
+          paper: dict[float, float]) -> Page:
     """Fill the page of a figure.
 
     Args:
@@ -43,16 +45,20 @@ def build(page: Page, results: Results, joint: bool, methods: Sequence[str], pap
     page.behind += found
     for method in methods:
         for budget in [1.0] if method == DENSE else paper:
-            absent = [seed for seed in SEEDS if seed not in {run["seed"] for run in curves[method].get(budget, [])}]
+            absent = [seed for seed in SEEDS
+                      if seed not in {run["seed"] for run in curves[method].get(budget, [])}]
             if absent:
-                page.missing.append(f"{method} at budget {budget:g}: seed{'s' * (len(absent) > 1)} {words(absent)}")
+                page.missing.append(f"{method} at budget {budget:g}: seed{'s' * (len(absent) > 1)} "
+                                    f"{words(absent)}")
     dense = {run["seed"]: run for runs in curves[DENSE].values() for run in runs}
     for method, by_budget in curves.items():
         for budget, runs in sorted(by_budget.items(), reverse=True):
             page.rows += [_row(method, budget, run) for run in runs]
             page.numbers += _numbers(method, budget, runs, dense, paper)
-    beside = ("" if page.sample else "The paper gives accuracy alone, of one seed, and some of its models exceed their "
-              "budget; its numbers, read off its figure, stand beside ours as differences from its whole model. ")
+    beside = ("" if page.sample else "The paper gives accuracy alone, of one seed, and some of its "
+                                     "models exceed their "
+              "budget; its numbers, read off its figure, stand beside ours as differences from its "
+              "whole model. ")
     page.notes.append(
         "x is 1 less the resource of the exported model, counted from its layers. "
         f"{beside}Every rival was trained as many steps more as UMEC; validation chose the "
@@ -77,8 +83,10 @@ def _label(result: dict[str, Any]) -> str:
     return ", ".join([made["method"], *(name for name, on in variants.items() if on)])
 
 
-def _of_one_setting(page: Page, results: Results, data: pooling.Data, every: Results) -> list[dict[str, Any]]:
-    """Those of the setting with the most runs, one a seed: trained alike, for as long, from the same training.
+def _of_one_setting(page: Page, results: Results, data: pooling.Data,
+                    every: Results) -> list[dict[str, Any]]:
+    """Those of the setting with the most runs, one a seed: trained alike, for as long, from the
+    same training.
 
     Args:
         data: that the page shows.
@@ -87,7 +95,8 @@ def _of_one_setting(page: Page, results: Results, data: pooling.Data, every: Res
     by_id = pooling.by_run(every)
     groups: dict[str, list[dict[str, Any]]] = defaultdict(list)
     for result in results:
-        own = {key: value for key, value in result["identity"]["settings"].items() if key != "max_epochs"}
+        own = {key: value for key, value in result["identity"]["settings"].items()
+               if key != "max_epochs"}
         made = result["compression"]
         base = by_id.get(made.get("base", ""))
         trained = [pooling.settings_of(base), base["settings"]["max_epochs"]] if base else None
@@ -95,34 +104,43 @@ def _of_one_setting(page: Page, results: Results, data: pooling.Data, every: Res
         groups[json.dumps(setting, sort_keys=True)].append(result)
     if not groups:
         return []
-    most = max(groups.values(), key=lambda runs: (data.manifest in (None, runs[0]["manifest"]), len(runs)))
+    most = max(groups.values(),
+               key=lambda runs: (data.manifest in (None, runs[0]["manifest"]), len(runs)))
     if len(most) < len(results):
-        page.left_out.append(f"Left out: {pooling.words({'other settings or data': len(results) - len(most)})}.")
+        page.left_out.append(
+            f"Left out: {pooling.words({'other settings or data': len(results) - len(most)})}."
+        )
     points: dict[Any, list[dict[str, Any]]] = defaultdict(list)
     for result in most:  # the whole model once, though both figures ask for it
-        points[_label(result), result["compression"]["budget"] if _label(result) != DENSE else 1].append(result)
+        points[_label(result), result["compression"]["budget"] if _label(result) != DENSE
+               else 1].append(result)
     found = [result for runs in points.values() for result in pooling.one_a_seed(runs)]
-    return sorted(found, key=lambda result: (_label(result), -result["compression"]["budget"], result["seed"]))
+    return sorted(found, key=lambda result: (_label(result), -result["compression"]["budget"],
+                                             result["seed"]))
 
 
 def _row(method: str, budget: float, run: dict[str, Any]) -> dict[str, Any]:
     made = run["compression"]
-    return {"method": method, "budget": budget, "seed": run["seed"], "compression": round(1 - made["resource_left"], 4),
+    return {"method": method, "budget": budget, "seed": run["seed"],
+            "compression": round(1 - made["resource_left"], 4),
             "fields": sum(width > 0 for width in made["widths"].values()),
             "neurons": " ".join(map(str, made["neurons"])),
-            **{name: run[name] for name in (*MEASURES, "test_logloss", "validation_auc")}, RUNS: runs_of([run])}
+            **{name: run[name] for name in (*MEASURES, "test_logloss", "validation_auc")},
+            RUNS: runs_of([run])}
 
 
 def _numbers(method: str, budget: float, runs: Results, dense: dict[int, dict[str, Any]],
              paper: dict[float, float]) -> list[Number]:
     where = method if method == DENSE else f"{method} at {budget:g}"
     made = [number(f"{name}, {where}", runs, itemgetter(field))
-            for field, name in (("test_auc", "AUC"), ("test_logloss", "log-loss"), ("test_accuracy", "accuracy"))]
+            for field, name in (("test_auc", "AUC"), ("test_logloss", "log-loss"),
+                                ("test_accuracy", "accuracy"))]
     beside = [run for run in runs if run["seed"] in dense]
     if method == "umec" and beside:
         published = paper[budget] - DENSE_ACCURACY if budget in paper else None
         made.append(number(f"accuracy less the whole model's, {where}", beside,
-                           lambda run: run["test_accuracy"] - dense[run["seed"]]["test_accuracy"], published,
+                           lambda run: run["test_accuracy"] - dense[run["seed"]]["test_accuracy"],
+                           published,
                            "other data" if published is not None else "", ".5f"))
     return made
 
@@ -138,7 +156,8 @@ def _draw(page: Page, curves: Curves) -> None:
         axes.set_ylabel(label, fontsize=8)
         budget_curve.tidy(axes)
     handles, labels = panels[0].get_legend_handles_labels()
-    page.figure.legend(handles, labels, fontsize=6.5, frameon=False, loc="outside lower center", ncols=4)
+    page.figure.legend(handles, labels, fontsize=6.5, frameon=False, loc="outside lower center",
+                       ncols=4)
     page.figure.suptitle(page.title, fontsize=8)
 
 
@@ -151,14 +170,18 @@ def _look_closely(axes: Axes, curves: Curves, field: str) -> None:
         axes.set_ylim(min(seen) - margin, max(seen) + margin)
 
 
-def _line(axes: Axes, method: str, by_budget: dict[float, list[dict[str, Any]]], field: str) -> None:
+def _line(axes: Axes, method: str, by_budget: dict[float, list[dict[str, Any]]],
+          field: str) -> None:
     groups = [by_budget[budget] for budget in sorted(by_budget, reverse=True)]
     means = [statistics.mean(run[field] for run in runs) for runs in groups]
     if method == DENSE:
         budget_curve.horizontal(axes, DENSE, means[0])
         return
-    spreads = [statistics.stdev(run[field] for run in runs) if len(runs) > 1 else 0.0 for runs in groups]
+    spreads = [statistics.stdev(run[field] for run in runs) if len(runs) > 1 else 0.0
+               for runs in groups]
     colour, marker, line = UMEC.get(method, (budget_curve.INK, ".", ":"))
-    axes.errorbar([statistics.mean(1 - run["compression"]["resource_left"] for run in runs) for runs in groups], means,
-                  yerr=spreads if any(spreads) else None, label=shown(method), color=colour, marker=marker,
+    axes.errorbar([statistics.mean(1 - run["compression"]["resource_left"] for run in runs)
+                   for runs in groups], means,
+                  yerr=spreads if any(spreads) else None, label=shown(method), color=colour,
+                  marker=marker,
                   linestyle=line, markersize=4, linewidth=1.1, capsize=2)

@@ -1,4 +1,5 @@
-"""UMEC's Figure 2: accuracy against compression, fields and neurons removed together (Shen et al. 2021)."""
+"""UMEC's Figure 2: accuracy against compression, fields and neurons removed together (Shen et al.
+2021)."""
 
 from pathlib import Path
 
@@ -6,7 +7,8 @@ from studies.figures import umec_curves
 from studies.kinds import Results
 from studies.page import Page, shown
 
-PAPER = {0.5: 0.78982, 0.35: 0.78981, 0.29: 0.78971, 0.18: 0.78943, 0.1: 0.78916, 0.05: 0.78903}  # read off the figure
+# read off the figure
+PAPER = {0.5: 0.78982, 0.35: 0.78981, 0.29: 0.78971, 0.18: 0.78943, 0.1: 0.78916, 0.05: 0.78903}
 METHODS = ("umec", "magnitude", "as-umec", "taylor", "handmade", "random", "dense")
 
 
@@ -17,5 +19,6 @@ def build(results: Results, out: Path, dataset: str, model: str) -> Page:
         results: of any data sets and models.
         out: not looked at.
     """
-    page = Page("umec-fig2", dataset, "dlrm", f"UMEC, Figure 2: joint compression, DLRM on {shown(dataset)}")
+    page = Page("umec-fig2", dataset, "dlrm",
+                f"UMEC, Figure 2: joint compression, DLRM on {shown(dataset)}")
     return umec_curves.build(page, results, True, METHODS, PAPER)

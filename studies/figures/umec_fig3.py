@@ -1,4 +1,5 @@
-"""UMEC's Figure 3: accuracy against compression, whole fields removed and nothing else (Shen et al. 2021)."""
+"""UMEC's Figure 3: accuracy against compression, whole fields removed and nothing else (Shen et al.
+2021)."""
 
 from pathlib import Path
 
@@ -17,5 +18,6 @@ def build(results: Results, out: Path, dataset: str, model: str) -> Page:
         results: of any data sets and models.
         out: not looked at.
     """
-    page = Page("umec-fig3", dataset, "dlrm", f"UMEC, Figure 3: input selection, DLRM on {shown(dataset)}")
+    page = Page("umec-fig3", dataset, "dlrm",
+                f"UMEC, Figure 3: input selection, DLRM on {shown(dataset)}")
     return umec_curves.build(page, results, False, METHODS, PAPER)

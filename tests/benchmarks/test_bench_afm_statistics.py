@@ -6,8 +6,10 @@ from benchmarks import bench_afm_statistics
 from benchmarks.bench_afm_statistics import full_sizes, made_rows, starts_of
 from data.synthetic import raw_planted
 
-SCHEMA = {"part": str, "rows": int, "seconds": float, "processor_seconds": float, "rows_per_processor_second": float,
-          "extra_memory_bytes": int, "ids": int, "ids_seen": int, "threads": int, "device": str, "commit": str}
+SCHEMA = {"part": str, "rows": int, "seconds": float, "processor_seconds": float,
+          "rows_per_processor_second": float,
+          "extra_memory_bytes": int, "ids": int, "ids_seen": int, "threads": int, "device": str,
+          "commit": str}
 
 
 def test_every_part_leaves_a_line(tmp_path, monkeypatch, capsys):
@@ -35,5 +37,6 @@ def test_full_sizes_are_those_of_the_whole_file(tmp_path):
     dataset = made_rows(500, tmp_path)
     found = full_sizes(dataset)
     assert all(full >= size for full, size in zip(found, dataset.schema.sizes, strict=True))
-    assert sum(found) >= sum(field.size for field in raw_planted.LAYOUTS["criteo"].fields) > 33_000_000
+    assert sum(found) >= sum(field.size
+                             for field in raw_planted.LAYOUTS["criteo"].fields) > 33_000_000
     assert list(starts_of((3, 2, 4))) == [0, 3, 5]

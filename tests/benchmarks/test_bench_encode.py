@@ -6,14 +6,16 @@ from benchmarks import bench_encode
 
 ROWS = 3000
 SCHEMA = {"dataset": str, "variant": str, "rows": int, "seconds": float, "processor_seconds": float,
-          "rows_per_second": float, "peak_memory_bytes": int, "raw_bytes": int, "stored_bytes": int, "cores": int,
+          "rows_per_second": float, "peak_memory_bytes": int, "raw_bytes": int, "stored_bytes": int,
+          "cores": int,
           "device": str}
 
 
 def test_both_ways_encode_all_rows_of_the_file(tmp_path, capsys):
     pytest.importorskip("lmdb")
     path = tmp_path / "results" / "encode.json"
-    bench_encode.main(["--dataset", "criteo", "--rows", str(ROWS), "--scratch", str(tmp_path), "--json", str(path)])
+    bench_encode.main(["--dataset", "criteo", "--rows", str(ROWS), "--scratch", str(tmp_path),
+                       "--json", str(path)])
     rows = json.loads(path.read_text())
     assert [row["variant"] for row in rows] == ["lmdb", "ours"]
     for row in rows:
@@ -23,7 +25,8 @@ def test_both_ways_encode_all_rows_of_the_file(tmp_path, capsys):
         assert row["rows_per_second"] == pytest.approx(ROWS / row["seconds"])
     assert rows[1]["stored_bytes"] > ROWS * 4 * (39 + 13)
     assert rows[0]["stored_bytes"] > ROWS * 4 * 40
-    fastest = max(row["rows_per_second"] for row in rows) / min(row["rows_per_second"] for row in rows)
+    fastest = max(row["rows_per_second"] for row in rows) / min(row["rows_per_second"]
+                                                                for row in rows)
     assert f"{fastest:.1f}x" in capsys.readouterr().out
     assert [file.name for file in tmp_path.iterdir()] == ["results"], "the made file is deleted"
 
@@ -33,7 +36,8 @@ def test_the_plain_way_gives_unknown_values_one_code(tmp_path):
     path = tmp_path / "train"
     layout = bench_encode.LAYOUTS["avazu"]
     row = "1,{y},14102100,1005,0," + ",".join(["0000000a"] * 8) + ",{model},1,2,1,1,1,1,1,1,-1,1\n"
-    lines = [row.format(y=i % 2, model="0000000b" if i < 10 else f"0000010{i - 10}") for i in range(12)]
+    lines = [row.format(y=i % 2, model="0000000b" if i < 10 else f"0000010{i - 10}")
+             for i in range(12)]
     path.write_text(layout.header + "\n" + "".join(lines))
     (tmp_path / "out").mkdir()
     assert bench_encode.row_by_row(layout, path, tmp_path / "out") == 12

@@ -12,23 +12,28 @@ from engine.settings import parse
 from models.build import build_embedding, build_model
 
 BATCH = 256
-SCHEMA = {"model": str, "variant": str, "ms_per_step": float, "samples_per_second": float, "device": str,
-          "threads": int, "torch": str, "rounds": int, "steps_per_round": int, "batch_size": int, "compiled": bool,
+SCHEMA = {"model": str, "variant": str, "ms_per_step": float, "samples_per_second": float,
+          "device": str,
+          "threads": int, "torch": str, "rounds": int, "steps_per_round": int, "batch_size": int,
+          "compiled": bool,
           "ms_per_step_of_rounds": list}
 
 
 def test_rows_and_table(tmp_path, capsys):
     path = tmp_path / "results" / "step.json"
-    bench_step.main(["--model", "fm", "--steps", "2", "--rounds", "3", "--device", "cpu", "--compile", "off",
+    bench_step.main(["--model", "fm", "--steps", "2", "--rounds", "3", "--device", "cpu",
+                     "--compile", "off",
                      "--json", str(path)])
     rows = json.loads(path.read_text())
-    assert [(row["model"], row["variant"]) for row in rows] == [("fm", name) for name in bench_step.VARIANTS]
+    assert [(row["model"], row["variant"])
+            for row in rows] == [("fm", name) for name in bench_step.VARIANTS]
     for row in rows:
         assert {name: type(row[name]) for name in SCHEMA} == SCHEMA
         assert set(row) == {*SCHEMA, "commit"}
         assert (row["rounds"], row["steps_per_round"], row["compiled"]) == (3, 2, False)
         assert sorted(row["ms_per_step_of_rounds"])[1] == row["ms_per_step"] > 0
-        assert row["samples_per_second"] == pytest.approx(1000 * row["batch_size"] / row["ms_per_step"])
+        assert row["samples_per_second"] == pytest.approx(1000 * row["batch_size"]
+                                                          / row["ms_per_step"])
     published, pep, uniform, darts = (row["ms_per_step"] for row in rows)
     line = capsys.readouterr().out.splitlines()[-1]
     assert line.startswith("fm")
@@ -45,25 +50,30 @@ def test_wrong_options_are_refused(wrong):
 
 def test_every_round_is_one_epoch_of_every_variant():
     done = []
-    seconds = bench_step.measure({name: lambda name=name: done.append(name) for name in "abc"}, 2, torch.device("cpu"))
+    seconds = bench_step.measure({name: lambda name=name: done.append(name) for name in "abc"}, 2,
+                                 torch.device("cpu"))
     assert "".join(done) == "cba" "abc" "cba"
     assert {name: len(each) for name, each in seconds.items()} == {"a": 2, "b": 2, "c": 2}
 
 
 def values_of(model: str, **changes) -> dict:
-    flat = {**bench_step.SETTINGS, "model": model, "dropout": 0.0, "att_dropout": 0.0, "threshold_init": -4.0}
+    flat = {**bench_step.SETTINGS, "model": model, "dropout": 0.0, "att_dropout": 0.0,
+            "threshold_init": -4.0}
     return parse({**flat, **changes}).flat()  # at -4 about half of V0 lies below its threshold
 
 
 def our_name(name: str) -> str:
     """What a published model's parameter is called in ours."""
     name = re.sub(r"^linear\.", "linear.layer.", re.sub(r"^table\.", "embedding.", name))
-    return re.sub(r"^attention\.", "", re.sub(r"^attention\.layers\.(\d+)", r"attention.attention.\1.layer", name))
+    return re.sub(r"^attention\.", "",
+                  re.sub(r"^attention\.layers\.(\d+)", r"attention.attention.\1.layer", name))
 
 
 def pair(model: str, values: dict) -> tuple[torch.nn.Module, Published, dict[str, str]]:
-    """Our model and the published one with the same parameters, and our names of the published one's."""
-    ours = build_model(bench_step.FIELD_SIZES, values, 3, build_embedding(bench_step.FIELD_SIZES, values, 3))
+    """Our model and the published one with the same parameters, and our names of the published
+    one's."""
+    ours = build_model(bench_step.FIELD_SIZES, values, 3,
+                       build_embedding(bench_step.FIELD_SIZES, values, 3))
     with torch.no_grad():  # thresholds that differ from entry to entry
         ours.embedding.thresholds.add_(torch.rand(ours.embedding.thresholds.shape,
                                                   generator=torch.Generator().manual_seed(5)))
@@ -90,15 +100,18 @@ def test_published_models_compute_what_ours_do(model):
     for name, parameter in published.named_parameters():
         size = parameter.grad.abs().max()
         assert size > 0, name
-        close = 1e-4 * size + 1e-5  # the second for biases before a batch normalisation: nothing but rounding
+        # the second for biases before a batch normalisation: nothing but rounding
+        close = 1e-4 * size + 1e-5
         assert (parameter.grad - of_ours[names[name]].grad).abs().max() < close, name
 
 
 def test_a_published_step_is_our_step():
-    values = values_of("fm", batch_size=BATCH)  # deep parts hold gradients of pure rounding, which Adam blows up to lr
+    # deep parts hold gradients of pure rounding, which Adam blows up to lr
+    values = values_of("fm", batch_size=BATCH)
     ours, published, names = pair("fm", values)
     before = {name: parameter.detach().clone() for name, parameter in ours.named_parameters()}
-    step = Step(ours, build_optimizer(ours, values["lr"], values["l2_regularization"], values["l2_regularization"]),
+    step = Step(ours, build_optimizer(ours, values["lr"], values["l2_regularization"],
+                                      values["l2_regularization"]),
                 values["grad_clip"], StepForm(BATCH))
     made, theirs = bench_step.made_rows(BATCH), PublishedStep(published, values)
     count = ours.embedding.num_params()
@@ -108,7 +121,8 @@ def test_a_published_step_is_our_step():
     assert 0.2 < count / ours.embedding.weight.numel() < 0.8
     of_ours = dict(ours.named_parameters())
     for name, parameter in published.named_parameters():
-        assert (of_ours[names[name]] - before[names[name]]).abs().max() > 1e-4, name  # one step of Adam moves by lr
+        # one step of Adam moves by lr
+        assert (of_ours[names[name]] - before[names[name]]).abs().max() > 1e-4, name
         assert (of_ours[names[name]] - parameter).abs().max() < 1e-6, name
 
 

@@ -1,4 +1,5 @@
-"""AFM on models of every kind: what stays the same, what is exact, what shrinks, and what is refused."""
+"""AFM on models of every kind: what stays the same, what is exact, what shrinks, and what is
+refused."""
 
 import copy
 import itertools
@@ -21,9 +22,12 @@ from models.embedding.masked import Masked
 from models.embedding.pep import Pep, Thresholds
 
 SIZES, WIDTH = (40, 3, 25, 12), 6
-VALUES = {"embedding": "uniform", "latent_dim": WIDTH, "mlp_dims": (9, 8, 7), "dropout": 0.2, "num_heads": 2,
-          "num_layers": 2, "att_dropout": 0.1, "atten_embed_dim": 8, "has_residual": True, "full_part": True,
-          "with_linear": True, "arch_mlp_bot": (5,), "arch_mlp_top": (9, 8), "arch_interaction_op": "cat"}
+VALUES = {"embedding": "uniform", "latent_dim": WIDTH, "mlp_dims": (9, 8, 7), "dropout": 0.2,
+          "num_heads": 2,
+          "num_layers": 2, "att_dropout": 0.1, "atten_embed_dim": 8, "has_residual": True,
+          "full_part": True,
+          "with_linear": True, "arch_mlp_bot": (5,), "arch_mlp_top": (9, 8),
+          "arch_interaction_op": "cat"}
 DEEP = ("deepfm", "autoint")
 
 
@@ -53,19 +57,22 @@ class Dcn(nn.Module):
 
 
 class Plain(nn.Module):
-    """Anybody's two nn.Sequentials around the house's embedding, with other inputs before the vectors."""
+    """Anybody's two nn.Sequentials around the house's embedding, with other inputs before the
+    vectors."""
 
     def __init__(self):
         super().__init__()
         torch.manual_seed(1)
         self.embedding = build_embedding(SIZES, {**VALUES, "model": "fm"}, 1)
         self.bottom = nn.Sequential(nn.Linear(2, 5), nn.ReLU(), nn.Linear(5, 4), nn.ReLU())
-        self.top = nn.Sequential(nn.Linear(4 + self.embedding.deep_width, 9), nn.ReLU(), nn.Linear(9, 8, bias=False),
+        self.top = nn.Sequential(nn.Linear(4 + self.embedding.deep_width, 9), nn.ReLU(),
+                                 nn.Linear(9, 8, bias=False),
                                  nn.ReLU(), nn.Linear(8, 1))
 
     def forward(self, ids):
         numbers = self.bottom((ids[:, :2] / 10).to(self.embedding.table().dtype))
-        return self.top(torch.cat([numbers, self.embedding.deep_input(ids, self.embedding(ids))], 1))[:, 0]
+        return self.top(torch.cat([numbers, self.embedding.deep_input(ids, self.embedding(ids))],
+                                  1))[:, 0]
 
 
 MODELS = {"fm": lambda kind: dense("fm", kind), "deepfm": lambda kind: dense("deepfm", kind),
@@ -86,14 +93,16 @@ def spectra(model, path="embedding"):
 
 
 def factored(model, rank, path="embedding"):
-    return factor.factor_table(model, [spectrum.first(rank) for spectrum in spectra(model, path)], SIZES, path)
+    return factor.factor_table(model, [spectrum.first(rank) for spectrum in spectra(model, path)],
+                               SIZES, path)
 
 
 def thin(model, names, rank=None, **how):
     found = layer_moments(model, [ids_of()], names)
     for name in names:
         spectrum = decompose(found[name])
-        model = factor.factor_layer(model, name, spectrum.first(rank or len(spectrum.values)), **how)
+        model = factor.factor_layer(model, name, spectrum.first(rank or len(spectrum.values)),
+                                    **how)
     return model
 
 
@@ -103,7 +112,8 @@ def test_full_rank_gives_the_dense_models_logits(name, kind, close):
     model, ids = MODELS[name](kind), ids_of()
     before = copy.deepcopy(model.state_dict())
     layers = list(factor.mlp_layers(model))
-    assert len(layers) == {"fm": 0, "deepfm": 4, "autoint": 4, "dcn": 2, "plain": 5, "dlrm": 3}[name]
+    assert len(layers) == {"fm": 0, "deepfm": 4, "autoint": 4, "dcn": 2, "plain": 5,
+                           "dlrm": 3}[name]
     made = [factored(model, WIDTH, PATHS.get(name, "embedding"))]
     made += [thin(made[0], layers)] if layers else []
     if factor.deep_readers(made[0], ids):
@@ -113,7 +123,8 @@ def test_full_rank_gives_the_dense_models_logits(name, kind, close):
     with torch.no_grad():
         for each in made:
             torch.testing.assert_close(each(ids), model(ids), rtol=0, atol=close)
-    assert all(torch.equal(value, before[key]) for key, value in model.state_dict().items())  # it is not touched
+    # it is not touched
+    assert all(torch.equal(value, before[key]) for key, value in model.state_dict().items())
 
 
 @pytest.mark.parametrize("rank", range(1, WIDTH + 1))
@@ -135,7 +146,8 @@ def test_fields_of_several_ranks_and_of_none_are_fused_too():
     with torch.no_grad():
         torch.testing.assert_close(fused(ids), low(ids), rtol=0, atol=1e-5)
         table = low.embedding.table()
-    assert (table[40:43] - table[40]).abs().max() == 0  # the field of rank 0 is a constant, folded into the layer
+    # the field of rank 0 is a constant, folded into the layer
+    assert (table[40:43] - table[40]).abs().max() == 0
     assert fused.embedding.deep_width == 10
     assert factor.linear_at(fused, "mlp.mlp.0").in_features == 10
 
@@ -144,10 +156,12 @@ def test_a_table_loses_what_its_spectrum_says():
     model, counts = dense(), torch.bincount(ids_of().flatten(), minlength=sum(SIZES))
     for rank in range(1, WIDTH):
         low = factored(model, rank)
-        parts = zip(model.embedding.table().split(SIZES), low.embedding.table().split(SIZES), counts.split(SIZES),
+        parts = zip(model.embedding.table().split(SIZES), low.embedding.table().split(SIZES),
+                    counts.split(SIZES),
                     spectra(model), strict=True)
         for before, after, weights, spectrum in parts:
-            lost = float((weights.double() @ (before - after).double().square().sum(1)) / weights.sum())
+            lost = float((weights.double() @ (before - after).double().square().sum(1))
+                         / weights.sum())
             assert lost == pytest.approx(spectrum.lost(rank), rel=1e-4, abs=1e-10)
 
 
@@ -171,7 +185,8 @@ def test_the_shifted_start_keeps_the_function_and_the_published_one_does_not(ran
     linear = factor.factor_layer(model, name, spectrum.first(rank))
     published = factor.factor_layer(model, name, spectrum.first(rank), "relu")
     shifted = factor.factor_layer(model, name, spectrum.first(rank), "relu",
-                               lambda original, project: least_codes(original, [ids], name, project))
+                               lambda original,
+                                  project: least_codes(original, [ids], name, project))
     with torch.no_grad():
         torch.testing.assert_close(shifted(ids), linear(ids), rtol=0, atol=1e-5)
         assert (published(ids) - linear(ids)).abs().max() > 1e-3
@@ -181,7 +196,8 @@ def test_the_shifted_start_keeps_the_function_and_the_published_one_does_not(ran
 def test_attentions_products_with_weights_are_counted():
     fields, width = len(SIZES), VALUES["atten_embed_dim"]
     counts = multiply_adds(dense("autoint"), ids_of(1))
-    assert counts["attention"] == VALUES["num_layers"] * fields * (3 + 1) * width * width  # query, key, value; way out
+    # query, key, value; way out
+    assert counts["attention"] == VALUES["num_layers"] * fields * (3 + 1) * width * width
     assert counts["project"] == counts["residual"] == fields * WIDTH * width
 
 
@@ -201,20 +217,26 @@ def test_counters_are_the_closed_forms_and_the_state_dict(rank, tmp_path):
     assert parts["linear"] == before["linear"] == rows + 1
     assert multiply_adds(low, ids) == {
         "embedding": fields * rank * WIDTH,
-        "mlp": fields * rank * hidden[0] + sum(rank * (n + m) for n, m in itertools.pairwise(hidden)) + hidden[-1]}
+        "mlp": fields * rank * hidden[0]
+        + sum(rank * (n + m) for n, m in itertools.pairwise(hidden)) + hidden[-1]}
     assert multiply_adds(model, ids)["mlp"] == fields * WIDTH * hidden[0] + sum(
         n * m for n, m in itertools.pairwise(hidden)) + hidden[-1]
     state = low.state_dict()
     trained = {key for key, _ in low.named_parameters()}
-    assert sum(value.numel() for key, value in state.items() if key in trained) == sum(parts.values())
-    assert low.embedding.num_params() == sum(int(each.count_nonzero()) for each in low.embedding.parameters())
-    assert parts["embedding"] - low.embedding.num_params() <= 3  # a field of 3 rows has nothing in a third direction
+    assert sum(value.numel() for key, value in state.items()
+               if key in trained) == sum(parts.values())
+    assert low.embedding.num_params() == sum(int(each.count_nonzero())
+                                             for each in low.embedding.parameters())
+    # a field of 3 rows has nothing in a third direction
+    assert parts["embedding"] - low.embedding.num_params() <= 3
     assert low.embedding.inference_bytes() == 4 * parts["embedding"]
-    assert low.embedding.codes[0].weight.numel() * WIDTH == model.embedding.weight.numel() * rank  # it shrinks by d / k
+    # it shrinks by d / k
+    assert low.embedding.codes[0].weight.numel() * WIDTH == model.embedding.weight.numel() * rank
 
 
 def on_devices():
-    return ["cpu", pytest.param("cuda", marks=pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU"))]
+    return ["cpu", pytest.param("cuda", marks=pytest.mark.skipif(not torch.cuda.is_available(),
+                                                                 reason="needs a GPU"))]
 
 
 @pytest.mark.parametrize("device", on_devices())
@@ -224,13 +246,15 @@ def test_a_factored_model_is_written_and_read_back_whole(name, device, tmp_path)
     low = factor.factor_table(model, [spectrum.first(rank) for spectrum, rank in
                                    zip(spectra(dense(name)), (2, 1, 2, 0), strict=True)], SIZES)
     if name in DEEP:
-        low = thin(factor.fuse(low, ids), ["mlp.mlp.4"], 3, act="relu") if device == "cpu" else factor.fuse(low, ids)
+        low = thin(factor.fuse(low, ids), ["mlp.mlp.4"], 3,
+                   act="relu") if device == "cpu" else factor.fuse(low, ids)
     save_file(low.state_dict(), tmp_path / "low.safetensors")
     fresh = empty_like(dense(name), structure_of(low), SIZES)
     fresh.load_state_dict(load_file(tmp_path / "low.safetensors"), strict=True)
     with torch.no_grad():
         assert torch.equal(fresh.to(device)(ids), low(ids))
-    assert not [key for key, value in low.state_dict().items() if tuple(value.shape) == (sum(SIZES), WIDTH)]
+    assert not [key for key, value in low.state_dict().items()
+                if tuple(value.shape) == (sum(SIZES), WIDTH)]
 
 
 def test_factors_compose_with_pruning_both_ways():
@@ -245,7 +269,8 @@ def test_factors_compose_with_pruning_both_ways():
     kept = pruned.codes[0].table() != 0
     assert codes[kept].abs().min() >= codes[~kept].abs().max()
     assert pruned(ids).shape == (len(ids), len(SIZES), WIDTH)
-    pep = low.embedding.with_codes(lambda rows, fields: Pep(rows, SIZES, Thresholds("feature_dim", -2.0)))
+    pep = low.embedding.with_codes(lambda rows,
+                                   fields: Pep(rows, SIZES, Thresholds("feature_dim", -2.0)))
     assert isinstance(pep.codes[0], Pep)
     pep(ids).sum().backward()
     assert pep.codes[0].thresholds.grad.any()
@@ -258,18 +283,22 @@ def test_the_published_choice_of_layers_spares_the_first_and_the_output():
     assert factor.choose_layers(Plain(), None) == ["bottom.2", "top.2"]
     assert factor.choose_layers(Plain(), ["1", "top.2"]) == ["bottom.0", "top.0", "top.2"]
     assert factor.choose_layers(dense("fm"), None) == []
-    with pytest.raises(ValueError, match=r"no layer '5' to factor; the model has 1 \(mlp.mlp.0\), 2"):
+    with pytest.raises(ValueError,
+                       match=r"no layer '5' to factor; the model has 1 \(mlp.mlp.0\), 2"):
         factor.choose_layers(dense(), ["2", "5"])
 
 
 def test_svd_of_weights_loses_least_of_the_weights_and_more_of_the_outputs():
     torch.manual_seed(3)
     model = nn.Sequential(nn.Linear(9, 8)).double().eval()
-    inputs = torch.randn(300, 9, dtype=torch.float64) * torch.logspace(1, -1, 9, dtype=torch.float64)
+    inputs = torch.randn(300, 9, dtype=torch.float64) * torch.logspace(1, -1, 9,
+                                                                       dtype=torch.float64)
     spectrum = decompose(layer_moments(model, [inputs], ["0"])["0"])
     for rank in (2, 4, 6):
-        one, other = factor.factor_layer(model, "0", spectrum.first(rank)), factor.svd_layer(model, "0", rank)
-        lost = [float((made(inputs) - model(inputs)).detach().square().sum(1).mean()) for made in (one, other)]
+        one, other = factor.factor_layer(model, "0",
+                                         spectrum.first(rank)), factor.svd_layer(model, "0", rank)
+        lost = [float((made(inputs) - model(inputs)).detach().square().sum(1).mean())
+                for made in (one, other)]
         assert lost[0] == pytest.approx(spectrum.lost(rank), rel=1e-6)
         assert lost[0] < lost[1]
         pair = other[0]
@@ -280,7 +309,8 @@ def test_svd_of_weights_loses_least_of_the_weights_and_more_of_the_outputs():
 @pytest.mark.parametrize("sequential", [False, True])
 def test_layers_are_measured_in_the_dense_model_or_behind_what_is_factored_already(sequential):
     model, ids, asked = dense(), ids_of(), []
-    fields = table_moments(model.embedding.table(), torch.bincount(ids.flatten(), minlength=sum(SIZES)), SIZES)
+    fields = table_moments(model.embedding.table(),
+                           torch.bincount(ids.flatten(), minlength=sum(SIZES)), SIZES)
 
     def measure(current, names):
         asked.append((structure_of(current), names))
@@ -294,7 +324,8 @@ def test_layers_are_measured_in_the_dense_model_or_behind_what_is_factored_alrea
                      if sequential else [(bare, [one, other])])
     assert structure_of(made.model) == {**bare, **table, "layers": {one: 3, other: 3}}
     spectrum = decompose(layer_moments(model, [ids], [one])[one]).values.tolist()
-    assert (made.spectra["layers"][one] == pytest.approx(spectrum, rel=1e-4, abs=1e-9)) != sequential
+    assert (made.spectra["layers"][one] == pytest.approx(spectrum, rel=1e-4,
+                                                         abs=1e-9)) != sequential
 
 
 def test_bad_input_is_refused():
@@ -305,7 +336,8 @@ def test_bad_input_is_refused():
         factor.deep_readers(dense().train(), ids)
     with pytest.raises(ValueError, match="no calibration data"):
         layer_moments(model, [], ["mlp.mlp.4"])
-    with pytest.raises(ValueError, match=r"no linear layer 'mlp.mlp.5'; the model has: mlp.mlp.0, "):
+    with pytest.raises(ValueError,
+                       match=r"no linear layer 'mlp.mlp.5'; the model has: mlp.mlp.0, "):
         layer_moments(model, [ids], ["mlp.mlp.5"])
     spectrum = decompose(layer_moments(model, [ids], ["mlp.mlp.4"])["mlp.mlp.4"])
     with pytest.raises(ValueError, match=r"between 1 and the width 8, got 0"):
@@ -317,7 +349,8 @@ def test_bad_input_is_refused():
     with pytest.raises(ValueError, match="no table 'table'"):
         factor.factor_table(model, [], SIZES, "table")
     with pytest.raises(ValueError, match="padding row"):
-        factor.factor_table(nn.ModuleDict({"table": nn.Embedding(4, 2, padding_idx=0)}), [], (4,), "table")
+        factor.factor_table(nn.ModuleDict({"table": nn.Embedding(4, 2, padding_idx=0)}), [], (4,),
+                            "table")
 
 
 def test_a_deep_input_that_others_read_too_is_not_fused():

@@ -21,14 +21,18 @@ def test_energies_are_their_plain_definition(rows, units, size, seed):
 def test_energies_of_many_rows_are_right_to_the_last_bits():
     weight, found = layer(20_001, 2, 3), torch.zeros(2)
     columns.energies(weight, found)
-    torch.testing.assert_close(found, weight.double().square().sum(0).view(2, 3).sum(1).float(), rtol=1e-6, atol=0)
+    torch.testing.assert_close(found, weight.double().square().sum(0).view(2, 3).sum(1).float(),
+                               rtol=1e-6, atol=0)
 
 
-@pytest.mark.parametrize("changed", [0, 1, 2, 7, 8])  # of 8: column by column up to two, whole rows from then on
+# of 8: column by column up to two, whole rows from then on
+@pytest.mark.parametrize("changed", [0, 1, 2, 7, 8])
 @pytest.mark.parametrize("size", [1, 4])
 def test_scaling_is_its_plain_definition_bit_by_bit(changed, size):
     weight, factors = layer(13, 8, size), torch.ones(8)
-    factors[torch.randperm(8, generator=torch.Generator().manual_seed(1))[:changed]] = torch.rand(changed)
+    factors[torch.randperm(8, generator=torch.Generator().manual_seed(1))[:changed]] = torch.rand(
+        changed
+    )
     plain = weight.clone()
     columns.scale(weight, factors)
     columns.scale_plain(plain, factors)

@@ -1,4 +1,5 @@
-"""`compress.py afm` end to end on made data: records, control, resuming, rivals, and what is refused."""
+"""`compress.py afm` end to end on made data: records, control, resuming, rivals, and what is
+refused."""
 
 import json
 import statistics
@@ -27,7 +28,8 @@ from engine.optim import step as optim
 from engine.run import pick_device
 
 DATA = tiny.dataset(rows=3000)
-SETTINGS = {"model": "deepfm", "embedding": "uniform", "latent_dim": 10, "mlp_dims": [12, 10], "max_epochs": 8}
+SETTINGS = {"model": "deepfm", "embedding": "uniform", "latent_dim": 10, "mlp_dims": [12, 10],
+            "max_epochs": 8}
 ROWS, WIDTH = sum(tiny.SIZES.values()), 10
 
 
@@ -59,7 +61,8 @@ def out(source, tmp_path):
 
 def afm(out, source, *words):
     """Run the subcommand; the records that it leaves, the factored one first."""
-    compress.factor(compress.options().parse_args(["afm", "--run", source[1], "--out", str(out), "--device", "cpu",
+    compress.factor(compress.options().parse_args(["afm", "--run", source[1], "--out", str(out),
+                                                   "--device", "cpu",
                                                      *words]))
     found = [json.loads(path.read_text()) for path in (out / "runs").glob("*/result.json")]
     made = [result for result in found if result["stage"] == "finetune"]
@@ -69,12 +72,16 @@ def afm(out, source, *words):
 def test_end_to_end(out, source, capsys, monkeypatch):
     tiny.publish(monkeypatch, {**tiny.SETTINGS, **SETTINGS}, rows=3000)
     before = tree(out / "runs" / source[1])
-    result, control = afm(out, source, "--emb-rank", "2", "--mlp-rank", "3", "--finetune-epochs", "2")
+    result, control = afm(out, source, "--emb-rank", "2", "--mlp-rank", "3", "--finetune-epochs",
+                          "2")
     assert tree(out / "runs" / source[1]) == before
     made = result["compression"]
-    assert made["structure"] == {"ranks": [2] * 4, "fused": True, "layers": {"mlp.mlp.4": 3}, "act": "none"}
-    assert made["parameters"] == {"embedding": 2 * ROWS + 4 * 2 * WIDTH + 4 * WIDTH, "linear": ROWS + 1,
-                                  "mlp": (8 * 12 + 12) + 2 * 12 + 3 * (12 + 10) + 3 + 10 + 2 * 10 + 11}
+    assert made["structure"] == {"ranks": [2] * 4, "fused": True, "layers": {"mlp.mlp.4": 3},
+                                 "act": "none"}
+    assert made["parameters"] == {"embedding": 2 * ROWS + 4 * 2 * WIDTH + 4 * WIDTH,
+                                  "linear": ROWS + 1,
+                                  "mlp": (8 * 12 + 12) + 2 * 12 + 3 * (12 + 10) + 3 + 10 + 2 * 10
+                                  + 11}
     assert made["parameters_dense"]["embedding"] == ROWS * WIDTH == control["num_embedding_params"]
     path = out / "runs" / result["run_id"] / "model.safetensors"
     assert made["file_bytes"] == path.stat().st_size < 0.6 * made["file_bytes_dense"]
@@ -94,13 +101,17 @@ def test_end_to_end(out, source, capsys, monkeypatch):
 
 
 def judged(trained, choice, how=None):
-    """What `afm` does but for the page: the factored model's record, with intervals, and the control's."""
+    """What `afm` does but for the page: the factored model's record, with intervals, and the
+    control's."""
     how = how or FineTuning()
-    made, control = compress_afm.factored(trained, choice, how, pick_device("cpu")), compress_afm.control(trained, how)
-    return compress_afm.judged(trained, made, control, finetune.run_of(trained, how, choice.identity())), control
+    made, control = compress_afm.factored(trained, choice, how,
+                                          pick_device("cpu")), compress_afm.control(trained, how)
+    return compress_afm.judged(trained, made, control,
+                               finetune.run_of(trained, how, choice.identity())), control
 
 
-def test_intervals_hold_both_models_against_each_other_on_the_same_test_rows(out, source, monkeypatch):
+def test_intervals_hold_both_models_against_each_other_on_the_same_test_rows(out, source,
+                                                                             monkeypatch):
     monkeypatch.setattr(finetune, "DRAWS", 200)
     trained = load_model(source[1], tiny.context(out))
     result, control = judged(trained, Choice(emb_rank=1))
@@ -113,8 +124,10 @@ def test_intervals_hold_both_models_against_each_other_on_the_same_test_rows(out
         assert low_less < result[name] - control[name] < high_less
         assert high_less - low_less < high - low  # what both get wrong cancels
     path = out / "runs" / result["run_id"] / "result.json"
-    path.write_text(json.dumps({name: value for name, value in result.items() if name != "intervals"}))
-    assert judged(trained, Choice(emb_rank=1))[0] == result == json.loads(path.read_text())  # an older record gets them
+    path.write_text(json.dumps({name: value for name, value in result.items()
+                                if name != "intervals"}))
+    # an older record gets them
+    assert judged(trained, Choice(emb_rank=1))[0] == result == json.loads(path.read_text())
     monkeypatch.setattr(finetune, "resample_test", None)  # and none is measured twice
     assert judged(trained, Choice(emb_rank=1))[0] == result
 
@@ -147,20 +160,23 @@ def test_what_was_trained_on_is_read_back_and_scores_the_same(out, source):
     result, _ = afm(out, source, "--emb-energy", "0.8", "--mlp-energy", "0.9", "--act", "relu")
     trained = load_model(source[1], tiny.context(out))
     weights = load_checkpoint(out / "runs" / result["run_id"] / "model.safetensors")["model"]
-    model = empty_like(fresh_model(trained.run), result["compression"]["structure"], DATA.schema.sizes)
+    model = empty_like(fresh_model(trained.run), result["compression"]["structure"],
+                       DATA.schema.sizes)
     model.load_state_dict(weights, strict=True)
     assert measure(model, Split(*DATA.split("validation"))).auc == result["validation_auc"]
     assert len(set(result["compression"]["structure"]["ranks"])) > 1
 
 
-def test_killed_while_training_on_it_goes_on_to_the_same_bits(out, source, tmp_path_factory, monkeypatch):
+def test_killed_while_training_on_it_goes_on_to_the_same_bits(out, source, tmp_path_factory,
+                                                              monkeypatch):
     words = ("--emb-rank", "2", "--mlp-rank", "3", "--no-control")
     [whole] = afm(out, source, *words)
     expected = (out / "runs" / whole["run_id"] / "model.safetensors").read_bytes()
     for path in (out / "runs" / whole["run_id"]).iterdir():
         path.unlink()
     step, saver, calls = optim.Step.__call__, engine.run.Checkpoint, []
-    monkeypatch.setattr(engine.run, "Checkpoint", lambda save, seconds: saver(save, 0.0))  # after each step
+    # after each step
+    monkeypatch.setattr(engine.run, "Checkpoint", lambda save, seconds: saver(save, 0.0))
 
     def killed(self, ids, labels):
         calls.append(1)
@@ -176,7 +192,8 @@ def test_killed_while_training_on_it_goes_on_to_the_same_bits(out, source, tmp_p
     save_checkpoint(left, {**load_checkpoint(left), "processor_seconds": 1000.0})
     [again] = afm(out, source, *words)
     assert 1000 < again["processor_seconds"] < 1000 + again["seconds"] * 9  # of both processes
-    assert len(calls) - 11 == whole["steps"] - 10  # the ten steps that were saved are not taken again
+    # the ten steps that were saved are not taken again
+    assert len(calls) - 11 == whole["steps"] - 10
     assert (out / "runs" / whole["run_id"] / "model.safetensors").read_bytes() == expected
     assert again["test_auc"] == whole["test_auc"]
 
@@ -222,7 +239,8 @@ def test_an_interrupted_calibration_goes_on_to_the_same_moments(out, source, mon
 @pytest.mark.parametrize("words", [("--method", "svd", "--emb-rank", "3", "--mlp-rank", "4"),
                                    ("--method", "random", "--emb-rank", "3", "--mlp-rank", "4"),
                                    ("--method", "tt", "--emb-rank", "3"),
-                                   ("--emb-rank", "3", "--mlp-rank", "4", "--sequential", "--no-fuse"),
+                                   ("--emb-rank", "3", "--mlp-rank", "4", "--sequential",
+                                    "--no-fuse"),
                                    ("--mlp-rank", "4", "--layers", "1,2", "--max-samples", "500"),
                                    ("--mlp-rank", "4", "--act", "relu", "--act-init", "shift")])
 def test_every_way_leaves_a_record_without_training_on(out, source, words):
@@ -244,7 +262,8 @@ def test_ranks_by_field_come_from_a_file(out, source, tmp_path_factory):
     assert result["compression"]["structure"]["ranks"] == [3, 2, 0, 1]
     fields = "one rank for each of the fields user, item, genre, gender; got ranks for user"
     for content, message in (('{"user": 3}', fields), ("[3, 2]", "must hold a rank for each field"),
-                             ("{", "cannot be read"), ('{"gender": 1, "user": 11, "item": 2, "genre": 0}',
+                             ("{", "cannot be read"),
+                             ('{"gender": 1, "user": 11, "item": 2, "genre": 0}',
                                                        "between 0 and the width 10, got 11")):
         path.write_text(content)
         assert message in refused(out, source, "--field-rank-file", str(path))
@@ -253,23 +272,28 @@ def test_ranks_by_field_come_from_a_file(out, source, tmp_path_factory):
 def test_the_shifted_start_scores_as_the_linear_one(out, source):
     trained = load_model(source[1], tiny.context(out))
     linear, shifted, published = (
-        compress_afm.factored(trained, Choice(mlp_rank=4, **how), FineTuning(0), pick_device("cpu"))["test_logloss"]
+        compress_afm.factored(trained, Choice(mlp_rank=4, **how), FineTuning(0),
+                              pick_device("cpu"))["test_logloss"]
         for how in ({}, {"act": "relu", "act_init": "shift"}, {"act": "relu"}))
-    assert shifted == pytest.approx(linear, abs=1e-3)  # test rows may lie below the least of the calibration rows
+    # test rows may lie below the least of the calibration rows
+    assert shifted == pytest.approx(linear, abs=1e-3)
     assert abs(published - linear) > 1e-3
 
 
 def test_afm_beats_svd_untrained_and_comes_back_to_the_dense_model_at_a_quarter(tmp_path):
-    """What the method promises in kind, on data whose truth is of rank 2: means over three seeds and four ranks.
+    """What the method promises in kind, on data whose truth is of rank 2: means over three seeds
+    and four ranks.
 
     No theorem: at rank 2 alone SVD is 0.002 ahead here.
     """
     untrained: dict[str, list[float]] = {"afm": [], "svd": [], "random": []}
     gaps, device, validation = [], pick_device("cpu"), Split(*DATA.split("validation"))
     for seed in (1, 2, 3):
-        trained = load_model(tiny.train(tmp_path, seed=seed, **SETTINGS)["run_id"], tiny.context(tmp_path))
+        trained = load_model(tiny.train(tmp_path, seed=seed, **SETTINGS)["run_id"],
+                             tiny.context(tmp_path))
         for method, scores in untrained.items():
-            made = [compress_afm.calibrated(trained, Choice(method, emb_rank=rank), device) for rank in (1, 2, 3, 4)]
+            made = [compress_afm.calibrated(trained, Choice(method, emb_rank=rank), device)
+                    for rank in (1, 2, 3, 4)]
             scores += [measure(each.model, validation).auc for each in made]
         how = FineTuning(2)
         tuned = compress_afm.factored(trained, Choice(emb_rank=2), how, device)
@@ -291,12 +315,15 @@ def refused(out, source, *words):
 @pytest.mark.parametrize(("words", "message"), [
     (("--emb-rank", "0"), "--emb-rank must be at least 1, got 0"),
     (("--emb-rank", "11"), "between 1 and the width 10, got 11"),
-    (("--emb-rank", "3", "--act", "relu"), "--act and --sequential are about layers: give --mlp-rank"),
+    (("--emb-rank", "3", "--act", "relu"),
+     "--act and --sequential are about layers: give --mlp-rank"),
     (("--emb-rank", "3", "--sequential"), "--act and --sequential are about layers"),
     (("--emb-rank", "3", "--smoothing", "inf"), "--smoothing must be a number from 0, got inf"),
     (("--emb-rank", "3", "--finetune-lr", "inf"), "a positive factor of lr, got 1 and inf"),
-    (("--emb-rank", "10000", "--method", "tt"), "10000 is more than a tensor train of this table can have: "),
-    (("--emb-rank", "3", "--method", "tt", "--no-fuse"), "tt knows no --smoothing and no --no-fuse"),
+    (("--emb-rank", "10000", "--method", "tt"),
+     "10000 is more than a tensor train of this table can have: "),
+    (("--emb-rank", "3", "--method", "tt", "--no-fuse"),
+     "tt knows no --smoothing and no --no-fuse"),
     (("--mlp-rank", "3", "--layers", ""), "no layer ''"),
     (("--mlp-rank", "11"), "between 1 and the width 10, got 11"),
     (("--mlp-rank", "5", "--max-samples", "4"), "rank 5 cannot be told from 4 samples"),
@@ -324,7 +351,8 @@ def test_a_checkpoint_of_another_model_is_refused(out, source):
     record = json.loads(path.read_text())
     path.write_text(json.dumps({**record, "settings": {**record["settings"], "mlp_dims": [9, 9]}}))
     assert "checkpoint of another model" in refused(out, source, "--emb-rank", "3")
-    path.write_text(json.dumps({**record, "settings": {**record["settings"], "embedding": "darts"}}))
+    path.write_text(json.dumps({**record,
+                                "settings": {**record["settings"], "embedding": "darts"}}))
     assert "is DartsEmb's" in refused(out, source, "--emb-rank", "3")
     path.write_text(json.dumps({**record, "stage": "search"}))
     assert "only a trained or retrained model" in refused(out, source, "--emb-rank", "3")
@@ -355,7 +383,8 @@ def test_a_pruned_ticket_can_be_factored(tmp_path):
 
 def test_methods_on_the_command_line_are_those_that_there_are():
     for method in compressing.METHODS:
-        given = compress.options().parse_args(["afm", "--run", "x", "--method", method, "--emb-rank", "2"])
+        given = compress.options().parse_args(["afm", "--run", "x", "--method", method,
+                                               "--emb-rank", "2"])
         assert compress_afm.checked(given)[0].method == method
 
 

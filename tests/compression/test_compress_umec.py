@@ -1,4 +1,5 @@
-"""`compress.py umec` from a trained DLRM to a small one: stages, files, resuming, and what is refused."""
+"""`compress.py umec` from a trained DLRM to a small one: stages, files, resuming, and what is
+refused."""
 
 import json
 import sys
@@ -29,7 +30,8 @@ from models.dlrm import DLRM, Shape
 from models.embedding.uniform import Uniform
 
 DATA = tiny.dataset()
-DLRM_SETTINGS = {"model": "dlrm", "embedding": "uniform", "arch_mlp_top": [8, 6], "optimizer": "sgd", "lr": 0.1,
+DLRM_SETTINGS = {"model": "dlrm", "embedding": "uniform", "arch_mlp_top": [8, 6],
+                 "optimizer": "sgd", "lr": 0.1,
                  "l2_regularization": 0.0, "l2_penalty": 0.0}
 
 
@@ -79,7 +81,8 @@ def test_from_a_trained_dlrm_to_a_small_one(trained, base):
     assert not zeroed.any()
     assert made["history"][-1]["resource"] <= 0.5
     before = tree(out)
-    assert compress_umec.compress(base, Task(0.5), tiny.context(out)) == result  # finished runs are not run again
+    # finished runs are not run again
+    assert compress_umec.compress(base, Task(0.5), tiny.context(out)) == result
     assert tree(out) == before
     with pytest.raises(Unfinished):
         compress_umec.compress(base, Task(0.45), tiny.context(out, dry=True))
@@ -88,15 +91,20 @@ def test_from_a_trained_dlrm_to_a_small_one(trained, base):
 def test_one_descent_goes_through_several_budgets(trained, base):
     out, _ = trained
     before = len(list((out / "runs").iterdir()))
-    results = [compress_umec.compress(base, Task(budget, along=(0.7, 0.4)), tiny.context(out)) for budget in (0.7, 0.4)]
-    assert len(list((out / "runs").iterdir())) == before + 3  # the descent, and two that are trained on
+    results = [compress_umec.compress(base, Task(budget, along=(0.7, 0.4)), tiny.context(out))
+               for budget in (0.7, 0.4)]
+    # the descent, and two that are trained on
+    assert len(list((out / "runs").iterdir())) == before + 3
     one, other = (result["compression"] for result in results)
     assert one["descent"] == other["descent"]
     assert one["resource_left"] <= 0.7
     assert other["resource_left"] <= 0.4 < one["resource_left"]
     assert list(one["passed"]) == ["0.7"]
-    assert sum(one["widths"].values()) + sum(one["neurons"]) > sum(other["widths"].values()) + sum(other["neurons"])
-    with pytest.raises(ValueError, match=r"one descent through the budgets .* this is magnitude at 0.7"):
+    assert sum(one["widths"].values()) + sum(one["neurons"]) > sum(other["widths"].values()) + sum(
+        other["neurons"]
+    )
+    with pytest.raises(ValueError,
+                       match=r"one descent through the budgets .* this is magnitude at 0.7"):
         Task(0.7, "magnitude", along=(0.7, 0.4))
 
 
@@ -121,7 +129,8 @@ def test_a_killed_descent_goes_on_where_it_was(trained, base, tmp_path, monkeypa
     resumed = compress_umec.compress(base, Task(0.6, epochs=2), other, changes)
     assert resumed["run_id"] == whole["run_id"]
     assert tiny.without_times(resumed)["compression"] == tiny.without_times(whole)["compression"]
-    for run_id, name in ((whole["run_id"], "model.safetensors"), (whole["compression"]["descent"], compress_umec.FILE)):
+    for run_id, name in ((whole["run_id"], "model.safetensors"),
+                         (whole["compression"]["descent"], compress_umec.FILE)):
         one, two = weights(out, run_id, name)["model"], weights(tmp_path, run_id, name)["model"]
         assert all(torch.equal(one[key], two[key]) for key in one)
 
@@ -143,10 +152,12 @@ def test_a_budget_of_one_is_plain_training_bit_for_bit(trained, base):
     assert all(torch.equal(value, lasso_free[name]) for name, value in model.state_dict().items())
 
 
-@pytest.mark.parametrize("method", ["magnitude", "taylor", "group-lasso", "handmade", "random", "as-umec", "dense"])
+@pytest.mark.parametrize("method", ["magnitude", "taylor", "group-lasso", "handmade", "random",
+                                    "as-umec", "dense"])
 def test_rivals_are_trained_as_long_and_meet_the_budget(trained, base, method):
     out, _ = trained
-    result = compress_umec.compress(base, Task(0.4, method, epochs=1, finetune_epochs=1), tiny.context(out))
+    result = compress_umec.compress(base, Task(0.4, method, epochs=1, finetune_epochs=1),
+                                    tiny.context(out))
     made = result["compression"]
     assert made["resource_left"] == 1 if method == "dense" else made["resource_left"] <= 0.4
     assert ("descent" in made) == (method in ("group-lasso", "as-umec"))
@@ -159,14 +170,16 @@ def test_scratch_and_widths_of_fields(trained, monkeypatch):
     place = tiny.context(out)
     base = compress_umec.load(run_id, "field_dim", place)
     dynamics = Dynamics(joint=False)
-    tasks = [Task(0.7, groups="field_dim", dynamics=dynamics, epochs=1, finetune_epochs=1, scratch=scratch)
+    tasks = [Task(0.7, groups="field_dim", dynamics=dynamics, epochs=1, finetune_epochs=1,
+                  scratch=scratch)
              for scratch in (False, True)]
     results = [compress_umec.compress(base, task, place) for task in tasks]
     widths = results[0]["compression"]["widths"]
     assert set(widths.values()) - {0, 4}
     for result in results:
         assert result["compression"]["resource_left"] <= 0.7
-        assert result["num_embedding_params"] == sum(tiny.SIZES[name] * width for name, width in widths.items())
+        assert result["num_embedding_params"] == sum(tiny.SIZES[name] * width for name,
+                                                     width in widths.items())
     assert results[0]["compression"]["descent"] == results[1]["compression"]["descent"]
     assert results[0]["run_id"] != results[1]["run_id"]
 
@@ -202,7 +215,8 @@ def test_a_field_that_is_to_stay_stays(trained, base):
 
 
 def script(monkeypatch, capsys, out, *arguments):
-    monkeypatch.setattr(sys, "argv", ["compress.py", "umec", "--out", str(out), "--device", "cpu", *arguments])
+    monkeypatch.setattr(sys, "argv",
+                        ["compress.py", "umec", "--out", str(out), "--device", "cpu", *arguments])
     code = 0
     try:
         cli.main(compress.main)
@@ -213,10 +227,12 @@ def script(monkeypatch, capsys, out, *arguments):
 
 def test_the_script_prints_what_came_of_each_budget(trained, base, monkeypatch, capsys):
     out, run_id = trained
-    code, text, _ = script(monkeypatch, capsys, out, "--run", run_id, "--budget", "0.7", "--budget", "0.6", "--epochs",
+    code, text, _ = script(monkeypatch, capsys, out, "--run", run_id, "--budget", "0.7", "--budget",
+                           "0.6", "--epochs",
                            "1", "--finetune-epochs", "1", "--method", "magnitude")
     assert code == 0
-    assert [line.split(":")[0] for line in text.splitlines()] == ["magnitude budget 0.7", "magnitude budget 0.6"]
+    assert [line.split(":")[0] for line in text.splitlines()] == ["magnitude budget 0.7",
+                                                                  "magnitude budget 0.6"]
     assert "test AUC 0." in text
 
 
@@ -225,7 +241,8 @@ WRONG = [
     (("--budget", "0.5", "--budget", "0.001"), "budget 0.001 cannot be met"),
     (("--budget", "0.9", "--keep-fields", "gendr"), "unknown field 'gendr'; did you mean 'gender'"),
     (("--budget", "0.9", "--keep-fields", "numbers"), "unknown field 'numbers'"),
-    (("--budget", "0.5", "--min-keep", "0"), "min_keep 0"), (("--budget", "0.5", "--epochs", "0"), "at least 1"),
+    (("--budget", "0.5", "--min-keep", "0"), "min_keep 0"),
+    (("--budget", "0.5", "--epochs", "0"), "at least 1"),
     (("--budget", "0.5", "--set", "lrr=1"), "did you mean 'lr'"),
     (("--budget", "0.5", "--faithful", "--score", "weight_x_emb_rms"),
      "--faithful orders fields by the energy of their weights alone, as published; "
@@ -235,7 +252,8 @@ WRONG = [
 
 
 @pytest.mark.parametrize(("arguments", "words"), WRONG)
-def test_bad_input_is_one_line_and_nothing_is_written(trained, base, monkeypatch, capsys, arguments, words):
+def test_bad_input_is_one_line_and_nothing_is_written(trained, base, monkeypatch, capsys, arguments,
+                                                      words):
     out, run_id = trained
     before = tree(out)
     code, _, error = script(monkeypatch, capsys, out, "--run", run_id, *arguments)
@@ -244,7 +262,8 @@ def test_bad_input_is_one_line_and_nothing_is_written(trained, base, monkeypatch
     assert tree(out) == before
 
 
-def test_budgets_must_be_numbers_and_runs_dlrms_that_can_be_taken_apart(trained, monkeypatch, capsys, tmp_path):
+def test_budgets_must_be_numbers_and_runs_dlrms_that_can_be_taken_apart(trained, monkeypatch,
+                                                                        capsys, tmp_path):
     tiny.install(monkeypatch, DATA)
     run_id = trained[1]
     assert script(monkeypatch, capsys, trained[0], "--run", run_id, "--budget", "half")[0] == 2
@@ -271,7 +290,8 @@ def with_numbers(tmp_path_factory):
     """Criteo as PEP's models read it, and as DLRM does."""
     folder = tmp_path_factory.mktemp("criteo")
     raw_planted.write("criteo", 400, folder / "train.txt")
-    return [opened(str(folder), folder / "cache") for opened in (criteo.open_dataset, criteo.open_with_numbers)]
+    return [opened(str(folder), folder / "cache")
+            for opened in (criteo.open_dataset, criteo.open_with_numbers)]
 
 
 def test_criteo_with_numbers_has_26_fields_of_the_same_codes_and_the_13_numbers(with_numbers):
@@ -307,20 +327,26 @@ def test_a_dlrm_with_numbers_is_trained_and_compressed(with_numbers, tmp_path, m
     result = train(tmp_path, dataset="criteo", arch_mlp_bot=[5], max_epochs=1)
     found = compress_umec.load(result["run_id"], "field", tiny.context(tmp_path))
     assert found.layout.dense == 4
-    made = compress_umec.compress(found, Task(0.5, epochs=1, finetune_epochs=1), tiny.context(tmp_path))["compression"]
+    made = compress_umec.compress(found, Task(0.5, epochs=1, finetune_epochs=1),
+                                  tiny.context(tmp_path))["compression"]
     assert next(iter(made["widths"])) == "numbers"
     assert made["resource_left"] <= 0.5
 
 
-def test_afm_factors_a_dlrm_with_numbers_whose_fused_table_is_never_reconstructed(with_numbers, tmp_path, monkeypatch):
+def test_afm_factors_a_dlrm_with_numbers_whose_fused_table_is_never_reconstructed(with_numbers,
+                                                                                  tmp_path,
+                                                                                  monkeypatch):
     monkeypatch.setitem(WITH_DENSE, "criteo", lambda *arguments: with_numbers[1])
-    trained = load_model(train(tmp_path, dataset="criteo", arch_mlp_bot=[5], max_epochs=1)["run_id"],
+    trained = load_model(train(tmp_path, dataset="criteo", arch_mlp_bot=[5],
+                               max_epochs=1)["run_id"],
                          tiny.context(tmp_path))
-    result = afm.factored(trained, Choice(emb_rank=2, mlp_rank=3), FineTuning(), torch.device("cpu"))
+    result = afm.factored(trained, Choice(emb_rank=2, mlp_rank=3), FineTuning(),
+                          torch.device("cpu"))
     rows = with_numbers[1].schema.num_rows
     assert result["num_embedding_params"] == 2 * rows
     assert result["inference_bytes"] == 4 * 2 * rows
-    before, after = (result["compression"][name] for name in ("multiply_adds_dense", "multiply_adds"))
+    before, after = (result["compression"][name]
+                     for name in ("multiply_adds_dense", "multiply_adds"))
     assert before["bottom"] == 13 * 5 + 5 * 4
     assert after["top"] < before["top"]
     assert set(result["compression"]["samples_per_second"]) == {"dense", "factored"}

@@ -31,15 +31,19 @@ def test_what_is_lost_is_told_by_frequency_and_with_every_id_once():
     table = model.embedding.table()
     lost = {}
     for method in ("afm", "svd"):
-        made = compress(model, Choice(method, emb_rank=3), table_moments(table, counts, SIZES), SCHEMA, None, list, 1)
+        made = compress(model, Choice(method, emb_rank=3), table_moments(table, counts, SIZES),
+                        SCHEMA, None, list, 1)
         lost[method] = made.errors
         after = made.model.embedding.table()
-        for part, rebuilt, weights, name in zip(table.split(SIZES), after.split(SIZES), counts.split(SIZES),
+        for part, rebuilt, weights, name in zip(table.split(SIZES), after.split(SIZES),
+                                                counts.split(SIZES),
                                                 SCHEMA.fields, strict=True):
             once = torch.full((len(part),), 1 / len(part))
             for what, p in (("fields", weights / weights.sum()), ("fields_unweighted", once)):
                 spread = p @ (part - p @ part).square().sum(1)
-                assert made.errors[what][name] == pytest.approx(float(p @ (part - rebuilt).square().sum(1) / spread),
-                                                                rel=1e-4, abs=1e-6)
+                assert made.errors[what][name] == pytest.approx(
+                    float(p @ (part - rebuilt).square().sum(1) / spread), rel=1e-4, abs=1e-6
+                )
     assert lost["afm"]["fields"]["user"] < lost["svd"]["fields"]["user"]  # what AFM is for
-    assert lost["afm"]["fields_unweighted"]["user"] > lost["svd"]["fields_unweighted"]["user"]  # what it costs
+    # what it costs
+    assert lost["afm"]["fields_unweighted"]["user"] > lost["svd"]["fields_unweighted"]["user"]

@@ -4,7 +4,14 @@ import numpy as np
 import pytest
 import torch
 
-from compression.afm.low_rank import decompose, error, random_factor, rank_for_energy, ranks_for_ratio, svd_factor
+from compression.afm.low_rank import (
+    decompose,
+    error,
+    random_factor,
+    rank_for_energy,
+    ranks_for_ratio,
+    svd_factor,
+)
 from compression.afm.statistics import Moments, table_moments
 
 RNG = np.random.default_rng(5)
@@ -12,7 +19,9 @@ RNG = np.random.default_rng(5)
 
 def vectors(rows=400, width=12, rank=None, noise=0.0, seed=1):
     rng = np.random.default_rng(seed)
-    made = rng.normal(size=(rows, rank or width)) @ rng.normal(size=(rank or width, width)) + rng.normal(size=width)
+    made = rng.normal(size=(rows, rank or width)) @ rng.normal(
+        size=(rank or width, width)
+    ) + rng.normal(size=width)
     return torch.from_numpy(made + noise * rng.normal(size=made.shape))
 
 
@@ -34,7 +43,8 @@ def test_streaming_moments_are_numpys_in_any_batches_and_order(batch):
     for given in (values, shuffled):
         moments = counted(given, batch)
         np.testing.assert_allclose(moments.mean, values.mean(0), rtol=1e-10)
-        np.testing.assert_allclose(moments.covariance(), np.cov(values.numpy().T, bias=True), rtol=1e-10, atol=1e-12)
+        np.testing.assert_allclose(moments.covariance(), np.cov(values.numpy().T, bias=True),
+                                   rtol=1e-10, atol=1e-12)
 
 
 def test_halves_that_are_merged_are_the_whole():
@@ -60,7 +70,8 @@ def test_the_frequency_shortcut_is_the_streaming_result():
     for field, moments in enumerate(found):
         streamed = counted(table[ids[:, field]], 64)
         torch.testing.assert_close(moments.mean, streamed.mean, rtol=1e-10, atol=1e-12)
-        torch.testing.assert_close(moments.covariance(), streamed.covariance(), rtol=1e-10, atol=1e-12)
+        torch.testing.assert_close(moments.covariance(), streamed.covariance(), rtol=1e-10,
+                                   atol=1e-12)
         assert moments.count == 500
     assert float(found[1].covariance().abs().max()) == 0  # a field of one id
 
@@ -75,26 +86,32 @@ def test_smoothing_gives_ids_that_do_not_occur_a_say():
 def test_the_error_is_the_sum_of_the_discarded_eigenvalues(rank):
     values = vectors()
     spectrum = decompose(counted(values))
-    assert mse(spectrum.first(rank), values) == pytest.approx(spectrum.lost(rank), rel=1e-6, abs=1e-20)
-    assert error(spectrum.first(rank), counted(values)) == pytest.approx(spectrum.lost(rank), rel=1e-6, abs=1e-10)
+    assert mse(spectrum.first(rank), values) == pytest.approx(spectrum.lost(rank), rel=1e-6,
+                                                              abs=1e-20)
+    assert error(spectrum.first(rank), counted(values)) == pytest.approx(spectrum.lost(rank),
+                                                                         rel=1e-6, abs=1e-10)
 
 
 def test_the_error_of_any_factor_from_the_moments_is_that_on_the_data():
     values = vectors()
-    for factor in (svd_factor(values, 4), random_factor(values.mean(0) + 1, 4, torch.Generator().manual_seed(1))):
+    for factor in (svd_factor(values, 4),
+                   random_factor(values.mean(0) + 1, 4, torch.Generator().manual_seed(1))):
         assert error(factor, counted(values)) == pytest.approx(mse(factor, values), rel=1e-9)
 
 
 def test_afm_loses_no_more_than_svd_than_a_random_basis_and_never_more_with_more_rank():
     rng = np.random.default_rng(7)
-    table = torch.from_numpy(rng.normal(size=(60, 10)) * np.geomspace(3, 0.1, 10) @ rng.normal(size=(10, 10)) + 0.3)
-    counts = torch.from_numpy((1000 / np.arange(1, 61) ** 1.2).astype(np.int64))  # few ids are common, many rare
+    table = torch.from_numpy(rng.normal(size=(60, 10)) * np.geomspace(3, 0.1, 10)
+                             @ rng.normal(size=(10, 10)) + 0.3)
+    # few ids are common, many rare
+    counts = torch.from_numpy((1000 / np.arange(1, 61) ** 1.2).astype(np.int64))
     [moments] = table_moments(table, counts, (60,))
     spectrum, generator = decompose(moments), torch.Generator().manual_seed(1)
     lost = []
     for rank in range(1, 11):
         drawn = [error(random_factor(moments.mean, rank, generator), moments) for _ in range(20)]
-        lost.append((spectrum.lost(rank), error(svd_factor(table, rank), moments), float(np.mean(drawn))))
+        lost.append((spectrum.lost(rank), error(svd_factor(table, rank), moments),
+                     float(np.mean(drawn))))
         assert lost[-1][0] <= lost[-1][1] + 1e-12
         assert lost[-1][1] <= lost[-1][2] + 1e-12
     assert all(np.diff([afm for afm, _, _ in lost]) <= 1e-12)
@@ -125,8 +142,10 @@ def test_more_rank_than_a_deficient_covariance_has_is_still_exact():
     spectrum = decompose(counted(values))
     for rank in (4, 7, 12):
         factor = spectrum.first(rank)
-        torch.testing.assert_close(factor.decode(factor.encode(values)), values, rtol=1e-9, atol=1e-9)
-        torch.testing.assert_close(factor.basis @ factor.basis.T, torch.eye(rank, dtype=torch.float64))
+        torch.testing.assert_close(factor.decode(factor.encode(values)), values, rtol=1e-9,
+                                   atol=1e-9)
+        torch.testing.assert_close(factor.basis @ factor.basis.T,
+                                   torch.eye(rank, dtype=torch.float64))
     assert float(spectrum.values.min()) >= 0
 
 
@@ -139,8 +158,10 @@ def test_the_same_data_in_other_batches_give_the_same_signs():
 def brute_force(values, sizes, ratio):
     """Drop the direction with the least eigenvalue per saved parameter, one after the other."""
     width, ranks = len(values[0]), [len(values[0])] * len(sizes)
-    while sum(k * (v + width) + width for k, v in zip(ranks, sizes, strict=True)) > ratio * width * sum(sizes):
-        costs = {f: values[f][ranks[f] - 1] / (sizes[f] + width) for f in range(len(sizes)) if ranks[f]}
+    while sum(k * (v + width) + width for k,
+              v in zip(ranks, sizes, strict=True)) > ratio * width * sum(sizes):
+        costs = {f: values[f][ranks[f] - 1] / (sizes[f] + width) for f in range(len(sizes))
+                 if ranks[f]}
         ranks[min(costs, key=costs.get)] -= 1
     return ranks
 

@@ -1,4 +1,5 @@
-"""Pruning a trained uniform table: what is cut, that it retrains like any ticket, and what is refused."""
+"""Pruning a trained uniform table: what is cut, that it retrains like any ticket, and what is
+refused."""
 
 import json
 import shutil
@@ -72,7 +73,8 @@ def test_iterative_pruning_descends_in_rounds_that_are_not_repeated(trained, tmp
     place = tiny.context(tmp_path)
     tables = methods.iteratively(trained, [150, 120], 0.5, place)
     assert trained_under == [SIZE // 2, SIZE // 4]
-    assert {count: int((table != 0).sum()) for count, table in tables.items()} == {150: 150, 120: 120}
+    assert {count: int((table != 0).sum()) for count,
+            table in tables.items()} == {150: 150, 120: 120}
     first = snapshots.cut_to(trained.table, np.abs(trained.table), SIZE // 2) != 0
     assert not (tables[120] != 0)[~first].any()
     again = methods.iteratively(trained, [120, 150], 0.5, place)
@@ -94,7 +96,8 @@ def test_random_masks_have_their_number_and_their_shares():
     sizes = tuple(tiny.SIZES.values())
     drawn = random_mask.per_field(like, sizes, generator)
     starts = np.cumsum((0, *sizes[:-1]))
-    assert np.array_equal(np.add.reduceat(drawn.sum(1), starts), np.add.reduceat(like.sum(1), starts))
+    assert np.array_equal(np.add.reduceat(drawn.sum(1), starts),
+                          np.add.reduceat(like.sum(1), starts))
     assert not np.array_equal(drawn, like)
     with pytest.raises(ValueError, match="has 200 rows, the fields have 3"):
         random_mask.per_field(like, (1, 2), generator)
@@ -127,14 +130,17 @@ def test_runs_that_cannot_be_pruned_are_refused(trained, tmp_path):
         shutil.copytree(tmp_path / "runs" / other, tmp_path / "runs" / name)
     with pytest.raises(ValueError, match="several runs begin with 'same': same1, same2"):
         load_trained("same", place)
-    searched = tiny.train(tmp_path, embedding="pep", candidate_p=[SIZE], threshold_init=-15.0)["run_id"]
-    with pytest.raises(ValueError, match=f"run {searched} is a search with pep embedding; only a trained uniform"):
+    searched = tiny.train(tmp_path, embedding="pep", candidate_p=[SIZE],
+                          threshold_init=-15.0)["run_id"]
+    with pytest.raises(ValueError, match=f"run {searched} is a search with pep embedding; only a "
+                                         f"trained uniform"):
         load_trained(searched, place)
     linear = tiny.train(tmp_path, model="linear")["run_id"]
     with pytest.raises(ValueError, match=f"run {linear} is a train with no embedding"):
         load_trained(linear, place)
     (tmp_path / "runs" / other / "model.safetensors").unlink()
-    with pytest.raises(FileNotFoundError, match=r"has kept no weights .* run it again with --force"):
+    with pytest.raises(FileNotFoundError,
+                       match=r"has kept no weights .* run it again with --force"):
         load_trained(other, place)
     path = tmp_path / "runs" / run_id / "result.json"
     path.write_text(json.dumps({**json.loads(path.read_text()), "manifest": "else"}))

@@ -19,12 +19,17 @@ def batch(rows=40, seed=0, numbers=2):
     starts = itertools.accumulate((0, *ROWS[:-1]))
     ids = torch.stack([start + torch.randint(size, (rows,), generator=generator)
                        for start, size in zip(starts, ROWS, strict=True)], 1).int()
-    return ids, torch.randn(rows, numbers, generator=generator), torch.randint(2, (rows,), generator=generator).float()
+    return (
+        ids,
+        torch.randn(rows, numbers, generator=generator),
+        torch.randint(2, (rows,), generator=generator).float(),
+    )
 
 
 def some(resource, seed):
     """A draw of units, at least one of each layer and one field among them."""
-    kept = (torch.rand(resource.valid.shape, generator=torch.Generator().manual_seed(seed)) < 0.6) & resource.valid
+    kept = (torch.rand(resource.valid.shape,
+                       generator=torch.Generator().manual_seed(seed)) < 0.6) & resource.valid
     for row, count in zip(kept, resource.counts, strict=True):
         row[count - 1] = True
     return kept
@@ -76,7 +81,8 @@ def test_training_the_small_model_is_training_the_masked_one_under_its_mask():
     assert float((logits(small, ids, numbers) - logits(masked, ids, numbers)).abs().max()) < 1e-5
     again = shrink(masked, resource.layout, kept)
     assert float((logits(again, ids, numbers) - logits(masked, ids, numbers)).abs().max()) < 1e-6
-    assert all(not layer.weight.view(len(layer.weight), count, -1)[:, row[:count]].any() for layer, row, count in
+    assert all(not layer.weight.view(len(layer.weight), count, -1)[:, row[:count]].any() for layer,
+               row, count in
                zip(masked.top, removed, resource.counts, strict=True))
 
 
@@ -95,7 +101,8 @@ def test_fields_that_are_gone_have_no_table_and_the_file_is_smaller(tmp_path):
     sizes = {name: (tmp_path / name).stat().st_size for name in ("whole", "small")}
     gone = sum(p.numel() for p in model.parameters()) - sum(p.numel() for p in small.parameters())
     assert gone > 50 * 4
-    assert sizes["whole"] - sizes["small"] == pytest.approx(4 * gone, abs=600)  # the list of names differs too
+    # the list of names differs too
+    assert sizes["whole"] - sizes["small"] == pytest.approx(4 * gone, abs=600)
     assert all(a is not b for a, b in zip(small.parameters(), model.parameters(), strict=False))
 
 
@@ -103,12 +110,15 @@ def test_fresh_values_have_the_small_shapes_and_nothing_of_the_old_values():
     model = made()
     resource = resource_of(model)
     kept = some(resource, 1)
-    taken, fresh = shrink(model, resource.layout, kept), shrink(model, resource.layout, kept, seed=5)
+    taken, fresh = shrink(model, resource.layout, kept), shrink(model, resource.layout, kept,
+                                                                seed=5)
     shapes = [[tuple(p.shape) for p in each.parameters()] for each in (taken, fresh)]
     assert shapes[0] == shapes[1]
-    assert not any(torch.equal(a, b) for a, b in zip(taken.parameters(), fresh.parameters(), strict=True))
+    assert not any(torch.equal(a, b) for a,
+                   b in zip(taken.parameters(), fresh.parameters(), strict=True))
     again = shrink(model, resource.layout, kept, seed=5)
-    assert all(torch.equal(a, b) for a, b in zip(again.parameters(), fresh.parameters(), strict=True))
+    assert all(torch.equal(a, b) for a,
+               b in zip(again.parameters(), fresh.parameters(), strict=True))
 
 
 def test_a_model_without_fields_is_refused():

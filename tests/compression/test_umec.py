@@ -22,7 +22,8 @@ ROWS, WIDTH = (3, 50, 4, 9, 2), 4
 
 def made(numbers=2, top=(8, 5), seed=0, interaction="cat"):
     torch.manual_seed(seed)
-    return DLRM(Uniform(torch.randn(sum(ROWS), WIDTH), len(ROWS)), numbers, Shape((6,), top, interaction))
+    return DLRM(Uniform(torch.randn(sum(ROWS), WIDTH), len(ROWS)), numbers,
+                Shape((6,), top, interaction))
 
 
 def resource_of(model, kind="flops_top", groups="field"):
@@ -30,9 +31,11 @@ def resource_of(model, kind="flops_top", groups="field"):
 
 
 def descend(model, hook, steps, noise=0.01, seed=1, first=1):
-    """Steps of a pretended optimiser, and of the hook; (s, y, z, resource) after each, and the reason to stop."""
+    """Steps of a pretended optimiser, and of the hook; (s, y, z, resource) after each, and the
+    reason to stop."""
     generator, seen = torch.Generator().manual_seed(seed), []
-    state = SimpleNamespace(model=model, optimizer=SimpleNamespace(param_groups=[{"lr": 0.1}]), step=0,
+    state = SimpleNamespace(model=model, optimizer=SimpleNamespace(param_groups=[{"lr": 0.1}]),
+                            step=0,
                             epoch_done=False, refresh=lambda: None)
     for step in range(1, steps + 1):
         drawn = [torch.randn(layer.weight.shape, generator=generator) for layer in model.top]
@@ -43,7 +46,8 @@ def descend(model, hook, steps, noise=0.01, seed=1, first=1):
                 layer.weight += noise * move
         state.step = step
         reason = hook(state)
-        seen.append((hook.s.numpy().copy(), hook.y.numpy().copy(), float(hook.z), float(hook.spent)))
+        seen.append((hook.s.numpy().copy(), hook.y.numpy().copy(), float(hook.z),
+                     float(hook.spent)))
         if reason:
             return seen, reason
     return seen, None
@@ -73,7 +77,8 @@ def test_s_leaves_its_upper_bound_and_the_published_one_does_not():
     for faithful in (False, True):
         model = made()
         hook = ResourceConstraint(resource_of(model), 0.4, Dynamics(faithful=faithful), 20)
-        hook.s[2], hook.y[2] = 4 - 1e-8, 1e4  # nothing speaks for the removal of a fifth neuron, or of the fourth
+        # nothing speaks for the removal of a fifth neuron, or of the fourth
+        hook.s[2], hook.y[2] = 4 - 1e-8, 1e4
         descend(model, hook, 3)
         assert (float(hook.s[2]) < 4 - 1e-6) == (not faithful)
 
@@ -85,8 +90,10 @@ def ranks_by_savings(resource):
 
 
 @settings(max_examples=25)
-@given(st.floats(0.12, 0.999), st.integers(0, 10), st.sampled_from(KINDS), st.sampled_from(GROUPS), st.booleans())
-def test_what_is_exported_is_within_the_budget_and_counts_as_it_should(budget, seed, kind, groups, early):
+@given(st.floats(0.12, 0.999), st.integers(0, 10), st.sampled_from(KINDS), st.sampled_from(GROUPS),
+       st.booleans())
+def test_what_is_exported_is_within_the_budget_and_counts_as_it_should(budget, seed, kind, groups,
+                                                                       early):
     model = made(seed=seed)
     resource = resource_of(model, kind, groups)
     limits = [count - 1 for count in resource.counts]
@@ -126,7 +133,8 @@ def test_it_stops_when_what_is_removed_is_empty_and_says_what_it_does():
     assert float(energies[kept].min()) > 1e-4
 
 
-@pytest.mark.parametrize("zlr", [2.0, 0.0])  # without a price nothing moves until it is put within the budgets
+# without a price nothing moves until it is put within the budgets
+@pytest.mark.parametrize("zlr", [2.0, 0.0])
 def test_larger_budgets_are_saved_on_the_way(zlr):
     model, saved = made(), {}
 
@@ -138,7 +146,8 @@ def test_larger_budgets_are_saved_on_the_way(zlr):
     assert list(saved) == [0.8, 0.5]
     assert 0.5 < saved[0.8] <= 0.8
     assert 0.3 < saved[0.5] <= 0.5
-    first = [next(step for step, (_, _, _, spent) in enumerate(seen, 1) if spent <= budget) for budget in saved]
+    first = [next(step for step, (_, _, _, spent) in enumerate(seen, 1) if spent <= budget)
+             for budget in saved]
     assert list(hook.passed.values()) == first
     assert first == [0.7 * 400] * 2 if not zlr else first[0] < first[1] < int(hook.feasible_at)
     assert hook.finish(model) == hook.passed
@@ -195,7 +204,8 @@ def test_order_by_embedding_counts_what_a_column_multiplies():
     with torch.no_grad():
         model.embedding.weight[3:53] *= 1e-3  # of the second field
     resource = resource_of(model)
-    hooks = {flag: ResourceConstraint(resource, 0.9, Dynamics(by_embedding=flag), 50) for flag in (False, True)}
+    hooks = {flag: ResourceConstraint(resource, 0.9, Dynamics(by_embedding=flag), 50)
+             for flag in (False, True)}
     for hook in hooks.values():
         descend(model, hook, 1, noise=0.0)
     energies = energies_of(model, resource)
@@ -227,7 +237,8 @@ def test_a_checkpoint_goes_on_as_if_nothing_had_been(faithful):
 
 @pytest.mark.parametrize("budget", [0, -0.1, 1.01, float("nan"), "half", None, True])
 def test_budgets_that_are_no_fractions_are_refused(budget):
-    with pytest.raises(ValueError, match="fraction of the whole model's flops_top, above 0 and at most 1"):
+    with pytest.raises(ValueError,
+                       match="fraction of the whole model's flops_top, above 0 and at most 1"):
         ResourceConstraint(resource_of(made()), budget, Dynamics(), 10)
 
 
@@ -244,7 +255,8 @@ def test_budgets_below_what_must_be_kept_are_refused_and_the_least_is_named():
 
 
 def test_models_and_limits_that_do_not_fit_are_refused():
-    with pytest.raises(ValueError, match=r"arch_interaction_op=dot the first layer reads products .* train with"):
+    with pytest.raises(ValueError, match=r"arch_interaction_op=dot the first layer reads products "
+                                         r".* train with"):
         layout_of(made(interaction="dot"), ROWS)
     with pytest.raises(ValueError, match=r"this is a Linear. Train one with --model dlrm"):
         layout_of(torch.nn.Linear(2, 2), ROWS)

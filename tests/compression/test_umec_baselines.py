@@ -54,7 +54,8 @@ def test_taylors_importance_is_the_squared_change_of_the_loss():
     loss = binary_cross_entropy_with_logits(model(ids, numbers), labels)
     loss.backward()
     weight = model.top[0].weight
-    expected = [(weight.grad[:, 4 * unit:4 * unit + 4] * weight.detach()[:, 4 * unit:4 * unit + 4]).sum() ** 2
+    expected = [(weight.grad[:, 4 * unit:4 * unit + 4]
+                 * weight.detach()[:, 4 * unit:4 * unit + 4]).sum() ** 2
                 for unit in range(6)]
     torch.testing.assert_close(found[0, :6], torch.stack(expected).double(), rtol=1e-4, atol=1e-12)
 
@@ -84,7 +85,8 @@ def test_as_many_units_as_another_has_left_by_magnitude():
 def test_fields_to_keep_and_modes_hold_for_rivals_too():
     model = made()
     resource = resource_of(model)
-    kept = baselines.choose("random", model, resource, 0.6, Dynamics(joint=False, keep=(0, 4)), batches, 1)
+    kept = baselines.choose("random", model, resource, 0.6, Dynamics(joint=False, keep=(0, 4)),
+                            batches, 1)
     assert kept[0, [0, 4]].all()
     assert kept[1, :8].all()
     assert kept[2, :5].all()

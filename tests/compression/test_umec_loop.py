@@ -19,11 +19,13 @@ def both(kind="flops_top", groups="field", budget=0.4, ties=False, **dynamics):
         if ties:
             for layer in model.top:
                 torch.nn.init.ones_(layer.weight)
-        hook = ResourceConstraint(resource_of(model, kind, groups), budget, Dynamics(**dynamics), STEPS)
+        hook = ResourceConstraint(resource_of(model, kind, groups), budget, Dynamics(**dynamics),
+                                  STEPS)
         hook.as_on_device = as_on_device
         seen, reason = descend(model, hook, STEPS, noise=0.0 if ties else 0.01)
         kept = hook.kept(model)
-        found.append((hook, [np.concatenate([s, y, [z, spent]]) for s, y, z, spent in seen], reason, kept, model))
+        found.append((hook, [np.concatenate([s, y, [z, spent]]) for s, y, z, spent in seen], reason,
+                      kept, model))
     return found
 
 
@@ -42,13 +44,15 @@ def assert_equal(found):
 
 @pytest.mark.parametrize("faithful", [True, False])
 @pytest.mark.parametrize(("kind", "groups"), [("flops_top", "field"), ("flops_all", "field_dim"),
-                                              ("params_all", "field"), ("bytes", "field"), ("bytes", "field_dim")])
+                                              ("params_all", "field"), ("bytes", "field"),
+                                              ("bytes", "field_dim")])
 def test_loops_take_the_steps_of_the_definition(kind, groups, faithful):
     assert_equal(both(kind, groups, faithful=faithful, zlr=5.0 if faithful else 2.0))
 
 
 @pytest.mark.parametrize("dynamics", [
-    {"punit": 2}, {"sl2wd": 0.1}, {"keep": (1, 2)}, {"joint": False, "min_keep": 2}, {"by_embedding": True},
+    {"punit": 2}, {"sl2wd": 0.1}, {"keep": (1, 2)}, {"joint": False, "min_keep": 2},
+    {"by_embedding": True},
     {"faithful": True, "zclamp": True, "zlr": 5.0}, {"faithful": True, "zlr": 200.0},
     {"faithful": True, "sl2wd": 0.5, "punit": 2, "zlr": 5.0}], ids=str)
 def test_options_mean_the_same_in_loops(dynamics):

@@ -16,7 +16,8 @@ from data.synthetic.planted_fields import Teacher
 from engine import stages
 from engine.settings import parse
 
-BASE = {"dataset": "planted_fields", **PUBLISHED, "max_epochs": 8, "compile": "off", "tensorboard": False}
+BASE = {"dataset": "planted_fields", **PUBLISHED, "max_epochs": 8, "compile": "off",
+        "tensorboard": False}
 
 
 @pytest.fixture(scope="module")
@@ -24,7 +25,8 @@ def bases(tmp_path_factory):
     """A trained model for each seed, with its result."""
     place = tiny.context(tmp_path_factory.mktemp("planted"))
     results = [stages.train(parse(BASE), seed, place) for seed in range(1, 6)]
-    return place, [(compress_umec.load(result["run_id"], "field", place), result) for result in results]
+    return place, [(compress_umec.load(result["run_id"], "field", place), result)
+                   for result in results]
 
 
 @pytest.mark.slow
@@ -32,7 +34,8 @@ def test_ten_fields_that_say_nothing_are_found(bases):
     place, found = bases
     right = 0
     for base, result in found:
-        task = Task(0.7679, dynamics=Dynamics(joint=False, by_embedding=True), epochs=6, finetune_epochs=3)
+        task = Task(0.7679, dynamics=Dynamics(joint=False, by_embedding=True), epochs=6,
+                    finetune_epochs=3)
         small = compress_umec.compress(base, task, place)
         made = small["compression"]
         gone = [int(name[1:]) for name, width in made["widths"].items() if not width]
@@ -94,19 +97,23 @@ OTHERS = [Teacher(seed=7), Teacher(seed=8, informative=8, values=200, first_orde
 
 @pytest.mark.slow
 @pytest.mark.parametrize("teacher", OTHERS, ids=["another seed", "another shape"])
-def test_the_order_of_fields_is_right_on_sets_that_it_was_not_chosen_on(teacher, tmp_path, monkeypatch):
+def test_the_order_of_fields_is_right_on_sets_that_it_was_not_chosen_on(teacher, tmp_path,
+                                                                        monkeypatch):
     monkeypatch.setitem(DATASETS, "planted_fields", lambda *_: planted_fields.taught(teacher))
     place, wrong = tiny.context(tmp_path), {True: 0, False: 0}
     for seed in (1, 2):
         result = stages.train(parse(BASE), seed, place)
         base = compress_umec.load(result["run_id"], "field", place)
         for by_embedding in (True, False):
-            task = Task(0.7679, dynamics=Dynamics(joint=False, by_embedding=by_embedding), epochs=6, finetune_epochs=2)
+            task = Task(0.7679, dynamics=Dynamics(joint=False, by_embedding=by_embedding), epochs=6,
+                        finetune_epochs=2)
             small = compress_umec.compress(base, task, place)
-            gone = [int(name[1:]) for name, width in small["compression"]["widths"].items() if not width]
+            gone = [int(name[1:]) for name, width in small["compression"]["widths"].items()
+                    if not width]
             lost = [number for number in gone if number <= teacher.informative]
             wrong[by_embedding] += len(lost)
-            print(f"seed {seed}, times embedding {by_embedding}: {len(lost)} of {len(gone)} removed fields matter; "
-                  f"test AUC {small['test_auc']:.4f}, of the whole {result['test_auc']:.4f}")
+            print(f"seed {seed}, times embedding {by_embedding}: {len(lost)} of {len(gone)} "
+                  f"removed fields matter; test AUC {small['test_auc']:.4f}, of the whole "
+                  f"{result['test_auc']:.4f}")
     assert wrong[True] == 0
     assert wrong[True] <= wrong[False]

@@ -24,16 +24,20 @@ def masked(seed):
 def mixed(seed):
     generator = torch.Generator().manual_seed(seed)
     group = torch.arange(NUM_ROWS) % 4  # rows of each width in every field, or nearly
-    return Mixed(group, (1, WIDTH, 2, 0), WIDTH, lambda *size: initial_table(*size, generator), len(SIZES))
+    return Mixed(group, (1, WIDTH, 2, 0), WIDTH, lambda *size: initial_table(*size, generator),
+                 len(SIZES))
 
 
 def low_rank(ranks):
     def make(seed):
         generator = torch.Generator().manual_seed(seed)
-        codes = [Uniform(initial_table(sum(size for size, own in zip(SIZES, ranks, strict=True) if own == rank), rank,
-                                       generator), ranks.count(rank)) for rank in sorted(set(ranks)) if rank]
+        codes = [Uniform(initial_table(sum(size for size, own in zip(SIZES, ranks, strict=True)
+                                           if own == rank), rank,
+                                       generator), ranks.count(rank)) for rank in sorted(set(ranks))
+                 if rank]
         bases = [torch.randn(rank, WIDTH, generator=generator) for rank in ranks]
-        return LowRank(codes, bases, torch.randn(len(SIZES), WIDTH, generator=generator), SIZES, fused=seed % 2 == 0)
+        return LowRank(codes, bases, torch.randn(len(SIZES), WIDTH, generator=generator), SIZES,
+                       fused=seed % 2 == 0)
     return make
 
 
@@ -43,14 +47,16 @@ def from_registry(**values):
 
 
 def pep(threshold_type, g_type):
-    return from_registry(embedding="pep", threshold_type=threshold_type, threshold_init=-1.5, g_type=g_type, gk=0.7)
+    return from_registry(embedding="pep", threshold_type=threshold_type, threshold_init=-1.5,
+                         g_type=g_type, gk=0.7)
 
 
 CASES = {"uniform": from_registry(embedding="uniform"), "masked": masked, "mixed": mixed,
          "darts": from_registry(embedding="darts", darts_widths=(1, 2, WIDTH)),
          "mde": from_registry(embedding="mde", mde_blocks=3, mde_alpha=0.7),
          "mgqe": from_registry(embedding="mgqe", mgqe_subspaces=3, mgqe_centroids=8),
-         "hash": from_registry(embedding="hash", hash_rows=6), "qr": from_registry(embedding="qr", qr_collisions=3),
+         "hash": from_registry(embedding="hash", hash_rows=6),
+         "qr": from_registry(embedding="qr", qr_collisions=3),
          "tt": from_registry(embedding="tt", tt_rank=2), "low_rank": low_rank((1, 1, 1)),
          "low_rank mixed": low_rank((1, 0, 1)), "low_rank parts": low_rank((1, 2, 1)),
          **{f"pep {kind} {gate}": pep(kind, gate) for kind in THRESHOLD_TYPES for gate in GATES}}
@@ -77,7 +83,8 @@ def batch(rows):
     return torch.tensor(np.arange(rows)[:, None] % SIZES + starts, dtype=torch.int32)
 
 
-@pytest.mark.parametrize("rows", [2, 9, 40])  # fewer ids than the table has rows, more, and many more
+# fewer ids than the table has rows, more, and many more
+@pytest.mark.parametrize("rows", [2, 9, 40])
 @pytest.mark.parametrize("name", CASES)
 def test_contract(name, rows):
     embedding: TableEmbedding = CASES[name](3)
@@ -94,9 +101,11 @@ def test_contract(name, rows):
     torch.testing.assert_close(vectors, table[ids.long()])
     assert torch.equal(vectors == 0, table[ids.long()] == 0)
     counted = COUNTED[name](embedding) if name in COUNTED else [table]
-    assert embedding.num_params() == sum(int((part.detach().numpy() != 0).sum()) for part in counted)
+    assert embedding.num_params() == sum(int((part.detach().numpy() != 0).sum())
+                                         for part in counted)
     assert embedding.num_params() > 0
-    assert embedding.num_params() <= NUM_ROWS * WIDTH or name == "darts"  # a search, which carries every width
+    # a search, which carries every width
+    assert embedding.num_params() <= NUM_ROWS * WIDTH or name == "darts"
     assert embedding.inference_bytes() > 0
 
 
@@ -165,7 +174,8 @@ def test_masked_does_not_share_memory_with_what_it_was_made_of():
 def test_pep_refuses_field_sizes_that_do_not_sum_to_the_rows():
     with pytest.raises(ValueError, match=r"sum to 3, the table has 4"):
         EMBEDDINGS["pep"](lambda rows, width: torch.ones(4, 2), (1, 2), {
-            "latent_dim": 2, "threshold_type": "global", "threshold_init": -15.0, "g_type": "sigmoid", "gk": 1.0}, None)
+            "latent_dim": 2, "threshold_type": "global", "threshold_init": -15.0,
+            "g_type": "sigmoid", "gk": 1.0}, None)
 
 
 @pytest.mark.parametrize(("rows", "width"), [(0, 2), (4, 0)])

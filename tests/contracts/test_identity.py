@@ -1,4 +1,5 @@
-"""A run's id tells apart whatever its model or its training would tell apart, for everything in the registries."""
+"""A run's id tells apart whatever its model or its training would tell apart, for everything in the
+registries."""
 
 import pytest
 import torch
@@ -10,32 +11,42 @@ from models.build import EMBEDDINGS, MODELS, build_embedding, build_model
 from models.embedding.uniform import Uniform
 
 SIZES, NUMBERS = (9, 3, 20, 6), 2
-BASE = {"latent_dim": 8, "mlp_dims": [6], "atten_embed_dim": 4, "num_layers": 1, "arch_mlp_bot": [5],
-        "arch_mlp_top": [6], "mde_blocks": 3, "mgqe_subspaces": 4, "mgqe_centroids": 6, "hash_rows": 7, "tt_rank": 2,
+BASE = {"latent_dim": 8, "mlp_dims": [6], "atten_embed_dim": 4, "num_layers": 1,
+        "arch_mlp_bot": [5],
+        "arch_mlp_top": [6], "mde_blocks": 3, "mgqe_subspaces": 4, "mgqe_centroids": 6,
+        "hash_rows": 7, "tt_rank": 2,
         "threshold_init": -2.0}
-OTHER = {"latent_dim": 12, "mlp_dims": [4], "dropout": 0.5, "num_heads": 4, "num_layers": 2, "att_dropout": 0.1,
+OTHER = {"latent_dim": 12, "mlp_dims": [4], "dropout": 0.5, "num_heads": 4, "num_layers": 2,
+         "att_dropout": 0.1,
          "atten_embed_dim": 8, "has_residual": False, "full_part": False, "with_linear": True,
          "threshold_type": "feature", "threshold_init": -3.0, "g_type": "softplus", "gk": 2.0,
-         "threshold_decay": "none", "threshold_gradient": False, "darts_widths": [2, 5], "mde_blocks": 2,
-         "mde_alpha": 0.9, "mgqe_subspaces": 2, "mgqe_centroids": 5, "hash_rows": 8, "qr_collisions": 2, "tt_rank": 3,
+         "threshold_decay": "none", "threshold_gradient": False, "darts_widths": [2, 5],
+         "mde_blocks": 2,
+         "mde_alpha": 0.9, "mgqe_subspaces": 2, "mgqe_centroids": 5, "hash_rows": 8,
+         "qr_collisions": 2, "tt_rank": 3,
          "arch_mlp_bot": [4], "arch_mlp_top": [5], "arch_interaction_op": "dot"}
 
 
 def seen(given):
-    """All that a model of these settings shows: its values, its logits in training, its gradients, its decays."""
+    """All that a model of these settings shows: its values, its logits in training, its gradients,
+    its decays."""
     values = parse(given).flat()
     embedding = build_embedding(SIZES, values, 1, lambda: torch.arange(sum(SIZES)))
-    model = build_model(SIZES, values, 1, embedding, NUMBERS if values["model"] == "dlrm" else 0).train()
+    model = build_model(SIZES, values, 1, embedding, NUMBERS if values["model"] == "dlrm"
+                        else 0).train()
     generator = torch.Generator().manual_seed(2)
     starts = torch.tensor((0, *SIZES[:-1])).cumsum(0)
     ids = torch.stack([first + torch.randint(size, (32,), generator=generator)
                        for first, size in zip(starts, SIZES, strict=True)], 1)
-    inputs = (ids, torch.randn(32, NUMBERS, generator=generator)) if values["model"] == "dlrm" else (ids,)
+    inputs = (ids, torch.randn(32, NUMBERS,
+                               generator=generator)) if values["model"] == "dlrm" else (ids,)
     state = {name: value.clone() for name, value in model.state_dict().items()}
     torch.manual_seed(3)
     logits = model(*inputs)
-    binary_cross_entropy_with_logits(logits, torch.randint(2, (32,), generator=generator).float()).backward()
-    gradients = {f"{name}.grad": value.grad for name, value in model.named_parameters() if value.grad is not None}
+    binary_cross_entropy_with_logits(logits, torch.randint(2, (32,),
+                                                           generator=generator).float()).backward()
+    gradients = {f"{name}.grad": value.grad for name, value in model.named_parameters()
+                 if value.grad is not None}
     return {**state, "logits": logits.detach(), **gradients}, dict(getattr(embedding, "decays", {}))
 
 
@@ -71,9 +82,11 @@ class Toy(ClickModel):
 
 
 def test_a_model_that_was_added_shares_no_id_between_settings_that_it_may_read(monkeypatch):
-    monkeypatch.setitem(MODELS, "toy", lambda embedding, sizes, values: Toy(embedding, values["mlp_dims"][0]))
+    monkeypatch.setitem(MODELS, "toy", lambda embedding, sizes,
+                        values: Toy(embedding, values["mlp_dims"][0]))
     base = {"model": "toy", "embedding": "uniform", "latent_dim": 8, "mlp_dims": [32]}
-    changes = {"mlp_dims": [64], "num_layers": 1, "arch_mlp_top": [9], "l2_penalty": 0.1, "dropout": 0.5}
+    changes = {"mlp_dims": [64], "num_layers": 1, "arch_mlp_top": [9], "l2_penalty": 0.1,
+               "dropout": 0.5}
     ids = {identity(parse({**base, **{name: value}})) for name, value in changes.items()}
     assert len(ids | {identity(parse(base))}) == 1 + len(changes)
 
@@ -82,6 +95,7 @@ def test_an_embedding_that_was_added_shares_no_id_between_settings_that_it_may_r
     monkeypatch.setitem(EMBEDDINGS, "toy", lambda draw, sizes, values, counts: Uniform(
         draw(sum(sizes), values["hash_rows"]), len(sizes)))
     base = {"model": "fm", "embedding": "toy", "hash_rows": 4}
-    changes = {"hash_rows": 5, "mde_alpha": 0.7, "threshold_init": -3.0, "tt_rank": 2, "log_interval": 3}
+    changes = {"hash_rows": 5, "mde_alpha": 0.7, "threshold_init": -3.0, "tt_rank": 2,
+               "log_interval": 3}
     ids = {identity(parse({**base, **{name: value}})) for name, value in changes.items()}
     assert len(ids | {identity(parse(base))}) == 1 + len(changes)

@@ -9,18 +9,22 @@ from models.embedding.masked import Masked
 
 SIZES, WIDTH = (5, 2, 9), 4
 VALUES = {"latent_dim": WIDTH, "mlp_dims": (6, 5), "dropout": 0.2, "num_heads": 2, "num_layers": 2,
-          "att_dropout": 0.1, "atten_embed_dim": 8, "has_residual": True, "full_part": True, "with_linear": False,
+          "att_dropout": 0.1, "atten_embed_dim": 8, "has_residual": True, "full_part": True,
+          "with_linear": False,
           "threshold_type": "feature_dim", "threshold_init": -3.0, "g_type": "sigmoid", "gk": 1.0,
           "darts_widths": (1, 2, WIDTH),
-          "mde_blocks": 3, "mde_alpha": 0.5, "mgqe_subspaces": 2, "mgqe_centroids": 8, "hash_rows": 7,
-          "qr_collisions": 3, "tt_rank": 2, "arch_mlp_bot": (5,), "arch_mlp_top": (7, 6), "arch_interaction_op": "cat"}
+          "mde_blocks": 3, "mde_alpha": 0.5, "mgqe_subspaces": 2, "mgqe_centroids": 8,
+          "hash_rows": 7,
+          "qr_collisions": 3, "tt_rank": 2, "arch_mlp_bot": (5,), "arch_mlp_top": (7, 6),
+          "arch_interaction_op": "cat"}
 TABLES = ("uniform", "pep", "masked")  # whose parameters are the entries of the table
 VARIANTS = [dict(zip(("has_residual", "full_part", "with_linear"), on, strict=True))
             for on in itertools.product((False, True), repeat=3)]
 CASES = {f"{model} {embedding}": {"model": model, "embedding": embedding}
          for model in MODELS for embedding in (*EMBEDDINGS, "masked")}
 CASES["dlrm dot"] = {"model": "dlrm", "embedding": "uniform", "arch_interaction_op": "dot"}
-CASES |= {f"autoint {variant}": {"model": "autoint", "embedding": "uniform", **variant} for variant in VARIANTS}
+CASES |= {f"autoint {variant}": {"model": "autoint", "embedding": "uniform", **variant}
+          for variant in VARIANTS}
 
 
 def make(case, seed=1):
@@ -46,8 +50,10 @@ def trained_parameters(model):
     """All but the biases that a batch norm cancels: their gradient is zero up to rounding."""
     cancelled = [f"{name}.{position - 1}.bias" for name, layers in model.named_modules()
                  if isinstance(layers, torch.nn.Sequential)
-                 for position, layer in enumerate(layers) if isinstance(layer, torch.nn.BatchNorm1d)]
-    return {name: parameter for name, parameter in model.named_parameters() if name not in cancelled}
+                 for position, layer in enumerate(layers)
+                 if isinstance(layer, torch.nn.BatchNorm1d)]
+    return {name: parameter for name, parameter in model.named_parameters()
+            if name not in cancelled}
 
 
 @pytest.mark.parametrize("name", CASES)
@@ -62,10 +68,12 @@ def test_contract(name):
     assert logits.unique().numel() > 1
     with torch.no_grad():
         assert model(ids[:1]).shape == (1,)
-        assert torch.allclose(model(ids[:7]), logits[:7], atol=1e-6)  # a row's logit does not depend on its batch
+        # a row's logit does not depend on its batch
+        assert torch.allclose(model(ids[:7]), logits[:7], atol=1e-6)
 
     again, other = make(case), make(case, seed=2).eval()
-    assert all(torch.equal(value, again.state_dict()[key]) for key, value in model.state_dict().items())
+    assert all(torch.equal(value, again.state_dict()[key]) for key,
+               value in model.state_dict().items())
     with torch.no_grad():
         assert not torch.equal(other(ids), logits)
         other.load_state_dict(model.state_dict())
@@ -88,7 +96,8 @@ def test_gradient_reaches_every_parameter(name):
         assert parameter.grad.any(), parameter_name
     if model.embedding is not None and CASES[name]["embedding"] in TABLES:
         reached = model.embedding.weight.grad != 0
-        assert torch.equal(reached, model.embedding.table() != 0)  # every kept entry of every row, and no other
+        # every kept entry of every row, and no other
+        assert torch.equal(reached, model.embedding.table() != 0)
 
 
 @pytest.mark.parametrize("name", CASES)
@@ -106,7 +115,8 @@ def test_training_moves_every_parameter_and_lowers_the_loss(name):
         optimizer.step()
         losses.append(loss.item())
     assert sum(losses[-5:]) < 0.9 * sum(losses[:5])
-    assert all(not torch.equal(parameter, before[key]) for key, parameter in trained_parameters(model).items())
+    assert all(not torch.equal(parameter, before[key]) for key,
+               parameter in trained_parameters(model).items())
 
 
 def test_building_a_model_leaves_the_global_generator_alone():
@@ -126,7 +136,8 @@ def test_the_embedding_does_not_change_what_the_rest_starts_from():
 @pytest.mark.parametrize("variant", VARIANTS)
 def test_autoint_has_the_parts_that_its_variant_names(variant):
     model = make({"model": "autoint", "embedding": "uniform", **variant})
-    assert (model.residual is not None, model.mlp is not None, model.linear is not None) == tuple(variant.values())
+    assert (model.residual is not None, model.mlp is not None,
+            model.linear is not None) == tuple(variant.values())
 
 
 def test_attention_width_must_be_a_multiple_of_the_heads():

@@ -1,4 +1,5 @@
-"""Every scheme that is more than one table of N rows, in the training step: compiled, and from a saved state on."""
+"""Every scheme that is more than one table of N rows, in the training step: compiled, and from a
+saved state on."""
 
 import functools
 
@@ -21,7 +22,8 @@ FEW = (20, 3, 30, 7)  # rows of the fields of a table that is small beside a bat
 def mixed(sizes, width):
     generator = torch.Generator().manual_seed(1)
     group = torch.from_numpy(np.random.default_rng(0).integers(0, 4, sum(sizes)))
-    return Mixed(group, (2, width, 1, 0), width, lambda *size: initial_table(*size, generator), len(sizes))
+    return Mixed(group, (2, width, 1, 0), width, lambda *size: initial_table(*size, generator),
+                 len(sizes))
 
 
 def low_rank(sizes, width, ranks=None):
@@ -30,7 +32,8 @@ def low_rank(sizes, width, ranks=None):
     model.embedding = Uniform(initial_table(sum(sizes), width, generator), len(sizes))
     ranks = ranks or [1 + field % (width - 1) for field in range(len(sizes))]
     zero = torch.zeros(width, dtype=torch.float64)
-    return factor_table(model, [random_factor(zero, rank, generator) for rank in ranks], sizes).embedding
+    return factor_table(model, [random_factor(zero, rank, generator) for rank in ranks],
+                        sizes).embedding
 
 
 def one_rank(sizes, width):
@@ -41,7 +44,8 @@ CASES = {"mixed": {"embedding": mixed}, "mixed few rows": {"embedding": mixed, "
          "mde": {"embedding": "mde", "mde_blocks": 4, "mde_alpha": 0.5},
          "mgqe": {"embedding": "mgqe", "mgqe_subspaces": WIDTH, "mgqe_centroids": 16},
          "darts": {"embedding": "darts", "darts_widths": (2, 3, WIDTH)},
-         "hash": {"embedding": "hash", "hash_rows": 50}, "qr": {"embedding": "qr", "qr_collisions": 4},
+         "hash": {"embedding": "hash", "hash_rows": 50},
+         "qr": {"embedding": "qr", "qr_collisions": 4},
          "tt": {"embedding": "tt", "tt_rank": 3},
          "low_rank": {"embedding": low_rank}, "low_rank by row": {"embedding": one_rank}}
 TABLES = {"uniform", "pep"}  # of which all of this is tested at length elsewhere
@@ -55,7 +59,8 @@ def test_every_other_registered_embedding_is_among_the_cases():
 @pytest.mark.parametrize("name", CASES)
 def test_the_compiled_step_is_close_to_the_eager_one(monkeypatch, name, backend):
     monkeypatch.setattr(torch, "compile", functools.partial(torch.compile, backend=backend))
-    eager, compiled = (Training("auto", compiled=way, **CASES[name]).run(12) for way in (False, True))
+    eager, compiled = (Training("auto", compiled=way, **CASES[name]).run(12)
+                       for way in (False, True))
     assert eager.losses[0] != eager.losses[-1]
     assert_close(compiled.state(), eager.state())
 
@@ -75,7 +80,8 @@ PENALISED = {**CASES, **{name: {"embedding": name} for name in ("uniform", "pep"
 
 @pytest.mark.parametrize("name", PENALISED)
 def test_the_penalty_adds_the_gradient_of_the_batchs_squared_vectors(name):
-    plain, penalised = (Training("whole", l2_penalty=penalty, **PENALISED[name]) for penalty in (0.0, 0.3))
+    plain, penalised = (Training("whole", l2_penalty=penalty, **PENALISED[name])
+                        for penalty in (0.0, 0.3))
     embedding = penalised.embedding
     own = [parameter for parameter in embedding.parameters() if parameter.requires_grad]
     ids, _ = penalised.batch()
@@ -88,7 +94,8 @@ def test_the_penalty_adds_the_gradient_of_the_batchs_squared_vectors(name):
     others = set(dict(penalised.model.named_parameters())) - {
         f"embedding.{key}" for key, _ in embedding.named_parameters()}
     for key in others:
-        assert torch.equal(plain.model.get_parameter(key).grad, penalised.model.get_parameter(key).grad)
+        assert torch.equal(plain.model.get_parameter(key).grad,
+                           penalised.model.get_parameter(key).grad)
 
 
 @pytest.mark.parametrize("model", ["fm", "dlrm"])
@@ -99,4 +106,5 @@ def test_the_penalty_is_the_same_in_every_form_of_the_update(model, embedding):
     without = Training("whole", model=model, embedding=embedding).run(12)
     for form in forms[1:]:
         assert_close(form.state(), forms[0].state())
-    assert np.abs(without.state()["embedding.weight"] - forms[0].state()["embedding.weight"]).max() > 1e-3
+    assert np.abs(without.state()["embedding.weight"]
+                  - forms[0].state()["embedding.weight"]).max() > 1e-3

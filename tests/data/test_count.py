@@ -8,19 +8,24 @@ from hypothesis import strategies as st
 from data.raw.count import _GOLDEN, ValueCounter
 from data.raw.parse import MISSING
 
-numbers = st.lists(st.integers(-20, 20) | st.integers(-999_999_999, 999_999_999) | st.just(MISSING), max_size=80)
-words = st.lists(st.integers(0, 20) | st.integers(0, 2**32 - 1) | st.sampled_from([0, 2**32 - 1, 2**31, MISSING]),
+numbers = st.lists(st.integers(-20, 20) | st.integers(-999_999_999, 999_999_999) | st.just(MISSING),
+                   max_size=80)
+words = st.lists(st.integers(0, 20) | st.integers(0, 2**32 - 1)
+                 | st.sampled_from([0, 2**32 - 1, 2**31, MISSING]),
                  max_size=80)
 
 
 def fill(parts):
-    """A counter to which the parts were added one by one, and the numbers it gave, all in one list."""
+    """A counter to which the parts were added one by one, and the numbers it gave, all in one
+    list."""
     counter = ValueCounter()
-    return counter, [number for part in parts for number in counter.add(np.array(part, np.int64)).tolist()]
+    return counter, [number for part in parts
+                     for number in counter.add(np.array(part, np.int64)).tolist()]
 
 
 def check(parts):
-    """Values, counts and numbers against a Counter, whose keys stand in the order in which they first came."""
+    """Values, counts and numbers against a Counter, whose keys stand in the order in which they
+    first came."""
     keys = [key for part in parts for key in part]
     expected = Counter({MISSING: 0})
     expected.update(keys)
@@ -41,7 +46,8 @@ def test_values_are_numbered_as_they_first_come_and_counted(parts):
                          ids=["hexadecimal", "negative too", "neighbours"])
 def test_the_table_grows_over_several_doublings(low, high):
     rng = np.random.default_rng(3)
-    keys = np.where(rng.random(60_000) < 0.1, MISSING, low + ((high - low) * rng.random(60_000) ** 3).astype(np.int64))
+    keys = np.where(rng.random(60_000) < 0.1, MISSING,
+                    low + ((high - low) * rng.random(60_000) ** 3).astype(np.int64))
     counter = check([part.tolist() for part in np.split(keys, [1, 511, 512, 513, 7000, 7000])])
     assert len(counter.values) > 1 << 13  # four doublings and more
     assert np.array_equal(counter.add(np.array([MISSING, *counter.values[::-1]])),
@@ -75,7 +81,8 @@ def test_codes_run_by_falling_count_then_value_with_nothing_first():
     expected = {5: 0, MISSING: 1, -4: 2, 9: 3, 30: 4}
     assert codes_by_value(counter, counter.counts, 2) == ({**expected, 2: 5}, 5)
     assert codes_by_value(counter, counter.counts, 1) == ({**expected, 2: 5}, 6)
-    assert codes_by_value(counter, counter.counts, 3) == (dict.fromkeys(counter.values.tolist(), 1) | {5: 0}, 1)
+    assert codes_by_value(counter, counter.counts,
+                          3) == (dict.fromkeys(counter.values.tolist(), 1) | {5: 0}, 1)
 
 
 def test_hexadecimal_values_of_equal_count_are_ordered_as_unsigned():

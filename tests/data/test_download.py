@@ -11,7 +11,8 @@ from data.raw import download
 
 URL = "https://example.org/toy.zip"
 MEMBERS = ("ratings.dat", "users.dat")
-CONTENT = {"ml-1m/": b"", "ml-1m/README": b"read me", "ml-1m/ratings.dat": b"ratings", "ml-1m/users.dat": b"users"}
+CONTENT = {"ml-1m/": b"", "ml-1m/README": b"read me", "ml-1m/ratings.dat": b"ratings",
+           "ml-1m/users.dat": b"users"}
 
 
 def archive(content=CONTENT):
@@ -53,7 +54,8 @@ def serve(monkeypatch, answer):
 
 
 def files(folder):
-    return {str(path.relative_to(folder)): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+    return {str(path.relative_to(folder)): path.read_bytes() for path in folder.rglob("*")
+            if path.is_file()}
 
 
 def test_the_right_archive_is_unpacked_to_the_named_members_only(tmp_path, monkeypatch, capsys):
@@ -72,11 +74,14 @@ def test_an_older_file_is_replaced(tmp_path, monkeypatch):
     assert (tmp_path / "ratings.dat").read_bytes() == b"ratings"
 
 
-@pytest.mark.parametrize("served", [archive()[:-9], archive({"ratings.dat": b"other", "users.dat": b"other"}), b""],
+@pytest.mark.parametrize("served",
+                         [archive()[:-9], archive({"ratings.dat": b"other", "users.dat": b"other"}),
+                          b""],
                          ids=["cut off", "another archive", "empty"])
 def test_another_checksum_is_an_error_and_nothing_is_written(tmp_path, monkeypatch, served):
     serve(monkeypatch, served)
-    with pytest.raises(ValueError, match=rf"{URL}: MD5 is {md5(served)}, published is {md5(archive())}"):
+    with pytest.raises(ValueError,
+                       match=rf"{URL}: MD5 is {md5(served)}, published is {md5(archive())}"):
         download.fetch_zip(URL, md5(archive()), MEMBERS, tmp_path / "ml-1m", "Toy")
     assert list(tmp_path.iterdir()) == []
 
@@ -101,15 +106,18 @@ def test_an_archive_that_lacks_a_member_is_an_error_and_nothing_is_written(tmp_p
 
 @pytest.mark.parametrize("answer", [
     urllib.error.URLError("Temporary failure in name resolution"), TimeoutError("timed out"),
-    urllib.error.HTTPError(URL, 404, "Not Found", None, None), Answer(b"abc", ConnectionResetError("reset by peer")),
+    urllib.error.HTTPError(URL, 404, "Not Found", None, None),
+    Answer(b"abc", ConnectionResetError("reset by peer")),
     Answer(b"abc", http.client.IncompleteRead(b"abc", 9))],
     ids=["no network", "timeout", "no such address", "connection lost", "answer cut off"])
-def test_no_network_is_an_error_that_names_address_folder_files_and_demo(tmp_path, monkeypatch, answer):
+def test_no_network_is_an_error_that_names_address_folder_files_and_demo(tmp_path, monkeypatch,
+                                                                         answer):
     serve(monkeypatch, answer)
     target = tmp_path / "ml-1m"
     with pytest.raises(FileNotFoundError) as caught:
         download.fetch_zip(URL, md5(b""), MEMBERS, target, "Toy")
-    assert all(word in str(caught.value) for word in (URL, str(target), "ratings.dat, users.dat", "--data", "demo.py"))
+    assert all(word in str(caught.value)
+               for word in (URL, str(target), "ratings.dat, users.dat", "--data", "demo.py"))
     assert list(tmp_path.iterdir()) == []
 
 

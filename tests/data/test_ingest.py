@@ -1,4 +1,5 @@
-"""Raw files to encoded sets: cell by cell the plain definition, one set a file and its rules, bad input in words."""
+"""Raw files to encoded sets: cell by cell the plain definition, one set a file and its rules, bad
+input in words."""
 
 import gzip
 import io
@@ -30,7 +31,8 @@ from data.synthetic import raw_planted
 
 ROOT = Path(ingest.__file__).parents[2]
 LAYOUTS = {"criteo": criteo.LAYOUT, "avazu": avazu.LAYOUT}
-TOY = Layout("toy", ",", (Column("y", LABEL), Column("n", BUCKET), Column("d", DECIMAL), Column("c", HEX)), False,
+TOY = Layout("toy", ",", (Column("y", LABEL), Column("n", BUCKET), Column("d", DECIMAL),
+                          Column("c", HEX)), False,
              ("toy.txt",), "https://example.org", min_count=4)
 HEADED = replace(TOY, has_header=True)
 PINNED = {"criteo": "4bdb0a406355c19e", "avazu": "db1515ff05c02632"}  # hashes of `contents`
@@ -54,7 +56,8 @@ def skewed(column, rows, rng):
 def content_of(layout, rows, seed=0):
     rng = np.random.default_rng(seed)
     columns = [skewed(column, rows, rng) for column in layout.columns]
-    lines = [layout.header] * layout.has_header + [layout.separator.join(cells) for cells in zip(*columns, strict=True)]
+    lines = [layout.header] * layout.has_header + [layout.separator.join(cells)
+                                                   for cells in zip(*columns, strict=True)]
     return "".join(f"{line}\n" for line in lines).encode()
 
 
@@ -95,7 +98,8 @@ def defined(content, layout, vocabulary="all", parts=None):
             ids[:, field] = [codes.get(row[field], end - 1) for row in rows.values]
     order = np.concatenate(parts)
     numbers = np.array(rows.numbers, np.float32).reshape(len(order), len(layout.numbers))
-    return ids[order], np.array(rows.labels)[order], numbers[order], sizes, [len(part) for part in parts]
+    return ids[order], np.array(rows.labels)[order], numbers[order], sizes, [len(part)
+                                                                             for part in parts]
 
 
 def is_as_defined(dataset, content, layout, vocabulary="all", parts=None):
@@ -129,7 +133,8 @@ def test_every_cell_is_as_the_plain_definition_says(tmp_path, contents, name, vo
     is_as_defined(dataset, contents[name], LAYOUTS[name], vocabulary)
     assert dataset.manifest["bad_lines"] == 0
     values = plain_rows(contents[name], LAYOUTS[name]).values
-    assert dataset.manifest["distinct"] == [len(set(column)) for column in zip(*values, strict=True)]
+    assert dataset.manifest["distinct"] == [len(set(column))
+                                            for column in zip(*values, strict=True)]
     known, distinct = np.array(dataset.schema.sizes) - 1, np.array(dataset.manifest["distinct"])
     assert known.min() > 0
     assert (known < distinct / 2).sum() > len(known) / 2  # in most fields most values are too rare
@@ -141,7 +146,8 @@ def test_vocabulary_train_counts_training_rows_only(tmp_path, contents, name):
     every = open_set(path, tmp_path / "cache", LAYOUTS[name])
     strict = open_set(path, tmp_path / "cache", LAYOUTS[name], vocabulary="train")
     assert strict.schema.num_rows < every.schema.num_rows
-    for position, (start, size) in enumerate(zip(strict.schema.offsets, strict.schema.sizes, strict=True)):
+    for position, (start, size) in enumerate(zip(strict.schema.offsets, strict.schema.sizes,
+                                                 strict=True)):
         found = np.bincount(strict.split("train")[0][:, position] - start, minlength=size)
         assert (found[:-1] >= 10).all()
         assert (np.diff(found[:-1]) <= 0).all()
@@ -160,13 +166,15 @@ def test_values_that_only_held_out_rows_have_are_unknown_to_vocabulary_train(tmp
 
 @pytest.mark.parametrize("name", LAYOUTS)
 def test_the_hash_of_made_data_is_pinned(tmp_path, contents, name):
-    assert open_set(put(tmp_path, contents[name]), tmp_path / "cache", LAYOUTS[name]).hash == PINNED[name]
+    assert open_set(put(tmp_path, contents[name]), tmp_path / "cache",
+                    LAYOUTS[name]).hash == PINNED[name]
 
 
 @pytest.mark.parametrize(("cores", "block_bytes"), [
     (1, 40_000), (2, 1 << 25), (3, 9_000), (16, 300_000), (None, 1 << 25)])
 @pytest.mark.parametrize("name", LAYOUTS)
-def test_cores_and_blocks_make_no_difference(tmp_path, contents, monkeypatch, name, cores, block_bytes):
+def test_cores_and_blocks_make_no_difference(tmp_path, contents, monkeypatch, name, cores,
+                                             block_bytes):
     monkeypatch.setattr(os, "cpu_count", lambda: cores)
     monkeypatch.setattr(RawFile.__init__, "__defaults__", (block_bytes,))
     dataset = open_set(put(tmp_path, contents[name]), tmp_path / "cache", LAYOUTS[name])
@@ -184,7 +192,8 @@ def zipped(name, content):
 PACKINGS = {
     "gzip": lambda text, name: gzip.compress(text), "zip": lambda text, name: zipped(name, text),
     "zip of a gzip": lambda text, name: zipped(f"a/{name}.gz", gzip.compress(text)),
-    "CRLF": lambda text, name: text.replace(b"\n", b"\r\n"), "no line end": lambda text, name: text.removesuffix(b"\n")}
+    "CRLF": lambda text, name: text.replace(b"\n", b"\r\n"), "no line end": lambda text,
+    name: text.removesuffix(b"\n")}
 
 
 @pytest.mark.parametrize("packing", PACKINGS)
@@ -197,9 +206,11 @@ def test_packed_files_and_other_line_ends_give_the_same_rows(tmp_path, contents,
 def test_the_hash_follows_every_cell_label_and_number(tmp_path):
     rows = [f"{row % 2},{row % 3},{row % 4},0000000{row % 5}" for row in range(200)]
     hashes = {open_toy(tmp_path, "\n".join([*rows, last]).encode()).hash
-              for last in ("0,1,1,00000001", "1,1,1,00000001", "0,2,1,00000001", "0,1,2,00000001", "0,1,1,00000002")}
+              for last in ("0,1,1,00000001", "1,1,1,00000001", "0,2,1,00000001", "0,1,2,00000001",
+                           "0,1,1,00000002")}
     assert len(hashes) == 5
-    one, other = (open_toy(tmp_path, "\n".join(rows + [f"0,{value},1,00000001"] * 4).encode()) for value in (9, 10))
+    one, other = (open_toy(tmp_path, "\n".join(rows + [f"0,{value},1,00000001"] * 4).encode())
+                  for value in (9, 10))
     assert np.array_equal(one.ids, other.ids)  # 9 and 10 are one value, but not one number
 
 
@@ -210,14 +221,16 @@ def test_user_and_movie_ids_are_refused(tmp_path):
 
 
 @pytest.mark.real
-@pytest.mark.parametrize(("name", "rows", "positives"), [("criteo", 10_000, 2182), ("avazu", 9_999, 1706)])
+@pytest.mark.parametrize(("name", "rows", "positives"),
+                         [("criteo", 10_000, 2182), ("avazu", 9_999, 1706)])
 def test_every_cell_of_the_real_data_is_as_the_plain_definition_says(
         tmp_path, real_data, caplog, name, rows, positives):
     """Of their first rows, which everybody who has the files has."""
     layout = LAYOUTS[name]
     path = source.find_file(layout, str(real_data / name))
     with path.open("rb") as file:
-        content = b"".join(line for line, _ in zip(file, range(rows + layout.has_header), strict=False))
+        content = b"".join(line for line,
+                           _ in zip(file, range(rows + layout.has_header), strict=False))
     caplog.set_level(logging.WARNING)
     dataset = open_set(put(tmp_path, content), tmp_path / "cache", layout)
     assert caplog.text == ""  # not one line is bad
@@ -228,7 +241,8 @@ def test_every_cell_of_the_real_data_is_as_the_plain_definition_says(
 @pytest.mark.slow
 @pytest.mark.parametrize("vocabulary", ["all", "train"])
 @pytest.mark.parametrize("name", LAYOUTS)
-def test_every_cell_of_200_000_planted_rows_is_as_the_plain_definition_says(tmp_path, name, vocabulary):
+def test_every_cell_of_200_000_planted_rows_is_as_the_plain_definition_says(tmp_path, name,
+                                                                            vocabulary):
     path = tmp_path / "raw"
     raw_planted.write(name, 200_000, path)
     dataset = open_set(path, tmp_path / "cache", LAYOUTS[name], vocabulary=vocabulary)
@@ -252,8 +266,10 @@ def forbid(monkeypatch):
 
 
 def same(one, other):
-    return (one.schema, one.counts, one.manifest) == (other.schema, other.counts, other.manifest) and all(
-        np.array_equal(getattr(one, name), getattr(other, name)) for name in ("ids", "labels", "dense"))
+    return (one.schema, one.counts, one.manifest) == (other.schema, other.counts,
+                                                      other.manifest) and all(
+        np.array_equal(getattr(one, name), getattr(other, name))
+        for name in ("ids", "labels", "dense"))
 
 
 def folders(cache):
@@ -282,7 +298,8 @@ def with_label_turned(text, at):
 CHANGES = {
     "another size": lambda text: text + b"0,,,\n",
     "another head of the same size": lambda text: with_label_turned(text, 0),
-    "another tail of the same size": lambda text: with_label_turned(text, text.rindex(b"\n", 0, -1) + 1),
+    "another tail of the same size": lambda text: with_label_turned(text, text.rindex(b"\n", 0, -1)
+                                                                    + 1),
 }
 
 
@@ -301,29 +318,37 @@ def test_a_changed_file_is_another_set(toy, monkeypatch, change):
     assert len(folders(cache)) == 2
 
 
-def test_other_rules_splits_and_vocabularies_are_other_sets_and_never_answer_for_each_other(toy, tmp_path, monkeypatch):
-    np.savez(tmp_path / "one.npz", train=np.arange(100, 300), validation=np.arange(50), test=np.arange(50, 100))
-    np.savez(tmp_path / "two.npz", train=np.arange(100, 300), validation=np.arange(49), test=np.arange(49, 100))
+def test_other_rules_splits_and_vocabularies_are_other_sets_and_never_answer_for_each_other(
+    toy, tmp_path, monkeypatch
+):
+    np.savez(tmp_path / "one.npz", train=np.arange(100, 300), validation=np.arange(50),
+             test=np.arange(50, 100))
+    np.savez(tmp_path / "two.npz", train=np.arange(100, 300), validation=np.arange(49),
+             test=np.arange(49, 100))
     other_rules = replace(TOY, rules_version=TOY.rules_version + 1)
     asked = [{}, {"vocabulary": "train"}, {"layout": other_rules},
              {"layout": replace(TOY, split_seed=1)}, {"layout": replace(TOY, name="game")},
              {"split": f"ids:{tmp_path / 'one.npz'}"}, {"split": f"ids:{tmp_path / 'two.npz'}"}]
     first = [open_set(*toy, **options) for options in asked]
     assert len(folders(toy[1])) == len(asked)
-    assert len({dataset.hash for dataset in first}) == len(asked) - 2  # name and number of the rules change no row
+    # name and number of the rules change no row
+    assert len({dataset.hash for dataset in first}) == len(asked) - 2
     forbid(monkeypatch)
-    assert all(same(open_set(*toy, **options), dataset) for options, dataset in zip(asked, first, strict=True))
+    assert all(same(open_set(*toy, **options), dataset) for options,
+               dataset in zip(asked, first, strict=True))
 
 
 DAMAGES = {
     "cut in half": lambda path: os.truncate(path, path.stat().st_size // 2),
     "a byte short": lambda path: os.truncate(path, path.stat().st_size - 1), "gone": Path.unlink,
-    "emptied": lambda path: os.truncate(path, 0), "noise": lambda path: path.write_bytes(b"\x93\xff\x00 not it"),
+    "emptied": lambda path: os.truncate(path, 0),
+    "noise": lambda path: path.write_bytes(b"\x93\xff\x00 not it"),
 }
 
 
 @pytest.mark.parametrize(("name", "damage"), [
-    (name, damage) for name in ("ids.npy", "labels.npy", "dense.npy", "manifest.json") for damage in DAMAGES
+    (name, damage) for name in ("ids.npy", "labels.npy", "dense.npy", "manifest.json")
+    for damage in DAMAGES
     if (name, damage) != ("manifest.json", "a byte short")])  # its last byte is a line end
 def test_a_damaged_set_is_made_again(toy, monkeypatch, name, damage):
     path, cache = toy
@@ -332,7 +357,8 @@ def test_a_damaged_set_is_made_again(toy, monkeypatch, name, damage):
     folder = cache / folders(cache)[0]
     DAMAGES[damage](folder / name)
     is_as_defined(open_set(path, cache), content, TOY)
-    assert sorted(file.name for file in folder.iterdir()) == ["dense.npy", "ids.npy", "labels.npy", "manifest.json"]
+    assert sorted(file.name for file in folder.iterdir()) == ["dense.npy", "ids.npy", "labels.npy",
+                                                              "manifest.json"]
     assert folders(cache) == [folder.name]
     forbid(monkeypatch)
     is_as_defined(open_set(path, cache), content, TOY)
@@ -340,7 +366,8 @@ def test_a_damaged_set_is_made_again(toy, monkeypatch, name, damage):
 
 @pytest.mark.parametrize("step", ["number_lines", "_recode_all", "Writer"])
 @pytest.mark.parametrize("error", [OSError(28, "No space left on device"), KeyboardInterrupt()])
-def test_an_encoding_that_fails_midway_leaves_nothing_and_the_next_one_works(toy, monkeypatch, step, error):
+def test_an_encoding_that_fails_midway_leaves_nothing_and_the_next_one_works(toy, monkeypatch, step,
+                                                                             error):
     original = getattr(ingest, step)
 
     def fail(*arguments):
@@ -368,7 +395,9 @@ criteo.open_dataset(sys.argv[1], pathlib.Path(sys.argv[2]))
 """
 
 
-def test_an_encoding_that_is_killed_leaves_no_set_and_what_it_left_is_swept_by_the_next_one(tmp_path):
+def test_an_encoding_that_is_killed_leaves_no_set_and_what_it_left_is_swept_by_the_next_one(
+    tmp_path,
+):
     content, cache = content_of(criteo.LAYOUT, 300), tmp_path / "cache"
     path = put(tmp_path, content)
     killed = subprocess.run([sys.executable, "-c", KILLED, path, str(cache)], cwd=ROOT)
@@ -407,7 +436,8 @@ def test_of_two_processes_that_open_the_same_set_one_encodes_and_both_get_it(tmp
     """And the same ids and hash as this process, whatever Python's own hashes are."""
     path, cache = put(tmp_path, content_of(criteo.LAYOUT, 300)), tmp_path / "cache"
     both = [subprocess.Popen([sys.executable, "-c", BOTH, path, str(cache)], cwd=ROOT, text=True,
-                             stdout=subprocess.PIPE, env={**os.environ, "PYTHONHASHSEED": seed}) for seed in "12"]
+                             stdout=subprocess.PIPE, env={**os.environ, "PYTHONHASHSEED": seed})
+            for seed in "12"]
     try:
         answers = [json.loads(process.communicate(timeout=120)[0]) for process in both]
     finally:
@@ -432,7 +462,8 @@ def test_a_file_that_is_replaced_during_the_wait_is_not_stored_as_the_old_one(to
 
     with monkeypatch.context() as patch:
         patch.setattr(ingest, "locked", wait)
-        with pytest.raises(ValueError, match=f"{path} is another file than when it was opened; start again"):
+        with pytest.raises(ValueError,
+                           match=f"{path} is another file than when it was opened; start again"):
             open_set(path, cache)
     assert folders(cache) == []
     Path(path).write_bytes(old)
@@ -505,7 +536,9 @@ def test_negative_whole_numbers_are_fine(tmp_path, caplog):
 
 
 @pytest.mark.parametrize("block_bytes", [1000, 1 << 25])
-def test_a_tenth_of_a_percent_of_bad_lines_is_tolerated_and_one_more_is_not(tmp_path, caplog, monkeypatch, block_bytes):
+def test_a_tenth_of_a_percent_of_bad_lines_is_tolerated_and_one_more_is_not(tmp_path, caplog,
+                                                                            monkeypatch,
+                                                                            block_bytes):
     monkeypatch.setattr(RawFile.__init__, "__defaults__", (block_bytes,))
     lines = lines_of(4000)
     for number in (1500, 2500, 3500, 4000):
@@ -567,8 +600,8 @@ def test_a_last_line_without_a_line_end_is_used_and_said(tmp_path, caplog):
     content = content_of(TOY, 300).removesuffix(b"\n")
     is_as_defined(open_toy(tmp_path, content), content, TOY)
     last = content.splitlines()[-1]
-    assert warnings(caplog) == [f"{tmp_path / 'raw.txt'} does not end with a line end; its last line may be cut off: "
-                                f"{last!r}"]
+    assert warnings(caplog) == [f"{tmp_path / 'raw.txt'} does not end with a line end; its last "
+                                f"line may be cut off: {last!r}"]
 
 
 def test_a_last_line_that_is_not_whole_is_said_counted_and_left_out(tmp_path, caplog):
@@ -633,7 +666,8 @@ def test_some_bad_lines_at_the_beginning_do_not_condemn_a_long_file(tmp_path, ma
 
 def test_no_second_block_is_parsed_before_the_first_is_judged(tmp_path, monkeypatch):
     read = []
-    monkeypatch.setattr(value_index, "parse", lambda text, layout: read.append(len(text)) or parse(text, layout))
+    monkeypatch.setattr(value_index, "parse", lambda text, layout: read.append(len(text))
+                        or parse(text, layout))
     monkeypatch.setattr(RawFile.__init__, "__defaults__", (500,))
     with pytest.raises(ValueError, match="cannot be used"):
         open_toy(tmp_path, b"?????\n" * 5000)
@@ -651,18 +685,22 @@ def test_rows_of_a_given_split_keep_their_part_also_when_lines_are_left_out(tmp_
     content = ("\n".join(lines) + "\n").encode()
     part = np.random.default_rng(1).choice(3, 3000, p=[0.5, 0.2, 0.3])
     np.savez(tmp_path / "split.npz", **{name: np.flatnonzero(part == position)
-                                        for position, name in enumerate(("train", "validation", "test"))})
+                                        for position,
+                                        name in enumerate(("train", "validation", "test"))})
     kept = np.delete(part, [4, 2998])
     parts = [np.flatnonzero(kept == position) for position in range(3)]
     for vocabulary in ("all", "train"):
-        dataset = open_toy(tmp_path, content, HEADED, vocabulary=vocabulary, split=f"ids:{tmp_path / 'split.npz'}")
+        dataset = open_toy(tmp_path, content, HEADED, vocabulary=vocabulary,
+                           split=f"ids:{tmp_path / 'split.npz'}")
         is_as_defined(dataset, content, HEADED, vocabulary, parts)
         assert dataset.manifest["bad_lines"] == 2
 
 
 def test_a_split_of_another_number_of_rows_is_an_error_and_leaves_nothing(tmp_path):
-    np.savez(tmp_path / "split.npz", train=np.arange(280), validation=np.arange(280, 290), test=np.arange(290, 299))
-    with pytest.raises(ValueError, match=r"split\.npz: 1 of 300 rows are in no split \(the first is row 299\)"):
+    np.savez(tmp_path / "split.npz", train=np.arange(280), validation=np.arange(280, 290),
+             test=np.arange(290, 299))
+    with pytest.raises(ValueError,
+                       match=r"split\.npz: 1 of 300 rows are in no split \(the first is row 299\)"):
         open_toy(tmp_path, content_of(TOY, 300), split=f"ids:{tmp_path / 'split.npz'}")
     assert folders(tmp_path / "cache") == []
 

@@ -31,7 +31,8 @@ def test_the_order_is_pinned_so_that_it_is_the_same_in_any_process():
 
 
 def test_two_seeds_do_not_share_their_orders_at_shifted_epochs():
-    orders = {tuple(make(seed=seed).order(epoch).tolist()) for seed in range(6) for epoch in range(6)}
+    orders = {tuple(make(seed=seed).order(epoch).tolist()) for seed in range(6)
+              for epoch in range(6)}
     assert len(orders) == 36
 
 
@@ -88,7 +89,8 @@ def mixed(word):
 
 @given(st.integers(1, 200), st.integers(0, 2**63 - 1))
 def test_a_device_shuffles_by_a_hash_of_place_and_seed(rows, seed):
-    words = [mixed((row * 0x9E3779B97F4A7C15 + seed * 0xD1B54A32D192ED03) % 2**64) for row in range(rows)]
+    words = [mixed((row * 0x9E3779B97F4A7C15 + seed * 0xD1B54A32D192ED03) % 2**64)
+             for row in range(rows)]
     signed = [word - 2**64 if word >> 63 else word for word in words]
     assert len(set(words)) == rows
     assert shuffled(rows, seed, "cpu").tolist() == sorted(range(rows), key=signed.__getitem__)
@@ -97,7 +99,8 @@ def test_a_device_shuffles_by_a_hash_of_place_and_seed(rows, seed):
 def test_every_order_of_a_few_rows_comes_about_as_often_as_any_other():
     often = Counter(tuple(shuffled(4, seed, "cpu").tolist()) for seed in range(2400))
     assert len(often) == 24
-    assert sum((count - 100) ** 2 / 100 for count in often.values()) < 50  # chi-squared, 23 degrees: 0.1 %
+    # chi-squared, 23 degrees: 0.1 %
+    assert sum((count - 100) ** 2 / 100 for count in often.values()) < 50
 
 
 # where the rows are
@@ -108,7 +111,8 @@ ROW = 3 * 4 + 4  # bytes of three ids and a label
 
 @pytest.fixture(scope="module")
 def mapped(tmp_path_factory):
-    """Memory maps of the ids (503, 3) and the labels of 503 rows, opened as an encoded set's are."""
+    """Memory maps of the ids (503, 3) and the labels of 503 rows, opened as an encoded set's
+    are."""
     folder = tmp_path_factory.mktemp("mapped")
     rows = np.arange(503)
     np.save(folder / "ids.npy", np.stack([rows, 1000 + rows, 5000 - rows], axis=1).astype(np.int32))
@@ -126,10 +130,12 @@ def placed(monkeypatch, arrays, place, chunk_bytes, batch_size=10):
     return made
 
 
-@pytest.mark.parametrize("chunk_bytes", [1, 25 * ROW, 70 * ROW, 10**9], ids=["a byte", "2.5 batches", "7", "all"])
+@pytest.mark.parametrize("chunk_bytes", [1, 25 * ROW, 70 * ROW, 10**9],
+                         ids=["a byte", "2.5 batches", "7", "all"])
 @pytest.mark.parametrize("start", [0, 1, 7, 50, 51])
 @pytest.mark.parametrize("place", PLACES)
-def test_the_batches_are_slices_of_the_order_wherever_the_rows_are(monkeypatch, mapped, place, start, chunk_bytes):
+def test_the_batches_are_slices_of_the_order_wherever_the_rows_are(monkeypatch, mapped, place,
+                                                                   start, chunk_bytes):
     loader = placed(monkeypatch, mapped, place, chunk_bytes)
     order = loader.order(2).numpy()
     expected = [order[first:first + 10] for first in range(10 * start, 503, 10)]
@@ -151,7 +157,8 @@ def test_every_row_comes_once_an_epoch_wherever_the_rows_are(monkeypatch, mapped
 @pytest.mark.parametrize("place", PLACES)
 def test_chunks_are_as_large_as_they_may_be_and_no_larger(monkeypatch, mapped, place):
     """Of 2.5 batches two, of less than one still one; and those before the start are not made."""
-    for chunk_bytes, sizes in ((25 * ROW, [20] * 25 + [3]), (5 * ROW, [10] * 50 + [3]), (10**9, [503])):
+    for chunk_bytes, sizes in ((25 * ROW, [20] * 25 + [3]), (5 * ROW, [10] * 50 + [3]),
+                               (10**9, [503])):
         loader, seen = placed(monkeypatch, mapped, place, chunk_bytes), []
         gather = loader._gather
         monkeypatch.setattr(loader, "_gather", lambda rows, gather=gather, seen=seen: (
@@ -197,14 +204,16 @@ def test_a_mapped_file_is_swept_from_front_to_back_in_every_chunk(monkeypatch, m
 def test_rows_are_kept_in_memory_when_they_take_half_of_what_is_free(monkeypatch):
     monkeypatch.setattr(loaders, "free_memory", lambda: 1000)
     cpu = torch.device("cpu")
-    assert [choose_place(size, cpu) for size in (0, 500, 501, 10**15)] == ["host", "host", "mapped", "mapped"]
+    assert [choose_place(size, cpu) for size in (0, 500, 501, 10**15)] == ["host", "host", "mapped",
+                                                                           "mapped"]
 
 
 def test_rows_are_kept_on_the_device_when_they_take_half_of_what_is_free_there(monkeypatch):
     monkeypatch.setattr(loaders, "free_memory", lambda: 3000)
     monkeypatch.setattr(torch.cuda, "mem_get_info", lambda device: (1000, 10**9))
     cuda = torch.device("cuda")
-    assert [choose_place(size, cuda) for size in (500, 501, 1500, 1501)] == ["device", "host", "host", "mapped"]
+    assert [choose_place(size, cuda) for size in (500, 501, 1500, 1501)] == ["device", "host",
+                                                                             "host", "mapped"]
 
 
 def test_a_loader_asks_for_room_for_ids_and_labels(monkeypatch, mapped):
@@ -236,20 +245,25 @@ def test_free_memory_is_what_the_system_says_is_available(monkeypatch, system, t
 
 @pytest.mark.parametrize("names", [
     ("memory.max", "memory.current", "memory.stat", "inactive_file"),
-    ("memory/memory.limit_in_bytes", "memory/memory.usage_in_bytes", "memory/memory.stat", "total_inactive_file")])
-@pytest.mark.parametrize(("limit", "free"), [("10000", 10000 - 7000 + 50), ("6000", 0), ("90000", 12 * 1024),
+    ("memory/memory.limit_in_bytes", "memory/memory.usage_in_bytes", "memory/memory.stat",
+     "total_inactive_file")])
+@pytest.mark.parametrize(("limit", "free"),
+                         [("10000", 10000 - 7000 + 50), ("6000", 0), ("90000", 12 * 1024),
                                              ("max", 12 * 1024)])
 def test_a_container_has_no_more_than_it_may_take(system, names, limit, free):
-    for name, text in zip(names, (f"{limit}\n", "7000\n", f"anon 9\n{names[3]} 50\nactive_file 8\n"), strict=False):
+    for name, text in zip(names, (f"{limit}\n", "7000\n",
+                                  f"anon 9\n{names[3]} 50\nactive_file 8\n"), strict=False):
         system(f"sys/fs/cgroup/{name}", text)
     assert free_memory() == free
 
 
 def test_scores_of_a_mapped_split_are_those_of_one_in_memory(monkeypatch, tmp_path):
     rng = np.random.default_rng(0)
-    np.save(tmp_path / "ids.npy", rng.integers(0, 50, (40_000, 3)).astype(np.int32))  # more than two batches
+    # more than two batches
+    np.save(tmp_path / "ids.npy", rng.integers(0, 50, (40_000, 3)).astype(np.int32))
     ids, labels = np.load(tmp_path / "ids.npy", mmap_mode="c"), np.zeros(40_000, np.float32)
-    table = torch.nn.EmbeddingBag(50, 1, mode="sum", _weight=torch.from_numpy(rng.normal(size=(50, 1))))
+    table = torch.nn.EmbeddingBag(50, 1, mode="sum",
+                                  _weight=torch.from_numpy(rng.normal(size=(50, 1))))
     logits = []
     for place in PLACES:
         monkeypatch.setattr(evaluate, "choose_place", lambda size, device, place=place: place)

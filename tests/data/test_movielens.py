@@ -20,7 +20,8 @@ FIRST = movielens.FIRST_RATING
 FIELDS = ("timestamp", "gender", "age", "occupation", "zip", "year", "genres")
 BY_HAND = {
     "users.dat": ["1::F::1::10::48067", "2::M::56::16::70072-1234", "3::M::25::0::00500"],
-    "movies.dat": ["10::Toy Story (1995)::Animation|Comedy", "20::Caf\xe9 (1990s remake) (1961)::Drama",
+    "movies.dat": ["10::Toy Story (1995)::Animation|Comedy",
+                   "20::Caf\xe9 (1990s remake) (1961)::Drama",
                    "30::Seen as a 3 only (1919)::Western"],
     "ratings.dat": [f"1::10::5::{FIRST}", f"1::20::3::{FIRST + 9}", f"2::20::1::{FIRST + 1000}",
                     f"2::30::3::{FIRST + 3}", f"2::10::4::{FIRST + 3}", f"1::20::2::{FIRST + 2}",
@@ -34,7 +35,8 @@ def lines():
 
 
 def open_from(folder, lines, **options):
-    return movielens.open_dataset(str(write_lines(folder / "raw", lines)), folder / "cache", **options)
+    return movielens.open_dataset(str(write_lines(folder / "raw", lines)), folder / "cache",
+                                  **options)
 
 
 # parsing rules
@@ -45,7 +47,8 @@ def test_ratings_of_3_are_dropped_and_the_rest_become_seven_columns_and_a_label(
     assert {name: column.tolist() for name, column in columns.items()} == {
         "timestamp": [-2, 47, 1, 0], "gender": ["F", "M", "M", "F"], "age": [1, 56, 56, 1],
         "occupation": [10, 16, 16, 10], "zip": ["48067", "70072-1234", "70072-1234", "48067"],
-        "year": [1995, 1961, 1995, 1961], "genres": ["Animation|Comedy", "Drama", "Animation|Comedy", "Drama"]}
+        "year": [1995, 1961, 1995, 1961],
+        "genres": ["Animation|Comedy", "Drama", "Animation|Comedy", "Drama"]}
     assert tuple(columns) == FIELDS
     assert labels.tolist() == [1, 0, 1, 0]
 
@@ -96,8 +99,10 @@ print(json.dumps([found.hash, found.schema.sizes, found.ids[:50].tolist()]))
 
 def test_another_process_gives_the_same_ids_and_the_same_hash(tmp_path, made_data):
     here = movielens.open_dataset(str(made_data), tmp_path / "here")
-    there = subprocess.run([sys.executable, "-c", HASH, str(made_data), str(tmp_path / "there")], cwd=ROOT, text=True,
-                           capture_output=True, check=True, env={**os.environ, "PYTHONHASHSEED": "12345"})
+    there = subprocess.run([sys.executable, "-c", HASH, str(made_data), str(tmp_path / "there")],
+                           cwd=ROOT, text=True,
+                           capture_output=True, check=True,
+                           env={**os.environ, "PYTHONHASHSEED": "12345"})
     assert json.loads(there.stdout) == [here.hash, list(here.schema.sizes), here.ids[:50].tolist()]
 
 
@@ -132,16 +137,20 @@ def test_a_half_written_cache_folder_is_encoded_again(tmp_path, made_data, left)
             path.unlink()
     again = movielens.open_dataset(str(made_data), tmp_path)
     assert again.hash == whole.hash
-    assert sorted(path.name for path in folder.iterdir()) == ["ids.npy", "labels.npy", "manifest.json"]
+    assert sorted(path.name for path in folder.iterdir()) == ["ids.npy", "labels.npy",
+                                                              "manifest.json"]
 
 
 def test_options_and_folders_never_answer_for_each_other(tmp_path, made_data):
     other = write_lines(tmp_path / "other", movielens_lines(seed=1))
-    asked = [(str(made_data), False, "all"), (str(made_data), True, "all"), (str(made_data), False, "train"),
+    asked = [(str(made_data), False, "all"), (str(made_data), True, "all"),
+             (str(made_data), False, "train"),
              (str(other), False, "all")]
     cache = tmp_path / "cache"
-    first = [movielens.open_dataset(folder, cache, ids, vocabulary).hash for folder, ids, vocabulary in asked]
-    second = [movielens.open_dataset(folder, cache, ids, vocabulary).hash for folder, ids, vocabulary in asked]
+    first = [movielens.open_dataset(folder, cache, ids, vocabulary).hash for folder, ids,
+             vocabulary in asked]
+    second = [movielens.open_dataset(folder, cache, ids, vocabulary).hash for folder, ids,
+              vocabulary in asked]
     assert len(set(first)) == 4
     assert second == first
 
@@ -151,11 +160,14 @@ def test_vocabulary_train_counts_training_rows_only_and_keeps_one_unknown_code(t
     strict = movielens.open_dataset(str(made_data), tmp_path, vocabulary="train")
     assert strict.counts == every.counts
     assert np.array_equal(strict.labels, every.labels)
-    train, held_out = strict.split("train")[0], np.concatenate([strict.split("validation")[0], strict.split("test")[0]])
-    for position, (start, size) in enumerate(zip(strict.schema.offsets, strict.schema.sizes, strict=True)):
+    train, held_out = strict.split("train")[0], np.concatenate([strict.split("validation")[0],
+                                                                strict.split("test")[0]])
+    for position, (start, size) in enumerate(zip(strict.schema.offsets, strict.schema.sizes,
+                                                 strict=True)):
         assert sorted(set(train[:, position])) == list(range(start, start + size - 1))
         seen = set(every.split("train")[0][:, position])
-        new = ~np.isin(np.concatenate([every.split("validation")[0], every.split("test")[0]])[:, position], list(seen))
+        new = ~np.isin(np.concatenate([every.split("validation")[0],
+                                       every.split("test")[0]])[:, position], list(seen))
         assert ((held_out[:, position] == start + size - 1) == new).all()
     assert (held_out[:, 0] == strict.schema.sizes[0] - 1).any()
 
@@ -163,10 +175,12 @@ def test_vocabulary_train_counts_training_rows_only_and_keeps_one_unknown_code(t
 # where the files are
 
 
-def test_a_given_folder_that_lacks_files_is_an_error_that_names_them(tmp_path, made_data, monkeypatch):
+def test_a_given_folder_that_lacks_files_is_an_error_that_names_them(tmp_path, made_data,
+                                                                     monkeypatch):
     monkeypatch.setenv("PEP_DATA", str(made_data.parent))
     (tmp_path / "movies.dat").write_text("x")
-    with pytest.raises(FileNotFoundError, match=r"--data: .* lacks ratings\.dat, users\.dat;.*demo\.py"):
+    with pytest.raises(FileNotFoundError,
+                       match=r"--data: .* lacks ratings\.dat, users\.dat;.*demo\.py"):
         movielens.find_folder(str(tmp_path))
 
 
@@ -174,7 +188,8 @@ def test_the_environment_names_the_folder_above_ml_1m(tmp_path, made_data, monke
     monkeypatch.setenv("PEP_DATA", str(made_data.parent))
     assert movielens.find_folder(None) == made_data
     monkeypatch.setenv("PEP_DATA", str(tmp_path))
-    with pytest.raises(FileNotFoundError, match=r"PEP_DATA: .*ml-1m lacks ratings\.dat, users\.dat, movies\.dat"):
+    with pytest.raises(FileNotFoundError,
+                       match=r"PEP_DATA: .*ml-1m lacks ratings\.dat, users\.dat, movies\.dat"):
         movielens.find_folder(None)
 
 
@@ -223,10 +238,14 @@ def test_a_mis_encoded_file_is_an_error_that_names_it(tmp_path, lines, name, dam
 
 
 BAD_RATINGS = {
-    "too few fields": "1::1::5", "too many fields": f"1::1::5::{FIRST}::x", "another separator": f"1:1:5:{FIRST}",
-    "blank line": "", "rating in words": f"1::1::good::{FIRST}", "half a star": f"1::1::4.5::{FIRST}",
-    "no star": f"1::1::0::{FIRST}", "six stars": f"1::1::6::{FIRST}", "time in words": "1::1::5::noon",
-    "negative time": "1::1::5::-7", "unknown user": f"999::1::5::{FIRST}", "unknown movie": f"1::999::5::{FIRST}",
+    "too few fields": "1::1::5", "too many fields": f"1::1::5::{FIRST}::x",
+    "another separator": f"1:1:5:{FIRST}",
+    "blank line": "", "rating in words": f"1::1::good::{FIRST}",
+    "half a star": f"1::1::4.5::{FIRST}",
+    "no star": f"1::1::0::{FIRST}", "six stars": f"1::1::6::{FIRST}",
+    "time in words": "1::1::5::noon",
+    "negative time": "1::1::5::-7", "unknown user": f"999::1::5::{FIRST}",
+    "unknown movie": f"1::999::5::{FIRST}",
     "user in words": f"me::1::5::{FIRST}", "header": "user::movie::rating::time",
 }
 
@@ -245,23 +264,27 @@ def test_a_bad_rating_is_shown_with_its_line_number_and_left_out(tmp_path, lines
     assert "left out" in warning
 
 
-def test_a_tenth_of_a_percent_of_bad_lines_is_tolerated_and_one_more_is_not(tmp_path, lines, caplog):
+def test_a_tenth_of_a_percent_of_bad_lines_is_tolerated_and_one_more_is_not(tmp_path, lines,
+                                                                            caplog):
     lines["ratings.dat"][:3] = ["bad"] * 3
     movielens.read_columns(write_lines(tmp_path / "few", lines))
     assert "3 of 3000 lines cannot be used" in caplog.text
     lines["ratings.dat"][2990] = "bad"
-    with pytest.raises(ValueError, match=r"(?s)ratings\.dat: 4 of 3000 .*line 1: .*line 3: .*line 2991: .*0\.1%"):
+    with pytest.raises(ValueError, match=r"(?s)ratings\.dat: 4 of 3000 .*line 1: .*line 3: .*line "
+                                         r"2991: .*0\.1%"):
         movielens.read_columns(write_lines(tmp_path / "many", lines))
 
 
 def test_many_bad_lines_show_the_first_five_and_count_the_rest(tmp_path, lines):
     lines["ratings.dat"] = [line.replace("::", "\t") for line in lines["ratings.dat"]]
-    with pytest.raises(ValueError, match=r"(?s)3000 of 3000 lines .*line 1: .*line 5: .*and 2995 more") as caught:
+    with pytest.raises(ValueError, match=r"(?s)3000 of 3000 lines .*line 1: .*line 5: .*and 2995 "
+                                         r"more") as caught:
         movielens.read_columns(write_lines(tmp_path, lines))
     assert "line 6:" not in str(caught.value)
 
 
-@pytest.mark.parametrize("bad", ["7::X::25::1::12345", "7::F::old::1::12345", "7::F::25::clerk::12345", "7::F::25::1",
+@pytest.mark.parametrize("bad", ["7::X::25::1::12345", "7::F::old::1::12345",
+                                 "7::F::25::clerk::12345", "7::F::25::1",
                                  "u7::F::25::1::12345"])
 def test_a_bad_user_is_shown(tmp_path, lines, caplog, bad):
     lines["users.dat"].append(bad)
@@ -270,7 +293,8 @@ def test_a_bad_user_is_shown(tmp_path, lines, caplog, bad):
     assert "line 121: expected" in caplog.text
 
 
-@pytest.mark.parametrize("bad", ["81::No year::Drama", "81::No genre (1999)::", "81::No genre (1999)",
+@pytest.mark.parametrize("bad", ["81::No year::Drama", "81::No genre (1999)::",
+                                 "81::No genre (1999)",
                                  "m::A (1999)::Drama"])
 def test_a_bad_movie_is_shown(tmp_path, lines, caplog, bad):
     lines["movies.dat"].append(bad)
@@ -286,7 +310,8 @@ def test_ratings_of_a_user_that_could_not_be_read_are_counted(tmp_path, lines):
 
 
 @pytest.mark.parametrize("name", movielens.FILES)
-def test_a_file_that_was_cut_off_within_its_last_line_is_never_taken_in_silence(tmp_path, lines, caplog, name):
+def test_a_file_that_was_cut_off_within_its_last_line_is_never_taken_in_silence(tmp_path, lines,
+                                                                                caplog, name):
     write_lines(tmp_path, lines)
     content = (tmp_path / name).read_bytes()
     silent = []
@@ -321,7 +346,8 @@ def test_ratings_that_are_all_3_are_an_error_that_says_so(tmp_path, lines):
 
 
 @pytest.mark.real
-def test_real_data_has_the_published_numbers_and_opens_fast_the_second_time(tmp_path, real_data, monkeypatch, caplog):
+def test_real_data_has_the_published_numbers_and_opens_fast_the_second_time(tmp_path, real_data,
+                                                                            monkeypatch, caplog):
     caplog.set_level(logging.WARNING)
     folder = str(real_data / "ml-1m")
     dataset = movielens.open_dataset(folder, tmp_path)
@@ -333,7 +359,8 @@ def test_real_data_has_the_published_numbers_and_opens_fast_the_second_time(tmp_
     assert len(dataset.labels) == sum(dataset.counts) == 739_012
     assert dataset.counts == (591_210, 73_901, 73_901)
     assert int((dataset.labels == 0).sum()) == 163_731
-    for position, (start, size) in enumerate(zip(dataset.schema.offsets, dataset.schema.sizes, strict=True)):
+    for position, (start, size) in enumerate(zip(dataset.schema.offsets, dataset.schema.sizes,
+                                                 strict=True)):
         assert len(np.unique(dataset.ids[:, position])) == size
         assert dataset.ids[:, position].min() == start
 

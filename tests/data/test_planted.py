@@ -30,7 +30,8 @@ def test_teacher_logits_belong_to_the_rows_of_the_split(split):
 
 
 def test_values_are_skewed():
-    """A tenth of the largest field's values make up four tenths of its rows (a tenth, were they evenly spread)."""
+    """A tenth of the largest field's values make up four tenths of its rows (a tenth, were they
+    evenly spread)."""
     counts = np.sort(np.bincount(planted.draw().codes[:, 0]))[::-1]
     assert counts[:20].sum() > 0.4 * planted.ROWS
 

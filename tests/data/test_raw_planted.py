@@ -1,4 +1,5 @@
-"""Made raw files: the format to the byte, cells by seed, row and field alone, and a teacher behind the labels."""
+"""Made raw files: the format to the byte, cells by seed, row and field alone, and a teacher behind
+the labels."""
 
 import math
 import re
@@ -17,9 +18,12 @@ from data.synthetic.raw_planted import DECIMAL, HEX, HOUR, LAYOUTS, NUMBER, Fiel
 ROOT = Path(__file__).resolve().parents[2]
 CRITEO_LINE = re.compile(r"[01](\t(0|-?[1-9]\d{0,8})?){13}(\t([0-9a-f]{8})?){26}\n")
 AVAZU_LINE = re.compile(
-    r"\d{1,20},[01],1410(2[1-9]|30)([01]\d|2[0-3]),10\d\d,\d(,[0-9a-f]{8}){9},\d,\d(,\d{1,5}){6},(-1|\d{1,6}),\d{1,3}\n")
-AVAZU_HEADER = ("id,click,hour,C1,banner_pos,site_id,site_domain,site_category,app_id,app_domain,app_category,"
-                "device_id,device_ip,device_model,device_type,device_conn_type,C14,C15,C16,C17,C18,C19,C20,C21\n")
+    r"\d{1,20},[01],1410(2[1-9]|30)([01]\d|2[0-3]),10\d\d,\d(,[0-9a-f]{8}){9},\d,\d(,\d{1,5}){6},(-1|\d{1,6}),\d{1,3}\n"
+)
+AVAZU_HEADER = (
+    "id,click,hour,C1,banner_pos,site_id,site_domain,site_category,app_id,app_domain,app_category,"
+    "device_id,device_ip,device_model,device_type,device_conn_type,C14,C15,C16,C17,C18,C19,C20,C21\n"
+)
 TINY = RawLayout(7000, 0.4, ",", True, (
     Field("hour", HOUR, 1, 240, 240),
     Field("number", NUMBER, 2, missing=0.3, mean=3.0, deviation=2.0, lowest=-3),
@@ -28,8 +32,10 @@ TINY = RawLayout(7000, 0.4, ",", True, (
     Field("flat", DECIMAL, 1, 60, 50, flat=1000, lowest=-1, step=7),
 ))
 MISSING = {  # of the real file
-    "I1": .45, "I3": .21, "I4": .22, "I5": .03, "I6": .22, "I7": .04, "I9": .04, "I10": .45, "I11": .04, "I12": .76,
-    "I13": .22, "C3": .034, "C4": .034, "C12": .034, "C16": .034, "C21": .034, "C24": .034, "C6": .12, "C19": .44,
+    "I1": .45, "I3": .21, "I4": .22, "I5": .03, "I6": .22, "I7": .04, "I9": .04, "I10": .45,
+    "I11": .04, "I12": .76,
+    "I13": .22, "C3": .034, "C4": .034, "C12": .034, "C16": .034, "C21": .034, "C24": .034,
+    "C6": .12, "C19": .44,
     "C20": .44, "C25": .44, "C26": .44, "C22": .76,
 }
 
@@ -51,14 +57,16 @@ def columns_of(text, name):
     lines = text.splitlines()[layout.with_ids:]
     first = ["id"] if layout.with_ids else []
     names = [*first, "label", *(field.name for field in layout.fields)]
-    return dict(zip(names, zip(*(line.split(layout.separator) for line in lines), strict=True), strict=True))
+    return dict(zip(names, zip(*(line.split(layout.separator) for line in lines), strict=True),
+                    strict=True))
 
 
 def auc(labels, scores):
     ranks = np.empty(len(scores))
     ranks[np.argsort(scores)] = np.arange(1, len(scores) + 1)
     positives = labels.sum()
-    return (ranks[labels == 1].sum() - positives * (positives + 1) / 2) / (positives * (len(labels) - positives))
+    return (ranks[labels == 1].sum() - positives * (positives + 1)
+            / 2) / (positives * (len(labels) - positives))
 
 
 def scattered_logits(name):
@@ -119,22 +127,26 @@ def test_all_values_occur_in_a_file_of_full_length(tmp_path, tiny):
             assert np.count_nonzero(counts == 1) >= field.tail, field.name
             assert np.count_nonzero(counts > 1) > 0.9 * field.head, field.name
         if field.missing:
-            assert cells[field.name].count("") / TINY.full_rows == pytest.approx(field.missing, abs=0.02)
+            assert cells[field.name].count("") / TINY.full_rows == pytest.approx(field.missing,
+                                                                                 abs=0.02)
     assert len(set(cells["id"])) == TINY.full_rows
     assert list(cells["hour"]) == sorted(cells["hour"])
     assert (cells["hour"][0], cells["hour"][-1]) == ("14102100", "14103023")
-    assert len(set(cells["long"]) & set(cells["same"])) < 5  # the same indices are printed in other ways
+    # the same indices are printed in other ways
+    assert len(set(cells["long"]) & set(cells["same"])) < 5
 
 
 @pytest.mark.parametrize("name", ["criteo", "avazu"])
 def test_a_short_file_has_its_share_of_the_tail(name):
     layout, rows = LAYOUTS[name], 4000
-    for field, drawn in zip(layout.fields, raw_planted._plan(layout, raw_planted.SEED).fields, strict=True):
+    for field, drawn in zip(layout.fields, raw_planted._plan(layout, raw_planted.SEED).fields,
+                            strict=True):
         if field.tail > 0.001 * layout.full_rows:
             cells = [raw_draws.cell(drawn, row, layout.full_rows)[0] for row in range(rows)]
             tail = [cell for cell in cells if cell >= field.head]
             assert len(set(tail)) == len(tail)
-            assert len(tail) == pytest.approx(rows * field.tail / layout.full_rows, abs=10), field.name
+            assert len(tail) == pytest.approx(rows * field.tail / layout.full_rows,
+                                              abs=10), field.name
 
 
 def test_shares_of_missing_cells(tmp_path):
@@ -145,27 +157,33 @@ def test_shares_of_missing_cells(tmp_path):
 
 def expected_values(field, rows):
     """How many values are seen at least 10 times in `rows` rows: a Poisson number of times each."""
-    if field.kind == NUMBER:  # buckets are without a gap, and the sum of four uniforms ends 3.4 deviations out
-        return math.floor((field.mean + 3.37 * field.deviation) ** 2) + 3 + (field.missing > 0) - field.lowest
+    # buckets are without a gap, and the sum of four uniforms ends 3.4 deviations out
+    if field.kind == NUMBER:
+        return math.floor((field.mean + 3.37
+                           * field.deviation) ** 2) + 3 + (field.missing > 0) - field.lowest
     if field.kind == HOUR:
         return field.head
     drawn = rows * (1 - field.missing) - field.tail
     rank = np.arange(field.head) + field.flat
-    times = np.minimum(drawn * np.log1p(1 / rank) / math.log((field.head + field.flat) / field.flat), 500)
-    fewer = sum(np.exp(count * np.log(times) - times - math.lgamma(count + 1)) for count in range(10))
+    times = np.minimum(drawn * np.log1p(1 / rank)
+                       / math.log((field.head + field.flat) / field.flat), 500)
+    fewer = sum(np.exp(count * np.log(times) - times - math.lgamma(count + 1))
+                for count in range(10))
     return (1 - fewer).sum() + (field.missing > 0)
 
 
 @pytest.mark.parametrize(("name", "features"), [("criteo", 1_086_810), ("avazu", 645_394)])
 def test_features_at_full_length_are_as_many_as_in_the_paper(name, features):
     layout = LAYOUTS[name]
-    expected = sum(expected_values(field, layout.full_rows) + 1 for field in layout.fields)  # 1: the unknown value
+    # 1: the unknown value
+    expected = sum(expected_values(field, layout.full_rows) + 1 for field in layout.fields)
     assert expected == pytest.approx(features, rel=0.001)
 
 
 @pytest.mark.parametrize("name", ["criteo", "avazu"])
 def test_missing_cells_leave_room_for_the_tail(name):
-    assert all(field.tail / LAYOUTS[name].full_rows + field.missing < 0.9 for field in LAYOUTS[name].fields)
+    assert all(field.tail / LAYOUTS[name].full_rows + field.missing < 0.9
+               for field in LAYOUTS[name].fields)
 
 
 @pytest.mark.parametrize(("name", "positives"), [("criteo", 0.256), ("avazu", 0.170)])
@@ -174,7 +192,8 @@ def test_the_teacher_is_as_good_as_it_should_be(name, positives):
     chances = 1 / (1 + np.exp(-logits))
     assert chances.mean() == pytest.approx(positives, abs=0.01)
     order = np.argsort(logits)
-    pairs_won = (chances[order] * np.cumsum((1 - chances)[order])).sum()  # expected over all draws of the labels
+    # expected over all draws of the labels
+    pairs_won = (chances[order] * np.cumsum((1 - chances)[order])).sum()
     assert pairs_won / (chances.sum() * (1 - chances).sum()) == pytest.approx(0.80, abs=0.02)
 
 
@@ -185,7 +204,8 @@ def test_labels_are_tosses_of_the_teachers_chances(tmp_path, name):
     assert auc(labels, logits) == pytest.approx(0.80, abs=0.02)
     chances = 1 / (1 + np.exp(-logits))
     for rows in np.array_split(np.argsort(logits), 10):
-        assert labels[rows].mean() == pytest.approx(chances[rows].mean(), abs=4 * np.sqrt(0.25 / len(rows)))
+        assert labels[rows].mean() == pytest.approx(chances[rows].mean(),
+                                                    abs=4 * np.sqrt(0.25 / len(rows)))
 
 
 def test_widths_are_mixed_over_short_and_long_fields():
@@ -194,7 +214,8 @@ def test_widths_are_mixed_over_short_and_long_fields():
         short = {field.width for field in layout.fields if 0 < field.size <= 5000}
         assert {0, 2, 4, 8} <= long, name
         assert {0, 1, 2, 4, 8} <= short, name
-        assert raw_planted.planted_widths(name) == {field.name: field.width for field in layout.fields}
+        assert raw_planted.planted_widths(name) == {field.name: field.width
+                                                    for field in layout.fields}
 
 
 MASK = 2**64 - 1
@@ -209,7 +230,8 @@ def plain_number(key, place):
 
 
 def plain_normal(word):
-    return (sum(word >> shift & 0xFFFF for shift in (0, 16, 32, 48)) - 131_070) * math.sqrt(3) / 65_536
+    return (sum(word >> shift & 0xFFFF for shift in (0, 16, 32, 48))
+            - 131_070) * math.sqrt(3) / 65_536
 
 
 def plain_logit(plan, row, full_rows):
@@ -219,7 +241,8 @@ def plain_logit(plan, row, full_rows):
         taken = int(raw_draws.cell(field, row, full_rows)[1])
         value = plain_number(field["vectors"], taken)
         first += plain_normal(value)
-        vectors.append([plain_normal(plain_number(value, k + 1)) if k < field["width"] else 0.0 for k in range(8)])
+        vectors.append([plain_normal(plain_number(value, k + 1)) if k < field["width"] else 0.0
+                        for k in range(8)])
     pairs = sum(np.dot(one, other) for i, one in enumerate(vectors) for other in vectors[:i])
     return plan.weights @ [1, pairs, first]
 
@@ -228,8 +251,10 @@ def plain_logit(plan, row, full_rows):
 def test_the_teacher_is_a_factorisation_machine_of_the_planted_widths(name):
     plan = raw_planted._plan(LAYOUTS[name], raw_planted.SEED)
     logits = raw_planted.teacher_logits(name, 700, 20)
-    assert plain_number(0, 1) == 0xE220A8397B1DCDAF  # the published first number of splitmix64 from state 0
-    assert [plain_logit(plan, row, LAYOUTS[name].full_rows) for row in range(700, 720)] == pytest.approx(logits)
+    # the published first number of splitmix64 from state 0
+    assert plain_number(0, 1) == 0xE220A8397B1DCDAF
+    assert [plain_logit(plan, row, LAYOUTS[name].full_rows)
+            for row in range(700, 720)] == pytest.approx(logits)
 
 
 def test_the_teacher_sees_what_a_model_sees(tmp_path, tiny):
@@ -241,7 +266,8 @@ def test_the_teacher_sees_what_a_model_sees(tmp_path, tiny):
         assert raw_draws.cell(fields[1], row, TINY.full_rows)[1] == bucket
     taken = [raw_draws.cell(fields[2], row, TINY.full_rows)[1] for row in range(500)]
     assert max(taken) == TINY.fields[2].head
-    assert taken.count(max(taken)) == pytest.approx(500 * TINY.fields[2].tail / TINY.full_rows, abs=50)
+    assert taken.count(max(taken)) == pytest.approx(500 * TINY.fields[2].tail / TINY.full_rows,
+                                                    abs=50)
 
 
 @pytest.mark.parametrize("before", [None, b"old"])
@@ -285,12 +311,15 @@ def test_the_command_line_writes_what_write_writes(tmp_path):
     done = command("avazu", "--rows", "50", "--out", str(tmp_path / "new" / "train"), "--seed", "5")
     assert (done.returncode, done.stderr) == (0, "")
     assert done.stdout.startswith(f"{tmp_path / 'new' / 'train'}: 50 rows, ")
-    assert (tmp_path / "new" / "train").read_bytes().decode() == written(tmp_path, "avazu", 50, seed=5)
+    assert (tmp_path / "new" / "train").read_bytes().decode() == written(tmp_path, "avazu", 50,
+                                                                         seed=5)
 
 
 @pytest.mark.parametrize(("arguments", "message"), [
-    (["cirteo", "--rows", "5"], "error: unknown data set 'cirteo'; did you mean 'criteo'? Known: avazu, criteo\n"),
-    (["criteo", "--rows", "0"], "error: rows must be from 1 to 45840617, as many as criteo has; got 0\n"),
+    (["cirteo", "--rows", "5"],
+     "error: unknown data set 'cirteo'; did you mean 'criteo'? Known: avazu, criteo\n"),
+    (["criteo", "--rows", "0"],
+     "error: rows must be from 1 to 45840617, as many as criteo has; got 0\n"),
 ])
 def test_the_command_line_says_in_one_line_what_is_wrong(tmp_path, arguments, message):
     done = command(*arguments, "--out", str(tmp_path / "train"))
@@ -303,7 +332,8 @@ def test_categories_of_a_file_that_can_be_learned_have_few_values(tmp_path, name
     raw_planted.write(name, 3000, tmp_path / "few", values=12)
     layout = LAYOUTS[name]
     lines = (tmp_path / "few").read_text().splitlines()[layout.with_ids:]
-    columns = list(zip(*(line.split(layout.separator)[1 + layout.with_ids:] for line in lines), strict=True))
+    columns = list(zip(*(line.split(layout.separator)[1 + layout.with_ids:] for line in lines),
+                       strict=True))
     for field, column in zip(layout.fields, columns, strict=True):
         if field.kind in (HEX, DECIMAL):
             assert len({*column} - {""}) == min(field.head, 12), field.name

@@ -1,4 +1,5 @@
-"""Where a raw file is looked for, what tells it from another, and how it becomes blocks of whole lines."""
+"""Where a raw file is looked for, what tells it from another, and how it becomes blocks of whole
+lines."""
 
 import gzip
 import io
@@ -17,7 +18,8 @@ from data.raw import source
 from data.raw.layout import HEX, LABEL, Column, Layout
 from data.raw.source import RawFile, find_file, fingerprint
 
-TOY = Layout("toy", ",", (Column("y", LABEL), Column("c", HEX)), False, ("toy.txt", "toy"), "https://example.org/toy")
+TOY = Layout("toy", ",", (Column("y", LABEL), Column("c", HEX)), False, ("toy.txt", "toy"),
+             "https://example.org/toy")
 HEADED = replace(TOY, has_header=True)
 TEXT = b"".join(b"%d,%08x\n" % (i % 2, i * 2_654_435_761 % 2**32) for i in range(4000))
 
@@ -50,7 +52,8 @@ def refuse(path, words, layout=TOY, error=ValueError):
 # where the file is
 
 
-@pytest.mark.parametrize("name", ["toy.txt", "toy", "toy.txt.gz", "toy.gz", "toy.txt.zip", "toy.zip"])
+@pytest.mark.parametrize("name", ["toy.txt", "toy", "toy.txt.gz", "toy.gz", "toy.txt.zip",
+                                  "toy.zip"])
 def test_the_folder_may_hold_the_file_under_each_of_its_names(tmp_path, name):
     path = write(tmp_path, TEXT, name)
     assert find_file(TOY, str(tmp_path)) == path
@@ -127,7 +130,8 @@ def test_a_fingerprint_does_not_depend_on_name_and_time(tmp_path):
 # blocks of whole lines
 
 
-@given(st.lists(st.binary(max_size=12).map(lambda line: line.replace(b"\n", b"")), min_size=1, max_size=20),
+@given(st.lists(st.binary(max_size=12).map(lambda line: line.replace(b"\n", b"")), min_size=1,
+                max_size=20),
        st.integers(1, 60), st.booleans())
 def test_blocks_are_whole_lines_and_together_the_file(tmp_path_factory, lines, block_bytes, ended):
     text = b"0," + b"\n".join(lines) + b"\n" * ended
@@ -171,10 +175,12 @@ PACKED = {
     "xz": lzma.compress(TEXT), "tar": tarred(DAC), "tar of one": tarred({"toy.txt": TEXT}),
     "tar.gz": tarred(DAC, "w:gz"), "tar.xz": tarred(DAC, "w:xz"),
     "tar of a gzip": tarred({"toy.txt.gz": gzip.compress(TEXT), "readme.txt": b"hello"}),
-    "plain": TEXT, "gzip": gzip.compress(TEXT), "gzip in parts": gzip.compress(TEXT[:999]) + gzip.compress(TEXT[999:]),
+    "plain": TEXT, "gzip": gzip.compress(TEXT), "gzip in parts": gzip.compress(TEXT[:999])
+    + gzip.compress(TEXT[999:]),
     "zip": zipped({"toy.txt": TEXT}), "stored zip": zipped({"toy.txt": TEXT}, zipfile.ZIP_STORED),
     "zip of a gzip": zipped({"toy.gz": gzip.compress(TEXT)}, zipfile.ZIP_STORED),
-    "zip of folders and others": zipped({"a/readme.txt": b"hello", "a/b/toy.txt": TEXT, "__MACOSX/._toy.txt": b"x"}),
+    "zip of folders and others": zipped({"a/readme.txt": b"hello", "a/b/toy.txt": TEXT,
+                                         "__MACOSX/._toy.txt": b"x"}),
 }
 
 
@@ -203,15 +209,20 @@ def test_an_empty_file_is_an_error(tmp_path, layout, content):
 @pytest.mark.parametrize("line", [b"label,C1", b"y,c", b"Id"])
 def test_a_header_where_none_belongs_is_an_error_that_shows_it(tmp_path, line):
     refuse(write(tmp_path, line + b"\n" + TEXT),
-           [f"the first line looks like a header ('{line.decode()}')", "toy files have none, remove it"])
+           [f"the first line looks like a header ('{line.decode()}')",
+            "toy files have none, remove it"])
 
 
 def test_a_header_in_a_criteo_file_is_an_error(tmp_path):
-    path = write(tmp_path, b"label\t" + b"\t".join(b"I%d" % i for i in range(1, 14)) + b"\n0" + b"\t" * 39 + b"\n")
-    refuse(path, ["looks like a header ('label\\tI1\\tI2", "criteo files have none, remove it"], criteo.LAYOUT)
+    path = write(tmp_path, b"label\t" + b"\t".join(b"I%d" % i for i in range(1, 14)) + b"\n0"
+                 + b"\t" * 39 + b"\n")
+    refuse(path, ["looks like a header ('label\\tI1\\tI2", "criteo files have none, remove it"],
+           criteo.LAYOUT)
 
 
-AVAZU_ROW = "10000169349117863715,0,14102100,1005,0" + ",a99f214a" * 9 + ",1,0,15704,320,50,1722,0,35,-1,79"
+AVAZU_ROW = (
+    "10000169349117863715,0,14102100,1005,0" + ",a99f214a" * 9 + ",1,0,15704,320,50,1722,0,35,-1,79"
+)
 
 
 @pytest.mark.parametrize("first", [
@@ -220,7 +231,8 @@ AVAZU_ROW = "10000169349117863715,0,14102100,1005,0" + ",a99f214a" * 9 + ",1,0,1
     ids=["another row", "the test file's", "blank", "capitals", "one more", "two returns"])
 def test_another_header_than_avazus_is_an_error_that_shows_both(tmp_path, first):
     path = write(tmp_path, f"{first}\r\n{AVAZU_ROW}\r\n".encode())
-    refuse(path, [f"the first line must be the header '{avazu.LAYOUT.header}'", f"got {first[:80]!r}"], avazu.LAYOUT)
+    refuse(path, [f"the first line must be the header '{avazu.LAYOUT.header}'",
+                  f"got {first[:80]!r}"], avazu.LAYOUT)
 
 
 @pytest.mark.parametrize("layout", [TOY, HEADED], ids=["no header", "header"])
@@ -242,12 +254,14 @@ def test_a_byte_order_mark_is_passed_over(tmp_path, layout, block_bytes):
 @pytest.mark.parametrize("left", [0.01, 0.5, 0.99])
 def test_a_packed_file_that_is_cut_short_is_an_error(tmp_path, packing, left):
     whole = PACKED[packing]
-    refuse(write(tmp_path, whole[:int(left * len(whole))]), ["is damaged or cut short", "fetch it again"])
+    refuse(write(tmp_path, whole[:int(left * len(whole))]),
+           ["is damaged or cut short", "fetch it again"])
 
 
 def test_a_gzip_that_was_cut_short_inside_a_whole_zip_is_an_error(tmp_path):
     half = gzip.compress(TEXT)[:5000]
-    refuse(write(tmp_path, zipped({"toy.txt.gz": half})), ["is damaged or cut short", "fetch it again"])
+    refuse(write(tmp_path, zipped({"toy.txt.gz": half})),
+           ["is damaged or cut short", "fetch it again"])
 
 
 @pytest.mark.parametrize("left", [1000, 3000, 20_000])
@@ -266,7 +280,8 @@ def test_a_packed_file_with_wrong_bytes_is_an_error(tmp_path, packing, place):
 
 def test_a_gzip_with_a_wrong_checksum_is_an_error(tmp_path):
     content = PACKED["gzip"]
-    refuse(write(tmp_path, content[:-8] + b"wron" + content[-4:]), ["is damaged or cut short", "fetch it again"])
+    refuse(write(tmp_path, content[:-8] + b"wron" + content[-4:]),
+           ["is damaged or cut short", "fetch it again"])
 
 
 def in_directory(content, offset, value):
@@ -278,7 +293,8 @@ def in_directory(content, offset, value):
 @pytest.mark.parametrize(("offset", "value", "why"), [
     (10, 9, "not supported"), (8, 1, "encrypted"), (42, 1, "Bad magic number")],
     ids=["packed by Windows with Deflate64", "encrypted", "another place"])
-def test_a_zip_whose_member_cannot_be_opened_is_an_error_that_says_why(tmp_path, offset, value, why):
+def test_a_zip_whose_member_cannot_be_opened_is_an_error_that_says_why(tmp_path, offset, value,
+                                                                       why):
     content = in_directory(zipped({"toy.txt": TEXT}), offset, value)
     refuse(write(tmp_path, content), [": toy.txt cannot be unpacked (", why, "unpack it by hand"])
 
@@ -289,7 +305,9 @@ def test_a_zip_whose_member_cannot_be_opened_is_an_error_that_says_why(tmp_path,
     ({"toy.txt": TEXT, "toy.gz": b""}, "it holds toy.txt, toy.gz"),
     ({f"{i}.txt": b"" for i in range(9)}, "it holds 0.txt, 1.txt, 2.txt, 3.txt, 4.txt")],
     ids=["no such member", "a longer name", "two", "many"])
-def test_a_zip_without_exactly_one_suitable_member_is_an_error_that_shows_what_it_holds(tmp_path, members, shown):
+def test_a_zip_without_exactly_one_suitable_member_is_an_error_that_shows_what_it_holds(
+    tmp_path, members, shown
+):
     path = write(tmp_path, zipped(members))
     with pytest.raises(ValueError, match="must hold") as caught:
         read(path)
@@ -380,8 +398,8 @@ def test_a_file_that_grows_while_it_is_read_is_an_error_with_both_sizes(tmp_path
         file.write(b"0,\n")
     with pytest.raises(ValueError, match="changed") as caught:
         list(blocks)
-    assert str(caught.value) == (f"{path} changed while it was read ({len(TEXT)} bytes before, {len(TEXT) + 3} after); "
-                                 "wait until it is complete")
+    assert str(caught.value) == (f"{path} changed while it was read ({len(TEXT)} bytes before, "
+                                 f"{len(TEXT) + 3} after); wait until it is complete")
 
 
 def test_a_file_that_is_rewritten_to_the_same_size_while_it_is_read_is_an_error(tmp_path):
@@ -395,12 +413,16 @@ def test_a_file_that_is_rewritten_to_the_same_size_while_it_is_read_is_an_error(
 
 
 @pytest.mark.parametrize("before", [b"", b"0,\n" * 999], ids=["none", "after some"])
-def test_a_long_file_without_line_ends_is_refused_before_all_of_it_is_read(tmp_path, monkeypatch, before):
+def test_a_long_file_without_line_ends_is_refused_before_all_of_it_is_read(tmp_path, monkeypatch,
+                                                                           before):
     monkeypatch.setattr(source, "LONGEST_LINE", 5000)
     raw = RawFile(write(tmp_path, before + TEXT.replace(b"\n", b"\r")), TOY, 1000)
     with pytest.raises(ValueError, match="has a line") as caught:
         list(raw.blocks())
-    assert str(caught.value) == f"{raw.path} has a line of more than 5000 bytes; line ends must be LF or CRLF"
+    assert (
+        str(caught.value)
+        == f"{raw.path} has a line of more than 5000 bytes; line ends must be LF or CRLF"
+    )
     assert 5000 < raw.position <= len(before) + 6000
 
 
@@ -411,13 +433,16 @@ def test_a_line_of_the_greatest_length_is_read(tmp_path, monkeypatch):
 
 
 def test_a_path_that_is_not_there_is_an_error_of_its_own(tmp_path):
-    with pytest.raises(FileNotFoundError, match=f"--data: there is no file or folder {tmp_path / 'train.txt'}"):
+    with pytest.raises(FileNotFoundError,
+                       match=f"--data: there is no file or folder {tmp_path / 'train.txt'}"):
         find_file(criteo.LAYOUT, str(tmp_path / "train.txt"))
 
 
 def test_the_real_layouts_name_the_published_files():
     assert (criteo.LAYOUT.file_names[0], avazu.LAYOUT.file_names[0]) == ("train.txt", "train")
-    assert (len(criteo.LAYOUT.fields), len(criteo.LAYOUT.numbers), len(criteo.LAYOUT.columns)) == (39, 13, 40)
-    assert (len(avazu.LAYOUT.fields), len(avazu.LAYOUT.numbers), len(avazu.LAYOUT.columns)) == (22, 0, 24)
+    assert (len(criteo.LAYOUT.fields), len(criteo.LAYOUT.numbers),
+            len(criteo.LAYOUT.columns)) == (39, 13, 40)
+    assert (len(avazu.LAYOUT.fields), len(avazu.LAYOUT.numbers),
+            len(avazu.LAYOUT.columns)) == (22, 0, 24)
     assert avazu.LAYOUT.fields[0] == "hour"
     assert "id" not in avazu.LAYOUT.fields

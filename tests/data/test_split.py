@@ -51,7 +51,8 @@ def test_random_looks_at_the_rows_alone_whatever_was_left_out():
 # a split from a file
 
 
-@pytest.mark.parametrize("dtype", [np.int8, np.uint8, np.int32, np.uint32, np.int64, np.uint64, ">i4"])
+@pytest.mark.parametrize("dtype", [np.int8, np.uint8, np.int32, np.uint32, np.int64, np.uint64,
+                                   ">i4"])
 def test_the_three_lists_are_read_whatever_the_integers(tmp_path, dtype):
     assert parts(save(tmp_path, dtype=dtype)) == [[0, 1, 2, 4, 7, 9], [3, 8], [5, 6]]
 
@@ -65,7 +66,8 @@ def test_the_parts_are_disjoint_ascending_and_cover_all_rows(tmp_path):
     order = np.random.default_rng(0).permutation(3000)
     split = save(tmp_path, train=order[:2000], validation=order[2000:2100], test=order[2100:])
     found = parts_of(split, 3000, seed=1)
-    assert [part.tolist() for part in found] == [sorted(part.tolist()) for part in np.split(order, [2000, 2100])]
+    assert [part.tolist() for part in found] == [sorted(part.tolist())
+                                                 for part in np.split(order, [2000, 2100])]
 
 
 def test_rows_in_two_parts_are_an_error(tmp_path):
@@ -80,14 +82,17 @@ def test_a_row_twice_in_one_part_is_an_error(tmp_path):
 @pytest.mark.parametrize(("ids", "dtype", "shown"), [
     ([5, 6, 10], np.int64, 10), ([5, 6, -1], np.int64, -1), ([5, 6, 2**63], np.uint64, 2**63),
     ([5, 6, 200], np.uint8, 200), ([5, 6, -10], np.int8, -10)])
-def test_rows_that_the_file_does_not_have_are_an_error_that_says_which_it_has(tmp_path, ids, dtype, shown):
-    refuse(save(tmp_path, dtype=dtype, test=ids), f": test names row {shown}, but the raw file has the rows 0 to 9")
+def test_rows_that_the_file_does_not_have_are_an_error_that_says_which_it_has(tmp_path, ids, dtype,
+                                                                              shown):
+    refuse(save(tmp_path, dtype=dtype, test=ids),
+           f": test names row {shown}, but the raw file has the rows 0 to 9")
 
 
 def test_rows_in_no_part_are_an_error_that_counts_them_and_names_the_first(tmp_path):
     refuse(save(tmp_path, train=[4, 0, 2, 9]),
            ": 2 of 10 rows are in no split (the first is row 1); every row must be in one")
-    refuse(save(tmp_path), ": 1 of 11 rows are in no split (the first is row 10); every row must be in one", rows=11)
+    refuse(save(tmp_path), ": 1 of 11 rows are in no split (the first is row 10); every row must "
+                           "be in one", rows=11)
 
 
 @pytest.mark.parametrize("name", SPLITS)
@@ -97,14 +102,16 @@ def test_a_part_without_rows_is_an_error(tmp_path, name):
 
 
 @pytest.mark.parametrize(("ids", "got"), [
-    (np.array([5.0, 6.0]), "float64 of shape (2,)"), (np.array([True, False]), "bool of shape (2,)"),
+    (np.array([5.0, 6.0]), "float64 of shape (2,)"),
+    (np.array([True, False]), "bool of shape (2,)"),
     (np.array(["5", "6"]), "<U1 of shape (2,)"), (np.array([[5, 6]]), "int64 of shape (1, 2)"),
     (np.array(5), "int64 of shape ()")], ids=["floats", "a mask", "words", "2-d", "one number"])
 def test_anything_but_a_list_of_whole_numbers_is_an_error_that_says_what_came(tmp_path, ids, got):
     refuse(save(tmp_path, test=ids), f": test must be a list of row numbers, got {got}")
 
 
-NO_NPZ = {"text": b"0 1 2\n", "nothing": b"", "a cut-off npz": None, "npy": None, "pickled": None, "lacking": None}
+NO_NPZ = {"text": b"0 1 2\n", "nothing": b"", "a cut-off npz": None, "npy": None, "pickled": None,
+          "lacking": None}
 
 
 @pytest.mark.parametrize("kind", NO_NPZ)
@@ -124,7 +131,8 @@ def test_a_file_that_is_no_such_npz_is_an_error_that_says_what_it_must_be(tmp_pa
         path.write_bytes(NO_NPZ[kind])
     with pytest.raises(ValueError, match="must be") as caught:
         parts(split)
-    assert str(caught.value).startswith(f"{path} must be an .npz with the arrays train, validation, test (")
+    assert str(caught.value).startswith(f"{path} must be an .npz with the arrays train, "
+                                        f"validation, test (")
 
 
 def test_a_packed_file_with_a_wrong_byte_is_an_error_that_names_it(tmp_path):
@@ -134,7 +142,8 @@ def test_a_packed_file_with_a_wrong_byte_is_an_error_that_names_it(tmp_path):
     at = content.index(b"train.npy") + len(b"train.npy")
     content[at:at + 40] = b"\xff" * 40
     path.write_bytes(bytes(content))
-    with pytest.raises(ValueError, match=rf"^{re.escape(str(path))} must be an \.npz .*decompressing"):
+    with pytest.raises(ValueError,
+                       match=rf"^{re.escape(str(path))} must be an \.npz .*decompressing"):
         parts(f"ids:{path}")
 
 
@@ -161,10 +170,12 @@ def test_lines_that_were_left_out_need_not_be_in_the_split(tmp_path):
 def test_errors_name_rows_of_the_raw_file(tmp_path):
     whole = {"train": [0, 2, 3, 4, 5], "validation": [6, 7], "test": [9, 10, 11]}
     refuse(save(tmp_path, **{**whole, "test": [9, 10]}),
-           ": 1 of 10 rows are in no split (the first is row 11); every row must be in one", kept=without(1, 8))
+           ": 1 of 10 rows are in no split (the first is row 11); every row must be in one",
+           kept=without(1, 8))
     refuse(save(tmp_path, **{**whole, "test": [9, 10, 11, 12]}),
            ": test names row 12, but the raw file has the rows 0 to 11", kept=without(1, 8))
-    refuse(save(tmp_path, train=[0, 2, 3, 4, 5, 6, 7], validation=[1, 8], test=[9, 10, 11]), ": validation has no row",
+    refuse(save(tmp_path, train=[0, 2, 3, 4, 5, 6, 7], validation=[1, 8], test=[9, 10, 11]),
+           ": validation has no row",
            kept=without(1, 8))
 
 
@@ -174,7 +185,8 @@ def test_errors_name_rows_of_the_raw_file(tmp_path):
 @pytest.mark.parametrize("split", ["Random", "", "ids", "temporal", "split.npz"])
 def test_an_unknown_word_is_an_error_that_says_what_there_is(split):
     for use in (check_name, identity, parts):
-        with pytest.raises(ValueError, match=rf"^split must be 'random' or 'ids:FILE', got '{split}'$"):
+        with pytest.raises(ValueError,
+                           match=rf"^split must be 'random' or 'ids:FILE', got '{split}'$"):
             use(split)
 
 
@@ -184,8 +196,8 @@ def test_a_missing_file_is_an_error_that_names_it_and_its_arrays(tmp_path, monke
     for use in (check_name, identity, parts):
         with pytest.raises(ValueError, match="no file") as caught:
             use(f"ids:{name}")
-        assert str(caught.value) == (f"split: there is no file '{name}'; it must be an .npz with the arrays train, "
-                                     "validation, test")
+        assert str(caught.value) == (f"split: there is no file '{name}'; it must be an .npz with "
+                                     "the arrays train, validation, test")
 
 
 def test_identity_follows_the_content_and_not_the_path(tmp_path):

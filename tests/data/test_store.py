@@ -19,12 +19,15 @@ SOURCE = {"files": {"a.dat": "00ff"}, "rules": 1}
 
 def toy(rows=200, seed=0, vocabulary="all"):
     rng = np.random.default_rng(seed)
-    columns = {"age": rng.integers(0, 9, rows), "town": np.array([f"town {i}" for i in rng.integers(0, 40, rows)])}
-    return store.build("toy", columns, rng.integers(0, 2, rows), split_seed=7, vocabulary=vocabulary)
+    columns = {"age": rng.integers(0, 9, rows),
+               "town": np.array([f"town {i}" for i in rng.integers(0, 40, rows)])}
+    return store.build("toy", columns, rng.integers(0, 2, rows), split_seed=7,
+                       vocabulary=vocabulary)
 
 
 def same(one, other):
-    return (one.schema == other.schema and one.counts == other.counts and one.manifest == other.manifest
+    return (one.schema == other.schema and one.counts == other.counts and one.manifest
+            == other.manifest
             and np.array_equal(one.ids, other.ids) and np.array_equal(one.labels, other.labels))
 
 
@@ -52,7 +55,8 @@ def test_too_few_rows_to_split_are_an_error_that_says_how_many_came():
 @pytest.mark.parametrize("vocabulary", ["all", "train"])
 def test_ids_of_each_field_stay_in_the_rows_of_that_field(vocabulary):
     dataset = toy(vocabulary=vocabulary)
-    for position, (start, size) in enumerate(zip(dataset.schema.offsets, dataset.schema.sizes, strict=True)):
+    for position, (start, size) in enumerate(zip(dataset.schema.offsets, dataset.schema.sizes,
+                                                 strict=True)):
         column = dataset.ids[:, position]
         assert start <= column.min()
         assert column.max() < start + size
@@ -64,7 +68,8 @@ def test_build_keeps_rows_together_in_split_order():
     labels = np.arange(rows) % 2
     dataset = store.build("toy", {"row": np.arange(rows)}, labels, split_seed=7)
     order = np.concatenate(split_rows(rows, 7))
-    assert dataset.ids[:, 0].tolist() == order.tolist()  # every value comes once, so codes follow the values
+    # every value comes once, so codes follow the values
+    assert dataset.ids[:, 0].tolist() == order.tolist()
     assert dataset.labels.tolist() == labels[order].tolist()
     ids, split_labels = dataset.split("test")
     assert ids[:, 0].tolist() == split_rows(rows, 7)[2].tolist()
@@ -130,7 +135,8 @@ def test_load_gives_none_for_an_absent_set_another_source_and_another_format(tmp
     store.save(toy(), tmp_path / "toy", SOURCE)
     assert store.load(tmp_path / "toy", {**SOURCE, "rules": 2}) is None
     manifest = json.loads((tmp_path / "toy" / "manifest.json").read_text())
-    (tmp_path / "toy" / "manifest.json").write_text(json.dumps({**manifest, "format": store.FORMAT_VERSION + 1}))
+    (tmp_path / "toy"
+     / "manifest.json").write_text(json.dumps({**manifest, "format": store.FORMAT_VERSION + 1}))
     assert store.load(tmp_path / "toy", SOURCE) is None
 
 
@@ -143,12 +149,14 @@ def fewer_rows(path):
 
 
 DAMAGES = {"cut in half": cut_in_half, "emptied": lambda path: path.write_bytes(b""),
-           "gone": lambda path: path.unlink(), "noise": lambda path: path.write_bytes(b"\x93\xff\x00 not it"),
+           "gone": lambda path: path.unlink(),
+           "noise": lambda path: path.write_bytes(b"\x93\xff\x00 not it"),
            "another array": fewer_rows, "another json": lambda path: path.write_text("[]")}
 
 
 @pytest.mark.parametrize(("name", "damage"), [
-    *((name, damage) for name in ("ids.npy", "labels.npy") for damage in DAMAGES if damage != "another json"),
+    *((name, damage) for name in ("ids.npy", "labels.npy") for damage in DAMAGES
+      if damage != "another json"),
     *(("manifest.json", damage) for damage in DAMAGES if damage != "another array")])
 def test_load_gives_none_for_a_damaged_set(tmp_path, name, damage):
     store.save(toy(), tmp_path / "toy", SOURCE)
@@ -208,7 +216,8 @@ def test_a_loaded_set_may_be_written_to_without_changing_the_file(tmp_path, part
     assert same(store.load(tmp_path / "toy", SOURCE), toy())
 
 
-@pytest.mark.parametrize("key", ["source", "format", "rows", "fields", "sizes", "counts", "dataset"])
+@pytest.mark.parametrize("key", ["source", "format", "rows", "fields", "sizes", "counts",
+                                 "dataset"])
 def test_load_gives_none_for_a_manifest_that_lacks_something(tmp_path, key):
     store.save(toy(), tmp_path / "toy", SOURCE)
     manifest = json.loads((tmp_path / "toy" / "manifest.json").read_text())
@@ -232,7 +241,8 @@ def test_build_follows_a_split_that_was_made_elsewhere(tmp_path):
 
 
 def write_rows(folder, made, dense=None, pieces=7, drop=0):
-    """Write a set through a Writer in pieces: of each piece its train rows come first, then validation, then test."""
+    """Write a set through a Writer in pieces: of each piece its train rows come first, then
+    validation, then test."""
     folder.mkdir()
     rows = sum(made.counts)
     starts = np.cumsum([0, *made.counts])
@@ -244,9 +254,11 @@ def write_rows(folder, made, dense=None, pieces=7, drop=0):
         done = [0, 0, 0]
         for piece in np.array_split(come, pieces):
             sizes = np.bincount(part[piece], minlength=3)
-            order = np.concatenate([starts[i] + done[i] + np.arange(size) for i, size in enumerate(sizes)])
+            order = np.concatenate([starts[i] + done[i] + np.arange(size) for i,
+                                    size in enumerate(sizes)])
             done = [before + size for before, size in zip(done, sizes, strict=True)]
-            writer.add(sizes, made.ids[order].astype(np.int64), made.labels[order].astype(np.int8), numbers[order])
+            writer.add(sizes, made.ids[order].astype(np.int64), made.labels[order].astype(np.int8),
+                       numbers[order])
         writer.finish({"vocabulary": "all"}, SOURCE)
 
 
@@ -254,10 +266,13 @@ def write_rows(folder, made, dense=None, pieces=7, drop=0):
 @pytest.mark.parametrize("with_numbers", [False, True])
 def test_a_writer_puts_every_split_in_its_place(tmp_path, pieces, with_numbers):
     made = toy()
-    dense = np.random.default_rng(1).normal(size=(200, 4)).astype(np.float32) if with_numbers else None
+    dense = (
+        np.random.default_rng(1).normal(size=(200, 4)).astype(np.float32) if with_numbers else None
+    )
     write_rows(tmp_path / "toy", made, dense, pieces)
     found = store.load(tmp_path / "toy", SOURCE)
-    assert (found.schema, found.counts, found.manifest["positives"]) == (made.schema, made.counts, made.labels.sum())
+    assert (found.schema, found.counts, found.manifest["positives"]) == (made.schema, made.counts,
+                                                                         made.labels.sum())
     assert np.array_equal(found.ids, made.ids)
     assert np.array_equal(found.labels, made.labels)
     assert (found.ids.dtype, found.labels.dtype) == (np.int32, np.float32)
@@ -274,7 +289,8 @@ def test_the_hash_of_a_written_set_follows_its_rows_and_not_how_they_came(tmp_pa
     other, changed = replace(made, ids=made.ids[::-1]), dense.copy()
     changed[77, 1] = 2
     sets = {"one": (made, dense, 3), "other pieces": (made, dense, 11), "rows": (other, dense, 3),
-            "numbers": (made, changed, 3), "labels": (replace(made, labels=1 - made.labels), dense, 3)}
+            "numbers": (made, changed, 3),
+            "labels": (replace(made, labels=1 - made.labels), dense, 3)}
     hashes = {}
     for name, arguments in sets.items():
         write_rows(tmp_path / name, *arguments)

@@ -15,11 +15,13 @@ TARGETS = (33, 28, 12, 4)  # none is a count of the scripted search
 
 def start(init=-150.0):
     generator = torch.Generator().manual_seed(0)
-    return Pep(0.4 * torch.randn(ROWS, WIDTH, generator=generator), (4, 6), Thresholds("feature", init))
+    return Pep(0.4 * torch.randn(ROWS, WIDTH, generator=generator), (4, 6),
+               Thresholds("feature", init))
 
 
 class SparsityTrace:
-    """A scripted search: at each step the values drift and one threshold a row takes the place it has in the script."""
+    """A scripted search: at each step the values drift and one threshold a row takes the place it
+    has in the script."""
 
     def __init__(self, targets, exact, steps=40, embedding=None):
         self.embedding = embedding or start()
@@ -89,7 +91,8 @@ def test_exact_budgets_are_the_largest_margins_of_the_last_table_above():
         assert np.count_nonzero(table) == target
         assert meta == {"source": "cut", "step": step, "epoch": step // 10, "budgets": [target],
                         "num_embedding_params": target}
-    assert crossing(search.counts, TARGETS[-1]) == len(search.counts)  # it stops as soon as all are met
+    # it stops as soon as all are met
+    assert crossing(search.counts, TARGETS[-1]) == len(search.counts)
 
 
 def test_a_cut_is_not_the_largest_absolute_values():
@@ -113,7 +116,8 @@ def fall_to(search, count):
     """Let the scripted embedding keep exactly its `count` largest values."""
     largest = search.embedding.weight.detach().abs().ravel().sort(descending=True).values
     with torch.no_grad():
-        search.embedding.thresholds.fill_(float(torch.logit((largest[count - 1] + largest[count]) / 2)))
+        search.embedding.thresholds.fill_(float(torch.logit((largest[count - 1] + largest[count])
+                                                            / 2)))
     search.state.step += 1
 
 
@@ -173,7 +177,8 @@ def test_as_reached_saves_the_table_that_the_step_landed_on_once_with_its_budget
     assert list(search.saved) == ["17"]
     table, meta = search.saved["17"]
     np.testing.assert_array_equal(table, search.embedding.table())
-    assert meta == {"source": "reached", "epoch": 0, "step": 2, "budgets": [30, 20], "num_embedding_params": 17}
+    assert meta == {"source": "reached", "epoch": 0, "step": 2, "budgets": [30, 20],
+                    "num_embedding_params": 17}
     assert search.saver.finish(search.state) == [10]  # as-reached budgets are never cut
     assert list(search.saved) == ["17"]
 
@@ -184,7 +189,8 @@ def test_unmet_budgets_are_cut_from_the_last_table_and_by_absolute_value_beside(
     unmet = [target for target in TARGETS if target < min(search.counts)]
     assert len(unmet) == 2
     assert search.saver.finish(search.state) == unmet
-    assert list(search.saved)[2:] == [f"{target}{suffix}" for target in unmet for suffix in ("", snapshots.MAGNITUDE)]
+    assert list(search.saved)[2:] == [f"{target}{suffix}" for target in unmet
+                                      for suffix in ("", snapshots.MAGNITUDE)]
     weight, gates = search.pasts[-1]
     differ = []
     for target in unmet:
@@ -194,7 +200,8 @@ def test_unmet_budgets_are_cut_from_the_last_table_and_by_absolute_value_beside(
         np.testing.assert_allclose(by_magnitude, best(weight, np.abs(weight), target), atol=1e-6)
         differ.append(((table != 0) != (by_magnitude != 0)).any())
         where = {"epoch": 1, "step": 16, "num_embedding_params": target}
-        assert {name: meta[name] for name in where} == {name: beside[name] for name in where} == where
+        assert {name: meta[name] for name in where} == {name: beside[name]
+                                                        for name in where} == where
         assert (meta["source"], beside["source"]) == ("cut_last", "cut_last_magnitude")
         assert meta["budgets"] == [target]
         assert "budgets" not in beside  # so that a budget never resolves to the |V|-only cut
@@ -217,7 +224,8 @@ def test_a_restored_hook_goes_on_as_if_nothing_had_happened(tmp_path, exact, at)
     search.run(until=at)
     save_checkpoint(tmp_path / "checkpoint", {"hook": search.saver.content()})
 
-    again = SparsityTrace(TARGETS, exact)  # a new process: the hook is made before the weights are read
+    # a new process: the hook is made before the weights are read
+    again = SparsityTrace(TARGETS, exact)
     again.embedding.load_state_dict(search.embedding.state_dict())
     again.saver.restore(load_checkpoint(tmp_path / "checkpoint")["hook"])
     again.state = search.state

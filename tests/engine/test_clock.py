@@ -20,12 +20,14 @@ from models.kernels.threshold import GATES
 
 SIZES, WIDTH, BATCH = (60, 3, 80), 5, 64
 ENTRIES = sum(SIZES) * WIDTH  # more than LANES, and no multiple of it
-VALUES = {"model": "fm", "embedding": "pep", "latent_dim": WIDTH, "threshold_type": "feature_dim", "gk": 1e12,
+VALUES = {"model": "fm", "embedding": "pep", "latent_dim": WIDTH, "threshold_type": "feature_dim",
+          "gk": 1e12,
           "g_type": "sigmoid", "threshold_init": -150.0, "mlp_dims": (6,), "dropout": 0.2}
 
 
 class Search:
-    """A PEP search on random batches, step by step; the last row of each field is in none of them."""
+    """A PEP search on random batches, step by step; the last row of each field is in none of
+    them."""
 
     def __init__(self, folded, lr=1.0, decay=1e-5, clip=100.0, compiled=False, **values):
         values = {**VALUES, **values}
@@ -45,7 +47,8 @@ class Search:
     def run(self, steps):
         starts = torch.tensor([0, *itertools.accumulate(SIZES[:-1])])
         for _ in range(steps):
-            columns = [torch.randint(size - 1, (BATCH,), generator=self.generator) for size in SIZES]
+            columns = [torch.randint(size - 1, (BATCH,), generator=self.generator)
+                       for size in SIZES]
             labels = torch.randint(2, (BATCH,), generator=self.generator).float()
             torch.manual_seed(self.step)  # of the dropout
             self.advance((torch.stack(columns, 1) + starts).int(), labels)
@@ -61,13 +64,15 @@ class Search:
         embedding = self.embedding
         spread = embedding.spread if embedding.clock is not None else lambda tensor: tensor
         s = embedding.thresholds if embedding.clock is None else embedding.clock
-        kept = {"table": embedding.table() + 0.0,  # a zero has no sign: in which code clamp(-0, -0, 0) falls decides it
+        # a zero has no sign: in which code clamp(-0, -0, 0) falls decides it
+        kept = {"table": embedding.table() + 0.0,
                 "thresholds": spread(s.detach()), "count": embedding.num_params()}
         kept |= {f"thresholds {name}": value if name == "step" else spread(value)
                  for name, value in self.optimizer.state[s].items()}
         for name, parameter in self.model.named_parameters():
             if parameter is not s:
-                kept |= {name: parameter, **{f"{name} {k}": v for k, v in self.optimizer.state[parameter].items()}}
+                kept |= {name: parameter,
+                         **{f"{name} {k}": v for k, v in self.optimizer.state[parameter].items()}}
         return {name: value.detach().numpy().tobytes() if torch.is_tensor(value) else value
                 for name, value in kept.items()}
 
@@ -82,7 +87,9 @@ CASES = [*({"threshold_type": kind, "g_type": gate} for kind in THRESHOLD_TYPES 
 
 
 @pytest.mark.parametrize("case", CASES, ids=lambda case: " ".join(map(str, case.values())))
-def test_folded_and_full_are_the_same_bits_before_and_after_the_unfolding_and_into_the_pruning(case):
+def test_folded_and_full_are_the_same_bits_before_and_after_the_unfolding_and_into_the_pruning(
+    case,
+):
     folded, full = Search(True, **case), Search(False, **case)
     for steps in (1, 19, 20, 110, 15):
         assert_same(folded.run(steps).bits(), full.run(steps).bits())
@@ -95,7 +102,8 @@ def test_folded_and_full_are_the_same_bits_before_and_after_the_unfolding_and_in
 @pytest.mark.parametrize("case", [
     pytest.param({}, marks=pytest.mark.slow),
     pytest.param({"threshold_type": "dimension", "g_type": "softplus"}, marks=pytest.mark.slow),
-    {"threshold_type": "feature", "clip": 0.01},  # other bits where model and gradient are not compiled apart
+    # other bits where model and gradient are not compiled apart
+    {"threshold_type": "feature", "clip": 0.01},
 ], ids=lambda case: " ".join(map(str, case.values())) or "feature_dim")
 def test_compiled_they_are_the_same_bits_too(case):
     folded, full = Search(True, compiled=True, **case), Search(False, compiled=True, **case)
@@ -147,17 +155,21 @@ def test_denormals_are_counted_alike():
         for flush in (False, True):
             torch.set_flush_denormal(flush)
             folded = embedding.num_params()
-            assert folded == int(torch.count_nonzero(embedding.table())) == ENTRIES - 2 - WIDTH * flush
+            assert (
+                folded == int(torch.count_nonzero(embedding.table())) == ENTRIES - 2 - WIDTH * flush
+            )
     finally:
         torch.set_flush_denormal(True)  # as in the rest of the suite
 
 
-@pytest.mark.parametrize(("init", "folds"), [(-15.0, False), (FOLDED_BELOW, False), (-110.01, True)])
+@pytest.mark.parametrize(("init", "folds"),
+                         [(-15.0, False), (FOLDED_BELOW, False), (-110.01, True)])
 def test_it_folds_only_far_below_zero(init, folds):
     embedding = build_embedding(SIZES, {**VALUES, "threshold_init": init}, 1)
     embedding.fold()
     assert (embedding.clock is not None) == folds
-    assert [name for name, _ in embedding.named_parameters()] == ["weight", "clock" if folds else "thresholds"]
+    assert [name for name, _ in embedding.named_parameters()] == ["weight", "clock" if folds
+                                                                  else "thresholds"]
 
 
 @pytest.mark.parametrize("gate", GATES)
@@ -175,12 +187,17 @@ def test_where_it_folds_gate_and_slope_are_exactly_zero_with_room_to_spare(gate)
         torch.set_flush_denormal(True)
 
 
-# ---- when it unfolds ------------------------------------------------------------------------------------------------
+# ---- when it unfolds
+# ------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize(("lr", "init"), [(1e-3, -110.05), (0.03, -111.0), (0.7, -150.0), (40.0, -150.0), (1e4, -1e3)])
-def test_no_step_is_taken_folded_above_the_border_and_when_it_unfolds_does_not_hang_on_when_it_looked(lr, init):
-    search, looking = Search(True, lr=lr, threshold_init=init), Search(True, lr=lr, threshold_init=init)
+@pytest.mark.parametrize(("lr", "init"), [(1e-3, -110.05), (0.03, -111.0), (0.7, -150.0),
+                                          (40.0, -150.0), (1e4, -1e3)])
+def test_no_step_is_taken_folded_above_the_border_and_when_it_unfolds_does_not_hang_on_when_it_looked(
+    lr, init
+):
+    search, looking = Search(True, lr=lr, threshold_init=init), Search(True, lr=lr,
+                                                                       threshold_init=init)
     looks = 0
     while search.unfolded_after is None:
         assert search.embedding.clock.max() <= FOLDED_BELOW
@@ -203,12 +220,17 @@ def test_it_seldom_looks():
 def test_it_says_once_that_it_starts_and_once_that_it_ends(caplog):
     caplog.set_level("INFO", "pep")
     Search(True).run(60)
-    first, last = (text for record in caplog.records if (text := record.getMessage()).startswith("thresholds"))
-    assert first == "thresholds: one clock for all (s = -149.0000 after step 1), until it comes to -110"
+    first, last = (text for record in caplog.records
+                   if (text := record.getMessage()).startswith("thresholds"))
+    assert (
+        first
+        == "thresholds: one clock for all (s = -149.0000 after step 1), until it comes to -110"
+    )
     assert last.startswith("thresholds: each for itself (s = -11")
 
 
-# ---- budgets --------------------------------------------------------------------------------------------------------
+# ---- budgets
+# --------------------------------------------------------------------------------------------------------
 
 
 def cut_by_size(weight, count):
@@ -222,7 +244,8 @@ def cut_by_size(weight, count):
 @pytest.mark.parametrize("when", ["folded", "at the first count after"])
 def test_a_budget_is_cut_from_the_last_folded_count(kind, when):
     embedding, saved = Search(True, threshold_type=kind).embedding, {}
-    saver = SaveAtBudgets(embedding, (300, 10), True, lambda name, table, meta: saved.update({name: table}))
+    saver = SaveAtBudgets(embedding, (300, 10), True, lambda name, table,
+                          meta: saved.update({name: table}))
     state = SimpleNamespace(epoch=0, step=1, refresh=lambda: None)
     with torch.no_grad():
         embedding.weight += 0.1
@@ -238,9 +261,11 @@ def test_a_budget_is_cut_from_the_last_folded_count(kind, when):
     assert np.array_equal(saved["300"], cut_by_size(last, 300))
 
 
-# ---- whole runs -----------------------------------------------------------------------------------------------------
+# ---- whole runs
+# -----------------------------------------------------------------------------------------------------
 
-RUN = {"embedding": "pep", "threshold_init": -150.0, "lr": 1.2, "candidate_p": [550, 300, 20], "max_epochs": 20,
+RUN = {"embedding": "pep", "threshold_init": -150.0, "lr": 1.2, "candidate_p": [550, 300, 20],
+       "max_epochs": 20,
        "log_interval": 3, "gk": 1e12}  # 8 steps an epoch, the last on half a batch
 
 
@@ -261,10 +286,12 @@ def seen(monkeypatch):
 
 
 @pytest.mark.parametrize("settings", [
-    {}, {"budget": "as_reached", "model": "deepfm"}, {"threshold_type": "dimension", "l2_regularization": 1e-3},
+    {}, {"budget": "as_reached", "model": "deepfm"},
+    {"threshold_type": "dimension", "l2_regularization": 1e-3},
     {"lr": 150.0, "log_interval": 1},  # one step goes all the way
 ], ids=["exact", "as reached", "dimension", "one leap"])
-def test_a_search_leaves_the_same_snapshots_curve_result_and_run_id(tmp_path, seen, monkeypatch, caplog, settings):
+def test_a_search_leaves_the_same_snapshots_curve_result_and_run_id(tmp_path, seen, monkeypatch,
+                                                                    caplog, settings):
     caplog.set_level("INFO", "pep")
     folded = tiny.train(tmp_path / "folded", **{**RUN, **settings})
     assert "each for itself" in caplog.text
@@ -311,7 +338,8 @@ def killed(out, after):
 
 @pytest.mark.parametrize("after", [10, 40])  # it unfolds after step 26
 @pytest.mark.parametrize("written", ["folded", "full"])
-def test_a_checkpoint_of_either_form_is_read_into_a_model_of_either_form(tmp_path, seen, written, after):
+def test_a_checkpoint_of_either_form_is_read_into_a_model_of_either_form(tmp_path, seen, written,
+                                                                         after):
     expected = tiny.without_times(tiny.train(tmp_path / "whole", **RUN))
     with pytest.MonkeyPatch.context() as patch:
         if written == "full":
@@ -320,7 +348,8 @@ def test_a_checkpoint_of_either_form_is_read_into_a_model_of_either_form(tmp_pat
     [checkpoint] = tmp_path.glob("killed/runs/*/checkpoint.safetensors")
     content = load_checkpoint(checkpoint)
     assert ("embedding.clock" in content["model"]) == (written == "folded" and after == 10)
-    names = {"evaluate", "stopper", "own0", "own1", "own2"}  # a new one comes last, so that old checkpoints can be read
+    # a new one comes last, so that old checkpoints can be read
+    names = {"evaluate", "stopper", "own0", "own1", "own2"}
     assert content["hooks"].keys() == names
     with pytest.MonkeyPatch.context() as patch:
         if written == "folded":

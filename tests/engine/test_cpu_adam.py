@@ -28,19 +28,28 @@ F32 = np.float32
 
 
 class Pair:
-    """One table twice: `plain` takes every step by the definition, the arrays by the kernels, late and in shares."""
+    """One table twice: `plain` takes every step by the definition, the arrays by the kernels, late
+    and in shares."""
 
     def __init__(self, value, size, interval, decay, rng, flush=True):
-        self.plain = [torch.from_numpy(value.copy()), torch.zeros(value.shape), torch.zeros(value.shape)]
+        self.plain = [torch.from_numpy(value.copy()), torch.zeros(value.shape),
+                      torch.zeros(value.shape)]
         self.arrays = [tensor.numpy().copy() for tensor in self.plain]
-        self.size, self.interval, self.decay, self.rng, self.flush = size, interval, decay, rng, flush
+        self.size, self.interval, self.decay, self.rng, self.flush = (
+            size,
+            interval,
+            decay,
+            rng,
+            flush,
+        )
         self.number = -(-len(value) // size)
         self.done, self.state = np.zeros(self.number, np.int32), np.zeros(self.number, np.uint8)
         self.steps = np.zeros((MEMORY, 2), F32)
         rates = tuple(F32(rate) for rate in (decay, BETAS[0], 1 - BETAS[0], BETAS[1], 1 - BETAS[1]))
         self.table = (*self.arrays, self.done, self.state, size, rates, self.steps)
         self.listed_in = np.zeros(self.number, np.int64)
-        self.slots = rng.integers(0, 2 ** 31 - 1, len(value)).astype(np.int32)  # any content will do
+        # any content will do
+        self.slots = rng.integers(0, 2 ** 31 - 1, len(value)).astype(np.int32)
         self.now = 0
 
     def in_shares(self, low, high, work):
@@ -53,30 +62,38 @@ class Pair:
         torch.set_flush_denormal(True)
 
     def step(self, rows, grads, scale=1.0, lr=1e-2):
-        """Open, close and sweep as `RowwiseAdam` does; the rows that were opened must already be the definition's."""
-        unique, grads = np.asarray(rows, np.int32), np.asarray(grads, F32).reshape(-1, self.arrays[0].shape[1])
+        """Open, close and sweep as `RowwiseAdam` does; the rows that were opened must already be
+        the definition's."""
+        unique, grads = (
+            np.asarray(rows, np.int32),
+            np.asarray(grads, F32).reshape(-1, self.arrays[0].shape[1]),
+        )
         self.slots[unique] = np.arange(len(unique))
         stamp, listed = self.now + 1, np.zeros(self.number, np.int32)
         listed = np.sort(listed[:blocks_of(unique, self.size, self.listed_in, stamp, listed)])
         out = np.full((len(unique) + 2, grads.shape[1]), 7, F32)
-        self.in_shares(0, len(listed), lambda a, b: open_blocks(self.table, listed, a, b, self.slots, unique, self.now,
+        self.in_shares(0, len(listed), lambda a,
+                       b: open_blocks(self.table, listed, a, b, self.slots, unique, self.now,
                                                                 out))
         assert_bits(out[:len(unique)], self.plain[0].numpy()[unique])
         assert (out[len(unique):] == 7).all()
         self.now += 1
         a, e = coefficients(lr, BETAS, EPS, self.now)
         self.steps[self.now % MEMORY] = a, e
-        self.in_shares(0, len(listed), lambda a, b: close_blocks(self.table, listed, a, b, self.slots, unique, grads,
+        self.in_shares(0, len(listed), lambda a,
+                       b: close_blocks(self.table, listed, a, b, self.slots, unique, grads,
                                                                  F32(scale), self.now))
         part = self.now % self.interval
         first, last = (self.number * n // self.interval for n in (part, part + 1))
-        self.in_shares(first, last, lambda a, b: sweep_blocks(self.table, a, b, self.listed_in, stamp, self.now))
+        self.in_shares(first, last, lambda a,
+                       b: sweep_blocks(self.table, a, b, self.listed_in, stamp, self.now))
         whole = torch.zeros_like(self.plain[0])
         whole[unique.astype(np.int64)] = torch.from_numpy(grads)
         adam_plain(*self.plain, whole, self.decay, BETAS, scale, a, e)
 
     def refresh(self):
-        self.in_shares(0, self.number, lambda a, b: sweep_blocks(self.table, a, b, self.listed_in, -1, self.now))
+        self.in_shares(0, self.number, lambda a,
+                       b: sweep_blocks(self.table, a, b, self.listed_in, -1, self.now))
         assert (self.done == self.now).all()
         self.compare()
 
@@ -86,7 +103,8 @@ class Pair:
 
 
 def assert_bits(one, other):
-    assert np.array_equal(np.ascontiguousarray(one).view(np.int32), np.ascontiguousarray(other).view(np.int32))
+    assert np.array_equal(np.ascontiguousarray(one).view(np.int32),
+                          np.ascontiguousarray(other).view(np.int32))
 
 
 def touched(rng, num_rows, most):
@@ -99,19 +117,23 @@ def signed_zeros(rng, values, share=0.1):
 
 
 @settings(max_examples=40)
-@given(num_rows=st.integers(1, 300), width=st.integers(1, 70), size=st.integers(1, 20), interval=st.integers(1, 40),
+@given(num_rows=st.integers(1, 300), width=st.integers(1, 70), size=st.integers(1, 20),
+       interval=st.integers(1, 40),
        decay=st.sampled_from([0.0, 1e-5, 0.03]), clipped=st.booleans(), flush=st.booleans(),
        seed=st.integers(0, 2 ** 20))
 @example(num_rows=1, width=1, size=1, interval=40, decay=1e-5, clipped=False, flush=True, seed=0)
 @example(num_rows=300, width=3, size=20, interval=7, decay=0.03, clipped=True, flush=False, seed=1)
-def test_any_table_in_any_shares_at_any_interval_is_the_definition(num_rows, width, size, interval, decay, clipped,
+def test_any_table_in_any_shares_at_any_interval_is_the_definition(num_rows, width, size, interval,
+                                                                   decay, clipped,
                                                                    flush, seed):
     rng = np.random.default_rng(seed)
-    pair = Pair(signed_zeros(rng, rng.normal(size=(num_rows, width))), size, interval, decay, rng, flush)
+    pair = Pair(signed_zeros(rng, rng.normal(size=(num_rows, width))), size, interval, decay, rng,
+                flush)
     for step in range(60):
         rows = touched(rng, num_rows, min(num_rows, 30))
         grads = signed_zeros(rng, rng.normal(size=(len(rows), width)) * 10.0 ** rng.integers(-6, 1))
-        pair.step(rows, grads, rng.uniform(0.01, 1) if clipped else 1.0, lr=0.01 if step < 20 else 0.003)
+        pair.step(rows, grads, rng.uniform(0.01, 1) if clipped else 1.0, lr=0.01 if step < 20
+                  else 0.003)
         if step == 45:
             pair.refresh()
     pair.refresh()
@@ -121,14 +143,17 @@ def test_any_table_in_any_shares_at_any_interval_is_the_definition(num_rows, wid
 @pytest.mark.parametrize(("decay", "lr", "interval", "width", "size"), [
     (0.0, 1e-3, 32, 3, 4), (2.5e-9, 4.0, 32, 3, 4), (2.5e-9, 4.0, 1, 1, 1), (2.5e-9, 4.0, 5, 2, 1)])
 def test_blocks_come_to_rest_and_are_woken_in_a_long_run(decay, lr, interval, width, size, flush):
-    """Values and gradients are small, so that moments really flush to zero, at another step in each block.
+    """Values and gradients are small, so that moments really flush to zero, at another step in each
+    block.
 
-    With decay they do where lr is large: else a m flushes first, and neither V nor m ever move again.
+    With decay they do where lr is large: else a m flushes first, and neither V nor m ever move
+        again.
     """
     rng = np.random.default_rng(0)
     num_rows, seen, steps = 60, set(), 2200
     scales = 10.0 ** np.repeat(rng.uniform(-24, -14, num_rows // size), size)[:, None]
-    pair = Pair((rng.normal(size=(num_rows, width)) * scales * 1e3).astype(F32), size, interval, decay, rng, flush)
+    pair = Pair((rng.normal(size=(num_rows, width)) * scales * 1e3).astype(F32), size, interval,
+                decay, rng, flush)
     woken, none = {}, np.zeros((0, width))
     for step in range(steps):
         if step < 300:
@@ -155,7 +180,8 @@ def test_blocks_come_to_rest_and_are_woken_in_a_long_run(decay, lr, interval, wi
 def test_a_mean_that_is_zero_only_in_passing_does_not_put_a_block_to_rest():
     pair = Pair(np.ones((1, 1), F32), 1, 1, 1e-5, np.random.default_rng(0))
     for mean in (pair.plain[1].numpy(), pair.arrays[1]):
-        mean[:] = -F32(1 - BETAS[0]) * (F32(1e-5) * F32(1)) / F32(BETAS[0])  # the next step takes it to 0, exactly
+        # the next step takes it to 0, exactly
+        mean[:] = -F32(1 - BETAS[0]) * (F32(1e-5) * F32(1)) / F32(BETAS[0])
     pair.step([], [])
     assert pair.arrays[1].item() == 0
     assert pair.state.tolist() == [MOVING]
@@ -182,10 +208,12 @@ def test_a_sweep_leaves_the_blocks_of_the_batch_and_those_outside_its_range_alon
     pair.listed_in[2] = 9
     sweep_blocks(pair.table, 1, 4, pair.listed_in, 9, 1)
     assert pair.done.tolist() == [0, 1, 0, 1, 0]
-    assert (pair.arrays[0][:, 0] != 1).tolist() == [False, False, True, True, False, False, True, True, False, False]
+    assert (pair.arrays[0][:, 0] != 1).tolist() == [False, False, True, True, False, False, True,
+                                                    True, False, False]
 
 
-# ---- denormals ------------------------------------------------------------------------------------------------------
+# ---- denormals
+# ------------------------------------------------------------------------------------------------------
 
 
 @numba.njit
@@ -198,7 +226,8 @@ def flushes():
 
 
 def use_all_kernels(flush):
-    """Kernels with a table of denormals, in a thread of the given mode; the mode after each, and the values."""
+    """Kernels with a table of denormals, in a thread of the given mode; the mode after each, and
+    the values."""
     torch.set_flush_denormal(flush)
     rng, before, after = np.random.default_rng(0), register(), []
     pair = Pair(np.full((4, 2), 1e-30, F32), 2, 1, 1e-5, rng)
@@ -208,7 +237,8 @@ def use_all_kernels(flush):
     unique, listed, out = np.array([0], np.int32), np.array([0], np.int32), np.zeros((1, 2), F32)
     pair.slots[0] = 0
     for call in (lambda: open_blocks(pair.table, listed, 0, 1, pair.slots, unique, 1, out),
-                 lambda: close_blocks(pair.table, listed, 0, 1, pair.slots, unique, np.zeros((1, 2), F32), F32(1), 2),
+                 lambda: close_blocks(pair.table, listed, 0, 1, pair.slots, unique,
+                                      np.zeros((1, 2), F32), F32(1), 2),
                  lambda: sweep_blocks(pair.table, 0, 2, pair.listed_in, -1, 2)):
         call()
         after.append((register() == before, flushes() == flush))
@@ -238,7 +268,8 @@ def test_kernels_flush_in_every_thread_and_give_it_back_as_it_was():
     assert floats.any()
 
 
-# ---- the definition itself ------------------------------------------------------------------------------------------
+# ---- the definition itself
+# ------------------------------------------------------------------------------------------
 
 
 def test_the_definition_is_float32_arithmetic_in_the_written_order():
@@ -263,11 +294,15 @@ def test_the_definition_is_torchs_adam(decay):
     generator = torch.Generator().manual_seed(0)
     start = torch.randn(40, 5, generator=generator)
     parameter = torch.nn.Parameter(start.clone())
-    adam = torch.optim.Adam([parameter], lr=0.01, betas=BETAS, eps=EPS, weight_decay=decay, foreach=False)
+    adam = torch.optim.Adam([parameter], lr=0.01, betas=BETAS, eps=EPS, weight_decay=decay,
+                            foreach=False)
     value, mean, square = start.clone(), torch.zeros_like(start), torch.zeros_like(start)
     for step in range(1, 401):
-        grad = torch.randn(40, 5, generator=generator) * (torch.rand(40, 1, generator=generator) < 0.3)
-        adam_plain(value, mean, square, grad, decay, BETAS, 0.5, *coefficients(0.01, BETAS, EPS, step))
+        grad = torch.randn(40, 5, generator=generator) * (
+            torch.rand(40, 1, generator=generator) < 0.3
+        )
+        adam_plain(value, mean, square, grad, decay, BETAS, 0.5,
+                   *coefficients(0.01, BETAS, EPS, step))
         parameter.grad = grad * 0.5
         adam.step()
         if step % 20 == 0:
@@ -278,17 +313,20 @@ def test_the_definition_is_torchs_adam(decay):
     assert (value - start).abs().median() > 0.05
 
 
-# ---- the rows of a batch --------------------------------------------------------------------------------------------
+# ---- the rows of a batch
+# --------------------------------------------------------------------------------------------
 
 
 @settings(max_examples=100)
-@given(num_rows=st.integers(1, 60), count=st.integers(1, 80), size=st.integers(1, 20), wide=st.booleans(),
+@given(num_rows=st.integers(1, 60), count=st.integers(1, 80), size=st.integers(1, 20),
+       wide=st.booleans(),
        seed=st.integers(0, 2 ** 20))
 @example(num_rows=1, count=5, size=1, wide=False, seed=0)
 def test_rows_and_blocks_are_numbered_as_they_first_come(num_rows, count, size, wide, seed):
     rng = np.random.default_rng(seed)
     ids = rng.integers(0, num_rows, count).astype(np.int64 if wide else np.int32)
-    slots = rng.integers(-5 if seed % 2 else 0, num_rows + 5, num_rows).astype(np.int32)  # left by other batches
+    # left by other batches
+    slots = rng.integers(-5 if seed % 2 else 0, num_rows + 5, num_rows).astype(np.int32)
     slots = np.abs(slots)
     unique, local = rng.integers(0, num_rows, count).astype(np.int32), np.full(count, -1, np.int32)
     found = renumber(ids, slots, unique, local)
@@ -308,7 +346,8 @@ def test_rows_and_blocks_are_numbered_as_they_first_come(num_rows, count, size, 
 
 
 @pytest.mark.parametrize(("ids", "answer"), [
-    ([0, 1, 9, -1], -3), ([-1, 0], -1), ([0, 8, 2, 0, 8, 4, 10 ** 6], -7), ([9], -1), ([0, -2 ** 31], -2), ([8, 0], 2)])
+    ([0, 1, 9, -1], -3), ([-1, 0], -1), ([0, 8, 2, 0, 8, 4, 10 ** 6], -7), ([9], -1),
+    ([0, -2 ** 31], -2), ([8, 0], 2)])
 @pytest.mark.parametrize("dtype", [np.int32, np.int64])
 def test_the_first_id_outside_the_table_is_told_by_its_place(ids, answer, dtype):
     space = np.zeros(len(ids), np.int32), np.zeros(len(ids), np.int32)
@@ -331,7 +370,9 @@ def test_batches_one_after_the_other_over_the_same_slots():
 
 def test_rows_are_copied_and_the_room_behind_them_is_left():
     rng = np.random.default_rng(0)
-    table, rows, out = rng.normal(size=(9, 3)).astype(F32), np.array([8, 0, 3], np.int32), np.full((5, 3), 7, F32)
+    table, rows, out = rng.normal(size=(9, 3)).astype(F32), np.array([8, 0, 3],
+                                                                     np.int32), np.full((5, 3), 7,
+                                                                                        F32)
     copy_rows(table, rows, out)
     assert_bits(out[:3], table[rows])
     assert (out[3:] == 7).all()

@@ -20,9 +20,11 @@ from models.kernels.threshold import GATES
 
 FORMS = ("dense", "deferred", "auto")
 CASES = [*({"threshold_type": kind, "g_type": gate} for kind in THRESHOLD_TYPES for gate in GATES),
-         {"embedding": "uniform"}, {"embedding": "masked"}, {"model": "linear", "embedding": "none"},
+         {"embedding": "uniform"}, {"embedding": "masked"},
+         {"model": "linear", "embedding": "none"},
          {"model": "deepfm", "latent_dim": 3}, {"model": "deepfm", "embedding": "uniform"},
-         {"model": "autoint", "latent_dim": 1}, {"clip": 0.01}, {"decay": 0.0}, {"threshold_init": -150.0},
+         {"model": "autoint", "latent_dim": 1}, {"clip": 0.01}, {"decay": 0.0},
+         {"threshold_init": -150.0},
          {"threshold_decay": "none"}, {"threshold_gradient": False}]
 
 
@@ -38,17 +40,24 @@ def test_each_form_has_the_same_bits_and_the_whole_tables_values(case):
     assert_close(dense.state(), whole.state())
     if hasattr(whole.embedding, "num_params"):
         assert torch.equal(whole.embedding.table() == 0, late.embedding.table() == 0)
-    names = {name for name, parameter in whole.model.named_parameters() if len(parameter) == sum(SIZES)}
+    names = {name for name, parameter in whole.model.named_parameters()
+             if len(parameter) == sum(SIZES)}
     assert set(late.rows.tables) == names
-    untouched = whole.model.linear.layer.fc.weight[-1].item() if hasattr(whole.model, "linear") else 1.0
-    assert untouched != Training("whole", **case).model.linear.layer.fc.weight[-1].item() or case.get("decay") == 0.0
+    untouched = whole.model.linear.layer.fc.weight[-1].item() if hasattr(whole.model,
+                                                                         "linear") else 1.0
+    assert (
+        untouched != Training("whole", **case).model.linear.layer.fc.weight[-1].item()
+        or case.get("decay") == 0.0
+    )
 
 
 @pytest.mark.parametrize(("num_rows", "steps"), [
     (10_000, 300), pytest.param(100_000, 2000, marks=pytest.mark.slow)])
-def test_a_search_on_a_large_table_stays_with_the_whole_form_and_prunes_the_same_entries(num_rows, steps):
+def test_a_search_on_a_large_table_stays_with_the_whole_form_and_prunes_the_same_entries(num_rows,
+                                                                                         steps):
     sizes = (num_rows // 2, num_rows // 4, num_rows // 8, num_rows // 8)
-    whole, late = (Training(update, sizes=sizes, latent_dim=8, lr=0.001, decay=1e-5, threshold_init=-7.0)
+    whole, late = (Training(update, sizes=sizes, latent_dim=8, lr=0.001, decay=1e-5,
+                            threshold_init=-7.0)
                    for update in ("whole", "deferred"))
     counts = []
     for _ in range(steps // 50):
@@ -100,7 +109,8 @@ def test_a_change_of_lr_holds_from_its_step_on_for_late_rows_too(other):
 @pytest.mark.parametrize("sizes", [(1,), (1, 1, 2), (900, 1)])
 @pytest.mark.parametrize("width", [1, 70])
 def test_tables_of_one_row_and_of_width_1(sizes, width):
-    made = [Training(update, sizes=sizes, latent_dim=width, threshold_type="feature").run(40).state()
+    made = [Training(update, sizes=sizes, latent_dim=width,
+                     threshold_type="feature").run(40).state()
             for update in ("whole", "dense", "deferred")]
     assert_same(made[1], made[2])
     assert_close(made[0], made[1])
@@ -119,7 +129,10 @@ def test_batches_of_other_lengths_in_between():
 
 @pytest.mark.parametrize("kind", THRESHOLD_TYPES)
 def test_spare_room_in_the_small_tables_decides_nothing(kind):
-    tight, wide = Training("dense", threshold_type=kind).run(3), Training("dense", threshold_type=kind).run(3)
+    tight, wide = (
+        Training("dense", threshold_type=kind).run(3),
+        Training("dense", threshold_type=kind).run(3),
+    )
     wide.rows.open(torch.arange(sum(SIZES), dtype=torch.int32).view(-1, 4))
     assert wide.rows.capacity > tight.rows.capacity
     assert_same(tight.run(20).state(), wide.run(20).state())
@@ -129,7 +142,8 @@ def test_small_tables_never_look_like_the_whole_one():
     sizes = (SPARE - 10, 10)
     training = Training("dense", sizes=sizes, threshold_type="field").run(30)
     assert training.rows.num_rows == SPARE < training.rows.capacity
-    assert_close(training.state(), Training("whole", sizes=sizes, threshold_type="field").run(30).state())
+    assert_close(training.state(),
+                 Training("whole", sizes=sizes, threshold_type="field").run(30).state())
 
 
 def test_threads_share_the_work_and_change_no_bit(monkeypatch):
@@ -152,10 +166,12 @@ def test_compiled_both_forms_have_the_same_bits():
     assert_close(made[0], made[1])
 
 
-@pytest.mark.parametrize(("first", "then"), itertools.permutations(("whole", "dense", "deferred"), 2))
+@pytest.mark.parametrize(("first", "then"),
+                         itertools.permutations(("whole", "dense", "deferred"), 2))
 def test_any_form_goes_on_from_the_state_of_any_other(first, then):
     started = Training(first).run(25)
-    states = started.optimizer.state_dict(), started.model.state_dict()  # the optimiser's first: it refreshes
+    # the optimiser's first: it refreshes
+    states = started.optimizer.state_dict(), started.model.state_dict()
     resumed = Training(then)
     resumed.model.load_state_dict(states[1])
     resumed.optimizer.load_state_dict(states[0])
@@ -168,9 +184,11 @@ def test_any_form_goes_on_from_the_state_of_any_other(first, then):
 
 def test_a_loaded_state_replaces_the_one_that_training_had_come_to():
     training = Training("deferred").run(10)
-    states = training.optimizer.state_dict(), {k: v.clone() for k, v in training.model.state_dict().items()}
+    states = training.optimizer.state_dict(), {k: v.clone() for k,
+                                               v in training.model.state_dict().items()}
     kept = {"optimizer": {**states[0], "state": {n: {k: v.clone() for k, v in s.items()}
-                                                 for n, s in states[0]["state"].items()}}, "model": states[1]}
+                                                 for n, s in states[0]["state"].items()}},
+            "model": states[1]}
     straight = training.run(30).state()
     training.model.load_state_dict(kept["model"])
     training.optimizer.load_state_dict(kept["optimizer"])
@@ -198,12 +216,16 @@ def test_other_optimizers_take_whole_tables():
 
 
 @pytest.mark.parametrize("start", [-5.0, -111.0])
-def test_searches_that_differ_in_the_form_alone_leave_the_same_files_and_results(tmp_path, monkeypatch, start):
+def test_searches_that_differ_in_the_form_alone_leave_the_same_files_and_results(tmp_path,
+                                                                                 monkeypatch,
+                                                                                 start):
     tiny.install(monkeypatch, tiny.dataset(rows=600))
     seen = []
     for update in FORMS:
-        result = tiny.train(tmp_path / update, embedding="pep", threshold_init=start, candidate_p=[550, 400, 300],
-                            max_epochs=8, batch_size=16, lr=0.05, log_interval=5, table_update=update)
+        result = tiny.train(tmp_path / update, embedding="pep", threshold_init=start,
+                            candidate_p=[550, 400, 300],
+                            max_epochs=8, batch_size=16, lr=0.05, log_interval=5,
+                            table_update=update)
         result["settings"].pop("table_update")
         files = sorted((tmp_path / update).glob("**/*.npz"))
         assert len(files) >= 4
@@ -211,7 +233,8 @@ def test_searches_that_differ_in_the_form_alone_leave_the_same_files_and_results
     assert seen[0] == seen[1] == seen[2]
 
 
-# ---- recorded gradients ---------------------------------------------------------------------------------------------
+# ---- recorded gradients
+# ---------------------------------------------------------------------------------------------
 
 
 @sampled(max_examples=30)
@@ -219,16 +242,20 @@ def test_searches_that_differ_in_the_form_alone_leave_the_same_files_and_results
        form=st.sampled_from(FORMS), decay=st.sampled_from([0.0, 1e-5, 0.03]), clipped=st.booleans(),
        batch=st.integers(1, 30), fields=st.integers(1, 4), start=st.sampled_from([0, 15_000]),
        seed=st.integers(0, 2 ** 20))
-@example(num_rows=1, widths=[1], form="deferred", decay=1e-5, clipped=True, batch=3, fields=2, start=0, seed=0)
-def test_recorded_gradients_lead_to_the_bits_of_the_definition(num_rows, widths, form, decay, clipped, batch, fields,
+@example(num_rows=1, widths=[1], form="deferred", decay=1e-5, clipped=True, batch=3, fields=2,
+         start=0, seed=0)
+def test_recorded_gradients_lead_to_the_bits_of_the_definition(num_rows, widths, form, decay,
+                                                               clipped, batch, fields,
                                                                start, seed):
     rng = np.random.default_rng(seed)
     group = {"lr": 0.01, "betas": (0.9, 0.999), "eps": 1e-8, "weight_decay": decay}
-    values = [torch.from_numpy(rng.normal(size=(num_rows, width)).astype(np.float32)) for width in widths]
+    values = [torch.from_numpy(rng.normal(size=(num_rows, width)).astype(np.float32))
+              for width in widths]
     plain = [[value.clone(), torch.zeros_like(value), torch.zeros_like(value)] for value in values]
     states = [{"step": torch.tensor(float(start)), "exp_avg": torch.zeros_like(value),
                "exp_avg_sq": torch.zeros_like(value)} for value in values]
-    tables = {str(n): (value, state, group) for n, (value, state) in enumerate(zip(values, states, strict=True))}
+    tables = {str(n): (value, state, group) for n,
+              (value, state) in enumerate(zip(values, states, strict=True))}
     fixed = torch.from_numpy(rng.random((num_rows, 3)) < 0.5)
     rows = RowwiseAdam(tables, {"mask": fixed.float()}, form)
     for step in range(start + 1, start + 71):
@@ -243,7 +270,8 @@ def test_recorded_gradients_lead_to_the_bits_of_the_definition(num_rows, widths,
         total = 0.0
         for name, parts in enumerate(plain):
             whole = torch.zeros_like(parts[0])
-            whole[ids.long().flatten()] = torch.from_numpy(rng.normal(size=(ids.numel(), widths[name])).astype(
+            whole[ids.long().flatten()] = torch.from_numpy(rng.normal(size=(ids.numel(),
+                                                                            widths[name])).astype(
                 np.float32))
             grads[str(name)][local.long()] = whole[ids.long()]
             total += float((whole.double() ** 2).sum())
@@ -254,12 +282,14 @@ def test_recorded_gradients_lead_to_the_bits_of_the_definition(num_rows, widths,
             rows.refresh()
     rows.refresh()
     for parts, value, state in zip(plain, values, states, strict=True):
-        for ours, expected in zip((value, state["exp_avg"], state["exp_avg_sq"]), parts, strict=True):
+        for ours, expected in zip((value, state["exp_avg"], state["exp_avg_sq"]), parts,
+                                  strict=True):
             assert torch.equal(ours.view(torch.int32), expected.view(torch.int32))
         assert state["step"].item() == start + 70
 
 
-# ---- bad input ------------------------------------------------------------------------------------------------------
+# ---- bad input
+# ------------------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("value", [-1, 300, 2 ** 31 - 1])
@@ -268,7 +298,8 @@ def test_an_id_outside_the_tables_is_named_and_nothing_is_changed(update, value)
     training, alone = Training(update).run(9), Training(update).run(9)
     ids, labels = training.batch()
     ids[7, 2] = value
-    with pytest.raises(IndexError, match=rf"field 2 of row 7 of the batch has the id {value}; the table has 300 rows"):
+    with pytest.raises(IndexError, match=rf"field 2 of row 7 of the batch has the id {value}; the "
+                                         rf"table has 300 rows"):
         training.advance(ids, labels)
     assert_same(training.run(20).state(), alone.run(20).state())
 
@@ -291,7 +322,8 @@ def test_gradients_that_are_not_finite_stop_at_once_and_change_nothing(update, b
         broken[...] = torch.nan
     if training.rows is not None:
         training.rows.refresh()
-    with pytest.raises(FloatingPointError, match="the loss is nan and the norm of its gradients nan"):
+    with pytest.raises(FloatingPointError,
+                       match="the loss is nan and the norm of its gradients nan"):
         training.run(1)
     with torch.no_grad():
         broken.copy_(kept)
@@ -300,7 +332,8 @@ def test_gradients_that_are_not_finite_stop_at_once_and_change_nothing(update, b
     assert np.isfinite(good).all()
 
 
-# ---- the choice -----------------------------------------------------------------------------------------------------
+# ---- the choice
+# -----------------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(("costs", "chosen"), [({1: 3.0, 32: 1.0}, 32), ({1: 1.0, 32: 3.0}, 1)])

@@ -1,4 +1,5 @@
-"""Steps played back from a recording: the same bits, recorded anew when they must be, and nothing that waits."""
+"""Steps played back from a recording: the same bits, recorded anew when they must be, and nothing
+that waits."""
 
 import pytest
 import torch
@@ -9,8 +10,10 @@ from engine.optim.cuda_graph import WARM, CudaGraphStep, maybe_cuda_graph
 from engine.optim.step import Step, StepForm, build_optimizer
 from models.embedding.pep import THRESHOLD_TYPES
 
-CASES = [*({"threshold_type": kind} for kind in THRESHOLD_TYPES), {"embedding": "uniform"}, {"embedding": "masked"},
-         {"model": "linear", "embedding": "none"}, {"model": "deepfm"}, {"model": "autoint"}, {"model": "dlrm"}]
+CASES = [*({"threshold_type": kind} for kind in THRESHOLD_TYPES), {"embedding": "uniform"},
+         {"embedding": "masked"},
+         {"model": "linear", "embedding": "none"}, {"model": "deepfm"}, {"model": "autoint"},
+         {"model": "dlrm"}]
 UPDATES = ("whole", "dense", "deferred")
 
 
@@ -106,22 +109,27 @@ def test_the_setting_decides_where_there_is_a_gpu():
     assert maybe_cuda_graph(step, "auto", cpu) is step
     assert maybe_cuda_graph(step, "off", gpu) is step
     assert isinstance(maybe_cuda_graph(step, "auto", gpu), CudaGraphStep)
-    with pytest.raises(ValueError, match="cuda_graph=on needs a CUDA device, and this run is on cpu"):
+    with pytest.raises(ValueError,
+                       match="cuda_graph=on needs a CUDA device, and this run is on cpu"):
         maybe_cuda_graph(step, "on", cpu)
 
 
 @pytest.mark.parametrize("update", UPDATES)
 @pytest.mark.parametrize("case", CASES, ids=lambda case: " ".join(map(str, case.values())))
 def test_nothing_in_a_step_waits_for_a_value_or_brings_one_from_the_host(monkeypatch, case, update):
-    """On meta tensors, which have no values: asking for one, or mixing in a tensor of the host, is an error."""
-    monkeypatch.setattr(torch.nn.utils, "clip_grads_with_norm_", lambda *_, **__: None)  # refuses meta tensors
+    """On meta tensors, which have no values: asking for one, or mixing in a tensor of the host, is
+    an error."""
+    # refuses meta tensors
+    monkeypatch.setattr(torch.nn.utils, "clip_grads_with_norm_", lambda *_, **__: None)
     training = Training(update, **case)
     model = training.model.to("meta")
     optimizer = build_optimizer(model, 0.01, 0.03, 0.03)
     for parameter in model.parameters():  # steps are counted where the host can read them, once
-        optimizer.state[parameter] = {"step": torch.zeros(()), "exp_avg": torch.zeros_like(parameter),
+        optimizer.state[parameter] = {"step": torch.zeros(()),
+                                      "exp_avg": torch.zeros_like(parameter),
                                       "exp_avg_sq": torch.zeros_like(parameter)}
     optimizer.step = lambda: None  # of this one; torch's own refuses meta tensors
     step = Step(model, optimizer, 100.0, StepForm(BATCH, update=update))
-    batch = torch.zeros(BATCH, len(SIZES), dtype=torch.int32, device="meta"), torch.zeros(BATCH, device="meta")
+    batch = torch.zeros(BATCH, len(SIZES), dtype=torch.int32,
+                        device="meta"), torch.zeros(BATCH, device="meta")
     assert step(*batch).is_meta

@@ -36,15 +36,19 @@ def test_a_vector_is_the_shared_sum_of_its_projected_candidates():
         row = ids[i, j]
         share = np.exp(embedding.mixing[row].numpy())
         share /= share.sum()
-        candidates = (weight[row, :1] @ projection[:1], weight[row, 1:3] @ projection[1:], weight[row, 3:])
-        np.testing.assert_allclose(vectors[i, j], sum(s * c for s, c in zip(share, candidates, strict=True)), atol=1e-6)
+        candidates = (weight[row, :1] @ projection[:1], weight[row, 1:3] @ projection[1:],
+                      weight[row, 3:])
+        np.testing.assert_allclose(vectors[i, j],
+                                   sum(s * c for s, c in zip(share, candidates, strict=True)),
+                                   atol=1e-6)
     assert (embedding.width, embedding.num_params()) == (3, 6 * 6 + 3 * 3)
     assert embedding.inference_bytes() == 4 * (6 * 6 + 3 * 3 + 6 * 3)
 
 
 def test_the_largest_share_is_chosen_and_of_equals_the_smallest_width():
     embedding = darts((1, 2, 3))
-    embedding.mixing.copy_(torch.tensor([[0, 0, 0], [1, 2, 0], [0, 1, 1], [3, 1, 3], [-3, -2, -1], [0, 0, .1]]))
+    embedding.mixing.copy_(torch.tensor([[0, 0, 0], [1, 2, 0], [0, 1, 1], [3, 1, 3], [-3, -2, -1],
+                                         [0, 0, .1]]))
     assert embedding.chosen().tolist() == [1, 2, 2, 1, 3, 3]
 
 
@@ -76,12 +80,14 @@ def test_the_hook_moves_the_mixture_down_the_validation_loss_and_nothing_else():
     for number in range(steps):
         state.step += 1
         hook(state)
-        logits = torch.func.functional_call(model, {"embedding.mixing": expected}, (batches[number][0],))
+        logits = torch.func.functional_call(model, {"embedding.mixing": expected},
+                                            (batches[number][0],))
         loss = binary_cross_entropy_with_logits(logits, batches[number][1])
         (expected.grad,) = torch.autograd.grad(loss, [expected])
         adam.step()
         torch.testing.assert_close(model.embedding.mixing, expected.detach(), rtol=1e-5, atol=1e-6)
-    changed = [name for name, value in model.state_dict().items() if not torch.equal(value, before[name])]
+    changed = [name for name, value in model.state_dict().items()
+               if not torch.equal(value, before[name])]
     assert changed == ["embedding.mixing"]
     assert whole_loss(model, loader) < first - 0.001
     assert all(parameter.grad is None for parameter in model.parameters())
@@ -95,7 +101,8 @@ def test_a_search_is_followed_by_the_training_of_its_choice(tmp_path, monkeypatc
     assert len(counts) > 1
     assert sum(counts.values()) == sum(SIZES)
     maps = sum(width * 4 for width in counts if width < 4)
-    assert result["num_embedding_params"] == sum(width * count for width, count in counts.items()) + maps
+    assert result["num_embedding_params"] == sum(width * count for width,
+                                                 count in counts.items()) + maps
     assert result["num_embedding_params_dense"] == 4 * sum(SIZES)
     runs = {path.parent.name for path in (tmp_path / "runs").glob("*/result.json")}
     assert runs == {result["run_id"], result["search"]}
@@ -111,7 +118,8 @@ def test_the_hook_looks_at_parameters_that_are_up_to_date():
     model = build_model(SIZES, values, 1, build_embedding(SIZES, values, 1)).train()
     optimizer, looked = build_optimizer(model, 0.01, 1e-5, 1e-5), []
     optimizer.refresh = lambda: looked.append(1)
-    hook = Bilevel("embedding.mixing", Loader(*DATA.split("validation"), 50, seed=3), 0.1, 100.0, lambda: False)
+    hook = Bilevel("embedding.mixing", Loader(*DATA.split("validation"), 50, seed=3), 0.1, 100.0,
+                   lambda: False)
     hook(State(model, optimizer, torch.zeros(()), step=1))
     assert looked == [1]
 
@@ -119,7 +127,8 @@ def test_the_hook_looks_at_parameters_that_are_up_to_date():
 def test_the_choice_decides_the_run_and_width_and_unused_settings_do_not(tmp_path, monkeypatch):
     tiny.install(monkeypatch, DATA)
     ids = [tiny.train(tmp_path, **{**QUICK, **changes})["run_id"] for changes in (
-        {}, {"latent_dim": 9}, {"threshold_init": -9.0}, {"darts_lr": 0.5}, {"darts_widths": [1, 2, 3]})]
+        {}, {"latent_dim": 9}, {"threshold_init": -9.0}, {"darts_lr": 0.5},
+        {"darts_widths": [1, 2, 3]})]
     assert ids[0] == ids[1] == ids[2]
     assert len(set(ids)) == 3
 

@@ -15,6 +15,7 @@ cli.main(work)
 
 
 def test_scripts_flush_denormals_in_every_thread():
-    done = subprocess.run([sys.executable, "-c", PROGRAM], capture_output=True, text=True, check=True,
+    done = subprocess.run([sys.executable, "-c", PROGRAM], capture_output=True, text=True,
+                          check=True,
                           env={**os.environ, "OMP_NUM_THREADS": "2"})
     assert done.stdout.split() == ["2", "0"]

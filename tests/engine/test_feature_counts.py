@@ -1,4 +1,5 @@
-"""Counts of popularity: of the training rows, or of a file, which belongs to the run by its content."""
+"""Counts of popularity: of the training rows, or of a file, which belongs to the run by its
+content."""
 
 import numpy as np
 import pytest
@@ -46,11 +47,13 @@ def test_the_rows_are_counted_in_pieces(monkeypatch):
     assert torch.equal(feature_counts.count(DATA), whole)
 
 
-def test_a_file_of_the_training_rows_counts_gives_the_same_model_and_other_counts_another(tmp_path, write):
+def test_a_file_of_the_training_rows_counts_gives_the_same_model_and_other_counts_another(tmp_path,
+                                                                                          write):
     counts = feature_counts.count(DATA).numpy()
     counted = tiny.train(tmp_path / "a", **MDE)
     given = tiny.train(tmp_path / "b", **MDE, popularity=write("same.npy", counts))
-    floats = tiny.train(tmp_path / "c", **MDE, popularity=write("floats.npy", counts.astype(np.float32)))
+    floats = tiny.train(tmp_path / "c", **MDE,
+                        popularity=write("floats.npy", counts.astype(np.float32)))
     other = tiny.train(tmp_path / "d", **MDE, popularity=write("other.npy", counts[::-1]))
     for result in (given, floats):
         assert (result["test_auc"], result["num_embedding_params"]) == (
@@ -61,21 +64,25 @@ def test_a_file_of_the_training_rows_counts_gives_the_same_model_and_other_count
     assert "popularity" not in given["identity"]["settings"]
 
 
-@pytest.mark.parametrize("settings", [{"embedding": "uniform"}, {"model": "linear", "embedding": "mde"}])
+@pytest.mark.parametrize("settings",
+                         [{"embedding": "uniform"}, {"model": "linear", "embedding": "mde"}])
 def test_where_nothing_is_made_by_popularity_the_file_is_not_looked_for(tmp_path, settings):
     plain = tiny.train(tmp_path, **settings, max_epochs=1)
-    assert tiny.train(tmp_path, **settings, max_epochs=1, popularity="absent.npy")["run_id"] == plain["run_id"]
+    assert tiny.train(tmp_path, **settings, max_epochs=1,
+                      popularity="absent.npy")["run_id"] == plain["run_id"]
 
 
 REFUSED = {
     "text": (np.array(["a"] * ROWS), "holds <U1 of shape"),
     "booleans": (np.ones(ROWS, bool), "holds bool of shape"),
     "a table": (np.ones((ROWS, 1)), rf"holds float64 of shape \({ROWS}, 1\)"),
-    "negative": (np.r_[np.ones(ROWS - 1, int), -3], rf"entry {ROWS - 1} of .* is -3; counts are whole numbers"),
+    "negative": (np.r_[np.ones(ROWS - 1, int), -3],
+                 rf"entry {ROWS - 1} of .* is -3; counts are whole numbers"),
     "shares": (np.full(ROWS, 0.5), "entry 0 of .* is 0.5"),
     "not a number": (np.r_[1.0, np.nan, np.ones(ROWS - 2)], "entry 1 of .* is nan"),
     "infinite": (np.r_[np.inf, np.ones(ROWS - 1)], "entry 0 of .* is inf"),
-    "too short": (np.ones(ROWS - 1, int), rf"popularity must be {ROWS} counts .*; got torch.int64 of shape "
+    "too short": (np.ones(ROWS - 1, int),
+                  rf"popularity must be {ROWS} counts .*; got torch.int64 of shape "
                                           rf"\({ROWS - 1},\)"),
     "too long": (np.ones(ROWS + 1, int), rf"of shape \({ROWS + 1},\)"),
     "empty": (np.ones(0, int), r"of shape \(0,\)"),
@@ -95,19 +102,22 @@ def test_counts_that_cannot_be_used_are_refused_before_anything_is_trained(tmp_p
 @pytest.mark.parametrize(("content", "message"), [
     (None, "there is no file"), (b"", "cannot be read"), (b"noise", "cannot be read"),
     (b"PK\x03\x04noise", "cannot be read")])
-def test_what_is_no_file_of_numpy_is_refused_before_data_is_looked_for(tmp_path, monkeypatch, content, message):
+def test_what_is_no_file_of_numpy_is_refused_before_data_is_looked_for(tmp_path, monkeypatch,
+                                                                       content, message):
     path = tmp_path / "counts.npy"
     if content is not None:
         path.write_bytes(content)
     monkeypatch.setitem(DATASETS, "movielens", None)
-    with pytest.raises(ValueError, match=f"popularity: .*{message}.*an .npy file with one count for each feature"):
+    with pytest.raises(ValueError, match=f"popularity: .*{message}.*an .npy file with one count "
+                                         f"for each feature"):
         tiny.train(tmp_path / "out", **MDE, popularity=str(path))
 
 
 def test_several_arrays_and_pickled_ones_are_refused(tmp_path):
     np.savez(tmp_path / "several.npz", a=np.ones(2), b=np.ones(2))
     np.save(tmp_path / "pickled.npy", np.array([{}]), allow_pickle=True)
-    for name, message in (("several.npz", "holds several arrays"), ("pickled.npy", "cannot be read")):
+    for name, message in (("several.npz", "holds several arrays"),
+                          ("pickled.npy", "cannot be read")):
         with pytest.raises(ValueError, match=message):
             feature_counts.read(str(tmp_path / name))
 
@@ -120,13 +130,15 @@ def test_whoever_builds_an_embedding_is_told_what_counts_it_needs(embedding, cou
     values = parse({"embedding": embedding, "latent_dim": 8, "mgqe_centroids": 4}).flat()
     with pytest.raises(ValueError, match=message):
         build_embedding((5, 3), values, 1, lambda: counts)
-    with pytest.raises(ValueError, match="needs to know how often each feature occurs; give `popularity`"):
+    with pytest.raises(ValueError,
+                       match="needs to know how often each feature occurs; give `popularity`"):
         build_embedding((5, 3), values, 1)
 
 
 def test_only_those_that_are_made_by_popularity_ask_for_it():
     asked = set()
     for name in EMBEDDINGS:
-        values = parse({"embedding": name, "latent_dim": 8, "mgqe_centroids": 4, "hash_rows": 4}).flat()
+        values = parse({"embedding": name, "latent_dim": 8, "mgqe_centroids": 4,
+                        "hash_rows": 4}).flat()
         build_embedding((9, 3), values, 1, lambda name=name: (asked.add(name), torch.arange(12))[1])
     assert asked == set(feature_counts.COUNTING)

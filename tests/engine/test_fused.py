@@ -1,4 +1,5 @@
-"""Gradients and Adam in one compiled graph: the update's bits, and what it does when it cannot be taken."""
+"""Gradients and Adam in one compiled graph: the update's bits, and what it does when it cannot be
+taken."""
 
 import pytest
 import torch
@@ -31,14 +32,16 @@ def test_the_update_has_the_bits_of_the_definition(clip):
     generator = torch.Generator().manual_seed(1)
     start = [torch.randn(shape, generator=generator) for shape in ((37, 5), (3,))]
     parameters = [value.clone().requires_grad_() for value in start]
-    optimizer = Adam([{"params": parameters[:1], "weight_decay": 0.03}, {"params": parameters[1:], "lr": 0.1}], lr=0.01,
+    optimizer = Adam([{"params": parameters[:1], "weight_decay": 0.03},
+                      {"params": parameters[1:], "lr": 0.1}], lr=0.01,
                      betas=(0.9, 0.999), eps=1e-8, fused=True)
 
     def gradients(inputs, labels, parameters, opened):
         return labels.sum(), (labels * labels).sum(), tuple(inputs)
 
     advance = FusedAdamStep(gradients, clip, compile_gradients)
-    expected = [(value.clone(), torch.zeros_like(value), torch.zeros_like(value)) for value in start]
+    expected = [(value.clone(), torch.zeros_like(value), torch.zeros_like(value))
+                for value in start]
     for step in range(1, 5):
         grads = tuple(torch.randn(value.shape, generator=generator) for value in start)
         norms = torch.tensor([0.3, 0.4 * step])
@@ -60,22 +63,29 @@ def test_it_goes_on_where_torch_has_stopped_and_the_other_way_round():
     (plain, plain_optimizer, plain_step), (model, optimizer, step) = made(False), made(True)
     assert step.fused_step is not None
     for number in range(12):
-        part = slice(0, BATCH if number % 3 else BATCH - 1)  # a shorter batch takes torch's own Adam
+        # a shorter batch takes torch's own Adam
+        part = slice(0, BATCH if number % 3 else BATCH - 1)
         ids, labels = (each[part] for each in batch(number))
         assert torch.allclose(plain_step(ids, labels), step(ids, labels), rtol=1e-5)
     for name, value in plain.state_dict().items():
         assert torch.allclose(model.state_dict()[name], value, rtol=1e-4, atol=1e-5), name
     ours, theirs = optimizer.state_dict()["state"], plain_optimizer.state_dict()["state"]
-    assert [each["step"] for each in ours.values()] == [each["step"] for each in theirs.values()] == [12] * len(ours)
+    assert (
+        [each["step"] for each in ours.values()]
+        == [each["step"] for each in theirs.values()]
+        == [12] * len(ours)
+    )
 
 
 def test_where_it_is_not_finite_nothing_moves():
     model, optimizer, step = made(True)
     step(*batch(0))
     before = {name: value.clone() for name, value in model.state_dict().items()}
-    moments = {name: value.clone() for state in optimizer.state.values() for name, value in state.items()}
+    moments = {name: value.clone() for state in optimizer.state.values() for name,
+               value in state.items()}
     ids, labels = batch(1)
-    with pytest.raises(FloatingPointError, match="the loss is nan and the norm of its gradients nan"):
+    with pytest.raises(FloatingPointError,
+                       match="the loss is nan and the norm of its gradients nan"):
         step(ids, labels * float("nan"))
     assert all(torch.equal(model.state_dict()[name], value) for name, value in before.items())
     after = {name: value for state in optimizer.state.values() for name, value in state.items()}

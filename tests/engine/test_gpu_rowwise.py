@@ -1,4 +1,5 @@
-"""Tables by row as on a device, run on a CPU: shapes that do not depend on the data, and the bits of `RowwiseAdam`."""
+"""Tables by row as on a device, run on a CPU: shapes that do not depend on the data, and the bits
+of `RowwiseAdam`."""
 
 import os
 import subprocess
@@ -18,7 +19,8 @@ from engine.optim.gpu.rowwise import DEFERRED, DeviceRowwiseAdam
 from engine.optim.step import Step
 from models.embedding.pep import THRESHOLD_TYPES
 
-CASES = [*({"threshold_type": kind} for kind in THRESHOLD_TYPES), {"embedding": "uniform"}, {"embedding": "masked"},
+CASES = [*({"threshold_type": kind} for kind in THRESHOLD_TYPES), {"embedding": "uniform"},
+         {"embedding": "masked"},
          {"model": "linear", "embedding": "none"}, {"model": "deepfm", "latent_dim": 3},
          {"model": "autoint", "latent_dim": 1}, {"decay": 0.0}, {"threshold_init": -150.0}]
 
@@ -30,7 +32,8 @@ def on_device(monkeypatch):
 
 @pytest.mark.parametrize("case", CASES, ids=lambda case: " ".join(map(str, case.values())))
 def test_a_device_takes_the_same_steps(monkeypatch, case):
-    monkeypatch.setitem(rowwise.INTERVALS, "deferred", (8,))  # plain torch takes a late step as long as any
+    # plain torch takes a late step as long as any
+    monkeypatch.setitem(rowwise.INTERVALS, "deferred", (8,))
     host = Training("dense", **case).run(70).state()
     monkeypatch.setattr(Step, "as_on_device", True)
     dense, late = Training("dense", **case).run(70), Training("deferred", **case).run(70)
@@ -44,7 +47,8 @@ def test_a_device_takes_the_same_steps(monkeypatch, case):
 def test_clipping_is_done_without_looking_at_the_norm():
     one = Training("deferred", clip=0.01).run(50)
     assert_close(one.state(), Training("whole", clip=0.01).run(50).state())
-    assert not np.allclose(one.state()["embedding.weight"], Training("deferred").run(50).state()["embedding.weight"])
+    assert not np.allclose(one.state()["embedding.weight"],
+                           Training("deferred").run(50).state()["embedding.weight"])
 
 
 @pytest.mark.usefixtures("on_device")
@@ -126,12 +130,14 @@ def test_auto_times_both_ways_on_a_copy_and_keeps_the_faster(monkeypatch, caplog
 
     steps, running = [], []
     caplog.set_level("INFO", "pep")
-    monkeypatch.setattr(rowwise, "operations_for", lambda _: PLAIN._replace(replay_part=replay_part))
+    monkeypatch.setattr(rowwise, "operations_for",
+                        lambda _: PLAIN._replace(replay_part=replay_part))
     monkeypatch.setattr(rowwise, "TIMED", 100)  # entries: not all rows are copied
     training = Training("auto")
     training.advance.prepare(*training.batch())
     assert training.rows.interval == kept
-    assert caplog.text.count("rows without data: " + ("each step" if kept == 1 else f"made up for every {kept}")) == 1
+    assert caplog.text.count("rows without data: "
+                             + ("each step" if kept == 1 else f"made up for every {kept}")) == 1
     assert steps == [(interval, now) for interval in (1, DEFERRED) for _ in training.rows.tables
                      for now in range(1, 2 * DEFERRED + 1)]
     running.append(True)
@@ -149,7 +155,8 @@ def test_plain_torch_stands_in_where_triton_cannot_run(monkeypatch):
 
 def test_moments_that_cannot_be_read_as_one_block_are_refused():
     table = torch.zeros(3, 4)
-    state = {"step": torch.zeros(()), "exp_avg": torch.zeros(4, 3).t(), "exp_avg_sq": torch.zeros(3, 4)}
+    state = {"step": torch.zeros(()), "exp_avg": torch.zeros(4, 3).t(),
+             "exp_avg_sq": torch.zeros(3, 4)}
     group = {"lr": 0.1, "betas": (0.9, 0.999), "eps": 1e-8, "weight_decay": 0.0}
     with pytest.raises(ValueError, match="must be contiguous"):
         DeviceRowwiseAdam({"table": (table, state, group)}, {}, "dense")
@@ -158,10 +165,13 @@ def test_moments_that_cannot_be_read_as_one_block_are_refused():
 @pytest.mark.skipif(not triton_installed(), reason="Triton is not installed")
 @pytest.mark.parametrize("script", ["triton_in_its_interpreter.py", "triton_compiled.py"])
 def test_triton(script):
-    """In a process of its own: whether Triton interprets or compiles is settled when it is first imported."""
+    """In a process of its own: whether Triton interprets or compiles is settled when it is first
+    imported."""
     here = Path(__file__).resolve().parent
-    done = subprocess.run([sys.executable, str(here / script)], capture_output=True, text=True, check=False, env={
-        **os.environ, "TRITON_INTERPRET": "1" if "interpreter" in script else "0", "OMP_NUM_THREADS": "1",
+    done = subprocess.run([sys.executable, str(here / script)], capture_output=True, text=True,
+                          check=False, env={
+        **os.environ, "TRITON_INTERPRET": "1" if "interpreter" in script else "0",
+        "OMP_NUM_THREADS": "1",
         "PYTHONPATH": os.pathsep.join([str(here.parent), str(here.parent.parent)])})
     assert done.returncode == 0, done.stdout + done.stderr
     assert done.stdout.endswith("all checks passed\n")

@@ -29,13 +29,15 @@ def searched(tmp_path_factory):
 
 @pytest.fixture
 def retrain(searched, monkeypatch):
-    """Retrain one budget; return the result, the model, its state before the first step, and the snapshot."""
+    """Retrain one budget; return the result, the model, its state before the first step, and the
+    snapshot."""
     tiny.install(monkeypatch, DATA)
     seen = tiny.spy(monkeypatch)
     out, search, _ = searched
 
     def run(budget, **changes):
-        settings = tiny.settings(**{"model": "deepfm", "retrain_emb_param": budget, **SEARCH, **changes})
+        settings = tiny.settings(**{"model": "deepfm", "retrain_emb_param": budget, **SEARCH,
+                                    **changes})
         [result] = stages.retrain(settings, 1, tiny.context(out, force=True))
         model, before = seen[-1]
         snapshot, _ = snapshots.read(folder(out, search) / f"{budget}.npz")
@@ -60,7 +62,8 @@ def test_the_search_leaves_one_snapshot_a_budget_and_the_initial_table(searched)
         assert snapshot.meta["run_id"] == search["run_id"]
         assert 0.4 < snapshot.meta["without_retraining"]["validation_auc"] <= 1
         sources[name] = snapshot.meta["source"]
-    assert sources == {"500": "cut", "300": "cut", "40": "cut_last", "40.magnitude": "cut_last_magnitude"}
+    assert sources == {"500": "cut", "300": "cut", "40": "cut_last",
+                       "40.magnitude": "cut_last_magnitude"}
 
 
 def test_the_initial_table_is_the_one_before_the_first_step(searched):
@@ -84,9 +87,11 @@ def test_a_snapshot_scores_what_its_table_scores_in_the_searched_model(searched,
     model.embedding = Masked.of_table(torch.from_numpy(snapshot.table), DATA.schema.num_fields)
     scores = snapshot.meta["without_retraining"]
     measured = stages.measure(model, split("validation"))
-    assert (measured.auc, measured.logloss) == (scores["validation_auc"], scores["validation_logloss"])
+    assert (measured.auc, measured.logloss) == (scores["validation_auc"],
+                                                scores["validation_logloss"])
     assert stages.measure_test(model, split("test"), 64).items() <= scores.items()
-    assert again["test_auc"] != scores["test_auc"]  # the search's own result is that of the whole last table
+    # the search's own result is that of the whole last table
+    assert again["test_auc"] != scores["test_auc"]
 
 
 def split(name):
@@ -94,7 +99,8 @@ def split(name):
 
 
 @pytest.mark.parametrize("budget", BUDGETS)
-def test_the_ticket_starts_from_the_masked_initial_table_and_stays_zero_outside(searched, retrain, budget):
+def test_the_ticket_starts_from_the_masked_initial_table_and_stays_zero_outside(searched, retrain,
+                                                                                budget):
     out, search, _ = searched
     result, model, before, snapshot = retrain(budget)
     initial = snapshots.read(folder(out, search) / "initial.npz")[0].table
@@ -123,7 +129,8 @@ def test_by_default_every_initial_value_is_restored(searched, retrain):
     others = [name for name in before if not name.startswith("embedding.")]
     assert len(others) > 8
     assert all(torch.equal(before[name], search_start[name]) for name in others)
-    assert np.array_equal(before["embedding.weight"], search_start["embedding.weight"].numpy() * (snapshot.table != 0))
+    assert np.array_equal(before["embedding.weight"], search_start["embedding.weight"].numpy()
+                          * (snapshot.table != 0))
 
 
 def test_re_init_keeps_the_mask_and_draws_fresh_values(searched, retrain):
@@ -140,14 +147,16 @@ def test_re_init_keeps_the_mask_and_draws_fresh_values(searched, retrain):
         assert torch.equal(before[name], rewound[name])
 
 
-def test_all_retrains_every_budget_largest_first_and_leaves_out_the_magnitude_cuts(searched, monkeypatch):
+def test_all_retrains_every_budget_largest_first_and_leaves_out_the_magnitude_cuts(searched,
+                                                                                   monkeypatch):
     tiny.install(monkeypatch, DATA)
     settings = tiny.settings(model="deepfm", retrain_emb_param="all", **{**SEARCH, "max_epochs": 1})
     results = stages.retrain(settings, 1, tiny.context(searched[0]))
     assert [result["num_embedding_params"] for result in results] == BUDGETS
     assert len({result["run_id"] for result in results}) == 3
     again = stages.retrain(settings, 1, tiny.context(searched[0]))
-    assert again == json.loads(json.dumps(results))  # read, not run again: even the times are the same
+    # read, not run again: even the times are the same
+    assert again == json.loads(json.dumps(results))
 
 
 def test_a_search_as_reached_is_retrained_by_the_name_of_its_budget(tmp_path, monkeypatch):
@@ -157,7 +166,8 @@ def test_a_search_as_reached_is_retrained_by_the_name_of_its_budget(tmp_path, mo
     assert "500" not in search["snapshots"]
     counts = [int(name) for name in search["snapshots"]]
     assert 300 < counts[0] <= 500
-    [result] = stages.retrain(tiny.settings(**SEARCH, retrain_emb_param=500), 1, tiny.context(tmp_path))
+    [result] = stages.retrain(tiny.settings(**SEARCH, retrain_emb_param=500), 1,
+                              tiny.context(tmp_path))
     assert result["num_embedding_params"] == counts[0]
     assert result["snapshot"]["source"] == "reached"
 
@@ -165,10 +175,12 @@ def test_a_search_as_reached_is_retrained_by_the_name_of_its_budget(tmp_path, mo
 def test_a_retrain_on_other_rows_is_refused(searched, monkeypatch):
     tiny.install(monkeypatch, tiny.with_test_labels(DATA, lambda labels: 1 - labels))
     with pytest.raises(ValueError, match="made from other data"):
-        stages.retrain(tiny.settings(model="deepfm", retrain_emb_param=300), 1, tiny.context(searched[0]))
+        stages.retrain(tiny.settings(model="deepfm", retrain_emb_param=300), 1,
+                       tiny.context(searched[0]))
 
 
-def test_a_finished_search_is_not_run_again_and_a_lost_snapshot_is_searched_again(tmp_path, monkeypatch):
+def test_a_finished_search_is_not_run_again_and_a_lost_snapshot_is_searched_again(tmp_path,
+                                                                                  monkeypatch):
     tiny.install(monkeypatch, DATA)
     seen = tiny.spy(monkeypatch)
     first = json.loads(json.dumps(tiny.train(tmp_path, **SEARCH)))

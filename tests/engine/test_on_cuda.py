@@ -1,4 +1,5 @@
-"""What only a CUDA device can show: recorded steps, Triton's kernels, the order made there, runs that resume."""
+"""What only a CUDA device can show: recorded steps, Triton's kernels, the order made there, runs
+that resume."""
 
 import pytest
 import tiny
@@ -11,7 +12,8 @@ from engine.optim.cuda_graph import CudaGraphStep
 from engine.optim.step import Step, StepForm, build_optimizer
 
 pytestmark = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
-CASES = [{"model": "fm"}, {"model": "deepfm"}, {"model": "autoint"}, {"embedding": "uniform"}, {"embedding": "masked"}]
+CASES = [{"model": "fm"}, {"model": "deepfm"}, {"model": "autoint"}, {"embedding": "uniform"},
+         {"embedding": "masked"}]
 
 
 class OnCuda(Training):
@@ -42,7 +44,8 @@ class OnCuda(Training):
 @pytest.mark.parametrize("update", ["whole", "dense", "deferred"])
 @pytest.mark.parametrize("case", CASES, ids=lambda case: " ".join(case.values()))
 def test_a_cuda_graph_has_the_bits_of_the_step(case, update):
-    played, taken = (OnCuda(update, graphed, **case).run(10).run(1, 3).run(40) for graphed in (True, False))
+    played, taken = (OnCuda(update, graphed, **case).run(10).run(1, 3).run(40)
+                     for graphed in (True, False))
     assert played.advance.can
     assert_same(played.state(), taken.state())
 
@@ -60,8 +63,10 @@ def test_the_order_is_that_of_every_device(rows):
 
 
 @pytest.mark.parametrize("changes", [
-    {"embedding": "pep", "candidate_p": [550, 20], "lr": 0.05}, {"model": "deepfm", "embedding": "uniform"},
-    {"model": "deepfm", "embedding": "pep", "candidate_p": [550, 20], "batch_size": 45, "table_update": "deferred"}])
+    {"embedding": "pep", "candidate_p": [550, 20], "lr": 0.05},
+    {"model": "deepfm", "embedding": "uniform"},
+    {"model": "deepfm", "embedding": "pep", "candidate_p": [550, 20], "batch_size": 45,
+     "table_update": "deferred"}])
 def test_a_killed_run_ends_with_the_bits_of_one_that_was_left_alone(tmp_path, monkeypatch, changes):
     class Killed(BaseException):
         pass

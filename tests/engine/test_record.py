@@ -8,7 +8,8 @@ from engine import record
 
 def test_cuda_asked_for_and_absent_is_an_error_that_says_what_to_do(monkeypatch):
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
-    with pytest.raises(ValueError, match=r"--device cuda was asked for, but torch .* sees no CUDA device.*"
+    with pytest.raises(ValueError,
+                       match=r"--device cuda was asked for, but torch .* sees no CUDA device.*"
                                            r"--device auto or cpu"):
         record.pick_device("cuda")
 
@@ -31,7 +32,8 @@ def test_provenance_names_commit_versions_device_and_threads():
 
 
 def git(folder, *arguments):
-    subprocess.run(["git", "-c", "user.name=a", "-c", "user.email=a@b", *arguments], cwd=folder, check=True,
+    subprocess.run(["git", "-c", "user.name=a", "-c", "user.email=a@b", *arguments], cwd=folder,
+                   check=True,
                    capture_output=True)
 
 
@@ -58,4 +60,5 @@ def test_commit_is_none_outside_a_checkout_and_without_git(tmp_path, monkeypatch
 
 
 def test_peak_memory_is_in_bytes():
-    assert 50 * 2**20 < record.peak_memory_bytes(torch.device("cpu")) < 2**40  # this process has torch loaded
+    # this process has torch loaded
+    assert 50 * 2**20 < record.peak_memory_bytes(torch.device("cpu")) < 2**40

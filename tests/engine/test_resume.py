@@ -21,17 +21,24 @@ from engine.optim import step as optim
 
 DATA = tiny.dataset(rows=600)  # 8 steps an epoch, the last on half a batch
 CASES = {
-    "deepfm": {"model": "deepfm", "embedding": "uniform", "max_epochs": 4, "mlp_dims": [32], "lr": 0.2,
+    "deepfm": {"model": "deepfm", "embedding": "uniform", "max_epochs": 4, "mlp_dims": [32],
+               "lr": 0.2,
                "early_stop": 9},  # the first epoch is the best
-    "search": {"embedding": "pep", "candidate_p": [550, 300, 20], "max_epochs": 4, "lr": 0.05, "log_interval": 3},
-    "clock": {"embedding": "pep", "candidate_p": [550, 300, 20], "max_epochs": 4, "lr": 0.05, "log_interval": 3,
+    "search": {"embedding": "pep", "candidate_p": [550, 300, 20], "max_epochs": 4, "lr": 0.05,
+               "log_interval": 3},
+    "clock": {"embedding": "pep", "candidate_p": [550, 300, 20], "max_epochs": 4, "lr": 0.05,
+              "log_interval": 3,
               "threshold_init": -111.0},  # it unfolds after step 13
     "darts": {"embedding": "darts", "darts_widths": [1, 3], "darts_epochs": 1, "max_epochs": 3},
-    "no decay": {"embedding": "pep", "candidate_p": [550, 20], "max_epochs": 4, "lr": 0.05, "threshold_decay": "none"},
-    "decoupled": {"embedding": "pep", "candidate_p": [550, 20], "max_epochs": 4, "lr": 0.05, "threshold_init": -111.0,
+    "no decay": {"embedding": "pep", "candidate_p": [550, 20], "max_epochs": 4, "lr": 0.05,
+                 "threshold_decay": "none"},
+    "decoupled": {"embedding": "pep", "candidate_p": [550, 20], "max_epochs": 4, "lr": 0.05,
+                  "threshold_init": -111.0,
                   "threshold_decay": "decoupled", "l2_regularization": 0.01},  # it unfolds too
-    "by row": {"model": "deepfm", "embedding": "pep", "candidate_p": [550, 20], "max_epochs": 4, "lr": 0.02,
-               "batch_size": 45, "log_interval": 7, "table_update": "deferred"},  # 198 rows; 180 ids in a batch
+    "by row": {"model": "deepfm", "embedding": "pep", "candidate_p": [550, 20], "max_epochs": 4,
+               "lr": 0.02,
+               # 198 rows; 180 ids in a batch
+               "batch_size": 45, "log_interval": 7, "table_update": "deferred"},
 }
 EACH_STEP = {"checkpoint_seconds": 0.0}
 
@@ -51,7 +58,8 @@ def bits(out, result, seen):
     """All that the last run left: its result, its curve, its snapshots and its model's weights."""
     model, _ = seen[-1]
     files = [*out.glob("runs/*/curve.jsonl"), *out.glob("embedding/*/*/*.npz")]
-    return {"result": tiny.without_times(result), **{str(path.relative_to(out)): path.read_bytes() for path in files},
+    return {"result": tiny.without_times(result),
+            **{str(path.relative_to(out)): path.read_bytes() for path in files},
             **{name: value.numpy().tobytes() for name, value in model.state_dict().items()}}
 
 
@@ -116,7 +124,8 @@ def killed(out, place, number, every=1, **settings):
     """Whether a run was killed; `every` spaces its checkpoints, in steps."""
     with pytest.MonkeyPatch.context() as patch:
         save = Checkpoint.__call__
-        patch.setattr(Checkpoint, "__call__", lambda hook, state: None if state.step % every else save(hook, state))
+        patch.setattr(Checkpoint, "__call__", lambda hook, state: None if state.step % every
+                      else save(hook, state))
         kill_at(patch, place, number)
         try:
             tiny.train(out, **settings, **EACH_STEP)
@@ -125,7 +134,8 @@ def killed(out, place, number, every=1, **settings):
     return False
 
 
-FREQUENT = ["before the update", "after the update", "halfway through the checkpoint", "after the checkpoint"]
+FREQUENT = ["before the update", "after the update", "halfway through the checkpoint",
+            "after the checkpoint"]
 
 
 @pytest.mark.parametrize("seed", range(6))
@@ -134,7 +144,8 @@ def test_killed_twice_at_random_steps(tmp_path, seen, undisturbed, case, seed):
     rng = np.random.default_rng(seed)
     every = int(rng.choice([1, 5]))  # with 5, steps are lost and done again
     for _ in range(2):
-        assert killed(tmp_path, rng.choice(FREQUENT), rng.integers(2, 16 // every), every, **CASES[case])
+        assert killed(tmp_path, rng.choice(FREQUENT), rng.integers(2, 16 // every), every,
+                      **CASES[case])
     same(bits(tmp_path, tiny.train(tmp_path, **CASES[case]), seen), undisturbed[case])
 
 
@@ -149,14 +160,17 @@ def test_baselines_killed_at_a_step(tmp_path, seen, settings):
     same(bits(tmp_path / "killed", tiny.train(tmp_path / "killed", **settings), seen), expected)
 
 
-SEAMS = [("after the checkpoint", 8), ("before the update", 9),  # the end of an epoch, and the very next step
+# the end of an epoch, and the very next step
+SEAMS = [("after the checkpoint", 8), ("before the update", 9),
          ("before the evaluation", 2), ("after the evaluation", 2),
          ("before the update", 1)]  # nothing is saved yet
-SNAPSHOTS = [("before the snapshot", 1), ("before the snapshot", 2), ("after the snapshot", 2)]  # 1 is the initial one
+# 1 is the initial one
+SNAPSHOTS = [("before the snapshot", 1), ("before the snapshot", 2), ("after the snapshot", 2)]
 
 
 @pytest.mark.parametrize(("case", "place", "number"), [
-    *((case, *seam) for case in CASES for seam in SEAMS), *(("search", *seam) for seam in SNAPSHOTS)])
+    *((case, *seam) for case in CASES for seam in SEAMS),
+    *(("search", *seam) for seam in SNAPSHOTS)])
 def test_killed_at_the_seams(tmp_path, seen, undisturbed, case, place, number):
     assert killed(tmp_path, place, number, **CASES[case])
     same(bits(tmp_path, tiny.train(tmp_path, **CASES[case]), seen), undisturbed[case])
@@ -183,7 +197,8 @@ def test_killed_around_the_unfolding(tmp_path, seen, undisturbed, caplog, number
     caplog.set_level("INFO", "pep")
     assert killed(tmp_path, place, number, every, **CASES["clock"])
     same(bits(tmp_path, tiny.train(tmp_path, **CASES["clock"]), seen), undisturbed["clock"])
-    unfolded = [record.args for record in caplog.records if "each for itself" in record.getMessage()]
+    unfolded = [record.args for record in caplog.records
+                if "each for itself" in record.getMessage()]
     assert {step for _, step in unfolded} <= {13}
     assert len(unfolded) <= 2
 
@@ -199,7 +214,8 @@ def test_a_killed_retraining_goes_on(tmp_path, seen):
     weights = seen[-1][0].state_dict()
     [whole] = stages.retrain(settings, 1, tiny.context(tmp_path, force=True))
     assert tiny.without_times(resumed) == tiny.without_times(whole)
-    assert all(torch.equal(value, weights[name]) for name, value in seen[-1][0].state_dict().items())
+    assert all(torch.equal(value, weights[name]) for name,
+               value in seen[-1][0].state_dict().items())
 
 
 def test_a_killed_run_with_a_compiled_step_goes_on(tmp_path, seen):
@@ -208,7 +224,8 @@ def test_a_killed_run_with_a_compiled_step_goes_on(tmp_path, seen):
     assert result["compiled"]
     expected = bits(tmp_path / "whole", result, seen)
     assert killed(tmp_path / "killed", "before the update", 12, **settings)
-    resumed = tiny.train(tmp_path / "killed", **{**settings, "compile": "auto"})  # the checkpoint knows
+    # the checkpoint knows
+    resumed = tiny.train(tmp_path / "killed", **{**settings, "compile": "auto"})
     resumed["settings"]["compile"] = "on"
     same(bits(tmp_path / "killed", resumed, seen), expected)
 
@@ -216,7 +233,8 @@ def test_a_killed_run_with_a_compiled_step_goes_on(tmp_path, seen):
 def test_resuming_does_not_repeat_finished_steps(tmp_path, seen, monkeypatch):
     assert killed(tmp_path, "before the update", 20, **CASES["deepfm"])
     steps, original = [], optim.Step.__call__
-    monkeypatch.setattr(optim.Step, "__call__", lambda *arguments: (steps.append(1), original(*arguments))[1])
+    monkeypatch.setattr(optim.Step, "__call__",
+                        lambda *arguments: (steps.append(1), original(*arguments))[1])
     assert tiny.train(tmp_path, **CASES["deepfm"])["steps"] == 32
     assert len(steps) == 32 - 19
 
@@ -243,7 +261,8 @@ def test_a_finished_run_leaves_no_checkpoint_and_no_temporary_file(tmp_path, see
         "550.npz", "300.npz", "20.npz", "20.magnitude.npz", "initial.npz", "search.json"}
 
 
-# ---- damaged checkpoints, broken losses -----------------------------------------------------------------------------
+# ---- damaged checkpoints, broken losses
+# -----------------------------------------------------------------------------
 
 
 def checkpoint_of(out):
@@ -261,25 +280,32 @@ def without_dice(path):
     checkpoint.save_checkpoint(path, content)
 
 
-DAMAGES = {"cut in half": lambda path: path.write_bytes(path.read_bytes()[:path.stat().st_size // 2]),
-           "empty": lambda path: path.write_bytes(b""), "noise": lambda path: path.write_bytes(os.urandom(999)),
-           "without its record": without_record, "without its dice": without_dice}
+DAMAGES = {
+    "cut in half": lambda path: path.write_bytes(path.read_bytes()[: path.stat().st_size // 2]),
+    "empty": lambda path: path.write_bytes(b""),
+    "noise": lambda path: path.write_bytes(os.urandom(999)),
+    "without its record": without_record,
+    "without its dice": without_dice,
+}
 
 
 @pytest.mark.parametrize("damage", DAMAGES)
-def test_a_corrupt_checkpoint_is_an_error_that_names_it_and_force_starts_again(tmp_path, seen, undisturbed, damage):
+def test_a_corrupt_checkpoint_is_an_error_that_names_it_and_force_starts_again(tmp_path, seen,
+                                                                               undisturbed, damage):
     assert killed(tmp_path, "before the update", 12, **CASES["deepfm"])
     path = checkpoint_of(tmp_path)
     DAMAGES[damage](path)
     damaged = path.read_bytes()
-    with pytest.raises(ValueError, match=r"checkpoint\.safetensors is corrupt .*delete it, or .*--force"):
+    with pytest.raises(ValueError,
+                       match=r"checkpoint\.safetensors is corrupt .*delete it, or .*--force"):
         tiny.train(tmp_path, **CASES["deepfm"])
     assert path.read_bytes() == damaged
     result = tiny.train(tmp_path, places={"force": True}, **CASES["deepfm"])
     same(bits(tmp_path, result, seen), undisturbed["deepfm"])
 
 
-@pytest.mark.parametrize("log_interval", [1, 100])  # counts at each step, and only at the end of an epoch
+# counts at each step, and only at the end of an epoch
+@pytest.mark.parametrize("log_interval", [1, 100])
 def test_a_broken_loss_is_an_error_that_names_the_step_and_the_last_good_checkpoint_stays(
         tmp_path, seen, undisturbed, log_interval):
     settings = {**CASES["deepfm"], "log_interval": log_interval}
@@ -294,7 +320,8 @@ def test_a_broken_loss_is_an_error_that_names_the_step_and_the_last_good_checkpo
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(optim.Step, "__call__", broken)
-        with pytest.raises(FloatingPointError, match=r"run \w+: the loss is .* at step 13 \(epoch 1, batch 5\)"):
+        with pytest.raises(FloatingPointError,
+                           match=r"run \w+: the loss is .* at step 13 \(epoch 1, batch 5\)"):
             tiny.train(tmp_path, **settings, **EACH_STEP)
     content = load_checkpoint(checkpoint_of(tmp_path))
     assert content["counters"]["step"] == 12
@@ -308,7 +335,8 @@ def test_a_learning_rate_that_blows_up_ends_in_that_error(tmp_path, seen):
         tiny.train(tmp_path, **{**CASES["deepfm"], "lr": 1e30})
 
 
-def test_a_checkpoint_of_another_number_of_threads_is_resumed_with_a_warning(tmp_path, seen, caplog):
+def test_a_checkpoint_of_another_number_of_threads_is_resumed_with_a_warning(tmp_path, seen,
+                                                                             caplog):
     assert killed(tmp_path, "before the update", 12, **CASES["deepfm"])
     path = checkpoint_of(tmp_path)
     content = load_checkpoint(path)
@@ -317,7 +345,8 @@ def test_a_checkpoint_of_another_number_of_threads_is_resumed_with_a_warning(tmp
     assert "written with 17 threads, now there are 1" in caplog.text
 
 
-# ---- real processes -------------------------------------------------------------------------------------------------
+# ---- real processes
+# -------------------------------------------------------------------------------------------------
 
 ROOT = Path(__file__).resolve().parents[2]
 CHILD = """
@@ -341,8 +370,10 @@ cli.main(lambda: print(tiny.train(Path(sys.argv[1]), **json.loads(sys.argv[2]))[
 def start(out, **settings):
     """A process that trains slowly, once it has written its first checkpoint."""
     paths = os.pathsep.join([str(ROOT), str(ROOT / "tests")])
-    child = subprocess.Popen([sys.executable, "-c", CHILD, str(out), json.dumps({**settings, **EACH_STEP})],
-                             env={**os.environ, "PYTHONPATH": paths}, stderr=subprocess.PIPE, text=True)
+    child = subprocess.Popen([sys.executable, "-c", CHILD, str(out),
+                              json.dumps({**settings, **EACH_STEP})],
+                             env={**os.environ, "PYTHONPATH": paths}, stderr=subprocess.PIPE,
+                             text=True)
     deadline = time.monotonic() + 60
     while not list(out.glob("runs/*/checkpoint.safetensors")):
         assert child.poll() is None, child.stderr.read()

@@ -21,8 +21,10 @@ def data(monkeypatch):
 
 
 def test_a_start_that_leaves_less_than_a_budget_is_refused_before_anything_is_written(tmp_path):
-    with pytest.raises(ValueError, match=r"threshold_init=-1 prunes 100.0% of the table.*: 0 of 800 entries are left, "
-                       r"and candidate_p asks for 550. Start at -\d+(\.\d)? or lower \(--set threshold_init=-"):
+    with pytest.raises(ValueError, match=r"threshold_init=-1 prunes 100.0% of the table.*: 0 of "
+                                         r"800 entries are left, "
+                       r"and candidate_p asks for 550. Start at -\d+(\.\d)? or lower \(--set "
+                       r"threshold_init=-"):
         tiny.train(tmp_path, **SEARCH, threshold_init=-1.0)
     assert not list(tmp_path.glob("**/*.npz")) + list(tmp_path.glob("**/result.json"))
 
@@ -46,13 +48,15 @@ def test_the_expected_beginning_is_where_decay_brings_the_thresholds(changed):
     settings = parse({"threshold_init": -12.0, "lr": 2e-3, **changed})
     steps, model = steps_to_pruning(TABLE, settings), settings.model
     clock = Clock(settings)
-    shares = [share_below(TABLE, model.g_type, model.gk, clock.at(int(steps * part))) for part in (0.9, 1.2)]
+    shares = [share_below(TABLE, model.g_type, model.gk, clock.at(int(steps * part)))
+              for part in (0.9, 1.2)]
     assert shares[0] < BEGIN < shares[1]
 
 
 @pytest.mark.parametrize("changed", [
     {"threshold_decay": "none"}, {"l2_regularization": 0.0}, {"lr": 0.0},
-    {"threshold_decay": "none", "threshold_init": -2.0}])  # a start that prunes a part moves no threshold either
+    # a start that prunes a part moves no threshold either
+    {"threshold_decay": "none", "threshold_init": -2.0}])
 def test_without_decay_nothing_is_ever_expected(changed):
     assert steps_to_pruning(TABLE, parse({"threshold_init": -12.0, **changed})) == float("inf")
 
@@ -61,13 +65,18 @@ def test_the_epoch_of_the_beginning_is_said(caplog):
     with caplog.at_level(logging.INFO, "pep"):
         announce_pruning(TABLE, parse({"threshold_init": -15.0, "max_epochs": 100}), 1000)
     steps = steps_to_pruning(TABLE, parse({"threshold_init": -15.0}))
-    assert f"pruning begins after about {steps:,.0f} steps, in epoch {int(steps / 1000) + 1} of 100" in caplog.text
+    assert (
+        f"pruning begins after about {steps:,.0f} steps, in epoch {int(steps / 1000) + 1} of 100"
+        in caplog.text
+    )
     assert not [record for record in caplog.records if record.levelno >= logging.WARNING]
 
 
 @pytest.mark.parametrize(("changed", "words"), [
-    ({"threshold_init": -150.0}, "the search ends with epoch 3: .* a cut by magnitude, not PEP's. Set a higher"),
-    ({"threshold_decay": "none"}, "decay never moves the thresholds: .* Coupled decay is what moves the thresholds")])
+    ({"threshold_init": -150.0},
+     "the search ends with epoch 3: .* a cut by magnitude, not PEP's. Set a higher"),
+    ({"threshold_decay": "none"},
+     "decay never moves the thresholds: .* Coupled decay is what moves the thresholds")])
 def test_a_search_that_ends_before_pruning_begins_is_warned_of(caplog, changed, words):
     announce_pruning(TABLE, parse({"max_epochs": 3, **changed}), 1000)
     [record] = [record for record in caplog.records if record.levelno == logging.WARNING]

@@ -12,7 +12,8 @@ from engine.loop import State
 DATA = tiny.dataset()
 CHANGES = {"flipped": lambda labels: 1 - labels,
            "shuffled": lambda labels: np.random.default_rng(0).permutation(labels)}
-TRAINING = {"model": "deepfm", "embedding": "uniform", "max_epochs": 40, "early_stop": 3, "lr": 0.05}
+TRAINING = {"model": "deepfm", "embedding": "uniform", "max_epochs": 40, "early_stop": 3,
+            "lr": 0.05}
 SEARCH = {"embedding": "pep", "candidate_p": [550, 400, 150], "max_epochs": 6}
 
 
@@ -41,8 +42,11 @@ def without_test(record):
                          ids=["auc", "loss", "search"])
 def test_other_test_labels_change_no_choice(run, settings, change):
     result, weights, curve, tables = run(DATA, **settings)
-    other, other_weights, other_curve, other_tables = run(tiny.with_test_labels(DATA, CHANGES[change]), **settings)
-    chosen = ("selected_epoch", "stop_reason", "epochs", "steps", "validation_auc", "validation_logloss",
+    other, other_weights, other_curve, other_tables = run(
+        tiny.with_test_labels(DATA, CHANGES[change]), **settings
+    )
+    chosen = ("selected_epoch", "stop_reason", "epochs", "steps", "validation_auc",
+              "validation_logloss",
               "train_loss", "num_embedding_params")
     assert {name: result[name] for name in chosen} == {name: other[name] for name in chosen}
     assert [without_test(line) for line in curve] == [without_test(line) for line in other_curve]
@@ -57,7 +61,8 @@ def test_other_test_labels_change_no_choice(run, settings, change):
 @pytest.mark.parametrize("metric", ["auc", "loss"])
 def test_result_and_weights_are_those_of_the_best_validation(run, metric):
     result, _, curve, _ = run(DATA, **TRAINING, early_stop_metric=metric)
-    score = {"auc": lambda line: line["validation_auc"], "loss": lambda line: -line["validation_logloss"]}[metric]
+    score = {"auc": lambda line: line["validation_auc"],
+             "loss": lambda line: -line["validation_logloss"]}[metric]
     best = max(curve, key=score)  # the first of equal ones
     assert result["stop_reason"] == "early_stop"
     assert result["selected_epoch"] == best["epoch"] == curve[-1]["epoch"] - 3 < result["epochs"]
@@ -90,9 +95,11 @@ def test_a_search_has_no_patience_in_the_published_protocol_either(run):
 
 
 def test_a_search_ends_with_its_last_weights_and_is_not_stopped_early(run):
-    result, _, curve, _ = run(DATA, embedding="pep", candidate_p=[1], max_epochs=5, early_stop=1, lr=0.1)
+    result, _, curve, _ = run(DATA, embedding="pep", candidate_p=[1], max_epochs=5, early_stop=1,
+                              lr=0.1)
     assert (result["stop_reason"], result["epochs"], len(curve)) == ("max_epochs", 5, 5)
-    assert result["validation_auc"] == curve[-1]["validation_auc"] != max(line["validation_auc"] for line in curve)
+    assert result["validation_auc"] == curve[-1]["validation_auc"] != max(line["validation_auc"]
+                                                                          for line in curve)
 
 
 class Scripted:
@@ -109,7 +116,8 @@ class Scripted:
             assert self.stop(self.state) is None  # a step without a new evaluation
             with torch.no_grad():
                 self.model.weight.fill_(number)
-            self.history.append({"epoch": number, "validation_auc": value, "validation_logloss": value})
+            self.history.append({"epoch": number, "validation_auc": value,
+                                 "validation_logloss": value})
             if reason := self.stop(self.state):
                 assert reason == "early_stop"
                 return number
@@ -155,7 +163,8 @@ def calls(hook, epochs, batches):
 
 
 def test_every_steps_acts_at_each_nth_step_and_at_the_end_of_each_epoch():
-    assert [step for step, _ in calls(lambda hook: EverySteps(4, hook), 2, 10)] == [4, 8, 10, 12, 16, 20]
+    assert [step for step, _ in calls(lambda hook: EverySteps(4, hook), 2, 10)] == [4, 8, 10, 12,
+                                                                                    16, 20]
 
 
 def test_every_epochs_acts_at_each_nth_epoch_and_the_last():

@@ -20,16 +20,21 @@ def test_an_unknown_setting_names_the_nearest_known_one(key, nearest):
 
 
 def test_an_unknown_setting_far_from_all_lists_the_known_ones():
-    with pytest.raises(ValueError, match=r"unknown setting 'qqqq'\. Known: .*latent_dim, .*with_linear"):
+    with pytest.raises(ValueError,
+                       match=r"unknown setting 'qqqq'\. Known: .*latent_dim, .*with_linear"):
         parse({"qqqq": 1})
 
 
 WRONG_TYPES = [
-    ("latent_dim", True, "int"), ("latent_dim", 8.0, "int"), ("latent_dim", "8", "int"), ("latent_dim", None, "int"),
-    ("latent_dim", [8], "int"), ("max_epochs", "ten", "int"), ("lr", "fast", "float"), ("lr", True, "float"),
-    ("lr", [0.1], "float"), ("threshold_init", "-15", "float"), ("with_ids", 1, "bool"), ("with_ids", "yes", "bool"),
+    ("latent_dim", True, "int"), ("latent_dim", 8.0, "int"), ("latent_dim", "8", "int"),
+    ("latent_dim", None, "int"),
+    ("latent_dim", [8], "int"), ("max_epochs", "ten", "int"), ("lr", "fast", "float"),
+    ("lr", True, "float"),
+    ("lr", [0.1], "float"), ("threshold_init", "-15", "float"), ("with_ids", 1, "bool"),
+    ("with_ids", "yes", "bool"),
     ("model", 3, "str"), ("budget", True, "str"), ("mlp_dims", 100, "a list of whole numbers"),
-    ("mlp_dims", "100", "a list of whole numbers"), ("candidate_p", {500}, "a list of whole numbers"),
+    ("mlp_dims", "100", "a list of whole numbers"),
+    ("candidate_p", {500}, "a list of whole numbers"),
     ("retrain_emb_param", 1.5, "int or str"), ("retrain_emb_param", True, "int or str"),
     ("retrain_emb_param", None, "int or str"), ("compile", False, "str"),
 ]
@@ -50,11 +55,16 @@ def test_a_wrong_element_of_a_list_is_refused_with_the_whole_list(value):
 
 
 OUT_OF_RANGE = [
-    ("latent_dim", 0), ("latent_dim", -8), ("mlp_dims", [100, 0]), ("dropout", 1.0), ("dropout", -0.1),
-    ("att_dropout", 1), ("num_heads", 0), ("num_layers", 0), ("gk", 0.0), ("batch_size", 1), ("lr", -1e-3),
-    ("lr", float("nan")), ("l2_regularization", -1e-5), ("grad_clip", 0), ("max_epochs", 0), ("eval_interval", 0),
-    ("early_stop", 0), ("log_interval", 0), ("checkpoint_seconds", -1), ("candidate_p", [500, 0]), ("mde_blocks", 0),
-    ("mde_alpha", -0.1), ("mgqe_subspaces", 0), ("mgqe_centroids", 0), ("hash_rows", 0), ("qr_collisions", 1),
+    ("latent_dim", 0), ("latent_dim", -8), ("mlp_dims", [100, 0]), ("dropout", 1.0),
+    ("dropout", -0.1),
+    ("att_dropout", 1), ("num_heads", 0), ("num_layers", 0), ("gk", 0.0), ("batch_size", 1),
+    ("lr", -1e-3),
+    ("lr", float("nan")), ("l2_regularization", -1e-5), ("grad_clip", 0), ("max_epochs", 0),
+    ("eval_interval", 0),
+    ("early_stop", 0), ("log_interval", 0), ("checkpoint_seconds", -1), ("candidate_p", [500, 0]),
+    ("mde_blocks", 0),
+    ("mde_alpha", -0.1), ("mgqe_subspaces", 0), ("mgqe_centroids", 0), ("hash_rows", 0),
+    ("qr_collisions", 1),
     ("tt_rank", 0),
 ]
 
@@ -72,15 +82,19 @@ def test_a_start_value_that_is_not_finite_is_refused(value):
 
 
 @pytest.mark.parametrize(("name", "value", "nearest"), [
-    ("threshold_type", "field_dims", "field_dim"), ("threshold_type", "column", ""), ("g_type", "sigmiod", "sigmoid"),
+    ("threshold_type", "field_dims", "field_dim"), ("threshold_type", "column", ""),
+    ("g_type", "sigmiod", "sigmoid"),
     ("threshold_decay", "decopled", "decoupled"),
-    ("model", "deepfn", "deepfm"), ("embedding", "uniforn", "uniform"), ("dataset", "movielnes", "movielens"),
-    ("vocabulary", "al", "all"), ("budget", "exactly", "exact"), ("rewind", "embeddings", "embedding"),
+    ("model", "deepfn", "deepfm"), ("embedding", "uniforn", "uniform"),
+    ("dataset", "movielnes", "movielens"),
+    ("vocabulary", "al", "all"), ("budget", "exactly", "exact"),
+    ("rewind", "embeddings", "embedding"),
     ("early_stop_metric", "aux", "auc"), ("compile", "of", "off")])
 def test_an_unknown_choice_names_the_nearest_and_all_known_ones(name, value, nearest):
     with pytest.raises(ValueError, match=f"unknown {name} '{value}'.*Known: ") as caught:
         parse({name: value})
-    assert (f"did you mean '{nearest}'?" if nearest else "Known: dimension, feature, feature_dim") in str(caught.value)
+    assert (f"did you mean '{nearest}'?" if nearest
+            else "Known: dimension, feature, feature_dim") in str(caught.value)
 
 
 @pytest.mark.parametrize("targets", [[100, 200], [200, 200], [300, 100, 200]])
@@ -104,11 +118,13 @@ def test_plain_descent_knows_no_decoupled_decay():
 def test_subspaces_must_divide_the_width():
     with pytest.raises(ValueError, match="mgqe_subspaces must divide latent_dim 24, got 16"):
         parse({"embedding": "mgqe", "latent_dim": 24, "mgqe_subspaces": 16})
-    assert parse({"embedding": "uniform", "latent_dim": 24, "mgqe_subspaces": 16}).model.mgqe_subspaces == 16
+    assert parse({"embedding": "uniform", "latent_dim": 24,
+                  "mgqe_subspaces": 16}).model.mgqe_subspaces == 16
 
 
 def test_the_help_names_every_embedding():
-    [line] = [line for line in " ".join(cli.parser("", {}).format_help().split()).split("--") if "baseline" in line]
+    [line] = [line for line in " ".join(cli.parser("", {}).format_help().split()).split("--")
+              if "baseline" in line]
     assert all(name in line for name in EMBEDDINGS)
 
 
@@ -137,7 +153,8 @@ def test_settings_are_frozen():
 
 
 @pytest.mark.parametrize(("text", "expected"), [
-    ("latent_dim=8", ("latent_dim", 8)), ("lr=1e-3", ("lr", 1e-3)), ("threshold_init=-150", ("threshold_init", -150)),
+    ("latent_dim=8", ("latent_dim", 8)), ("lr=1e-3", ("lr", 1e-3)),
+    ("threshold_init=-150", ("threshold_init", -150)),
     ("mlp_dims=[100, 100]", ("mlp_dims", [100, 100])), (" re_init = TRUE ", ("re_init", True)),
     ("with_ids=false", ("with_ids", False)), ("budget=as_reached", ("budget", "as_reached")),
     ("budget='exact'", ("budget", "exact")),
@@ -156,7 +173,10 @@ def test_an_assignment_without_key_or_sign_is_refused(text):
 
 
 def test_an_assignment_is_never_evaluated_as_code():
-    assert parse_assignment("alias=__import__('os').getcwd()") == ("alias", "__import__('os').getcwd()")
+    assert parse_assignment("alias=__import__('os').getcwd()") == (
+        "alias",
+        "__import__('os').getcwd()",
+    )
 
 
 # identity
@@ -170,7 +190,8 @@ def run_id(given, seed=1, extra=None):
     return Run(parse(given), seed, RunContext(), FixedData(), "search", extra or {}).run_id
 
 
-# Literal settings rather than a script's: a script may change what it asks for, an id may not change its meaning.
+# Literal settings rather than a script's: a script may change what it asks for, an id may not
+# change its meaning.
 SEARCH = {"candidate_p": [100_000, 50_000, 23_675, 15_000, 10_000, 9_281, 8_604, 6_541]}
 BUDGETS = '"candidate_p": [100000, 50000, 23675, 15000, 10000, 9281, 8604, 6541]'
 PINNED = {
@@ -186,8 +207,10 @@ PINNED = {
         '{"embedding": "uniform", "latent_dim": 8}', "399df8cd02e2"),
     "movielens linear": ({**SEARCH, "model": "linear", "weight_decay": 0.0},
         '{"l2_penalty": 0.0, "model": "linear"}', "2f6dd7294e83"),
-    "movielens field": ({**SEARCH, "threshold_type": "field", "budget": "as_reached", "with_ids": True},
-        '{"budget": "as_reached", ' + BUDGETS + ', "threshold_type": "field", "with_ids": true}', "1ec736a93fc5"),
+    "movielens field": ({**SEARCH, "threshold_type": "field", "budget": "as_reached",
+                         "with_ids": True},
+        '{"budget": "as_reached", ' + BUDGETS + ', "threshold_type": "field", "with_ids": true}',
+                        "1ec736a93fc5"),
     "retrain": ({"max_epochs": 150, "embedding": "masked", "re_init": True, "rewind": "embedding"},
         '{"embedding": "masked", "max_epochs": 150, "re_init": true}', "8ed5d5c1359f"),
     "all rewound": ({"max_epochs": 150, "embedding": "masked"},
@@ -215,8 +238,10 @@ def test_run_id_follows_seed_data_and_extra(monkeypatch):
 
 
 CHANGES = {
-    "dataset": None, "with_ids": True, "vocabulary": "train", "model": "deepfm", "embedding": "uniform",
-    "latent_dim": 16, "mlp_dims": [9], "dropout": 0.1, "num_heads": 4, "num_layers": 1, "att_dropout": 0.1,
+    "dataset": None, "with_ids": True, "vocabulary": "train", "model": "deepfm",
+    "embedding": "uniform",
+    "latent_dim": 16, "mlp_dims": [9], "dropout": 0.1, "num_heads": 4, "num_layers": 1,
+    "att_dropout": 0.1,
     "atten_embed_dim": 32, "has_residual": False, "full_part": False, "with_linear": True,
     "threshold_type": "global", "threshold_init": -9.0, "g_type": "softplus", "gk": 2.0,
     "threshold_decay": "none", "threshold_gradient": False, "batch_size": 99, "lr": 0.5,
@@ -226,18 +251,23 @@ CHANGES = {
     "cuda_graph": "off", "tensorboard": False, "checkpoint_seconds": 1.0,
     "candidate_p": [9], "budget": "as_reached", "retrain_emb_param": 9, "re_init": True,
     "rewind": "embedding", "split": f"ids:{__file__}",
-    "popularity": "counts.npy", "mde_blocks": 9, "mde_alpha": 0.2, "mgqe_subspaces": 4, "mgqe_centroids": 64,
-    "hash_rows": 9, "qr_collisions": 9, "tt_rank": 9, "darts_widths": [3, 4], "darts_epochs": 9, "darts_lr": 0.5,
+    "popularity": "counts.npy", "mde_blocks": 9, "mde_alpha": 0.2, "mgqe_subspaces": 4,
+    "mgqe_centroids": 64,
+    "hash_rows": 9, "qr_collisions": 9, "tt_rank": 9, "darts_widths": [3, 4], "darts_epochs": 9,
+    "darts_lr": 0.5,
     "arch_mlp_bot": [9], "arch_mlp_top": [9], "arch_interaction_op": "dot", "optimizer": "sgd",
 }
-NEVER = {"split", "popularity", "compile", "cuda_graph", "table_update", "tensorboard", "checkpoint_seconds",
+NEVER = {"split", "popularity", "compile", "cuda_graph", "table_update", "tensorboard",
+         "checkpoint_seconds",
          "retrain_emb_param"}
 MDE, MGQE = {"mde_blocks", "mde_alpha"}, {"mgqe_subspaces", "mgqe_centroids"}
 DARTS = {"darts_widths", "darts_epochs", "darts_lr"}
 BASELINES = MDE | MGQE | DARTS | {"hash_rows", "qr_collisions", "tt_rank"}
-THRESHOLDS = {"threshold_type", "threshold_init", "g_type", "gk", "threshold_decay", "threshold_gradient",
+THRESHOLDS = {"threshold_type", "threshold_init", "g_type", "gk", "threshold_decay",
+              "threshold_gradient",
               "candidate_p", "budget", "log_interval"}
-ATTENTION = {"num_heads", "num_layers", "att_dropout", "atten_embed_dim", "has_residual", "full_part", "with_linear"}
+ATTENTION = {"num_heads", "num_layers", "att_dropout", "atten_embed_dim", "has_residual",
+             "full_part", "with_linear"}
 MLP, TICKET = {"mlp_dims", "dropout"}, {"re_init", "rewind"}
 ARCH = {"arch_mlp_bot", "arch_mlp_top", "arch_interaction_op"}
 WITHOUT_EFFECT = {
@@ -250,9 +280,12 @@ WITHOUT_EFFECT = {
         "embedding", "latent_dim", "l2_penalty"},
     ("fm", "mde"): NEVER | ARCH | BASELINES - MDE | ATTENTION | MLP | TICKET | THRESHOLDS,
     ("fm", "mgqe"): NEVER | ARCH | BASELINES - MGQE | ATTENTION | MLP | TICKET | THRESHOLDS,
-    ("fm", "darts"): NEVER | ARCH | BASELINES - DARTS | ATTENTION | MLP | TICKET | THRESHOLDS | {"latent_dim"},
-    ("fm", "hash"): NEVER | ARCH | BASELINES - {"hash_rows"} | ATTENTION | MLP | TICKET | THRESHOLDS,
-    ("fm", "qr"): NEVER | ARCH | BASELINES - {"qr_collisions"} | ATTENTION | MLP | TICKET | THRESHOLDS,
+    ("fm", "darts"): NEVER | ARCH | BASELINES - DARTS | ATTENTION | MLP | TICKET | THRESHOLDS
+    | {"latent_dim"},
+    ("fm", "hash"): NEVER | ARCH | BASELINES - {"hash_rows"} | ATTENTION | MLP | TICKET
+    | THRESHOLDS,
+    ("fm", "qr"): NEVER | ARCH | BASELINES - {"qr_collisions"} | ATTENTION | MLP | TICKET
+    | THRESHOLDS,
     ("fm", "tt"): NEVER | ARCH | BASELINES - {"tt_rank"} | ATTENTION | MLP | TICKET | THRESHOLDS,
     ("dlrm", "uniform"): NEVER | BASELINES | ATTENTION | MLP | TICKET | THRESHOLDS,
 }
@@ -265,17 +298,23 @@ def test_every_setting_is_among_the_changes_below():
 
 
 @pytest.mark.parametrize(("model", "embedding"), WITHOUT_EFFECT)
-def test_identity_changes_with_just_the_settings_that_matter_to_model_and_embedding(model, embedding):
+def test_identity_changes_with_just_the_settings_that_matter_to_model_and_embedding(
+    model, embedding
+):
     base = {"model": model, "embedding": embedding}
-    fixed = {"dataset", "model", "embedding"} | ({"l2_penalty"} if model == "linear" else set())  # refused there
+    # refused there
+    fixed = {"dataset", "model", "embedding"} | ({"l2_penalty"} if model == "linear" else set())
     changed = {name for name, value in CHANGES.items() if name not in fixed
                and identity(parse({**base, name: value})) != identity(parse(base))}
-    assert changed == set(CHANGES) - WITHOUT_EFFECT[model, embedding] - {"dataset", "model", "embedding"}
+    assert changed == set(CHANGES) - WITHOUT_EFFECT[model, embedding] - {"dataset", "model",
+                                                                         "embedding"}
 
 
 def test_logistic_regression_is_the_same_run_under_any_embedding():
-    assert run_id({"model": "linear", "embedding": "pep"}) == run_id({"model": "linear", "embedding": "uniform"})
-    assert run_id({"model": "fm", "embedding": "pep"}) != run_id({"model": "fm", "embedding": "uniform"})
+    assert run_id({"model": "linear", "embedding": "pep"}) == run_id({"model": "linear",
+                                                                      "embedding": "uniform"})
+    assert run_id({"model": "fm", "embedding": "pep"}) != run_id({"model": "fm",
+                                                                  "embedding": "uniform"})
 
 
 def test_a_setting_left_at_its_neutral_default_does_not_enter_the_identity():
@@ -284,8 +323,10 @@ def test_a_setting_left_at_its_neutral_default_does_not_enter_the_identity():
 
 
 def test_neutral_defaults_are_pinned_because_changing_one_would_rename_every_run():
-    assert TrainSettings() == TrainSettings(1024, 1e-3, 1e-5, None, 0.0, 100.0, 100, 2, 8, "auc", 10, "auto", "auto",
+    assert TrainSettings() == TrainSettings(1024, 1e-3, 1e-5, None, 0.0, 100.0, 100, 2, 8, "auc",
+                                            10, "auto", "auto",
                                             "auto", True, 60.0)
     flat = parse({}).flat()
     assert (flat["model"], flat["embedding"], flat["latent_dim"]) == ("fm", "pep", 64)
-    assert (flat["threshold_type"], flat["threshold_init"], flat["g_type"]) == ("feature_dim", -15.0, "sigmoid")
+    assert (flat["threshold_type"], flat["threshold_init"],
+            flat["g_type"]) == ("feature_dim", -15.0, "sigmoid")

@@ -25,7 +25,8 @@ def put(folder, name, count=3, **meta):
 # cutting
 
 
-@given(st.lists(st.sampled_from([-1.5, -1.0, -0.0, 0.0, 1.0, 1.5, 2.0]), min_size=1, max_size=40), st.data())
+@given(st.lists(st.sampled_from([-1.5, -1.0, -0.0, 0.0, 1.0, 1.5, 2.0]), min_size=1, max_size=40),
+       st.data())
 def test_cut_to_keeps_exactly_the_largest_margins_and_of_ties_the_lower_indices(margins, data):
     count = data.draw(st.integers(0, len(margins)))
     values = np.arange(1.0, len(margins) + 1)
@@ -43,7 +44,8 @@ def test_cut_to_reads_a_table_row_by_row_and_keeps_shape_and_type(rows, width, s
     values = rng.normal(size=(rows, width)).astype(np.float32)
     margins = rng.integers(-2, 3, (rows, width)).astype(np.float32)
     cut = snapshots.cut_to(values, margins, count)
-    order = sorted(np.ndindex(rows, width), key=lambda at: -margins[at])  # stable, and ndindex goes row by row
+    # stable, and ndindex goes row by row
+    order = sorted(np.ndindex(rows, width), key=lambda at: -margins[at])
     assert {at for at in np.ndindex(rows, width) if cut[at] != 0} == set(order[:count])
     assert all(cut[at] == values[at] for at in order[:count])
     assert (cut.shape, cut.dtype) == ((rows, width), np.float32)
@@ -116,13 +118,17 @@ def test_any_damaged_byte_is_found_or_harmless(tmp_path):
     path = snapshots.save(tmp_path, "24", values, {"num_embedding_params": 24})
     whole = path.read_bytes()
     for position, flipped in itertools.product(range(len(whole)), (0x01, 0x08, 0xFF)):
-        path.write_bytes(whole[:position] + bytes([whole[position] ^ flipped]) + whole[position + 1:])
+        path.write_bytes(whole[:position] + bytes([whole[position] ^ flipped])
+                         + whole[position + 1:])
         found = read_or_complaint(path)
-        assert "corrupt" in found if isinstance(found, str) else np.array_equal(found, values), position
+        assert "corrupt" in found if isinstance(found, str) else np.array_equal(found, values), (
+            position
+        )
 
 
 def test_a_snapshot_without_table_or_record_is_corrupt(tmp_path):
-    for arrays in ({"table": table()}, {"meta": np.array("{}")}, {"table": table(), "meta": np.array("{half")},
+    for arrays in ({"table": table()}, {"meta": np.array("{}")},
+                   {"table": table(), "meta": np.array("{half")},
                    {"table": table(), "meta": np.array("[]")}):
         np.savez_compressed(tmp_path / "3.npz", **arrays)
         with pytest.raises(ValueError, match=r"3\.npz is corrupt"):
@@ -130,14 +136,16 @@ def test_a_snapshot_without_table_or_record_is_corrupt(tmp_path):
 
 
 def test_pickled_content_is_refused(tmp_path):
-    np.savez_compressed(tmp_path / "3.npz", table=np.array([{"a": 1}], dtype=object), meta=np.array("{}"))
+    np.savez_compressed(tmp_path / "3.npz", table=np.array([{"a": 1}], dtype=object),
+                        meta=np.array("{}"))
     with pytest.raises(ValueError, match=r"3\.npz is corrupt"):
         snapshots.read(tmp_path / "3.npz")
 
 
 def test_a_count_that_is_not_the_recorded_one_is_an_error_that_names_both(tmp_path):
     path = snapshots.save(tmp_path, "5", table(3), {"num_embedding_params": 5})
-    with pytest.raises(ValueError, match=r"5\.npz is corrupt: it holds 3 parameters, its record says 5"):
+    with pytest.raises(ValueError,
+                       match=r"5\.npz is corrupt: it holds 3 parameters, its record says 5"):
         snapshots.read(path)
 
 
@@ -175,7 +183,8 @@ def test_resolve_by_count_by_budget_and_all(tmp_path):
 def test_a_missing_snapshot_is_an_error_that_lists_the_existing_ones(tmp_path, wanted):
     put(tmp_path, "481", budgets=[500])
     put(tmp_path, "190", budgets=[200])
-    with pytest.raises(FileNotFoundError, match=rf"no snapshot {wanted!r} in .*there are: 481, 190"):
+    with pytest.raises(FileNotFoundError,
+                       match=rf"no snapshot {wanted!r} in .*there are: 481, 190"):
         snapshots.resolve(tmp_path, wanted)
 
 
@@ -201,7 +210,8 @@ def test_claim_records_the_search_and_may_be_repeated_by_it(tmp_path):
 def test_claim_refuses_another_search_and_names_both_ways_out(tmp_path):
     snapshots.claim(tmp_path, OWNER, overwrite=False)
     put(tmp_path, "481")
-    with pytest.raises(FileExistsError, match=r"belongs to another search \(run aaaa, movielens, seed 1\).*--alias.*"
+    with pytest.raises(FileExistsError,
+                       match=r"belongs to another search \(run aaaa, movielens, seed 1\).*--alias.*"
                                               r"--overwrite"):
         snapshots.claim(tmp_path, OTHER, overwrite=False)
     assert snapshots.owner_of(tmp_path) == OWNER
@@ -217,10 +227,13 @@ def test_claim_with_overwrite_takes_the_folder_and_clears_its_snapshots(tmp_path
     assert [path.name for path in tmp_path.iterdir()] == ["search.json"]
 
 
-@pytest.mark.parametrize("content", ["", "{", "[]", "null", "{}", '{"run_id": "aaaa", "settings": 3}', "\x00",
+@pytest.mark.parametrize("content",
+                         ["", "{", "[]", "null", "{}", '{"run_id": "aaaa", "settings": 3}', "\x00",
                                      json.dumps({**OWNER, "settings": {}})])
 def test_a_corrupt_search_record_is_an_error_that_names_it(tmp_path, content):
     (tmp_path / "search.json").write_text(content)
-    for use in (lambda: snapshots.owner_of(tmp_path), lambda: snapshots.claim(tmp_path, OWNER, overwrite=False)):
-        with pytest.raises(ValueError, match=r"search\.json is corrupt .*--alias or delete the folder"):
+    for use in (lambda: snapshots.owner_of(tmp_path),
+                lambda: snapshots.claim(tmp_path, OWNER, overwrite=False)):
+        with pytest.raises(ValueError,
+                           match=r"search\.json is corrupt .*--alias or delete the folder"):
             use()

@@ -1,4 +1,5 @@
-"""What moves the thresholds: settings that take one cause away, and the record that tells the causes apart."""
+"""What moves the thresholds: settings that take one cause away, and the record that tells the
+causes apart."""
 
 import itertools
 
@@ -24,7 +25,8 @@ def searched(tmp_path_factory):
     """The thresholds' record of a search with each pair of causes."""
     with pytest.MonkeyPatch.context() as patch:
         tiny.install(patch, tiny.dataset())
-        return {(decay, gradient): tiny.train(tmp_path_factory.mktemp(decay), **SEARCH, threshold_decay=decay,
+        return {(decay, gradient): tiny.train(tmp_path_factory.mktemp(decay), **SEARCH,
+                                              threshold_decay=decay,
                                               threshold_gradient=gradient)["thresholds"]["lines"]
                 for decay, gradient in CAUSES}
 
@@ -38,20 +40,26 @@ def test_every_entry_is_kept_or_pruned_by_the_clock_or_by_the_data(searched, cau
 
 
 @pytest.mark.parametrize("decay", ["coupled", "decoupled", "none"])
-def test_without_the_losss_gradient_all_thresholds_are_the_clock_and_the_data_prune_nothing(searched, decay):
+def test_without_the_losss_gradient_all_thresholds_are_the_clock_and_the_data_prune_nothing(
+    searched, decay
+):
     for line in searched[decay, False]:
         assert line["least"] == pytest.approx(line["clock"], abs=2e-5)
         assert line["most"] == pytest.approx(line["clock"], abs=2e-5)
         assert line["by_data"] + line["held"] <= 1  # an entry within rounding of the border
-    assert any(searched[decay, True][-1]["least"] < line["clock"] < searched[decay, True][-1]["most"]
-               for line in searched[decay, True][-1:])
+    assert any(
+        searched[decay, True][-1]["least"] < line["clock"] < searched[decay, True][-1]["most"]
+        for line in searched[decay, True][-1:]
+    )
 
 
 def test_the_clock_runs_by_lr_a_step_only_where_decay_is_coupled(searched):
     steps = searched["coupled", True][-1]["step"]
     assert searched["none", True][-1]["clock"] == -3.0
-    assert searched["decoupled", True][-1]["clock"] == pytest.approx(-3 * (1 - 0.02 * 1e-3) ** steps, abs=1e-4)
-    assert searched["coupled", True][1]["clock"] > -3 + 0.5 * 0.02 * searched["coupled", True][1]["step"]
+    assert searched["decoupled",
+                    True][-1]["clock"] == pytest.approx(-3 * (1 - 0.02 * 1e-3) ** steps, abs=1e-4)
+    assert searched["coupled", True][1]["clock"] > -3 + 0.5 * 0.02 * searched["coupled",
+                                                                              True][1]["step"]
 
 
 def test_without_decay_and_gradient_nothing_moves_and_with_the_gradient_the_data_prune(searched):
@@ -64,7 +72,8 @@ def test_a_table_by_hand():
     embedding = Pep(torch.tensor([[0.9, 0.4], [0.2, 0.6]]), (1, 1), Thresholds(init=0.0))
     clock = Clock(parse({"threshold_init": 0.0, "threshold_decay": "none"}))
     with torch.no_grad():
-        embedding.thresholds.copy_(torch.tensor([[9.0, -9.0], [0.0, 0.0]]))  # g: 1, 0, 0.5, 0.5; of the clock: 0.5
+        # g: 1, 0, 0.5, 0.5; of the clock: 0.5
+        embedding.thresholds.copy_(torch.tensor([[9.0, -9.0], [0.0, 0.0]]))
     course = ThresholdTrace(embedding, clock, 1)
     course.record(3, 30)
     course.record(3.5, 30)
@@ -83,10 +92,12 @@ def test_other_granularities_have_no_thresholds_of_their_own_entries(kind):
     assert (course.lines[0]["mean_of_kept"] is None) == (kind != "global")
 
 
-@pytest.mark.parametrize("kind", ["global", "dimension", "feature", "field", "field_dim", "feature_dim", "folded"])
+@pytest.mark.parametrize("kind", ["global", "dimension", "feature", "field", "field_dim",
+                                  "feature_dim", "folded"])
 def test_some_rows_at_a_time_the_same_entries_are_kept(kind, monkeypatch):
     monkeypatch.setattr(pep, "COUNTED", 12)  # 4 rows of 3; 5 parts, the last of 2 rows
-    embedding = Pep(torch.randn(18, 3), (7, 11), Thresholds("feature_dim", init=-150.0) if kind == "folded" else
+    embedding = Pep(torch.randn(18, 3), (7, 11), Thresholds("feature_dim", init=-150.0)
+                    if kind == "folded" else
                     Thresholds(kind, init=-1.0))
     if kind == "folded":
         embedding.fold()
@@ -96,11 +107,13 @@ def test_some_rows_at_a_time_the_same_entries_are_kept(kind, monkeypatch):
     parts = list(embedding.kept_by_parts())
     assert [len(kept) for _, kept in parts] == [4, 4, 4, 4, 2]
     assert torch.equal(torch.cat([kept for _, kept in parts]), embedding.table() != 0)
-    assert embedding.by_row == (("weight", "thresholds") if kind in ("feature", "feature_dim") else ("weight",))
+    assert embedding.by_row == (("weight", "thresholds") if kind in ("feature", "feature_dim")
+                                else ("weight",))
     course = ThresholdTrace(embedding, Clock(parse({"threshold_init": -1.0})), 1)
     course.record(0, 0)
     assert course.lines[0]["kept"] == embedding.num_params()
-    assert course.lines[0]["mean"] == pytest.approx(float(embedding.parts()["thresholds"].mean()), abs=1e-6)
+    assert course.lines[0]["mean"] == pytest.approx(float(embedding.parts()["thresholds"].mean()),
+                                                    abs=1e-6)
 
 
 def test_the_clock_is_adams_own_on_large_tensors_too():
@@ -122,7 +135,10 @@ def test_decay_of_the_thresholds_alone_is_changed(update):
     made = {}
     for decay in ("coupled", "decoupled", "none"):
         training = Training(update, threshold_init=-150.0, threshold_decay=decay).run(20)
-        made[decay] = training.embedding.thresholds.detach().clone(), training.embedding.weight.detach()
+        made[decay] = (
+            training.embedding.thresholds.detach().clone(),
+            training.embedding.weight.detach(),
+        )
     assert torch.equal(made["none"][0], torch.full((sum(SIZES), 5), -150.0))
     np.testing.assert_allclose(made["decoupled"][0], -150 * (1 - 0.01 * 0.03) ** 20, rtol=1e-6)
     np.testing.assert_allclose(made["coupled"][0], -150 + 0.01 * 20, atol=2e-3)
@@ -133,7 +149,8 @@ def test_decay_of_the_thresholds_alone_is_changed(update):
 @pytest.mark.parametrize("kind", ["feature_dim", "field", "dimension"])
 @pytest.mark.parametrize("update", ["whole", "deferred"])
 def test_cut_off_from_the_loss_thresholds_move_alike_and_the_table_still_learns(kind, update):
-    training = Training(update, decay=1e-5, threshold_type=kind, threshold_gradient=False, threshold_init=-2.0)
+    training = Training(update, decay=1e-5, threshold_type=kind, threshold_gradient=False,
+                        threshold_init=-2.0)
     before = training.embedding.weight.detach().clone()
     training.run(30)
     training.optimizer.refresh()
@@ -143,9 +160,11 @@ def test_cut_off_from_the_loss_thresholds_move_alike_and_the_table_still_learns(
     assert not torch.equal(before, training.embedding.weight)
     free = Training(update, decay=1e-5, threshold_type=kind, threshold_init=-2.0).run(30)
     free.optimizer.refresh()
-    assert float((free.embedding.thresholds.max() - free.embedding.thresholds.min()).detach()) > 1e-3
+    assert float((free.embedding.thresholds.max()
+                  - free.embedding.thresholds.min()).detach()) > 1e-3
 
 
 def test_unknown_decay_is_refused_with_the_known_ones():
-    with pytest.raises(ValueError, match="unknown threshold_decay 'l1'; known: coupled, decoupled, none"):
+    with pytest.raises(ValueError,
+                       match="unknown threshold_decay 'l1'; known: coupled, decoupled, none"):
         Thresholds(decay="l1")

@@ -25,12 +25,14 @@ def test_spaced_points_hold_both_ends():
 def result_of(point, ran):
     ran.append(point)
     score = {4: 0.6, 8: 0.8, 16: 0.7}[point["d"]] - abs(point["k"] - 2) / 100
-    return {"run_id": f"r{len(ran)}", "num_embedding_params": point["d"] * 10, "inference_bytes": point["d"] * 40,
+    return {"run_id": f"r{len(ran)}", "num_embedding_params": point["d"] * 10,
+            "inference_bytes": point["d"] * 40,
             "validation_auc": score, "validation_logloss": 1 - score, "epochs": 3, "seconds": 1.0,
             "test_auc": 1 - score, "test_logloss": score}
 
 
-def test_the_best_validation_of_each_size_is_chosen_and_nothing_of_test_is_written(tmp_path, capsys):
+def test_the_best_validation_of_each_size_is_chosen_and_nothing_of_test_is_written(tmp_path,
+                                                                                   capsys):
     path, ran = tmp_path / "tuned" / "x.json", []
     wanted = points({"d": [4, 16, 8], "k": [1, 2, 3]}, 9)
     best = tune(wanted, lambda point: result_of(point, ran), path, {"model": "fm"})
@@ -45,7 +47,8 @@ def test_the_best_validation_of_each_size_is_chosen_and_nothing_of_test_is_writt
     assert lines[0] == "1/9 d=4 k=1: 40 parameters, 160 bytes, validation AUC 0.5900"
     assert chosen(path) == written["chosen"]
     assert [chosen_for(path, most)[0]["d"] for most in (40, 79, 80, 10_000)] == [4, 4, 8, 16]
-    with pytest.raises(ValueError, match=r"has at most 39 parameters; the sizes are \[40, 80, 160\]"):
+    with pytest.raises(ValueError,
+                       match=r"has at most 39 parameters; the sizes are \[40, 80, 160\]"):
         chosen_for(path, 39)
 
 
@@ -55,7 +58,8 @@ def test_a_file_that_does_not_say_how_its_runs_were_trained_is_older(tmp_path):
     path.write_text(json.dumps({"chosen": [{**trial, "training": {"max_epochs": 9}}]}))
     assert chosen_for(path, 40) == ({"d": 4}, {"max_epochs": 9})
     path.write_text(json.dumps({"chosen": [trial]}))
-    with pytest.raises(ValueError, match=r"x\.json does not say how long its runs were: it is older; run"):
+    with pytest.raises(ValueError,
+                       match=r"x\.json does not say how long its runs were: it is older; run"):
         chosen_for(path, 40)
 
 

@@ -1,4 +1,5 @@
-"""Triton's kernels, interpreted on a CPU, have the bits of their plain forms; a program, run by test_device_rows.py."""
+"""Triton's kernels, interpreted on a CPU, have the bits of their plain forms; a program, run by
+test_device_rows.py."""
 
 import os
 
@@ -14,7 +15,8 @@ from models.kernels.batch_rows import first_places
 
 def make(rng, num_rows, width, decay):
     """A table whose rows lack between 0 and 6 of 50 steps."""
-    value, mean = (torch.from_numpy(rng.normal(size=(num_rows, width)).astype(np.float32)) for _ in range(2))
+    value, mean = (torch.from_numpy(rng.normal(size=(num_rows, width)).astype(np.float32))
+                   for _ in range(2))
     steps = torch.zeros(MEMORY, 2)
     for step in range(44, 60):
         steps[step] = torch.tensor(coefficients(0.01, (0.9, 0.999), 1e-8, step))
@@ -30,7 +32,8 @@ def copy(table):
 def assert_bits(one, other):
     """Of two tables, or two tensors."""
     for ours, plain in zip(one, other, strict=True):
-        assert torch.equal(ours.contiguous().view(torch.int32), plain.contiguous().view(torch.int32))
+        assert torch.equal(ours.contiguous().view(torch.int32),
+                           plain.contiguous().view(torch.int32))
 
 
 def kernels_are_their_plain_forms():
@@ -38,7 +41,8 @@ def kernels_are_their_plain_forms():
     rng = np.random.default_rng(0)
     triton = operations_for(torch.zeros(1))
     assert triton.name == "Triton"
-    for num_rows, width, decay in ((1, 1, 1e-5), (2000, 1, 0.0), (70, 24, 0.03), (40, 33, 1e-5), (9, 64, 1e-5)):
+    for num_rows, width, decay in ((1, 1, 1e-5), (2000, 1, 0.0), (70, 24, 0.03), (40, 33, 1e-5),
+                                   (9, 64, 1e-5)):
         table = make(rng, num_rows, width, decay)
         rows = torch.from_numpy((num_rows * rng.random(50) ** 2).astype(np.int64))
         local = first_places(rows, torch.zeros(num_rows, dtype=torch.int32))
@@ -67,7 +71,8 @@ def kernels_are_their_plain_forms():
 
 def trainings_are_the_same():
     """Whole steps; `plain` as long as Triton is said not to be there."""
-    cases = {("dense", 4): {"threshold_type": "feature", "clip": 0.01}, ("deferred", 36): {"latent_dim": 3},
+    cases = {("dense", 4): {"threshold_type": "feature", "clip": 0.01},
+             ("deferred", 36): {"latent_dim": 3},
              ("deferred", 4): {"embedding": "masked"}}
     for (update, steps), case in cases.items():
         made = []

@@ -31,10 +31,12 @@ def pairwise(vectors):
 @given(st.integers(1, 6), st.integers(0, 1000))
 def test_fm_is_bias_plus_weights_plus_all_pairs(width, seed):
     generator = torch.Generator().manual_seed(seed)
-    model = MODELS["fm"](Uniform(torch.randn(sum(SIZES), width, generator=generator), len(SIZES)), SIZES, {})
+    model = MODELS["fm"](Uniform(torch.randn(sum(SIZES), width, generator=generator), len(SIZES)),
+                         SIZES, {})
     ids = torch.tensor([[0, 4, 7], [3, 6, 11], [1, 4, 9]], dtype=torch.int32)
     table, first = model.embedding.table().double().numpy(), values_of(model.linear)
-    expected = [first["layer.bias"][0] + first["layer.fc.weight"][row, 0].sum() + pairwise(table[row])
+    expected = [first["layer.bias"][0] + first["layer.fc.weight"][row, 0].sum()
+                + pairwise(table[row])
                 for row in ids.numpy()]
     np.testing.assert_allclose(model(ids).detach(), expected, rtol=1e-5, atol=1e-5)
 
@@ -99,7 +101,8 @@ def test_self_attention_is_torchs_multihead_attention_in_values_and_gradients(he
     one.backward(upstream)
     other.backward(upstream)
     torch.testing.assert_close(inputs[0].grad, inputs[1].grad)
-    for (name, mine), (_, their) in zip(ours.layer.named_parameters(), theirs.named_parameters(), strict=True):
+    for (name, mine), (_, their) in zip(ours.layer.named_parameters(), theirs.named_parameters(),
+                                        strict=True):
         torch.testing.assert_close(mine.grad, their.grad, msg=name)
 
 
@@ -115,7 +118,8 @@ def test_attention_dropout_acts_on_the_attention_weights_in_training_only():
 @pytest.mark.parametrize("linear", [True, False])
 def test_autoint_written_out(residual, deep, linear):
     embedding = Uniform(torch.randn(sum(SIZES), 3), len(SIZES))
-    values = {"atten_embed_dim": 4, "num_heads": 2, "num_layers": 2, "att_dropout": 0.3, "has_residual": residual,
+    values = {"atten_embed_dim": 4, "num_heads": 2, "num_layers": 2, "att_dropout": 0.3,
+              "has_residual": residual,
               "mlp_dims": (5,), "dropout": 0.2, "full_part": deep, "with_linear": linear}
     model = MODELS["autoint"](embedding, SIZES, values).eval()
     weights = values_of(model)
@@ -136,7 +140,14 @@ def test_autoint_written_out(residual, deep, linear):
     logits = layer("output", np.maximum(crossed, 0).reshape(2, -1))[:, 0]
     if deep:
         with torch.no_grad():
-            logits = logits + model.mlp(torch.tensor(vectors, dtype=torch.float32).flatten(1))[:, 0].double().numpy()
+            logits = (
+                logits
+                + model.mlp(torch.tensor(vectors, dtype=torch.float32).flatten(1))[:, 0]
+                .double()
+                .numpy()
+            )
     if linear:
-        logits = logits + weights["linear.layer.fc.weight"][ids, 0].sum(1) + weights["linear.layer.bias"]
+        logits = (
+            logits + weights["linear.layer.fc.weight"][ids, 0].sum(1) + weights["linear.layer.bias"]
+        )
     np.testing.assert_allclose(model(torch.tensor(ids)).detach(), logits, atol=1e-5)

@@ -18,7 +18,8 @@ from engine.evaluate import (
     resample_test,
 )
 
-SCORED = st.lists(st.tuples(st.integers(0, 1), st.sampled_from([-2.0, -1.0, 0.0, 0.5, 0.5000001, 3.0])), min_size=2,
+SCORED = st.lists(st.tuples(st.integers(0, 1),
+                            st.sampled_from([-2.0, -1.0, 0.0, 0.5, 0.5000001, 3.0])), min_size=2,
                   max_size=40)
 
 
@@ -44,7 +45,8 @@ def test_auc_counts_pairs_and_ties(rows):
     assert auc(labels, 3 * scores + 7) == pytest.approx(auc(labels, scores), abs=1e-12)
 
 
-@given(SCORED.filter(lambda rows: len({label for label, _ in rows}) == 2), st.randoms(use_true_random=False))
+@given(SCORED.filter(lambda rows: len({label for label, _ in rows}) == 2),
+       st.randoms(use_true_random=False))
 def test_auc_does_not_depend_on_the_order_of_the_rows(rows, random):
     labels, scores = arrays(rows)
     random.shuffle(rows)
@@ -61,7 +63,8 @@ def test_auc_of_many_float32_labels_is_exact():
 
 @pytest.mark.parametrize("label", [0.0, 1.0])
 def test_auc_of_one_class_is_an_error_that_counts_both(label):
-    with pytest.raises(ValueError, match=r"needs both classes, got \d+ positives and \d+ negatives"):
+    with pytest.raises(ValueError,
+                       match=r"needs both classes, got \d+ positives and \d+ negatives"):
         auc(np.full(4, label), np.arange(4.0))
 
 
@@ -69,7 +72,8 @@ def test_auc_of_one_class_is_an_error_that_counts_both(label):
 def test_logloss_is_the_mean_over_rows_of_the_negative_log_probability(rows):
     labels, logits = arrays(rows)
     p = 1 / (1 + np.exp(-logits))
-    assert logloss(labels, logits) == pytest.approx(-np.mean(labels * np.log(p) + (1 - labels) * np.log(1 - p)))
+    assert logloss(labels, logits) == pytest.approx(-np.mean(labels * np.log(p) + (1 - labels)
+                                                             * np.log(1 - p)))
 
 
 def test_logloss_is_finite_and_exact_for_huge_logits():
@@ -96,8 +100,10 @@ def test_batches_of_one_class_are_left_out_and_none_left_is_nan():
     labels, scores = np.zeros(40), np.arange(40.0)
     labels[7] = 1
     order = np.random.default_rng(0).permutation(40)
-    batch = next(order[start:start + 10] for start in range(0, 40, 10) if 7 in order[start:start + 10])
-    assert mean_of_batch_aucs(labels, scores, 10) == pytest.approx(by_counting(labels[batch], scores[batch]))
+    batch = next(order[start:start + 10] for start in range(0, 40, 10)
+                 if 7 in order[start:start + 10])
+    assert mean_of_batch_aucs(labels, scores,
+                              10) == pytest.approx(by_counting(labels[batch], scores[batch]))
     assert np.isnan(mean_of_batch_aucs(np.zeros(40), scores, 10))
 
 
@@ -112,7 +118,8 @@ class Scores(torch.nn.Module):
 def test_logits_are_of_all_rows_in_order_in_evaluation_mode_and_the_mode_is_put_back(training):
     model = Scores().train(training)
     ids = np.arange(40_000, dtype=np.int32)[:, None]
-    assert np.array_equal(logits_of(model, Split(ids, ids[:, 0])), np.arange(40_000, dtype=np.float32))
+    assert np.array_equal(logits_of(model, Split(ids, ids[:, 0])),
+                          np.arange(40_000, dtype=np.float32))
     assert model.training == training
 
 
@@ -134,22 +141,26 @@ def test_measures_of_a_split():
 
 def test_auc_of_counts_is_the_auc_of_rows_that_are_there_so_often():
     rng = np.random.default_rng(3)
-    labels, scores = (rng.random(80) < 0.4).astype(np.float32), rng.integers(0, 12, 80) / 12  # many ties
+    # many ties
+    labels, scores = (rng.random(80) < 0.4).astype(np.float32), rng.integers(0, 12, 80) / 12
     of = auc_of_counts(labels, scores)
     for _ in range(20):
         counts = rng.integers(0, 4, 80)
-        assert of(counts) == pytest.approx(auc(np.repeat(labels, counts), np.repeat(scores, counts)), abs=1e-12)
+        assert of(counts) == pytest.approx(auc(np.repeat(labels, counts),
+                                               np.repeat(scores, counts)), abs=1e-12)
     assert np.isnan(of((labels > 0).astype(int)))
 
 
 def test_a_bootstrap_finds_the_spread_of_an_accuracy_like_mean():
-    """The log-loss of a constant model is a mean over rows, whose standard error has a closed form."""
+    """The log-loss of a constant model is a mean over rows, whose standard error has a closed
+    form."""
     rng = np.random.default_rng(4)
     labels = (rng.random(2000) < 0.3).astype(np.float32)
     model = torch.nn.Sequential(torch.nn.Flatten(0))
     split = Split(np.ones((2000, 1), np.float32), labels)
     [found] = resample_test([model], split, 400, 1)
     losses = np.logaddexp(0, 1.0) - labels
-    assert found["test_logloss"].mean() == pytest.approx(losses.mean(), abs=3 * losses.std() / np.sqrt(2000 * 400))
+    assert found["test_logloss"].mean() == pytest.approx(losses.mean(),
+                                                         abs=3 * losses.std() / np.sqrt(2000 * 400))
     assert found["test_logloss"].std() == pytest.approx(losses.std() / np.sqrt(2000), rel=0.15)
     assert np.ptp(found["test_auc"]) == 0  # every score is the same

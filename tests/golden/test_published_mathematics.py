@@ -1,9 +1,11 @@
-"""200 steps of a search in double precision against the published mathematics, restated from the formulas.
+"""200 steps of a search in double precision against the published mathematics, restated from the
+formulas.
 
-Restated here: S(V, s) of the whole table (eq. 8), the logits of the models, the sum of cross entropies over the
-batch size plus the penalty on the batch's vectors, one clip over all gradients, Adam with coupled decay on every
-parameter. Held against it: `engine.optim.step.Step` around the models of the registry, where the table is thresholded
-first and where the rows are gathered first.
+Restated here: S(V, s) of the whole table (eq. 8), the logits of the models, the sum of cross
+entropies over the batch size plus the penalty on the batch's vectors, one clip over all gradients,
+Adam with coupled decay on every
+parameter. Held against it: `engine.optim.step.Step` around the models of the registry, where the
+table is thresholded first and where the rows are gathered first.
 """
 
 import pytest
@@ -15,9 +17,12 @@ from models.build import build_embedding, build_model
 
 SIZES, WIDTH, HEADS, STEPS = (9, 3, 20, 6), 6, 2, 200
 LR, DECAY, THRESHOLD = 1e-2, 1e-3, -4.0
-SETTINGS = {"embedding": "pep", "latent_dim": WIDTH, "threshold_type": "feature_dim", "threshold_init": THRESHOLD,
-            "g_type": "sigmoid", "gk": 1.0, "mlp_dims": (5, 4), "dropout": 0.0, "atten_embed_dim": 8,
-            "num_heads": HEADS, "num_layers": 2, "att_dropout": 0.0, "has_residual": True, "full_part": True,
+SETTINGS = {"embedding": "pep", "latent_dim": WIDTH, "threshold_type": "feature_dim",
+            "threshold_init": THRESHOLD,
+            "g_type": "sigmoid", "gk": 1.0, "mlp_dims": (5, 4), "dropout": 0.0,
+            "atten_embed_dim": 8,
+            "num_heads": HEADS, "num_layers": 2, "att_dropout": 0.0, "has_residual": True,
+            "full_part": True,
             "with_linear": False}
 
 
@@ -33,7 +38,8 @@ def pairs(vectors):
 def mlp(p, x):
     for place in (0, 4):  # linear, batch norm, ReLU, dropout; twice, then the last linear layer
         x = x @ p[f"mlp.mlp.{place}.weight"].T + p[f"mlp.mlp.{place}.bias"]
-        x = batch_norm(x, None, None, p[f"mlp.mlp.{place + 1}.weight"], p[f"mlp.mlp.{place + 1}.bias"], training=True)
+        x = batch_norm(x, None, None, p[f"mlp.mlp.{place + 1}.weight"],
+                       p[f"mlp.mlp.{place + 1}.bias"], training=True)
         x = x.relu()
     return (x @ p["mlp.mlp.8.weight"].T + p["mlp.mlp.8.bias"])[:, 0]
 
@@ -45,7 +51,8 @@ def attention(p, layer, x):
     heads = []
     size = x.shape[2] // HEADS
     for head in range(HEADS):
-        query, key, value = (part[..., head * size:(head + 1) * size] for part in projected.chunk(3, dim=2))
+        query, key, value = (part[..., head * size:(head + 1) * size]
+                             for part in projected.chunk(3, dim=2))
         heads.append(torch.softmax(query @ key.mT / size ** 0.5, dim=2) @ value)
     return torch.cat(heads, 2) @ p[f"{name}.out_proj.weight"].T + p[f"{name}.out_proj.bias"]
 
@@ -86,7 +93,8 @@ def batches(batch):
         yield ids, torch.randint(2, (batch,), generator=generator).double()
 
 
-@pytest.mark.parametrize(("batch", "clip"), [(48, 0.1), (8, 100.0)])  # more ids than rows, and fewer
+# more ids than rows, and fewer
+@pytest.mark.parametrize(("batch", "clip"), [(48, 0.1), (8, 100.0)])
 @pytest.mark.parametrize("penalty", [0.0, 0.05])
 @pytest.mark.parametrize("name", ["fm", "deepfm", "autoint"])
 def test_200_steps_follow_the_published_mathematics(name, penalty, batch, clip):
@@ -99,7 +107,8 @@ def test_200_steps_follow_the_published_mathematics(name, penalty, batch, clip):
     clipped = 0
     for ids, labels in batches(batch):
         vectors = pruned(p)[ids]
-        entropy = binary_cross_entropy_with_logits(logits_of(name, p, ids, vectors), labels, reduction="sum") / batch
+        entropy = binary_cross_entropy_with_logits(logits_of(name, p, ids, vectors), labels,
+                                                   reduction="sum") / batch
         theirs.zero_grad()
         (entropy + penalty * vectors.square().sum() / batch).backward()
         clipped += int(torch.nn.utils.clip_grad_norm_(p.values(), clip) > clip)
@@ -111,4 +120,5 @@ def test_200_steps_follow_the_published_mathematics(name, penalty, batch, clip):
     assert 0 < count < model.embedding.weight.numel()
     assert model.embedding.num_params() == count
     for key, value in model.named_parameters():
-        torch.testing.assert_close(with_effect(key, value), with_effect(key, p[key]), rtol=1e-8, atol=1e-9)
+        torch.testing.assert_close(with_effect(key, value), with_effect(key, p[key]), rtol=1e-8,
+                                   atol=1e-9)

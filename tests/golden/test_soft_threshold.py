@@ -16,7 +16,8 @@ def sigmoid(x):
 
 GATE_AND_SLOPE = {"sigmoid": (sigmoid, lambda s: sigmoid(s) * (1 - sigmoid(s))),
                   "softplus": (lambda s: np.log1p(np.exp(s)), sigmoid)}
-# rows of each field, and width; in the second D = F, in the third D = F and every field has one row, so N = D too
+# rows of each field, and width; in the second D = F, in the third D = F and every field has one
+# row, so N = D too
 TABLES = [((4, 1, 6), 5), ((4, 1, 6), 3), ((1, 1, 1), 3)]
 
 
@@ -28,24 +29,30 @@ def spread(s, granularity, sizes, width):
         for _ in range(size):
             for d in range(width):
                 whole[row, d] = {"global": lambda r, f, c: s[0], "dimension": lambda r, f, c: s[c],
-                                 "feature": lambda r, f, c: s[r, 0], "field": lambda r, f, c: s[f, 0],
+                                 "feature": lambda r, f, c: s[r, 0], "field": lambda r, f,
+                                 c: s[f, 0],
                                  "feature_dim": lambda r, f, c: s[r, c],
-                                 "field_dim": lambda r, f, c: s[f, c]}[granularity](row, position, d)
+                                 "field_dim": lambda r, f, c: s[f, c]}[granularity](row, position,
+                                                                                    d)
             row += 1
     return whole
 
 
 def gathered(whole, granularity, sizes):
-    """The transpose of `spread`: sums of an (N, D) array over the entries that share a threshold."""
+    """The transpose of `spread`: sums of an (N, D) array over the entries that share a
+    threshold."""
     bounds = np.cumsum(sizes)[:-1]
     by_field = np.stack([part.sum(0) for part in np.split(whole, bounds)])
-    return {"global": whole.sum().reshape(1), "dimension": whole.sum(0), "feature": whole.sum(1, keepdims=True),
-            "field": by_field.sum(1, keepdims=True), "feature_dim": whole, "field_dim": by_field}[granularity]
+    return {"global": whole.sum().reshape(1), "dimension": whole.sum(0),
+            "feature": whole.sum(1, keepdims=True),
+            "field": by_field.sum(1, keepdims=True), "feature_dim": whole,
+            "field_dim": by_field}[granularity]
 
 
 def make(granularity, gate, sizes, width, scale, seed=0):
     rng = np.random.default_rng(seed)
-    embedding = Pep(torch.tensor(rng.normal(0, 0.3, (sum(sizes), width)), dtype=torch.float32), sizes,
+    embedding = Pep(torch.tensor(rng.normal(0, 0.3, (sum(sizes), width)), dtype=torch.float32),
+                    sizes,
                     Thresholds(granularity, -1.0, gate, scale))
     with torch.no_grad():
         embedding.thresholds += torch.tensor(rng.normal(0, 1, embedding.thresholds.shape))
@@ -70,9 +77,14 @@ def test_values_and_sub_gradients(granularity, gate, sizes, width, path):
 
     rng = np.random.default_rng(1)
     starts = np.cumsum((0, *sizes[:-1]))
-    ids = np.stack([start + rng.integers(0, size, 7) for start, size in zip(starts, sizes, strict=True)], axis=1)
+    ids = np.stack([start + rng.integers(0, size, 7) for start,
+                    size in zip(starts, sizes, strict=True)], axis=1)
     upstream = rng.normal(0, 1, (*ids.shape, width))
-    vectors = getattr(embedding, path)(torch.tensor(ids)) if path != "forward" else embedding(torch.tensor(ids))
+    vectors = (
+        getattr(embedding, path)(torch.tensor(ids))
+        if path != "forward"
+        else embedding(torch.tensor(ids))
+    )
     np.testing.assert_allclose(vectors.detach(), pruned[ids], atol=1e-6)
 
     (vectors * torch.tensor(upstream, dtype=torch.float32)).sum().backward()
@@ -82,9 +94,11 @@ def test_values_and_sub_gradients(granularity, gate, sizes, width, path):
     np.testing.assert_allclose(embedding.weight.grad, np.where(kept, whole, 0), atol=1e-5)
     np.testing.assert_allclose(
         embedding.thresholds.grad,
-        scale * slope * gathered(np.where(kept, -np.sign(values) * whole, 0), granularity, sizes), atol=1e-5)
+        scale * slope * gathered(np.where(kept, -np.sign(values) * whole, 0), granularity, sizes),
+        atol=1e-5)
     np.testing.assert_allclose(embedding.table(), pruned, atol=1e-6)
-    np.testing.assert_allclose(embedding.margins_of(embedding.weight.detach(), embedding.thresholds.detach()),
+    np.testing.assert_allclose(embedding.margins_of(embedding.weight.detach(),
+                                                    embedding.thresholds.detach()),
                                np.abs(values) - g, atol=1e-6)
 
 
@@ -111,7 +125,8 @@ def test_an_entry_at_zero_is_cut_even_by_a_threshold_that_is_zero():
 
 
 @pytest.mark.parametrize(("granularity", "shape"), [
-    ("global", (1,)), ("dimension", (3,)), ("feature", (11, 1)), ("field", (3, 1)), ("feature_dim", (11, 3)),
+    ("global", (1,)), ("dimension", (3,)), ("feature", (11, 1)), ("field", (3, 1)),
+    ("feature_dim", (11, 3)),
     ("field_dim", (3, 3))])
 def test_shapes_of_s(granularity, shape):
     assert make(granularity, "sigmoid", (4, 1, 6), 3, 1.0).thresholds.shape == shape

@@ -1,4 +1,5 @@
-"""Whole training steps of FM and of PEP around FM in numpy: loss, gradients, clipping, Adam with coupled decay."""
+"""Whole training steps of FM and of PEP around FM in numpy: loss, gradients, clipping, Adam with
+coupled decay."""
 
 import numpy as np
 import pytest
@@ -18,7 +19,8 @@ def sigmoid(x):
 
 
 def loss_and_gradients(p, ids, labels, penalty):
-    """Mean binary cross entropy, and by hand the gradients of it with the penalty on the batch's vectors."""
+    """Mean binary cross entropy, and by hand the gradients of it with the penalty on the batch's
+    vectors."""
     g = sigmoid(p["s"]) if "s" in p else np.zeros_like(p["V"])
     kept = np.abs(p["V"]) > g
     table = np.where(kept, np.sign(p["V"]) * (np.abs(p["V"]) - g), 0)
@@ -67,22 +69,34 @@ def batches(count, rows=32):
     rng = np.random.default_rng(0)
     starts = np.cumsum((0, *SIZES[:-1]))
     for _ in range(count):  # the last row of each field is never drawn
-        ids = np.stack([start + rng.integers(0, size - 1, rows) for start, size in zip(starts, SIZES, strict=True)], 1)
+        ids = np.stack([start + rng.integers(0, size - 1, rows) for start,
+                        size in zip(starts, SIZES, strict=True)], 1)
         yield ids, rng.integers(0, 2, rows).astype(float)
 
 
-@pytest.mark.parametrize(("embedding", "steps", "clip", "penalty", "compiled"), [
-    *((name, steps, clip, 0.0, False) for name in ("uniform", "pep") for steps in (1, 20) for clip in (100.0, 0.2)),
-    *((name, steps, 100.0, 0.3, False) for name in ("uniform", "pep") for steps in (1, 20)),
-    ("pep", 20, 0.2, 0.3, True),
-])
+@pytest.mark.parametrize(
+    ("embedding", "steps", "clip", "penalty", "compiled"),
+    [
+        *(
+            (name, steps, clip, 0.0, False)
+            for name in ("uniform", "pep")
+            for steps in (1, 20)
+            for clip in (100.0, 0.2)
+        ),
+        *((name, steps, 100.0, 0.3, False) for name in ("uniform", "pep") for steps in (1, 20)),
+        ("pep", 20, 0.2, 0.3, True),
+    ],
+)
 def test_steps(embedding, steps, clip, penalty, compiled):
-    values = {"model": "fm", "embedding": embedding, "latent_dim": WIDTH, "threshold_type": "feature_dim",
+    values = {"model": "fm", "embedding": embedding, "latent_dim": WIDTH,
+              "threshold_type": "feature_dim",
               "threshold_init": -2.5, "g_type": "sigmoid", "gk": 1.0}
     model = build_model(SIZES, values, 1, build_embedding(SIZES, values, 1)).train()
-    start = {NAMES[name]: value.detach().double().numpy().copy() for name, value in model.named_parameters()}
+    start = {NAMES[name]: value.detach().double().numpy().copy() for name,
+             value in model.named_parameters()}
     numpy_adam = NumpyAdam(dict(start), clip, penalty)
-    step = Step(model, build_optimizer(model, LR, INSIDE_DECAY, OUTSIDE_DECAY), clip, StepForm(32, compiled),
+    step = Step(model, build_optimizer(model, LR, INSIDE_DECAY, OUTSIDE_DECAY), clip,
+                StepForm(32, compiled),
                 penalty)
     clipped = 0
     for ids, labels in batches(steps):
@@ -92,15 +106,18 @@ def test_steps(embedding, steps, clip, penalty, compiled):
         clipped += norm > clip
     assert (clipped == 0) == (clip == 100.0)
     for name, value in model.named_parameters():
-        np.testing.assert_allclose(value.detach(), numpy_adam.p[NAMES[name]], atol=2e-5, err_msg=name)
+        np.testing.assert_allclose(value.detach(), numpy_adam.p[NAMES[name]], atol=2e-5,
+                                   err_msg=name)
         assert np.abs(value.detach().numpy() - start[NAMES[name]]).max() > 0.5 * LR * min(steps, 10)
 
 
 @pytest.mark.parametrize("name", MODELS)
 def test_each_parameter_is_in_exactly_one_group_with_its_own_decay(name):
     values = {"model": name, "embedding": "pep", "latent_dim": WIDTH, "threshold_type": "field",
-              "threshold_init": -2.5, "g_type": "sigmoid", "gk": 1.0, "mlp_dims": (3,), "dropout": 0.1,
-              "atten_embed_dim": 4, "num_heads": 2, "num_layers": 1, "att_dropout": 0.1, "has_residual": True,
+              "threshold_init": -2.5, "g_type": "sigmoid", "gk": 1.0, "mlp_dims": (3,),
+              "dropout": 0.1,
+              "atten_embed_dim": 4, "num_heads": 2, "num_layers": 1, "att_dropout": 0.1,
+              "has_residual": True,
               "full_part": True, "with_linear": True, "arch_mlp_bot": (5,), "arch_mlp_top": (6,),
               "arch_interaction_op": "cat"}
     model = build_model(SIZES, values, 1, build_embedding(SIZES, values, 1))
@@ -111,4 +128,5 @@ def test_each_parameter_is_in_exactly_one_group_with_its_own_decay(name):
     assert {parameter for parameter, decay in decays.items() if decay == INSIDE_DECAY} == inside
     assert {parameter for parameter, decay in decays.items() if decay == OUTSIDE_DECAY} == set(
         model.parameters()) - inside
-    assert all((group["lr"], group["betas"], group["eps"]) == (LR, (0.9, 0.999), 1e-8) for group in groups)
+    assert all((group["lr"], group["betas"], group["eps"]) == (LR, (0.9, 0.999), 1e-8)
+               for group in groups)

@@ -25,7 +25,8 @@ def tiny(seed=0):
 
 
 def state_of(model, lr=0.1):
-    return SimpleNamespace(model=model, optimizer=SimpleNamespace(param_groups=[{"lr": lr}]), step=1, epoch_done=False,
+    return SimpleNamespace(model=model, optimizer=SimpleNamespace(param_groups=[{"lr": lr}]),
+                           step=1, epoch_done=False,
                            refresh=lambda: None)
 
 
@@ -101,7 +102,8 @@ class Numpy:
         self.s[over] = self.limit[over]
         T = np.minimum(self.removed(), [FIELDS, *TOP])
         for layer, weight in enumerate(self.weights):
-            self.y[layer] = max(0, self.y[layer] + self.ylr * np.sort(energies(weight, layer))[:T[layer]].sum())
+            self.y[layer] = max(0, self.y[layer] + self.ylr
+                                * np.sort(energies(weight, layer))[:T[layer]].sum())
         self.z = max(0, self.z + self.zlr * (resource(T) - self.budget))
 
 
@@ -155,7 +157,8 @@ def test_the_proximal_step_is_the_best_of_all_subsets(removed, y):
     hook.s[0], hook.y[0] = removed - 0.5 if removed else 0.0, y
     hook(state_of(model, eta))
     best = None
-    for subset in itertools.combinations(range(FIELDS), removed):  # argmin of |W - W0|^2 / (2 eta) + y N(W)
+    # argmin of |W - W0|^2 / (2 eta) + y N(W)
+    for subset in itertools.combinations(range(FIELDS), removed):
         candidate = before.copy()
         for unit in subset:
             candidate[:, groups(before, 0)[unit]] /= 1 + 2 * eta * y
@@ -167,14 +170,18 @@ def test_the_proximal_step_is_the_best_of_all_subsets(removed, y):
     if not removed or not y:
         np.testing.assert_array_equal(weights_of(model)[0], before)
     order = np.argsort(energies(before, 0), kind="stable")
-    assert (np.argsort(energies(weights_of(model)[0], 0), kind="stable") == order).all() or removed == 0
+    assert (np.argsort(energies(weights_of(model)[0], 0),
+                       kind="stable") == order).all() or removed == 0
 
 
 def test_energy_and_its_straight_through_slope_at_whole_steps():
     model = tiny()
     ordered = np.sort(energies(weights_of(model)[0], 0))
-    np.testing.assert_allclose(np.sort(energies_of(model, constraint(model).resource)[0, :FIELDS].numpy()), ordered,
-                               rtol=1e-6)
+    np.testing.assert_allclose(
+        np.sort(energies_of(model, constraint(model).resource)[0, :FIELDS].numpy()),
+        ordered,
+        rtol=1e-6,
+    )
     for removed in range(FIELDS + 1):  # N(T + 1) - N(T), the largest energy at the top
         hook = constraint(model)
         hook.s[0], hook.y[:], hook.z = float(removed), 0.0, hook.z
@@ -198,15 +205,18 @@ def test_slopes_of_the_resource_are_finite_differences(removed):
 
 
 def test_published_numbers_of_the_resource():
-    criteo = Resource(Layout(16, 16, (1000,) * 26, (13, 512, 256, 64, 16), (512, 256, 1)), "flops_top")
+    criteo = Resource(Layout(16, 16, (1000,) * 26, (13, 512, 256, 64, 16), (512, 256, 1)),
+                      "flops_top")
     whole = torch.tensor(criteo.counts, dtype=torch.float64)
     assert (criteo.whole, float(criteo.fraction(criteo.valid))) == (705_793, 1)
-    for fields, expected in ((1, .9768), (4, .9071), (5, .8839), (7, .8375), (8, .8143), (9, .7911), (10, .7679),
+    for fields, expected in ((1, .9768), (4, .9071), (5, .8839), (7, .8375), (8, .8143), (9, .7911),
+                             (10, .7679),
                              (26, .3964)):
         left = whole - torch.tensor([fields, 0, 0])
         assert float(criteo.fraction_of_counts(left)) == pytest.approx(expected, abs=5e-5)
     for kept, expected in ((.75, .558), (.5, .245), (.25, .064)):
-        assert float(criteo.fraction_of_counts((whole * kept).round())) == pytest.approx(expected, abs=0.012)
+        assert float(criteo.fraction_of_counts((whole * kept).round())) == pytest.approx(expected,
+                                                                                         abs=0.012)
     assert criteo.slopes(whole).tolist() == pytest.approx([.02321, .00195, .00146], abs=5e-6)
     everything = Resource(criteo.layout, "flops_all")
     assert everything.whole == 705_793 + 311_120

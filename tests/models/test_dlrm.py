@@ -12,7 +12,8 @@ from models.embedding.per_field import PerField
 from models.embedding.uniform import Uniform
 
 SIZES, WIDTH = (5, 7, 3), 4
-VALUES = {"model": "dlrm", "embedding": "uniform", "latent_dim": WIDTH, "arch_mlp_bot": (6,), "arch_mlp_top": (8, 5),
+VALUES = {"model": "dlrm", "embedding": "uniform", "latent_dim": WIDTH, "arch_mlp_bot": (6,),
+          "arch_mlp_top": (8, 5),
           "arch_interaction_op": "cat"}
 
 
@@ -43,7 +44,8 @@ def test_logits_are_those_of_the_definition(interaction, num_dense):
     model = made(interaction, num_dense)
     ids, numbers = batch(num_dense=num_dense)
     vectors = model.embedding.table().numpy()[ids.numpy()]  # (B, F, D)
-    dense = numpy_mlp(model.bottom, numbers.numpy(), last_relu=True) if num_dense else np.zeros((len(ids), 0))
+    dense = numpy_mlp(model.bottom, numbers.numpy(),
+                      last_relu=True) if num_dense else np.zeros((len(ids), 0))
     if interaction == "cat":
         read = vectors.reshape(len(ids), -1)
     else:
@@ -61,7 +63,9 @@ def test_initial_values_are_the_published_ones():
     assert [layer.in_features for layer in model.top] == [432, 512, 256]
     for layer in (*model.bottom, *list(model.top)[:2]):
         outputs, inputs = layer.weight.shape
-        assert float(layer.weight.detach().std()) == pytest.approx(math.sqrt(2 / (inputs + outputs)), rel=0.1)
+        assert float(layer.weight.detach().std()) == pytest.approx(
+            math.sqrt(2 / (inputs + outputs)), rel=0.1
+        )
         assert float(layer.bias.detach().std()) == pytest.approx(math.sqrt(1 / outputs), rel=0.4)
     table = initial_tables((100, 4), 64, torch.Generator().manual_seed(1))
     assert 0.09 < float(table[:100].abs().max()) <= 0.1
@@ -79,7 +83,8 @@ def test_bad_input_is_refused():
 
 def test_the_same_seed_gives_the_same_tables_under_every_scheme_of_one_table():
     uniform = build_embedding(SIZES, VALUES, 1).table()
-    pep = build_embedding(SIZES, {**VALUES, "embedding": "pep", "threshold_type": "global", "threshold_init": -150.0,
+    pep = build_embedding(SIZES, {**VALUES, "embedding": "pep", "threshold_type": "global",
+                                  "threshold_init": -150.0,
                                   "g_type": "sigmoid", "gk": 1.0}, 1)
     assert torch.equal(uniform, pep.table())
     assert not torch.equal(uniform, build_embedding(SIZES, VALUES, 2).table())
@@ -95,7 +100,8 @@ def test_a_width_a_field_reads_the_columns_that_are_kept():
     full = small(ids)
     for field, columns in enumerate(KEPT):
         for column in range(WIDTH):
-            expected = table[ids[:, field].long(), column] if column in columns else torch.zeros(len(ids))
+            expected = table[ids[:, field].long(),
+                             column] if column in columns else torch.zeros(len(ids))
             assert torch.equal(full[:, field, column], expected)
     read = torch.cat([full[:, field, list(columns)] for field, columns in enumerate(KEPT)], 1)
     assert torch.equal(small.deep_input(ids), read)

@@ -31,9 +31,11 @@ def test_places_are_pinned_so_that_old_runs_keep_their_meaning():
 @pytest.mark.parametrize("key", KEYS)
 def test_hashes_by_hand_and_their_spread(key):
     values = hashed(100_000, key, 1000)
-    assert values[::997].tolist() == [by_hand(number, key, 1000) for number in range(0, 100_000, 997)]
+    assert values[::997].tolist() == [by_hand(number, key, 1000)
+                                      for number in range(0, 100_000, 997)]
     counts = np.bincount(values, minlength=1000)
-    assert ((counts - 100) ** 2 / 100).sum() == pytest.approx(999, abs=5 * (2 * 999) ** 0.5)  # chi squared
+    # chi squared
+    assert ((counts - 100) ** 2 / 100).sum() == pytest.approx(999, abs=5 * (2 * 999) ** 0.5)
 
 
 def test_the_two_functions_are_independent():
@@ -69,5 +71,6 @@ def test_vectors_start_at_the_scale_of_the_usual_table():
 
 @pytest.mark.parametrize("hash_rows", [0, 41])
 def test_a_table_that_is_empty_or_larger_than_the_features_is_refused(hash_rows):
-    with pytest.raises(ValueError, match=rf"hash_rows must lie in 1 \.\. 40, the number of features; got {hash_rows}"):
+    with pytest.raises(ValueError, match=rf"hash_rows must lie in 1 \.\. 40, the number of "
+                                         rf"features; got {hash_rows}"):
         make(hash_rows=hash_rows)

@@ -27,7 +27,8 @@ IMPORTS = {
                           "out = np.zeros(2, np.int32)\n"
                           "slots = np.zeros(9, np.int32)\n"
                           "print(renumber(np.array([4, 4]), slots, out, out.copy()))",
-    "utils.jit": "import data.raw.parse, data.raw.count, data.raw.ingest, data.synthetic.raw_draws, engine.evaluate",
+    "utils.jit": "import data.raw.parse, data.raw.count, data.raw.ingest, "
+                 "data.synthetic.raw_draws, engine.evaluate",
 }
 SAID = "numba finds no folder that it may write its cache to"
 

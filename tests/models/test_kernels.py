@@ -31,7 +31,8 @@ def test_scatter_is_its_plain_definition_bit_by_bit(dtype, width):
     assert torch.equal(scatter_rows(grad, ids, num_rows), scatter_rows_plain(grad, ids, num_rows))
 
 
-@given(st.integers(1, 30), st.integers(1, 4), st.integers(1, 5), st.integers(1, 40), st.integers(0, 99))
+@given(st.integers(1, 30), st.integers(1, 4), st.integers(1, 5), st.integers(1, 40),
+       st.integers(0, 99))
 def test_scatter_of_any_shape(rows, fields, width, num_rows, seed):
     grad, ids, num_rows = scatter_case(rows, fields, width, num_rows, seed=seed)
     out = scatter_rows(grad, ids, num_rows)
@@ -48,7 +49,8 @@ def test_scatter_adds_rows_of_one_id_in_the_order_of_the_batch():
 
 
 @pytest.mark.parametrize("view", [lambda grad: grad.permute(1, 0, 2), lambda grad: grad[:, :, ::2],
-                                  lambda grad: grad[:1, :1].expand(50, 3, 4)], ids=["permuted", "strided", "expanded"])
+                                  lambda grad: grad[:1, :1].expand(50, 3, 4)],
+                         ids=["permuted", "strided", "expanded"])
 def test_scatter_of_a_gradient_that_is_not_contiguous(view):
     grad, ids, num_rows = scatter_case()
     grad = view(grad)
@@ -74,7 +76,8 @@ def test_scatter_gives_the_same_bits_each_time_with_several_threads(threads):
 @pytest.mark.parametrize("dtype", [torch.int32, torch.int64])
 def test_lookup_is_its_plain_definition_in_values_and_gradient(dtype):
     upstream, ids, num_rows = scatter_case(dtype=dtype)
-    tables = [torch.randn(num_rows, 4, generator=torch.Generator().manual_seed(1)).requires_grad_() for _ in range(2)]
+    tables = [torch.randn(num_rows, 4, generator=torch.Generator().manual_seed(1)).requires_grad_()
+              for _ in range(2)]
     for table, function in zip(tables, (lookup, lookup_plain), strict=True):
         rows = function(table, ids)
         assert torch.equal(rows, tables[0].detach()[ids.long()])
@@ -84,9 +87,11 @@ def test_lookup_is_its_plain_definition_in_values_and_gradient(dtype):
 
 def test_gradcheck_of_lookup_and_of_a_table_that_is_looked_up_twice():
     ids = torch.tensor([[0, 2], [2, 2], [4, 0]])
-    table = torch.randn(5, 3, dtype=torch.float64, generator=torch.Generator().manual_seed(0)).requires_grad_()
+    table = torch.randn(5, 3, dtype=torch.float64,
+                        generator=torch.Generator().manual_seed(0)).requires_grad_()
     assert torch.autograd.gradcheck(lambda t: lookup(t, ids), (table,))
-    assert torch.autograd.gradcheck(lambda t: lookup(t, ids) * lookup(t ** 2, ids.flip(0)), (table,))
+    assert torch.autograd.gradcheck(lambda t: lookup(t, ids) * lookup(t ** 2, ids.flip(0)),
+                                    (table,))
 
 
 def test_operations_are_registered_as_the_compiler_expects():
@@ -121,7 +126,8 @@ def test_gradcheck_of_soft_threshold_away_from_the_kink():
 
 @pytest.mark.parametrize("function", [soft_threshold, soft_threshold_plain])
 def test_a_broken_value_is_not_hidden_by_the_threshold(function):
-    assert function(torch.tensor([float("nan"), 2.0]), torch.tensor(1.0)).isnan().tolist() == [True, False]
+    assert function(torch.tensor([float("nan"), 2.0]),
+                    torch.tensor(1.0)).isnan().tolist() == [True, False]
 
 
 @pytest.mark.parametrize("p", [0.1, 0.2, 0.4, 0.5, 0.9])
@@ -184,7 +190,8 @@ def test_a_rate_outside_its_range_is_refused(p):
 
 
 def test_replace_dropout_leaves_no_nn_dropout_and_keeps_rates_and_order():
-    module = nn.Sequential(nn.Linear(2, 2), nn.Dropout(0.3), nn.Sequential(nn.ReLU(), nn.ModuleList([nn.Dropout(0.5)])))
+    module = nn.Sequential(nn.Linear(2, 2), nn.Dropout(0.3),
+                           nn.Sequential(nn.ReLU(), nn.ModuleList([nn.Dropout(0.5)])))
     assert replace_dropout(module) is module
     assert not any(isinstance(part, nn.Dropout) for part in module.modules())
     assert module[1].dropped == round(0.3 * LEVELS)
@@ -204,4 +211,5 @@ def test_two_layers_draw_apart_in_one_compiled_function():
     assert not torch.equal(out[0] == 0, out[1] == 0)
     assert out[2].any()  # two draws for the very same tensor
     out[:2].sum().backward()
-    torch.testing.assert_close(x.grad, out[:2].sum(0).detach())  # the backward pass uses the forward's draws
+    # the backward pass uses the forward's draws
+    torch.testing.assert_close(x.grad, out[:2].sum(0).detach())

@@ -23,7 +23,8 @@ def draw(seed=1):
     ([1, 9, 2, 6], 4, [3, 0, 2, 1]),
     ([5, 5, 4, 3, 2, 1], 2, [0, 0, 1, 1, 1, 1]),  # 10 of 20
     ([5, 5, 5, 5, 5], 2, [0, 0, 1, 1, 1]),  # 10 and 15 are as near to 12.5: the smaller
-    ([1, 97, 1, 1], 3, [1, 0, 2, 2]),  # one feature has more than its share, and each block one at least
+    # one feature has more than its share, and each block one at least
+    ([1, 97, 1, 1], 3, [1, 0, 2, 2]),
     ([7, 0, 0, 0], 2, [0, 1, 1, 1]),
     ([7, 0, 0, 0], 4, [0, 1, 2, 3]),
     ([0, 3, 0, 3], 2, [1, 0, 1, 1]),
@@ -55,7 +56,8 @@ def test_widths_by_hand(alpha, width, expected):
 
 def test_each_feature_has_its_blocks_width():
     counts = torch.tensor([1, 500, 100, 2, 1500, 100, 0])
-    embedding = mde(counts, 3, 0.3, 16, draw(), 2)  # 1500 of 2203; 500 of the 703 left; the rest has a mean of 40.6
+    # 1500 of 2203; 500 of the 703 left; the rest has a mean of 40.6
+    embedding = mde(counts, 3, 0.3, 16, draw(), 2)
     widths = [16, 12, 5]  # 16 x (1/3) ** 0.3 = 11.51, 16 x 0.0271 ** 0.3 = 5.42
     assert [tuple(table.shape) for table in embedding.tables] == [(1, 12), (5, 5), (1, 16)]
     assert embedding.num_params() == 16 + 12 + 5 * 5 + 12 * 16 + 5 * 16
@@ -70,7 +72,8 @@ def test_at_alpha_0_it_starts_as_the_uniform_table():
 
 
 def test_more_blocks_than_features_or_no_occurrence_are_refused():
-    with pytest.raises(ValueError, match=r"mde_blocks must lie in 1 \.\. 4, the number of features; got 5"):
+    with pytest.raises(ValueError,
+                       match=r"mde_blocks must lie in 1 \.\. 4, the number of features; got 5"):
         mde(torch.ones(4, dtype=torch.int64), 5, 0.1, 8, draw(), 1)
     with pytest.raises(ValueError, match="no feature occurs: all counts of the popularity are 0"):
         mde(torch.zeros(4, dtype=torch.int64), 2, 0.1, 8, draw(), 1)

@@ -15,7 +15,8 @@ LARGEST, SMALLEST = torch.finfo(torch.float32).max, torch.finfo(torch.float32).t
 
 
 def fm(threshold_init, threshold_type="feature_dim", embedding="pep"):
-    values = {"model": "fm", "embedding": embedding, "latent_dim": WIDTH, "threshold_type": threshold_type,
+    values = {"model": "fm", "embedding": embedding, "latent_dim": WIDTH,
+              "threshold_type": threshold_type,
               "threshold_init": threshold_init, "g_type": "sigmoid", "gk": 1.0}
     return build_model(SIZES, values, 1, build_embedding(SIZES, values, 1)).train()
 
@@ -51,7 +52,9 @@ def test_without_decay_or_with_decoupled_decay_they_never_move(decay):
 
 
 @pytest.mark.parametrize("threshold_type", THRESHOLD_TYPES)
-def test_at_the_start_on_movielens_decay_rules_and_thresholds_rise_by_about_lr_a_step(threshold_type):
+def test_at_the_start_on_movielens_decay_rules_and_thresholds_rise_by_about_lr_a_step(
+    threshold_type,
+):
     model = fm(-15.0, threshold_type)
     train(model, build_optimizer(model, 1e-3, 1e-5, 1e-5), 300)
     thresholds = model.embedding.thresholds.detach()
@@ -73,7 +76,8 @@ def test_a_row_that_no_batch_touches_decays(embedding):
 @pytest.mark.parametrize("threshold_type", THRESHOLD_TYPES)
 def test_gathering_first_is_thresholding_first_in_values_and_all_gradients(threshold_type, gate):
     generator = torch.Generator().manual_seed(0)
-    embedding = Pep(torch.randn(17, WIDTH, generator=generator), SIZES, Thresholds(threshold_type, -1.0, gate, 0.8))
+    embedding = Pep(torch.randn(17, WIDTH, generator=generator), SIZES,
+                    Thresholds(threshold_type, -1.0, gate, 0.8))
     with torch.no_grad():
         embedding.thresholds += torch.randn(embedding.thresholds.shape, generator=generator)
     columns = [torch.randint(size, (50,), generator=generator) for size in SIZES]
@@ -86,7 +90,8 @@ def test_gathering_first_is_thresholding_first_in_values_and_all_gradients(thres
         vectors.backward(upstream)
         results.append((vectors.detach(), embedding.weight.grad, embedding.thresholds.grad))
     for other in results[1:]:
-        torch.testing.assert_close(other, results[0])  # a gate's last bit depends on where its entry lies in a vector
+        # a gate's last bit depends on where its entry lies in a vector
+        torch.testing.assert_close(other, results[0])
         assert torch.equal(other[0] == 0, results[0][0] == 0)
     assert all(gradient.any() for gradient in results[0][1:])
 
@@ -100,7 +105,8 @@ def flushing(request):
 
 @pytest.mark.parametrize("entries", [1, 64])  # one at a time, and vectorised
 def test_in_float32_gate_and_slope_are_exactly_zero_far_below(flushing, entries):
-    """exp(-s) overflows below -88.72; the scripts flush denormals, which moves the border up to -87.34."""
+    """exp(-s) overflows below -88.72; the scripts flush denormals, which moves the border up to
+    -87.34."""
     border = math.log(SMALLEST) if flushing else -math.log(LARGEST)
     assert border == pytest.approx(-87.34 if flushing else -88.72, abs=0.005)
     for at, zero in ((border - 0.01, True), (-150.0, True), (border + 0.01, False), (-15.0, False)):

@@ -1,4 +1,5 @@
-"""Nearest allowed centroids, the straight-through gradient and the compact form, restated in numpy."""
+"""Nearest allowed centroids, the straight-through gradient and the compact form, restated in
+numpy."""
 
 import numpy as np
 import pytest
@@ -51,7 +52,8 @@ def test_the_nearest_allowed_centroid_wins():
     assert np.array_equal(embedding.table(), vectors)
 
 
-@given(st.integers(1, 9), st.integers(1, 3), st.integers(1, 4), st.integers(1, 20), st.integers(0, 99))
+@given(st.integers(1, 9), st.integers(1, 3), st.integers(1, 4), st.integers(1, 20),
+       st.integers(0, 99))
 def test_codes_are_those_of_the_plain_definition(rows, parts, width, centroids, seed):
     generator = torch.Generator().manual_seed(seed)
     weight = torch.randn(rows, parts * width, generator=generator)
@@ -60,13 +62,15 @@ def test_codes_are_those_of_the_plain_definition(rows, parts, width, centroids, 
     ids = torch.randint(rows, (7, 2), generator=generator)
     codes = nearest(weight, ids, values, allowed)
     assert torch.equal(codes, nearest_plain(weight, ids, values, allowed))
-    assert torch.equal(codes[2:3], nearest(weight, ids[2:3], values, allowed))  # whatever the batch holds
+    # whatever the batch holds
+    assert torch.equal(codes[2:3], nearest(weight, ids[2:3], values, allowed))
 
 
 def test_of_equally_near_centroids_the_first_is_taken():
     values = torch.tensor([[[5.0], [1.0], [-1.0], [1.0]]])
     for way in (nearest, nearest_plain):
-        codes = way(torch.tensor([[0.0], [9.0]]), torch.tensor([[0, 1]]), values, torch.tensor([[4.0], [1.0]]))
+        codes = way(torch.tensor([[0.0], [9.0]]), torch.tensor([[0, 1]]), values,
+                    torch.tensor([[4.0], [1.0]]))
         assert codes.tolist() == [[[1], [0]]]
 
 
@@ -79,7 +83,12 @@ def test_an_id_outside_the_table_has_no_code(wrong):
 
 def test_the_operation_is_registered_as_the_compiler_expects():
     embedding = make()
-    arguments = embedding.weight.detach(), torch.tensor([[1, 2]]), embedding.centroids.detach(), embedding.allowed
+    arguments = (
+        embedding.weight.detach(),
+        torch.tensor([[1, 2]]),
+        embedding.centroids.detach(),
+        embedding.allowed,
+    )
     torch.library.opcheck(nearest, arguments, test_utils=("test_schema", "test_faketensor"))
 
 
@@ -113,7 +122,8 @@ def test_tiers(counts, centroids, expected):
 
 
 @pytest.mark.parametrize(("rows", "centroids", "row_bytes"), [
-    (300, 256, 2), (300, 257, 3), (30, 8, 1), (30, 5, 1), (30, 1, 1)])  # two codes of 8, 9, 3, 3, 1 bits
+    # two codes of 8, 9, 3, 3, 1 bits
+    (300, 256, 2), (300, 257, 3), (30, 8, 1), (30, 5, 1), (30, 1, 1)])
 def test_the_compact_form_has_the_same_bits_and_its_bytes_are_counted(rows, centroids, row_bytes):
     embedding = make(rows, 2, centroids).eval()
     compact = embedding.compact()
@@ -133,7 +143,8 @@ def test_the_compact_form_has_the_same_bits_and_its_bytes_are_counted(rows, cent
 
 
 def trained(update="auto", **values):
-    values = {"embedding": lambda sizes, width: mgqe(torch.arange(sum(sizes)), 2, 16, width, draw(), len(sizes)),
+    values = {"embedding": lambda sizes,
+              width: mgqe(torch.arange(sum(sizes)), 2, 16, width, draw(), len(sizes)),
               "latent_dim": 4, **values}
     return Training(update, **values).run(60)
 
@@ -162,9 +173,11 @@ def test_what_does_not_fit_is_refused():
     initial, allowed = torch.ones(4, 6), torch.tensor([1, 2, 3, 3])
     with pytest.raises(ValueError, match="mgqe_subspaces must divide latent_dim 6, got 4"):
         Mgqe(initial, allowed, torch.ones(3, 6), 4, 1)
-    with pytest.raises(ValueError, match=r"each of 4 rows may use 1 \.\. 2 centroids; got .* from 1 to 3"):
+    with pytest.raises(ValueError,
+                       match=r"each of 4 rows may use 1 \.\. 2 centroids; got .* from 1 to 3"):
         Mgqe(initial, allowed, torch.ones(2, 6), 2, 1)
     with pytest.raises(ValueError, match=r"of shape \(3,\)"):
         Mgqe(initial, allowed[1:], torch.ones(3, 6), 2, 1)
-    with pytest.raises(ValueError, match=r"mgqe_centroids must lie in 1 \.\. 4, the number of features; got 5"):
+    with pytest.raises(ValueError,
+                       match=r"mgqe_centroids must lie in 1 \.\. 4, the number of features; got 5"):
         mgqe(torch.ones(4, dtype=torch.int64), 2, 5, 6, draw(), 1)

@@ -1,4 +1,5 @@
-"""Rows of several widths: values, gradients and counts by hand, in both ways of the forward pass."""
+"""Rows of several widths: values, gradients and counts by hand, in both ways of the forward
+pass."""
 
 import numpy as np
 import pytest
@@ -9,7 +10,8 @@ from models.embedding.base import initial_table
 from models.embedding.mixed_width import Mixed
 
 SIZES, WIDTH = (40, 3, 30), 6
-GROUPS = {"narrow and full": (2, 6, 1, 0), "narrow": (3, 2, 1, 1), "full": (6, 0, 6, 0), "one": (4, 4, 4, 4)}
+GROUPS = {"narrow and full": (2, 6, 1, 0), "narrow": (3, 2, 1, 1), "full": (6, 0, 6, 0),
+          "one": (4, 4, 4, 4)}
 
 
 def draw(seed=1):
@@ -25,7 +27,8 @@ def make(widths):
 def ids_of(rows, seed=0):
     rng = np.random.default_rng(seed)
     starts = np.cumsum((0, *SIZES[:-1]))
-    return np.stack([start + rng.integers(0, size, rows) for start, size in zip(starts, SIZES, strict=True)], 1)
+    return np.stack([start + rng.integers(0, size, rows) for start,
+                     size in zip(starts, SIZES, strict=True)], 1)
 
 
 @pytest.mark.parametrize("way", ["table_first", "gather_first", None])
@@ -54,12 +57,14 @@ def test_values_and_gradients_by_hand(kind, way):
     for place, (k, lift) in enumerate(lifts.items()):
         rows = np.flatnonzero(group == k)
         np.testing.assert_allclose(mixed.tables[place].grad, whole[rows] @ lift.T, atol=1e-5)
-        np.testing.assert_allclose(mixed.projections[place].grad, initial[rows, :widths[k]].T @ whole[rows], atol=1e-5)
+        np.testing.assert_allclose(mixed.projections[place].grad,
+                                   initial[rows, :widths[k]].T @ whole[rows], atol=1e-5)
     full = np.flatnonzero(np.array(widths)[group] == WIDTH)
     assert len(mixed.tables) == len(lifts) + bool(len(full))
     if len(full):
         np.testing.assert_allclose(mixed.tables[-1].grad, whole[full], atol=1e-5)
-    held = sum((group == k).sum() * d + (d * WIDTH if k in lifts else 0) for k, d in enumerate(widths))
+    held = sum((group == k).sum() * d + (d * WIDTH if k in lifts else 0) for k,
+               d in enumerate(widths))
     assert mixed.num_params() == held
     assert mixed.inference_bytes() == 4 * held + 2 * sum(SIZES)
 

@@ -30,7 +30,8 @@ def seeded(make, *args, **named):
 
 
 class Shop(nn.Module):
-    """Every way in which a model holds tables: by attribute, in a list, in a dict, at two places, as a bag."""
+    """Every way in which a model holds tables: by attribute, in a list, in a dict, at two places,
+    as a bag."""
 
     def __init__(self):
         super().__init__()
@@ -45,7 +46,11 @@ class Shop(nn.Module):
     def forward(self, ids):
         """ids (B, 5) -> (B,)."""
         users, items, a, b, words = ids.unbind(1)
-        product = self.users(users) * self.tower(items) + self.items(items) + self.fields[0](a) * self.fields[1](b)
+        product = (
+            self.users(users) * self.tower(items)
+            + self.items(items)
+            + self.fields[0](a) * self.fields[1](b)
+        )
         title = self.words["title"](torch.stack([words, (words + 7) % 30], 1))
         return (self.head(product + title) + self.first_order(users)).squeeze(1)
 
@@ -84,8 +89,10 @@ def searched(steps=5, **settings):
 
 def fingerprint(model):
     """All that must not change: the modules, their classes, the parameters, their values."""
-    modules = [(path, id(module), type(module)) for path, module in model.named_modules(remove_duplicate=False)]
-    return modules, [(name, id(value)) for name, value in model.named_parameters(remove_duplicate=False)], [
+    modules = [(path, id(module), type(module)) for path,
+               module in model.named_modules(remove_duplicate=False)]
+    return modules, [(name, id(value)) for name,
+                     value in model.named_parameters(remove_duplicate=False)], [
         value.clone() for value in model.state_dict().values()]
 
 
@@ -93,7 +100,8 @@ def same(one, other):
     return one[:2] == other[:2] and all(map(torch.equal, one[2], other[2]))
 
 
-# -- the tables ---------------------------------------------------------------------------------------------------
+# -- the tables
+# ---------------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("shape", [(), (4,), (2, 3), (2, 3, 5), (0,)])
@@ -106,7 +114,8 @@ def test_an_embedding_is_the_definition_with_all_gradients(kind, dtype, shape):
     table = PepTable(plain, Thresholds(kind, -1.0, "softplus", 1.5))
     with torch.no_grad():
         table.thresholds += torch.rand_like(table.thresholds)
-    value, s = (parameter.detach().clone().requires_grad_() for parameter in (table.values, table.thresholds))
+    value, s = (parameter.detach().clone().requires_grad_()
+                for parameter in (table.values, table.thresholds))
     definition = soft_threshold_plain(value, 1.5 * GATES["softplus"](s))
     definition = torch.where(torch.arange(ROWS)[:, None] == 4, value, definition)
     ids = torch.randint(ROWS, shape, dtype=dtype)
@@ -124,14 +133,16 @@ def test_an_embedding_is_the_definition_with_all_gradients(kind, dtype, shape):
 
 
 BAGS = [{"mode": mode, "padding_idx": padding, "include_last_offset": last}
-        for mode, padding, last in itertools.product(("sum", "mean", "max"), (None, 2), (False, True))]
+        for mode, padding,
+        last in itertools.product(("sum", "mean", "max"), (None, 2), (False, True))]
 FLAT = torch.tensor([3, 2, 2, 7, 1])
 INPUTS = {
     "rows": ((torch.tensor([[3, 2, 2], [7, 1, 2]]),), {}),
     "many": ((torch.arange(30).view(3, 10) % ROWS,), {}),
     "offsets": ((FLAT, torch.tensor([0, 2, 5])), {}),
     "named": ((FLAT.int(),), {"offsets": torch.tensor([0, 0, 4, 5], dtype=torch.int32)}),
-    "weighted": ((torch.tensor([[3, 2], [7, 1]]),), {"per_sample_weights": torch.tensor([[0.5, 2.0], [-1.0, 3.0]])}),
+    "weighted": ((torch.tensor([[3, 2], [7, 1]]),),
+                 {"per_sample_weights": torch.tensor([[0.5, 2.0], [-1.0, 3.0]])}),
 }
 
 
@@ -190,7 +201,8 @@ def test_ids_that_are_no_whole_numbers_are_refused_in_every_state(plain):
                 model(ids)
 
 
-# -- plug ---------------------------------------------------------------------------------------------------------
+# -- plug
+# ---------------------------------------------------------------------------------------------------------
 
 
 def test_nothing_but_the_tables_is_replaced():
@@ -218,7 +230,8 @@ def test_far_below_zero_the_model_trains_as_if_nothing_were_there(kind):
     plug(model, threshold_type=kind, threshold_init=-150.0)
     for size in (2, 50):
         assert torch.equal(model(batch(size)[0]), plain(batch(size)[0]))
-    losses = [train(one, torch.optim.Adam(one.parameters(), lr=1e-2, weight_decay=1e-4)) for one in (model, plain)]
+    losses = [train(one, torch.optim.Adam(one.parameters(), lr=1e-2, weight_decay=1e-4))
+              for one in (model, plain)]
     assert losses[0] == losses[1]
     for name, table in Plugged(model).tables.items():
         assert torch.equal(table.values, plain.get_submodule(name).weight)
@@ -269,14 +282,18 @@ def test_code_that_calls_torchs_lookup_with_what_a_table_says_of_itself(state):
     class Reader(nn.Module):
         def __init__(self):
             super().__init__()
-            self.item, self.bag = nn.Embedding(ROWS, WIDTH, padding_idx=1), nn.EmbeddingBag(ROWS, WIDTH, norm_type=1.0)
+            self.item, self.bag = nn.Embedding(ROWS, WIDTH,
+                                               padding_idx=1), nn.EmbeddingBag(ROWS, WIDTH,
+                                                                               norm_type=1.0)
 
         def forward(self, ids):
             e, b = self.item, self.bag
-            items = functional.embedding(ids, e.weight, e.padding_idx, e.max_norm, e.norm_type, e.scale_grad_by_freq,
+            items = functional.embedding(ids, e.weight, e.padding_idx, e.max_norm, e.norm_type,
+                                         e.scale_grad_by_freq,
                                          e.sparse)
             return items.sum(1) + functional.embedding_bag(
-                ids, b.weight, None, b.max_norm, b.norm_type, b.scale_grad_by_freq, b.mode, b.sparse, None,
+                ids, b.weight, None, b.max_norm, b.norm_type, b.scale_grad_by_freq, b.mode,
+                b.sparse, None,
                 b.include_last_offset, b.padding_idx)
 
     model, ids = seeded(Reader), torch.tensor([[1, 4], [7, 7]])
@@ -294,15 +311,18 @@ def test_code_that_calls_torchs_lookup_with_what_a_table_says_of_itself(state):
 def test_which_tables():
     assert list(plug(Shop(), only="users").tables) == ["users"]
     assert list(plug(Shop(), only=["tower.0", "first_order"]).tables) == ["items", "first_order"]
-    assert list(plug(Shop(), only=lambda name, module: module.num_embeddings < 10).tables) == ["fields.0", "fields.1"]
+    assert list(plug(Shop(), only=lambda name,
+                     module: module.num_embeddings < 10).tables) == ["fields.0", "fields.1"]
 
 
 def test_the_gate_is_scaled_and_the_granularity_is_within_a_table():
     model = seeded(Shop)
-    tables = plug(model, threshold_type="dimension", threshold_init=-2.0, g_type="softplus", gk=0.5).tables
+    tables = plug(model, threshold_type="dimension", threshold_init=-2.0, g_type="softplus",
+                  gk=0.5).tables
     assert {tuple(table.thresholds.shape) for table in tables.values()} == {(4,)}
     gate = 0.5 * np.log1p(np.exp(-2.0))
-    torch.testing.assert_close(tables["users"].margins(), tables["users"].values.detach().abs() - gate)
+    torch.testing.assert_close(tables["users"].margins(), tables["users"].values.detach().abs()
+                               - gate)
 
 
 @pytest.mark.parametrize("state", ["searched", "masked"])
@@ -331,7 +351,8 @@ def test_a_compiled_table_is_the_same():
 
 
 def test_a_table_that_is_compiled_by_itself_is_not_replaced():
-    model = nn.ModuleDict({"item": torch.compile(seeded(nn.Embedding, ROWS, WIDTH), backend="eager")})
+    model = nn.ModuleDict({"item": torch.compile(seeded(nn.Embedding, ROWS, WIDTH),
+                                                 backend="eager")})
     message = r"item is a table that is compiled by itself.*put the bare module back \(it is item\._orig_mod\)"
     before = fingerprint(model)
     with pytest.raises(ValueError, match=message):
@@ -344,7 +365,8 @@ def test_a_table_that_is_compiled_by_itself_is_not_replaced():
     assert snapshot(model, 5, allow_magnitude=True).num_params() == 5
     before = fingerprint(model)
     with pytest.raises(ValueError, match=message):
-        masked(model, Snapshot({"item._orig_mod": cut.tables["item"]}, {"item._orig_mod": cut.initial["item"]}))
+        masked(model, Snapshot({"item._orig_mod": cut.tables["item"]},
+                               {"item._orig_mod": cut.initial["item"]}))
     with pytest.raises(ValueError, match=message):
         unplug(model)
     assert same(before, fingerprint(model))
@@ -353,18 +375,21 @@ def test_a_table_that_is_compiled_by_itself_is_not_replaced():
 
 
 def test_what_keeps_the_parameters_in_step_is_made_afterwards(tmp_path):
-    torch.distributed.init_process_group("gloo", init_method=f"file://{tmp_path}/meeting", rank=0, world_size=1)
+    torch.distributed.init_process_group("gloo", init_method=f"file://{tmp_path}/meeting", rank=0,
+                                         world_size=1)
     try:
         wrapped = nn.parallel.DistributedDataParallel(seeded(Shop))
         before = fingerprint(wrapped)
         for function in (plug, lambda model: plug(torch.compile(model)), snapshot, unplug, Plugged):
-            with pytest.raises(ValueError, match=r"DistributedDataParallel brings into step.*pass its \.module"):
+            with pytest.raises(ValueError, match=r"DistributedDataParallel brings into step.*pass "
+                                                 r"its \.module"):
                 function(wrapped)
         assert same(before, fingerprint(wrapped))
         plugged = plug(wrapped.module, threshold_init=-3.0)
         alone = copy.deepcopy(wrapped.module)
         losses = [train(one, adam(plugged)) for one, plugged in (
-            (nn.parallel.DistributedDataParallel(wrapped.module), plugged), (alone, Plugged(alone)))]
+            (nn.parallel.DistributedDataParallel(wrapped.module), plugged),
+            (alone, Plugged(alone)))]
         assert losses[0] == losses[1]
     finally:
         torch.distributed.destroy_process_group()
@@ -395,7 +420,10 @@ def test_copies_states_pickles_and_types():
 def test_all_of_a_table_moves_to_a_device(device):
     model = searched()
     for few in (True, False):
-        assert copy.deepcopy(model).to(device)(batch(2 if few else 50)[0].to(device)).device.type == device
+        assert (
+            copy.deepcopy(model).to(device)(batch(2 if few else 50)[0].to(device)).device.type
+            == device
+        )
     masked(model, snapshot(model, 50))
     assert model.to(device)(batch()[0].to(device)).device.type == device
 
@@ -410,13 +438,17 @@ def test_each_parameter_is_in_one_group():
     model = seeded(Shop)
     groups = plug(model).parameter_groups(2e-5, rest=3e-5)
     assert [group["weight_decay"] for group in groups] == [2e-5, 3e-5]
-    assert sorted(id(p) for group in groups for p in group["params"]) == sorted(map(id, model.parameters()))
+    assert sorted(id(p) for group in groups
+                  for p in group["params"]) == sorted(map(id, model.parameters()))
     assert len(groups[0]["params"]) == 2 * len(TABLES)
-    for decays in ((0.0, 0.0), (-1e-5, 0.0), (1e-5, -1.0), (float("nan"), 0.0), (1e-5, float("nan")), (1e-5, np.inf)):
-        with pytest.raises(ValueError, match="weight_decay must be positive while there are thresholds"):
+    for decays in ((0.0, 0.0), (-1e-5, 0.0), (1e-5, -1.0), (float("nan"), 0.0),
+                   (1e-5, float("nan")), (1e-5, np.inf)):
+        with pytest.raises(ValueError,
+                           match="weight_decay must be positive while there are thresholds"):
             Plugged(model).parameter_groups(*decays)
     for decays, message in (((None, 0.0), "weight_decay must be a number, got None"),
-                            ((1e-5, "1"), "rest must be a number, got '1'"), ((True, 0.0), "got True")):
+                            ((1e-5, "1"), "rest must be a number, got '1'"),
+                            ((True, 0.0), "got True")):
         with pytest.raises(TypeError, match=message):
             Plugged(model).parameter_groups(*decays)
     ticket = masked(model, snapshot(model, allow_magnitude=True))
@@ -448,7 +480,8 @@ def tied_to_a_buffer():
 
 def tied_by_some_rows():
     whole = torch.randn(8, 4)
-    return nn.Sequential(nn.Embedding(5, 4, _weight=whole[:5]), nn.Embedding(5, 4, _weight=whole[3:]))
+    return nn.Sequential(nn.Embedding(5, 4, _weight=whole[:5]),
+                         nn.Embedding(5, 4, _weight=whole[3:]))
 
 
 def hooked():
@@ -501,7 +534,8 @@ def with_hooked_state(register):
     return make
 
 
-STATE_HOOKS = ("register_state_dict_post_hook", "register_state_dict_pre_hook", "register_load_state_dict_pre_hook",
+STATE_HOOKS = ("register_state_dict_post_hook", "register_state_dict_pre_hook",
+               "register_load_state_dict_pre_hook",
                "register_load_state_dict_post_hook")
 
 
@@ -524,9 +558,12 @@ def not_finite():
 REFUSED = {
     "nothing there": (lambda: nn.Linear(2, 2), {}, "Linear holds no nn.Embedding"),
     "itself a table": (lambda: nn.Embedding(2, 2), {}, "itself an Embedding.*put it into a module"),
-    "only width 1": (lambda: nn.Sequential(nn.Embedding(5, 1)), {}, "no table is chosen; the model has 0 .*width 1"),
-    "none chosen": (Shop, {"only": lambda name, module: False}, "no table is chosen; the model has users"),
-    "unknown table": (Shop, {"only": ["users", "movies"]}, "unknown tables 'movies'; the model has: users, items"),
+    "only width 1": (lambda: nn.Sequential(nn.Embedding(5, 1)), {},
+                     "no table is chosen; the model has 0 .*width 1"),
+    "none chosen": (Shop, {"only": lambda name, module: False},
+                    "no table is chosen; the model has users"),
+    "unknown table": (Shop, {"only": ["users", "movies"]},
+                      "unknown tables 'movies'; the model has: users, items"),
     "unknown embedding": (Shop, {"embedding": "pip"}, "unknown embedding 'pip'; known: pep"),
     "unknown type": (Shop, {"threshold_type": "row"}, "unknown threshold_type 'row'; known: "),
     "fields": (Shop, {"threshold_type": "field"}, "needs fields.*'global'"),
@@ -539,19 +576,24 @@ REFUSED = {
     "tied by some rows": (tied_by_some_rows, {}, r"0\.weight, 1\.weight share their memory"),
     "sparse": (beside_a_good_one(sparse=True), {}, "table 1 .*set its sparse = False"),
     "max_norm": (beside_a_good_one(max_norm=1.0), {}, "table 1 .*set its max_norm = None"),
-    "scaled": (beside_a_good_one(scale_grad_by_freq=True), {}, "set its scale_grad_by_freq = False"),
+    "scaled": (beside_a_good_one(scale_grad_by_freq=True), {},
+               "set its scale_grad_by_freq = False"),
     "half": (beside_a_good_one(dtype=torch.bfloat16), {}, "bfloat16.*float32"),
     "no values": (beside_a_good_one(device="meta"), {}, "no values yet"),
-    "frozen": (lambda: nn.Sequential(nn.Embedding(5, 4).requires_grad_(False)), {}, r"frozen; set requires_grad_"),
+    "frozen": (lambda: nn.Sequential(nn.Embedding(5, 4).requires_grad_(False)), {},
+               r"frozen; set requires_grad_"),
     "all zero": (zeros, {}, "all zero.*initialise"),
     "not finite": (not_finite, {}, "table 1 .*not finite; initialise"),
     "hooked": (hooked, {}, "hooks.*remove them first"),
-    "own forward": (lambda: nn.Sequential(Scaled(5, 4)), {}, r"forward is not the one of nn\.Embedding"),
+    "own forward": (lambda: nn.Sequential(Scaled(5, 4)), {},
+                    r"forward is not the one of nn\.Embedding"),
     "forward put on": (with_own_forward, {}, r"forward is not the one of nn\.Embedding"),
     "own call": (lambda: nn.Sequential(Called(5, 4)), {}, "class Called has a __call__ of its own"),
-    **{f"own {kind}": (lambda kind=kind: nn.Sequential(Biased(kind)), {}, "besides its weight would be lost: more;")
+    **{f"own {kind}": (lambda kind=kind: nn.Sequential(Biased(kind)), {},
+                       "besides its weight would be lost: more;")
        for kind in ("parameter", "buffer", "child")},
-    **{hook: (with_hooked_state(hook), {}, "hooks of its state_dict.*remove them first") for hook in STATE_HOOKS},
+    **{hook: (with_hooked_state(hook), {}, "hooks of its state_dict.*remove them first")
+       for hook in STATE_HOOKS},
     "pruned": (pruned, {}, "computed by a parametrisation or a pruning"),
     "parametrised": (parametrised, {}, "computed by a parametrisation"),
     "plugged": (lambda: plug(Shop()).model, {}, "already plugged: users, .*unplug"),
@@ -579,10 +621,13 @@ def test_rows_of_zeros_are_named_for_they_stay_so(padding, caplog):
     vectors = torch.randn(ROWS, WIDTH)
     vectors[1:4] = 0
     vectors[5, 0] = 0
-    model = nn.ModuleDict({"word": nn.Embedding.from_pretrained(vectors, freeze=False, padding_idx=padding)})
+    model = nn.ModuleDict({"word": nn.Embedding.from_pretrained(vectors, freeze=False,
+                                                                padding_idx=padding)})
     plugged = plug(model, threshold_init=-150.0)
     named = 3 if padding is None else 2
-    assert f"{named} of the {ROWS} rows of the table word are all zero and will stay so" in caplog.text
+    assert (
+        f"{named} of the {ROWS} rows of the table word are all zero and will stay so" in caplog.text
+    )
     optimizer = adam(plugged)
     for _ in range(3):
         optimizer.zero_grad()
@@ -596,7 +641,8 @@ def test_rows_of_zeros_are_named_for_they_stay_so(padding, caplog):
 
 def test_tables_may_divide_one_memory_among_them():
     whole = torch.randn(16, 4)
-    model = nn.Sequential(nn.Embedding(10, 4, _weight=whole[:10]), nn.Embedding(6, 4, _weight=whole[10:]))
+    model = nn.Sequential(nn.Embedding(10, 4, _weight=whole[:10]),
+                          nn.Embedding(6, 4, _weight=whole[10:]))
     assert list(plug(model).tables) == ["0", "1"]
     model = seeded(Shop)
     vector_to_parameters(parameters_to_vector(model.parameters()), model.parameters())
@@ -613,7 +659,8 @@ def test_what_has_no_memory_is_tied_to_nothing():
 
 
 def test_what_is_refused_can_be_left_out():
-    for make in (beside_a_good_one(sparse=True), beside_a_good_one(max_norm=1.0), beside_a_good_one(device="meta")):
+    for make in (beside_a_good_one(sparse=True), beside_a_good_one(max_norm=1.0),
+                 beside_a_good_one(device="meta")):
         assert list(plug(make(), only="0").tables) == ["0"]
 
 
@@ -640,7 +687,8 @@ def test_what_is_no_module_is_a_type_error():
             function("model")
 
 
-# -- snapshot -----------------------------------------------------------------------------------------------------
+# -- snapshot
+# -----------------------------------------------------------------------------------------------------
 
 
 def numpy_margins(model):
@@ -659,7 +707,8 @@ def test_a_budget_keeps_the_largest_margins_of_all_tables(budget):
     cut = snapshot(model, budget)
     assert same(before, fingerprint(model))
     margins = numpy_margins(model)
-    kept = np.concatenate([table.numpy()[1 if name == "items" else 0:].ravel() for name, table in cut.tables.items()])
+    kept = np.concatenate([table.numpy()[1 if name == "items" else 0:].ravel() for name,
+                           table in cut.tables.items()])
     assert np.count_nonzero(kept) == cut.num_params() == budget
     assert set(np.flatnonzero(kept)) == set(np.argsort(-margins)[:budget])
     np.testing.assert_allclose(np.abs(kept[kept != 0]), margins[kept != 0], rtol=1e-5)
@@ -667,7 +716,8 @@ def test_a_budget_keeps_the_largest_margins_of_all_tables(budget):
 
 
 def test_of_equal_margins_the_first_are_kept():
-    model = nn.ModuleList([nn.Embedding.from_pretrained(torch.ones(500, 3), freeze=False) for _ in range(2)])
+    model = nn.ModuleList([nn.Embedding.from_pretrained(torch.ones(500, 3), freeze=False)
+                           for _ in range(2)])
     plug(model)
     first, second = snapshot(model, 1507, allow_magnitude=True).tables.values()
     assert first.all()
@@ -725,8 +775,10 @@ def test_the_initial_values_are_those_of_the_moment_of_plugging():
     ({"users": 81}, ValueError, "cannot keep 81 entries: the table users have 80"),
     ({"users": 0}, ValueError, "users: at least 1"),
     ({"users": None}, TypeError, "users: a whole number"),
-    ({"movies": 5}, ValueError, "unknown table 'movies' in the budget; the plugged ones are: users, items"),
-    ({"items": 5, "tower.0": 5}, ValueError, "two numbers for the table items, by two of its names"),
+    ({"movies": 5}, ValueError,
+     "unknown table 'movies' in the budget; the plugged ones are: users, items"),
+    ({"items": 5, "tower.0": 5}, ValueError,
+     "two numbers for the table items, by two of its names"),
     ({"tower.0": 0}, ValueError, r"tower\.0: at least 1"),
 ])
 def test_bad_budgets(budget, error, message):
@@ -738,7 +790,8 @@ def test_bad_budgets(budget, error, message):
 def test_what_is_pruned_already_cannot_be_kept_and_what_is_not_finite_not_be_cut():
     model = searched(threshold_init=0.0)
     left = Plugged(model).num_params()
-    with pytest.raises(ValueError, match=f"the thresholds have left {left} of {SIZE - 4}.*at most {left}"):
+    with pytest.raises(ValueError,
+                       match=f"the thresholds have left {left} of {SIZE - 4}.*at most {left}"):
         snapshot(model, left + 1)
     assert snapshot(model, left).num_params() == left
     with torch.no_grad():
@@ -760,7 +813,8 @@ def test_snapshots_are_of_models_with_thresholds():
         snapshot(Shop(), 10)
     model = searched()
     masked(model, snapshot(model, 100))
-    with pytest.raises(ValueError, match=r"is compact already.*call unplug\(model\), plug\(model\)"):
+    with pytest.raises(ValueError,
+                       match=r"is compact already.*call unplug\(model\), plug\(model\)"):
         snapshot(model, 10)
     unplug(model)
     assert snapshot(plug(model), 10, allow_magnitude=True).num_params() == 10
@@ -823,20 +877,24 @@ def test_files_that_are_no_snapshots(tmp_path):
         with pytest.raises(ValueError, match="is not a whole snapshot"):
             Snapshot.load(path)
     np.savez(path, names=np.array(["a"]), table_0=np.ones((2, 2)), initial_0=np.ones((3, 2)))
-    with pytest.raises(ValueError, match=r"is not a whole snapshot \(pruned and initial tables must be of the same"):
+    with pytest.raises(ValueError, match=r"is not a whole snapshot \(pruned and initial tables "
+                                         r"must be of the same"):
         Snapshot.load(path)
-    np.savez(path, names=np.array(["a"], dtype=object), table_0=np.ones((2, 2)), initial_0=np.ones((2, 2)))
+    np.savez(path, names=np.array(["a"], dtype=object), table_0=np.ones((2, 2)),
+             initial_0=np.ones((2, 2)))
     assert zipfile.is_zipfile(path)
     with pytest.raises(ValueError, match="is not a whole snapshot"):
         Snapshot.load(path)
 
 
-# -- masked -------------------------------------------------------------------------------------------------------
+# -- masked
+# -------------------------------------------------------------------------------------------------------
 
 
 def test_the_ticket_restarts_from_the_masked_initial_values_and_keeps_its_mask():
     model = searched()
-    head, values = copy.deepcopy(model.head.weight), {n: table.values for n, table in Plugged(model).tables.items()}
+    head, values = copy.deepcopy(model.head.weight), {n: table.values for n,
+                                                      table in Plugged(model).tables.items()}
     cut = snapshot(model, 60)
     plugged = masked(model, cut)
     assert torch.equal(model.head.weight, head)  # the rest is the user's business
@@ -853,7 +911,8 @@ def test_the_ticket_restarts_from_the_masked_initial_values_and_keeps_its_mask()
         assert not table.weight[name == "items":][outside].any()
         assert not table.values[name == "items":][outside].any()
     assert plugged.num_params() == 60
-    assert not torch.equal(model.users.weight, torch.where(cut.tables["users"] != 0, cut.initial["users"], 0.0))
+    assert not torch.equal(model.users.weight,
+                           torch.where(cut.tables["users"] != 0, cut.initial["users"], 0.0))
 
 
 def test_a_ticket_of_a_file_goes_into_a_model_built_anew_and_one_ticket_after_another(tmp_path):
@@ -870,7 +929,8 @@ def test_a_ticket_of_a_file_goes_into_a_model_built_anew_and_one_ticket_after_an
 
 @pytest.mark.parametrize("many", [False, True])
 def test_a_ticket_reads_the_same_from_few_rows_and_from_all(many):
-    table = TicketTable(nn.Embedding(ROWS, WIDTH, padding_idx=1), nn.Parameter(torch.randn(ROWS, WIDTH)),
+    table = TicketTable(nn.Embedding(ROWS, WIDTH, padding_idx=1),
+                        nn.Parameter(torch.randn(ROWS, WIDTH)),
                         torch.rand(ROWS, WIDTH) < 0.5)
     ids = torch.randint(ROWS, (40 if many else 5,), dtype=torch.int32)
     vectors = table(ids)
@@ -924,7 +984,8 @@ def test_a_ticket_that_does_not_fit_is_refused_and_the_model_left_as_it_was():
         masked(model, cut)
 
 
-# -- unplug -------------------------------------------------------------------------------------------------------
+# -- unplug
+# -------------------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("state", ["searched", "masked"])
@@ -940,7 +1001,8 @@ def test_unplugged_the_very_modules_are_back_with_the_pruned_tables(state):
     tables = {name: table.weight.detach().clone() for name, table in plugged.tables.items()}
     expected = model(batch(40)[0])
     found = unplug(model)
-    assert [(name, id(module)) for name, module in model.named_modules(remove_duplicate=False)] == before
+    assert [(name, id(module)) for name,
+            module in model.named_modules(remove_duplicate=False)] == before
     for name, module in found.items():
         assert module is model.get_submodule(name)
         assert module.weight is weights[name]
@@ -959,11 +1021,14 @@ def test_hooks_put_on_a_plugged_table_are_not_lost_unsaid():
     cut = snapshot(model, 60)
     hooks = (lambda: model.users.register_forward_hook(lambda module, inputs, output: 2 * output),
              lambda: model.users.register_state_dict_pre_hook(lambda *inputs: None))
-    for hook, kind in zip(hooks, ("forward or backward hooks", "hooks of its state_dict"), strict=True):
+    for hook, kind in zip(hooks, ("forward or backward hooks", "hooks of its state_dict"),
+                          strict=True):
         handle = hook()
         before = fingerprint(model)
-        for change in (lambda: masked(model, cut), lambda: unplug(model), lambda: unplug(model, compact=True)):
-            with pytest.raises(ValueError, match=f"the table users has {kind}, which would be lost; remove them first"):
+        for change in (lambda: masked(model, cut), lambda: unplug(model),
+                       lambda: unplug(model, compact=True)):
+            with pytest.raises(ValueError, match=f"the table users has {kind}, which would be "
+                                                 f"lost; remove them first"):
                 change()
         assert same(before, fingerprint(model))
         handle.remove()
@@ -1019,7 +1084,8 @@ def test_compact_tables_give_the_same_vectors_in_fewer_bytes():
         assert table.plain[0].weight is None  # the dense table is gone
         assert table.num_params() == left[name]
         assert table.num_bytes() == 5 * left[name] + 4 * (table.num_embeddings + 1)
-        assert table.num_bytes() == sum(value.numpy().nbytes for value in table.state_dict().values())
+        assert table.num_bytes() == sum(value.numpy().nbytes
+                                        for value in table.state_dict().values())
         assert not table(torch.tensor([1])[:, None]).requires_grad
     other = copy.deepcopy(model)
     assert torch.equal(other(many), expected[1])
@@ -1064,7 +1130,8 @@ def test_a_compact_table_is_what_it_was_made_of(share, width):
                         torch.randn(40, width), 0.0)
     compact = CompactTable(nn.Embedding(40, width), table)
     assert torch.equal(compact.weight, table)
-    for ids in (torch.tensor(7), torch.zeros(0, dtype=torch.int32), torch.arange(40).view(4, 2, 5).int()):
+    for ids in (torch.tensor(7), torch.zeros(0, dtype=torch.int32),
+                torch.arange(40).view(4, 2, 5).int()):
         assert torch.equal(compact(ids), table[ids.long()])
     if share == 0.1 and width > 1:
         assert compact.num_bytes() == sparse_bytes(compact.num_params(), 40, width) or width == 257

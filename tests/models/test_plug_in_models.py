@@ -1,4 +1,5 @@
-"""`plug` in models that others wrote: torchfm's, DeepCTR-Torch's DeepFM, and the one of the README."""
+"""`plug` in models that others wrote: torchfm's, DeepCTR-Torch's DeepFM, and the one of the
+README."""
 
 import importlib.util
 import inspect
@@ -42,7 +43,8 @@ TORCHFM = {
 }
 ONLY = {
     "lr.LogisticRegressionModel": "linear.fc",  # first-order weights are all it has
-    "pnn.ProductNeuralNetworkModel": "embedding.embedding",  # it has a first-order part as wide, and never reads it
+    # it has a first-order part as wide, and never reads it
+    "pnn.ProductNeuralNetworkModel": "embedding.embedding",
 }
 FFM = [f"ffm.embeddings.{field}" for field in range(len(DIMS))]
 
@@ -73,9 +75,11 @@ def train(model, groups, steps):
 def test_no_model_of_torchfm_is_left_out():
     found = set()
     for module in pkgutil.iter_modules(torchfm.model.__path__):
-        classes = inspect.getmembers(importlib.import_module(f"torchfm.model.{module.name}"), inspect.isclass)
+        classes = inspect.getmembers(importlib.import_module(f"torchfm.model.{module.name}"),
+                                     inspect.isclass)
         found |= {f"{module.name}.{name}" for name, kind in classes
-                  if issubclass(kind, nn.Module) and kind.__module__ == f"torchfm.model.{module.name}"}
+                  if issubclass(kind, nn.Module) and kind.__module__
+                  == f"torchfm.model.{module.name}"}
     assert found - {"afn.LNN"} == set(TORCHFM)  # LNN is a layer without tables
 
 
@@ -122,7 +126,8 @@ def test_a_table_that_is_never_read_is_named(caplog):
 
 @pytest.fixture
 def deepctr(monkeypatch):
-    """DeepCTR-Torch with stand-ins for tensorflow's callbacks and for `requests`, by which it asks for new versions."""
+    """DeepCTR-Torch with stand-ins for tensorflow's callbacks and for `requests`, by which it asks
+    for new versions."""
     if importlib.util.find_spec("deepctr_torch") is None:
         pytest.skip("deepctr-torch is not installed: pip install --no-deps deepctr-torch==0.2.9")
 
@@ -139,21 +144,28 @@ def deepctr(monkeypatch):
         on_epoch_begin = on_epoch_end = on_train_end = on_train_begin
 
     names = ("CallbackList", "EarlyStopping", "ModelCheckpoint", "History")
-    for name in ("tensorflow", "tensorflow.python", "tensorflow.python.keras", "tensorflow.python.keras.callbacks"):
+    for name in ("tensorflow", "tensorflow.python", "tensorflow.python.keras",
+                 "tensorflow.python.keras.callbacks"):
         monkeypatch.setitem(sys.modules, name, types.ModuleType(name))
     vars(sys.modules[name]).update({kind: type(kind, (Nothing,), {}) for kind in names})
     monkeypatch.setitem(sys.modules, "requests", types.ModuleType("requests"))
-    return importlib.import_module("deepctr_torch.inputs"), importlib.import_module("deepctr_torch.models").DeepFM
+    return importlib.import_module("deepctr_torch.inputs"), importlib.import_module(
+        "deepctr_torch.models"
+    ).DeepFM
 
 
 def test_deepfm_of_deepctr_torch_under_its_own_loop(deepctr):
     inputs, DeepFM = deepctr
-    columns = [inputs.SparseFeat("user", 30, 4), inputs.SparseFeat("item", 20, 4, embedding_name="thing"),
-               inputs.SparseFeat("shown", 20, 4, embedding_name="thing"), inputs.DenseFeat("age", 1),
-               inputs.VarLenSparseFeat(inputs.SparseFeat("history", 15, 4), maxlen=3, combiner="mean")]
+    columns = [inputs.SparseFeat("user", 30, 4),
+               inputs.SparseFeat("item", 20, 4, embedding_name="thing"),
+               inputs.SparseFeat("shown", 20, 4, embedding_name="thing"),
+               inputs.DenseFeat("age", 1),
+               inputs.VarLenSparseFeat(inputs.SparseFeat("history", 15, 4), maxlen=3,
+                                       combiner="mean")]
     model = DeepFM(columns, columns, dnn_hidden_units=(8,), init_std=0.5)
     rng = np.random.default_rng(0)
-    x = {"user": rng.integers(30, size=64), "item": rng.integers(20, size=64), "shown": rng.integers(20, size=64),
+    x = {"user": rng.integers(30, size=64), "item": rng.integers(20, size=64),
+         "shown": rng.integers(20, size=64),
          "age": rng.random(64), "history": rng.integers(15, size=(64, 3))}
     y = rng.integers(2, size=64).astype(float)
 
@@ -166,9 +178,11 @@ def test_deepfm_of_deepctr_torch_under_its_own_loop(deepctr):
     assert torch.equal(model(torch.zeros(2, 7)), before)
     unplug(model)
     plugged = plug(model, threshold_init=-2.0)
-    assert list(plugged.tables) == ["embedding_dict.user", "embedding_dict.thing", "embedding_dict.history"]
+    assert list(plugged.tables) == ["embedding_dict.user", "embedding_dict.thing",
+                                    "embedding_dict.history"]
     regularised = [weight for weights, *_ in model.regularization_weight for weight in weights]
-    assert all(any(weight is table.values for weight in regularised) for table in plugged.tables.values())
+    assert all(any(weight is table.values for weight in regularised)
+               for table in plugged.tables.values())
     fit(plugged)
     assert all(table.has_moved() for table in plugged.tables.values())
     masked(model, snapshot(model, 100))
@@ -177,18 +191,22 @@ def test_deepfm_of_deepctr_torch_under_its_own_loop(deepctr):
     ticket = model.predict(dict(x), 16)
     unplug(model)
     np.testing.assert_array_equal(model.predict(dict(x), 16), ticket)
-    assert sum(int(model.embedding_dict[name].weight.count_nonzero()) for name in ("user", "thing", "history")) == 100
+    assert sum(int(model.embedding_dict[name].weight.count_nonzero())
+               for name in ("user", "thing", "history")) == 100
 
 
 @pytest.fixture(scope="module")
 def installed(tmp_path_factory):
-    """The folder that `pip install . --target` fills, of a copy, so that nothing is built among the sources."""
+    """The folder that `pip install . --target` fills, of a copy, so that nothing is built among the
+    sources."""
     pytest.importorskip("setuptools", minversion="77")  # what pip would fetch for the build
     source, target = tmp_path_factory.mktemp("source"), tmp_path_factory.mktemp("installed")
     for file in ("pyproject.toml", "README.md", "LICENSE"):
         shutil.copy(ROOT / file, source)
-    shutil.copytree(ROOT / "models", source / "models", ignore=shutil.ignore_patterns("__pycache__"))
-    command = [sys.executable, "-m", "pip", "install", "--quiet", "--disable-pip-version-check", "--no-deps",
+    shutil.copytree(ROOT / "models", source / "models",
+                    ignore=shutil.ignore_patterns("__pycache__"))
+    command = [sys.executable, "-m", "pip", "install", "--quiet", "--disable-pip-version-check",
+               "--no-deps",
                "--no-build-isolation", "--no-index", "--target", str(target), str(source)]
     subprocess.run(command, check=True, capture_output=True, text=True)
     return target
@@ -196,13 +214,16 @@ def installed(tmp_path_factory):
 
 def run(code, folder, installed):
     environment = {**os.environ, "PYTHONPATH": str(installed), "OMP_NUM_THREADS": "1"}
-    done = subprocess.run([sys.executable, "-c", code], cwd=folder, env=environment, capture_output=True, text=True)
+    done = subprocess.run([sys.executable, "-c", code], cwd=folder, env=environment,
+                          capture_output=True, text=True)
     assert (done.returncode, done.stderr) == (0, "")
     return done.stdout
 
 
 def test_the_readmes_example_runs_as_it_is_printed_on_the_installed_package(installed, tmp_path):
-    section = (ROOT / "README.md").read_text().split("## Plug into your own model")[1].split("\n## ")[0]
+    section = (
+        (ROOT / "README.md").read_text().split("## Plug into your own model")[1].split("\n## ")[0]
+    )
     [code] = re.findall(r"```python\n(.*?)```", section, re.DOTALL)
     where = "import pep; print(pep.__file__)\nimport torch; torch.manual_seed(0)\n"
     place, search, ticket, size = run(where + code, tmp_path, installed).splitlines()

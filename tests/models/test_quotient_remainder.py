@@ -11,7 +11,8 @@ from models.embedding.quotient_remainder import Qr
 
 SIZES, WIDTH = (10, 2, 5, 16), 3
 # by 4 features a remainder row: 3 + 4 rows, plain (1 + 2 are no fewer than 2), plain (2 + 3), 4 + 4
-FORMS = [(0, 3, 0, 4), (3, 2, None, 0), (5, 5, None, 0), (10, 4, 4, 4)]  # first row and number in both
+# first row and number in both
+FORMS = [(0, 3, 0, 4), (3, 2, None, 0), (5, 5, None, 0), (10, 4, 4, 4)]
 
 
 def make(sizes=SIZES, collisions=4):
@@ -22,17 +23,22 @@ def rows_by_hand():
     """(row of the remainders, row of the quotients or None) of each feature."""
     rows = []
     for size, (first, number, behind, _) in zip(SIZES, FORMS, strict=True):
-        rows += [(first + i % number, None if behind is None else behind + i // number) for i in range(size)]
+        rows += [(first + i % number, None if behind is None else behind + i // number)
+                 for i in range(size)]
     return rows
 
 
 def test_values_gradients_and_bytes_by_hand():
     embedding, rows = make(), rows_by_hand()
-    remainders, quotients = embedding.remainders.detach().numpy(), embedding.quotients.detach().numpy()
+    remainders, quotients = (
+        embedding.remainders.detach().numpy(),
+        embedding.quotients.detach().numpy(),
+    )
     assert (remainders.shape, quotients.shape) == ((14, WIDTH), (8, WIDTH))
     table = np.stack([remainders[r] * (1 if q is None else quotients[q]) for r, q in rows])
     starts, rng = np.cumsum((0, *SIZES[:-1])), np.random.default_rng(0)
-    ids = np.stack([start + rng.integers(0, size, 30) for start, size in zip(starts, SIZES, strict=True)], 1)
+    ids = np.stack([start + rng.integers(0, size, 30) for start,
+                    size in zip(starts, SIZES, strict=True)], 1)
     upstream = rng.normal(0, 1, (*ids.shape, WIDTH))
     vectors = embedding(torch.tensor(ids, dtype=torch.int32))
     np.testing.assert_allclose(vectors.detach(), table[ids], atol=1e-6)

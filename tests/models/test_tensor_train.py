@@ -31,7 +31,8 @@ def test_gradients_reach_every_core_and_are_those_of_the_table():
     with torch.no_grad():  # linear in each entry, so a difference is the derivative
         before = float((train(ids) * target).sum())
         core[0, 1] += step
-        assert (float((train(ids) * target).sum()) - before) / step == pytest.approx(float(core.grad[0, 1]), rel=1e-2)
+        assert (float((train(ids) * target).sum())
+                - before) / step == pytest.approx(float(core.grad[0, 1]), rel=1e-2)
 
 
 @pytest.mark.parametrize("rows", [60, 53])
@@ -41,7 +42,8 @@ def test_the_table_multiplied_out_has_the_rows_and_the_gradients_of_the_definiti
     target = torch.randn(rows, 2, 5, generator=torch.Generator().manual_seed(1))
     found = []
     for vectors in (train(ids), train._of(ids)):
-        found.append((vectors, *torch.autograd.grad((vectors * target).sum(), [*train.parameters()])))
+        found.append((vectors, *torch.autograd.grad((vectors * target).sum(),
+                                                    [*train.parameters()])))
     assert not torch.equal(found[0][1], torch.zeros_like(found[0][1]))
     for whole, each in zip(*found, strict=True):
         torch.testing.assert_close(whole, each, rtol=1e-4, atol=1e-7)
@@ -52,7 +54,8 @@ def test_the_table_multiplied_out_has_the_rows_and_the_gradients_of_the_definiti
 
 
 def test_a_train_learns_a_table_of_its_own_rank():
-    target, made = fresh_tensor_train(60, 5, 2, draw(1), 1).table(), fresh_tensor_train(60, 5, 4, draw(2), 1)
+    target, made = fresh_tensor_train(60, 5, 2, draw(1), 1).table(), fresh_tensor_train(60, 5, 4,
+                                                                                        draw(2), 1)
     optimizer, ids = torch.optim.Adam(made.parameters(), lr=0.02), torch.arange(60)[:, None]
     losses = []
     for _ in range(600):
@@ -68,7 +71,8 @@ def test_a_train_learns_a_table_of_its_own_rank():
 def test_full_rank_is_the_table_and_less_rank_loses_more(rows, width):
     table = torch.randn(rows, width, generator=torch.Generator().manual_seed(0))
     torch.testing.assert_close(tensor_train_of(table, 1000, 1).table(), table, rtol=1e-4, atol=1e-5)
-    lost = [float((tensor_train_of(table, rank, 1).table() - table).square().sum()) for rank in range(1, 8)]
+    lost = [float((tensor_train_of(table, rank, 1).table() - table).square().sum())
+            for rank in range(1, 8)]
     assert all(low <= high + 1e-6 for high, low in pairwise(lost))
 
 

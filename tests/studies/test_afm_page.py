@@ -13,7 +13,8 @@ from studies.series import series_of
 def control(run_id, seed=1, epochs=1, auc=0.82):
     made = factored(run_id, "dense", seed, epochs, auc, 800)
     made["identity"]["extra"] = {"compression": {"method": "dense"}}
-    made["compression"] = {name: made["compression"][name] for name in ("method", "parameters", "file_bytes")}
+    made["compression"] = {name: made["compression"][name]
+                           for name in ("method", "parameters", "file_bytes")}
     return made
 
 
@@ -22,7 +23,8 @@ def build(tmp_path, *results):
 
 
 def cells(page, *start):
-    [line] = [line for line in text(page).splitlines() if line.startswith("| " + " | ".join(start) + " |")]
+    [line] = [line for line in text(page).splitlines()
+              if line.startswith("| " + " | ".join(start) + " |")]
     return [cell.strip() for cell in line.strip("|").split("|")]
 
 
@@ -42,7 +44,8 @@ def test_a_gpus_runs_are_timed_on_both(tmp_path):
     made = {**factored("a", emb_rank=2), "device": "NVIDIA H200"}
     made["compression"]["samples_per_second_cpu"] = {"dense": {"64": 10}, "factored": {"64": 15}}
     page = build(tmp_path, made)
-    assert cells(page, "AFM", "emb-rank 2", "NVIDIA H200", "64")[4:] == ["1,000", "3,000", "3.00", "1"]
+    assert cells(page, "AFM", "emb-rank 2", "NVIDIA H200", "64")[4:] == ["1,000", "3,000", "3.00",
+                                                                         "1"]
     assert cells(page, "AFM", "emb-rank 2", "its processor", "64")[4:] == ["10", "15", "1.50", "1"]
 
 
@@ -51,7 +54,8 @@ def test_runs_that_were_timed_with_fewer_batch_sizes_are_left_out(tmp_path):
     for found in old["compression"]["samples_per_second"].values():
         del found["64"]
     lines = text(build(tmp_path, old, new)).splitlines()
-    assert [line.split(" | ")[3:] for line in lines if line.startswith("| AFM | emb-rank 2 |")][1:] == [
+    assert [line.split(" | ")[3:] for line in lines
+            if line.startswith("| AFM | emb-rank 2 |")][1:] == [
         ["1", "100", "80", "0.80", "1 |"], ["64", "1,000", "3,000", "3.00", "1 |"]]
 
 
@@ -91,15 +95,18 @@ def test_a_page_of_what_was_only_measured_is_drawn(tmp_path):
 
 def test_seeds_that_only_others_have_are_missing(tmp_path):
     page = build(tmp_path, *(factored(f"a{seed}", emb_rank=2, seed=seed) for seed in (1, 2, 3)),
-                 factored("b", "svd", emb_rank=2, seed=2), factored("c", "svd", emb_rank=3, seed=2), control("d"),
+                 factored("b", "svd", emb_rank=2, seed=2), factored("c", "svd", emb_rank=3, seed=2),
+                 control("d"),
                  control("e", seed=2))
     assert [line for line in page.missing if "no such run" not in line] == [
-        "seeds 1, 3 of: SVD of the weights, emb-rank 2, epochs 1; SVD of the weights, emb-rank 3, epochs 1",
+        "seeds 1, 3 of: SVD of the weights, emb-rank 2, epochs 1; SVD of the weights, emb-rank 3, "
+        "epochs 1",
         "seed 3 of: dense, -, epochs 1"]
 
 
 def test_other_models_and_data_are_left_out(tmp_path):
-    page = build(tmp_path, factored("a", emb_rank=2), {**factored("b", emb_rank=2, auc=0.9), "settings": {
+    page = build(tmp_path, factored("a", emb_rank=2),
+                 {**factored("b", emb_rank=2, auc=0.9), "settings": {
         **factored("b")["settings"], "model": "deepfm"}}, ticket("t"))
     assert [row["runs"] for row in page.rows] == ["a"]
 
@@ -118,8 +125,10 @@ def test_curves_show_tables_alone_and_the_spectra_what_is_left_out(tmp_path):
 
 
 def test_what_was_trained_on_longer_is_a_curve_of_its_own(tmp_path):
-    page = build(tmp_path, factored("a", emb_rank=2), factored("b", emb_rank=2, epochs=5, auc=0.83), control("c"),
-                 control("d", epochs=5, auc=0.84), factored("e", emb_rank=2, auc=0.5, freeze_embedding=True))
+    page = build(tmp_path, factored("a", emb_rank=2), factored("b", emb_rank=2, epochs=5, auc=0.83),
+                 control("c"),
+                 control("d", epochs=5, auc=0.84),
+                 factored("e", emb_rank=2, auc=0.5, freeze_embedding=True))
     drawn = {line.get_label(): list(line.get_ydata()) for line in page.figure.axes[1].lines}
     assert (drawn["AFM"], drawn["AFM, 5 epochs"]) == ([0.8], [0.83])
     assert drawn["dense"][0] == 0.82
@@ -127,10 +136,14 @@ def test_what_was_trained_on_longer_is_a_curve_of_its_own(tmp_path):
 
 
 def test_rivals_stand_beside_at_equal_parameters_and_at_equal_bytes(tmp_path):
-    page = build(tmp_path, factored("a", emb_rank=2), factored("b", emb_rank=2, seed=2, auc=0.82),  # 200, 800 bytes
-                 ticket("p", budget=190, auc=0.79, inference_bytes=900), result("s1", "search", embedding="pep"),
-                 ticket("q", budget=90, auc=0.78, inference_bytes=700), ticket("r", budget=201, auc=0.7),
-                 ticket("t", budget=199, auc=0.6, own={"rewind": "embedding"}),  # not PEP as published
+    # 200, 800 bytes
+    page = build(tmp_path, factored("a", emb_rank=2), factored("b", emb_rank=2, seed=2, auc=0.82),
+                 ticket("p", budget=190, auc=0.79, inference_bytes=900),
+                 result("s1", "search", embedding="pep"),
+                 ticket("q", budget=90, auc=0.78, inference_bytes=700),
+                 ticket("r", budget=201, auc=0.7),
+                 # not PEP as published
+                 ticket("t", budget=199, auc=0.6, own={"rewind": "embedding"}),
                  result("u", params=400, auc=0.81), result("v", embedding="tt", params=20, auc=0.61,
                                                            own={"tt_rank": 3}))
     line = cells(page, "2", "200", "800", "0.8100 ± 0.0141", "PEP, retrained")
@@ -141,10 +154,13 @@ def test_rivals_stand_beside_at_equal_parameters_and_at_equal_bytes(tmp_path):
 
 
 def test_a_rivals_runs_of_another_length_or_of_one_seed_twice_are_no_seeds(tmp_path):
-    page = build(tmp_path, factored("a", emb_rank=2, size=900), result("u", auc=0.85, own={"max_epochs": 300}),
-                 result("twice", auc=0.85, own={"max_epochs": 150}), result("other", seed=2, auc=0.87),
+    page = build(tmp_path, factored("a", emb_rank=2, size=900),
+                 result("u", auc=0.85, own={"max_epochs": 300}),
+                 result("twice", auc=0.85, own={"max_epochs": 150}),
+                 result("other", seed=2, auc=0.87),
                  result("short", seed=3, auc=0.79, stop_reason="max_epochs", own={"max_epochs": 2}))
-    assert cells(page, "2", "900", "3,600", "0.8000", "smaller dense")[5:7] == ["800", "0.8600 ± 0.0141"]
+    assert cells(page, "2", "900", "3,600", "0.8000",
+                 "smaller dense")[5:7] == ["800", "0.8600 ± 0.0141"]
     assert {run["run_id"] for run in page.behind} == {"a", "u", "other"}
     assert "1 run of other lengths" in text(page)
 
@@ -152,7 +168,8 @@ def test_a_rivals_runs_of_another_length_or_of_one_seed_twice_are_no_seeds(tmp_p
 def test_factored_models_of_a_short_training_or_of_one_trained_twice_are_left_out(tmp_path):
     sources = [result("long"), result("again", own={"max_epochs": 300}),
                result("short", seed=2, stop_reason="max_epochs", own={"max_epochs": 2})]
-    runs = [factored("a", emb_rank=2), factored("b", emb_rank=3), factored("c", emb_rank=2, auc=0.9),
+    runs = [factored("a", emb_rank=2), factored("b", emb_rank=3),
+            factored("c", emb_rank=2, auc=0.9),
             factored("d", emb_rank=2, seed=2, auc=0.5)]
     for run, source in zip(runs, ("long", "long", "again", "short"), strict=True):
         run["compression"]["source"] = source
@@ -162,15 +179,17 @@ def test_factored_models_of_a_short_training_or_of_one_trained_twice_are_left_ou
 
 
 def test_tickets_with_the_embedding_alone_rewound_are_missing_rivals(tmp_path):
-    page = build(tmp_path, factored("a", emb_rank=2), ticket("p", budget=190, own={"rewind": "embedding"}))
+    page = build(tmp_path, factored("a", emb_rank=2),
+                 ticket("p", budget=190, own={"rewind": "embedding"}))
     assert cells(page, "2", "200", "800", "0.8000", "PEP, retrained")[5:] == ["-"] * 4
-    assert ("PEP, retrained at 190 parameters; tickets with the embedding alone rewound exist (seed 1) and do not "
-            "count") in page.missing
+    assert ("PEP, retrained at 190 parameters; tickets with the embedding alone rewound exist "
+            "(seed 1) and do not count") in page.missing
 
 
 def test_intervals_are_averaged_over_seeds(tmp_path):
     ends = {"a": [-0.03, -0.01], "b": [-0.05, -0.02]}
-    runs = [{**factored(run_id, emb_rank=2, seed=seed), "intervals": {"against": "d", "test_auc_less": ends[run_id]}}
+    runs = [{**factored(run_id, emb_rank=2, seed=seed),
+             "intervals": {"against": "d", "test_auc_less": ends[run_id]}}
             for seed, run_id in enumerate(ends, 1)]
     assert cells(build(tmp_path, *runs, control("d")), "AFM", "emb-rank 2", "1", "200")[12] == (
         "-0.0200 [-0.0400, -0.0150]")

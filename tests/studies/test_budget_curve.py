@@ -9,17 +9,20 @@ from studies.figures import budget_curve, styles
 from studies.figures.budget_curve import draw, draw_series, new_figure, points_of, series_of
 
 
-def run(name, stage="train", seed=1, params=8, auc=0.8, model="fm", dataset="movielens", manifest="m", snapshot=None,
+def run(name, stage="train", seed=1, params=8, auc=0.8, model="fm", dataset="movielens",
+        manifest="m", snapshot=None,
         **settings):
     settings = {"model": model, "dataset": dataset, "embedding": "uniform", **settings}
-    return {"run_id": name, "stage": stage, "seed": seed, "num_embedding_params": params, "test_auc": auc,
+    return {"run_id": name, "stage": stage, "seed": seed, "num_embedding_params": params,
+            "test_auc": auc,
             "manifest": manifest, "settings": settings, "identity": {"settings": settings},
             **({"snapshot": snapshot} if snapshot else {})}
 
 
 def ticket(name, budget, search="s", source="cut", **more):
     snapshot = {"source": source, "budgets": [budget], "run_id": search}
-    return run(name, "retrain", params=more.pop("params", budget), snapshot=snapshot, embedding="masked",
+    return run(name, "retrain", params=more.pop("params", budget), snapshot=snapshot,
+               embedding="masked",
                **{"rewind": "all", **more})
 
 
@@ -40,30 +43,36 @@ def test_seeds_share_a_point_with_mean_and_spread():
 
 
 def test_points_rise_in_parameters_and_tickets_of_one_budget_share_one():
-    points = points_of([ticket("c", 500, params=480), ticket("a", 100, params=90), ticket("b", 100, seed=2, params=96)])
+    points = points_of([ticket("c", 500, params=480), ticket("a", 100, params=90),
+                        ticket("b", 100, seed=2, params=96)])
     assert [point.params for point in points] == [93, 480]
     assert [len(point.aucs) for point in points] == [2, 1]
 
 
 def test_uniform_widths_make_one_series_and_tickets_another():
-    series = series_of([run("a", latent_dim=8), run("b", latent_dim=16, params=16), ticket("t", 100), LR,
+    series = series_of([run("a", latent_dim=8), run("b", latent_dim=16, params=16),
+                        ticket("t", 100), LR,
                         run("s", "search", embedding="pep")])
-    assert {label: len(results) for label, results in series.items()} == {"PEP": 1, "uniform": 2, "LR": 1}
+    assert {label: len(results) for label, results in series.items()} == {"PEP": 1, "uniform": 2,
+                                                                          "LR": 1}
 
 
 def test_runs_that_differ_in_a_setting_are_not_mixed():
-    mixed = [ticket("a", 100), ticket("b", 100, re_init=True), ticket("c", 100, source="cut_last_magnitude")]
+    mixed = [ticket("a", 100), ticket("b", 100, re_init=True),
+             ticket("c", 100, source="cut_last_magnitude")]
     assert list(series_of(mixed)) == ["PEP", "PEP, re_init true", "cut by |V| alone"]
 
 
 def test_tickets_of_searches_that_differ_are_not_mixed():
-    searches = [run("s", "search", embedding="pep"), run("z", "search", embedding="pep", threshold_type="dimension")]
+    searches = [run("s", "search", embedding="pep"),
+                run("z", "search", embedding="pep", threshold_type="dimension")]
     tickets = [ticket("a", 100, search="s"), ticket("b", 100, search="z")]
     assert list(series_of([*searches, *tickets])) == ["PEP", "PEP, search threshold_type dimension"]
 
 
 def test_searches_that_differ_in_their_budgets_alone_are_mixed():
-    searches = [run("s", "search", embedding="pep", candidate_p=[9]), run("z", "search", embedding="pep")]
+    searches = [run("s", "search", embedding="pep", candidate_p=[9]),
+                run("z", "search", embedding="pep")]
     assert list(series_of([*searches, ticket("a", 9), ticket("b", 100, search="z")])) == ["PEP"]
 
 
@@ -89,7 +98,8 @@ def test_decays_say_what_they_are_of():
     alone = run("a", l2_regularization=1e-4, weight_decay=1e-5)
     every = run("b", l2_regularization=1e-4, weight_decay=None)
     assert list(series_of([alone, every])) == [
-        "uniform, l2_regularization 0.0001", "uniform, l2_regularization 0.0001 (embedding alone; the rest 1e-05)"]
+        "uniform, l2_regularization 0.0001",
+        "uniform, l2_regularization 0.0001 (embedding alone; the rest 1e-05)"]
 
 
 def test_other_data_is_another_series():
@@ -112,7 +122,8 @@ def test_lr_is_a_horizontal_line_and_curves_stand_on_a_log_axis():
 
 
 def test_methods_keep_their_colours_in_whatever_order_they_come_and_variants_differ_by_marker():
-    axes = drawn([run("a", embedding="mde"), ticket("t", 100), ticket("r", 100, rewind="embedding"), run("u"),
+    axes = drawn([run("a", embedding="mde"), ticket("t", 100), ticket("r", 100, rewind="embedding"),
+                  run("u"),
                   run("w", lr=0.1)])
     found = {container.get_label(): container.lines[0] for container in axes.containers}
     assert {label: line.get_color() for label, line in found.items()} == {
@@ -124,8 +135,10 @@ def test_methods_keep_their_colours_in_whatever_order_they_come_and_variants_dif
 def test_no_two_methods_look_alike():
     for looks in (styles.STYLES, styles.UMEC, styles.AFM, styles.GRANULARITIES):
         assert len({(colour, marker) for colour, marker, _ in looks.values()}) == len(looks)
-    alone = [styles.STYLES[name][0] for name in ("PEP", "uniform", "mde", "mgqe", "darts", "hash", "qr", "tt",
-                                                 "magnitude pruning", "iterative pruning", "random mask")]
+    alone = [styles.STYLES[name][0]
+             for name in ("PEP", "uniform", "mde", "mgqe", "darts", "hash", "qr", "tt",
+                                                 "magnitude pruning", "iterative pruning",
+                          "random mask")]
     assert len(set(alone)) == len(alone)
 
 
@@ -138,15 +151,18 @@ def test_error_bars_and_the_axis_say_that_there_are_several_seeds():
 
 
 def test_budgets_that_the_search_did_not_reach_are_marked():
-    assert "hollow" in drawn([ticket("a", 100, source="cut_last")]).get_legend().get_texts()[-1].get_text()
+    assert "hollow" in drawn([ticket("a", 100,
+                                     source="cut_last")]).get_legend().get_texts()[-1].get_text()
     assert len(drawn([ticket("a", 100)]).get_legend().get_texts()) == 1
 
 
 def test_the_file_holds_this_data_set_and_model_alone(tmp_path, monkeypatch):
     seen = []
     monkeypatch.setattr(budget_curve, "draw_series", lambda axes, series: seen.append(series))
-    draw([run("a"), run("b", model="deepfm"), run("c", dataset="criteo"), LR], "movielens", "fm", tmp_path)
-    assert {label: [result["run_id"] for result in results] for label, results in seen[0].items()} == {
+    draw([run("a"), run("b", model="deepfm"), run("c", dataset="criteo"), LR], "movielens", "fm",
+         tmp_path)
+    assert {label: [result["run_id"] for result in results] for label,
+            results in seen[0].items()} == {
         "uniform": ["a"], "LR": ["lr"]}
 
 
@@ -178,7 +194,8 @@ def test_a_failed_drawing_leaves_the_old_figure(tmp_path, monkeypatch):
     assert [file.name for file in tmp_path.iterdir()] == [path.name]
 
 
-def test_of_many_series_those_at_hand_the_usual_ones_and_the_longest_are_drawn(tmp_path, monkeypatch, caplog):
+def test_of_many_series_those_at_hand_the_usual_ones_and_the_longest_are_drawn(tmp_path,
+                                                                               monkeypatch, caplog):
     seen = []
     monkeypatch.setattr(budget_curve, "draw_series", lambda axes, series: seen.append(list(series)))
     many = [run(f"{width}-{decay}", latent_dim=width, params=width, l2_regularization=decay)
@@ -189,13 +206,15 @@ def test_of_many_series_those_at_hand_the_usual_ones_and_the_longest_are_drawn(t
     assert seen == [["PEP", "uniform", "PEP, lr 7.0",
                      *(f"uniform, l2_regularization {decay} (embedding alone; the rest 1e-05)"
                        for decay in (10, 11, 8, 9)), "LR"]]
-    assert (f"shows 8 of 14 series; python -m studies.figures.baselines {tmp_path} movielens fm has every scheme"
+    assert (f"shows 8 of 14 series; python -m studies.figures.baselines {tmp_path} movielens fm "
+            f"has every scheme"
             in caplog.text)
 
 
 def test_a_long_legend_stands_below_the_curves(tmp_path):
     def height(decays):
-        picture = draw([run(f"r{decay}", l2_regularization=decay) for decay in decays], "movielens", "fm", tmp_path)
+        picture = draw([run(f"r{decay}", l2_regularization=decay) for decay in decays], "movielens",
+                       "fm", tmp_path)
         return struct.unpack(">II", picture.read_bytes()[16:24])[1]
 
     assert height(range(3)) == 520

@@ -30,7 +30,8 @@ def test_older_words_are_translated(tmp_path):
     new["settings"] |= {"l2_regularization": 1e-4, "l2_penalty": 1e-5, "weight_decay": None}
     for made in (old, new):
         put(tmp_path, made["run_id"], json.dumps(made))
-    found = [(made["settings"]["weight_decay"], made["settings"]["l2_penalty"]) for made in results_in(tmp_path)]
+    found = [(made["settings"]["weight_decay"], made["settings"]["l2_penalty"])
+             for made in results_in(tmp_path)]
     assert found == [(1e-5, 0.0), (None, 1e-5)]
 
 
@@ -50,10 +51,13 @@ BROKEN = {
     "settings null": json.dumps({**result("b"), "settings": None}),
     "identity empty": json.dumps({**result("b"), "identity": {}}),
     "no width": without(result("b"), "settings", "latent_dim"),
-    "no snapshot": without(ticket("b"), "snapshot"), "no source": without(ticket("b"), "snapshot", "source"),
-    "no log-loss": without(result("b"), "test_logloss"), "AUC null": json.dumps({**result("b"), "test_auc": None}),
+    "no snapshot": without(ticket("b"), "snapshot"),
+    "no source": without(ticket("b"), "snapshot", "source"),
+    "no log-loss": without(result("b"), "test_logloss"),
+    "AUC null": json.dumps({**result("b"), "test_auc": None}),
     "no dense size": without(result("b"), "num_embedding_params_dense"),
-    "no published protocol": without(result("b"), "published_protocol"), "no loss": without(result("b"), "train_loss"),
+    "no published protocol": without(result("b"), "published_protocol"),
+    "no loss": without(result("b"), "train_loss"),
     "no compression": without(factored("b"), "compression"),
     "stage of no kind": json.dumps({**result("b"), "stage": []})}
 

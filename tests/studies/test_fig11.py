@@ -29,7 +29,8 @@ def test_numbers_lines_and_what_is_missing(tmp_path):
 
 
 def test_rows_name_their_run_and_the_picture_fits_a_column(tmp_path):
-    table, picture, _ = write(fig11.build(made(tmp_path), tmp_path, "movielens", "fm"), tmp_path / "pages")
+    table, picture, _ = write(fig11.build(made(tmp_path), tmp_path, "movielens", "fm"),
+                              tmp_path / "pages")
     assert {row["runs"] for row in csv.DictReader(table.open())} == {"s1", "s2", "s3", "u1", "u2"}
     assert struct.unpack(">II", picture.read_bytes()[16:24]) == (680, 520)
 

@@ -43,7 +43,8 @@ def test_a_large_field_is_thinned_evenly(monkeypatch):
     assert matrix[0, 1] / matrix[1, 2] == pytest.approx(2)
 
 
-@pytest.mark.parametrize(("rows", "message"), [(3, "the fields have 4 features, the table has 3 rows"),
+@pytest.mark.parametrize(("rows", "message"),
+                         [(3, "the fields have 4 features, the table has 3 rows"),
                                                (4, "the table is empty")])
 def test_tables_that_do_not_fit_are_refused(rows, message):
     with pytest.raises(ValueError, match=message):
@@ -62,7 +63,8 @@ def test_the_mean_over_seeds_its_difference_and_what_is_missing(tmp_path):
     sizes = list(SIZES.values())
     before = np.mean([fig5.interactions(table(seed), sizes) for seed in (1, 2)], axis=0)
     after = fig5.interactions(fig5.table_of(tmp_path / "runs" / "t1" / "model.safetensors"), sizes)
-    row = next(row for row in page.rows if (row.get("field"), row.get("other_field")) == ("age", "year"))
+    row = next(row for row in page.rows
+               if (row.get("field"), row.get("other_field")) == ("age", "year"))
     assert row["without_pruning"] == pytest.approx(before[0, 2])
     assert row["difference"] == pytest.approx(after[0, 2] - before[0, 2])
     assert row["runs"] == "u1 u2 t1"
@@ -86,7 +88,8 @@ def test_older_runs_borrow_the_field_sizes_of_the_same_data_or_are_named(tmp_pat
     assert fig5.build(results, tmp_path, "movielens", "fm").rows[-1]["runs"] == "u1 u2 t1"
     del results[3]["data"]
     page = fig5.build(results, tmp_path, "movielens", "fm")
-    assert ("run t1 (seed 1) has no `data.fields`: it is older, and the order of its fields in the table is not known"
+    assert ("run t1 (seed 1) has no `data.fields`: it is older, and the order of its fields in the "
+            "table is not known"
             in page.missing)
     assert page.figure is None
     assert [number.values for number in page.numbers] == [[800] * 3, [BUDGET]]
@@ -97,7 +100,8 @@ def test_results_whose_fields_have_no_order_borrow_it_or_are_named(tmp_path):
     for run in results[:3]:
         del run["data"]["fields"]
     page = fig5.build(results, tmp_path, "movielens", "fm")
-    assert [row["field"] for row in page.rows if row["panel"] == "interaction"][::2] == ["age", "age", "zip"]
+    assert [row["field"] for row in page.rows
+            if row["panel"] == "interaction"][::2] == ["age", "age", "zip"]
     del results[3]["data"]["fields"]
     assert fig5.build(results, tmp_path, "movielens", "fm").figure is None
 
@@ -109,7 +113,8 @@ def test_weights_that_are_broken_or_of_another_kind_are_named(tmp_path):
     page = fig5.build(results, tmp_path, "movielens", "fm")
     assert any(line.startswith("the table of run u1 (seed 1): model.safetensors cannot be read")
                for line in page.missing)
-    assert [axes.get_title() for axes in page.figure.axes if axes.get_title()] == [f"with pruning, {BUDGET} parameters"]
+    assert [axes.get_title() for axes in page.figure.axes
+            if axes.get_title()] == [f"with pruning, {BUDGET} parameters"]
 
 
 def test_without_runs_nothing_is_drawn(tmp_path):

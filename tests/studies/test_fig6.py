@@ -25,7 +25,8 @@ def made(out):
 
 def test_numbers_by_hand(tmp_path):
     page = fig6.build(made(tmp_path), tmp_path, "movielens", "fm")
-    assert {number.what: (pytest.approx(np.mean(number.values)), number.seeds) for number in page.numbers} == {
+    assert {number.what: (pytest.approx(np.mean(number.values)), number.seeds)
+            for number in page.numbers} == {
         "share kept at the end of the search, 0 to 9": (0, 3),
         "share kept at the end of the search, 10 to 4,000": (1 - 40 / 80, 3),
         "correlation of frequency and kept entries (ranks)": (pytest.approx(0.991, abs=0.005), 3)}
@@ -33,7 +34,8 @@ def test_numbers_by_hand(tmp_path):
 
 
 def test_the_correlation_is_of_ranks():
-    assert masks.rank_correlation(np.array([1, 10, 100, 1000]), np.array([0, 2, 1, 3])) == pytest.approx(
+    assert masks.rank_correlation(np.array([1, 10, 100, 1000]),
+                                  np.array([0, 2, 1, 3])) == pytest.approx(
         1 - 6 * 2 / (4 * 15))  # Spearman's formula without ties
 
 
@@ -41,9 +43,11 @@ def test_rows_of_the_three_panels(tmp_path):
     page = fig6.build(made(tmp_path), tmp_path, "movielens", "fm")
     cells = [row for row in page.rows if row["panel"] == "c"]
     assert sum(row["features"] for row in cells) == 99
-    assert sum(row["features"] for row in cells if row["kept_from"] == 0) == 11  # rows 1 to 11 keep nothing
+    # rows 1 to 11 keep nothing
+    assert sum(row["features"] for row in cells if row["kept_from"] == 0) == 11
     assert {row["budget"] for row in cells} == {BUDGET}
-    line = next(row for row in page.rows if row["panel"] == "b" and row["epoch"] == 10 and row["runs"] == "s2")
+    line = next(row for row in page.rows if row["panel"] == "b" and row["epoch"] == 10
+                and row["runs"] == "s2")
     assert (line["group"], line["kept_mean"], line["kept_std"]) == ("0 to 9", 0.5, 0.1)
 
 
@@ -66,15 +70,21 @@ def test_older_searches_and_lost_files_are_named(tmp_path):
     (tmp_path / "runs" / "s3" / "popularity.npy").write_bytes(b"half")
     page = fig6.build(results, tmp_path, "movielens", "fm")
     assert page.missing[0].startswith("run s1 (seed 1) has no `sparsity`")
-    assert page.missing[1] == "frequencies of the features, run s2 (seed 2): its folder has no popularity.npy"
-    assert page.missing[2].startswith("frequencies of the features, run s3 (seed 3): popularity.npy cannot be read")
+    assert (
+        page.missing[1]
+        == "frequencies of the features, run s2 (seed 2): its folder has no popularity.npy"
+    )
+    assert page.missing[2].startswith("frequencies of the features, run s3 (seed 3): "
+                                      "popularity.npy cannot be read")
     assert [number.seeds for number in page.numbers] == [2, 2, 1]
 
 
 @pytest.mark.parametrize(("change", "said"), [
     (lambda folder: (folder / f"{BUDGET}.npz").unlink(), f"there is no alias_s1/{BUDGET}.npz"),
-    (lambda folder: (folder / f"{BUDGET}.npz").write_bytes(b"half"), f"alias_s1/{BUDGET}.npz cannot be read"),
-    (lambda folder: np.savez(folder / f"{BUDGET}.npz", table=table(), meta=np.array('{"run_id": "z"}')),
+    (lambda folder: (folder / f"{BUDGET}.npz").write_bytes(b"half"),
+     f"alias_s1/{BUDGET}.npz cannot be read"),
+    (lambda folder: np.savez(folder / f"{BUDGET}.npz", table=table(),
+                             meta=np.array('{"run_id": "z"}')),
      f"alias_s1/{BUDGET}.npz is by now of another search, z")])
 def test_a_snapshot_that_cannot_be_used_is_named(tmp_path, change, said):
     results = made(tmp_path)

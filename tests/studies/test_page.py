@@ -22,8 +22,10 @@ def page(**parts):
 def full():
     figure = budget_curve.new_figure((3.4, 1.7))
     figure.add_subplot()
-    return page(rows=[{"epoch": 2, "runs": "a b"}, {"test_auc": 0.5, "runs": "c"}], figure=figure, behind=RUNS,
-                numbers=[number("test AUC", RUNS, lambda run: run["test_auc"], 0.8, "another split")],
+    return page(rows=[{"epoch": 2, "runs": "a b"}, {"test_auc": 0.5, "runs": "c"}], figure=figure,
+                behind=RUNS,
+                numbers=[number("test AUC", RUNS, lambda run: run["test_auc"], 0.8,
+                                "another split")],
                 missing=["uniform d 64: seed 3"], notes=["What it shows."])
 
 
@@ -53,7 +55,9 @@ def test_three_files_are_written_and_the_text_comes_last(tmp_path):
                                                                 for end in ("csv", "png", "md")]
     assert table.read_text() == "epoch,test_auc,runs\n2,,a b\n,0.5,c\n"
     assert struct.unpack(">II", picture.read_bytes()[16:24]) == (680, 340)
-    assert sorted(path.name for path in table.parent.iterdir()) == sorted(path.name for path in (table, picture, words))
+    assert sorted(path.name for path in table.parent.iterdir()) == sorted(
+        path.name for path in (table, picture, words)
+    )
 
 
 def test_with_nothing_at_all_it_says_so_and_draws_nothing(tmp_path):
@@ -166,12 +170,14 @@ def test_published_settings_are_chosen_though_others_have_more_seeds_and_absent_
 
 def test_tickets_with_the_embedding_alone_rewound_are_missing_and_said_to_exist():
     made = page()
-    tickets = [ticket("a", own={"rewind": "embedding"}), ticket("b", 2, own={"rewind": "embedding"}), ticket("c", 3)]
+    tickets = [ticket("a", own={"rewind": "embedding"}),
+               ticket("b", 2, own={"rewind": "embedding"}), ticket("c", 3)]
     assert [run["run_id"] for run in choice.chosen(made, "ticket", tickets, [])] == ["c"]
-    assert made.missing == ["ticket: seeds 1, 2; tickets with the embedding alone rewound exist (seeds 1, 2) and do "
-                            "not count"]
+    assert made.missing == ["ticket: seeds 1, 2; tickets with the embedding alone rewound exist "
+                            "(seeds 1, 2) and do not count"]
     assert choice.chosen(made, "others", tickets[:2], []) == []
-    assert made.missing[1].startswith("others: no run (seeds 1, 2, 3); tickets with the embedding alone rewound exist")
+    assert made.missing[1].startswith("others: no run (seeds 1, 2, 3); tickets with the embedding "
+                                      "alone rewound exist")
 
 
 def test_no_run_at_all_names_all_seeds():
@@ -181,14 +187,18 @@ def test_no_run_at_all_names_all_seeds():
 
 
 def test_tickets_of_other_searches_are_another_setting_but_not_those_of_other_budgets():
-    every = [search("s1", own={"candidate_p": [9]}), search("s2", 2), search("s3", own={"threshold_init": -8.0})]
+    every = [search("s1", own={"candidate_p": [9]}), search("s2", 2),
+             search("s3", own={"threshold_init": -8.0})]
     tickets = [ticket("a"), ticket("b", 2, searched="s2"), ticket("c", searched="s3")]
-    assert [run["run_id"] for run in choice.chosen(page(), "ticket", tickets, [*every, *tickets])] == ["a", "b"]
+    assert [run["run_id"]
+            for run in choice.chosen(page(), "ticket", tickets, [*every, *tickets])] == ["a", "b"]
 
 
 def test_runs_are_told_apart():
-    runs = [search("s"), search("d", embedding="darts"), search("n", own={"threshold_decay": "none"}), ticket("t"),
-            ticket("r", re_init=True), ticket("m", source="magnitude"), ticket("i", source="imp_round"), result("u"),
+    runs = [search("s"), search("d", embedding="darts"),
+            search("n", own={"threshold_decay": "none"}), ticket("t"),
+            ticket("r", re_init=True), ticket("m", source="magnitude"),
+            ticket("i", source="imp_round"), result("u"),
             result("o", dataset="criteo")]
     assert [run["run_id"] for run in choice.searches(runs)] == ["s"]
     assert [run["run_id"] for run in choice.tickets(runs)] == ["t"]
@@ -202,7 +212,10 @@ def test_a_planted_page_says_so_in_a_title_that_fits_the_picture():
     made.figure = budget_curve.new_figure(budget_curve.COLUMN)
     made.figure.add_subplot()
     mark_planted(made, "fields_of_10_values")
-    assert made.title == "PLANTED DATA. Figure 11: training loss, FM on planted fields of 10 values in Criteo's format"
+    assert (
+        made.title
+        == "PLANTED DATA. Figure 11: training loss, FM on planted fields of 10 values in Criteo's format"
+    )
     written = made.figure.get_suptitle()
     assert written.replace("\n", " ") == made.title
     made.figure.canvas.draw()
@@ -219,7 +232,9 @@ def test_a_planted_page_is_not_called_a_sample():
 
 def test_a_planted_page_that_names_no_data_says_whose_format_it_is():
     made = mark_planted(Page("table2", "criteo", None, "Table 2: time of an epoch"), "fields")
-    assert made.title == "PLANTED DATA. Table 2: time of an epoch, planted fields in Criteo's format"
+    assert (
+        made.title == "PLANTED DATA. Table 2: time of an epoch, planted fields in Criteo's format"
+    )
 
 
 @pytest.mark.parametrize("build", [fig8.build, fig10.build, fig11.build])

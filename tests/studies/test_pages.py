@@ -9,7 +9,8 @@ from studies.pages import PAGES
 
 @pytest.mark.parametrize("name", PAGES)
 def test_every_page_can_be_written_from_nothing_and_from_bare_records(tmp_path, name):
-    old = [put(tmp_path, made) for made in (lr("l"), search("s"), ticket("t", searched="s"), result("u"))]
+    old = [put(tmp_path, made)
+           for made in (lr("l"), search("s"), ticket("t", searched="s"), result("u"))]
     for made in old:
         for field in ("data", "sparsity", "inference_bytes", "commit"):
             made.pop(field, None)

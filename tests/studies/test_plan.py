@@ -10,7 +10,8 @@ from studies.plan import PlannedRun
 
 
 def finished(seconds, model="fm", embedding="mde", device="AMD EPYC", threads=1):
-    return {"stage": "train", "settings": {"model": model, "embedding": embedding}, "seconds": seconds,
+    return {"stage": "train", "settings": {"model": model, "embedding": embedding},
+            "seconds": seconds,
             "device": device, "threads": threads}
 
 
@@ -23,13 +24,16 @@ def need(what, kind=("fm", "mde"), done=True):
     return PlannedRun(what, kind, run)
 
 
-NEEDS = [need("a"), need("a"), need("b", done=False), need("c", ("fm", "qr"), done=False), need("d", ("x", "y"))]
+NEEDS = [need("a"), need("a"), need("b", done=False), need("c", ("fm", "qr"), done=False),
+         need("d", ("x", "y"))]
 
 
 def test_cost_counts_each_run_once_and_shares_a_processor_by_threads():
-    results = [finished(7200), finished(3600, embedding="qr", threads=2), finished(3600, device="NVIDIA H100")]
+    results = [finished(7200), finished(3600, embedding="qr", threads=2),
+               finished(3600, device="NVIDIA H100")]
     assert plan.cost(NEEDS, results, RunContext()) == [
-        ("AMD EPYC, 2 cores", "4", "2", "3.0", "2.0", "1"),  # a, b: two hours of one thread; c: one of two threads
+        # a, b: two hours of one thread; c: one of two threads
+        ("AMD EPYC, 2 cores", "4", "2", "3.0", "2.0", "1"),
         ("NVIDIA H100", "4", "2", "3.0", "2.0", "1")]  # c goes by the model's other runs
 
 
@@ -53,5 +57,6 @@ def test_a_result_that_is_older_than_a_field_is_missing_and_run_again():
     assert plan.missing([one], RunContext()) == [one]
     assert one.run(RunContext()) == {"sparsity": 1}
     assert forced[-2:] == [False, True]
-    new = plan.recorded("thresholds", PlannedRun("search", ("fm", "pep"), lambda context: {"thresholds": 1}))
+    new = plan.recorded("thresholds",
+                        PlannedRun("search", ("fm", "pep"), lambda context: {"thresholds": 1}))
     assert plan.missing([new], RunContext()) == []

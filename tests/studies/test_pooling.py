@@ -11,7 +11,8 @@ import train_movielens
 from engine.settings import identity, parse
 from studies import pooling
 
-SCRIPTS = {"movielens": train_movielens.SETTINGS, "criteo": train_criteo.SETTINGS, "avazu": train_avazu.SETTINGS}
+SCRIPTS = {"movielens": train_movielens.SETTINGS, "criteo": train_criteo.SETTINGS,
+           "avazu": train_avazu.SETTINGS}
 
 
 def reason(run, *others, tuned=False):
@@ -44,14 +45,16 @@ def test_the_scripts_own_settings_are_the_published_ones(dataset, model, embeddi
     (search("s", stop_reason="max_epochs", own={"max_epochs": 100}), True),
     (search("s", stop_reason="max_epochs", own={"max_epochs": 10}), False),
     (search("s", stop_reason="max_epochs", own={"max_epochs": 200}), False),
-    (search("s", epochs=99, own={"max_epochs": 200}), True), (search("s", epochs=150, own={"max_epochs": 200}), False)])
+    (search("s", epochs=99, own={"max_epochs": 200}), True),
+    (search("s", epochs=150, own={"max_epochs": 200}), False)])
 def test_full_length(run, full):
     assert pooling.full_length(run) == full
 
 
 @pytest.mark.parametrize(("own", "published"), [
     ({}, True), ({"lr": 0.1}, False), ({"early_stop": 1}, False), ({"with_ids": True}, False),
-    ({"l2_regularization": 1e-4}, False), ({"weight_decay": 1e-4}, False), ({"weight_decay": None}, True),
+    ({"l2_regularization": 1e-4}, False), ({"weight_decay": 1e-4}, False),
+    ({"weight_decay": None}, True),
     ({"l2_penalty": 1e-5}, False), ({"latent_dim": 16}, True), ({"candidate_p": [9]}, True),
     ({"mde_alpha": 0.3}, True)])
 def test_published_settings_of_a_training(own, published):
@@ -71,7 +74,8 @@ def test_a_run_is_left_out_by_the_first_rule_that_it_breaks():
     assert reason(cut(most=1)) == "other lengths"
     assert reason(result("a", own={"lr": 0.1})) == "other settings"
     assert reason(result("a", own={"lr": 0.1}), tuned=True) is None
-    assert reason({**result("a", manifest="x"), "data": sample}, result("b")) is None  # it alone is to be shown
+    # it alone is to be shown
+    assert reason({**result("a", manifest="x"), "data": sample}, result("b")) is None
     every = [{**result("a", manifest="x"), "data": sample}, result("b")]
     kept, left = pooling.usable(every, every, "movielens")
     assert ([run["run_id"] for run in kept], left) == (["b"], {"other data": 1})
@@ -91,7 +95,10 @@ def test_older_records_are_of_the_rows_that_newer_ones_of_their_data_have():
     old = result("a")
     del old["data"]
     assert reason(old, result("b")) is None
-    assert pooling.data_of([old], [old], "movielens").words == "data of which no record says how many rows they have"
+    assert (
+        pooling.data_of([old], [old], "movielens").words
+        == "data of which no record says how many rows they have"
+    )
     every = [old, result("b", manifest="n")]
     assert pooling.usable(every, every, "movielens")[1] == {"other data": 1}
 
@@ -104,16 +111,21 @@ def test_of_samples_the_one_with_most_runs_is_shown():
 
 
 def test_early_stopped_runs_of_any_limit_are_averaged_with_those_cut_at_the_longest():
-    runs = [result("a", seed=1, own={"max_epochs": 150}), cut("b", 300, seed=2), cut("c", 100, seed=3),
+    runs = [result("a", seed=1, own={"max_epochs": 150}), cut("b", 300, seed=2),
+            cut("c", 100, seed=3),
             result("d", seed=4, own={"lr": 0.1})]
-    assert [[run["run_id"] for run in each] for each in pooling.averaged(runs, {})] == [["d"], ["a", "b"]]
+    assert [[run["run_id"] for run in each]
+            for each in pooling.averaged(runs, {})] == [["d"], ["a", "b"]]
 
 
 def test_a_seed_counts_once_with_its_longest_limit_and_its_newest_form_of_record():
     old = result("a", own={"max_epochs": 150})
     del old["data"]
-    assert [run["run_id"] for run in pooling.one_a_seed([old, result("b", own={"max_epochs": 150})])] == ["b"]
-    assert [run["run_id"] for run in pooling.one_a_seed([result("b"), result("c", own={"max_epochs": 300})])] == ["c"]
+    assert [run["run_id"]
+            for run in pooling.one_a_seed([old, result("b", own={"max_epochs": 150})])] == ["b"]
+    assert [run["run_id"]
+            for run in pooling.one_a_seed([result("b"),
+                                           result("c", own={"max_epochs": 300})])] == ["c"]
     few, many = search("s", snapshots=["9"]), search("z", snapshots=["9", "8"])
     assert [run["run_id"] for run in pooling.one_a_seed([few, many])] == ["z"]
 
@@ -122,13 +134,15 @@ def test_old_and_new_words_of_one_decay_are_one_setting():
     old, new = (result("a", own=own) for own in ({"l2_regularization": 1e-5, "weight_decay": 1e-5},
                                                  {"l2_regularization": 1e-5, "weight_decay": None}))
     assert pooling.settings_of(old) == pooling.settings_of(new)
-    alone, every = (result("a", own={"l2_regularization": 1e-4, "weight_decay": decay}) for decay in (1e-5, None))
+    alone, every = (result("a", own={"l2_regularization": 1e-4, "weight_decay": decay})
+                    for decay in (1e-5, None))
     assert pooling.settings_of(alone) != pooling.settings_of(every)
     assert "l2_regularization" not in pooling.settings_of(lr("l"))
 
 
 def test_how_much_was_rewound_sets_tickets_apart():
     whole, alone = ticket("a"), ticket("b", 2, own={"rewind": "embedding"})
-    assert [pooling.rewound_alone(run) for run in (whole, alone, result("u"))] == [False, True, False]
+    assert [pooling.rewound_alone(run) for run in (whole, alone, result("u"))] == [False, True,
+                                                                                   False]
     assert len(pooling.averaged([whole, alone], {})) == 2
     assert pooling.key(whole, {}, rewind=False) == pooling.key(alone, {}, rewind=False)

@@ -20,7 +20,8 @@ SIZES = np.array([0, 1, 2, 4] * 25)
 
 
 def made(out, *tables):
-    return [put_search(out, search(f"s{seed}", seed), COUNTS, each) for seed, each in enumerate(tables, 1)]
+    return [put_search(out, search(f"s{seed}", seed), COUNTS, each) for seed,
+            each in enumerate(tables, 1)]
 
 
 def pair(page):
@@ -40,7 +41,8 @@ def test_equal_masks_overlap_wholly_and_chance_is_what_it_is(tmp_path):
 
 
 def test_equal_sizes_at_other_coordinates_share_no_entry(tmp_path):
-    row = pair(stability.build(made(tmp_path, table(SIZES), table(SIZES, 4)), tmp_path, "movielens", "fm"))
+    row = pair(stability.build(made(tmp_path, table(SIZES), table(SIZES, 4)), tmp_path, "movielens",
+                               "fm"))
     assert (row["overlap"], row["rank_correlation"]) == (0.0, pytest.approx(1.0))
 
 
@@ -80,6 +82,7 @@ def test_one_seed_or_a_broken_snapshot_is_missing_and_named_and_a_picture_needs_
 
 
 def test_the_picture_is_written(tmp_path):
-    page = stability.build(made(tmp_path, table(SIZES), table(SIZES, 1), table(SIZES, 2)), tmp_path, "movielens", "fm")
+    page = stability.build(made(tmp_path, table(SIZES), table(SIZES, 1), table(SIZES, 2)), tmp_path,
+                           "movielens", "fm")
     assert [path.suffix for path in write(page, tmp_path / "pages")] == [".csv", ".png", ".md"]
     assert len(page.figure.axes) == 4

@@ -14,7 +14,8 @@ from engine.run import RunContext
 from studies import schemes, synthetic_data
 from studies.collect import results_in
 
-QUICK = {**tiny.SETTINGS, "batch_size": 512, "max_epochs": 1, "candidate_p": [2000], "threshold_init": -9.0}
+QUICK = {**tiny.SETTINGS, "batch_size": 512, "max_epochs": 1, "candidate_p": [2000],
+         "threshold_init": -9.0}
 
 
 @pytest.fixture
@@ -26,7 +27,8 @@ def shell(monkeypatch, tmp_path):
     tiny.publish(monkeypatch, schemes.SCRIPTS["criteo"])
 
     def call(*words):
-        monkeypatch.setattr("sys.argv", ["reproduce.py", *map(str, words), "--out", str(tmp_path / "out")])
+        monkeypatch.setattr("sys.argv",
+                            ["reproduce.py", *map(str, words), "--out", str(tmp_path / "out")])
         reproduce.main()
 
     return call
@@ -40,10 +42,12 @@ def test_what_is_made_from_a_planted_file_stands_apart_and_says_so(shell, tmp_pa
     table = folder / "figures" / "fig11_planted_criteo_fm.csv"
     assert {row["data"] for row in csv.DictReader(table.open())} == {"planted"}
     words = table.with_suffix(".md").read_text()
-    assert words.startswith("# PLANTED DATA. Figure 11: training loss, FM on planted 3000 rows in Criteo's format")
+    assert words.startswith("# PLANTED DATA. Figure 11: training loss, FM on planted 3000 rows in "
+                            "Criteo's format")
     assert table.with_suffix(".png").exists()
     shell("table3", "--dataset", "criteo", "--planted", 3000, "--seeds", 1)
-    line = next(line for line in (folder / "figures" / "table3_planted_criteo.md").read_text().splitlines()
+    line = next(line for line in (folder / "figures"
+                                  / "table3_planted_criteo.md").read_text().splitlines()
                 if line.startswith("| rows |"))
     assert line == "| rows | 3,000 | - |  |  |  |  |"  # nothing of the paper's stands beside it
     capsys.readouterr()
@@ -59,13 +63,15 @@ def test_the_report_marks_planted_pages_and_keeps_real_ones_clear_of_them(shell,
     for kind in ("3000 rows", "2000 rows 9 values"):
         title = f"PLANTED DATA. Table 3: the data of planted {kind} in Criteo&#x27;s format"
         assert content.count(title) >= 2  # contents, heading
-    assert len(set(re.findall('id="(.*?)"', content))) == len(re.findall('href="#(.*?)"', content)) >= 2
+    assert len(set(re.findall('id="(.*?)"', content))) == len(re.findall('href="#(.*?)"',
+                                                                         content)) >= 2
     assert "> Table 3: the data of Criteo<" not in content.replace(">Table", "> Table")
 
 
 def test_tickets_of_a_short_planted_file_are_of_the_budgets_that_fit(shell, tmp_path, monkeypatch):
     own = train_criteo.SETTINGS["candidate_p"]
-    monkeypatch.setitem(schemes.SCRIPTS, "criteo", {**QUICK, "dataset": "criteo", "candidate_p": own})
+    monkeypatch.setitem(schemes.SCRIPTS, "criteo",
+                        {**QUICK, "dataset": "criteo", "candidate_p": own})
     words = ("--dataset", "criteo", "--planted", 3000, "--planted-values", 10, "--seeds", 1)
     shell("fig8", *words)
     shell("compare", *words, "--scheme", "pep", "--scheme", "magnitude")
@@ -82,7 +88,8 @@ def test_a_dry_run_writes_no_file(shell, tmp_path, capsys):
 
 def test_a_planted_file_where_the_real_one_belongs_is_refused(shell, tmp_path):
     raw_planted.write("criteo", 50, tmp_path / "raw" / "criteo" / "train.txt")
-    with pytest.raises(ValueError, match=r"train\.txt is a planted file, not criteo's own; .* give --planted"):
+    with pytest.raises(ValueError,
+                       match=r"train\.txt is a planted file, not criteo's own; .* give --planted"):
         shell("fig11", "--dataset", "criteo")
 
 
@@ -93,7 +100,8 @@ def test_a_file_of_other_rows_passes_for_real(name, tmp_path):
     synthetic_data.require_real(RunContext(data=str(tmp_path)), name)
 
 
-def test_data_sets_that_are_not_there_are_skipped_with_a_line_each(shell, tmp_path, capsys, monkeypatch):
+def test_data_sets_that_are_not_there_are_skipped_with_a_line_each(shell, tmp_path, capsys,
+                                                                   monkeypatch):
     tiny.install(monkeypatch, tiny.dataset())
     monkeypatch.setitem(schemes.SCRIPTS, "movielens", {**tiny.SETTINGS, "candidate_p": [300]})
     shell("table3", "--dataset", "all", "--seeds", 1)
@@ -105,8 +113,10 @@ def test_data_sets_that_are_not_there_are_skipped_with_a_line_each(shell, tmp_pa
 
 
 @pytest.mark.parametrize(("words", "message"), [
-    (("--dataset", "movielens"), "--planted stands in for criteo and avazu; movielens has no planted file"),
-    (("--dataset", "criteo", "--data", "x"), "--planted makes its own file, --data x names another")])
+    (("--dataset", "movielens"),
+     "--planted stands in for criteo and avazu; movielens has no planted file"),
+    (("--dataset", "criteo", "--data", "x"),
+     "--planted makes its own file, --data x names another")])
 def test_what_cannot_be_planted_is_refused(shell, words, message):
     with pytest.raises(ValueError, match=message):
         shell("fig11", "--planted", 3000, *words)

@@ -26,7 +26,10 @@ def printed(monkeypatch, tmp_path):
 
 def test_budgets_that_the_thresholds_missed_are_named_and_their_tickets_are_marked(printed):
     search, tickets = printed(max_epochs=10, lr=0.03, candidate_p=[400, 100])
-    assert "! budgets 100 were not reached by the thresholds: † cut by margin from the last table, " in search
+    assert (
+        "! budgets 100 were not reached by the thresholds: † cut by margin from the last table, "
+        in search
+    )
     assert "by magnitude" not in search + tickets
     left = int(search.rsplit("last table, ")[1].split()[0])
     assert left < 400
@@ -37,12 +40,16 @@ def test_budgets_that_the_thresholds_missed_are_named_and_their_tickets_are_mark
 
 @pytest.mark.parametrize("settings", [
     {"threshold_init": -15.0},
-    {"threshold_init": -4.0, "l2_regularization": 0.0, "threshold_gradient": False}])  # pruned by the start alone
-def test_a_search_whose_thresholds_decide_nothing_says_that_its_tables_are_cuts_by_magnitude(printed, settings):
+    # pruned by the start alone
+    {"threshold_init": -4.0, "l2_regularization": 0.0, "threshold_gradient": False}])
+def test_a_search_whose_thresholds_decide_nothing_says_that_its_tables_are_cuts_by_magnitude(
+    printed, settings
+):
     search, tickets = printed(max_epochs=1, **settings)
     assert "! no budget was reached by the thresholds" in search
     assert "; no threshold decided these: cut by magnitude, not PEP's" in search
-    assert all(f"; no threshold decided {budget}: cut by magnitude, not PEP's" in tickets for budget in (400, 100))
+    assert all(f"; no threshold decided {budget}: cut by magnitude, not PEP's" in tickets
+               for budget in (400, 100))
     assert tickets.count("†  ") == 2
 
 

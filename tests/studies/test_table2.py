@@ -13,8 +13,11 @@ def test_seconds_and_average_increase_beside_the_papers(tmp_path):
     page = table2.build([], tmp_path, "criteo", "fm")
     numbers = {number.what: number for number in page.numbers}
     base = numbers["seconds of an epoch, FM, base model"]
-    assert (base.values, base.paper, base.why) == ([0.2], 1039, "rounds 0.10 to 0.30; another machine")
-    assert numbers["DartsEmb over the base model, %, mean of the models"].values == [pytest.approx(125)]
+    assert (base.values, base.paper, base.why) == ([0.2], 1039,
+                                                   "rounds 0.10 to 0.30; another machine")
+    assert numbers["DartsEmb over the base model, %, mean of the models"].values == [
+        pytest.approx(125)
+    ]
     assert numbers["PEP over the base model, %, mean of the models"].values == [pytest.approx(25)]
     assert numbers["PEP over the base model, %, mean of the models"].paper == 24.47
     assert {row["runs"] for row in page.rows} == {"epoch_criteo"}
@@ -29,8 +32,10 @@ def test_other_data_than_the_papers_have_no_number_of_the_papers_beside_them(tmp
 
 
 @pytest.mark.parametrize(("content", "said"), [
-    ('{"commit": 1', "cannot be read"), ("[]", "it lacks manifest"), ('{"commit": "c"}', "it lacks manifest"),
-    (None, "there is no epoch_movielens.json"), ("odd", "the variants of fm are not base, darts, pep")])
+    ('{"commit": 1', "cannot be read"), ("[]", "it lacks manifest"),
+    ('{"commit": "c"}', "it lacks manifest"),
+    (None, "there is no epoch_movielens.json"),
+    ("odd", "the variants of fm are not base, darts, pep")])
 def test_a_record_that_is_not_whole_is_missing_and_named(tmp_path, content, said):
     if content == "odd":
         path = put_times(tmp_path, "movielens")

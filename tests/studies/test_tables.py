@@ -16,9 +16,11 @@ def older(run_id, **more):
 
 
 def test_the_data_beside_the_papers(tmp_path):
-    page = table3.build([result("a"), older("b"), result("c", dataset="criteo")], tmp_path, "movielens", "fm")
+    page = table3.build([result("a"), older("b"), result("c", dataset="criteo")], tmp_path,
+                        "movielens", "fm")
     assert [(number.what, number.values, number.paper) for number in page.numbers] == [
-        ("rows", [739_012], 739_015), ("fields", [4], 7), ("features", [100], 3_864), ("positives", [554_259], None)]
+        ("rows", [739_012], 739_015), ("fields", [4], 7), ("features", [100], 3_864),
+        ("positives", [554_259], None)]
     assert (page.missing, page.stem, page.figure) == ([], "table3_movielens", None)
     table, _ = write(page, tmp_path)
     (row,) = csv.DictReader(table.open())
@@ -36,26 +38,31 @@ def test_a_difference_has_its_reason_where_it_is_ours(tmp_path):
 
 def test_runs_that_do_not_say_their_data_are_named(tmp_path):
     page = table3.build([older(name) for name in "abcde"], tmp_path, "movielens", "fm")
-    assert page.missing == ["data m: no run says what they are; those made from them are older and have no `data`: "
-                            "a b c and 2 more"]
+    assert page.missing == ["data m: no run says what they are; those made from them are older and "
+                            "have no `data`: a b c and 2 more"]
     assert page.numbers == []
 
 
 def test_two_sets_of_data_are_told_apart(tmp_path):
     page = table3.build([result("a"), result("b", manifest="n")], tmp_path, "movielens", "fm")
-    assert [number.what for number in page.numbers if "rows" in number.what] == ["rows, data m", "rows, data n"]
+    assert [number.what for number in page.numbers if "rows" in number.what] == ["rows, data m",
+                                                                                 "rows, data n"]
 
 
 def test_pep_0_of_each_model_and_what_is_missing(tmp_path):
     runs = [lr("l1"), *(search(f"s{seed}", seed) for seed in (1, 2, 3)),
-            *(ticket(f"t{seed}", seed, 6541, searched=f"s{seed}", auc=0.84 + seed / 1000) for seed in (1, 2, 3)),
+            *(ticket(f"t{seed}", seed, 6541, searched=f"s{seed}", auc=0.84 + seed / 1000)
+              for seed in (1, 2, 3)),
             ticket("other", 1, 9281), ticket("fresh", 1, 6541, re_init=True),
             ticket("d", 2, 8604, model="deepfm", source="cut_last", auc=0.83)]
     page = table4.build(runs, tmp_path, "movielens", "fm")
-    assert [(number.what, pytest.approx(sum(number.values) / len(number.values)), number.seeds, number.paper)
+    assert [(number.what, pytest.approx(sum(number.values) / len(number.values)), number.seeds,
+             number.paper)
             for number in page.numbers] == [
-        ("LR: AUC, published protocol", 0.771, 1, 0.7717), ("LR: AUC, selected on validation", 0.77, 1, 0.7717),
-        ("PEP-0 (FM): parameters", 6541, 3, 6541), ("PEP-0 (FM): AUC, published protocol", 0.843, 3, 0.8368),
+        ("LR: AUC, published protocol", 0.771, 1, 0.7717),
+        ("LR: AUC, selected on validation", 0.77, 1, 0.7717),
+        ("PEP-0 (FM): parameters", 6541, 3, 6541),
+        ("PEP-0 (FM): AUC, published protocol", 0.843, 3, 0.8368),
         ("PEP-0 (FM): AUC, selected on validation", 0.842, 3, 0.8368),
         ("PEP-0 (DeepFM) †: parameters", 8604, 1, 8604),
         ("PEP-0 (DeepFM) †: AUC, published protocol", 0.831, 1, 0.8491),
@@ -74,15 +81,17 @@ def test_pep_0_of_a_short_search_or_with_the_embedding_alone_rewound_is_missing(
             ticket("t2", 2, 6541, searched="s2", own={"rewind": "embedding"})]
     page = table4.build(runs, None, "movielens", "fm")
     assert page.numbers == []
-    assert ("PEP-0 (FM) at 6,541 parameters: no run (seeds 1, 2, 3); tickets with the embedding alone rewound exist "
-            "(seed 2) and do not count") in page.missing
+    assert ("PEP-0 (FM) at 6,541 parameters: no run (seeds 1, 2, 3); tickets with the embedding "
+            "alone rewound exist (seed 2) and do not count") in page.missing
     assert page.left_out[0].startswith("Left out (FM): 2 runs of other lengths.")
 
 
 def test_a_sample_stands_beside_nothing_of_the_papers(tmp_path):
     runs = [{**ticket(f"t{seed}", seed, 1067, dataset="criteo"),
-             "data": {"rows": 10_000, "positives": 2500, "field_sizes": {"a": 9}}} for seed in (1, 2, 3)]
-    for page in (table4.build(runs, tmp_path, "criteo", "fm"), table3.build(runs, tmp_path, "criteo", "fm")):
+             "data": {"rows": 10_000, "positives": 2500, "field_sizes": {"a": 9}}}
+            for seed in (1, 2, 3)]
+    for page in (table4.build(runs, tmp_path, "criteo", "fm"),
+                 table3.build(runs, tmp_path, "criteo", "fm")):
         table, words = write(page, tmp_path)
         assert "paper_" not in table.read_text()
         assert all(number.paper is None for number in page.shown_numbers)
@@ -92,7 +101,8 @@ def test_a_sample_stands_beside_nothing_of_the_papers(tmp_path):
 def test_aucs_beside_the_papers_have_their_sampling_error(tmp_path):
     page = table4.build([lr("a")], tmp_path, "movielens", "fm")
     assert [number.sampling for number in page.numbers] == [pytest.approx(0.0018, abs=5e-5)] * 2
-    close = table4.build([lr("a", published_protocol={"best_test_auc": 0.7727})], tmp_path, "movielens", "fm")
+    close = table4.build([lr("a", published_protocol={"best_test_auc": 0.7727})], tmp_path,
+                         "movielens", "fm")
     assert close.numbers[0].why == "within one sampling error of the test rows"
 
 
@@ -114,7 +124,8 @@ def test_autoint_with_first_order_weights_is_a_row_of_its_own(tmp_path):
 
 def test_data_that_the_paper_does_not_use(tmp_path):
     page = table4.build([], tmp_path, "planted", "fm")
-    assert (page.rows, page.missing) == ([], ["the paper's budgets for planted: it does not use these data"])
+    assert (page.rows,
+            page.missing) == ([], ["the paper's budgets for planted: it does not use these data"])
 
 
 def test_features_are_counted_without_rows_for_unknown_values_that_nothing_fell_into(tmp_path):

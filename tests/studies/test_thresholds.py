@@ -8,7 +8,8 @@ from studies.figures import thresholds
 from studies.page import write
 
 CLOCK = {"threshold_gradient": False}
-LINES = [{"epoch": epoch, "step": 100 * epoch, "kept": 800 - 10 * epoch, "by_clock": 8 * epoch, "by_data": 2 * epoch,
+LINES = [{"epoch": epoch, "step": 100 * epoch, "kept": 800 - 10 * epoch, "by_clock": 8 * epoch,
+          "by_data": 2 * epoch,
           "held": epoch} for epoch in range(0, 42, 2)]
 
 
@@ -23,11 +24,15 @@ def made(out):
     counts = np.arange(100)
     runs = []
     for seed in (1, 2, 3):
-        runs += [put_search(out, search(f"s{seed}", seed, thresholds={"lines": LINES}), counts, table(0)),
-                 put_search(out, search(f"c{seed}", seed, own=CLOCK, thresholds={"lines": LINES}), counts,
+        runs += [put_search(out, search(f"s{seed}", seed, thresholds={"lines": LINES}), counts,
+                            table(0)),
+                 put_search(out, search(f"c{seed}", seed, own=CLOCK, thresholds={"lines": LINES}),
+                            counts,
                             table(BUDGET // 2)),
-                 put(out, ticket(f"t{seed}", seed, searched=f"s{seed}", auc=0.80 + seed / 100), curve()),
-                 put(out, ticket(f"u{seed}", seed, searched=f"c{seed}", auc=0.79 + seed / 100, own=CLOCK), curve())]
+                 put(out, ticket(f"t{seed}", seed, searched=f"s{seed}", auc=0.80 + seed / 100),
+                     curve()),
+                 put(out, ticket(f"u{seed}", seed, searched=f"c{seed}", auc=0.79 + seed / 100,
+                                 own=CLOCK), curve())]
     return [*runs, put(out, search("d1", 1, own={"threshold_decay": "decoupled"}), curve())]
 
 
@@ -40,19 +45,28 @@ def test_counts_overlap_and_paired_difference_by_hand(tmp_path):
     found = numbers(page)
     assert found["pruned by the clock at the end, coupled decay (PEP)"].values == [320, 320, 320]
     assert found["pruned by the data at the end, coupled decay (PEP)"].values == [80, 80, 80]
-    assert found["held by the data at the end, coupled decay, no loss gradient"].values == [40, 40, 40]
+    assert found["held by the data at the end, coupled decay, no loss gradient"].values == [
+        40,
+        40,
+        40,
+    ]
     share = found[f"share of the learned mask that the clock's has too, {BUDGET} parameters"]
     assert (share.values, share.beside) == ([0.5] * 3, f"by chance {BUDGET / 800:.3f}")
     gain = found[f"learned less the clock's at {BUDGET} parameters, paired"]
     assert gain.values == pytest.approx([0.01] * 3)
     assert gain.beside == "95 % interval ± 0.0000: higher"
-    assert "run d1 (seed 1) has no `thresholds`: it was searched before that was recorded; search again" in page.missing
+    assert (
+        "run d1 (seed 1) has no `thresholds`: it was searched before that was recorded; search "
+        "again"
+        in page.missing
+    )
     assert "search with decoupled decay: seeds 2, 3" in page.missing
     assert "search with no decay: no run (seeds 1, 2, 3)" in page.missing
 
 
 def test_searches_with_a_cause_taken_away_never_pass_for_the_published_one(tmp_path):
-    page = thresholds.build([run for run in made(tmp_path) if run["run_id"][0] in "cdu"], tmp_path, "movielens", "fm")
+    page = thresholds.build([run for run in made(tmp_path) if run["run_id"][0] in "cdu"], tmp_path,
+                            "movielens", "fm")
     assert "search with coupled decay (PEP): no run (seeds 1, 2, 3)" in page.missing
     assert not any("(PEP)" in number.what for number in page.numbers)
 
@@ -63,13 +77,16 @@ def test_rows_name_their_runs_and_the_picture_is_drawn(tmp_path):
     assert [path.suffix for path in written] == [".csv", ".png", ".md"]
     assert {row["panel"] for row in page.rows} == {"search", "causes", "overlap", "retraining"}
     assert page.rows[-1]["runs"] == "u3"
-    assert [row["runs"] for row in page.rows if row["panel"] == "overlap"] == ["s1 c1", "s2 c2", "s3 c3"]
+    assert [row["runs"] for row in page.rows if row["panel"] == "overlap"] == ["s1 c1", "s2 c2",
+                                                                               "s3 c3"]
 
 
 def test_the_right_panel_has_the_budgets_of_both_masks_alone(tmp_path):
-    runs = [*made(tmp_path), put(tmp_path, ticket("far", budget=5, searched="s1", auc=0.5), curve())]
+    runs = [*made(tmp_path),
+            put(tmp_path, ticket("far", budget=5, searched="s1", auc=0.5), curve())]
     right = thresholds.build(runs, tmp_path, "movielens", "fm").figure.axes[2]
-    assert [list(container.lines[0].get_xdata()) for container in right.containers] == [[BUDGET], [BUDGET]]
+    assert [list(container.lines[0].get_xdata()) for container in right.containers] == [[BUDGET],
+                                                                                        [BUDGET]]
 
 
 def test_panels_with_nothing_say_so(tmp_path):

@@ -10,18 +10,24 @@ from studies.page import text, write
 
 
 def made(run_id, method="umec", budget=0.5, seed=1, joint=True, auc=0.8, accuracy=0.79, **more):
-    about = {"method": method, "budget": budget, "resource_left": 1.0 if method == "dense" else budget - 0.01,
-             "widths": {"a": 16, "b": 0}, "neurons": [5, 4], "groups": "field", "resource": "flops_top", "epochs": 2,
-             "finetune_epochs": 1, "scratch": method == "handmade", "dynamics": {"joint": joint, "faithful": False},
+    about = {"method": method, "budget": budget, "resource_left": 1.0 if method == "dense"
+             else budget - 0.01,
+             "widths": {"a": 16, "b": 0}, "neurons": [5, 4], "groups": "field",
+             "resource": "flops_top", "epochs": 2,
+             "finetune_epochs": 1, "scratch": method == "handmade",
+             "dynamics": {"joint": joint, "faithful": False},
              **more}
-    return result(run_id, "finetune", seed, "dlrm", "criteo", auc=auc, test_accuracy=accuracy, compression=about)
+    return result(run_id, "finetune", seed, "dlrm", "criteo", auc=auc, test_accuracy=accuracy,
+                  compression=about)
 
 
 def results():
-    return [made("u1"), made("u2", seed=2, accuracy=0.77), made("u3", budget=0.1, auc=0.7), made("m1", "magnitude"),
+    return [made("u1"), made("u2", seed=2, accuracy=0.77), made("u3", budget=0.1, auc=0.7),
+            made("m1", "magnitude"),
             made("d1", "dense", 1.0, accuracy=0.8), made("d2", "dense", 1.0, seed=2, accuracy=0.8),
             made("h1", "handmade"), made("f1", joint=False, budget=0.9),
-            made("k1", budget=0.35, resource="params_all"), made("w1", budget=0.35, groups="field_dim"),
+            made("k1", budget=0.35, resource="params_all"),
+            made("w1", budget=0.35, groups="field_dim"),
             result("other", model="fm", dataset="criteo")]
 
 
@@ -50,7 +56,8 @@ def test_the_picture_shows_the_measured_compression_and_every_row_names_its_run(
     table, picture, written = write(page, tmp_path)
     rows = list(csv.DictReader(table.open()))
     assert {row["runs"] for row in rows} == {"u1", "u2", "u3", "m1", "d1", "d2", "h1"}
-    assert [(row["compression"], row["fields"], row["neurons"]) for row in rows if row["runs"] == "u1"] == [
+    assert [(row["compression"], row["fields"], row["neurons"]) for row in rows
+            if row["runs"] == "u1"] == [
         ("0.51", "1", "5 4")]
     assert picture.stat().st_size > 10_000
     assert "Missing:" in written.read_text()
@@ -84,7 +91,8 @@ def test_random_units_do_not_flatten_the_others(tmp_path):
 def test_a_seed_counts_once_and_small_models_of_another_training_are_left_out(tmp_path):
     bases = [result(name, model="dlrm", dataset="criteo", own={"max_epochs": most})
              for name, most in (("base", 20), ("short", 10))]
-    runs = [made("a", base="base"), made("again", base="base", accuracy=0.5), made("b", seed=2, base="base"),
+    runs = [made("a", base="base"), made("again", base="base", accuracy=0.5),
+            made("b", seed=2, base="base"),
             made("s", seed=3, base="short")]
     page = umec_fig2.build([*bases, *runs], tmp_path, "criteo", "dlrm")
     assert {run["run_id"] for run in page.behind} == {"a", "b"}

@@ -1,13 +1,16 @@
-"""Adam with coupled decay over a table of which a batch touches few rows; missed steps are made up for later.
+"""Adam with coupled decay over a table of which a batch touches few rows; missed steps are made up
+for later.
 
-PEP's optimiser moves every row at every step: a row without data still decays, and that is what prunes it. Its missed
-steps depend on nothing but itself, so they may be taken late, in order, as long as they are taken before anybody looks.
-Rows are kept in blocks, which lie in the nearest cache while they are replayed; a block is in step with itself, and
-`done` holds the step that it was last brought to. Every form has the same bits: each element sees the same operations
-in the same order. `adam_plain` is the definition.
+PEP's optimiser moves every row at every step: a row without data still decays, and that is what
+prunes it. Its missed steps depend on nothing but itself, so they may be taken late, in order, as
+long as they are taken before anybody looks. Rows are kept in blocks, which lie in the nearest cache
+while they are replayed; a block is in step with itself, and `done` holds the step that it was last
+brought to. Every form has the same bits: each element sees the same operations in the same order.
+`adam_plain` is the definition.
 
-On a CPU of 2 cores (AMD EPYC), 1,086,810 x 24, one decay step of all rows: 12 to 14 ms when the table streams through
-memory at each step, 5.2 ms a step when blocks are replayed 32 steps at a time (one core: 16 and 9.5).
+On a CPU of 2 cores (AMD EPYC), 1,086,810 x 24, one decay step of all rows: 12 to 14 ms when the
+table streams through memory at each step, 5.2 ms a step when blocks are replayed 32 steps at a time
+(one core: 16 and 9.5).
 """
 
 import math
@@ -20,15 +23,20 @@ from torch import Tensor
 from models.kernels.jit import njit
 from models.kernels.machine import ON, control, fetch, set_control
 
-AHEAD = 2  # blocks: while one is worked on, the memory of the one so many places behind it in the list is fetched
+# blocks: while one is worked on, the memory of the one so many places behind it in the list is
+# fetched
+AHEAD = 2
 RUN = 8  # blocks in a row that are treated as one when they can be
 LINE = 16  # floats of a cache line
 
-MOVING, STILL, EMPTY = 0, 1, 2  # of a block: nothing is known; only `square` still changes; nothing changes any more
+# of a block: nothing is known; only `square` still changes; nothing changes any more
+MOVING, STILL, EMPTY = 0, 1, 2
 
 
-def coefficients(lr: float, betas: tuple[float, float], eps: float, step: int) -> tuple[float, float]:
-    """(a, e) of a step, counted from 1: the parameter moves by -a m / (sqrt(v) + e), bias corrections included."""
+def coefficients(lr: float, betas: tuple[float, float], eps: float,
+                 step: int) -> tuple[float, float]:
+    """(a, e) of a step, counted from 1: the parameter moves by -a m / (sqrt(v) + e), bias
+    corrections included."""
     root = math.sqrt(1 - betas[1] ** step)
     return lr * root / (1 - betas[0] ** step), eps * root
 
@@ -39,11 +47,14 @@ def rounded_root(square: Tensor) -> Tensor:
 
 
 def adam_plain(value: Tensor, mean: Tensor, square: Tensor, grad: Tensor, decay: float | Tensor,
-               betas: tuple[float, float], scale: float | Tensor, a: float | Tensor, e: float | Tensor,
+               betas: tuple[float, float], scale: float | Tensor, a: float | Tensor,
+               e: float | Tensor,
                root: Callable[[Tensor], Tensor] = rounded_root) -> None:
-    """The definition, in place and elementwise, float32 throughout (Kingma & Ba 2015, with L2 in the gradient).
+    """The definition, in place and elementwise, float32 throughout (Kingma & Ba 2015, with L2 in
+    the gradient).
 
-    g = scale * grad + decay * value; m = b1 m + (1 - b1) g; v = b2 v + (1 - b2) g^2; value -= a m / (sqrt(v) + e).
+    g = scale * grad + decay * value; m = b1 m + (1 - b1) g; v = b2 v + (1 - b2) g^2; value -= a m /
+    (sqrt(v) + e).
 
     Args:
         value, mean, square, grad: of one shape.
@@ -62,7 +73,8 @@ def _decay_once(value, mean, square, rates, a, e):
     decay, b1, c1, b2, c2 = rates
     zero = np.float32(0.0)
     for i in range(value.size):
-        g = zero + decay * value[i]  # adding the 0 that the gradient is keeps the sign of a zero as in the definition
+        # adding the 0 that the gradient is keeps the sign of a zero as in the definition
+        g = zero + decay * value[i]
         m = b1 * mean[i] + c1 * g
         v = b2 * square[i] + (c2 * g) * g
         value[i] -= (a * m) / (np.sqrt(v) + e)
@@ -108,10 +120,13 @@ def _replay(value, mean, square, first, now, rates, steps):
 
 @numba.njit(nogil=True, error_model="numpy")
 def _catch_up(flat, mean, square, done, state, block, end, entries, now, rates, steps):
-    """Decay the blocks block .. end-1, all at the same step and in the same state, through the steps up to `now`.
+    """Decay the blocks block .. end-1, all at the same step and in the same state, through the
+    steps up to `now`.
 
-    When all of m is 0 after a step and the decay too small to raise it, the step moved nothing, and the next ones will
-    not either: only v goes on falling. A zero m alone is not enough, it may be passing from one sign to the other.
+    When all of m is 0 after a step and the decay too small to raise it, the step moved nothing, and
+    the next ones will
+    not either: only v goes on falling. A zero m alone is not enough, it may be passing from one
+        sign to the other.
     """
     first = done[block] + 1
     part = slice(block * entries, min(end * entries, flat.size))
@@ -145,12 +160,15 @@ def _fetch_block(flat, mean, square, slots, block, rows, num_rows):
 
 @njit(nogil=True, error_model="numpy")
 def open_blocks(table, blocks, begin, end, slots, unique, now, out):
-    """Bring the listed blocks to step `now` and copy the batch's rows of them to `out` (U, D), ordered as `unique`.
+    """Bring the listed blocks to step `now` and copy the batch's rows of them to `out` (U, D),
+    ordered as `unique`.
 
     Args:
-        table: (value, mean, square, done, state, rows, rates, steps), see `engine.optim.cpu.rowwise.Table`.
+        table: (value, mean, square, done, state, rows, rates, steps), see
+            `engine.optim.cpu.rowwise.Table`.
         blocks, begin, end: numbers of blocks; those at begin .. end-1 are treated.
-        slots: (N,); row r is in the batch when slots[r] < U and unique[slots[r]] == r, see `compact.renumber`.
+        slots: (N,); row r is in the batch when slots[r] < U and unique[slots[r]] == r, see
+            `compact.renumber`.
     """
     value, mean, square, done, state, rows, rates, steps = table
     num_rows, width = value.shape
@@ -159,11 +177,13 @@ def open_blocks(table, blocks, begin, end, slots, unique, now, out):
     set_control(before | ON)
     for position in range(begin, end):
         if position + AHEAD < end:
-            _fetch_block(flat, flat_mean, flat_square, slots, blocks[position + AHEAD], rows, num_rows)
+            _fetch_block(flat, flat_mean, flat_square, slots, blocks[position + AHEAD], rows,
+                         num_rows)
         block = blocks[position]
         low, high = block * rows, min((block + 1) * rows, num_rows)
         if done[block] < now:
-            _catch_up(flat, flat_mean, flat_square, done, state, block, block + 1, rows * width, now, rates, steps)
+            _catch_up(flat, flat_mean, flat_square, done, state, block, block + 1, rows * width,
+                      now, rates, steps)
         for row in range(low, high):
             slot = slots[row]
             if slot < unique.size and unique[slot] == row:
@@ -174,7 +194,8 @@ def open_blocks(table, blocks, begin, end, slots, unique, now, out):
 
 @njit(nogil=True, error_model="numpy")
 def close_blocks(table, blocks, begin, end, slots, unique, grads, scale, now):
-    """Take step `now` in the listed blocks, which are at now - 1: with a gradient the batch's rows, the others without.
+    """Take step `now` in the listed blocks, which are at now - 1: with a gradient the batch's rows,
+    the others without.
 
     Args:
         grads: (U or more, D), gradient of the rows `unique`.
@@ -189,7 +210,9 @@ def close_blocks(table, blocks, begin, end, slots, unique, grads, scale, now):
     set_control(before | ON)
     for position in range(begin, end):
         if position + AHEAD < end:
-            _fetch_block(flat, flat_mean, flat_square, slots, blocks[position + AHEAD], rows, num_rows)
+            _fetch_block(
+                flat, flat_mean, flat_square, slots, blocks[position + AHEAD], rows, num_rows
+            )
         block = blocks[position]
         low, high = block * rows, min((block + 1) * rows, num_rows)
         for row in range(low, high):
@@ -202,7 +225,8 @@ def close_blocks(table, blocks, begin, end, slots, unique, grads, scale, now):
                 for d in range(width):
                     whole[start + d] = 0
         part = slice(low * width, high * width)
-        _grad_once(flat[part], flat_mean[part], flat_square[part], whole[:(high - low) * width], rates, scale, a, e)
+        _grad_once(flat[part], flat_mean[part], flat_square[part], whole[:(high - low) * width],
+                   rates, scale, a, e)
         done[block] = now
         state[block] = MOVING
     set_control(before)
@@ -210,7 +234,8 @@ def close_blocks(table, blocks, begin, end, slots, unique, grads, scale, now):
 
 @njit(nogil=True, error_model="numpy")
 def sweep_blocks(table, first, last, listed_in, stamp, now):
-    """Bring the blocks first .. last-1 to step `now`, but for those of `close_blocks`, where listed_in is `stamp`."""
+    """Bring the blocks first .. last-1 to step `now`, but for those of `close_blocks`, where
+    listed_in is `stamp`."""
     value, mean, square, done, state, rows, rates, steps = table
     width = value.shape[1]
     flat, flat_mean, flat_square = value.reshape(-1), mean.reshape(-1), square.reshape(-1)
@@ -220,9 +245,11 @@ def sweep_blocks(table, first, last, listed_in, stamp, now):
     while block < last:
         end = block + 1
         if done[block] < now and listed_in[block] != stamp:
-            while (end < min(block + RUN, last) and done[end] == done[block] and state[end] == state[block]
+            while (end < min(block + RUN, last) and done[end] == done[block]
+                   and state[end] == state[block]
                    and listed_in[end] != stamp):
                 end += 1
-            _catch_up(flat, flat_mean, flat_square, done, state, block, end, rows * width, now, rates, steps)
+            _catch_up(flat, flat_mean, flat_square, done, state, block, end, rows * width, now,
+                      rates, steps)
         block = end
     set_control(before)

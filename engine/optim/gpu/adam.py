@@ -1,14 +1,18 @@
-"""Adam with coupled decay by row, on a device: rows of the batch take their step, the others make theirs up later.
+"""Adam with coupled decay by row, on a device: rows of the batch take their step, the others make
+theirs up later.
 
-What `adam.py` does on a CPU, with shapes that do not depend on the data and nothing that waits for the device: numbers
-of steps are read from tensors, so the same calls do for every step. Here is the definition in plain torch, itself made
-of `adam_plain`; `adam_triton.py` has the same in one pass over memory.
+What `adam.py` does on a CPU, with shapes that do not depend on the data and nothing that waits for
+the device: numbers of steps are read from tensors, so the same calls do for every step. Here is the
+definition in plain torch, itself made of `adam_plain`; `adam_triton.py` has the same in one pass
+over memory.
 
-Other bits than on a CPU: denormals are flushed there and kept here, as torch does on a GPU. Only what lies under about
-1e-31 can tell: there v + (1 - b2) g^2 or m + (1 - b1) g may lose a summand that was flushed.
+Other bits than on a CPU: denormals are flushed there and kept here, as torch does on a GPU. Only
+what lies under about 1e-31 can tell: there v + (1 - b2) g^2 or m + (1 - b1) g may lose a summand
+that was flushed.
 
-Two things are simpler than on a CPU. Each row has its own `done`, because neighbours in a tile cost nothing to part;
-and a row whose moments are all 0 is replayed like the others, because a tile waits for its slowest row anyhow.
+Two things are simpler than on a CPU. Each row has its own `done`, because neighbours in a tile cost
+nothing to part; and a row whose moments are all 0 is replayed like the others, because a tile waits
+for its slowest row anyhow.
 """
 
 import importlib.util
@@ -29,7 +33,8 @@ MEMORY = 2048  # steps whose rates a table holds: those ahead and those that a r
 
 
 class DeviceTable(NamedTuple):
-    """One parameter with what its steps need, all on one device, contiguous, float32 but for `done`."""
+    """One parameter with what its steps need, all on one device, contiguous, float32 but for
+    `done`."""
 
     value: Tensor  # (N, D)
     mean: Tensor  # (N, D)
@@ -49,13 +54,14 @@ class Operations(NamedTuple):
     take_step: Callable[[DeviceTable, Tensor, Tensor, Tensor, Tensor, Tensor], None]
 
 
-def replay_rows_plain(table: DeviceTable, rows: Tensor, local: Tensor, now: Tensor, lag: int, out: Tensor) -> None:
+def replay_rows_plain(table: DeviceTable, rows: Tensor, local: Tensor, now: Tensor, lag: int,
+                      out: Tensor) -> None:
     """Bring the listed rows to step `now` and copy them to out[:C].
 
     Args:
         rows: (C,) int64; a row may be listed several times, and all its places then get the same.
-        local: (C,) int32, the first place of each row in the list. Triton skips the other places, and leaves theirs in
-            `out` as they are.
+        local: (C,) int32, the first place of each row in the list. Triton skips the other places,
+            and leaves theirs in `out` as they are.
         now: (1,) int32.
         lag: no row lacks more steps.
         out: (C or more, D).
@@ -65,9 +71,11 @@ def replay_rows_plain(table: DeviceTable, rows: Tensor, local: Tensor, now: Tens
 
 
 def replay_part_plain(table: DeviceTable, now: Tensor, interval: int, lag: int) -> None:
-    """Bring the rows whose turn it is in step `now` to that step: one part of `interval`, each part of one size.
+    """Bring the rows whose turn it is in step `now` to that step: one part of `interval`, each part
+    of one size.
 
-    The last part begins earlier where N is no multiple of it; rows that come twice are only brought on earlier.
+    The last part begins earlier where N is no multiple of it; rows that come twice are only brought
+    on earlier.
     """
     size = part_size(table, interval)
     start = ((now % interval).long() * size).clamp(max=len(table.value) - size)
@@ -85,7 +93,8 @@ def take_step_plain(table: DeviceTable, rows: Tensor, local: Tensor, grads: Tens
     """
     value, mean, square = (tensor[rows] for tensor in table[:3])
     a, e = _rates(table, now)
-    adam_plain(value, mean, square, grads.index_select(0, local), table.decay, table.betas, scale, a, e)
+    adam_plain(value, mean, square, grads.index_select(0, local), table.decay, table.betas, scale,
+               a, e)
     _write(table, rows, value, mean, square, now.expand(len(rows)))
 
 
@@ -110,7 +119,8 @@ def _rates(table: DeviceTable, steps: Tensor) -> tuple[Tensor, Tensor]:
     return found[:, :1], found[:, 1:]
 
 
-def _write(table: DeviceTable, rows: Tensor, value: Tensor, mean: Tensor, square: Tensor, done: Tensor) -> None:
+def _write(table: DeviceTable, rows: Tensor, value: Tensor, mean: Tensor, square: Tensor,
+           done: Tensor) -> None:
     for tensor, new in zip(table[:4], (value, mean, square, done), strict=True):
         tensor[rows] = new
 
@@ -124,17 +134,21 @@ def part_size(table: DeviceTable, interval: int) -> int:
 
 
 def triton_installed() -> bool:
-    """Whether Triton can be imported; it is no requirement, torch brings it along with CUDA on Linux."""
+    """Whether Triton can be imported; it is no requirement, torch brings it along with CUDA on
+    Linux."""
     return importlib.util.find_spec("triton") is not None
 
 
 def operations_for(tensor: Tensor) -> Operations:
-    """Triton where it is installed and the tensor is on a GPU, or where its interpreter is on; else plain torch."""
+    """Triton where it is installed and the tensor is on a GPU, or where its interpreter is on; else
+    plain torch."""
     interpreted = os.environ.get("TRITON_INTERPRET") == "1"
     if not (triton_installed() and (tensor.is_cuda or interpreted)):
-        _say(PLAIN.name, "Triton is not installed" if tensor.is_cuda or interpreted else "the tables are on no GPU")
+        _say(PLAIN.name, "Triton is not installed" if tensor.is_cuda or interpreted
+             else "the tables are on no GPU")
         return PLAIN
-    from engine.optim.gpu.adam_triton import TRITON  # Triton takes long to import, and on a CPU is not needed
+    # Triton takes long to import, and on a CPU is not needed
+    from engine.optim.gpu.adam_triton import TRITON
 
     _say(TRITON.name, "its interpreter is on" if interpreted else "the tables are on a GPU")
     return TRITON

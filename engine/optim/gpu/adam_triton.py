@@ -1,15 +1,19 @@
-"""The operations of `adam_device.py` in Triton: a row is read once, its steps are taken in registers, written once.
+"""The operations of `adam_device.py` in Triton: a row is read once, its steps are taken in
+registers, written once.
 
-A program has a tile of rows, all columns wide: it alone reads and writes the `done` of its rows, so no two can race.
+A program has a tile of rows, all columns wide: it alone reads and writes the `done` of its rows, so
+    no two can race.
 
-The bits of the plain form: each operation rounds by itself, in the same order. Roots and quotients are the correctly
-rounded ones (Triton's `/` is not). Products and sums are not contracted: `enable_fp_fusion=False` at the launch keeps
-ptxas from it, and a test reads in the PTX that nothing before ptxas did. Denormals are kept; but Triton 3.5 compiles
-`sqrt_rn` and `div_rn` to sqrt.rn.ftz and div.rn.ftz, so there v, a m and what a step moves count as 0 under 1.2e-38.
-Next to e, which is 1e-10 or more, the root of such a v is lost anyhow; only a value under 1e-30 can tell such a move.
+The bits of the plain form: each operation rounds by itself, in the same order. Roots and quotients
+are the correctly rounded ones (Triton's `/` is not). Products and sums are not contracted:
+`enable_fp_fusion=False` at the launch keeps ptxas from it, and a test reads in the PTX that nothing
+before ptxas did. Denormals are kept; but Triton 3.5 compiles `sqrt_rn` and `div_rn` to sqrt.rn.ftz
+and div.rn.ftz, so there v, a m and what a step moves count as 0 under 1.2e-38. Next to e, which is
+1e-10 or more, the root of such a v is lost anyhow; only a value under 1e-30 can tell such a move.
 """
 
-from __future__ import annotations  # the annotations below are read by Triton, and may be read without it
+# the annotations below are read by Triton, and may be read without it
+from __future__ import annotations
 
 from collections.abc import Callable
 from typing import Any
@@ -18,7 +22,9 @@ from torch import Tensor
 
 from engine.optim.gpu.adam import MEMORY, DeviceTable, Operations, part_size, triton_installed
 
-TILE = 1024  # entries of a tile, about: eight a thread of four warps, each with value, two moments and their successors
+# entries of a tile, about: eight a thread of four warps, each with value, two moments and their
+# successors
+TILE = 1024
 
 jit: Callable[[Callable], Any]
 if triton_installed():
@@ -38,7 +44,8 @@ def _decay(value, mean, square, done, now, steps, decay, b1, c1, b2, c2, memory:
     for step in range(tl.min(done, 0) + 1, now + 1):
         place = steps + step % memory * 2
         a, e = tl.load(place), tl.load(place + 1)
-        g = 0.0 + decay * value  # adding the 0 that the gradient is keeps the sign of a zero as in the definition
+        # adding the 0 that the gradient is keeps the sign of a zero as in the definition
+        g = 0.0 + decay * value
         new_mean = b1 * mean + c1 * g
         new_square = b2 * square + (c2 * g) * g
         new_value = value - tl.div_rn(a * new_mean, tl.sqrt_rn(new_square) + e)
@@ -50,9 +57,11 @@ def _decay(value, mean, square, done, now, steps, decay, b1, c1, b2, c2, memory:
 
 
 @jit
-def _replay(rows, wanted, value_ptr, mean_ptr, square_ptr, done_ptr, now, steps, decay, b1, c1, b2, c2,
+def _replay(rows, wanted, value_ptr, mean_ptr, square_ptr, done_ptr, now, steps, decay, b1, c1, b2,
+            c2,
             width: tl.constexpr, columns: tl.constexpr, memory: tl.constexpr):
-    """Bring the wanted rows (R,) int64 of a tile up to date; returns the values of those that were not."""
+    """Bring the wanted rows (R,) int64 of a tile up to date; returns the values of those that were
+    not."""
     done = tl.load(done_ptr + rows, mask=wanted, other=now)
     late = done < now
     column = tl.arange(0, columns)[None, :]
@@ -61,7 +70,8 @@ def _replay(rows, wanted, value_ptr, mean_ptr, square_ptr, done_ptr, now, steps,
     value = tl.load(value_ptr + places, mask=mask, other=0.0)
     mean = tl.load(mean_ptr + places, mask=mask, other=0.0)
     square = tl.load(square_ptr + places, mask=mask, other=0.0)
-    value, mean, square = _decay(value, mean, square, done, now, steps, decay, b1, c1, b2, c2, memory)
+    value, mean, square = _decay(value, mean, square, done, now, steps, decay, b1, c1, b2, c2,
+                                 memory)
     tl.store(value_ptr + places, value, mask=mask)
     tl.store(mean_ptr + places, mean, mask=mask)
     tl.store(square_ptr + places, square, mask=mask)
@@ -70,34 +80,43 @@ def _replay(rows, wanted, value_ptr, mean_ptr, square_ptr, done_ptr, now, steps,
 
 
 @jit
-def _replay_rows(value_ptr, mean_ptr, square_ptr, done_ptr, steps, decay, b1, c1, b2, c2, now_ptr, rows_ptr, local_ptr,
+def _replay_rows(value_ptr, mean_ptr, square_ptr, done_ptr, steps, decay, b1, c1, b2, c2, now_ptr,
+                 rows_ptr, local_ptr,
                  out_ptr, count, width: tl.constexpr, columns: tl.constexpr, height: tl.constexpr,
                  memory: tl.constexpr):
     at = tl.program_id(0) * height + tl.arange(0, height)
     wanted = (at < count) & (tl.load(local_ptr + at, mask=at < count, other=-1) == at)
     rows = tl.load(rows_ptr + at, mask=wanted, other=0)
-    value, late = _replay(rows, wanted, value_ptr, mean_ptr, square_ptr, done_ptr, tl.load(now_ptr), steps, decay, b1,
+    value, late = _replay(rows, wanted, value_ptr, mean_ptr, square_ptr, done_ptr, tl.load(now_ptr),
+                          steps, decay, b1,
                           c1, b2, c2, width, columns, memory)
     column = tl.arange(0, columns)[None, :]
     inside = column < width
-    ready = tl.load(value_ptr + rows[:, None] * width + column, mask=(wanted & ~late)[:, None] & inside, other=0.0)
-    tl.store(out_ptr + at.to(tl.int64)[:, None] * width + column, tl.where(late[:, None], value, ready),
+    ready = tl.load(value_ptr + rows[:, None] * width + column,
+                    mask=(wanted & ~late)[:, None] & inside, other=0.0)
+    tl.store(out_ptr + at.to(tl.int64)[:, None] * width + column,
+             tl.where(late[:, None], value, ready),
              mask=wanted[:, None] & inside)
 
 
 @jit
-def _replay_part(value_ptr, mean_ptr, square_ptr, done_ptr, steps, decay, b1, c1, b2, c2, now_ptr, num_rows, size,
-                 interval, width: tl.constexpr, columns: tl.constexpr, height: tl.constexpr, memory: tl.constexpr):
+def _replay_part(value_ptr, mean_ptr, square_ptr, done_ptr, steps, decay, b1, c1, b2, c2, now_ptr,
+                 num_rows, size,
+                 interval, width: tl.constexpr, columns: tl.constexpr, height: tl.constexpr,
+                 memory: tl.constexpr):
     now = tl.load(now_ptr)
     start = tl.minimum((now % interval).to(tl.int64) * size, num_rows - size)
     at = tl.program_id(0) * height + tl.arange(0, height)
-    _replay(start + at, at < size, value_ptr, mean_ptr, square_ptr, done_ptr, now, steps, decay, b1, c1, b2, c2, width,
+    _replay(start + at, at < size, value_ptr, mean_ptr, square_ptr, done_ptr, now, steps, decay, b1,
+            c1, b2, c2, width,
             columns, memory)
 
 
 @jit
-def _take_step(value_ptr, mean_ptr, square_ptr, done_ptr, steps, decay, b1, c1, b2, c2, now_ptr, rows_ptr, local_ptr,
-               grads_ptr, scale_ptr, count, width: tl.constexpr, columns: tl.constexpr, height: tl.constexpr,
+def _take_step(value_ptr, mean_ptr, square_ptr, done_ptr, steps, decay, b1, c1, b2, c2, now_ptr,
+               rows_ptr, local_ptr,
+               grads_ptr, scale_ptr, count, width: tl.constexpr, columns: tl.constexpr,
+               height: tl.constexpr,
                memory: tl.constexpr):
     at = tl.program_id(0) * height + tl.arange(0, height)
     wanted = (at < count) & (tl.load(local_ptr + at, mask=at < count, other=-1) == at)
@@ -122,8 +141,10 @@ def _take_step(value_ptr, mean_ptr, square_ptr, done_ptr, steps, decay, b1, c1, 
     tl.store(done_ptr + rows, now, mask=wanted)
 
 
-def replay_rows(table: DeviceTable, rows: Tensor, local: Tensor, now: Tensor, lag: int, out: Tensor) -> None:
-    """`replay_rows_plain`; places of `out` that are not the first of their row are left as they are."""
+def replay_rows(table: DeviceTable, rows: Tensor, local: Tensor, now: Tensor, lag: int,
+                out: Tensor) -> None:
+    """`replay_rows_plain`; places of `out` that are not the first of their row are left as they
+    are."""
     _launch(_replay_rows, table, len(rows), now, rows, local, out, len(rows))
 
 
@@ -133,19 +154,23 @@ def replay_part(table: DeviceTable, now: Tensor, interval: int, lag: int) -> Non
     _launch(_replay_part, table, size, now, len(table.value), size, interval)
 
 
-def take_step(table: DeviceTable, rows: Tensor, local: Tensor, grads: Tensor, scale: Tensor, now: Tensor) -> None:
+def take_step(table: DeviceTable, rows: Tensor, local: Tensor, grads: Tensor, scale: Tensor,
+              now: Tensor) -> None:
     """`take_step_plain`."""
     _launch(_take_step, table, len(rows), now, rows, local, grads.contiguous(), scale, len(rows))
 
 
-def _launch(kernel: Any, table: DeviceTable, rows: int, now: Tensor, *arguments: Tensor | int) -> None:
+def _launch(kernel: Any, table: DeviceTable, rows: int, now: Tensor,
+            *arguments: Tensor | int) -> None:
     """Run a kernel over so many rows."""
     width = table.value.shape[1]
     columns = 1 << (width - 1).bit_length()
     height = max(TILE // columns, 1)
     (b1, b2), decay = table.betas, table.decay
-    kernel[(-(-rows // height),)](*table[:5], decay, b1, 1 - b1, b2, 1 - b2, now, *arguments, width=width,
-                                  columns=columns, height=height, memory=MEMORY, num_warps=4, enable_fp_fusion=False)
+    kernel[(-(-rows // height),)](*table[:5], decay, b1, 1 - b1, b2, 1 - b2, now, *arguments,
+                                  width=width,
+                                  columns=columns, height=height, memory=MEMORY, num_warps=4,
+                                  enable_fp_fusion=False)
 
 
 TRITON = Operations("Triton", replay_rows, replay_part, take_step)

@@ -2,9 +2,9 @@
 
 It is `engine.optim.cpu.rowwise` in shapes that do not depend on the data.
 
-Nothing here waits for the device. Kernels read the number of the step, the rates and the clip coefficient from tensors,
-and lists have the length of the batch's ids whatever is in them, so that a CUDA graph holds a step
-(`engine.optim.cuda_graph`).
+Nothing here waits for the device. Kernels read the number of the step, the rates and the clip
+coefficient from tensors, and lists have the length of the batch's ids whatever is in them, so that
+a CUDA graph holds a step (`engine.optim.cuda_graph`).
 """
 
 import logging
@@ -21,15 +21,19 @@ from models.kernels.batch_rows import first_places
 
 log = logging.getLogger("pep")
 
-AHEAD = 1024  # steps whose rates are sent to the device at a time; MEMORY is more than that and any row's lag
+# steps whose rates are sent to the device at a time; MEMORY is more than that and any row's lag
+AHEAD = 1024
 DEFERRED = 32  # steps between two visits of a row
 INTERVALS = {"dense": (1,), "deferred": (DEFERRED,), "auto": (1, DEFERRED)}  # to choose from
-TIMED = 1 << 25  # entries of a table that are copied for timing: with the moments 400 MB, more than a GPU's caches hold
+# entries of a table that are copied for timing: with the moments 400 MB, more than a GPU's caches
+# hold
+TIMED = 1 << 25
 
 
 @dataclass
 class Table:
-    """One parameter (N, D) with its state in the optimiser, and the rates that its device was sent."""
+    """One parameter (N, D) with its state in the optimiser, and the rates that its device was
+    sent."""
 
     parameter: Tensor
     step: Tensor  # the optimiser's own count, written when all rows are up to date
@@ -37,12 +41,14 @@ class Table:
     arrays: DeviceTable
 
     def __post_init__(self) -> None:
-        self.steps = torch.zeros(MEMORY, 2)  # what `arrays.steps` holds or will, kept here to be changed
+        # what `arrays.steps` holds or will, kept here to be changed
+        self.steps = torch.zeros(MEMORY, 2)
         self.sent = 0  # last step whose rates are there
         self.rates: tuple | None = None  # from which they were made
 
     def note(self, step: int) -> None:
-        """Have the rates of a step on the device; a change of lr holds from the step on at which it was made.
+        """Have the rates of a step on the device; a change of lr holds from the step on at which it
+        was made.
 
         The rates of earlier steps stay, so that rows take late steps with the lr of their time.
         """
@@ -53,22 +59,26 @@ class Table:
         for ahead in range(step, self.sent + 1):
             self.steps[ahead % MEMORY] = torch.tensor(coefficients(*rates, ahead))
         target = self.arrays.steps
-        source = self.steps.pin_memory() if target.is_cuda else self.steps  # pinned, the copy is not waited for
+        # pinned, the copy is not waited for
+        source = self.steps.pin_memory() if target.is_cuda else self.steps
         target.copy_(source, non_blocking=True)
 
 
 class DeviceRowwiseAdam:
-    """The tables of a model on a device, opened for a batch before its forward pass and closed with the gradients.
+    """The tables of a model on a device, opened for a batch before its forward pass and closed with
+    the gradients.
 
-    Between the two, the batch's C = B F ids are renumbered to the places where each first stands among them, and the
-    row of place i stands in line i of small tables, (C, D). A line that is not the first of its row holds anything,
-    is read by nobody and gets a zero gradient. In step t a row without data is due every `interval` steps; 1 is dense
-    Adam, streamed. All forms have the same bits.
+    Between the two, the batch's C = B F ids are renumbered to the places where each first stands
+    among them, and the row of place i stands in line i of small tables, (C, D). A line that is not
+    the first of its row holds anything, is read by nobody and gets a zero gradient. In step t a row
+    without data is due every `interval` steps; 1 is dense Adam, streamed. All forms have the same
+    bits.
 
-    `auto` times both on the device before the first step, on a copy of the first rows, and keeps the faster.
+    `auto` times both on the device before the first step, on a copy of the first rows, and keeps
+    the faster.
 
-    An id outside 0 .. N-1 is not named here: looking for one would be a wait. torch's own kernels assert it on the
-    device, which shows as a CUDA error later.
+    An id outside 0 .. N-1 is not named here: looking for one would be a wait. torch's own kernels
+    assert it on the device, which shows as a CUDA error later.
 
     Args:
         tables: parameters by name, with their state and group in the optimiser; all have N rows.
@@ -76,17 +86,22 @@ class DeviceRowwiseAdam:
         form: "dense", "deferred" or "auto".
     """
 
-    def __init__(self, tables: dict[str, tuple[Tensor, dict, dict]], fixed: dict[str, Tensor], form: str) -> None:
+    def __init__(self, tables: dict[str, tuple[Tensor, dict, dict]], fixed: dict[str, Tensor],
+                 form: str) -> None:
         values = [parameter for parameter, _, _ in tables.values()]
         self.num_rows, device = len(values[0]), values[0].device
         self.tables = {name: _table(*found) for name, found in tables.items()}
         self.fixed = fixed
         self.run = operations_for(values[0])
-        self.interval = _fastest(INTERVALS[form], self.run, [table.arrays for table in self.tables.values()])
-        counts = [int(table.step) for table in self.tables.values()]  # with the timing the only wait
+        self.interval = _fastest(INTERVALS[form], self.run,
+                                 [table.arrays for table in self.tables.values()])
+        # with the timing the only wait
+        counts = [int(table.step) for table in self.tables.values()]
         self.step = max(counts)
-        self.refreshed = self.step if min(counts) == self.step else -1  # step up to which the optimiser's counts are
-        self.now = torch.full((1,), self.step, dtype=torch.int32, device=device)  # `step`, where kernels read it
+        # step up to which the optimiser's counts are
+        self.refreshed = self.step if min(counts) == self.step else -1
+        # `step`, where kernels read it
+        self.now = torch.full((1,), self.step, dtype=torch.int32, device=device)
         self.slots = torch.zeros(self.num_rows, dtype=torch.int32, device=device)
         self.rows = self.slots[:0].long()
         self.local = self.slots[:0]
@@ -94,7 +109,8 @@ class DeviceRowwiseAdam:
         self.compact: dict[str, Tensor] = {}
 
     def count(self) -> None:
-        """Begin a step: what the CPU has to do for it, and a recorded step cannot. `open` and `close` do the rest."""
+        """Begin a step: what the CPU has to do for it, and a recorded step cannot. `open` and
+        `close` do the rest."""
         self.step += 1
         for table in self.tables.values():
             table.note(self.step)
@@ -113,31 +129,39 @@ class DeviceRowwiseAdam:
         return self.local.view(ids.shape), self.compact
 
     def _make_room(self, most: int) -> None:
-        """Have small tables of `most` lines or more: as long as the longest batch so far, so that shapes stay.
+        """Have small tables of `most` lines or more: as long as the longest batch so far, so that
+        shapes stay.
 
-        Never of N lines: the embedding would take them for the whole table, and by field its rows have their places.
+        Never of N lines: the embedding would take them for the whole table, and by field its rows
+            have their places.
         """
         if most <= self.capacity:
             return
         self.capacity = most + (most == self.num_rows)
         whole = {**{name: table.parameter for name, table in self.tables.items()}, **self.fixed}
-        self.compact = {name: torch.zeros((self.capacity, tensor.shape[1]), dtype=tensor.dtype, device=tensor.device,
-                                          requires_grad=name in self.tables) for name, tensor in whole.items()}
+        self.compact = {name: torch.zeros((self.capacity, tensor.shape[1]), dtype=tensor.dtype,
+                                          device=tensor.device,
+                                          requires_grad=name in self.tables) for name,
+                        tensor in whole.items()}
 
     def entries_opened(self) -> int:
-        """Entries of all tables that the last batch had brought up to date. Waits for the device."""
+        """Entries of all tables that the last batch had brought up to date. Waits for the
+        device."""
         distinct = len(torch.unique(self.rows))
         return sum(distinct * table.parameter.shape[1] for table in self.tables.values())
 
     def norm_squared(self, grads: dict[str, Tensor]) -> Tensor:
-        """Sum of the squares of the tables' gradients, (C or more, D) each; lines nobody read have none."""
+        """Sum of the squares of the tables' gradients, (C or more, D) each; lines nobody read have
+        none."""
         return torch.stack([(grad * grad).sum() for grad in grads.values()]).sum()
 
     @torch.no_grad()
     def close(self, grads: dict[str, Tensor], scale: Tensor) -> None:
-        """Take the step: rows of the batch with `grads` (C or more, D) times `scale` (), others without, now or late.
+        """Take the step: rows of the batch with `grads` (C or more, D) times `scale` (), others
+        without, now or late.
 
-        Rows of the batch are at the step by the time the others are looked for, so these pass them by.
+        Rows of the batch are at the step by the time the others are looked for, so these pass them
+        by.
         """
         self.now += 1
         for name, table in self.tables.items():
@@ -159,14 +183,17 @@ def _table(parameter: Tensor, state: dict, group: dict) -> Table:
     tensors = (parameter.detach(), state["exp_avg"], state["exp_avg_sq"])
     if not all(tensor.is_contiguous() for tensor in tensors):
         raise ValueError("tables and their moments must be contiguous")
-    done = torch.full((len(parameter),), int(state["step"]), dtype=torch.int32, device=parameter.device)
-    arrays = DeviceTable(*tensors, done, torch.zeros(MEMORY, 2, device=parameter.device), float(group["weight_decay"]),
+    done = torch.full((len(parameter),), int(state["step"]), dtype=torch.int32,
+                      device=parameter.device)
+    arrays = DeviceTable(*tensors, done, torch.zeros(MEMORY, 2, device=parameter.device),
+                         float(group["weight_decay"]),
                          tuple(group["betas"]))
     return Table(parameter, state["step"], group, arrays)
 
 
 def _fastest(intervals: tuple[int, ...], run: Operations, tables: list[DeviceTable]) -> int:
-    """The interval at which rows without data cost least: each is timed for as many steps as the longest takes."""
+    """The interval at which rows without data cost least: each is timed for as many steps as the
+    longest takes."""
     if len(intervals) == 1:
         return intervals[0]
     seconds = {}
@@ -175,7 +202,8 @@ def _fastest(intervals: tuple[int, ...], run: Operations, tables: list[DeviceTab
         for table in tables:
             copy = _first_rows(table)
             now = copy.done[:1] + 0
-            for timed in (False, True):  # the first time compiles, and leaves rows as many steps behind as they stay
+            # the first time compiles, and leaves rows as many steps behind as they stay
+            for timed in (False, True):
                 wait_for(now.device)
                 started = time.perf_counter()
                 for _ in range(max(intervals)):
@@ -183,11 +211,13 @@ def _fastest(intervals: tuple[int, ...], run: Operations, tables: list[DeviceTab
                     run.replay_part(copy, now, interval, interval)
                 wait_for(now.device)
                 if timed:
-                    seconds[interval] += (time.perf_counter() - started) * len(table.value) / len(copy.value)
+                    seconds[interval] += (time.perf_counter()
+                                          - started) * len(table.value) / len(copy.value)
     best = min(seconds, key=lambda interval: seconds[interval])
     log.info("rows without data: %s (ms a step: %s)",
              "each step" if best == 1 else f"made up for every {best} steps",
-             ", ".join(f"every {n}: {1e3 * spent / max(intervals):.3f}" for n, spent in seconds.items()))
+             ", ".join(f"every {n}: {1e3 * spent / max(intervals):.3f}" for n,
+                       spent in seconds.items()))
     return best
 
 
@@ -195,5 +225,7 @@ def _first_rows(table: DeviceTable) -> DeviceTable:
     """A copy to time with, at some step, with rates that move values as a training's do."""
     rows = max(TIMED // table.value.shape[1], 1)
     values, means, squares, done = (tensor[:rows].clone() for tensor in table[:4])
-    steps = torch.tensor(coefficients(1e-3, table.betas, 1e-8, 1 << 14), device=values.device).expand(MEMORY, 2)
-    return table._replace(value=values, mean=means, square=squares, done=done.zero_(), steps=steps.contiguous())
+    steps = torch.tensor(coefficients(1e-3, table.betas, 1e-8, 1 << 14),
+                         device=values.device).expand(MEMORY, 2)
+    return table._replace(value=values, mean=means, square=squares, done=done.zero_(),
+                          steps=steps.contiguous())
