@@ -118,12 +118,6 @@ def functions(path):
             if isinstance(node, (ast.FunctionDef, ast.AsyncFunctionDef))]
 
 
-def test_no_function_is_over_60_lines():
-    long = {f"{name_of(path)} {node.name}": node.end_lineno - node.lineno + 1
-            for path in SOURCES for node in functions(path)}
-    assert {name: lines for name, lines in long.items() if lines > 60} == {}
-
-
 def test_constructors_take_at_most_6_arguments():
     many = {f"{name_of(path)}:{node.lineno}": len(node.args.args) + len(node.args.kwonlyargs) - 1
             for path in SOURCES for node in functions(path) if node.name == "__init__"}
