@@ -61,8 +61,8 @@ class Tables:
     def data_of(self, manifest: str, known: str) -> dict[str, Any]:
         """What `add_data` was given, by what it returned."""
         data = self.data[manifest]
-        return data if known == "fields" else {name: value for name, value in data.items()
-                                               if name != "fields"}
+        without_order = {name: value for name, value in data.items() if name != "fields"}
+        return {"fields": data, "sizes": without_order}[known]
 
     def fields_of(self, manifest: str) -> dict[str, int]:
         """Sizes of the fields; none where no result has them."""

@@ -37,8 +37,7 @@ def in_folder(out: Path) -> list[dict[str, Any]]:
     found, unreadable = [], []
     for path in sorted((out / "runs").glob("*/result.json")):
         try:
-            result = checked(json.loads(path.read_text()))
-            found.append({**result, "settings": translate(result["settings"])})
+            found.append(checked(json.loads(path.read_text())))
         except (OSError, ValueError) as error:
             unreadable.append(f"  {path}: {error}")
     if unreadable:
@@ -48,7 +47,7 @@ def in_folder(out: Path) -> list[dict[str, Any]]:
 
 
 def checked(result: Any) -> dict[str, Any]:
-    """The same result.
+    """The same result in today's words, read from a file or from the shipped csv.
 
     Raises:
         ValueError: it lacks what every page takes for granted, or that has another type.
@@ -58,7 +57,7 @@ def checked(result: Any) -> dict[str, Any]:
     missing = [name for name, kind in needed.items() if not isinstance(_within(result, name), kind)]
     if missing:
         raise ValueError(f"not a run's result, it lacks {', '.join(missing)}")
-    return result
+    return {**result, "settings": translate(result["settings"])}
 
 
 def _within(result: Any, name: str) -> Any:

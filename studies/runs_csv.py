@@ -99,8 +99,8 @@ def lines(path: Path) -> list[dict[str, str]]:
         found = list(reader)
     for number, line in enumerate(found, 2):
         if None in line or None in line.values():
-            raise ValueError(f"{path}, line {number} has {len(names)} columns too few or too many: "
-                             f"it was cut short or edited; restore it (git checkout -- {path})")
+            raise ValueError(f"{path}, line {number} has not the columns of the head: it was cut "
+                             f"short or edited; restore it (git checkout -- {path})")
     return found
 
 
@@ -180,13 +180,13 @@ def _line(result: Result, planted: str, tables: curves.Tables) -> dict[str, str]
                                     if f"settings/{name}" not in COLUMNS.values()
                                     and not (name in COMMON and _equal(value, COMMON[name]))}),
              "identity": _shared(identity["settings"], settings),
-             "extra": _shared(identity["extra"], compression),
+             "extra": _shared(identity.get("extra", {}), compression),
              "snapshot": flat.dump(rest.pop("snapshot", {})),
              "compression": flat.dump(compression)}
     known = {place.split("/")[0] for place in COLUMNS.values()}
     other = {name: value for name, value in rest.items() if name not in known}
-    if identity["algorithm_version"] != ALGORITHM_VERSION:
-        other["algorithm_version"] = identity["algorithm_version"]
+    if (version := identity.get("algorithm_version", ALGORITHM_VERSION)) != ALGORITHM_VERSION:
+        other["algorithm_version"] = version
     line["other"] = flat.dump(other)
     return line
 

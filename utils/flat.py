@@ -9,8 +9,6 @@ def as_text(value: Any) -> str:
 
     >>> as_text("umec"), as_text(0.5), as_text("0.5"), as_text([1, 2]), as_text(None)
     ('umec', '0.5', '"0.5"', '[1,2]', 'null')
-    >>> print(as_text("two words"))
-    "two\u0020words"
     """
     if isinstance(value, str) and _is_word(value):
         return value

@@ -3,7 +3,7 @@
 import json
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from utils import flat
@@ -19,6 +19,7 @@ DICTS = st.recursive(st.dictionaries(NAMES, VALUES, max_size=3),
 
 
 @given(DICTS)
+@settings(max_examples=25)
 def test_what_is_written_is_read_back(values):
     line = flat.dump(values)
     assert "\n" not in line
