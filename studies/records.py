@@ -121,7 +121,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
     options.add_argument("--replace", action="store_true",
                          help="of runs that are known with another result, take the one of `out`")
     options.add_argument("--to", type=Path, default=SHIPPED, metavar="FOLDER",
-                         help="the folder that holds runs.csv and curves/")
+                         help="another folder than experiments, for trials; curves that are not in "
+                              "`out` are looked for in experiments all the same")
     options.add_argument("--draw", action="store_true", help="draw the shipped pages again")
     given = options.parse_args(arguments)
     if given.out is None and not given.draw:
