@@ -14,12 +14,11 @@ import numpy as np
 import pytest
 import torch
 from makers import tree, write_movielens
+from shipped import ROOT, train_movielens, train_movielens_retrain
 
-import train_movielens
-import train_movielens_retrain
 from engine import cli, snapshots, stages
+from studies import published
 
-ROOT = Path(train_movielens.__file__).parent
 QUICK = ("latent_dim=8", "candidate_p=[400, 150]", "max_epochs=2", "eval_interval=1",
          "batch_size=256", "compile=off")
 QUIET = "tensorboard=false"
@@ -49,8 +48,12 @@ def clone(tmp_path_factory):
     for name in ("data", "models", "engine", "compression", "studies", "utils"):
         shutil.copytree(ROOT / name, folder / name,
                         ignore=shutil.ignore_patterns("cache", "ml-1m", "criteo", "avazu"))
-    for path in ROOT.glob("train_movielens*.py"):
-        shutil.copy2(path, folder)
+    # the shipped dicts may have been edited
+    for name, call, preset in (("train_movielens", "search", "PRESETS"),
+                               ("train_movielens_retrain", "retrain", "RETRAIN")):
+        (folder / f"{name}.py").write_text(
+            "from studies import published, scripts\n"
+            f"scripts.{call}('', published.{preset}['movielens'])\n")
     return folder
 
 
@@ -473,11 +476,11 @@ def test_help_shows_options_and_examples(monkeypatch, capsys, script):
 
 
 def test_published_means_the_published_protocol_but_for_what_the_user_sets(caplog):
-    parser = cli.parser("", train_movielens.VARIANTS)
+    variants, preset = published.VARIANTS["movielens"], published.PRESETS["movielens"]
+    parser = cli.parser("", variants)
     options = parser.parse_args(["--published", *sets("early_stop=3", "latent_dim=64")])
     with caplog.at_level("INFO", "pep"):
-        settings, _, explicit = cli.read(options, train_movielens.SETTINGS,
-                                         train_movielens.VARIANTS)
+        settings, _, explicit = cli.read(options, preset, variants, preset)
     assert "but for the random numbers" in caplog.text  # what it cannot reproduce
     train, search = settings.train, settings.search
     assert (train.eval_interval, train.early_stop, train.log_interval) == (5, 3, 1)
@@ -485,11 +488,9 @@ def test_published_means_the_published_protocol_but_for_what_the_user_sets(caplo
     assert (search.candidate_p, settings.model.latent_dim) == ((50_000, 30_000, 20_000), 64)
     assert explicit == {"early_stop", "latent_dim"}
     assert "published" in stages.alias_folder(Path("tmp"), settings, 1, None).name
-    settings, _, _ = cli.read(parser.parse_args(["--published"]), train_movielens.SETTINGS,
-                              train_movielens.VARIANTS)
+    settings, _, _ = cli.read(parser.parse_args(["--published"]), preset, variants, preset)
     assert (settings.train.early_stop, settings.model.latent_dim) == (40, 32)
-    settings, _, _ = cli.read(parser.parse_args([]), train_movielens.SETTINGS,
-                              train_movielens.VARIANTS)
+    settings, _, _ = cli.read(parser.parse_args([]), preset, variants, preset)
     assert (settings.train.eval_interval, settings.train.early_stop) == (2, 8)
 
 
