@@ -1,10 +1,10 @@
 """Learn embedding sizes on MovieLens-1M (the search), or train a baseline with --embedding uniform.
 
-    python train_movielens.py                                   # FM, about two minutes on 2 cores
+    python train_movielens.py             # FM, about two minutes on 2 cores
     python train_movielens.py --model deepfm --seed 2
     python train_movielens.py --embedding uniform --set latent_dim=8
     python train_movielens.py --model linear
-    python train_movielens.py --settings                        # all settings, with default and range
+    python train_movielens.py --settings  # all settings, with default and range
 """
 
 from studies import scripts
