@@ -1,11 +1,11 @@
 """Learn embedding sizes on Criteo (the search), or train a baseline with --embedding uniform.
 
-    python train_criteo.py --encode-only                        # raw file -> encoded set, once
-    python train_criteo.py                                      # FM, thresholds for every entry: PEP-0 and PEP-1
-    python train_criteo.py --coarse                             # thresholds for whole dimensions: PEP-2 to PEP-4
-    python train_criteo.py --set threshold_init=-15             # another schedule: pruning starts 135,000 steps earlier
+    python train_criteo.py --encode-only             # raw file -> encoded set, once
+    python train_criteo.py                           # FM, a threshold for each entry: PEP-0, PEP-1
+    python train_criteo.py --coarse                  # for whole dimensions: PEP-2 to PEP-4
+    python train_criteo.py --set threshold_init=-15  # pruning starts 135,000 steps earlier
     python train_criteo.py --embedding uniform --set latent_dim=16
-    python train_criteo.py --settings                           # all settings, with default and range
+    python train_criteo.py --settings                # all settings, with default and range
 """
 
 from studies import scripts

@@ -1,9 +1,9 @@
 """Retrain the pruned tables of a search on Criteo as lottery tickets.
 
-    python train_criteo_retrain.py                                    # every budget of the default search
-    python train_criteo_retrain.py --coarse                           # of the one with --coarse
+    python train_criteo_retrain.py               # every budget of the default search
+    python train_criteo_retrain.py --coarse      # of the one with --coarse
     python train_criteo_retrain.py --set retrain_emb_param=1067
-    python train_criteo_retrain.py --alias NAME                       # of the search whose snapshots lie in NAME
+    python train_criteo_retrain.py --alias NAME  # of the search of that name
 """
 
 from studies import scripts

@@ -1,9 +1,9 @@
 """Retrain the pruned tables of a search on MovieLens-1M as lottery tickets.
 
-    python train_movielens_retrain.py                                    # every budget of the default search
+    python train_movielens_retrain.py                     # every budget of the default search
     python train_movielens_retrain.py --set retrain_emb_param=6541
-    python train_movielens_retrain.py --set re_init=true                 # same masks, fresh values
-    python train_movielens_retrain.py --alias NAME                       # of the search whose snapshots lie in NAME
+    python train_movielens_retrain.py --set re_init=true  # same masks, fresh values
+    python train_movielens_retrain.py --alias NAME        # of the search of that name
 """
 
 from studies import scripts

@@ -98,7 +98,7 @@ def place_of(options: argparse.Namespace, **others: Any) -> "RunContext":
     from engine.run import RunContext
 
     return RunContext(out=Path(options.out), cache=cache_folder(options.cache), data=options.data,
-                 device=options.device, **others)
+                      device=options.device, **others)
 
 
 def read(options: argparse.Namespace, script: dict[str, Any], variants: Variants,
@@ -116,7 +116,7 @@ def read(options: argparse.Namespace, script: dict[str, Any], variants: Variants
             model's than the run's.
     """
     from engine import tuning
-    from engine.settings import MASKED, parse, parse_assignment, require_used
+    from engine.settings import MASKED, PEP, parse, parse_assignment, require_used
 
     by_hand = dict(parse_assignment(text) for text in options.set)
     named = {"model": options.model, "embedding": options.embedding, "split": options.split}
@@ -139,7 +139,7 @@ def read(options: argparse.Namespace, script: dict[str, Any], variants: Variants
                                     options.seed)
         tuned = {**training, **point}
     settings = parse({**given, **tuned, **explicit})
-    require_used(settings, by_hand, also=(MASKED,) if options.retraining else ())
+    require_used(settings, by_hand, also=(MASKED, PEP) if options.retraining else ())
     context = place_of(options, alias=alias, force=options.force, overwrite=options.overwrite)
     return settings, context, frozenset(explicit)
 

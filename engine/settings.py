@@ -245,6 +245,8 @@ def require_used(settings: Settings, names: Collection[str], also: Collection[st
     ValueError: mde_blocks is a setting of embedding mde, and this run has model fm and embedding
     pep, for which it changes nothing; leave it away, or add --embedding mde
     """
+    if settings.scheme == MASKED:
+        return
     known, used = known_settings(), {settings.model.model, settings.scheme, *also}
     for name in sorted(names):
         owners = known[name].owners

@@ -38,12 +38,12 @@ def _options(description: str, script: Preset, retraining: bool) -> argparse.Nam
 
 
 def _variants(script: Preset) -> cli.Variants:
-    return published.VARIANTS.get(script["dataset"], {})
+    return published.VARIANTS.get(script.get("dataset", ""), {})
 
 
 def _usual(script: Preset) -> Preset:
     """The settings that aliases are named against."""
-    return published.PRESETS.get(script["dataset"], script)
+    return published.PRESETS.get(script.get("dataset", ""), script)
 
 
 def _settings(script: Preset) -> None:

@@ -19,8 +19,8 @@ from shipped import ROOT, train_movielens, train_movielens_retrain
 from engine import cli, snapshots, stages
 from studies import published
 
-QUICK = ("latent_dim=8", "candidate_p=[400, 150]", "max_epochs=2", "eval_interval=1",
-         "batch_size=256", "compile=off")
+BASELINE = ("latent_dim=8", "max_epochs=2", "eval_interval=1", "batch_size=256", "compile=off")
+QUICK = (*BASELINE, "candidate_p=[400, 150]")
 QUIET = "tensorboard=false"
 CROSSING = ("threshold_init=-3", "lr=0.02", "log_interval=1", "candidate_p=[1500, 1200, 900]",
             "max_epochs=6")
@@ -281,7 +281,7 @@ def test_budgets_that_were_not_reached_as_reached_are_named(shell, caplog):
 @pytest.mark.parametrize(("arguments", "params"),
                          [(("--model", "linear"), 0), (("--embedding", "uniform"), None)])
 def test_baselines_are_trained_and_leave_no_snapshots(shell, arguments, params):
-    code, out, _ = shell.search(*arguments)
+    code, out, _ = shell.search(*arguments, *sets(*BASELINE, QUIET), quick=False)
     result, = shell.results().values()
     assert code == 0
     assert result["stage"] == out.splitlines()[1].split()[0] == "train"
@@ -323,7 +323,7 @@ def test_what_is_finished_is_not_run_again_even_in_another_process(after):
     assert stored(after) == before
 
 
-@pytest.mark.parametrize("assignment", ["checkpoint_seconds=5", "compile=auto", "num_heads=4"])
+@pytest.mark.parametrize("assignment", ["checkpoint_seconds=5", "compile=auto", "cuda_graph=off"])
 def test_a_setting_without_effect_does_not_make_another_run(after, assignment):
     before = stored(after)
     assert after.search(*sets(assignment))[0] == 0
@@ -383,6 +383,9 @@ REFUSED = {
     "wrong type": (sets("latent_dim=wide"), "latent_dim must be int, got 'wide'"),
     "bool for int": (sets("max_epochs=true"), "max_epochs must be int, got True"),
     "out of range": (sets("batch_size=1"), "batch_size must be at least 2, got 1"),
+    "another model's": (sets("num_heads=4"), "num_heads is a setting of model autoint, and this "
+                        "run has model fm and embedding pep"),
+    "another embedding's": (sets("mgqe_centroids=512"), "or add --embedding mgqe"),
     "no sign": (sets("latent_dim"), "--set takes key=value, got 'latent_dim'"),
     "rising budgets": (sets("candidate_p=[1, 2]"), "candidate_p must be strictly decreasing"),
     "model": (["--model", "deepfn"], "unknown model 'deepfn'; did you mean 'deepfm'?"),
