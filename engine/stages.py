@@ -26,7 +26,7 @@ from models.base import ClickModel
 from models.build import build_model, fresh_table
 from models.embedding.masked import Masked
 from utils.files import atomic_path, sha256_of
-from utils.recorded import translate
+from utils.recorded import shipped_words, translate
 
 log = logging.getLogger("pep")
 
@@ -143,7 +143,8 @@ def retrain(settings: Settings, seed: int, context: RunContext,
         near = sorted(path.parent.name for path in folder.parent.glob("*/search.json"))
         raise FileNotFoundError(f"there is no search in {folder}; run the search first, or name "
                                 f"one with --alias (in {folder.parent} there are: "
-                                f"{', '.join(near) or 'none'})")
+                                f"{', '.join(near) or 'none'})."
+                                f"{shipped_words(alias=folder.name)}")
     settings = _as_searched(settings, owner, explicit)
     wanted = snapshots.resolve(folder, settings.retrain.retrain_emb_param)
     tickets = {name: snapshots.read(folder / f"{name}.npz")[0] for name in wanted}

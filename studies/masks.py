@@ -7,7 +7,12 @@ from typing import Any
 
 import numpy as np
 
+from studies import curves
 from studies.page import Page
+
+
+class OtherSearchError(Exception):
+    """A snapshot was overwritten by the search that this names."""
 
 
 def mask_of(page: Page, out: Path, search: dict[str, Any], budget: int) -> np.ndarray | None:
@@ -17,22 +22,49 @@ def mask_of(page: Page, out: Path, search: dict[str, Any], budget: int) -> np.nd
     Args:
         out: the folder that holds embedding/<model>/<alias>/.
     """
-    path = out / "embedding" / search["settings"]["model"] / search["alias"] / f"{budget}.npz"
+    path = path_of(out, search, f"{budget}.npz")
     where = f"snapshot of run {search['run_id']} (seed {search['seed']})"
     name = f"{search['alias']}/{path.name}"
     file = f"{search['run_id']}/{path.name}"
     try:
-        with np.load(path, allow_pickle=False) as arrays:
-            table, meta = arrays["table"], json.loads(str(arrays["meta"]))
-        if meta["run_id"] == search["run_id"]:
-            page.drawn.add(file)
-            return table != 0
-        page.lose(file, f"{where}: {name} is by now of another search, {meta['run_id']}")
+        kept = read(out, search, budget)
+        page.drawn.add(file)
+        return kept
     except FileNotFoundError:
         page.lose(file, f"{where}: there is no {name}")
+    except OtherSearchError as error:
+        page.lose(file, f"{where}: {name} is by now of another search, {error}")
     except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile) as error:
         page.lose(file, f"{where}: {name} cannot be read ({error})")
     return None
+
+
+def read(out: Path, search: dict[str, Any], budget: int) -> np.ndarray:
+    """(N, D) bool of a search's snapshot at a budget, or what is shipped of it.
+
+    Raises:
+        FileNotFoundError: it is not there, and not shipped.
+        OSError, ValueError, KeyError, EOFError, BadZipFile: it cannot be read.
+        OtherSearchError: the file is by now of another search, and nothing is shipped.
+    """
+    path = path_of(out, search, f"{budget}.npz")
+    owner = None
+    if path.exists():
+        with np.load(path, allow_pickle=False) as arrays:
+            table, owner = arrays["table"], json.loads(str(arrays["meta"]))["run_id"]
+        if owner == search["run_id"]:
+            return table != 0
+    try:
+        return curves.mask(search["run_id"], budget)
+    except FileNotFoundError as error:
+        if owner is None:
+            raise
+        raise OtherSearchError(owner) from error
+
+
+def path_of(out: Path, search: dict[str, Any], name: str) -> Path:
+    """Of a snapshot, by its file's name."""
+    return out / "embedding" / search["settings"]["model"] / search["alias"] / name
 
 
 def budgets_of(search: dict[str, Any]) -> set[int]:

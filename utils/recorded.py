@@ -1,8 +1,11 @@
-"""Settings as records have them, in today's names and meanings."""
+"""Records of earlier runs: their settings in today's names, and which of them are shipped."""
 
+import csv
+from pathlib import Path
 from typing import Any
 
 GONE = ("popularity",)  # settings of old records that are none today; all had one value
+RUNS_CSV = Path(__file__).resolve().parent.parent / "experiments" / "runs.csv"
 
 
 def translate(recorded: dict[str, Any]) -> dict[str, Any]:
@@ -22,3 +25,27 @@ def translate(recorded: dict[str, Any]) -> dict[str, Any]:
         return recorded
     older = {"l2_penalty": 0.0, "weight_decay": recorded["l2_penalty"]}
     return {**recorded, **older, "rewind": recorded.get("rewind", "embedding")}
+
+
+def shipped_words(run_id: str = "", alias: str = "") -> str:
+    """A sentence for an error about files that are not there: that the run is among the shipped
+    records, which have no weights and no snapshots. "" where it is not among them.
+
+    Args:
+        run_id: of the run, or the beginning of it.
+        alias: of a search, instead.
+
+    >>> shipped_words("no such run")
+    ''
+    """
+    if not RUNS_CSV.exists() or not (run_id or alias):
+        return ""
+    with RUNS_CSV.open(newline="") as file:
+        for line in csv.DictReader(file):
+            named = bool(run_id) and line["run_id"].startswith(run_id)
+            if named or f"alias={alias}" in line["other"].split():
+                return (f" Run {line['run_id']} ({line['stage']} of {line['model']} on "
+                        f"{line['dataset']}, seed {line['seed']}) is among the shipped records, "
+                        f"{RUNS_CSV}, but these have no weights and no snapshots: run it again to "
+                        f"go on from it.")
+    return ""
