@@ -61,7 +61,7 @@ from engine.record import (
 from engine.settings import parse
 from models.build import build_embedding, build_model
 from models.embedding.base import initial_table
-from train_criteo import SETTINGS
+from studies.published import PRESETS
 from utils.files import write_json
 
 MODELS = ("fm", "deepfm", "autoint")
@@ -105,7 +105,8 @@ def measure(model: str, variant: str, rows: int, steps: int,
     """Time `steps` steps of one variant in this process; of the naive one, 4."""
     start = -150.0 if variant == "folded" else -15.0
     embedding = "uniform" if variant == "uniform" else "pep"
-    settings = parse({**SETTINGS, "model": model, "embedding": embedding, "threshold_init": start})
+    settings = parse({**PRESETS["criteo"], "model": model, "embedding": embedding,
+                      "threshold_init": start})
     sizes, batch_size = field_sizes(rows), settings.train.batch_size
     offsets = torch.tensor(np.cumsum((0, *sizes[:-1])), dtype=torch.int32, device=device)
     made = batches(sizes, batch_size, device)
@@ -222,7 +223,7 @@ def bench(given: argparse.Namespace, model: str, rows: int,
         middle = statistics.median(one["ms_per_step"] for one in found)
         made.append({**found[-1], "model": model, "variant": variant, "num_rows": rows,
                      "ms_per_step": middle,
-                     "samples_per_second": 1e3 * SETTINGS["batch_size"] / middle,
+                     "samples_per_second": 1e3 * PRESETS["criteo"]["batch_size"] / middle,
                      "peak_memory_bytes": max(one["peak_memory_bytes"] for one in found),
                      "ms_per_step_of_rounds": [one["ms_per_step"] for one in found], **origin})
     return made

@@ -27,7 +27,7 @@ def search_and_train(run: Run) -> dict[str, Any]:
     """
     settings = run.settings
     searched = replace(settings,
-                       train=replace(settings.train, max_epochs=settings.search.darts_epochs))
+                       train=replace(settings.train, max_epochs=settings.embedding.darts_epochs))
     search = replace(run, settings=searched, stage="search", extra={"stage": "search"})
     if search.finished() is None or not (search.folder / CHOICE).exists():
         _search(search)
@@ -40,7 +40,7 @@ def search_and_train(run: Run) -> dict[str, Any]:
     if (result := run.finished()) is not None:
         return result
     sizes, values = run.dataset.schema.sizes, settings.flat()
-    embedding = build_mixed(torch.from_numpy(widths), settings.model.darts_widths, sizes,
+    embedding = build_mixed(torch.from_numpy(widths), settings.embedding.darts_widths, sizes,
                             derive(run.seed, "table"))
     model = build_model(sizes, values, derive(run.seed, "train:model"), embedding,
                         run.dataset.num_dense)
@@ -54,7 +54,7 @@ def _search(run: Run) -> None:
 
     def hooks_for(trainer: Trainer) -> list:
         return [Bilevel("embedding.mixing", trainer.shuffled_validation(),
-                        run.settings.search.darts_lr,
+                        run.settings.embedding.darts_lr,
                         run.settings.train.grad_clip, lambda: trainer.compiled)]
 
     def finish(trainer: Trainer) -> dict[str, Any]:

@@ -36,7 +36,7 @@ from engine.optim.step import Optimizer, Step, StepForm, build_optimizer, choose
 from engine.record import peak_memory_bytes, pick_device, provenance, reset_peak_memory
 from engine.settings import PUBLISHED_PATIENCE, Settings, identity
 from models.base import ClickModel
-from models.build import READ_DENSE, inference_bytes, num_embedding_params
+from models.build import MODELS, inference_bytes, num_embedding_params
 from utils.files import require_writable, sha256_of, write_json
 
 log = logging.getLogger("pep")
@@ -128,7 +128,7 @@ def open_data(settings: Settings, context: RunContext) -> tuple[Dataset, torch.d
     require_writable(context.out)
     data = settings.data
     opener = DATASETS[data.dataset]
-    if settings.model.model in READ_DENSE:
+    if MODELS[settings.model.model].reads_dense:
         opener = WITH_DENSE.get(data.dataset, opener)
     return opener(context.data, context.cache, data.with_ids, data.vocabulary, data.split), device
 
@@ -272,7 +272,6 @@ class Trainer:
                                                                              self.loader.batch_size)
         history, tests = self.evaluate.history, self.evaluate.test_history
         seconds = statistics.median(self.state.epoch_seconds) if self.state.epoch_seconds else None
-        width = self.model.embedding.width if self.model.embedding is not None else 0
         return {
             "run_id": run.run_id, "stage": run.stage, "seed": run.seed,
             "settings": run.settings.flat(),
@@ -291,7 +290,8 @@ class Trainer:
             "train_loss": history[-1]["train_loss"],
             "num_embedding_params": num_embedding_params(self.model),
             "inference_bytes": inference_bytes(self.model),
-            "num_embedding_params_dense": run.dataset.schema.num_rows * width,
+            "num_embedding_params_dense": run.dataset.schema.num_rows
+            * self.model.embedding.width,
             "seconds_per_epoch": seconds, "samples_per_second": self.loader.rows / seconds
             if seconds else None,
             **self._spent(), "peak_memory_bytes": peak_memory_bytes(self.device),

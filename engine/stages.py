@@ -21,7 +21,7 @@ from engine.pep.search_start import announce_pruning, check_start
 from engine.pep.sparsity_trace import SparsityTrace
 from engine.pep.threshold_trace import Clock, ThresholdTrace
 from engine.run import Run, RunContext, Trainer, derive, execute, open_data
-from engine.settings import PUBLISHED_PATIENCE, SNAPSHOT_DECIDES, Settings, parse
+from engine.settings import MASKED, PEP, PUBLISHED_PATIENCE, Settings, parse, snapshot_decides
 from models.base import ClickModel
 from models.build import build_model, fresh_table
 from models.embedding.masked import Masked
@@ -43,7 +43,8 @@ def alias_folder(out: Path, settings: Settings, seed: int, alias: str | None) ->
     model = settings.model
     if alias is not None and (not alias or Path(alias).name != alias or alias in (".", "..")):
         raise ValueError(f"--alias must be a plain folder name, got {alias!r}")
-    coarse = "" if model.threshold_type == "feature_dim" else f"_{model.threshold_type}"
+    kind = settings.own[PEP].threshold_type
+    coarse = "" if kind == "feature_dim" else f"_{kind}"
     published = "_published" if settings.train.early_stop_metric == PUBLISHED_PATIENCE else ""
     default = f"{settings.data.dataset}_{model.embedding}{coarse}{published}_d{model.latent_dim}_seed{seed}"
     return out / "embedding" / model.model / (alias or default)
@@ -54,29 +55,24 @@ def train(settings: Settings, seed: int, context: RunContext) -> dict[str, Any]:
     alias folder.
 
     A finished run is not run again; asked for under another alias, its snapshots are copied there.
-    Counts of popularity that are read from a file enter the run's id by what they are, not by the
-    file's name.
 
     Raises:
-        ValueError: no budget lies within the table's size, the embedding is `masked`, or its
-            popularity is unusable.
+        ValueError: no budget lies within the table's size, or the embedding is `masked`.
         FileExistsError: the alias folder belongs to another search.
     """
-    if settings.model.embedding == "masked":
+    if settings.model.embedding == MASKED:
         raise ValueError("embedding 'masked' needs a snapshot's mask: use the retrain script")
-    searching = settings.model.embedding == "pep" and settings.model.model != "linear"
+    searching = settings.scheme == PEP
     if searching and not settings.search.candidate_p:
         raise ValueError("candidate_p is empty: name at least one budget to search for")
     folder = alias_folder(context.out, settings, seed, context.alias)
-    counts = feature_counts.given(settings.model)
-    extra = {"popularity": sha256_of(counts.numpy().tobytes())[:16]} if counts is not None else {}
     dataset, _ = open_data(settings, context)
     if searching:
         return _search(Run(settings, seed, context, dataset, "search", {}), folder)
-    run = Run(settings, seed, context, dataset, "train", extra)
-    if settings.model.embedding == "darts" and settings.model.model != "linear":
+    run = Run(settings, seed, context, dataset, "train", {})
+    if settings.scheme == "darts":
         return search_and_train(run)
-    return run.finished() or execute(run, fresh_model(run, counts), lambda trainer: [],
+    return run.finished() or execute(run, fresh_model(run), lambda trainer: [],
                                      lambda trainer: {},
                                      keep_best=True)
 
@@ -263,10 +259,10 @@ def _as_searched(settings: Settings, owner: dict[str, Any], explicit: frozenset[
         raise ValueError(f"embedding={flat['embedding']!r} was given, but the snapshot was made "
                          f"with {searched['embedding']!r}; leave embedding away, or run another "
                          f"search")
-    for name in SNAPSHOT_DECIDES:
+    for name in snapshot_decides():
         if name in explicit and flat[name] != searched[name]:
             raise ValueError(f"{name}={flat[name]!r} was given, but the snapshot was made with "
                              f"{searched[name]!r}; leave {name} away, or run another search")
         flat[name] = searched[name]
     kept = parse(flat)
-    return replace(kept, model=replace(kept.model, embedding="masked"))
+    return replace(kept, model=replace(kept.model, embedding=MASKED))

@@ -3,7 +3,7 @@
 from torch import Tensor
 from torchfm.layer import FactorizationMachine
 
-from .base import ClickModel
+from .base import ClickModel, ModelEntry
 from .embedding.base import Embedding
 from .linear import FirstOrder
 
@@ -26,3 +26,6 @@ class FM(ClickModel):
     def forward(self, ids: Tensor) -> Tensor:
         """ids (B, F) -> logits (B,)."""
         return self.linear(ids) + self.fm(self.embedding(ids)).squeeze(1)
+
+
+ENTRY = ModelEntry(lambda embedding, sizes, own, num_dense: FM(embedding))

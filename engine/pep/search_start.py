@@ -27,7 +27,7 @@ def check_start(embedding: Pep, settings: Settings, targets: tuple[int, ...]) ->
     Raises:
         ValueError: with the share that is gone and a start that fits.
     """
-    model, size = settings.model, embedding.weight.numel()
+    model, size = settings.embedding, embedding.weight.numel()
     left = embedding.num_params()
     gone = share_below(embedding.weight, model.g_type, model.gk, model.threshold_init)
     if left < max(targets):
@@ -66,7 +66,7 @@ def announce_pruning(values: Tensor, settings: Settings, batches: int) -> None:
 
 
 def _advice(settings: Settings) -> str:
-    if settings.model.threshold_decay != "coupled" or not settings.train.l2_regularization:
+    if settings.embedding.threshold_decay != "coupled" or not settings.train.l2_regularization:
         return ("Coupled decay is what moves the thresholds: set threshold_decay=coupled and "
                 "l2_regularization to more than 0")
     return "Set a higher threshold_init or more max_epochs"
@@ -87,7 +87,7 @@ def steps_to_pruning(values: Tensor, settings: Settings) -> float:
     >>> round(steps_to_pruning(torch.full((4, 2), 0.01), parse({"threshold_init": -15.0})), -2)  # to -4.6
     10400.0
     """
-    model, train = settings.model, settings.train
+    model, train = settings.embedding, settings.train
     target = fitting_start(values, model.g_type, model.gk, BEGIN)
     decay = 0.0 if model.threshold_decay == "none" else train.l2_regularization
     if not decay or not train.lr or target >= 0:

@@ -23,9 +23,9 @@ class Clock:
     """
 
     def __init__(self, settings: Settings) -> None:
-        train, form = settings.train, settings.model.threshold_decay
+        train, form = settings.train, settings.embedding.threshold_decay
         # as many as Adam treats at once: its bits
-        self.s = torch.full((LANES,), settings.model.threshold_init)
+        self.s = torch.full((LANES,), settings.embedding.threshold_init)
         self.s.grad = torch.zeros_like(self.s)
         decay = 0.0 if form == "none" else train.l2_regularization
         self.optimizer: torch.optim.Optimizer = (

@@ -17,7 +17,8 @@ from torch import Tensor, nn
 from ..kernels.barrier import GradientBarrier, OptimizationBarrier
 from ..kernels.lookup import lookup
 from ..kernels.threshold import GATES, soft_threshold
-from .base import TableEmbedding
+from ..options import Values, option
+from .base import Blueprint, EmbeddingEntry, TableEmbedding
 
 THRESHOLD_TYPES = ("global", "dimension", "feature", "field", "feature_dim", "field_dim")
 THRESHOLD_DECAYS = ("coupled", "decoupled", "none")
@@ -304,3 +305,36 @@ def _fold_as_saved(embedding: Pep, state: Mapping[str, Tensor], prefix: str,
         embedding.unfold()
     elif prefix + "clock" in state and embedding.clock is None:
         embedding._use_clock(math.nan)  # the value is about to be read
+
+
+_PAPER = "Liu et al. 2021"
+
+
+@dataclass(frozen=True)
+class PepSettings:
+    """The settings of the thresholds, by their published names; `Thresholds` says what they do."""
+
+    threshold_type: str = option("feature_dim", "granularity: which entries share a threshold",
+                                 choices=THRESHOLD_TYPES, source=_PAPER)
+    threshold_init: float = option(-15.0, "start value of every s", source=_PAPER)
+    g_type: str = option("sigmoid", "the gate g", choices=GATES, source=_PAPER)
+    gk: float = option(1.0, "factor of the gate", low=1e-9, source=_PAPER)
+    threshold_decay: str = option("coupled", "weight decay of s; coupled as published",
+                                  choices=THRESHOLD_DECAYS)
+    threshold_gradient: bool = option(True, "whether the loss moves s, or decay alone")
+
+
+def _build(plan: Blueprint) -> Pep:
+    own: PepSettings = plan.own
+    thresholds = Thresholds(own.threshold_type, own.threshold_init, own.g_type, own.gk,
+                            own.threshold_decay, own.threshold_gradient)
+    return Pep(plan.table(), plan.field_sizes, thresholds)
+
+
+def _check(own: PepSettings, values: Values) -> None:
+    if values["optimizer"] == "sgd" and own.threshold_decay == "decoupled":
+        raise ValueError("threshold_decay=decoupled is a form of Adam's decay; with optimizer=sgd "
+                         "the two are one. Leave one of them away")
+
+
+ENTRY = EmbeddingEntry(_build, PepSettings, _check, grid={"threshold_init": [-15.0, -8.0, -5.0]})
