@@ -62,7 +62,7 @@ def kept(made):
                                   if key not in NOT_KEPT}))
     made["published_protocol"].pop("best_test_logloss")
     made["identity"] = {"extra": {}, "algorithm_version": 1, **made["identity"]}
-    made["settings"] = {**COMMON, **made["settings"]}
+    made["settings"] = recorded.translate({**COMMON, **made["settings"]})
     made.get("compression", {}).pop("history", None)
     return made
 
