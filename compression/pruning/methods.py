@@ -59,7 +59,7 @@ def load_trained(run_id: str, context: RunContext) -> LoadedTable:
     settings = parse(translate(result["settings"]))
     kind = settings.scheme
     if result["stage"] != "train" or kind != "uniform":
-        raise ValueError(f"run {result['run_id']} is a {result['stage']} with {kind} embedding; "
+        raise ValueError(f"run {result['run_id']} is a {result['stage']} with embedding {kind}; "
                          "only a trained uniform table can be pruned. Train one with --embedding "
                          "uniform and name its run")
     run = run_again(result, context)

@@ -59,7 +59,7 @@ class Sgd(torch.optim.SGD):
 Optimizer = Adam | Sgd
 
 
-def build_optimizer(model: nn.Module, lr: float, l2_regularization: float, weight_decay: float,
+def build_optimizer(model: ClickModel, lr: float, l2_regularization: float, weight_decay: float,
                     kind: str = "adam") -> Optimizer:
     """Adam with *coupled* L2: the gradient gets wd * p before the moments, on thresholds and
     untouched rows too.
@@ -76,7 +76,7 @@ def build_optimizer(model: nn.Module, lr: float, l2_regularization: float, weigh
         weight_decay: wd of everything else; the published code has one number for both.
         kind: "sgd" for plain gradient descent, as DLRM and UMEC publish it, with the same decay.
     """
-    decays = getattr(getattr(model, "embedding", None), "decays", {})
+    decays = model.embedding.decays
     inside: dict[str, list[nn.Parameter]] = {"coupled": []}
     outside = []
     for name, parameter in model.named_parameters():

@@ -22,9 +22,9 @@ OURS = {"interval": int, "element_steps": int, "bytes_moved": int}
 def quick(monkeypatch):
     """In this process, eager, a few steps."""
     monkeypatch.setattr(bench_scale, "BATCHES", 2)
-    monkeypatch.setitem(bench_scale.SETTINGS, "batch_size", 32)
-    monkeypatch.setitem(bench_scale.SETTINGS, "latent_dim", 3)
-    monkeypatch.setitem(bench_scale.SETTINGS, "compile", "off")
+    monkeypatch.setitem(bench_scale.PRESETS["criteo"], "batch_size", 32)
+    monkeypatch.setitem(bench_scale.PRESETS["criteo"], "latent_dim", 3)
+    monkeypatch.setitem(bench_scale.PRESETS["criteo"], "compile", "off")
     monkeypatch.setattr(bench_scale, "bandwidth", lambda device: 1e9)
     monkeypatch.setattr(
         bench_scale,
