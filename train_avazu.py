@@ -35,7 +35,6 @@ SETTINGS = {
     "budget": "exact",
     # baselines
     # mde, mgqe: count the training rows, or an .npy file with a count for each feature
-    "popularity": "train",
     "mde_blocks": 8,  # mde: blocks of equal popularity; the paper tries 8 and 16
     # mde: width ~ popularity ** alpha, latent_dim for the first block; 0.1, 0.2, 0.3
     "mde_alpha": 0.1,

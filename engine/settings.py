@@ -42,7 +42,6 @@ def option(default: Any, *, choices: Any = None, low: float | None = None,
 
 SHIPPED_MODELS = ("linear", "fm", "deepfm", "autoint", "dlrm")
 SHIPPED_EMBEDDINGS = ("uniform", "pep", "darts", "mde", "mgqe", "hash", "qr", "tt", "masked")
-COUNTING = ("mde", "mgqe")  # embeddings that are made by popularity
 VALIDATION_METRICS = ("auc", "loss")  # that patience may look at
 PUBLISHED_PATIENCE = "published_protocol"  # patience on the mean of per-batch test AUCs
 
@@ -105,8 +104,6 @@ class ModelSettings:
     threshold_gradient: bool = option(True, unused_by=all_but("pep"))  # False: decay alone moves s
     darts_widths: tuple[int, ...] = option((2, 4, 16), low=1, unused_by=all_but("darts"))
     # rising; the last is the common one
-    popularity: str = option("train", in_id=False, unused_by=all_but(*COUNTING))
-    # or a file, whose content the run's id knows
     mde_blocks: int = option(8, low=1, unused_by=all_but("mde"))
     mde_alpha: float = option(0.1, low=0, unused_by=all_but("mde"))
     mgqe_subspaces: int = option(8, low=1, unused_by=all_but("mgqe"))
@@ -134,7 +131,7 @@ class TrainSettings:
     log_interval: int = option(10, low=1, unused_by=all_but("pep"))  # steps between counts
     compile: str = option("auto", choices=("auto", "on", "off"), in_id=False)
     cuda_graph: str = option("auto", choices=("auto", "on", "off"), in_id=False)
-    table_update: str = option("auto", choices=("auto", "whole", "dense", "deferred"), in_id=False)
+    table_update: str = option("auto", choices=("auto", "dense", "streamed", "lazy"), in_id=False)
     tensorboard: bool = option(True, in_id=False)
     checkpoint_seconds: float = option(60.0, low=0, in_id=False)
     optimizer: str = option("adam", choices=("adam", "sgd"))

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from studies.kinds import FINETUNED
-from utils.recorded import translate
+from utils.recorded import translate_result
 
 Kinds = dict[str, type | tuple[type, ...]]
 NUMBER = (int, float)
@@ -28,8 +28,8 @@ def results_in(out: Path) -> list[dict[str, Any]]:
     """Every result under out/runs, in the order of run ids; unreadable ones are listed on standard
     error.
 
-    A run that has not finished has no result and is not looked for. The settings of older records
-    are translated into today's (`utils.recorded`), so that pages never see the old words.
+    A run that has not finished has no result and is not looked for. Older records are translated
+    into today's names (`utils.recorded`).
 
     >>> results_in(Path("no/such/folder"))
     []
@@ -37,8 +37,7 @@ def results_in(out: Path) -> list[dict[str, Any]]:
     found, unreadable = [], []
     for path in sorted((out / "runs").glob("*/result.json")):
         try:
-            result = _checked(json.loads(path.read_text()))
-            found.append({**result, "settings": translate(result["settings"])})
+            found.append(translate_result(_checked(json.loads(path.read_text()))))
         except (OSError, ValueError) as error:
             unreadable.append(f"  {path}: {error}")
     if unreadable:

@@ -251,13 +251,13 @@ CHANGES = {
     "cuda_graph": "off", "tensorboard": False, "checkpoint_seconds": 1.0,
     "candidate_p": [9], "budget": "as_reached", "retrain_emb_param": 9, "re_init": True,
     "rewind": "embedding", "split": f"ids:{__file__}",
-    "popularity": "counts.npy", "mde_blocks": 9, "mde_alpha": 0.2, "mgqe_subspaces": 4,
+    "mde_blocks": 9, "mde_alpha": 0.2, "mgqe_subspaces": 4,
     "mgqe_centroids": 64,
     "hash_rows": 9, "qr_collisions": 9, "tt_rank": 9, "darts_widths": [3, 4], "darts_epochs": 9,
     "darts_lr": 0.5,
     "arch_mlp_bot": [9], "arch_mlp_top": [9], "arch_interaction_op": "dot", "optimizer": "sgd",
 }
-NEVER = {"split", "popularity", "compile", "cuda_graph", "table_update", "tensorboard",
+NEVER = {"split", "compile", "cuda_graph", "table_update", "tensorboard",
          "checkpoint_seconds",
          "retrain_emb_param"}
 MDE, MGQE = {"mde_blocks", "mde_alpha"}, {"mgqe_subspaces", "mgqe_centroids"}
