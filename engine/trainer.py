@@ -90,7 +90,9 @@ class Trainer:
         reset_peak_memory(self.device)
         self.model = model.to(self.device)
         self.loader = self._shuffled("train", "order")
-        self.validation, self.test = self._split("validation"), self._split("test")
+        self.validation = Split(*run.dataset.split("validation"), self.device,
+                                self._dense_features("validation"))
+        self.test = Split(*run.dataset.split("test"), self.device, self._dense_features("test"))
         self.state = State(model, self._optimizer(), torch.zeros((), device=self.device))
         self.evaluate = Evaluate(
             lambda model: measure(model, self.validation),
@@ -115,9 +117,6 @@ class Trainer:
         return Loader(*run.dataset.split(split), run.settings.train.batch_size,
                       derive(run.seed, f"{run.stage}:{purpose}"), self.device,
                       self._dense_features(split))
-
-    def _split(self, name: str) -> Split:
-        return Split(*self.run.dataset.split(name), self.device, self._dense_features(name))
 
     def _dense_features(self, split: str) -> np.ndarray | None:
         """(rows, M) for a model that reads them."""
