@@ -10,9 +10,7 @@ first, with the compiling, is not timed. Seconds of an epoch are the median over
 data set's batches.
 
 base is the uniform table, darts DartsEmb's search with a step on validation rows after each step,
-pep the search with
-its thresholds unfolded: from the published -150 its first 40,000 steps are cheaper than that (see
-    the README).
+pep the search.
 """
 
 import argparse

@@ -45,7 +45,6 @@ def measure(given: dict[str, Any], rows: int, device: torch.device) -> dict[str,
     reset_peak_memory(device)
     before = peak_memory_bytes(device)
     model = build_model(sizes, values, 1, build_embedding(sizes, values, 1)).to(device)
-    model.embedding.fold()  # as a search does
     train = settings.train
     optimizer = build_optimizer(model, train.lr, train.l2_regularization, train.decay_of_others)
     offsets = torch.tensor(np.cumsum((0, *sizes[:-1])), dtype=torch.int32, device=device)

@@ -2,14 +2,14 @@
 
 import numpy as np
 
-from engine import feature_counts
+from data import feature_counts
 from engine.run import Run, derive
 from models.base import ClickModel
 from models.build import build_embedding, build_model
 
 
 def fresh_model(run: Run) -> ClickModel:
-    """The model of a run; the same seed gives the same one."""
+    """The model of a run before its first step; the same seed gives the same one."""
     sizes, values = run.dataset.schema.sizes, run.settings.flat()
     embedding = build_embedding(sizes, values, derive(run.seed, "table"),
                                 lambda: feature_counts.count(run.dataset))

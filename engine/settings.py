@@ -81,7 +81,7 @@ class TrainSettings:
     cuda_graph: str = option("auto", "replay the step as a CUDA graph",
                              choices=("auto", "on", "off"), in_id=False)
     table_update: str = option("auto", "how tables are updated; no result depends on it",
-                               choices=("auto", "whole", "dense", "deferred"), in_id=False)
+                               choices=("auto", "dense", "streamed", "lazy"), in_id=False)
     tensorboard: bool = option(True, "write TensorBoard files", in_id=False)
     checkpoint_seconds: float = option(60.0, "seconds between checkpoints", low=0, in_id=False)
     optimizer: str = option("adam", "Adam, or plain gradient descent", choices=("adam", "sgd"))

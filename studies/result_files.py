@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from studies.kinds import FINETUNED
-from utils.recorded import translate
+from utils.recorded import translate_result
 
 Kinds = dict[str, type | tuple[type, ...]]
 NUMBER = (int, float)
@@ -57,7 +57,7 @@ def checked(result: Any) -> dict[str, Any]:
     missing = [name for name, kind in needed.items() if not isinstance(_within(result, name), kind)]
     if missing:
         raise ValueError(f"not a run's result, it lacks {', '.join(missing)}")
-    return {**result, "settings": translate(result["settings"])}
+    return translate_result(result)
 
 
 def _within(result: Any, name: str) -> Any:

@@ -1,11 +1,14 @@
-"""Records of earlier runs: their settings in today's names, and which of them are shipped."""
+"""Records of earlier runs in today's names and meanings, and which of them are shipped."""
 
 import csv
 from pathlib import Path
 from typing import Any
 
-GONE = ("popularity",)  # settings of old records that are none today; all had one value
 RUNS_CSV = Path(__file__).resolve().parent.parent / "experiments" / "runs.csv"
+GONE = ("popularity",)  # settings that had one value in every record
+TABLE_UPDATES = {"whole": "dense", "deferred": "lazy"}
+LINE = {"clock": "decay_only", "by_clock": "pruned_by_decay", "by_data": "pruned_by_gradient",
+        "held": "kept_by_gradient"}  # of a search's thresholds
 
 
 def translate(recorded: dict[str, Any]) -> dict[str, Any]:
@@ -17,10 +20,12 @@ def translate(recorded: dict[str, Any]) -> dict[str, Any]:
 
     >>> translate({"l2_penalty": 1e-5, "lr": 0.1})
     {'l2_penalty': 0.0, 'lr': 0.1, 'weight_decay': 1e-05, 'rewind': 'embedding'}
-    >>> translate({"l2_penalty": 0.0, "weight_decay": None})
+    >>> translate({"l2_penalty": 0.0, "weight_decay": None, "popularity": "train"})
     {'l2_penalty': 0.0, 'weight_decay': None}
     """
     recorded = {name: value for name, value in recorded.items() if name not in GONE}
+    if recorded.get("table_update") in TABLE_UPDATES:
+        recorded["table_update"] = TABLE_UPDATES[recorded["table_update"]]
     if "weight_decay" in recorded or "l2_penalty" not in recorded:
         return recorded
     older = {"l2_penalty": 0.0, "weight_decay": recorded["l2_penalty"]}
@@ -49,3 +54,15 @@ def shipped_words(run_id: str = "", alias: str = "") -> str:
                         f"{RUNS_CSV}, but these have no weights and no snapshots: run it again to "
                         f"go on from it.")
     return ""
+def translate_result(result: dict[str, Any]) -> dict[str, Any]:
+    """A run's result, whenever it was made: its settings, and the lines of its thresholds.
+
+    >>> translate_result({"settings": {}, "thresholds": {"lines": [{"epoch": 2, "held": 5}]}})
+    {'settings': {}, 'thresholds': {'lines': [{'epoch': 2, 'kept_by_gradient': 5}]}}
+    """
+    result = {**result, "settings": translate(result["settings"])}
+    if "thresholds" in result:
+        lines = [{LINE.get(name, name): value for name, value in line.items()}
+                 for line in result["thresholds"]["lines"]]
+        result["thresholds"] = {**result["thresholds"], "lines": lines}
+    return result

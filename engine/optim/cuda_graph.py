@@ -1,5 +1,7 @@
-"""The step as a CUDA graph: its launches, a hundred or more, are recorded once and played back as
-one."""
+"""The step as a CUDA graph: its kernels, a hundred or more, are recorded once and launched as one.
+
+Never run on a GPU: the tests record torch's operations on a CPU instead.
+"""
 
 import logging
 import warnings
@@ -15,24 +17,22 @@ from models.base import Inputs, parts_of
 
 log = logging.getLogger("pep")
 
-# steps before the recording: they make what is made once (moments, compiled kernels, workspaces)
-WARM = 3
-# plays back what was recorded; the loss is at the same address each time
-Recorded = Callable[[], Tensor]
+WARM = 3  # steps before the recording, which allocate moments, kernels and workspaces
+Recorded = Callable[[], Tensor]  # replays a step; its loss is at the same address each time
 
 
 class CudaGraphStep:
-    """A `Step` whose full batches are played back from a recording. The bits are those of the step
+    """A `Step` whose full batches are replayed from a recording. The bits are those of the step
     itself.
 
     Python runs once for the recording. What differs from step to step is read from tensors: the
-    batch, copied to where the recording looks for it; the number of the step and its rates
-    (`engine.optim.gpu.rowwise`). When something else that Python decided by is no longer the same
-    (the parameters, lr or another setting of the optimiser, a shape), a new recording is made. The
-    last, shorter batch of an epoch is taken as ever.
+    batch, which is copied to the recording's inputs; the step's index and its rates
+    (`engine.optim.gpu.rowwise`). When anything else changes that Python depends on (the parameters,
+    lr or another setting of the optimiser, a shape), a new recording is made. The last, shorter
+    batch of an epoch is not replayed.
 
-    A step that waits for the device cannot be recorded; it is then taken as ever, and the log says
-    so.
+    A step that waits for the device cannot be recorded. It is then taken kernel by kernel, and the
+    log says so.
 
     Args:
         step: on a CUDA device.
@@ -44,28 +44,30 @@ class CudaGraphStep:
         self.step = step
         self.record = record or _cuda_graph
         self.can = True
-        self.by: Any = None  # what Python decided by
+        self.key: Any = None  # what Python depends on
         self.warm = 0
-        self.inputs: Inputs = torch.empty(0)  # where the recording looks for a batch
+        self.inputs: Inputs = torch.empty(0)  # from which the recording reads a batch
         self.labels = torch.empty(0)
         self.play: Recorded | None = None
 
     def __call__(self, inputs: Inputs, labels: Tensor) -> Tensor:
-        """As `Step`; the loss is a copy, since the next step writes over the recording's."""
+        """As `Step`. The loss is a copy, because the next step overwrites the recording's."""
         self.step.prepare(inputs, labels)
         if not self.can or len(labels) != self.step.batch_size:
             return self.step.take(inputs, labels)
         batch = (*parts_of(inputs), labels)
-        by = (self.step.version, _settings(self.step.optimizer),
-              [(part.shape, part.dtype) for part in batch])
-        if by != self.by:
-            self.by, self.play, self.warm = by, None, 0
+        key = (self.step.version, _settings(self.step.optimizer),
+               [(part.shape, part.dtype) for part in batch])
+        if key != self.key:
+            self.key, self.play, self.warm = key, None, 0
         if self.play is None and self.warm < WARM:
             self.warm += 1
             return self._before_recording(inputs, labels, last=self.warm == WARM)
         if self.play is None:
-            self.inputs = (inputs[0].clone(),
-                           inputs[1].clone()) if isinstance(inputs, tuple) else inputs.clone()
+            if isinstance(inputs, tuple):
+                self.inputs = inputs[0].clone(), inputs[1].clone()
+            else:
+                self.inputs = inputs.clone()
             self.labels = labels.clone()
             self.play = self._recorded()
         if self.play is None:
@@ -75,8 +77,8 @@ class CudaGraphStep:
         return self.play().clone()
 
     def _before_recording(self, inputs: Inputs, labels: Tensor, last: bool) -> Tensor:
-        """A step beside the stream of the others, as a recording wants it; the last one shows
-        whether it waits."""
+        """A step on a stream of its own, as a recording needs it. The last one finds out whether
+        the step waits."""
         if not labels.is_cuda:
             return self.step.take(inputs, labels)
         beside = torch.cuda.Stream(labels.device)
@@ -86,7 +88,7 @@ class CudaGraphStep:
         torch.cuda.current_stream(labels.device).wait_stream(beside)
         if waits:
             self.can = False
-            log.info("step: launched piece by piece (it cannot be a CUDA graph: %s)", waits[0])
+            log.info("step: launched kernel by kernel (it cannot be a CUDA graph: %s)", waits[0])
         return loss
 
     def _recorded(self) -> Recorded | None:
@@ -95,9 +97,9 @@ class CudaGraphStep:
                 play = self.record(lambda: self.step.take(self.inputs, self.labels))
         except RuntimeError as error:
             self.can = False
-            log.warning("step: launched piece by piece (recording a CUDA graph failed: %s)",
+            log.warning("step: launched kernel by kernel (recording a CUDA graph failed: %s)",
                         str(error).split("\n")[0])
-            # ends the failed one for torch's dice
+            # ends the failed recording for torch's random number generator
             self.record(lambda: torch.zeros((), device=self.labels.device))
             return None
         log.info("step: one CUDA graph")
@@ -135,15 +137,14 @@ def _cuda_graph(function: Callable[[], Tensor]) -> Recorded:
 
 
 def _settings(optimizer: torch.optim.Optimizer) -> list[dict[str, Any]]:
-    """What the optimiser's groups say, which a recording takes as it finds it."""
+    """The settings of the optimiser's groups, which are constants in a recording."""
     return [{name: value for name, value in group.items() if name != "params"}
             for group in optimizer.param_groups]
 
 
 @contextmanager
 def _capturable(optimizer: torch.optim.Optimizer) -> Iterator[None]:
-    """Let torch's Adam be recorded. Its fused form can be in any case; the flag is to stay out of
-    checkpoints."""
+    """Let torch's Adam be recorded. The flag is set back, so that it is in no checkpoint."""
     groups = [group for group in optimizer.param_groups if "capturable" in group]
     before = [group["capturable"] for group in groups]
     try:
@@ -156,11 +157,11 @@ def _capturable(optimizer: torch.optim.Optimizer) -> Iterator[None]:
 
 
 @contextmanager
-def _waits(asked: bool) -> Iterator[list[str]]:
-    """What made the CPU wait for the device meanwhile, if it was asked, filled when the context
-    ends."""
+def _waits(look: bool) -> Iterator[list[str]]:
+    """Lines of code that made the CPU wait for the device inside the context. The list is filled
+    when it ends, if `look`."""
     found: list[str] = []
-    if not asked:
+    if not look:
         yield found
         return
     mode = torch.cuda.get_sync_debug_mode()

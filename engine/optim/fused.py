@@ -1,9 +1,8 @@
-"""Gradients and Adam's update in one compiled graph, for tables that are updated whole on a CPU.
+"""Gradients and Adam's update in one compiled graph, for dense updates on a CPU.
 
-The compiler then computes a gradient where it is used, in the loop that updates the parameter, and
-nothing is handed from graph to optimiser. FM at MovieLens-1M's size, d 64, on two threads of an AMD
-EPYC: uniform 0.73 -> 0.61 ms a step, PEP 1.47 -> 0.97 (a noisy machine; the notebook has a second
-run).
+The compiler then computes a gradient in the loop that updates the parameter, and never stores it.
+FM at MovieLens-1M's size, d 64, on two threads of an AMD EPYC: uniform 0.73 -> 0.61 ms a step, PEP
+1.47 -> 0.97 (a noisy machine; the notebook has a second run).
 """
 
 from collections.abc import Callable
@@ -22,10 +21,10 @@ class FusedAdamStep:
     """Clipped gradients of a batch and Adam with coupled decay, compiled together.
 
     Args:
-        gradients: (inputs, labels, parameters, {}) -> loss, the gradients' squares summed up,
+        gradients: (inputs, labels, parameters, {}) -> loss, sum of the gradients' squares,
             gradients.
         grad_clip: largest global norm.
-        compiler: of a function.
+        compiler: compiles a function.
     """
 
     def __init__(self, gradients: Gradients, grad_clip: float,
@@ -37,7 +36,7 @@ class FusedAdamStep:
             norm = squares.sqrt()
             # as torch does it
             scale = torch.where(norm > grad_clip, grad_clip / (norm + 1e-6), 1.0)
-            sound = torch.isfinite(norm)
+            finite = torch.isfinite(norm)
             with torch.no_grad():
                 for index, own in enumerate(betas):
                     old = (parameters[index], *moments[index])
@@ -46,7 +45,7 @@ class FusedAdamStep:
                     adam_plain(new[0], new[1], new[2], grads[index], decay, own, scale, a, e,
                                torch.sqrt)
                     for before, after in zip(old, new, strict=True):
-                        before.copy_(torch.where(sound, after, before))
+                        before.copy_(torch.where(finite, after, before))
             return loss, norm
 
         self.run = compiler(step)
@@ -77,7 +76,7 @@ class FusedAdamStep:
 
 
 def state_of(optimizer: torch.optim.Optimizer, parameter: Tensor) -> dict[str, Tensor]:
-    """What Adam keeps of a parameter, made where it has seen no step yet."""
+    """Adam's state of a parameter; made if it has taken no step yet."""
     state = optimizer.state[parameter]
     if not state:
         state |= {"step": torch.zeros((), device=parameter.device),

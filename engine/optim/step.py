@@ -1,4 +1,4 @@
-"""The optimiser and the training step."""
+"""The optimiser, and the training step that takes it."""
 
 import importlib.util
 import logging
@@ -14,37 +14,38 @@ from torch import Tensor, nn
 from torch.func import functional_call
 from torch.nn.functional import binary_cross_entropy_with_logits
 
-from engine.optim.cpu.rowwise import RowwiseAdam
+from engine.optim.cpu import rowwise as cpu
 from engine.optim.fused import FusedAdamStep, state_of
+from engine.optim.gpu import rowwise as gpu
 from engine.optim.gpu.adam import triton_installed
-from engine.optim.gpu.rowwise import DeviceRowwiseAdam
 from models.base import ClickModel, Inputs, parts_of, tables_by_row
 
 log = logging.getLogger("pep")
 
-# below it, compiling (3 to 20 s) costs more than it saves (1 to 5 ms a step)
+# with fewer steps, compiling (3 to 20 s) costs more than it saves (1 to 5 ms a step)
 COMPILE_FROM_STEPS = 10_000
+
+Rowwise = cpu.RowwiseAdam | gpu.RowwiseAdam
 
 
 class Adam(torch.optim.Adam):
-    """torch's fused Adam, but for the tables that a `Step` treats by row, whose state it holds all
-    the same."""
+    """torch's fused Adam. A `Step` may update tables by row instead; their state is here all the
+    same."""
 
-    rows: RowwiseAdam | DeviceRowwiseAdam | None = None
+    rows: Rowwise | None = None
 
     def refresh(self) -> None:
-        """Bring every row of every table up to date. Whoever looks at parameters between steps
-        calls this first."""
+        """Bring every row of every table up to date, before parameters are read between steps."""
         if self.rows is not None:
             self.rows.refresh()
 
     def state_dict(self) -> dict[str, Any]:
-        """Refreshed, so that any form of the update goes on from it."""
+        """Of refreshed tables, so that any form of the update can go on from it."""
         self.refresh()
         return super().state_dict()
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """Moments and step counts; the next step finds the tables anew."""
+        """Moments and step counts. The next step looks for the tables again."""
         self.rows = None
         super().load_state_dict(state_dict)
 
@@ -53,7 +54,7 @@ class Sgd(torch.optim.SGD):
     """Plain gradient descent, whose parameters are up to date after every step."""
 
     def refresh(self) -> None:
-        """Nothing is ever taken late."""
+        """No step is taken late."""
 
 
 Optimizer = Adam | Sgd
@@ -61,20 +62,21 @@ Optimizer = Adam | Sgd
 
 def build_optimizer(model: ClickModel, lr: float, l2_regularization: float, weight_decay: float,
                     kind: str = "adam") -> Optimizer:
-    """Adam with *coupled* L2: the gradient gets wd * p before the moments, on thresholds and
-    untouched rows too.
+    """Adam with *coupled* L2: wd * p is added to the gradient before the moments, also for
+    thresholds and for rows without data.
 
-    This decay is part of PEP: it raises the thresholds from where their data gradient is nil, and
-    it empties the rows that no batch touches. Decoupled decay (AdamW) or a sparse Adam is another
-    algorithm. An embedding may ask for another decay of a parameter of its own, to show just that.
+    This decay is part of PEP: it raises the thresholds where they get no gradient from the loss,
+    and it empties the rows that no batch has. Decoupled decay (AdamW) or a sparse Adam is another
+    algorithm. An embedding can name another decay for a parameter of its own, to show just that.
 
     Args:
-        model: every parameter that is trained goes into exactly one group: the embedding's, those
-            of it with another decay, the rest.
+        model: each parameter with `requires_grad` goes into one group: the embedding's, those of
+            its parameters with another decay, the rest.
         lr: learning rate.
         l2_regularization: wd of the embedding and its thresholds.
         weight_decay: wd of everything else; the published code has one number for both.
-        kind: "sgd" for plain gradient descent, as DLRM and UMEC publish it, with the same decay.
+        kind: "adam", or "sgd" for plain gradient descent with the same decay, as DLRM and UMEC are
+            published.
     """
     decays = model.embedding.decays
     inside: dict[str, list[nn.Parameter]] = {"coupled": []}
@@ -83,8 +85,8 @@ def build_optimizer(model: ClickModel, lr: float, l2_regularization: float, weig
         if not parameter.requires_grad:
             continue
         if name.startswith("embedding."):
-            inside.setdefault(decays.get(name.removeprefix("embedding."), "coupled"),
-                              []).append(parameter)
+            decay = decays.get(name.removeprefix("embedding."), "coupled")
+            inside.setdefault(decay, []).append(parameter)
         else:
             outside.append(parameter)
     groups: list[dict[str, Any]] = [
@@ -99,15 +101,15 @@ def build_optimizer(model: ClickModel, lr: float, l2_regularization: float, weig
 
 @dataclass(frozen=True)
 class StepForm:
-    """How a step is carried out; none of it changes what the step is.
+    """How a step is computed; none of it changes what the step is.
 
     Args:
         batch_size: rows of a full batch, for which a compiled step is compiled; shorter batches run
             eagerly.
         compiled: compile loss and gradients into one graph.
-        update: how tables are read and updated. "whole": as they are, with gradients of their size
-            (the definition); "dense", "deferred": by row, see `RowwiseAdam` and, for a GPU,
-            `DeviceRowwiseAdam`; "auto": by row where it can be, in the faster way.
+        update: how tables are read and updated. "dense": with gradients of the table's size (the
+            definition); "streamed" and "lazy": row by row, see `RowwiseAdam`; "auto": "lazy" where
+            the table has more rows than a batch has ids, else "dense".
     """
 
     batch_size: int
@@ -119,61 +121,55 @@ class Step:
     """One optimiser step: loss, gradients, clipping by global norm, Adam. Nothing here waits for a
     GPU.
 
-    The parameters are those that the optimiser holds at the time: a hook may put others in their
-    place between steps, and the compiled function is then compiled again by itself.
-
     Args:
         model: whose parameters the optimiser holds.
         optimizer: of `build_optimizer`.
         grad_clip: largest global norm of the gradients.
-        form: how the step is carried out.
+        form: how the step is computed.
         l2_penalty: the published penalty, added to the mean cross entropy: `l2_penalty` times the
             sum of the squares of the batch's embedding vectors (B, F, D), as pruned, divided by B.
-            Its gradient reaches V and s alike, and of s it does not vanish at s = 0 as weight
-            decay's does. The loss that the step returns is the cross entropy alone.
+            Its gradient reaches V and s, and unlike weight decay's it does not vanish at s = 0. The
+            loss that the step returns is the cross entropy alone.
     """
 
     as_on_device = False  # do on a CPU what is done on a GPU; for tests
 
     def __init__(self, model: ClickModel, optimizer: torch.optim.Optimizer, grad_clip: float,
-                 form: StepForm,
-                 l2_penalty: float = 0.0) -> None:
+                 form: StepForm, l2_penalty: float = 0.0) -> None:
         self.model = model
         self.optimizer = optimizer
+        self.adam = optimizer if isinstance(optimizer, Adam) else None
         self.grad_clip = grad_clip
         self.batch_size = form.batch_size
         self.update = form.update
         self.parameters: list[Tensor] = []
-        self.rest: list[Tensor] = []
-        self.rows: RowwiseAdam | DeviceRowwiseAdam | None = None
-        # the optimiser, where its update is compiled with the gradients
-        self.fused: Adam | None = None
-        self.version = 0  # of what `_see_parameters` found
+        self.rest: list[Tensor] = []  # parameters that are not updated by row
+        self.rows: Rowwise | None = None
+        self.fused: Adam | None = None  # the optimiser, if it is compiled with the gradients
+        self.version = 0  # how often `_find_tables` has found other parameters
 
         def gradients(inputs: tuple[Tensor, ...], labels: Tensor, rest: list[Tensor],
-                      opened: dict[str, Tensor]) -> tuple[Tensor, Tensor, tuple[Tensor, ...]]:
-            logits = functional_call(model, opened, inputs) if opened else model(*inputs)
+                      gathered: dict[str, Tensor]) -> tuple[Tensor, Tensor, tuple[Tensor, ...]]:
+            logits = functional_call(model, gathered, inputs) if gathered else model(*inputs)
             loss = binary_cross_entropy_with_logits(logits, labels)
             total = loss
             if l2_penalty:
-                vectors = _vectors(model, opened, inputs[0])
+                vectors = _vectors(model, gathered, inputs[0])
                 total = loss + l2_penalty * vectors.square().sum() / len(labels)
-            grads = torch.autograd.grad(total, [*rest, *(value for value in opened.values()
-                                                         if value.requires_grad)])
+            small = [value for value in gathered.values() if value.requires_grad]
+            grads = torch.autograd.grad(total, [*rest, *small])
             squares = [(grad * grad).sum() for grad in grads[:len(rest)]]
-            return (
-                loss.detach(),
-                torch.stack(squares).sum() if squares else loss.new_zeros(()),
-                grads,
-            )
+            square_sum = torch.stack(squares).sum() if squares else loss.new_zeros(())
+            return loss.detach(), square_sum, grads
 
         self.eager = gradients
-        self.full = compile_gradients(gradients) if form.compiled else gradients
-        self.fused_step = FusedAdamStep(gradients, grad_clip,
-                                        compile_gradients) if form.compiled else None
+        self.full, self.fused_step = gradients, None
+        if form.compiled:
+            self.full = compile_gradients(gradients)
+            self.fused_step = FusedAdamStep(gradients, grad_clip, compile_gradients)
 
     def __call__(self, inputs: Inputs, labels: Tensor) -> Tensor:
-        """ids (B, F), perhaps with numbers (B, M), and labels (B,) -> the batch's mean loss, still
+        """ids (B, F), or these and dense features (B, M), and labels (B,) -> the batch's mean loss,
         on the device.
 
         Raises:
@@ -186,121 +182,122 @@ class Step:
         return self.take(inputs, labels)
 
     def prepare(self, inputs: Inputs, labels: Tensor) -> None:
-        """What Python has to do before a step; `take` does the rest, on a GPU always with the same
-        launches."""
+        """What Python has to do before a step. `take` does the rest, on a GPU always with the same
+        kernels."""
         if not len(labels):
             raise ValueError("the batch is empty: there is no loss to take a step on")
-        self._see_parameters(parts_of(inputs)[0].shape[1])
-        if isinstance(self.rows, DeviceRowwiseAdam):
+        self._find_tables(parts_of(inputs)[0].shape[1])
+        if isinstance(self.rows, gpu.RowwiseAdam):
             self.rows.count()
 
     def take(self, inputs: Inputs, labels: Tensor) -> Tensor:
         """The step that was prepared."""
-        ids, *numbers = parts_of(inputs)
-        rows = self.rows
-        if (
-            self.fused is not None
-            and self.fused_step is not None
-            and len(labels) == self.batch_size
-        ):
-            loss, norm = self.fused_step((ids, *numbers), labels, self.rest, self.fused)
+        ids, *dense_features = parts_of(inputs)
+        full = len(labels) == self.batch_size
+        if self.fused is not None and self.fused_step is not None and full:
+            loss, norm = self.fused_step((ids, *dense_features), labels, self.rest, self.fused)
             if not torch.isfinite(norm):
                 raise not_finite(loss, norm)
             return loss
-        opened: dict[str, Tensor] = {}
+        rows, gathered = self.rows, dict[str, Tensor]()
         if rows is not None:
-            ids, opened = rows.open(ids)
-        run = self.full if len(labels) == self.batch_size else self.eager
-        loss, squares, grads = run((ids, *numbers), labels, self.rest, opened)
-        by_row = dict(zip(rows.tables, grads[len(self.rest):],
-                          strict=True)) if rows is not None else {}
+            ids, gathered = rows.gather(ids)
+        run = self.full if full else self.eager
+        loss, squares, grads = run((ids, *dense_features), labels, self.rest, gathered)
+        of_rows: dict[str, Tensor] = {}
         if rows is not None:
-            squares = squares + rows.norm_squared(by_row)
+            of_rows = dict(zip(rows.tables, grads[len(self.rest):], strict=True))
+            squares = squares + rows.norm_squared(of_rows)
         norm = squares.sqrt()
-        waits = not (norm.is_cuda or self.as_on_device)
-        if not waits:  # seen when the losses are next looked at
+        on_cpu = not (norm.is_cuda or self.as_on_device)
+        if not on_cpu:  # an error would wait; it is raised when the losses are read
             loss = torch.where(torch.isfinite(norm), loss, torch.nan)
         elif not torch.isfinite(norm):
             raise not_finite(loss, norm)
-        scale: Any = 1.0
         for parameter, grad in zip(self.rest, grads, strict=False):
             parameter.grad = grad
-        for table in rows.tables.values() if rows is not None else ():
-            # of somebody's backward(); the optimiser would take a second step with it
-            table.parameter.grad = None
-        # on a CPU the answer is at hand and a multiplication by 1 is saved
-        if not waits or norm > self.grad_clip:
-            if rows is not None:
-                scale = self.grad_clip / (norm + 1e-6)  # as torch does it
-                scale = float(scale) if waits else scale.clamp(max=1.0)
+        scale: Any = 1.0
+        # on a CPU the norm is known, and a multiplication by 1 can be left out
+        if not on_cpu or norm > self.grad_clip:
+            scale = self.grad_clip / (norm + 1e-6)  # as torch does it
+            scale = float(scale) if on_cpu else scale.clamp(max=1.0)
             torch.nn.utils.clip_grads_with_norm_(self.rest, self.grad_clip, norm, foreach=True)
+        if rows is not None:
+            for table in rows.tables.values():
+                # of a backward() elsewhere; the optimiser would take a second step with it
+                table.parameter.grad = None
         if self.rest:
             self.optimizer.step()
         if rows is not None:
-            rows.close(by_row, scale)
+            rows.apply(of_rows, scale)
         return loss
 
-    def _see_parameters(self, fields: int) -> None:
-        """Part the optimiser's parameters into tables that go by row and the rest, when they are
-        others than before."""
+    def _find_tables(self, fields: int) -> None:
+        """Split the optimiser's parameters into tables that are updated by row and the rest, if
+        they are not those of the last step."""
         parameters = [parameter for group in self.optimizer.param_groups
                       for parameter in group["params"]]
-        same = len(parameters) == len(self.parameters) and all(map(operator.is_, parameters,
-                                                                   self.parameters))
-        if same and getattr(self.optimizer, "rows", None) is self.rows:
+        same = (len(parameters) == len(self.parameters)
+                and all(map(operator.is_, parameters, self.parameters)))
+        if same and (self.adam is None or self.adam.rows is self.rows):
             return
-        self.parameters, tables = parameters, {}
+        self.parameters = parameters
         self.version += 1
+        on_device = parameters[0].is_cuda or self.as_on_device
+        # by row, only coupled decay is known
         decoupled = any(group.get("decoupled_weight_decay")
                         for group in self.optimizer.param_groups)
-        if isinstance(self.optimizer, Adam):
-            self.optimizer.refresh()
-            slow = self.update == "auto" and parameters[0].is_cuda and not triton_installed()
-            if self.update != "whole" and not slow:
-                tables = tables_by_row(self.model)
-            if decoupled:
-                tables = {}  # by row, only coupled decay is known
-            if self.update == "auto" and tables and _few_rows(tables, fields * self.batch_size):
-                tables = {}
-            kind = DeviceRowwiseAdam if parameters[0].is_cuda or self.as_on_device else RowwiseAdam
-            self.rows = self.optimizer.rows = _rows(self.optimizer, tables, self.update,
-                                                    kind) if tables else None
+        tables: dict[str, Tensor] = {}
+        if self.adam is not None:
+            self.adam.refresh()
+            if not decoupled:
+                tables = self._tables_by_row(fields * self.batch_size)
+            kind = gpu.RowwiseAdam if on_device else cpu.RowwiseAdam
+            form = "lazy" if self.update == "auto" else self.update
+            self.rows = self.adam.rows = _rowwise(self.adam, tables, form, kind) if tables else None
         self.rest = [parameter for parameter in parameters
                      if not any(parameter is table for table in tables.values())]
-        whole = self.rows is None and not decoupled and not (self.as_on_device
-                                                             or parameters[0].is_cuda)
-        self.fused = self.optimizer if whole and isinstance(self.optimizer, Adam) else None
+        self.fused = None if tables or decoupled or on_device else self.adam
+
+    def _tables_by_row(self, ids: int) -> dict[str, Tensor]:
+        """The tables that are updated by row.
+
+        The rule is fixed, as the two ways differ in their last bits. FM, 4,129 x 64, batches of
+        1,024 x 7: 1.6 to 2.6 ms dense, 2.3 to 4.0 by row (two busy threads).
+
+        Args:
+            ids: in a full batch.
+        """
+        if self.update == "dense":
+            return {}
+        tables = tables_by_row(self.model)
+        if self.update != "auto" or not tables:
+            return tables
+        if self.parameters[0].is_cuda and not triton_installed():
+            return {}
+        rows = len(next(iter(tables.values())))
+        log.info("tables: %s (%d rows, %d ids in a batch)", "dense" if rows <= ids else "by row",
+                 rows, ids)
+        return tables if rows > ids else {}
 
 
-def _vectors(model: ClickModel, opened: dict[str, Tensor], ids: Tensor) -> Tensor:
-    """The batch's vectors (B, F, D), as pruned, from tables of which the batch's rows may have been
-    gathered."""
+def _vectors(model: ClickModel, gathered: dict[str, Tensor], ids: Tensor) -> Tensor:
+    """The batch's vectors (B, F, D), as pruned, from gathered tables where there are some."""
     prefix = "embedding."
-    tables = {name.removeprefix(prefix): table for name, table in opened.items()
+    tables = {name.removeprefix(prefix): table for name, table in gathered.items()
               if name.startswith(prefix)}
     return functional_call(model.embedding, tables, (ids,))
 
 
-def _few_rows(tables: dict[str, Tensor], ids: int) -> bool:
-    """Whether the tables have fewer rows than a batch has ids. A fixed rule: the two ways differ in
-    their last bits.
-
-    FM, 4,129 x 64, batches of 1,024 x 7: 1.6 to 2.6 ms whole, 2.3 to 4.0 by row (two busy threads).
-    """
-    rows = len(next(iter(tables.values())))
-    log.info("tables: %s (%d rows, %d ids in a batch)", "whole" if rows <= ids else "by row", rows,
-             ids)
-    return rows <= ids
-
-
-def _rows(optimizer: Adam, tables: dict[str, Tensor], form: str,
-          kind: type[RowwiseAdam] | type[DeviceRowwiseAdam]) -> RowwiseAdam | DeviceRowwiseAdam:
-    found = {}
-    for name, table in tables.items():
-        for group in optimizer.param_groups:
-            if any(table is parameter for parameter in group["params"]):
-                found[name] = (table, state_of(optimizer, table), group)
-    return kind(found, {name: table for name, table in tables.items() if name not in found}, form)
+def _rowwise(optimizer: Adam, tables: dict[str, Tensor], form: str,
+             kind: type[cpu.RowwiseAdam] | type[gpu.RowwiseAdam]) -> Rowwise:
+    """Tables that the optimiser holds are updated; the others are only gathered."""
+    group_of = {parameter: group for group in optimizer.param_groups
+                for parameter in group["params"]}
+    updated = {name: (table, state_of(optimizer, table), group_of[table])
+               for name, table in tables.items() if table in group_of}
+    fixed = {name: table for name, table in tables.items() if name not in updated}
+    return kind(updated, fixed, form)
 
 
 def not_finite(loss: Tensor, norm: Tensor) -> FloatingPointError:
@@ -310,21 +307,19 @@ def not_finite(loss: Tensor, norm: Tensor) -> FloatingPointError:
 
 
 def compile_gradients(function: Callable[..., Any]) -> Callable[..., Any]:
-    """Compile for one shape. A quarter to a third of the FM step was the hand-over between separate
-    graphs."""
-    # torch.autograd.grad inside the graph; a test holds that it works
-    torch._dynamo.config.trace_autograd_ops = True
-    # counted over all models of a process, and a sweep has many
+    """Compile for one shape, forward and backward pass into one graph: with two graphs the FM step
+    takes a third longer."""
+    torch._dynamo.config.trace_autograd_ops = True  # for torch.autograd.grad inside the graph
+    # the limit counts over all models of a process
     torch._dynamo.config.recompile_limit = 64
     return torch.compile(function, dynamic=False, fullgraph=True)
 
 
 def choose_compiled(setting: str, steps: int, device: torch.device) -> bool:
-    """Whether to compile the step: the setting, or for `auto` whether a run of `steps` steps earns
-    it back.
+    """Whether to compile the step: the setting, or for `auto` whether it pays in a run of `steps`
+    steps.
 
-    The rule is fixed rather than timed, so that the same run makes the same choice, and so the same
-    bits, each time.
+    The rule is fixed rather than timed, so that the same run has the same bits each time.
     """
     if setting != "auto":
         return setting == "on"
@@ -336,6 +331,5 @@ def choose_compiled(setting: str, steps: int, device: torch.device) -> bool:
         return False
     compiled = steps >= COMPILE_FROM_STEPS
     log.info("step: %s (%d steps planned; compiling pays from %d)", "compiled" if compiled
-             else "eager", steps,
-             COMPILE_FROM_STEPS)
+             else "eager", steps, COMPILE_FROM_STEPS)
     return compiled

@@ -14,7 +14,7 @@ CASES = [*({"threshold_type": kind} for kind in THRESHOLD_TYPES), {"embedding": 
          {"embedding": "masked"},
          {"model": "linear", "embedding": "none"}, {"model": "deepfm"}, {"model": "autoint"},
          {"model": "dlrm"}]
-UPDATES = ("whole", "dense", "deferred")
+UPDATES = ("dense", "streamed", "lazy")
 
 
 class Recording(Training):
@@ -66,11 +66,11 @@ def test_another_rate_or_other_parameters_are_recorded_anew(update):
         training.optimizer.load_state_dict(training.optimizer.state_dict())  # as after a checkpoint
         made.append(training.run(10))
     assert_same(made[0].state(), made[1].state())
-    assert made[0].recordings == (2 if update == "whole" else 3)
+    assert made[0].recordings == (2 if update == "dense" else 3)
 
 
 def test_looking_at_the_tables_between_steps_changes_nothing():
-    played, taken = Recording("deferred"), Training("deferred")
+    played, taken = Recording("lazy"), Training("lazy")
     for training in (played, taken):
         for _ in range(4):
             training.run(4)
@@ -79,13 +79,13 @@ def test_looking_at_the_tables_between_steps_changes_nothing():
 
 
 def test_the_loss_outlives_the_next_step():
-    played = Recording("dense").run(WARM)
+    played = Recording("streamed").run(WARM)
     losses = [played.advance(*played.batch()) for played.step in range(WARM, WARM + 4)]
     assert len({float(loss) for loss in losses}) == 4
 
 
 def test_flags_of_the_recording_stay_out_of_checkpoints():
-    played = Recording("whole").run(WARM + 2)
+    played = Recording("dense").run(WARM + 2)
     assert not any(group["capturable"] for group in played.optimizer.state_dict()["param_groups"])
 
 
@@ -97,7 +97,7 @@ def test_a_step_that_cannot_be_recorded_is_taken_as_ever(caplog):
         return record(function)
 
     tried = []
-    played, taken = Recording("deferred"), Training("deferred").run(20)
+    played, taken = Recording("lazy"), Training("lazy").run(20)
     played.advance.record = fail_once
     assert_same(played.run(20).state(), taken.state())
     assert len(tried) == 2  # the second, empty one clears up
@@ -105,7 +105,7 @@ def test_a_step_that_cannot_be_recorded_is_taken_as_ever(caplog):
 
 
 def test_the_setting_decides_where_there_is_a_gpu():
-    step, cpu, gpu = Training("whole").advance, torch.device("cpu"), torch.device("cuda")
+    step, cpu, gpu = Training("dense").advance, torch.device("cpu"), torch.device("cuda")
     assert maybe_cuda_graph(step, "auto", cpu) is step
     assert maybe_cuda_graph(step, "off", gpu) is step
     assert isinstance(maybe_cuda_graph(step, "auto", gpu), CudaGraphStep)

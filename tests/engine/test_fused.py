@@ -17,7 +17,7 @@ def made(compiled, threshold_decay="coupled"):
     values = {**VALUES, "threshold_decay": threshold_decay, "l2_regularization": 0.03}
     model = build_model(SIZES[:2], values, 1, build_embedding(SIZES[:2], values, 1)).train()
     optimizer = build_optimizer(model, 0.01, 0.03, 0.2)
-    return model, optimizer, Step(model, optimizer, CLIP, StepForm(BATCH, compiled))
+    return model, optimizer, Step(model, optimizer, CLIP, StepForm(BATCH, compiled, "dense"))
 
 
 def batch(number):
@@ -99,6 +99,6 @@ def test_what_it_does_not_know_is_left_to_torch():
     step.full = step.eager  # compiled elsewhere
     step(*batch(0))
     assert step.fused is None
-    by_row = Training("dense", compiled=True)
+    by_row = Training("streamed", compiled=True)
     by_row.advance.prepare(torch.zeros((1, 4), dtype=torch.long), torch.zeros(1))
     assert by_row.advance.fused is None

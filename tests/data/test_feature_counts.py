@@ -1,11 +1,11 @@
-"""How often each feature occurs, and who asks for it."""
+"""How often each feature occurs in the training rows, and who asks for it."""
 
 import numpy as np
 import pytest
 import tiny
 import torch
 
-from engine import feature_counts
+from data import feature_counts
 from engine.settings import parse
 from models.build import EMBEDDINGS, build_embedding
 
@@ -26,20 +26,20 @@ def test_counts_are_those_of_the_training_rows_alone():
 
 def test_the_rows_are_counted_in_pieces(monkeypatch):
     whole = feature_counts.count(DATA)
-    monkeypatch.setattr(feature_counts, "COUNTED", 7)
+    monkeypatch.setattr(feature_counts, "CHUNK", 7)
     assert torch.equal(feature_counts.count(DATA), whole)
 
 
 @pytest.mark.parametrize(("counts", "message"), [
     (torch.ones(8), "got torch.float32"), (torch.tensor([1] * 7 + [-1]), "got -1 for feature 7"),
-    (torch.ones(3, dtype=torch.int64), r"there must be 8 counts .*of shape \(3,\)")])
+    (torch.ones(3, dtype=torch.int64), r"popularity must be 8 counts .*of shape \(3,\)")])
 @pytest.mark.parametrize("embedding", ["mde", "mgqe"])
 def test_whoever_builds_an_embedding_is_told_what_counts_it_needs(embedding, counts, message):
     values = parse({"embedding": embedding, "latent_dim": 8, "mgqe_centroids": 4}).flat()
     with pytest.raises(ValueError, match=message):
         build_embedding((5, 3), values, 1, lambda: counts)
     with pytest.raises(ValueError,
-                       match="needs to know how often each feature occurs; give `counts`"):
+                       match="needs to know how often each feature occurs; give `popularity`"):
         build_embedding((5, 3), values, 1)
 
 
