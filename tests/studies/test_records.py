@@ -62,9 +62,9 @@ def kept(made):
                                   if key not in NOT_KEPT}))
     made["published_protocol"].pop("best_test_logloss")
     made["identity"] = {"extra": {}, "algorithm_version": 1, **made["identity"]}
-    made["settings"] = recorded.translate({**COMMON, **made["settings"]})
+    made["settings"] = {**COMMON, **made["settings"]}
     made.get("compression", {}).pop("history", None)
-    return made
+    return recorded.translate_result(made)
 
 
 @pytest.mark.parametrize("made", RESULTS.values(), ids=RESULTS)
