@@ -104,16 +104,16 @@ def shipped(alone: bool = False, synthetic: str = "") -> Results:
                      for run in results if pooling.rewound_alone(run)]
 
 
-def benchmark(name: str) -> Any:
-    """The newest record of a benchmark.
+def benchmarks(name: str) -> list[Any]:
+    """The records of a benchmark, newest first.
 
     Raises:
         FileNotFoundError: there is none.
     """
-    found = sorted(BENCHMARKS.glob(f"*_{name}_amd-epyc.json"))
+    found = sorted(BENCHMARKS.glob(f"*_{name}_amd-epyc.json"), reverse=True)
     if not found:
         raise FileNotFoundError(f"there is no record of the benchmark {name} in {BENCHMARKS}")
-    return json.loads(found[-1].read_text())
+    return [json.loads(path.read_text()) for path in found]
 
 
 # MovieLens-1M
@@ -436,12 +436,13 @@ def afm(model: str) -> str:
 
 def step_speed() -> str:
     """Milliseconds of a training step by model and number of threads."""
-    newest, older = benchmark("step"), json.loads(
-        (BENCHMARKS / "2026-11-21_step_amd-epyc.json").read_text())
-    have = {record["model"] for record in newest}
     times: dict[tuple[str, int], dict[str, Run]] = defaultdict(dict)
-    for record in [*newest, *(each for each in older if each["model"] not in have)]:
-        times[record["model"], record["threads"]][record["variant"]] = record
+    known: set[str] = set()
+    for records in benchmarks("step"):  # older ones have the models that newer ones lack
+        for record in records:
+            if record["model"] not in known:
+                times[record["model"], record["threads"]][record["variant"]] = record
+        known |= {record["model"] for record in records}
     rows: Rows = []
     for (model, threads), by_variant in times.items():
         published, pep, base = (by_variant[name]["ms_per_step"]
@@ -476,7 +477,7 @@ def scale_speed() -> str:
     """Milliseconds of a search's step by rows of the table."""
     variants = ("naive", "dense", "deferred", "auto", "uniform")
     records: dict[tuple[str, int], dict[str, Run]] = defaultdict(dict)
-    for record in benchmark("scale"):
+    for record in benchmarks("scale")[0]:
         records[record["model"], record["num_rows"]][record["variant"]] = record
     rows: Rows = []
     for (model, size), found in records.items():
@@ -498,7 +499,7 @@ def encode_speed() -> str:
     rows: Rows = [(shown(record["dataset"]), f"{record['rows']:,}", way[record["variant"]],
                    f"{record['seconds']:.0f}", f"{record['rows_per_second']:,.0f}",
                    f"{record['peak_memory_bytes'] / 1e9:.1f} GB",
-                   f"{record['stored_bytes'] / 1e9:.1f} GB") for record in benchmark("encode")]
+                   f"{record['stored_bytes'] / 1e9:.1f} GB") for record in benchmarks("encode")[0]]
     return markdown(("file, synthetic", "rows", "way", "seconds", "rows/s", "peak memory",
                      "stored"), rows)
 
