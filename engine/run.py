@@ -25,7 +25,6 @@ from engine.hooks import (
     Evaluate,
     EveryEpochs,
     EverySteps,
-    Progress,
     PublishedPatience,
     TensorBoard,
     require_finite,
@@ -33,6 +32,7 @@ from engine.hooks import (
 from engine.loop import Hook, State, fit
 from engine.optim.cuda_graph import maybe_cuda_graph
 from engine.optim.step import Optimizer, Step, StepForm, build_optimizer, choose_compiled
+from engine.progress import Progress, Report
 from engine.record import peak_memory_bytes, pick_device, provenance, reset_peak_memory
 from engine.settings import PUBLISHED_PATIENCE, Settings, identity
 from models.base import ClickModel
@@ -58,6 +58,9 @@ class RunContext:
     """Where a run reads and writes, and on which device. Nothing here changes a result's identity.
 
     At a `dry` place nothing is trained: a run that is not finished raises `Unfinished` instead.
+    A run that is one of several tells `report` how far it has come, and shows no bar of its own.
+    `opened`, where it is a dict, keeps the data sets that were opened, so that a plan of many runs
+    opens each once.
     """
 
     out: Path = Path("tmp")
@@ -68,6 +71,8 @@ class RunContext:
     force: bool = False
     overwrite: bool = False
     dry: bool = False
+    report: Callable[[Report], None] | None = None
+    opened: dict[Any, Dataset] | None = None
 
 
 @dataclass
@@ -130,7 +135,12 @@ def open_data(settings: Settings, context: RunContext) -> tuple[Dataset, torch.d
     opener = DATASETS[data.dataset]
     if MODELS[settings.model.model].reads_dense:
         opener = WITH_DENSE.get(data.dataset, opener)
-    return opener(context.data, context.cache, data.with_ids, data.vocabulary, data.split), device
+    arguments = (context.data, context.cache, data.with_ids, data.vocabulary, data.split)
+    if context.opened is None:
+        return opener(*arguments), device
+    if (opener, *arguments) not in context.opened:
+        context.opened[opener, *arguments] = opener(*arguments)
+    return context.opened[opener, *arguments], device
 
 
 def execute(run: Run, model: ClickModel, hooks_for: Callable[["Trainer"], list[Hook]],
@@ -236,7 +246,7 @@ class Trainer:
         title = f"{run.stage} {run.settings.model.model}/{run.settings.model.embedding}"
         shown = [hook.shown for hook in own if hasattr(hook, "shown")]
         progress = Progress(title, self.loader.batches, train.max_epochs,
-                            lambda: self.evaluate.history, shown)
+                            lambda: self.evaluate.history, shown, run.context.report)
         saver = Checkpoint(lambda state: checkpoint.save_checkpoint(path, self._content(stateful)),
                            train.checkpoint_seconds)
         hooks: list[Hook] = [
