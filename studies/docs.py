@@ -567,19 +567,20 @@ def changed() -> dict[Path, str]:
     return found
 
 
-def main(given: Sequence[str] | None = None) -> int:
-    """The command; returns its exit code."""
+def main() -> None:
+    """The command."""
     options = argparse.ArgumentParser(description=__doc__,
                                       formatter_class=argparse.RawDescriptionHelpFormatter)
     options.add_argument("--check", action="store_true", help="change nothing, list what differs")
-    check = options.parse_args(given).check
+    check = options.parse_args().check
     new = changed()
     for path, text in new.items():
         print(f"{path}: {'differs from the records' if check else 'tables written'}")
         if not check:
             path.write_text(text)
-    return 1 if check and new else 0
+    if check and new:
+        sys.exit(1)
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    main()

@@ -1,4 +1,4 @@
-"""`plug` in models that others wrote: torchfm's, DeepCTR-Torch's DeepFM, and the one of the
+"""`plug` in models that others wrote: torchfm's, DeepCTR-Torch's DeepFM, and that of
 docs/plug.md."""
 
 import importlib.util

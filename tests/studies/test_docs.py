@@ -22,6 +22,7 @@ from studies.pages import PAGES
 ROOT = Path(__file__).parents[2]
 PAGES_OF_DOCS = sorted((ROOT / "docs").glob("*.md"))
 FILES = [path.relative_to(ROOT) for path in (ROOT / "README.md", *PAGES_OF_DOCS)]
+COMMANDS = ("tune", "compare", "plan", "report", "summary")  # of reproduce.py, beside figures
 OF_OTHER_DATA = ("fig3", "fig4", "fig9")
 ELSEWHERE = ("tensorboard", "pip")  # commands that are not ours
 LINK = re.compile(r"\]\(([^)\s]+)\)")
@@ -64,12 +65,17 @@ def test_the_command_writes_what_differs_and_says_so(tmp_path, monkeypatch, caps
     Path("README.md").write_text("x\n<!-- table: a -->\nold\n<!-- end -->\ny\n")
     Path("docs").mkdir()
     Path("docs/same.md").write_text("no table\n")
-    assert docs.main(["--check"]) == 1
+    monkeypatch.setattr(sys, "argv", ["docs", "--check"])
+    with pytest.raises(SystemExit) as stop:
+        docs.main()
+    assert stop.value.code == 1
     assert "old" in Path("README.md").read_text()
     assert capsys.readouterr().out == "README.md: differs from the records\n"
-    assert docs.main([]) == 0
+    monkeypatch.setattr(sys, "argv", ["docs"])
+    docs.main()
     assert Path("README.md").read_text() == "x\n<!-- table: a -->\nnew\n<!-- end -->\ny\n"
-    assert docs.main(["--check"]) == 0
+    monkeypatch.setattr(sys, "argv", ["docs", "--check"])
+    docs.main()
 
 
 def ticket(seed, auc, rewind, budget=10):
@@ -188,7 +194,7 @@ def check(words, monkeypatch):
                  if getattr(options, name)}
         parse({**script, **named, **dict(map(parse_assignment, options.set))})
     if words[1] == "reproduce.py" and options.what is not None:
-        assert options.what in ("tune", "compare", "report", "plan", *PAGES, *OF_OTHER_DATA)
+        assert options.what in (*COMMANDS, *PAGES, *OF_OTHER_DATA)
 
 
 @pytest.mark.parametrize(("path", "words"), EVERY,
