@@ -82,7 +82,7 @@ class Progress(Hook):
         self.total = batches * max_epochs
         self.max_epochs = max_epochs
         self.history = history
-        self.shown = shown
+        self.of_method = shown
         self.report = report
         self.evaluations = len(history())
         self.next_look = 0.0
@@ -120,7 +120,7 @@ class Progress(Hook):
         numbers = [f"AUC {auc:.4f}"] if auc is not None else []
         numbers += [f"epoch {state.epoch}", f"{num_embedding_params(state.model):,} parameters",
                     f"loss {state.mean_loss():.4f}"]
-        for own in self.shown:
+        for own in self.of_method:
             numbers += [f"{name} {value}" for name, value in own().items()]
         return numbers
 
