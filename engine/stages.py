@@ -25,6 +25,7 @@ from engine.settings import PUBLISHED_PATIENCE, SNAPSHOT_DECIDES, Settings, pars
 from models.base import ClickModel
 from models.build import build_model, fresh_table
 from models.embedding.masked import Masked
+from models.pruned_tables import PrunedTables
 from utils.files import atomic_path, sha256_of
 from utils.recorded import translate
 
@@ -104,7 +105,7 @@ def _search(run: Run, folder: Path) -> dict[str, Any]:
     course.record(0, 0)
 
     def hooks_for(trainer: Trainer) -> list:  # called when the run's lock is held
-        snapshots.claim(folder, owner, context.overwrite, afresh=context.force)
+        snapshots.claim(folder, owner, context.overwrite, empty=context.force)
         _save_initial(folder, model, run.run_id)
         if not context.force:
             _bring_along(folder, run.run_id)
@@ -162,7 +163,7 @@ def retrain(settings: Settings, seed: int, context: RunContext,
 
 
 def retrain_one(settings: Settings, seed: int, context: RunContext, dataset: Dataset,
-                ticket: snapshots.Snapshot,
+                ticket: PrunedTables,
                 initial: np.ndarray, others: dict[str, np.ndarray]) -> dict[str, Any]:
     """Train under a snapshot's mask, from `initial` (N, D) or fresh values; a finished run is not
     run again.
@@ -171,7 +172,7 @@ def retrain_one(settings: Settings, seed: int, context: RunContext, dataset: Dat
         others: initial values of all other parameters, for rewind="all".
     """
     sizes, values = dataset.schema.sizes, settings.flat()
-    extra = {"mask": ticket.mask_hash}
+    extra = {"mask": snapshots.mask_hash(ticket)}
     if settings.retrain.re_init:
         generator = torch.Generator().manual_seed(derive(seed, "re_init"))
         start = fresh_table(initial.shape[0], initial.shape[1], sizes, values, generator)

@@ -4,7 +4,7 @@ from collections.abc import Callable
 from dataclasses import replace
 
 from compression import finetune
-from compression.afm.command import control, factored, judged
+from compression.afm.command import compared, control, factored
 from compression.afm.compress import Choice
 from compression.finetune import FineTuning
 from compression.loaded_run import LoadedRun, load_model
@@ -50,8 +50,8 @@ def study(base: Callable[[RunContext], str], about: tuple[str, int]) -> list[Pla
         def run(context: RunContext) -> None:
             trained = taken(context)
             made = factored(trained, choice, how, pick_device(context.device))
-            judged(trained, made, control(trained, how),
-                   finetune.run_of(trained, how, choice.identity()))
+            compared(trained, made, control(trained, how),
+                     finetune.run_of(trained, how, choice.identity()))
         what = " ".join(f"{name}={value}" for name, value in choice.identity().items())
         frozen = " frozen table" if how.freeze_embedding else ""
         return PlannedRun(f"{model} afm {what} epochs={how.epochs}{frozen} seed {seed}",

@@ -97,7 +97,8 @@ class ResourceConstraint:
         self.spent = torch.ones_like(self.z)  # R
         self.start = torch.zeros_like(self.limit)  # energy of each layer before the first step
         self.energy = torch.zeros_like(self.limit)  # N, as a fraction of it
-        self.cheapest = torch.zeros_like(self.z)  # the z that moves the cheapest layer at full speed
+        # the z that moves the cheapest layer at full speed
+        self.cheapest = torch.zeros_like(self.z)
         self.positions = torch.arange(max(resource.counts), dtype=torch.float64, device=device)
         # (L, G): units are removed in the order of energy * weighing + last
         self.weighing = 1 / resource.savings(resource.valid).float()
