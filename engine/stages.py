@@ -27,6 +27,7 @@ from engine.trainer import Trainer, execute
 from models.base import ClickModel
 from models.build import build_model, fresh_table
 from models.embedding.masked import Masked
+from models.pruned_tables import PrunedTables
 from utils.files import atomic_path, sha256_of
 from utils.recorded import shipped_words, translate
 
@@ -188,7 +189,7 @@ def _searched(settings: Settings, seed: int, context: RunContext) -> tuple[Path,
 
 
 def retrain_one(settings: Settings, seed: int, context: RunContext, dataset: Dataset,
-                ticket: snapshots.Snapshot, initial: np.ndarray,
+                ticket: PrunedTables, initial: np.ndarray,
                 others: dict[str, np.ndarray]) -> dict[str, Any]:
     """Train under a snapshot's mask; a finished run is not run again.
 
@@ -198,7 +199,7 @@ def retrain_one(settings: Settings, seed: int, context: RunContext, dataset: Dat
         others: initial values of all other parameters, for rewind="all".
     """
     sizes, values = dataset.schema.sizes, settings.flat()
-    extra = {"mask": ticket.mask_hash}
+    extra = {"mask": snapshots.mask_hash(ticket)}
     if settings.retrain.re_init:
         generator = torch.Generator().manual_seed(derive(seed, "re_init"))
         start = fresh_table(initial.shape[0], initial.shape[1], sizes, values, generator)

@@ -154,7 +154,7 @@ def test_search_leaves_the_snapshots_at_their_budgets_beside_the_initial_table(f
     assert 0.9 * bound < abs(initial.table).max() <= bound
     for count in (400, 150):
         snapshot, _ = snapshots.read(folder / f"{count}.npz")
-        assert snapshot.count == count
+        assert snapshot.num_params() == count
         assert snapshot.meta["source"] == "cut_last"
         assert 0 < snapshot.meta["without_retraining"]["test_auc"] < 1
         assert snapshot.table.shape == initial.table.shape
@@ -604,7 +604,7 @@ def test_two_seeds_share_no_file(after):
     assert only(files, before.__contains__) == before
     assert len(after.results()) == 6
     assert names(after.out / "embedding" / "fm") == [ALIAS, "movielens_pep_d8_seed2"]
-    masks = {snapshots.read(after.alias(alias) / "400.npz")[0].mask_hash
+    masks = {snapshots.mask_hash(snapshots.read(after.alias(alias) / "400.npz")[0])
              for alias in names(after.out / "embedding/fm")}
     assert len(masks) == 2
 

@@ -58,7 +58,7 @@ def test_the_search_leaves_one_snapshot_a_budget_and_the_initial_table(searched)
     sources = {}
     for name in search["snapshots"]:
         snapshot, _ = snapshots.read(folder(out, search) / f"{name}.npz")
-        assert snapshot.count == int(name.split(".")[0])
+        assert snapshot.num_params() == int(name.split(".")[0])
         assert snapshot.meta["run_id"] == search["run_id"]
         assert 0.4 < snapshot.meta["without_retraining"]["validation_auc"] <= 1
         sources[name] = snapshot.meta["source"]

@@ -129,21 +129,17 @@ def follow(hook, model, by_hand, steps):
     return np.array(seen)
 
 
-@pytest.mark.parametrize("as_on_device", [False, True])
-def test_whole_steps_are_those_of_the_published_round(as_on_device):
+def test_whole_steps_are_those_of_the_published_round():
     model = tiny()
     hook, by_hand = constraint(model), Numpy(weights_of(model), 0.5)
-    hook.as_on_device = as_on_device
     seen = follow(hook, model, by_hand, 60)
     assert len(np.unique(np.ceil(seen), axis=0)) > 3  # several layers gave up several units
 
 
-@pytest.mark.parametrize("as_on_device", [False, True])
-def test_the_published_bound_keeps_punit_units_of_every_layer_fields_too(as_on_device):
+def test_the_published_bound_keeps_punit_units_of_every_layer_fields_too():
     model = tiny()
     rates = {"slr": 0.1, "ylr": 0.0, "zlr": 5.0, "punit": 2}  # without y nothing holds s back
     hook, by_hand = constraint(model, 0.28, **rates), Numpy(weights_of(model), 0.28, **rates)
-    hook.as_on_device = as_on_device
     seen = follow(hook, model, by_hand, 60)
     assert seen[-1][0] == pytest.approx(FIELDS - 2, abs=1e-7)
     assert int(hook.kept(model)[0].sum()) == 2

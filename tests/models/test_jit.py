@@ -22,7 +22,7 @@ def double(x):
 print(double(3), double.stats.cache_path)
 """
 IMPORTS = {
-    "models.kernels.jit": "import models, compression.umec.loop\n"
+    "models.kernels.jit": "import models\n"
                           "from models.kernels.batch_rows import renumber\n"
                           "out = np.zeros(2, np.int32)\n"
                           "slots = np.zeros(9, np.int32)\n"

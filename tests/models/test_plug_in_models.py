@@ -101,7 +101,7 @@ def test_torchfm(name):
     cut = snapshot(model, budget)
     masked(model, cut)
     for table, module in plugged.tables.items():
-        assert torch.equal(module.weight, initial[table] * (cut.tables[table] != 0))
+        assert torch.equal(module.weight, initial[table] * (cut.values[table] != 0))
     train(model, plugged.parameter_groups(), 3)
     assert plugged.num_params() == cut.num_params() == budget
     with torch.no_grad():
@@ -112,7 +112,7 @@ def test_torchfm(name):
     assert sum(table.num_params() for table in compact.values()) == budget
     for table, module in unplug(model).items():
         assert type(module) is nn.Embedding
-        assert torch.equal(module.weight == 0, cut.tables[table] == 0)
+        assert torch.equal(module.weight == 0, cut.values[table] == 0)
     assert torch.equal(model(ids), ticket)
 
 
