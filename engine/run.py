@@ -103,10 +103,17 @@ class Run:
         """tmp/runs/<run id>."""
         return self.context.out / "runs" / self.run_id
 
+    def require_finished(self) -> None:
+        """Raise `Unfinished` in a dry context."""
+        if self.context.dry:
+            raise Unfinished(f"run {self.run_id} ({self.stage}) is not finished")
+
     def finished(self) -> dict[str, Any] | None:
-        """The result, when there is a whole one and --force is off."""
+        """The result, when there is a whole one and --force is off; a dry context raises
+        `Unfinished` rather than None, before anything is built for the training."""
         path = self.folder / "result.json"
         if self.context.force or not path.exists():
+            self.require_finished()
             return None
         try:
             result = json.loads(path.read_text())
@@ -155,8 +162,7 @@ def execute(run: Run, model: ClickModel, hooks_for: Callable[["Trainer"], list[H
         keep_best: early stopping on validation, and the result from its best weights, which are
             kept in model.safetensors; otherwise the last ones, which are not.
     """
-    if run.context.dry:
-        raise Unfinished(f"run {run.run_id} ({run.stage}) is not finished")
+    run.require_finished()
     with checkpoint.only_one(run.folder):
         for part in run.folder.glob(".*.part*"):  # left by a process that was killed while it wrote
             part.unlink()
@@ -263,8 +269,12 @@ class Trainer:
         if self.patience == PUBLISHED_PATIENCE:
             hooks.append(PublishedPatience(self.evaluate.published_scores, train.early_stop))
         if train.tensorboard:
-            hooks.append(TensorBoard(run.folder / "tensorboard", self.evaluate, self.state.step,
-                                     shown))
+            values = run.settings
+            name = f"{run.stage}_{values.model.model}_{values.model.embedding}_seed{run.seed}"
+            # what changes the result, with the names in the run's id
+            own = {**json.loads(identity(values)), "seed": run.seed, "stage": run.stage}
+            hooks.append(TensorBoard(run.folder / "tensorboard" / name, self.evaluate,
+                                     self.state.step, shown, own))
         with saver.listening():
             try:
                 return fit(self.state, self.loader, step, [*hooks, progress, saver],

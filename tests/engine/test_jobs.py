@@ -182,7 +182,7 @@ def test_the_bar_over_all_runs_names_budget_and_place_at_80_columns(monkeypatch,
     jobs.run_all([Job(f"retrain deepfm {budget}", partial(doubled, budget))
                   for budget in (100_000, 50_000, 23_675)], tiny.context(tmp_path))
     lines = [line for line in terminal.text.replace("\n", "\r").split("\r") if line.strip()]
-    shown = [line for line in lines if "3 of 3: retrain deepfm 23675" in line and "AUC" in line][0]
+    shown = next(line for line in lines if "3 of 3: retrain deepfm 23675" in line and "AUC" in line)
     assert "AUC 0.8000" in shown
     assert " left" in shown
     assert len(shown.partition("|")[2].partition("|")[0]) >= 8  # the bar itself
