@@ -145,10 +145,9 @@ def load_uniform(run_id: str, context: RunContext) -> LoadedRun:
         ValueError: it is another training; or as `load_model`.
     """
     result = find_result(run_id, context)
-    settings = result["settings"]
-    kind = settings["embedding"] if settings["model"] != "linear" else "no"
+    kind = parse(translate(result["settings"])).scheme
     if result["stage"] != "train" or kind != "uniform":
-        raise ValueError(f"run {result['run_id']} is a {result['stage']} with {kind} embedding; "
+        raise ValueError(f"run {result['run_id']} is a {result['stage']} with embedding {kind}; "
                          "only a trained uniform table can be pruned. Train one with --embedding "
                          "uniform and name its run")
     return load_model(result["run_id"], context)

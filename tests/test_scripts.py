@@ -24,7 +24,8 @@ QUICK = (*BASELINE, "candidate_p=[400, 150]")
 QUIET = "tensorboard=false"
 CROSSING = ("threshold_init=-3", "lr=0.02", "log_interval=1", "candidate_p=[1500, 1200, 900]",
             "max_epochs=6")
-ALIAS = "movielens_pep_d8_seed1"
+ALIAS = ("movielens_pep_batch_size_256_candidate_p_400-150_eval_interval_1_max_epochs_2"
+         "_d8_seed1")
 FULL = OSError(28, "No space left on device")
 KEYS = {"run_id", "stage", "seed", "settings", "identity", "manifest", "data", "stop_reason",
         "epochs", "steps",
@@ -97,7 +98,7 @@ class Shell:
         return self(train_movielens, *arguments, **options)
 
     def retrain(self, *arguments, **options):
-        return self(train_movielens_retrain, *arguments, **options)
+        return self(train_movielens_retrain, "--jobs", "1", *arguments, **options)
 
     def results(self, stage=None):
         found = [json.loads(path.read_text())
@@ -172,7 +173,7 @@ def test_every_run_has_its_own_folder_and_nothing_is_left_beside_the_results(fin
             "curve.jsonl", "result.json",
             *(["tensorboard", "popularity.npy"] if stage == "search" else
                                             ["model.safetensors"])}
-    assert len(list(finished["out"].glob("runs/*/tensorboard/events.*"))) == 1
+    assert len(list(finished["out"].glob("runs/*/tensorboard/search_fm_pep_seed1/events.*"))) == 1
 
 
 def test_results_say_everything(after):

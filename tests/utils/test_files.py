@@ -1,3 +1,4 @@
+import errno
 import fcntl
 import json
 import os
@@ -161,3 +162,32 @@ def test_a_file_is_synced_through_a_handle_that_may_write(tmp_path, monkeypatch)
         fcntl.fcntl(handle, fcntl.F_GETFL) & os.O_ACCMODE))
     files.write_json(tmp_path / "a.json", {})
     assert modes == [os.O_RDWR]
+
+
+class LikeSafetensors(Exception):
+    """An error without a number, as safetensors raises."""
+
+
+@pytest.mark.parametrize("error", [OSError(errno.ENOSPC, "No space left on device"),
+                                   OSError(errno.EDQUOT, "Disk quota exceeded"),
+                                   LikeSafetensors("I/O error: No space left on device")])
+def test_a_full_disk_is_named_with_the_need(tmp_path, error):
+    path = tmp_path / "there" / "model.bin"
+    with pytest.raises(OSError, match="No space left") as raised, files.atomic_path(path, 4000):
+        raise error
+    message = str(raised.value)
+    assert f"No space left in {path.parent} to write model.bin, which needs 4,000 bytes" in message
+    assert "--out (runs) or --cache (data sets)" in message
+    assert list(path.parent.iterdir()) == []
+
+
+def test_without_a_known_need_it_is_more_than_was_written(tmp_path):
+    with (pytest.raises(OSError, match="needs more than 10 bytes"),
+          files.atomic_path(tmp_path / "a") as temporary):
+        temporary.write_bytes(b"x" * 10)
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+
+def test_other_errors_stay_as_they_are(tmp_path):
+    with pytest.raises(OSError, match="^kaputt$"), files.atomic_path(tmp_path / "a", 5):
+        raise OSError("kaputt")
