@@ -23,7 +23,7 @@ from pathlib import Path
 from engine import cli, tuning
 from engine.run import RunContext, open_data
 from engine.settings import parse
-from studies import plan, planned_runs, schemes, synthetic_data, table, written
+from studies import pages, plan, planned_runs, schemes, synthetic_data, table
 from studies.collect import results_in
 from studies.figures import fig2, fig8
 from studies.pages import PAGES
@@ -115,8 +115,8 @@ def reproduce(given: argparse.Namespace, context: RunContext) -> None:
         )
         run_all(needs, given, context)
     if given.what in PAGES and not given.dry_run:
-        print("\n".join(written.draw(given.what, context.out, given.dataset, given.model,
-                                     given.planted is not None)))
+        print("\n".join(pages.draw(given.what, context.out, given.dataset, given.model,
+                                   given.planted is not None)))
 
 
 def options() -> argparse.ArgumentParser:
@@ -206,8 +206,7 @@ def main() -> None:
         cost(given, context)
         return
     if given.what == "report":
-        print(written.report(context.out, context.out / synthetic_data.FOLDER, list(SCRIPTS),
-                             planned_runs.MODELS))
+        print(pages.report(context.out, context.out / synthetic_data.FOLDER))
         return
     for dataset in SCRIPTS if given.dataset == "all" else [given.dataset]:
         reproduce(argparse.Namespace(**{**vars(given), "dataset": dataset}), context)

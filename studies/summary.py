@@ -3,12 +3,12 @@ studies.summary tmp`."""
 
 import statistics
 import sys
-from collections.abc import Iterable
 from pathlib import Path
 
 from studies.collect import results_in
 from studies.kinds import Results
 from studies.series import by_budget, from_last, series_of
+from studies.table import Table, spread
 
 HEAD = ("model", "scheme", "parameters", "test AUC", "test log-loss",
         "best test AUC (published protocol)", "seeds")
@@ -39,22 +39,6 @@ def _scheme(label: str, group: Results) -> str:
     return label + (", cut from the last table" if from_last(group) else "")
 
 
-def spread(values: list[float]) -> str:
-    """Mean ± standard deviation (of a sample; absent for one value).
-
-    >>> spread([0.5, 0.7]), spread([0.5])
-    ('0.6000 ± 0.1414', '0.5000')
-    """
-    mean = f"{statistics.mean(values):.4f}"
-    return f"{mean} ± {statistics.stdev(values):.4f}" if len(values) > 1 else mean
-
-
-def markdown(head: Iterable[str], rows: Iterable[Iterable[str]]) -> str:
-    """A Markdown table."""
-    lines = [list(head), *[list(row) for row in rows]]
-    lines.insert(1, ["---"] * len(lines[0]))
-    return "\n".join(f"| {' | '.join(line)} |" for line in lines)
-
-
 if __name__ == "__main__":
-    print(markdown(HEAD, summarise(results_in(Path(sys.argv[1] if len(sys.argv) > 1 else "tmp")))))
+    results = results_in(Path(sys.argv[1] if len(sys.argv) > 1 else "tmp"))
+    print(Table(HEAD, summarise(results)).markdown())

@@ -1,5 +1,7 @@
-"""Curves by epoch, from the curve.jsonl of run folders, as lines of a figure and rows of a csv."""
+"""Curves by epoch as lines of a figure and rows of a csv: from the curve.jsonl of run folders, or
+from the page's own csv where these are not at hand."""
 
+import csv
 import json
 import statistics
 from collections.abc import Sequence
@@ -13,6 +15,7 @@ from studies.figures.styles import Style
 from studies.kinds import Results
 from studies.page import RUNS, Page, runs_of
 
+PANELS = ("search", "retraining", "curves", "curve")  # of a csv's rows that are curves
 CURVE = "curve.jsonl"  # of a run's folder: one line an evaluation
 LEGEND = "Thick lines are means over seeds, as far as all seeds go; faint ones are the seeds."
 
@@ -41,6 +44,10 @@ def line_of(page: Page, out: Path, label: str, style: Style, results: Results) -
     for result in results:
         path = out / "runs" / result["run_id"] / CURVE
         file = f"{result['run_id']}/{CURVE}"
+        if not path.exists() and (shipped := _shipped_curve(page, out, result["run_id"])):
+            found.append((result, shipped))
+            page.drawn.add(file)
+            continue
         where = f"run {result['run_id']} ({label}, seed {result['seed']})"
         try:
             found.append((result, [json.loads(line) for line in path.read_text().splitlines()]))
@@ -51,6 +58,22 @@ def line_of(page: Page, out: Path, label: str, style: Style, results: Results) -
             page.lose(file, f"the curve of {where}: {CURVE} cannot be read ({error})")
     return Line(label, style, [result for result, _ in found],
                 [curve for _, curve in found]) if found else None
+
+
+def _shipped_curve(page: Page, out: Path, run_id: str) -> list[dict[str, Any]]:
+    """A run's evaluations as the page's own csv in out/figures has them; it is shipped, the folders
+    of runs are not."""
+    try:
+        with (out / "figures" / f"{page.stem}.csv").open(newline="") as file:
+            own = [row for row in csv.DictReader(file)
+                   if row[RUNS] == run_id and row.get("panel") in PANELS]
+    except FileNotFoundError:
+        return []
+    words = ("panel", "line", RUNS)
+    numbers = [{name: value for name, value in row.items() if value and name not in words}
+               for row in own]
+    return [{name: int(value) if value.isdigit() else float(value)
+             for name, value in line.items()} for line in numbers]
 
 
 def rows(panel: str, line: Line, quantities: Sequence[str]) -> list[dict[str, Any]]:

@@ -43,16 +43,16 @@ def numbers(page):
 def test_counts_overlap_and_paired_difference_by_hand(tmp_path):
     page = thresholds.build(made(tmp_path), tmp_path, "movielens", "fm")
     found = numbers(page)
-    assert found["pruned by the clock at the end, coupled decay (PEP)"].values == [320, 320, 320]
-    assert found["pruned by the data at the end, coupled decay (PEP)"].values == [80, 80, 80]
-    assert found["held by the data at the end, coupled decay, no loss gradient"].values == [
+    assert found["pruned by decay at the end, coupled decay (PEP)"].values == [320, 320, 320]
+    assert found["pruned by the gradient at the end, coupled decay (PEP)"].values == [80, 80, 80]
+    assert found["kept by the gradient at the end, coupled decay, no loss gradient"].values == [
         40,
         40,
         40,
     ]
-    share = found[f"share of the learned mask that the clock's has too, {BUDGET} parameters"]
+    share = found[f"share of the learned mask that decay alone keeps too, {BUDGET} parameters"]
     assert (share.values, share.beside) == ([0.5] * 3, f"by chance {BUDGET / 800:.3f}")
-    gain = found[f"learned less the clock's at {BUDGET} parameters, paired"]
+    gain = found[f"learned less decay alone at {BUDGET} parameters, paired"]
     assert gain.values == pytest.approx([0.01] * 3)
     assert gain.beside == "95 % interval ± 0.0000: higher"
     assert (
@@ -98,9 +98,9 @@ def test_panels_with_nothing_say_so(tmp_path):
 
 
 @pytest.mark.parametrize(("decay", "told"), [
-    ("none", "the clock stands still) at the end, no decay"),
-    ("decoupled", "the clock all but stands still) at the end, decoupled decay")])
-def test_a_clock_that_stands_still_has_pruned_nothing(tmp_path, decay, told):
+    ("none", "the decay-only threshold does not move) at the end, no decay"),
+    ("decoupled", "the decay-only threshold hardly moves) at the end, decoupled decay")])
+def test_a_decay_only_threshold_that_does_not_move_has_pruned_nothing(tmp_path, decay, told):
     own = search("n1", own={"threshold_decay": decay}, thresholds={"lines": LINES})
     page = thresholds.build([own], tmp_path, "movielens", "fm")
     assert numbers(page)[f"pruned as the value itself decayed to 0 ({told}"].values == [320]
