@@ -74,8 +74,8 @@ def _about(results: Results) -> str:
     devices = Counter(run.get("device") or "an unnamed device" for run in results)
     listed = ", ".join(f"{name} ({count})" for name, count in devices.most_common())
     runs = f"{len(results):,} runs, by device: {listed}." if results else "No run yet."
-    return (f'<p class="about">Written on {date.today()} on {escape(platform.platform())}. '
-            f"{escape(runs)}</p>")
+    machine = escape(f"{platform.system()} {platform.machine()}")
+    return f'<p class="about">Written on {date.today()} on {machine}. {escape(runs)}</p>'
 
 
 def _contents(pages: Sequence[Page], anchors: Mapping[int, str]) -> list[str]:

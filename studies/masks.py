@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from scipy.stats import rankdata
 
 from studies.page import Page
 
@@ -40,16 +41,6 @@ def budgets_of(search: dict[str, Any]) -> set[int]:
     return {int(name) for name in search.get("snapshots", []) if name.isdigit()}
 
 
-def ranks(values: np.ndarray) -> np.ndarray:
-    """Mean rank of each value.
-
-    >>> ranks(np.array([5, 1, 5])).tolist()
-    [1.5, 0.0, 1.5]
-    """
-    _, place, counts = np.unique(values, return_inverse=True, return_counts=True)
-    return (np.cumsum(counts) - (counts + 1) / 2)[place]
-
-
 def rank_correlation(one: np.ndarray, other: np.ndarray) -> float:
     """Spearman's: the correlation of ranks, ties sharing their mean rank; NaN where one does not
     vary.
@@ -57,5 +48,5 @@ def rank_correlation(one: np.ndarray, other: np.ndarray) -> float:
     >>> round(rank_correlation(np.array([1, 2, 3]), np.array([10, 30, 20])), 3)
     0.5
     """
-    one, other = ranks(one), ranks(other)
+    one, other = rankdata(one), rankdata(other)
     return float(np.corrcoef(one, other)[0, 1]) if one.std() and other.std() else float("nan")

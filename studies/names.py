@@ -9,7 +9,7 @@ SHOWN = {"movielens": "MovieLens-1M", "criteo": "Criteo", "avazu": "Avazu", "lin
          "deepfm": "DeepFM", "autoint": "AutoInt", "mde": "MDE", "mgqe": "MGQE",
          "darts": "DartsEmb",
          "hash": "double hashing", "qr": "quotient-remainder", "tt": "tensor train",
-         "planted_fields": "synthetic fields",
+         "planted_fields": "planted fields",
          # UMEC's baselines
          "umec": "UMEC", "as-umec": "magnitude, widths of UMEC", "taylor": "Taylor expansion",
          "group-lasso": "group lasso", "handmade": "narrow by hand", "random": "random units",

@@ -10,6 +10,7 @@ import train_criteo
 import train_movielens
 from engine.settings import identity, parse
 from studies import pooling
+from studies.series import series_of
 
 SCRIPTS = {"movielens": train_movielens.SETTINGS, "criteo": train_criteo.SETTINGS,
            "avazu": train_avazu.SETTINGS}
@@ -146,3 +147,11 @@ def test_how_much_was_rewound_sets_tickets_apart():
                                                                                    False]
     assert len(pooling.averaged([whole, alone], {})) == 2
     assert pooling.key(whole, {}, rewind=False) == pooling.key(alone, {}, rewind=False)
+
+
+def test_runs_with_the_published_protocol_are_counted_and_named_as_such():
+    own = {"early_stop_metric": "published_protocol", "eval_interval": 5, "early_stop": 40}
+    run = result("p", own=own)
+    assert reason(run) == reason(run, tuned=True) == "the published protocol"
+    assert reason(ticket("t", searched="s"), search("s", own=own)) == "the published protocol"
+    assert list(series_of([run, result("u")])) == ["uniform", "uniform, published protocol"]
