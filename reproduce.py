@@ -26,7 +26,7 @@ from typing import Any
 from engine import cli, jobs, tuning
 from engine.run import RunContext, open_data
 from engine.settings import parse
-from studies import plan, planned_runs, schemes, summary, synthetic_data, table, written
+from studies import pages, plan, planned_runs, schemes, summary, synthetic_data, table
 from studies.collect import results_in
 from studies.figures import fig2, fig8
 from studies.pages import PAGES
@@ -123,8 +123,8 @@ def reproduce(given: argparse.Namespace, context: RunContext) -> None:
         run_all(schemes.comparison(given) if compare else planned_runs.needs_of(given, given.what),
                 given, context)
     if given.what in PAGES and not given.dry_run:
-        print("\n".join(written.draw(given.what, context.out, given.dataset, given.model,
-                                     given.planted is not None)))
+        print("\n".join(pages.draw(given.what, context.out, given.dataset, given.model,
+                                   given.planted is not None)))
 
 
 def _with(given: argparse.Namespace, **changes: Any) -> argparse.Namespace:
@@ -268,8 +268,7 @@ def main() -> None:
     elif given.what == "plan":
         cost(given, context)
     elif given.what == "report":
-        print(written.report(context.out, context.out / synthetic_data.FOLDER, list(PRESETS),
-                             planned_runs.MODELS))
+        print(pages.report(context.out, context.out / synthetic_data.FOLDER))
     else:
         for dataset in _datasets(given):
             reproduce(_with(given, dataset=dataset), context)

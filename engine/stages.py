@@ -44,7 +44,7 @@ from utils.recorded import shipped_words, translate
 log = logging.getLogger("pep")
 
 # in a search's run folder: how often each feature occurs in the training rows
-FEATURE_COUNTS = "popularity.npy"
+FEATURE_COUNTS = "feature_counts.npy"
 
 
 # what the default alias names by itself

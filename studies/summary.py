@@ -8,7 +8,6 @@
 import re
 import statistics
 import sys
-from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +17,7 @@ from studies.curves import RUNS_CSV
 from studies.kinds import Results
 from studies.names import shown
 from studies.series import by_budget, from_last, series_of
+from studies.table import Table, spread
 
 HEAD = ("model", "scheme", "parameters", "test AUC", "test log-loss",
         "best test AUC (published protocol)", "epochs", "seeds")
@@ -69,23 +69,6 @@ def _scheme(label: str, group: Results) -> str:
     return label + (", cut from the last table" if from_last(group) else "")
 
 
-def spread(values: list[float]) -> str:
-    """Mean ± standard deviation (of a sample; absent for one value).
-
-    >>> spread([0.5, 0.7]), spread([0.5])
-    ('0.6000 ± 0.1414', '0.5000')
-    """
-    mean = f"{statistics.mean(values):.4f}"
-    return f"{mean} ± {statistics.stdev(values):.4f}" if len(values) > 1 else mean
-
-
-def markdown(head: Iterable[str], rows: Iterable[Iterable[str]]) -> str:
-    """A Markdown table."""
-    lines = [list(head), *[list(row) for row in rows]]
-    lines.insert(1, ["---"] * len(lines[0]))
-    return "\n".join(f"| {' | '.join(line)} |" for line in lines)
-
-
 def of_folder(out: Path) -> str:
     """The tables of all results in a folder, under the names of their data sets.
 
@@ -106,7 +89,7 @@ def of_folder(out: Path) -> str:
     for dataset, own in sorted(by_data.items()):
         lines = summarise(own)
         if lines:
-            parts.append(f"## {shown(dataset)}\n\n{markdown(HEAD, lines)}")
+            parts.append(f"## {shown(dataset)}\n\n{Table(HEAD, lines).markdown()}")
     return "\n\n".join(parts)
 
 

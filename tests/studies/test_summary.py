@@ -19,7 +19,7 @@ def test_runs_of_other_lengths_have_a_row_of_their_own_and_a_seed_counts_once():
     whole = [result("a", own={"max_epochs": 150}), result("b", own={"max_epochs": 300}),
              result("c", seed=2, auc=0.82)]
     assert lines(*short, *whole) == [("uniform, d 8", "0.8100 ± 0.0141", "2"),
-                                     ("uniform, cut at 1 epochs, d 8", "0.7000 ± 0.0000", "2")]
+                                     ("uniform, cut at 1 epoch, d 8", "0.7000 ± 0.0000", "2")]
 
 
 def test_samples_and_tickets_with_the_embedding_alone_rewound_are_called_so():
@@ -56,5 +56,5 @@ def test_what_is_no_folder_of_results_is_refused(tmp_path):
     (tmp_path / "runs").mkdir()
     with pytest.raises(ValueError, match=rf"is no folder of results.* Did you mean {tmp_path}\?"):
         summary.of_folder(tmp_path / "runs")
-    with pytest.raises(ValueError, match="no run in .* is finished yet"):
+    with pytest.raises(ValueError, match=r"no run in .* is finished yet"):
         summary.of_folder(tmp_path)
