@@ -4,6 +4,7 @@ forms."""
 import itertools
 
 import numpy as np
+import pytest
 import torch
 
 from engine.optim.step import Step, StepForm, build_optimizer
@@ -73,6 +74,20 @@ class Training:
             kept |= {f"{name} {key}": value.numpy().copy() for key,
                      value in self.optimizer.state[parameter].items()}
         return kept
+
+
+def few(cases, *fast):
+    """Parameters of a test: the cases of these numbers, and the others under `slow`."""
+    made = []
+    for number, case in enumerate(cases):
+        values = case if isinstance(case, tuple) else (case,)
+        made.append(pytest.param(*values, marks=[] if number in fast else [pytest.mark.slow]))
+    return made
+
+
+def words(case):
+    """A case's name: its values."""
+    return " ".join(map(str, case.values())) if isinstance(case, dict) else None
 
 
 def assert_same(one, other):
