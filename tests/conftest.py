@@ -1,5 +1,6 @@
 """Shared fixtures, and an honest last line about real data."""
 
+import contextlib
 import functools
 import os
 from pathlib import Path
@@ -51,10 +52,10 @@ def made_data(tmp_path_factory) -> Path:
     return write_movielens(tmp_path_factory.mktemp("made") / "ml-1m")
 
 
-@pytest.fixture(params=["aot_eager", pytest.param("inductor", marks=pytest.mark.slow)])
+@pytest.fixture(params=["eager", pytest.param("inductor", marks=pytest.mark.slow)])
 def compiler(request, monkeypatch):
-    """Compile steps by a backend that traces and differentiates them and writes no C++ (a tenth of
-    the time); under `slow` by the one that runs use."""
+    """Compile steps by a backend that traces them into one graph and runs that as it is, in a tenth
+    of the time; under `slow` by the one that runs use."""
     monkeypatch.setattr(torch, "compile", functools.partial(torch.compile, backend=request.param))
     return request.param
 
@@ -66,6 +67,17 @@ def on_device(monkeypatch):
     monkeypatch.setattr(Step, "as_on_device", True)
     monkeypatch.setattr(rowwise, "AHEAD", 32)
     monkeypatch.setitem(rowwise.INTERVALS, "deferred", (8,))
+
+
+@pytest.fixture
+def no_pictures(monkeypatch):
+    """Figures are made and not drawn, which takes a second each: a picture is its first bytes."""
+    def save(figure, file, **options):
+        with contextlib.ExitStack() as stack:
+            writer = file if hasattr(file, "write") else stack.enter_context(open(file, "wb"))
+            writer.write(b"\x89PNG")
+
+    monkeypatch.setattr("matplotlib.figure.Figure.savefig", save)
 
 
 @pytest.fixture

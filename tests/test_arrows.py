@@ -1,10 +1,7 @@
 """Imports run one way, and files stay small: the rules of the house, read from the source."""
 
 import ast
-import itertools
-import shutil
-import subprocess
-import sys
+import functools
 from pathlib import Path
 
 import pytest
@@ -31,18 +28,23 @@ def name_of(path):
     return str(path.relative_to(ROOT))
 
 
-def tree_of(path):
-    return ast.parse(path.read_text())
+@functools.cache
+def nodes_of(path):
+    """All nodes of a file's syntax tree, each file parsed once; the first is the module."""
+    return list(ast.walk(ast.parse(path.read_text())))
 
 
+@functools.cache
 def imported(path):
     """(number of leading dots, dotted name) of everything that a file imports, in functions too."""
-    for node in ast.walk(tree_of(path)):
+    found = []
+    for node in nodes_of(path):
         if isinstance(node, ast.Import):
-            yield from ((0, alias.name) for alias in node.names)
+            found += [(0, alias.name) for alias in node.names]
         elif isinstance(node, ast.ImportFrom):
-            yield from ((node.level, ".".join(filter(None, (node.module, alias.name))))
-                        for alias in node.names)
+            found += [(node.level, ".".join(filter(None, (node.module, alias.name))))
+                      for alias in node.names]
+    return found
 
 
 def ours(path):
@@ -75,15 +77,14 @@ def test_only_four_files_know_both_data_and_models():
 
 
 def users(name):
-    return {name_of(path) for path in SOURCES
-            for node in ast.walk(tree_of(path))
+    return {name_of(path) for path in SOURCES for node in nodes_of(path)
             if (isinstance(node, ast.Name) and node.id == name)
             or (isinstance(node, ast.alias) and node.name == name)}
 
 
 def test_test_rows_are_opened_in_one_place_and_their_labels_read_by_two_functions():
     opened = {name_of(path) for path in SOURCES if path.parent != ROOT
-              for node in ast.walk(tree_of(path))
+              for node in nodes_of(path)
               if isinstance(node, ast.Call) and isinstance(node.func, ast.Attribute)
               and node.func.attr == "split"
               and any(isinstance(argument, ast.Constant) and argument.value == "test"
@@ -96,25 +97,13 @@ def test_test_rows_are_opened_in_one_place_and_their_labels_read_by_two_function
 @pytest.mark.parametrize(("file", "choosing"),
                          [("hooks", "EarlyStop"), ("pep/budgets", "SaveAtBudgets")])
 def test_what_chooses_never_speaks_of_test(file, choosing):
-    [found] = [node for node in tree_of(ROOT / "engine" / f"{file}.py").body
+    [found] = [node for node in nodes_of(ROOT / "engine" / f"{file}.py")
                if isinstance(node, ast.ClassDef) and node.name == choosing]
     assert "test" not in ast.unparse(found)
 
 
-def test_the_models_install_alone(tmp_path):
-    shutil.copytree(ROOT / "models", tmp_path / "pep", ignore=shutil.ignore_patterns("__pycache__"))
-    modules = [".".join(path.relative_to(tmp_path).with_suffix("").parts)
-               for path in tmp_path.rglob("*.py")
-               if path.name != "__init__.py"]
-    code = f"import sys; sys.path.insert(0, {str(tmp_path)!r})\n" + "\n".join(f"import {name}"
-                                                                              for name in modules)
-    done = subprocess.run([sys.executable, "-I", "-c", code], capture_output=True, text=True,
-                          cwd=tmp_path)
-    assert (done.returncode, done.stderr) == (0, "")
-
-
 def functions(path):
-    return [node for node in ast.walk(tree_of(path))
+    return [node for node in nodes_of(path)
             if isinstance(node, (ast.FunctionDef, ast.AsyncFunctionDef))]
 
 
@@ -134,7 +123,7 @@ def exits(node, inside=None):
 
 
 def test_only_main_exits():
-    found = {name_of(path): set(exits(tree_of(path))) for path in SOURCES}
+    found = {name_of(path): set(exits(nodes_of(path)[0])) for path in SOURCES}
     assert {name: around for name, around in found.items() if around - {"main"}} == {}
     assert any(found.values())
 
@@ -144,6 +133,6 @@ def test_nothing_is_pickled():
                                                                     "cloudpickle"}
              for path in SOURCES}
     assert {path: found for path, found in names.items() if found} == {}
-    calls = itertools.chain.from_iterable(ast.walk(tree_of(path)) for path in SOURCES)
-    called = {ast.unparse(node.func) for node in calls if isinstance(node, ast.Call)}
+    called = {ast.unparse(node.func) for path in SOURCES for node in nodes_of(path)
+              if isinstance(node, ast.Call)}
     assert called.isdisjoint({"torch.load", "torch.save"})

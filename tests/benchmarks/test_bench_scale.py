@@ -6,6 +6,7 @@ import torch
 
 from benchmarks import bench_scale
 from benchmarks.bench_scale import VARIANTS, field_sizes, measure
+from engine.optim.gpu import rowwise
 from engine.optim.step import Step
 from studies.figures import scale_curve
 
@@ -40,7 +41,7 @@ def quick(monkeypatch):
 @pytest.mark.usefixtures("quick")
 def test_rows_table_and_figure(tmp_path, capsys):
     path = tmp_path / "scale.json"
-    bench_scale.main(["--rows", str(ROWS), "--rows", "3000", "--rounds", "2", "--steps", "110",
+    bench_scale.main(["--rows", str(ROWS), "--rows", "3000", "--rounds", "2", "--steps", "50",
                       "--device",
                       "cpu", "--json", str(path)])
     rows = json.loads(path.read_text())
@@ -81,6 +82,7 @@ def test_rows_table_and_figure(tmp_path, capsys):
 @pytest.mark.usefixtures("quick")
 def test_the_form_for_a_gpu_is_measured_too(monkeypatch):
     monkeypatch.setattr(Step, "as_on_device", True)
+    monkeypatch.setattr(rowwise, "AHEAD", 128)
     found = measure("fm", "deferred", ROWS, 20, torch.device("cpu"))
     visited = found["element_steps"] / 32 + 2 * found["distinct_rows"] * (2 * 3 + 1)
     # the last batch's rows are not quite the mean

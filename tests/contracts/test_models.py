@@ -20,8 +20,11 @@ VALUES = {"latent_dim": WIDTH, "mlp_dims": (6, 5), "dropout": 0.2, "num_heads": 
 TABLES = ("uniform", "pep", "masked")  # whose parameters are the entries of the table
 VARIANTS = [dict(zip(("has_residual", "full_part", "with_linear"), on, strict=True))
             for on in itertools.product((False, True), repeat=3)]
+# every model with the tables of the scripts, and every embedding in two models
 CASES = {f"{model} {embedding}": {"model": model, "embedding": embedding}
-         for model in MODELS for embedding in (*EMBEDDINGS, "masked")}
+         for model in MODELS for embedding in ("uniform", "pep", "masked")}
+CASES |= {f"{model} {embedding}": {"model": model, "embedding": embedding}
+          for model in ("fm", "deepfm") for embedding in EMBEDDINGS}
 CASES["dlrm dot"] = {"model": "dlrm", "embedding": "uniform", "arch_interaction_op": "dot"}
 CASES |= {f"autoint {variant}": {"model": "autoint", "embedding": "uniform", **variant}
           for variant in VARIANTS}

@@ -87,6 +87,7 @@ def batches(count, rows=32):
         ("pep", 20, 0.2, 0.3, True),
     ],
 )
+@pytest.mark.usefixtures("compiler")
 def test_steps(embedding, steps, clip, penalty, compiled):
     values = {"model": "fm", "embedding": embedding, "latent_dim": WIDTH,
               "threshold_type": "feature_dim",
