@@ -66,9 +66,8 @@ def test_relative_imports_stay_inside_their_folder():
 
 
 def test_only_four_files_know_both_data_and_models():
-    both = {name_of(path) for path in SOURCES if {"data", "models"} <= ours(path)
-            and path.parent != ROOT
-            and not {"benchmarks", "studies", "compression"} & {*path.parts}}
+    both = {name_of(path) for path in SOURCES if {"data", "models"} <= ours(path) and path.parent
+            != ROOT and not {"benchmarks", "studies", "compression"} & {*path.parts}}
     assert both == {
         "engine/run.py", "engine/stages.py",
         "engine/settings.py",  # the names in both registries
@@ -83,12 +82,11 @@ def users(name):
 
 
 def test_test_rows_are_opened_in_one_place_and_their_labels_read_by_two_functions():
-    opened = {name_of(path) for path in SOURCES if path.parent != ROOT
-              for node in nodes_of(path)
+    opened = {name_of(path) for path in SOURCES if path.parent != ROOT for node in nodes_of(path)
               if isinstance(node, ast.Call) and isinstance(node.func, ast.Attribute)
-              and node.func.attr == "split"
-              and any(isinstance(argument, ast.Constant) and argument.value == "test"
-                      for argument in node.args)}
+              and node.func.attr == "split" and any(isinstance(argument, ast.Constant)
+                                                    and argument.value == "test"
+                                                    for argument in node.args)}
     assert opened == {"engine/run.py"}
     assert users("measure_test") == {"engine/run.py", "engine/stages.py"}
     assert users("resample_test") == {"compression/finetune.py"}

@@ -36,7 +36,7 @@ def shell(monkeypatch, tmp_path):
     monkeypatch.setitem(schemes.SCRIPTS, "movielens", script)
     tiny.publish(monkeypatch, script, tiny.dataset().manifest["rows"])
     monkeypatch.setitem(schemes.BUDGETS, ("movielens", "fm"), [300, 100])
-    monkeypatch.setattr(schemes, "LONG", {"max_epochs": 2})
+    monkeypatch.setattr(schemes, "LONG", {"max_epochs": 4})
     monkeypatch.setattr(schemes, "GRIDS",
                         {"uniform": {"latent_dim": [2, 4], "l2_regularization": [1e-5, 1e-3]},
                                              "darts": {"darts_widths": [[1, 2]],

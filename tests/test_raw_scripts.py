@@ -18,8 +18,7 @@ from engine import cli, snapshots
 ROWS = 3000
 FILES = {"criteo": "train.txt", "avazu": "train"}
 QUICK = ("latent_dim=4", "max_epochs=2", "batch_size=512", "compile=off", "tensorboard=false",
-         "mlp_dims=[8]",
-         "num_layers=1", "atten_embed_dim=4")
+         "mlp_dims=[8]", "num_layers=1", "atten_embed_dim=4")
 
 
 @pytest.fixture(scope="module")
@@ -118,10 +117,8 @@ def test_the_published_start_is_run_as_one_clock(shell, caplog):
 def test_the_scripts_hold_the_published_settings():
     for script, budget in ((train_criteo, 1_067), (train_avazu, 1_479)):
         published = {"latent_dim": 24, "threshold_init": -150.0, "mlp_dims": [400, 400, 400],
-                     "att_dropout": 0.0,
-                     "batch_size": 1024, "early_stop": 5, "eval_interval": 1}
+                     "att_dropout": 0.0, "batch_size": 1024, "early_stop": 5, "eval_interval": 1}
         assert {name: script.SETTINGS[name] for name in published} == published
         assert budget in script.SETTINGS["candidate_p"]
         assert set(script.SETTINGS) - {"split", "vocabulary"} == set(train_movielens.SETTINGS) - {
-            "with_ids"
-        }
+            "with_ids"}

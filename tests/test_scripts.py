@@ -30,13 +30,10 @@ CROSSING = ("threshold_init=-3", "lr=0.02", "log_interval=1", "candidate_p=[1500
 ALIAS = "movielens_pep_d8_seed1"
 FULL = OSError(28, "No space left on device")
 KEYS = {"run_id", "stage", "seed", "settings", "identity", "manifest", "data", "stop_reason",
-        "epochs", "steps",
-        "selected_epoch", "validation_auc", "validation_logloss", "test_auc", "test_logloss",
-        "published_protocol",
-        "train_loss", "num_embedding_params", "inference_bytes", "num_embedding_params_dense",
-        "seconds_per_epoch",
-        "samples_per_second", "seconds", "processor_seconds", "peak_memory_bytes", "compiled",
-        "commit", "versions",
+        "epochs", "steps", "selected_epoch", "validation_auc", "validation_logloss", "test_auc",
+        "test_logloss", "published_protocol", "train_loss", "num_embedding_params",
+        "inference_bytes", "num_embedding_params_dense", "seconds_per_epoch", "samples_per_second",
+        "seconds", "processor_seconds", "peak_memory_bytes", "compiled", "commit", "versions",
         "device", "threads"}
 
 
@@ -145,13 +142,11 @@ def names(folder):
 def test_search_leaves_the_snapshots_at_their_budgets_beside_the_initial_table(finished):
     folder = finished["out"] / "embedding" / "fm" / ALIAS
     assert names(folder) == ["150.magnitude.npz", "150.npz", "400.magnitude.npz", "400.npz",
-                             "initial.npz",
-                             "search.json"]
+                             "initial.npz", "search.json"]
     initial, others = snapshots.read(folder / "initial.npz")
-    assert {name: array.size for name, array in others.items()} == {
-        "linear.layer.bias": 1,
-        "linear.layer.fc.weight": len(initial.table),
-    }
+    assert {name: array.size for name, array in others.items()} == {"linear.layer.bias": 1,
+                                                                    "linear.layer.fc.weight": len(
+                                                                        initial.table)}
     bound = math.sqrt(6 / sum(initial.table.shape))
     assert 0.9 * bound < abs(initial.table).max() <= bound
     for count in (400, 150):
@@ -215,8 +210,7 @@ def test_the_curve_has_one_line_an_evaluation_and_agrees_with_the_result(after):
         assert [line["epoch"] for line in lines] == [1, 2]
         assert [line["step"] for line in lines] == [8, 16]
         assert set(lines[0]) >= {"train_loss", "validation_auc", "validation_logloss", "test_auc",
-                                 "test_logloss",
-                                 "num_embedding_params"}
+                                 "test_logloss", "num_embedding_params"}
         protocol = result["published_protocol"]
         assert protocol["best_test_auc"] == max(line["test_auc_mean_of_batches"] for line in lines)
         assert protocol["best_test_logloss"] == min(line["test_logloss"] for line in lines)
@@ -230,10 +224,7 @@ def test_the_curve_has_one_line_an_evaluation_and_agrees_with_the_result(after):
 
 def test_the_table_on_standard_output_has_one_line_a_result(finished, after):
     dense = f"{result_of(after, 400)['num_embedding_params_dense']:,}"
-    search, retrain = (
-        finished["search"].splitlines(),
-        finished["retrain"].splitlines(),
-    )
+    search, retrain = finished["search"].splitlines(), finished["retrain"].splitlines()
     # ! after so short a search
     heads = [line.split()[0] for line in search if not line.startswith("!")]
     assert heads == ["stage", "search", "*"]
@@ -419,9 +410,8 @@ def test_cuda_asked_for_and_absent_is_refused_before_data_is_looked_for(shell, m
     assert error.startswith("error: --device cuda was asked for, but torch")
 
 
-def test_an_output_folder_that_cannot_be_written_is_refused_before_data_is_looked_for(
-    shell, tmp_path
-):
+def test_an_output_folder_that_cannot_be_written_is_refused_before_data_is_looked_for(shell,
+                                                                                      tmp_path):
     (tmp_path / "file").write_text("x")
     shell.data, shell.out = "/nonexistent", tmp_path / "file" / "out"
     code, _, error = shell.search()
@@ -442,8 +432,7 @@ def test_budgets_beyond_the_table_are_skipped_aloud_and_an_error_when_none_remai
     code, _, error = shell.search(*sets("candidate_p=[90000, 80000]"))
     assert code == 2
     assert (
-        "no budget of candidate_p [90000, 80000] lies within the table's 2280 parameters" in error
-    )
+        "no budget of candidate_p [90000, 80000] lies within the table's 2280 parameters" in error)
     assert shell.search(*sets("candidate_p=[90000, 300]"))[0] == 0
     assert "are skipped: [90000]" in caplog.text
     assert snapshots.names(shell.alias()) == ["300", "300.magnitude"]
@@ -554,10 +543,9 @@ def test_a_corrupt_search_record_is_an_error_that_names_it(after):
         assert "search.json is corrupt" in error
 
 
-@pytest.mark.parametrize(("assignment", "had"),
-                         [("latent_dim=32", "8"), ("model=deepfm", None), ("gk=2.0", "1.0"),
-                                                 ("with_ids=true", "False"),
-                          ("threshold_type=field", "'feature_dim'"),
+@pytest.mark.parametrize(("assignment", "had"), [("latent_dim=32", "8"), ("model=deepfm", None),
+                                                 ("gk=2.0", "1.0"), ("with_ids=true", "False"),
+                                                 ("threshold_type=field", "'feature_dim'"),
                                                  ("embedding=uniform", "'pep'")])
 def test_a_setting_that_contradicts_the_search_is_refused(after, assignment, had):
     before = stored(after)
@@ -616,10 +604,8 @@ def test_another_data_set_under_the_same_alias_is_refused_until_overwrite_is_giv
     assert after.search("--overwrite")[0] == 0
     runs = only(before, lambda name: name.startswith("runs/"))
     assert only(stored(after), runs.__contains__) == runs
-    assert (
-        snapshots.owner_of(after.alias())["manifest"]
-        == snapshots.owner_of(after.alias("other"))["manifest"]
-    )
+    assert (snapshots.owner_of(after.alias())["manifest"]
+            == snapshots.owner_of(after.alias("other"))["manifest"])
 
     after.data = first
     code, _, error = after.search()
@@ -649,9 +635,8 @@ def test_a_run_that_another_process_is_working_on_is_refused(after):
 # full disks
 
 
-def test_a_full_disk_at_a_snapshot_is_an_error_and_the_same_command_goes_on_from_there(
-    shell, monkeypatch
-):
+def test_a_full_disk_at_a_snapshot_is_an_error_and_the_same_command_goes_on_from_there(shell,
+                                                                                       monkeypatch):
     arguments = sets(*CROSSING, "checkpoint_seconds=0")
     original = np.savez_compressed
 
@@ -673,9 +658,8 @@ def test_a_full_disk_at_a_snapshot_is_an_error_and_the_same_command_goes_on_from
     assert result["snapshots"] == ["1500", "1200", "900"]
 
 
-def test_a_stopped_search_that_goes_on_under_another_alias_leaves_all_budgets_there(
-    shell, monkeypatch
-):
+def test_a_stopped_search_that_goes_on_under_another_alias_leaves_all_budgets_there(shell,
+                                                                                    monkeypatch):
     arguments = sets(*CROSSING, "checkpoint_seconds=0")
     original = snapshots.save
 

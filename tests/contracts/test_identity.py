@@ -12,19 +12,15 @@ from models.embedding.uniform import Uniform
 
 SIZES, NUMBERS = (9, 3, 20, 6), 2
 BASE = {"latent_dim": 8, "mlp_dims": [6], "atten_embed_dim": 4, "num_layers": 1,
-        "arch_mlp_bot": [5],
-        "arch_mlp_top": [6], "mde_blocks": 3, "mgqe_subspaces": 4, "mgqe_centroids": 6,
-        "hash_rows": 7, "tt_rank": 2,
-        "threshold_init": -2.0}
+        "arch_mlp_bot": [5], "arch_mlp_top": [6], "mde_blocks": 3, "mgqe_subspaces": 4,
+        "mgqe_centroids": 6, "hash_rows": 7, "tt_rank": 2, "threshold_init": -2.0}
 OTHER = {"latent_dim": 12, "mlp_dims": [4], "dropout": 0.5, "num_heads": 4, "num_layers": 2,
-         "att_dropout": 0.1,
-         "atten_embed_dim": 8, "has_residual": False, "full_part": False, "with_linear": True,
-         "threshold_type": "feature", "threshold_init": -3.0, "g_type": "softplus", "gk": 2.0,
-         "threshold_decay": "none", "threshold_gradient": False, "darts_widths": [2, 5],
-         "mde_blocks": 2,
-         "mde_alpha": 0.9, "mgqe_subspaces": 2, "mgqe_centroids": 5, "hash_rows": 8,
-         "qr_collisions": 2, "tt_rank": 3,
-         "arch_mlp_bot": [4], "arch_mlp_top": [5], "arch_interaction_op": "dot"}
+         "att_dropout": 0.1, "atten_embed_dim": 8, "has_residual": False, "full_part": False,
+         "with_linear": True, "threshold_type": "feature", "threshold_init": -3.0,
+         "g_type": "softplus", "gk": 2.0, "threshold_decay": "none", "threshold_gradient": False,
+         "darts_widths": [2, 5], "mde_blocks": 2, "mde_alpha": 0.9, "mgqe_subspaces": 2,
+         "mgqe_centroids": 5, "hash_rows": 8, "qr_collisions": 2, "tt_rank": 3, "arch_mlp_bot": [4],
+         "arch_mlp_top": [5], "arch_interaction_op": "dot"}
 
 
 def seen(given):

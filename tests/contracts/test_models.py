@@ -10,11 +10,9 @@ from models.embedding.masked import Masked
 SIZES, WIDTH = (5, 2, 9), 4
 VALUES = {"latent_dim": WIDTH, "mlp_dims": (6, 5), "dropout": 0.2, "num_heads": 2, "num_layers": 2,
           "att_dropout": 0.1, "atten_embed_dim": 8, "has_residual": True, "full_part": True,
-          "with_linear": False,
-          "threshold_type": "feature_dim", "threshold_init": -3.0, "g_type": "sigmoid", "gk": 1.0,
-          "darts_widths": (1, 2, WIDTH),
-          "mde_blocks": 3, "mde_alpha": 0.5, "mgqe_subspaces": 2, "mgqe_centroids": 8,
-          "hash_rows": 7,
+          "with_linear": False, "threshold_type": "feature_dim", "threshold_init": -3.0,
+          "g_type": "sigmoid", "gk": 1.0, "darts_widths": (1, 2, WIDTH), "mde_blocks": 3,
+          "mde_alpha": 0.5, "mgqe_subspaces": 2, "mgqe_centroids": 8, "hash_rows": 7,
           "qr_collisions": 3, "tt_rank": 2, "arch_mlp_bot": (5,), "arch_mlp_top": (7, 6),
           "arch_interaction_op": "cat"}
 TABLES = ("uniform", "pep", "masked")  # whose parameters are the entries of the table
@@ -52,8 +50,7 @@ def batch(rows=32, seed=0):
 def trained_parameters(model):
     """All but the biases that a batch norm cancels: their gradient is zero up to rounding."""
     cancelled = [f"{name}.{position - 1}.bias" for name, layers in model.named_modules()
-                 if isinstance(layers, torch.nn.Sequential)
-                 for position, layer in enumerate(layers)
+                 if isinstance(layers, torch.nn.Sequential) for position, layer in enumerate(layers)
                  if isinstance(layer, torch.nn.BatchNorm1d)]
     return {name: parameter for name, parameter in model.named_parameters()
             if name not in cancelled}

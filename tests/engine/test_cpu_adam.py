@@ -215,7 +215,6 @@ def test_a_sweep_leaves_the_blocks_of_the_batch_and_those_outside_its_range_alon
 
 
 # ---- denormals
-# ------------------------------------------------------------------------------------------------------
 
 
 @numba.njit
@@ -271,7 +270,6 @@ def test_kernels_flush_in_every_thread_and_give_it_back_as_it_was():
 
 
 # ---- the definition itself
-# ------------------------------------------------------------------------------------------
 
 
 def test_the_definition_is_float32_arithmetic_in_the_written_order():
@@ -316,7 +314,6 @@ def test_the_definition_is_torchs_adam(decay):
 
 
 # ---- the rows of a batch
-# --------------------------------------------------------------------------------------------
 
 
 @settings(max_examples=100)

@@ -234,7 +234,6 @@ def test_searches_that_differ_in_the_form_alone_leave_the_same_files_and_results
 
 
 # ---- recorded gradients
-# ---------------------------------------------------------------------------------------------
 
 
 @sampled(max_examples=30)
@@ -289,7 +288,6 @@ def test_recorded_gradients_lead_to_the_bits_of_the_definition(num_rows, widths,
 
 
 # ---- bad input
-# ------------------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("value", [-1, 300, 2 ** 31 - 1])
@@ -333,7 +331,6 @@ def test_gradients_that_are_not_finite_stop_at_once_and_change_nothing(update, b
 
 
 # ---- the choice
-# -----------------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(("costs", "chosen"), [({1: 3.0, 32: 1.0}, 32), ({1: 1.0, 32: 3.0}, 1)])

@@ -264,7 +264,6 @@ def test_a_finished_run_leaves_no_checkpoint_and_no_temporary_file(tmp_path, see
 
 
 # ---- damaged checkpoints, broken losses
-# -----------------------------------------------------------------------------
 
 
 def checkpoint_of(out):
@@ -350,7 +349,6 @@ def test_a_checkpoint_of_another_number_of_threads_is_resumed_with_a_warning(tmp
 
 
 # ---- real processes
-# -------------------------------------------------------------------------------------------------
 
 ROOT = Path(__file__).resolve().parents[2]
 CHILD = """

@@ -19,12 +19,9 @@ from models.build import build_embedding, build_model
 SIZES, WIDTH, HEADS, STEPS = (9, 3, 20, 6), 6, 2, 200
 LR, DECAY, THRESHOLD = 1e-2, 1e-3, -4.0
 SETTINGS = {"embedding": "pep", "latent_dim": WIDTH, "threshold_type": "feature_dim",
-            "threshold_init": THRESHOLD,
-            "g_type": "sigmoid", "gk": 1.0, "mlp_dims": (5, 4), "dropout": 0.0,
-            "atten_embed_dim": 8,
-            "num_heads": HEADS, "num_layers": 2, "att_dropout": 0.0, "has_residual": True,
-            "full_part": True,
-            "with_linear": False}
+            "threshold_init": THRESHOLD, "g_type": "sigmoid", "gk": 1.0, "mlp_dims": (5, 4),
+            "dropout": 0.0, "atten_embed_dim": 8, "num_heads": HEADS, "num_layers": 2,
+            "att_dropout": 0.0, "has_residual": True, "full_part": True, "with_linear": False}
 
 
 def first_order(p, ids):

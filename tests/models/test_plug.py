@@ -101,7 +101,6 @@ def same(one, other):
 
 
 # -- the tables
-# ---------------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("shape", [(), (4,), (2, 3), (2, 3, 5), (0,)])
@@ -202,7 +201,6 @@ def test_ids_that_are_no_whole_numbers_are_refused_in_every_state(plain):
 
 
 # -- plug
-# ---------------------------------------------------------------------------------------------------------
 
 
 def test_nothing_but_the_tables_is_replaced():
@@ -353,7 +351,8 @@ def test_a_compiled_table_is_the_same():
 def test_a_table_that_is_compiled_by_itself_is_not_replaced():
     model = nn.ModuleDict({"item": torch.compile(seeded(nn.Embedding, ROWS, WIDTH),
                                                  backend="eager")})
-    message = r"item is a table that is compiled by itself.*put the bare module back \(it is item\._orig_mod\)"
+    message = (r"item is a table that is compiled by itself.*put the bare module back "
+               r"\(it is item\._orig_mod\)")
     before = fingerprint(model)
     with pytest.raises(ValueError, match=message):
         plug(model)
@@ -688,7 +687,6 @@ def test_what_is_no_module_is_a_type_error():
 
 
 # -- snapshot
-# -----------------------------------------------------------------------------------------------------
 
 
 def numpy_margins(model):
@@ -888,7 +886,6 @@ def test_files_that_are_no_snapshots(tmp_path):
 
 
 # -- masked
-# -------------------------------------------------------------------------------------------------------
 
 
 def test_the_ticket_restarts_from_the_masked_initial_values_and_keeps_its_mask():
@@ -985,7 +982,6 @@ def test_a_ticket_that_does_not_fit_is_refused_and_the_model_left_as_it_was():
 
 
 # -- unplug
-# -------------------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("state", ["searched", "masked"])

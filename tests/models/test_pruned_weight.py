@@ -78,12 +78,8 @@ def test_reading_is_that_of_a_tensor():
     assert isinstance(weight, torch.Tensor)
     assert not weight.is_leaf
     assert torch.equal(weight, plain)
-    for read in (
-        weight.clone(),
-        weight + 0,
-        weight.detach(),
-        functional.embedding(torch.arange(ROWS), weight),
-    ):
+    for read in (weight.clone(), weight + 0, weight.detach(),
+                 functional.embedding(torch.arange(ROWS), weight)):
         assert type(read) is torch.Tensor
         assert torch.equal(read, plain)
     assert torch.equal(torch.zeros(ROWS, WIDTH).copy_(weight), plain)
@@ -126,9 +122,8 @@ def test_a_compiled_model_that_reads_it():
     model = plugged_model()
     torch._dynamo.reset()
     user = torch.randn(2, WIDTH)
-    compiled = torch.compile(
-        lambda user: (user @ model["item"].weight.T).sum(), backend="aot_eager", fullgraph=True
-    )
+    compiled = torch.compile(lambda user: (user @ model["item"].weight.T).sum(),
+                             backend="aot_eager", fullgraph=True)
     torch.testing.assert_close(compiled(user), (user @ model["item"].table().T).sum())
 
 

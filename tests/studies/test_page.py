@@ -212,10 +212,8 @@ def test_a_planted_page_says_so_in_a_title_that_fits_the_picture():
     made.figure = budget_curve.new_figure(budget_curve.COLUMN)
     made.figure.add_subplot()
     mark_planted(made, "fields_of_10_values")
-    assert (
-        made.title
-        == "PLANTED DATA. Figure 11: training loss, FM on planted fields of 10 values in Criteo's format"
-    )
+    assert made.title == ("PLANTED DATA. Figure 11: training loss, FM on planted fields of 10 "
+                          "values in Criteo's format")
     written = made.figure.get_suptitle()
     assert written.replace("\n", " ") == made.title
     made.figure.canvas.draw()
