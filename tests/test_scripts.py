@@ -259,6 +259,7 @@ def test_budgets_as_reached_bear_their_own_count_and_are_found_by_budget(shell):
     assert shell.retrain(*sets("retrain_emb_param=1200"))[0] == 0
     retrained, = shell.results("retrain").values()
     assert retrained["num_embedding_params"] == counts[1]
+    assert retrained["snapshot"]["source"] == "reached"
 
 
 def test_budgets_that_were_not_reached_as_reached_are_named(shell, caplog):
@@ -350,10 +351,11 @@ def test_a_new_alias_gets_copies_without_training(after):
 
 
 def test_a_search_whose_snapshots_are_gone_is_run_again(after, caplog):
+    before = (after.alias() / "150.npz").read_bytes()
     (after.alias() / "150.npz").unlink()
     assert after.search()[0] == 0
     assert "snapshots are no longer in" in caplog.text
-    assert "150.npz" in names(after.alias())
+    assert (after.alias() / "150.npz").read_bytes() == before
 
 
 # refused before any data is read
