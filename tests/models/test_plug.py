@@ -348,6 +348,13 @@ def test_a_compiled_table_is_the_same():
     torch.testing.assert_close(eager.thresholds.grad, compiled.thresholds.grad)
 
 
+def test_a_padding_row_that_is_not_zero_stays_as_it_is_and_is_not_counted():
+    plain = nn.Embedding.from_pretrained(torch.ones(3, 2), freeze=False, padding_idx=1)
+    table = PepTable(plain, Thresholds(init=-10.0))
+    assert table.num_params() == 4
+    assert table.table()[1].tolist() == [1.0, 1.0]
+
+
 def test_a_table_that_is_compiled_by_itself_is_not_replaced():
     model = nn.ModuleDict({"item": torch.compile(seeded(nn.Embedding, ROWS, WIDTH),
                                                  backend="eager")})
