@@ -13,17 +13,14 @@ from models.build import build_embedding, build_model
 
 BATCH = 256
 SCHEMA = {"model": str, "variant": str, "ms_per_step": float, "samples_per_second": float,
-          "device": str,
-          "threads": int, "torch": str, "rounds": int, "steps_per_round": int, "batch_size": int,
-          "compiled": bool,
-          "ms_per_step_of_rounds": list}
+          "device": str, "threads": int, "torch": str, "rounds": int, "steps_per_round": int,
+          "batch_size": int, "compiled": bool, "ms_per_step_of_rounds": list}
 
 
 def test_rows_and_table(tmp_path, capsys):
     path = tmp_path / "results" / "step.json"
     bench_step.main(["--model", "fm", "--steps", "2", "--rounds", "3", "--device", "cpu",
-                     "--compile", "off",
-                     "--json", str(path)])
+                     "--compile", "off", "--json", str(path)])
     rows = json.loads(path.read_text())
     assert [(row["model"], row["variant"])
             for row in rows] == [("fm", name) for name in bench_step.VARIANTS]

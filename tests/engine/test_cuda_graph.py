@@ -4,12 +4,13 @@ that waits."""
 import pytest
 import torch
 from recording import record
-from training import BATCH, SIZES, Training, assert_same
+from training import BATCH, SIZES, Training, assert_same, few, words
 
 from engine.optim.cuda_graph import WARM, CudaGraphStep, maybe_cuda_graph
 from engine.optim.step import Step, StepForm, build_optimizer
 from models.embedding.pep import THRESHOLD_TYPES
 
+pytestmark = pytest.mark.usefixtures("on_device")
 CASES = [*({"threshold_type": kind} for kind in THRESHOLD_TYPES), {"embedding": "uniform"},
          {"embedding": "masked"},
          {"model": "linear", "embedding": "none"}, {"model": "deepfm"}, {"model": "autoint"},
@@ -34,13 +35,8 @@ class Recording(Training):
         return self.plain.rows
 
 
-@pytest.fixture(autouse=True)
-def _on_device(monkeypatch):
-    monkeypatch.setattr(Step, "as_on_device", True)
-
-
-@pytest.mark.parametrize("update", UPDATES)
-@pytest.mark.parametrize("case", CASES, ids=lambda case: " ".join(map(str, case.values())))
+@pytest.mark.parametrize("update", few(UPDATES, 2))
+@pytest.mark.parametrize("case", few(CASES, 0), ids=words)
 def test_a_recorded_step_has_the_bits_of_the_step(case, update):
     played, taken = Recording(update, **case), Training(update, **case)
     for training in (played, taken):
@@ -49,13 +45,13 @@ def test_a_recorded_step_has_the_bits_of_the_step(case, update):
     assert played.recordings == 1
 
 
-@pytest.mark.parametrize("update", UPDATES)
+@pytest.mark.parametrize("update", few(UPDATES, 2))
 def test_clipping_is_decided_at_each_step(update):
     played, taken = (kind(update, clip=0.05).run(12) for kind in (Recording, Training))
     assert_same(played.state(), taken.state())
 
 
-@pytest.mark.parametrize("update", UPDATES)
+@pytest.mark.parametrize("update", few(UPDATES, 2))
 def test_another_rate_or_other_parameters_are_recorded_anew(update):
     made = []
     for training in (Recording(update), Training(update)):
@@ -114,8 +110,8 @@ def test_the_setting_decides_where_there_is_a_gpu():
         maybe_cuda_graph(step, "on", cpu)
 
 
-@pytest.mark.parametrize("update", UPDATES)
-@pytest.mark.parametrize("case", CASES, ids=lambda case: " ".join(map(str, case.values())))
+@pytest.mark.parametrize("update", few(UPDATES, 2))
+@pytest.mark.parametrize("case", few(CASES, 0), ids=words)
 def test_nothing_in_a_step_waits_for_a_value_or_brings_one_from_the_host(monkeypatch, case, update):
     """On meta tensors, which have no values: asking for one, or mixing in a tensor of the host, is
     an error."""

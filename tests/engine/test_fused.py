@@ -59,6 +59,7 @@ def test_the_update_has_the_bits_of_the_definition(clip):
             assert torch.equal(own, one)
 
 
+@pytest.mark.usefixtures("compiler")
 def test_it_goes_on_where_torch_has_stopped_and_the_other_way_round():
     (plain, plain_optimizer, plain_step), (model, optimizer, step) = made(False), made(True)
     assert step.fused_step is not None
@@ -77,6 +78,7 @@ def test_it_goes_on_where_torch_has_stopped_and_the_other_way_round():
     )
 
 
+@pytest.mark.usefixtures("compiler")
 def test_where_it_is_not_finite_nothing_moves():
     model, optimizer, step = made(True)
     step(*batch(0))
@@ -94,6 +96,7 @@ def test_where_it_is_not_finite_nothing_moves():
     assert all(torch.isfinite(value).all() for value in model.state_dict().values())
 
 
+@pytest.mark.usefixtures("compiler")
 def test_what_it_does_not_know_is_left_to_torch():
     _, _, step = made(True, "decoupled")
     step.full = step.eager  # compiled elsewhere

@@ -26,8 +26,7 @@ def tiny(seed=0):
 
 def state_of(model, lr=0.1):
     return SimpleNamespace(model=model, optimizer=SimpleNamespace(param_groups=[{"lr": lr}]),
-                           step=1, epoch_done=False,
-                           refresh=lambda: None)
+                           step=1, epoch_done=False, refresh=lambda: None)
 
 
 def constraint(model, budget=0.5, steps=100, **dynamics):
@@ -206,8 +205,7 @@ def test_published_numbers_of_the_resource():
     whole = torch.tensor(criteo.counts, dtype=torch.float64)
     assert (criteo.whole, float(criteo.fraction(criteo.valid))) == (705_793, 1)
     for fields, expected in ((1, .9768), (4, .9071), (5, .8839), (7, .8375), (8, .8143), (9, .7911),
-                             (10, .7679),
-                             (26, .3964)):
+                             (10, .7679), (26, .3964)):
         left = whole - torch.tensor([fields, 0, 0])
         assert float(criteo.fraction_of_counts(left)) == pytest.approx(expected, abs=5e-5)
     for kept, expected in ((.75, .558), (.5, .245), (.25, .064)):

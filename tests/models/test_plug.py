@@ -342,10 +342,17 @@ def test_a_compiled_table_is_the_same():
     eager = PepTable(seeded(nn.Embedding, ROWS, WIDTH, padding_idx=4), Thresholds(init=-1.0))
     compiled = copy.deepcopy(eager)
     ids = torch.randint(ROWS, (2, 3))
-    for call in (eager, torch.compile(compiled, fullgraph=True)):
+    for call in (eager, torch.compile(compiled, backend="aot_eager", fullgraph=True)):
         call(ids).square().sum().backward()
     torch.testing.assert_close(eager.values.grad, compiled.values.grad)
     torch.testing.assert_close(eager.thresholds.grad, compiled.thresholds.grad)
+
+
+def test_a_padding_row_that_is_not_zero_stays_as_it_is_and_is_not_counted():
+    plain = nn.Embedding.from_pretrained(torch.ones(3, 2), freeze=False, padding_idx=1)
+    table = PepTable(plain, Thresholds(init=-10.0))
+    assert table.num_params() == 4
+    assert table.table()[1].tolist() == [1.0, 1.0]
 
 
 def test_a_table_that_is_compiled_by_itself_is_not_replaced():

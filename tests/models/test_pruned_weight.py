@@ -150,9 +150,8 @@ def test_a_compiled_model_that_reads_it():
     model = plugged_model()
     torch._dynamo.reset()
     user = torch.randn(2, WIDTH)
-    compiled = torch.compile(
-        lambda user: (user @ model["item"].weight.T).sum(), backend="aot_eager", fullgraph=True
-    )
+    compiled = torch.compile(lambda user: (user @ model["item"].weight.T).sum(),
+                             backend="aot_eager", fullgraph=True)
     torch.testing.assert_close(compiled(user), (user @ model["item"].table().T).sum())
 
 

@@ -127,7 +127,7 @@ def put_times(out, dataset):
     record = {"manifest": "m", "commit": "c" * 40, "device": "d", "threads": 1, "batches": 100,
               "rounds": 3,
               "steps_per_round": 5,
-              "ms_per_step_of_rounds": {model: times for model in ("fm", "deepfm", "autoint")}}
+              "ms_per_step_of_rounds": dict.fromkeys(("fm", "deepfm", "autoint"), times)}
     path = out / "benchmarks" / f"epoch_{dataset}.json"
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_text(json.dumps(record))

@@ -112,15 +112,12 @@ def test_write_json_of_what_json_cannot_hold_leaves_the_old_file(tmp_path):
 
 
 def test_hashes_are_pinned_and_parts_do_not_run_together(tmp_path):
-    assert (
-        sha256_of("ab", b"c") == "43ee655579de01ca739b3f95c1c2d3f46d353b2c0df818064ea594506cdb2617"
-    )
+    assert (sha256_of("ab", b"c")
+            == "43ee655579de01ca739b3f95c1c2d3f46d353b2c0df818064ea594506cdb2617")
     assert sha256_of("ab", "c") != sha256_of("a", "bc")
     (tmp_path / "a").write_bytes(b"abc")
-    assert (
-        sha256_of_file(tmp_path / "a")
-        == "ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad"
-    )
+    assert (sha256_of_file(tmp_path / "a")
+            == "ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad")
 
 
 def test_require_writable_makes_the_folder_and_leaves_it_empty(tmp_path):
@@ -142,9 +139,8 @@ def test_a_folder_in_which_no_file_can_be_made_is_refused(tmp_path, monkeypatch)
         raise PermissionError(13, "Permission denied")
 
     monkeypatch.setattr("utils.files.tempfile.TemporaryFile", refuse)
-    with pytest.raises(
-        OSError, match=rf"cannot write to the folder {tmp_path} .*Permission denied"
-    ):
+    with pytest.raises(OSError,
+                       match=rf"cannot write to the folder {tmp_path} .*Permission denied"):
         require_writable(tmp_path)
 
 
