@@ -1,12 +1,11 @@
 """The masks that searches left: which entries of the table a snapshot keeps."""
 
-import json
-import zipfile
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from models.pruned_tables import PrunedTables
 from studies.page import Page
 
 
@@ -22,15 +21,14 @@ def mask_of(page: Page, out: Path, search: dict[str, Any], budget: int) -> np.nd
     name = f"{search['alias']}/{path.name}"
     file = f"{search['run_id']}/{path.name}"
     try:
-        with np.load(path, allow_pickle=False) as arrays:
-            table, meta = arrays["table"], json.loads(str(arrays["meta"]))
-        if meta["run_id"] == search["run_id"]:
+        pruned = PrunedTables.load(path)
+        if pruned.meta["run_id"] == search["run_id"]:
             page.drawn.add(file)
-            return table != 0
-        page.lose(file, f"{where}: {name} is by now of another search, {meta['run_id']}")
+            return pruned.table != 0
+        page.lose(file, f"{where}: {name} is by now of another search, {pruned.meta['run_id']}")
     except FileNotFoundError:
         page.lose(file, f"{where}: there is no {name}")
-    except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile) as error:
+    except (ValueError, KeyError) as error:
         page.lose(file, f"{where}: {name} cannot be read ({error})")
     return None
 

@@ -196,7 +196,7 @@ def speeds(run: Run, models: dict[str, Any]) -> dict[str, dict[str, dict[str, fl
 
 def timed(models: dict[str, Any], rows: Inputs) -> dict[str, dict[str, float]]:
     """Rows a second of each model, by batch size."""
-    found = {}
+    found: dict[str, dict[str, float]] = {}
     for name, model in models.items():
         speeds = {batch: samples_per_second(model, rows, batch, SECONDS) for batch in BATCHES}
         found[name] = {str(batch): round(speed) for batch, speed in speeds.items()}

@@ -28,7 +28,7 @@ def bare(given: Any) -> nn.Module:
         model = getattr(model, "model", None)
     if not isinstance(model, nn.Module):
         raise TypeError(f"a torch.nn.Module is expected, got {type(given).__name__}")
-    model = model._modules.get("_orig_mod", model)  # of torch.compile
+    model = model._modules.get("_orig_mod") or model  # of torch.compile
     if isinstance(model, nn.parallel.DistributedDataParallel):
         raise ValueError("DistributedDataParallel synchronises the parameters of when it was made, "
                          "and no others; pass its .module, and wrap that again after plug, masked "
