@@ -1,13 +1,12 @@
 """The masks that searches left: which entries of the table a snapshot keeps."""
 
-import json
-import zipfile
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from scipy.stats import spearmanr
 
+from models.pruned_tables import PrunedTables
 from studies import curves
 from studies.page import Page
 
@@ -35,7 +34,7 @@ def mask_of(page: Page, out: Path, search: dict[str, Any], budget: int) -> np.nd
         page.lose(file, f"{where}: there is no {name}")
     except OtherSearchError as error:
         page.lose(file, f"{where}: {name} is by now of another search, {error}")
-    except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile) as error:
+    except (ValueError, KeyError) as error:
         page.lose(file, f"{where}: {name} cannot be read ({error})")
     return None
 
@@ -45,16 +44,16 @@ def read(out: Path, search: dict[str, Any], budget: int) -> np.ndarray:
 
     Raises:
         FileNotFoundError: it is not there, and not shipped.
-        OSError, ValueError, KeyError, EOFError, BadZipFile: it cannot be read.
+        ValueError, KeyError: it cannot be read.
         OtherSearchError: the file is by now of another search, and nothing is shipped.
     """
     path = path_of(out, search, f"{budget}.npz")
     owner = None
     if path.exists():
-        with np.load(path, allow_pickle=False) as arrays:
-            table, owner = arrays["table"], json.loads(str(arrays["meta"]))["run_id"]
+        pruned = PrunedTables.load(path)
+        owner = pruned.meta["run_id"]
         if owner == search["run_id"]:
-            return table != 0
+            return pruned.table != 0
     try:
         return curves.mask(search["run_id"], budget)
     except FileNotFoundError as error:

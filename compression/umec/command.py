@@ -104,7 +104,7 @@ class Base:
     @property
     def model(self) -> DLRM:
         """As validation chose it."""
-        return cast(DLRM, self.trained.model)  # `layout_of` refuses any other
+        return cast(DLRM, self.trained.model)  # `load` refuses any other
 
 
 def load(run_id: str, groups: str, context: RunContext) -> Base:
@@ -115,7 +115,7 @@ def load(run_id: str, groups: str, context: RunContext) -> Base:
             whose layers can be taken apart.
     """
     trained = load_model(run_id, context)
-    layout = layout_of(trained.model, trained.dataset.schema.sizes, groups)
+    layout = layout_of(cast(DLRM, trained.model), trained.dataset.schema.sizes, groups)
     kind = trained.settings.model.embedding
     if kind != "uniform":
         raise ValueError(f"run {trained.run_id} has {kind} tables; only uniform ones can be "

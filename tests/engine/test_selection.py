@@ -6,6 +6,7 @@ import pytest
 import tiny
 import torch
 
+from engine import snapshots
 from engine.hooks import EarlyStop, EveryEpochs, EverySteps
 from engine.loop import State
 
@@ -27,7 +28,8 @@ def run(monkeypatch, tmp_path):
         out = tmp_path / made.hash
         result = tiny.train(out, **settings)
         curve = (out / "runs" / result["run_id"] / "curve.jsonl").read_text().splitlines()
-        tables = {path.name: np.load(path)["table"] for path in out.glob("embedding/*/*/*.npz")}
+        tables = {path.name: snapshots.read(path)[0].table
+                  for path in out.glob("embedding/*/*/*.npz")}
         return result, seen[-1][0].state_dict(), [json.loads(line) for line in curve], tables
 
     return train

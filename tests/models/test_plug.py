@@ -156,6 +156,8 @@ def test_a_bag_is_torchs_bag_of_the_pruned_table_with_all_gradients(settings, fo
     table = PepTable(seeded(nn.EmbeddingBag, ROWS, WIDTH, **settings), Thresholds(init=-0.5))
     definition = table.weight.detach().requires_grad_()
     expected = functional.embedding_bag(inputs[0], definition, *inputs[1:], **named, **settings)
+    if inputs[0].dim() == 2 and len(expected) < len(inputs[0]):
+        pytest.skip("the last bag is lost, and the gradient random, in this torch's own lookup")
     found = table(*inputs, **named)
     torch.testing.assert_close(found, expected)
     weights = torch.randn_like(found)
@@ -870,7 +872,8 @@ def test_files_that_are_no_snapshots(tmp_path):
         path.write_bytes(content)
         with pytest.raises(ValueError, match="is not a whole file of pruned tables"):
             PrunedTables.load(path)
-    np.savez(path, names=np.array(["a"]), table_0=np.ones((2, 2)), initial_0=np.ones((3, 2)))
+    np.savez(path, names=np.array(["a"]), table_0=np.ones((2, 2)), initial_0=np.ones((3, 2)),
+             meta=np.array("{}"))
     with pytest.raises(ValueError, match=r"is not a whole file of pruned tables \(pruned and "
                                          r"initial tables must be of the same"):
         PrunedTables.load(path)

@@ -1,6 +1,7 @@
 """What `plug`, the optimiser's first step and `snapshot` say of a search that cannot work."""
 
 import copy
+import inspect
 import logging
 import pickle
 import re
@@ -144,6 +145,9 @@ OPTIMISERS = {
 @pytest.mark.parametrize("case", OPTIMISERS)
 def test_an_optimiser_that_moves_no_threshold_is_named_once_at_its_first_step(case, warnings):
     make, message = OPTIMISERS[case]
+    adams = inspect.signature(torch.optim.Adam).parameters
+    if case == "decoupled Adam" and "decoupled_weight_decay" not in adams:
+        pytest.skip("this torch's Adam has no such option")
     model = Two()
     old = torch.optim.Adam(model.parameters(), weight_decay=1e-5)
     train(model, old, 1)
