@@ -197,7 +197,7 @@ class TensorBoard:
                   for name, value in (settings or {}).items()}
         # as `add_hparams` does, which would write them into a run of their own
         for summary in hparams(values, {"validation_auc": None, "test_auc": None}):
-            self.writer.file_writer.add_summary(summary)
+            self.writer._get_file_writer().add_summary(summary)
 
     def __call__(self, state: State) -> None:
         """Add the newest line."""

@@ -269,12 +269,12 @@ class Trainer:
         if self.patience == PUBLISHED_PATIENCE:
             hooks.append(PublishedPatience(self.evaluate.published_scores, train.early_stop))
         if train.tensorboard:
-            values = run.settings
-            name = f"{run.stage}_{values.model.model}_{values.model.embedding}_seed{run.seed}"
-            # what changes the result, with the names in the run's id
-            own = {**json.loads(identity(values)), "seed": run.seed, "stage": run.stage}
+            # what the result depends on, by the names in the run's id
+            values = {**json.loads(identity(run.settings)), "seed": run.seed, "stage": run.stage}
+            model = run.settings.model
+            name = f"{run.stage}_{model.model}_{model.embedding}_seed{run.seed}"
             hooks.append(TensorBoard(run.folder / "tensorboard" / name, self.evaluate,
-                                     self.state.step, shown, own))
+                                     self.state.step, shown, values))
         with saver.listening():
             try:
                 return fit(self.state, self.loader, step, [*hooks, progress, saver],

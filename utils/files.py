@@ -11,7 +11,6 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-
 FULL = (errno.ENOSPC, errno.EDQUOT)  # the disk is full, or the user's share of it
 
 

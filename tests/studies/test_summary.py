@@ -56,5 +56,5 @@ def test_what_is_no_folder_of_results_is_refused(tmp_path):
     (tmp_path / "runs").mkdir()
     with pytest.raises(ValueError, match=rf"is no folder of results.* Did you mean {tmp_path}\?"):
         summary.of_folder(tmp_path / "runs")
-    with pytest.raises(ValueError, match="no run in .* is finished yet"):
+    with pytest.raises(ValueError, match=r"no run in .* is finished yet"):
         summary.of_folder(tmp_path)
