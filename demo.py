@@ -1,11 +1,12 @@
-"""PEP on made data whose true widths are known: search, retrain, table and figure. No download.
+"""PEP on synthetic data whose true widths are known: search, retrain, table and figure, without a
+download.
 
-    python demo.py                # half a minute on one core; a second call reuses the finished runs
+    python demo.py                # half a minute on one core; a second call reuses finished runs
     python demo.py --seed 2
 
-A teacher factorisation machine makes the labels. Each field uses a planted number of coordinates,
-some none. The search does not know them; what it leaves of each field is held against what was
-planted.
+A teacher factorisation machine draws the labels. Each field uses a planted number of coordinates,
+some fields none. The search does not know these numbers; the widths that it leaves are compared
+with them.
 """
 
 import argparse
@@ -74,9 +75,8 @@ def pruned_table(settings: dict[str, Any], count: int, seed: int,
 def recovered_widths(pruned: np.ndarray, dataset: Dataset) -> dict[str, float]:
     """Entries kept of the vector that a training row looks up, on average, in each field.
 
-    So a feature counts as often as it occurs. An average over the field's features would mostly
-    tell of the rare ones, whose vectors are pruned in every field because the data say little about
-    them.
+    So a feature counts as often as it occurs. An average over a field's features would mostly
+    describe rare ones, whose vectors are pruned in every field.
     """
     schema, ids = dataset.schema, dataset.split("train")[0]
     kept = np.count_nonzero(pruned, axis=1)  # (N,)
@@ -105,7 +105,7 @@ def options() -> argparse.Namespace:
 def main() -> None:
     """Run everything, print the table, draw the figure."""
     given = options()
-    # such small steps gain nothing from a second thread, and lose tenfold on a busy machine
+    # steps as small as these gain nothing from a second thread and, on a busy machine, lose much
     torch.set_num_threads(1)
     # the folder is the demo's own
     context = RunContext(out=given.out, device="cpu", force=given.force, overwrite=True)
@@ -113,15 +113,17 @@ def main() -> None:
     baselines = uniform(SETTINGS, UNIFORM_WIDTHS, given.seed, context)
     tickets = learn(SETTINGS, given.seed, context)
     best, dense = teacher_auc(dataset), baselines[-1]["test_auc"]
-    rows = [(f"uniform d {run['settings']['latent_dim']}", run) for run in baselines]
-    rows += [("PEP, retrained", run) for run in tickets]
-    print(table.plain(
-        ["model", "parameters", "test AUC", f"against d {SETTINGS['latent_dim']}",
-         "against the teacher"],
-        [[name, f"{run['num_embedding_params']:,}", f"{run['test_auc']:.4f}",
-          f"{run['test_auc'] - dense:+.4f}",
-          f"{run['test_auc'] - best:+.4f}"] for name, run in rows]
-        + [["teacher", f"{planted.num_params():,}", f"{best:.4f}", f"{best - dense:+.4f}", ""]]))
+    runs = [(f"uniform d {run['settings']['latent_dim']}", run) for run in baselines]
+    runs += [("PEP, retrained", run) for run in tickets]
+    rows = []
+    for name, run in runs:
+        score = run["test_auc"]
+        rows.append([name, f"{run['num_embedding_params']:,}", f"{score:.4f}",
+                     f"{score - dense:+.4f}", f"{score - best:+.4f}"])
+    rows.append(["teacher", f"{planted.num_params():,}", f"{best:.4f}", f"{best - dense:+.4f}", ""])
+    head = ["model", "parameters", "test AUC", f"against d {SETTINGS['latent_dim']}",
+            "against the teacher"]
+    print(table.plain(head, rows))
 
     widths = {field.name: field.width for field in planted.FIELDS}
     recovered = recovered_widths(pruned_table(SETTINGS, planted.num_params(), given.seed, context),

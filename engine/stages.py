@@ -176,10 +176,12 @@ def _search(run: Run, folder: Path) -> dict[str, Any]:
 
 def tickets(settings: Settings, seed: int, context: RunContext,
             explicit: frozenset[str] = frozenset()) -> list[str]:
-    """Names of the snapshots that `retrain` retrains, most parameters first; raises as it does."""
-    folder, owner = _searched(settings, seed, context, explicit)
-    _as_searched(settings, owner, explicit)
-    return snapshots.resolve(folder, settings.retrain.retrain_emb_param)
+    """Names of the snapshots that `retrain` retrains, most parameters first.
+
+    All of them are read, so that a corrupt one is found before anything is trained; raises as
+    `retrain` does.
+    """
+    return list(_read(settings, seed, context, explicit)[1])
 
 
 def retrain(settings: Settings, seed: int, context: RunContext,
@@ -199,18 +201,26 @@ def retrain(settings: Settings, seed: int, context: RunContext,
         ValueError: a snapshot is corrupt, was made from other data, or contradicts an explicit
             setting.
     """
+    settings, read, folder, dataset = _read(settings, seed, context, explicit, only)
+    initial, others = snapshots.read(folder / f"{snapshots.INITIAL}.npz")
+    return [retrain_one(settings, seed, context, dataset, ticket, initial.table, others)
+            for ticket in read.values()]
+
+
+def _read(settings: Settings, seed: int, context: RunContext, explicit: frozenset[str],
+          only: str | None = None) -> tuple[Settings, dict[str, snapshots.Snapshot], Path, Dataset]:
+    """The settings of the tickets, the tickets by name, their folder and the data set."""
     folder, owner = _searched(settings, seed, context, explicit)
     settings = _as_searched(settings, owner, explicit)
     wanted = [only] if only else snapshots.resolve(folder, settings.retrain.retrain_emb_param)
-    read = [snapshots.read(folder / f"{name}.npz")[0] for name in wanted]
-    initial, others = snapshots.read(folder / f"{snapshots.INITIAL}.npz")
+    read = {name: snapshots.read(folder / f"{name}.npz")[0] for name in wanted}
+    snapshots.read(folder / f"{snapshots.INITIAL}.npz")
     dataset, _ = open_data(settings, context)
     if owner["manifest"] != dataset.hash:
         raise ValueError(f"the snapshots in {folder} were made from other data (manifest "
                          f"{owner['manifest']}, this is {dataset.hash}); use the same raw files, "
                          f"or run the search again")
-    return [retrain_one(settings, seed, context, dataset, ticket, initial.table, others)
-            for ticket in read]
+    return settings, read, folder, dataset
 
 
 def _searched(settings: Settings, seed: int, context: RunContext,
@@ -225,16 +235,20 @@ def _searched(settings: Settings, seed: int, context: RunContext,
     """
     folder = alias_folder(context.out, settings, seed, context.alias)
     owner = snapshots.owner_of(folder)
-    if context.alias is None and not _matches(owner, settings, seed, explicit):
+    decisive = frozenset(snapshot_decides()) & explicit
+    if context.alias is None and not _matches(owner, settings, seed, decisive):
         others = sorted(path.parent for path in folder.parent.glob("*/search.json"))
-        matching = [path for path in others
-                    if _matches(snapshots.owner_of(path), settings, seed, explicit)]
+        owners = {path: snapshots.owner_of(path) for path in others}
+        matching = [path for path in others if _matches(owners[path], settings, seed, decisive)]
+        if len(matching) > 1:
+            matching = [path for path in matching
+                        if _matches(owners[path], settings, seed, explicit)] or matching
         if len(matching) > 1:
             raise FileNotFoundError(f"{len(matching)} searches in {folder.parent} fit; name one "
                                     f"with --alias: {', '.join(path.name for path in matching)}")
         if matching:
             [folder] = matching
-            owner = snapshots.owner_of(folder)
+            owner = owners[folder]
             log.info("retraining the snapshots in %s", folder)
     if owner is None:
         near = sorted(path.parent.name for path in folder.parent.glob("*/search.json"))
@@ -246,15 +260,14 @@ def _searched(settings: Settings, seed: int, context: RunContext,
 
 
 def _matches(owner: dict[str, Any] | None, settings: Settings, seed: int,
-             explicit: frozenset[str]) -> bool:
+             names: frozenset[str]) -> bool:
     """Whether a search has the seed, data set, embedding, width and granularity of these settings,
-    and agrees with what was set by hand and decides about its snapshots."""
+    and agrees with them in `names`."""
     if owner is None or owner["seed"] != seed:
         return False
     searched, wanted = parse(translate(owner["settings"])).flat(), settings.flat()
-    decided = {"candidate_p", "budget", *snapshot_decides()} & explicit
-    names = {"dataset", "embedding", "latent_dim", "threshold_type", *decided}
-    return all(searched[name] == wanted[name] for name in names)
+    always = {"dataset", "embedding", "latent_dim", "threshold_type"}
+    return all(searched[name] == wanted[name] for name in always | names)
 
 
 def retrain_one(settings: Settings, seed: int, context: RunContext, dataset: Dataset,

@@ -1,6 +1,7 @@
 """Which runs a figure or table needs."""
 
 import argparse
+import itertools
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -18,7 +19,7 @@ from studies.pages import PAGES
 from studies.plan import PlannedRun
 from studies.published import PRESETS
 
-# most parameters in Figures 5 (its number), 8, 10
+# most parameters that Figures 5, 8 and 10 show
 SHOWN = {"movielens": 23_675, "criteo": 100_000, "avazu": 100_000}
 GRANULARITIES = ("feature_dim", "dimension", "feature", "global")  # Figure 10's
 # a scheme each, and the settings that differ from the script's
@@ -38,7 +39,7 @@ UMEC_STEPS = 1500  # of a descent, to the nearest epoch, and one epoch at least
 MODELS = ("fm", "deepfm", "autoint")
 # fields that older searches lack
 RECORDS = {"fig6": "sparsity", "stability": "sparsity", "thresholds": "thresholds"}
-# what the paper shows of Criteo or Avazu but Figures 3, 4
+# what the paper shows of Criteo or Avazu, beside Figures 3 and 4
 ELSEWHERE = ("table2", "table3", "table4", "fig8", "fig11")
 
 
@@ -49,36 +50,50 @@ def needs_of(given: argparse.Namespace, name: str) -> list[PlannedRun]:
     if name == "table1":
         return [bench_epoch.need(PRESETS[given.dataset]), *schemes.comparison(given)]
     if name == "afm":
-        seeds = [afm_runs.study(partial(_base, given, seed), (given.model, seed))
-                 for seed in given.seeds]
-        # all seeds of one, then of the next
-        return [
-            *(one for same in zip(*seeds, strict=True) for one in same),
-            *(
-                schemes.need(given, "tt", {"tt_rank": rank}, seed)
-                for rank in TRAINS
-                for seed in given.seeds
-            ),
-        ]
+        return _of_afm(given)
     if name in UMEC_FIGURES:
-        joint, methods, budgets = UMEC_FIGURES[name]
-        dynamics = Dynamics(joint=joint, by_embedding=True)
-        return [PlannedRun(f"dlrm {method} at {budget:g} seed {seed}", ("dlrm", "uniform"),
-                     partial(compressed, given, umec.Task(budget, method, dynamics=dynamics), seed))
-                for seed in given.seeds for budget in budgets for method in methods
-                if method != "dense" or budget == budgets[0]]
+        return _of_umec(given, name)
     if name not in (*WITHOUT_TICKETS, *WITH_TICKETS):
         return schemes.comparison(given)
     points = WITHOUT_TICKETS.get(name) or _with_tickets(given, name)
-    needs = [schemes.need(given, scheme, point, seed) for seed in given.seeds for scheme,
-             point in points]
     field = RECORDS.get(name)
-    return [plan.recorded(field, one) if field and "retrain" not in one.what else one
-            for one in needs]
+    needs = []
+    for seed in given.seeds:
+        for scheme, point in points:
+            one = schemes.need(given, scheme, point, seed)
+            if field and "retrain" not in one.what:
+                one = plan.recorded(field, one)
+            needs.append(one)
+    return needs
+
+
+def _of_afm(given: argparse.Namespace) -> list[PlannedRun]:
+    """All seeds of one compression, then of the next; tensor trains from scratch come last."""
+    studies = [afm_runs.study(partial(_base, given, seed), (given.model, seed))
+               for seed in given.seeds]
+    needs: list[PlannedRun] = []
+    for same in zip(*studies, strict=True):
+        needs += same
+    for rank in TRAINS:
+        needs += [schemes.need(given, "tt", {"tt_rank": rank}, seed) for seed in given.seeds]
+    return needs
+
+
+def _of_umec(given: argparse.Namespace, name: str) -> list[PlannedRun]:
+    joint, methods, budgets = UMEC_FIGURES[name]
+    dynamics = Dynamics(joint=joint, by_embedding=True)
+    needs = []
+    for seed, budget, method in itertools.product(given.seeds, budgets, methods):
+        if method == "dense" and budget != budgets[0]:  # the dense model has no budget
+            continue
+        task = umec.Task(budget, method, dynamics=dynamics)
+        needs.append(PlannedRun(f"dlrm {method} at {budget:g} seed {seed}", ("dlrm", "uniform"),
+                                partial(compressed, given, task, seed)))
+    return needs
 
 
 def _with_tickets(given: argparse.Namespace, name: str) -> Points:
-    """What is trained, searched and retrained for one of WITH_TICKETS."""
+    """The runs of one of WITH_TICKETS."""
     budgets = schemes.budgets(given)
     most = SHOWN.get(given.dataset, SHOWN["movielens"])
     shown = {"retrain_emb_param": next((budget for budget in budgets if budget <= most),
@@ -124,14 +139,16 @@ def everything(given: argparse.Namespace) -> list[PlannedRun]:
         first = list({str(point[size]): point for point in reversed(points)}.values())
         chosen = [trial["settings"] for trial in tuning.chosen(path)] if path.exists() else first
         needs += [schemes.need(given, scheme, point, 1) for point in points]
-        needs += [schemes.need(given, scheme, point, seed) for point in chosen
-                  for seed in given.seeds]
+        for point in chosen:
+            needs += [schemes.need(given, scheme, point, seed) for seed in given.seeds]
     pages = PAGES if given.model == "fm" else ("table4",)
     shown = [name for name in pages if given.dataset == "movielens" or name in ELSEWHERE]
     # with the tunings above, or of the sibling systems
     counted = ("fig2", "table1", "afm", *UMEC_FIGURES)
-    return [*needs, *(one for name in shown if name not in counted
-                      for one in needs_of(given, name))]
+    for name in shown:
+        if name not in counted:
+            needs += needs_of(given, name)
+    return needs
 
 
 def compressed(given: argparse.Namespace, task: umec.Task, seed: int,
@@ -148,7 +165,6 @@ def compressed(given: argparse.Namespace, task: umec.Task, seed: int,
 
 
 def _base(given: argparse.Namespace, seed: int, context: RunContext) -> str:
-    """The id of the base model's run, trained when it is not: the one that the data set's script
-    makes by itself."""
+    """The id of the base model's run, with the published settings; it is trained if need be."""
     own = {"max_epochs": PRESETS[given.dataset]["max_epochs"]}
     return schemes.run(given, "uniform", own, seed, context)["run_id"]

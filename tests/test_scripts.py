@@ -53,7 +53,9 @@ def clone(tmp_path_factory):
                                ("train_movielens_retrain", "retrain", "RETRAIN")):
         (folder / f"{name}.py").write_text(
             "from studies import published, scripts\n"
-            f"scripts.{call}('', published.{preset}['movielens'])\n")
+            # processes of --jobs import the script
+            "if __name__ == '__main__':\n"
+            f"    scripts.{call}('', published.{preset}['movielens'])\n")
     return folder
 
 
@@ -107,7 +109,11 @@ class Shell:
                  for path in sorted(self.out.glob("runs/*/result.json"))]
         return {result["run_id"]: result for result in found if stage in (None, result["stage"])}
 
-    def alias(self, name=ALIAS, model="fm"):
+    def alias(self, name=None, model="fm"):
+        """A folder of snapshots; without a name the only one, or that of the quick settings."""
+        searched = list((self.out / "embedding" / model).glob("*"))
+        if name is None:
+            name = searched[0].name if len(searched) == 1 else ALIAS
         return self.out / "embedding" / model / name
 
 
@@ -231,7 +237,14 @@ def test_the_table_on_standard_output_has_one_line_a_result(finished, after):
     search, retrain = finished["search"].splitlines(), finished["retrain"].splitlines()
     # ! after so short a search
     heads = [line.split()[0] for line in search if not line.startswith("!")]
-    assert heads == ["stage", "search", "*"]
+    assert heads == ["stage", "search", "*", "snapshots:", "to"]
+    folder, command = (line.partition(": ")[2] for line in search[-2:])
+    assert (finished["cwd"] / folder / "400.npz").exists()
+    words = command.split()
+    assert words[0] == "python"
+    assert words[1].endswith("train_movielens_retrain.py")
+    assert words[2:6] == ["--model", "fm", "--alias", ALIAS]
+    assert words[6] == "--data"
     assert [line.split()[:3] for line in retrain[1:3]] == [["retrain", "400†", dense],
                                                            ["retrain", "150†", dense]]
     assert {line.split()[-1] for line in (search[1], *retrain[1:3])} == set(after.results())
@@ -587,7 +600,8 @@ def test_two_seeds_share_no_file(after):
     files = stored(after)
     assert only(files, before.__contains__) == before
     assert len(after.results()) == 6
-    assert names(after.out / "embedding" / "fm") == [ALIAS, "movielens_pep_d8_seed2"]
+    assert names(after.out / "embedding" / "fm") == [
+        ALIAS, ALIAS.replace("seed1", "seed2")]
     masks = {snapshots.mask_hash(snapshots.read(after.alias(alias) / "400.npz")[0])
              for alias in names(after.out / "embedding/fm")}
     assert len(masks) == 2
@@ -622,10 +636,25 @@ def test_another_data_set_under_the_same_alias_is_refused_until_overwrite_is_giv
 
 def test_other_settings_under_the_same_alias_are_refused(after):
     before = stored(after)
-    code, _, error = after.search(*sets("gk=2.0"))
+    code, _, error = after.search("--alias", ALIAS, *sets("gk=2.0"))
     assert code == 2
     assert "belongs to another search" in error
     assert stored(after) == before
+
+
+def test_a_trial_takes_a_folder_of_its_own_which_its_retraining_finds(after):
+    before = stored(after)
+    assert after.search(*sets("gk=2.0"))[0] == 0
+    trial = ALIAS.replace("max_epochs", "gk_2.0_max_epochs")
+    assert set(names(after.out / "embedding" / "fm")) == {ALIAS, trial}
+    assert only(stored(after), before.__contains__) == before
+    code, _, error = after.retrain(*sets("max_epochs=1"))
+    assert code == 2
+    assert f"2 searches in {after.out / 'embedding' / 'fm'} fit; name one with --alias:" in error
+    assert after.retrain(*sets("gk=2.0"))[0] == 0
+    found = [result for result in after.results("retrain").values()
+             if result["settings"]["gk"] == 2.0]
+    assert len(found) == 2
 
 
 def test_a_run_that_another_process_is_working_on_is_refused(after):

@@ -178,13 +178,13 @@ def test_a_full_disk_is_named_with_the_need(tmp_path, error):
 
 
 def test_without_a_known_need_it_is_more_than_was_written(tmp_path):
-    def fill():
+    def write():
         with files.atomic_path(tmp_path / "a") as temporary:
             temporary.write_bytes(b"x" * 10)
             raise OSError(errno.ENOSPC, "No space left on device")
 
     with pytest.raises(OSError, match="needs more than 10 bytes"):
-        fill()
+        write()
 
 
 def test_other_errors_stay_as_they_are(tmp_path):
