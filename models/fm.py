@@ -1,10 +1,10 @@
 """Factorisation machine (Rendle 2010)."""
 
 from torch import Tensor
-from torchfm.layer import FactorizationMachine
 
 from .base import ClickModel
 from .embedding.base import Embedding
+from .kernels.fm import fm
 from .linear import FirstOrder
 
 
@@ -21,8 +21,7 @@ class FM(ClickModel):
         super().__init__()
         self.embedding = embedding
         self.linear = FirstOrder(embedding.num_rows)
-        self.fm = FactorizationMachine(reduce_sum=True)
 
     def forward(self, ids: Tensor) -> Tensor:
         """ids (B, F) -> logits (B,)."""
-        return self.linear(ids) + self.fm(self.embedding(ids)).squeeze(1)
+        return fm(*self.embedding.rows(ids), self.linear.weight, ids) + self.linear.layer.bias

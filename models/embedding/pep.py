@@ -14,7 +14,6 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from ..kernels.barrier import GradientBarrier, OptimizationBarrier
 from ..kernels.lookup import lookup
 from ..kernels.threshold import GATES, soft_threshold
 from .base import TableEmbedding
@@ -209,30 +208,28 @@ class Pep(TableEmbedding):
         size, which may hold spare rows, decides nothing; but not by field, as its rows have lost
         theirs.
         """
-        small = (
-            not self._by_field
-            if len(self.weight) != self.num_rows
-            else self.num_rows <= ids.numel()
-        )
         if self.clock is not None:
-            vectors = _AsItIs.apply(lookup(self._values, ids), self.clock)
-        elif small:
-            vectors = self.table_first(ids)
-        else:
-            vectors = self.gather_first(ids)
-        return OptimizationBarrier.apply(vectors) if self._apart else vectors
+            return _AsItIs.apply(lookup(self.weight, ids), self.clock)
+        return self.table_first(ids) if self._few_rows(ids) else self.gather_first(ids)
+
+    def rows(self, ids: Tensor) -> tuple[Tensor, Tensor]:
+        """The thresholded table and the ids, or a row for each place; see `forward`."""
+        if self.clock is None and self._few_rows(ids):
+            return soft_threshold(self.weight, self.gates(self._s)), ids
+        return super().rows(ids)
+
+    def _few_rows(self, ids: Tensor) -> bool:
+        if len(self.weight) != self.num_rows:
+            return not self._by_field
+        return self.num_rows <= ids.numel()
 
     def table_first(self, ids: Tensor) -> Tensor:
         """The definition: threshold the table, then look up."""
-        table = soft_threshold(self._values, self.gates(self._s))
-        if torch.compiler.is_compiling() and not ids.is_cuda:
-            # or the compiler looks up V and g and thresholds each row of the batch
-            table = OptimizationBarrier.apply(table)
-        return lookup(table, ids)
+        return lookup(soft_threshold(self.weight, self.gates(self._s)), ids)
 
     def gather_first(self, ids: Tensor) -> Tensor:
         """Threshold only the rows that the batch holds."""
-        values = lookup(self._values, ids)
+        values = lookup(self.weight, ids)
         thresholds = self._s  # `global` and `dimension` broadcast as they are
         if self._by_feature:
             thresholds = lookup(thresholds, ids)
@@ -240,16 +237,6 @@ class Pep(TableEmbedding):
             # (1, F, 1 or D): column f of a batch holds ids of field f
             thresholds = thresholds[None]
         return soft_threshold(values, self.scale * self.gate(thresholds))
-
-    @property
-    def _apart(self) -> bool:
-        """Whether the model must compile to the same code folded and not."""
-        return self.foldable and torch.compiler.is_compiling()
-
-    @property
-    def _values(self) -> Tensor:
-        """V as a pass uses it."""
-        return GradientBarrier.apply(self.weight) if self._apart else self.weight
 
     @property
     def _s(self) -> Tensor:

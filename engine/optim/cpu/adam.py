@@ -28,6 +28,7 @@ from models.kernels.machine import ON, control, fetch, set_control
 AHEAD = 2
 RUN = 8  # blocks in a row that are treated as one when they can be
 LINE = 16  # floats of a cache line
+NARROW = 16  # entries of a row
 
 # of a block: nothing is known; only `square` still changes; nothing changes any more
 MOVING, STILL, EMPTY = 0, 1, 2
@@ -159,7 +160,49 @@ def _fetch_block(flat, mean, square, slots, block, rows, num_rows):
 
 
 @njit(nogil=True, error_model="numpy")
-def open_blocks(table, blocks, begin, end, slots, unique, now, out):
+def adam_flat(value, mean, square, grad, rates, scale, a, e):
+    """Take one step with a flat parameter, in place; see `adam_plain`."""
+    before = control()
+    set_control(before | ON)
+    _grad_once(value, mean, square, grad, rates, scale, a, e)
+    set_control(before)
+
+
+@njit(nogil=True, error_model="numpy")
+def adam_rows(table, first, last, slots, unique, grads, scale, now):
+    """Take step `now` in the rows first .. last-1 of a table that is in step: those of the batch
+    with their gradient, the others without.
+
+    Args:
+        table: (value, mean, square, rates, steps) of `engine.optim.cpu.rowwise.Table`.
+        slots, unique: which rows are in the batch, see `gather_blocks`.
+        grads: (U or more, D), gradient of the rows `unique`.
+        scale: of the gradient.
+    """
+    value, mean, square, rates, steps = table
+    a, e = steps[now % steps.shape[0]]
+    before = control()
+    set_control(before | ON)
+    if value.shape[1] < NARROW:  # a loop of a few entries a row is slow
+        part = slice(first * value.shape[1], last * value.shape[1])
+        whole = np.zeros((last - first, value.shape[1]), np.float32)
+        for slot in range(unique.size):
+            if first <= unique[slot] < last:
+                whole[unique[slot] - first] = grads[slot]
+        _grad_once(value.reshape(-1)[part], mean.reshape(-1)[part], square.reshape(-1)[part],
+                   whole.reshape(-1), rates, scale, a, e)
+    else:
+        for row in range(first, last):
+            slot = slots[row]
+            if slot < unique.size and unique[slot] == row:
+                _grad_once(value[row], mean[row], square[row], grads[slot], rates, scale, a, e)
+            else:
+                _decay_once(value[row], mean[row], square[row], rates, a, e)
+    set_control(before)
+
+
+@njit(nogil=True, error_model="numpy")
+def gather_blocks(table, blocks, begin, end, slots, unique, now, out):
     """Bring the listed blocks to step `now` and copy the batch's rows of them to `out` (U, D),
     ordered as `unique`.
 
@@ -193,7 +236,7 @@ def open_blocks(table, blocks, begin, end, slots, unique, now, out):
 
 
 @njit(nogil=True, error_model="numpy")
-def close_blocks(table, blocks, begin, end, slots, unique, grads, scale, now):
+def apply_blocks(table, blocks, begin, end, slots, unique, grads, scale, now):
     """Take step `now` in the listed blocks, which are at now - 1: with a gradient the batch's rows,
     the others without.
 
@@ -234,7 +277,7 @@ def close_blocks(table, blocks, begin, end, slots, unique, grads, scale, now):
 
 @njit(nogil=True, error_model="numpy")
 def sweep_blocks(table, first, last, listed_in, stamp, now):
-    """Bring the blocks first .. last-1 to step `now`, but for those of `close_blocks`, where
+    """Bring the blocks first .. last-1 to step `now`, but for those of `apply_blocks`, where
     listed_in is `stamp`."""
     value, mean, square, done, state, rows, rates, steps = table
     width = value.shape[1]

@@ -1,9 +1,7 @@
-"""Tables of which a batch reads few rows: what is copied to the batch, and when which row takes its
-Adam steps."""
+"""Adam on a CPU for tables that are read row by row: what a batch gets, and when which row takes
+its steps."""
 
-import logging
-import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import cache
@@ -12,18 +10,24 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from engine.optim.cpu.adam import close_blocks, coefficients, open_blocks, sweep_blocks
+from engine.optim.cpu.adam import (
+    adam_flat,
+    adam_rows,
+    apply_blocks,
+    coefficients,
+    gather_blocks,
+    sweep_blocks,
+)
 from models.kernels.batch_rows import blocks_of, copy_rows, renumber, sum_of_squares
-
-log = logging.getLogger("pep")
 
 BLOCK = 64  # entries of a block, about: 3 KB of value and moments stay in the nearest cache
 MEMORY = 128  # steps whose rates are kept: more than any row ever lags behind
-# steps between two visits of a row, to choose from
-INTERVALS = {"dense": (1,), "deferred": (32,), "auto": (1, 32)}
-SPARE = 256  # the rows of a small table are a multiple of it
+INTERVALS = {"streamed": 1, "lazy": 32}  # steps between two visits of a row without data
 LARGE = 1 << 22  # bytes from which numpy asks for large pages
 ALONE = 200_000  # entries a step below which a second thread costs more than it helps
+
+# parameter, what the optimiser keeps of it, its group there
+Learned = tuple[Tensor, dict, dict]
 
 
 @dataclass
@@ -38,16 +42,15 @@ class Table:
     blocks: "Blocks"
 
     def __post_init__(self) -> None:
-        number = -(-len(self.parameter) // self.blocks.rows)
+        count = -(-len(self.parameter) // self.blocks.rows)
         # step that each block was last brought to
-        self.done = np.full(number, int(self.step), np.int32)
-        self.state = np.zeros(number, np.uint8)
+        self.done = np.full(count, int(self.step), np.int32)
+        self.state = np.zeros(count, np.uint8)
         self.steps = np.zeros((MEMORY, 2), np.float32)  # a and e of step t at t % MEMORY
-        betas, decay = self.group["betas"], self.group["weight_decay"]
-        rates = tuple(np.float32(rate)
-                      for rate in (decay, betas[0], 1 - betas[0], betas[1], 1 - betas[1]))
-        arrays = tuple(tensor.detach().numpy() for tensor in (self.parameter, *self.moments))
-        self.packed = (*arrays, self.done, self.state, self.blocks.rows, rates, self.steps)
+        rates = _rates(self.group)
+        self.arrays = tuple(tensor.detach().numpy() for tensor in (self.parameter, *self.moments))
+        self.packed = (*self.arrays, self.done, self.state, self.blocks.rows, rates, self.steps)
+        self.whole = (*self.arrays, rates, self.steps)
 
     def note(self, step: int) -> None:
         """Keep the rates of a step, so that a change of lr holds from the step on at which it was
@@ -56,15 +59,44 @@ class Table:
         self.steps[step % MEMORY] = coefficients(group["lr"], group["betas"], group["eps"], step)
 
 
+@dataclass
+class Other:
+    """A parameter of any shape that is updated as it is, with its state and group in the
+    optimiser."""
+
+    parameter: Tensor
+    state: dict
+    group: dict
+
+    def __post_init__(self) -> None:
+        self.step = self.state["step"]
+        tensors = (self.parameter.detach(), self.state["exp_avg"], self.state["exp_avg_sq"])
+        self.arrays = tuple(tensor.view(-1).numpy() for tensor in tensors)
+        self.rates = _rates(self.group)
+
+    def apply(self, grad: Tensor, scale: np.float32, step: int) -> None:
+        """Take the step with `grad` times `scale`."""
+        group = self.group
+        a, e = coefficients(group["lr"], group["betas"], group["eps"], step)
+        adam_flat(*self.arrays, grad.reshape(-1).numpy(), self.rates, scale, np.float32(a),
+                  np.float32(e))
+
+
+def _rates(group: dict) -> tuple[np.float32, ...]:
+    betas = group["betas"]
+    return tuple(np.float32(rate) for rate in (group["weight_decay"], betas[0], 1 - betas[0],
+                                               betas[1], 1 - betas[1]))
+
+
 class Blocks:
     """How the rows of one width are parted into blocks, and which blocks hold rows of the batch."""
 
     def __init__(self, num_rows: int, width: int) -> None:
         self.rows = max(BLOCK // width, 1)
-        self.number = -(-num_rows // self.rows)
-        # number of the batch for which a block was last listed
-        self.listed_in = np.zeros(self.number, np.int64)
-        self.space = np.zeros(self.number, np.int32)
+        self.count = -(-num_rows // self.rows)
+        # the batch for which a block was last listed
+        self.listed_in = np.zeros(self.count, np.int64)
+        self.space = np.zeros(self.count, np.int32)
         self.listed = self.space[:0]
 
     def find(self, unique: np.ndarray, batch: int) -> None:
@@ -74,22 +106,24 @@ class Blocks:
 
 
 class RowwiseAdam:
-    """The tables of a model on a CPU, opened for a batch before its forward pass and closed with
-    the gradients.
+    """Adam with coupled decay for the tables of a model on a CPU, with gradients of a batch's rows.
 
-    Between the two, the batch's rows stand each once in small tables, with ids renumbered to them.
-    In step t a row without data is due every `interval` steps; 1 is dense Adam, streamed. The rows
-    end up the same to the last bit.
+    Before a forward pass `gather` copies the batch's rows, each once, into small tables and counts
+    the ids through them; after it `apply` takes the step with the gradients of these. Every row
+    takes every step, with a gradient or with decay alone. "streamed" takes it at once, in one pass
+    over the table; "lazy" lets a row without data wait for up to 32 steps, which it then takes one
+    after the other in the cache: less work for memory where a table is large. The values are the
+    same to the last bit.
 
     Args:
-        tables: parameters by name; all have N rows.
+        tables: parameters by name, with their state and group in the optimiser; all have N rows.
         fixed: further tensors with N rows that are copied with them and never change.
-        form: "dense", "deferred", or "auto", which times the intervals in turns and keeps the
-            fastest.
+        form: "streamed" or "lazy".
+        others: parameters that are updated as they are.
     """
 
-    def __init__(self, tables: dict[str, tuple[Tensor, dict, dict]], fixed: dict[str, Tensor],
-                 form: str) -> None:
+    def __init__(self, tables: dict[str, Learned], fixed: dict[str, Tensor], form: str,
+                 others: Sequence[Learned] = ()) -> None:
         layouts: dict[int, Blocks] = {}
         self.tables = {}
         for name, (parameter, state, group) in tables.items():
@@ -99,127 +133,126 @@ class RowwiseAdam:
             self.tables[name] = Table(parameter, (state["exp_avg"], state["exp_avg_sq"]),
                                       state["step"], group, blocks)
         self.layouts = tuple(layouts.values())
+        self.others = [Other(*other) for other in others]
         self.fixed = {name: tensor.numpy() for name, tensor in fixed.items()}
         self.num_rows = len(next(iter(self.tables.values())).parameter)
         self.slots = np.zeros(self.num_rows, np.int32)
         self.unique = np.zeros(0, np.int32)
-        self.step = max(int(table.step) for table in self.tables.values())
-        self.batch = 0  # number of the batch that was opened last
+        self.step = max(int(one.step) for one in (*self.tables.values(), *self.others))
+        self.batch = 0  # batches that were gathered
         self.capacity = 0
-        self.compact: dict[str, Tensor] = {}
-        self.pace = Pace(INTERVALS[form])
+        self.buffers: dict[str, np.ndarray] = {}
+        self.interval = INTERVALS[form]
+        self.lazy = self.interval > 1 or any(int(table.step) < self.step
+                                             for table in self.tables.values())
         self.threads = torch.get_num_threads()
         self.space = np.zeros(0, np.int32)
 
-    def open(self, ids: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
-        """ids (B, F) -> the same renumbered, and the batch's rows of each table (C, D), C at least
-        their number.
+    def gather(self, ids: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
+        """ids (B, F) -> the same counted through the batch's rows, and these of each table (U, D),
+        overwritten by the next call.
 
         Raises:
             IndexError: an id is not in 0 .. N-1; field and value are named.
         """
-        started = time.perf_counter()
-        local = torch.empty(ids.shape, dtype=torch.int32)
+        local = np.empty(ids.shape, np.int32)
         if len(self.space) < ids.numel():
             self.space = np.zeros(ids.numel(), np.int32)
-        count = renumber(ids.numpy().reshape(-1), self.slots, self.space, local.numpy().reshape(-1))
+        count = renumber(ids.numpy().reshape(-1), self.slots, self.space, local.reshape(-1))
         if count < 0:
             row, field = divmod(-1 - count, ids.shape[1])
             raise IndexError(f"field {field} of row {row} of the batch has the id "
                              f"{int(ids[row, field])}; the table has {self.num_rows} rows, ids are "
                              f"0 .. {self.num_rows - 1}")
         self.unique = self.space[:count]
-        self._make_room(count, ids.numel())
         self.batch += 1
-        for layout in self.layouts:
-            layout.find(self.unique, self.batch)
-        outs = {name: self.compact[name].detach().numpy() for name in self.tables}
-
-        def work(share: int, shares: int) -> None:
+        rows = self._space_for(count)
+        if self.lazy:
+            for layout in self.layouts:
+                layout.find(self.unique, self.batch)
+            self._in_parallel(lambda share, shares: self._gather_blocks(rows, share, shares))
+        else:
             for name, table in self.tables.items():
-                listed = table.blocks.listed
-                open_blocks(table.packed, listed, *_part(len(listed), share, shares), self.slots,
-                            self.unique,
-                            self.step, outs[name])
-
-        self._in_parallel(work)
+                copy_rows(table.arrays[0], self.unique, rows[name])
         for name, array in self.fixed.items():
-            copy_rows(array, self.unique, self.compact[name].numpy())
-        self.pace.spent += time.perf_counter() - started
-        return local, self.compact
+            copy_rows(array, self.unique, rows[name])
+        gathered = {name: torch.from_numpy(array).requires_grad_(name in self.tables)
+                    for name, array in rows.items()}
+        return torch.from_numpy(local), gathered
 
-    def _make_room(self, count: int, most: int) -> None:
-        """Have small tables of `count` rows or more: a quarter more, so that they seldom grow
-        (compiled code must too).
+    def _space_for(self, count: int) -> dict[str, np.ndarray]:
+        """Small tables of `count` rows, and one more where these are N: by that number an embedding
+        knows its whole table, in its own order."""
+        count += count == self.num_rows
+        if count > self.capacity:
+            self.capacity = count * 5 // 4
+            widths = {name: table.parameter.shape[1] for name, table in self.tables.items()}
+            widths |= {name: array.shape[1] for name, array in self.fixed.items()}
+            self.buffers = {name: np.zeros((self.capacity, width), np.float32)
+                            for name, width in widths.items()}
+        return {name: buffer[:count] for name, buffer in self.buffers.items()}
 
-        Their size decides nothing. It is a multiple of SPARE, since the last few entries of a
-        vectorised loop can have other last bits, and it never is N, by which an embedding knows its
-        whole table.
-        """
-        if count <= self.capacity:
-            return
-        self.capacity = -(-min(count * 5 // 4, max(most, count)) // SPARE) * SPARE
-        self.capacity += SPARE * (self.capacity == self.num_rows)
-        widths = {**{name: table.parameter.shape[1] for name, table in self.tables.items()},
-                  **{name: array.shape[1] for name, array in self.fixed.items()}}
-        self.compact = {name: torch.zeros((self.capacity, width), requires_grad=name in self.tables)
-                        for name, width in widths.items()}
+    def _gather_blocks(self, outs: dict[str, np.ndarray], share: int, shares: int) -> None:
+        for name, table in self.tables.items():
+            listed = table.blocks.listed
+            gather_blocks(table.packed, listed, *_part(len(listed), share, shares), self.slots,
+                          self.unique, self.step, outs[name])
 
-    @property
-    def interval(self) -> int:
-        """Steps between two visits of a row without data."""
-        return self.pace.interval
-
-    def entries_opened(self) -> int:
+    def entries_gathered(self) -> int:
         """Entries of all tables that the last batch had brought up to date, with those of its rows'
         blocks."""
         return sum(len(table.blocks.listed) * table.blocks.rows * table.parameter.shape[1]
                    for table in self.tables.values())
 
     def norm_squared(self, grads: dict[str, Tensor]) -> float:
-        """Sum of the squares of the tables' gradients, (C, D) each."""
+        """Sum of the squares of the tables' gradients, (U, D) each."""
         return sum(sum_of_squares(grad.numpy()[:len(self.unique)]) for grad in grads.values())
 
-    def close(self, grads: dict[str, Tensor], scale: float) -> None:
-        """Take the step: rows of the batch with `grads` (C, D) times `scale`, the others without,
-        now or late."""
-        started = time.perf_counter()
+    def apply(self, grads: dict[str, Tensor], of_others: Sequence[Tensor], scale: float) -> None:
+        """Take the step: rows of the batch with `grads` (U, D) times `scale`, the others without,
+        now or late; then the other parameters."""
         self.step += 1
         for table in self.tables.values():
             table.note(self.step)
+            # of somebody's backward(); the optimiser would take a second step with it
+            table.parameter.grad = None
         arrays = {name: grad.numpy() for name, grad in grads.items()}
-        factor, interval = np.float32(scale), self.pace.interval
+        work = self._apply_blocks if self.lazy else self._apply_rows
+        self._in_parallel(lambda share, shares: work(arrays, np.float32(scale), share, shares))
+        for other, grad in zip(self.others, of_others, strict=True):
+            other.apply(grad, np.float32(scale), self.step)
 
-        def work(share: int, shares: int) -> None:
-            for name, table in self.tables.items():
-                blocks = table.blocks
-                close_blocks(table.packed, blocks.listed, *_part(len(blocks.listed), share, shares),
-                             self.slots,
-                             self.unique, arrays[name], factor, self.step)
-                first, last = _part(blocks.number, self.step % interval, interval)
-                low, high = _part(last - first, share, shares)
-                sweep_blocks(table.packed, first + low, first + high, blocks.listed_in, self.batch,
-                             self.step)
+    def _apply_rows(self, grads: dict[str, np.ndarray], scale: np.float32, share: int,
+                    shares: int) -> None:
+        for name, table in self.tables.items():
+            adam_rows(table.whole, *_part(self.num_rows, share, shares), self.slots, self.unique,
+                      grads[name], scale, self.step)
 
-        self._in_parallel(work)
-        self.pace.step_done(time.perf_counter() - started)
+    def _apply_blocks(self, grads: dict[str, np.ndarray], scale: np.float32, share: int,
+                      shares: int) -> None:
+        for name, table in self.tables.items():
+            blocks = table.blocks
+            apply_blocks(table.packed, blocks.listed, *_part(len(blocks.listed), share, shares),
+                         self.slots, self.unique, grads[name], scale, self.step)
+            first, last = _part(blocks.count, self.step % self.interval, self.interval)
+            low, high = _part(last - first, share, shares)
+            sweep_blocks(table.packed, first + low, first + high, blocks.listed_in, self.batch,
+                         self.step)
 
     def refresh(self) -> None:
         """Bring every row to the last step taken: before anybody looks at the tables."""
-        if all(int(table.step) == self.step for table in self.tables.values()):
+        if all(int(one.step) == self.step for one in (*self.tables.values(), *self.others)):
             return
-        started = time.perf_counter()
+        if self.lazy:
+            self._in_parallel(self._sweep_all)
+        for one in (*self.tables.values(), *self.others):
+            one.step.fill_(self.step)
 
-        def work(share: int, shares: int) -> None:
-            for table in self.tables.values():
-                blocks = table.blocks
-                sweep_blocks(table.packed, *_part(blocks.number, share, shares), blocks.listed_in,
-                             -1, self.step)
-
-        self._in_parallel(work)
+    def _sweep_all(self, share: int, shares: int) -> None:
         for table in self.tables.values():
-            table.step.fill_(self.step)
-        self.pace.spent += time.perf_counter() - started
+            blocks = table.blocks
+            sweep_blocks(table.packed, *_part(blocks.count, share, shares), blocks.listed_in, -1,
+                         self.step)
 
     def _in_parallel(self, work: Callable[[int, int], None]) -> None:
         """Run `work(share, shares)` for every share, on as many threads as torch has. Bits do not
@@ -233,38 +266,6 @@ class RowwiseAdam:
         work(0, self.threads)
         for other in others:
             other.result()
-
-
-class Pace:
-    """How many steps lie between two visits of a row: the fastest of `choices`, each timed once it
-    runs evenly."""
-
-    def __init__(self, choices: tuple[int, ...]) -> None:
-        self.left = list(choices)
-        self.interval = self.left.pop(0)
-        self.spent = 0.0
-        self.steps = 0
-        self.times: dict[int, float] = {}
-        self.deciding = bool(self.left)
-
-    def step_done(self, seconds: float) -> None:
-        """Add a step's time; perhaps go on to another interval."""
-        self.spent += seconds
-        self.steps += 1
-        warm = 2 * self.interval + 3
-        if self.deciding and self.steps == warm:
-            self.spent = 0.0
-        elif self.deciding and self.steps >= 2 * warm + 10:
-            self.times[self.interval] = self.spent / (self.steps - warm)
-            self.interval = self.left.pop(0) if self.left else min(self.times,
-                                                                   key=lambda n: self.times[n])
-            self.spent, self.steps = 0.0, 0
-            self.deciding = len(self.times) == 0 or self.interval not in self.times
-            if not self.deciding:
-                log.info("rows without data: %s (ms a step: %s)",
-                         "each step" if self.interval == 1
-                         else f"made up for every {self.interval} steps",
-                         ", ".join(f"every {n}: {1e3 * t:.2f}" for n, t in self.times.items()))
 
 
 def _in_large_pages(tensor: Tensor) -> Tensor:

@@ -109,14 +109,14 @@ class DeviceRowwiseAdam:
         self.compact: dict[str, Tensor] = {}
 
     def count(self) -> None:
-        """Begin a step: what the CPU has to do for it, and a recorded step cannot. `open` and
-        `close` do the rest."""
+        """Begin a step: what the CPU has to do for it, and a recorded step cannot. `gather` and
+        `apply` do the rest."""
         self.step += 1
         for table in self.tables.values():
             table.note(self.step)
 
     @torch.no_grad()
-    def open(self, ids: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
+    def gather(self, ids: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
         """ids (B, F) -> the same renumbered, and the batch's rows of each table, (C or more, D)."""
         self.rows = ids.reshape(-1).long()
         self.local = first_places(self.rows, self.slots)
@@ -144,7 +144,7 @@ class DeviceRowwiseAdam:
                                           requires_grad=name in self.tables) for name,
                         tensor in whole.items()}
 
-    def entries_opened(self) -> int:
+    def entries_gathered(self) -> int:
         """Entries of all tables that the last batch had brought up to date. Waits for the
         device."""
         distinct = len(torch.unique(self.rows))
@@ -156,7 +156,7 @@ class DeviceRowwiseAdam:
         return torch.stack([(grad * grad).sum() for grad in grads.values()]).sum()
 
     @torch.no_grad()
-    def close(self, grads: dict[str, Tensor], scale: Tensor) -> None:
+    def apply(self, grads: dict[str, Tensor], scale: Tensor) -> None:
         """Take the step: rows of the batch with `grads` (C or more, D) times `scale` (), others
         without, now or late.
 
