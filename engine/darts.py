@@ -55,7 +55,7 @@ def _search(run: Run) -> None:
     def hooks_for(trainer: Trainer) -> list:
         return [Bilevel("embedding.mixing", trainer.shuffled_validation(),
                         run.settings.search.darts_lr,
-                        run.settings.train.grad_clip, lambda: trainer.compiled)]
+                        run.settings.train.grad_clip)]
 
     def finish(trainer: Trainer) -> dict[str, Any]:
         with atomic_path(run.folder / CHOICE) as temporary, temporary.open("wb") as file:

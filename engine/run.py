@@ -31,8 +31,7 @@ from engine.hooks import (
     require_finite,
 )
 from engine.loop import Hook, State, fit
-from engine.optim.cuda_graph import maybe_cuda_graph
-from engine.optim.step import Optimizer, Step, StepForm, build_optimizer, choose_compiled
+from engine.optim.step import Optimizer, Step, build_optimizer
 from engine.record import peak_memory_bytes, pick_device, provenance, reset_peak_memory
 from engine.settings import PUBLISHED_PATIENCE, Settings, identity
 from models.base import ClickModel
@@ -226,13 +225,8 @@ class Trainer:
             self._restore(checkpoint.load_checkpoint(path, checkpoint.OF_TRAINING), stateful)
             log.info("resuming run %s at epoch %d, batch %d", run.run_id, self.state.epoch,
                      self.state.batch)
-        else:
-            self.compiled = choose_compiled(train.compile, self.loader.batches * train.max_epochs,
-                                            self.device)
-        form = StepForm(train.batch_size, self.compiled, train.table_update)
-        step = maybe_cuda_graph(Step(self.model, self.state.optimizer, train.grad_clip, form,
-                                     train.l2_penalty),
-                               train.cuda_graph, self.device)
+        step = Step(self.model, self.state.optimizer, train.grad_clip, train.l2_penalty,
+                    train.table_update)
         title = f"{run.stage} {run.settings.model.model}/{run.settings.model.embedding}"
         shown = [hook.shown for hook in own if hasattr(hook, "shown")]
         progress = Progress(title, self.loader.batches, train.max_epochs,

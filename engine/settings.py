@@ -10,6 +10,7 @@ from typing import Any
 
 from data.registry import DATASETS
 from data.split import check_name
+from engine.optim.step import UPDATES
 from models.build import EMBEDDINGS, MODELS
 from models.dlrm import INTERACTIONS
 from models.embedding.pep import THRESHOLD_DECAYS, THRESHOLD_TYPES
@@ -134,7 +135,7 @@ class TrainSettings:
     log_interval: int = option(10, low=1, unused_by=all_but("pep"))  # steps between counts
     compile: str = option("auto", choices=("auto", "on", "off"), in_id=False)
     cuda_graph: str = option("auto", choices=("auto", "on", "off"), in_id=False)
-    table_update: str = option("auto", choices=("auto", "whole", "dense", "deferred"), in_id=False)
+    table_update: str = option("auto", choices=UPDATES, in_id=False)
     tensorboard: bool = option(True, in_id=False)
     checkpoint_seconds: float = option(60.0, low=0, in_id=False)
     optimizer: str = option("adam", choices=("adam", "sgd"))

@@ -13,12 +13,12 @@ from training import BATCH, SIZES, Training, assert_close, assert_same
 
 from engine.optim.cpu import rowwise as rows_module
 from engine.optim.cpu.adam import adam_plain, coefficients
-from engine.optim.cpu.rowwise import INTERVALS, SPARE, Pace, RowwiseAdam
-from engine.optim.step import Step, StepForm
+from engine.optim.cpu.rowwise import RowwiseAdam
+from engine.optim.step import Step, build_optimizer
 from models.embedding.pep import THRESHOLD_TYPES
 from models.kernels.threshold import GATES
 
-FORMS = ("dense", "deferred", "auto")
+FORMS = ("streamed", "lazy")
 CASES = [*({"threshold_type": kind, "g_type": gate} for kind in THRESHOLD_TYPES for gate in GATES),
          {"embedding": "uniform"}, {"embedding": "masked"},
          {"model": "linear", "embedding": "none"},
@@ -30,11 +30,11 @@ CASES = [*({"threshold_type": kind, "g_type": gate} for kind in THRESHOLD_TYPES 
 
 @pytest.mark.parametrize("case", CASES, ids=lambda case: " ".join(map(str, case.values())))
 def test_each_form_has_the_same_bits_and_the_whole_tables_values(case):
-    whole = Training("whole", **case).run(80)
-    late = Training("deferred", **case).run(80)
-    dense, auto = Training("dense", **case).run(80), Training("auto", **case).run(80)
+    whole = Training("dense", **case).run(80)
+    late = Training("lazy", **case).run(80)
+    dense, auto = Training("streamed", **case).run(80), Training("auto", **case).run(80)
     assert whole.rows is None
-    assert (dense.rows.pace.interval, late.rows.pace.interval) == (1, 32)
+    assert (dense.rows.interval, late.rows.interval) == (1, 32)
     assert_same(dense.state(), late.state())
     assert_same(dense.state(), auto.state())
     assert_close(dense.state(), whole.state())
@@ -46,7 +46,7 @@ def test_each_form_has_the_same_bits_and_the_whole_tables_values(case):
     untouched = whole.model.linear.layer.fc.weight[-1].item() if hasattr(whole.model,
                                                                          "linear") else 1.0
     assert (
-        untouched != Training("whole", **case).model.linear.layer.fc.weight[-1].item()
+        untouched != Training("dense", **case).model.linear.layer.fc.weight[-1].item()
         or case.get("decay") == 0.0
     )
 
@@ -58,7 +58,7 @@ def test_a_search_on_a_large_table_stays_with_the_whole_form_and_prunes_the_same
     sizes = (num_rows // 2, num_rows // 4, num_rows // 8, num_rows // 8)
     whole, late = (Training(update, sizes=sizes, latent_dim=8, lr=0.001, decay=1e-5,
                             threshold_init=-7.0)
-                   for update in ("whole", "deferred"))
+                   for update in ("dense", "lazy"))
     counts = []
     for _ in range(steps // 50):
         one, other = whole.run(50, 256).state(), late.run(50, 256).state()
@@ -70,7 +70,7 @@ def test_a_search_on_a_large_table_stays_with_the_whole_form_and_prunes_the_same
 
 
 def test_rows_lie_behind_until_somebody_looks():
-    training = Training("deferred").run(20)
+    training = Training("lazy").run(20)
     before = training.embedding.weight.detach().clone()
     assert (training.rows.tables["embedding.weight"].done < 20).any()
     training.optimizer.refresh()
@@ -83,7 +83,7 @@ def test_rows_lie_behind_until_somebody_looks():
 
 
 def test_looking_in_between_changes_no_bit():
-    looked, never = Training("deferred"), Training("deferred").run(70)
+    looked, never = Training("lazy"), Training("lazy").run(70)
     for number in range(70):
         looked.run(1)
         if number % 7 == 0 or number > 60:
@@ -92,10 +92,10 @@ def test_looking_in_between_changes_no_bit():
     assert_same(looked.state(), never.state())
 
 
-@pytest.mark.parametrize("other", ["dense", "auto", "whole"])
+@pytest.mark.parametrize("other", ["streamed", "auto", "dense"])
 def test_a_change_of_lr_holds_from_its_step_on_for_late_rows_too(other):
     made = []
-    for update in ("deferred", other):
+    for update in ("lazy", other):
         training = Training(update).run(37)
         for group in training.optimizer.param_groups:
             group["lr"] = 0.0003
@@ -103,7 +103,7 @@ def test_a_change_of_lr_holds_from_its_step_on_for_late_rows_too(other):
         for group in training.optimizer.param_groups:
             group["lr"] = 0.02
         made.append(training.run(30).state())
-    (assert_close if other == "whole" else assert_same)(*made)
+    (assert_close if other == "dense" else assert_same)(*made)
 
 
 @pytest.mark.parametrize("sizes", [(1,), (1, 1, 2), (900, 1)])
@@ -111,14 +111,14 @@ def test_a_change_of_lr_holds_from_its_step_on_for_late_rows_too(other):
 def test_tables_of_one_row_and_of_width_1(sizes, width):
     made = [Training(update, sizes=sizes, latent_dim=width,
                      threshold_type="feature").run(40).state()
-            for update in ("whole", "dense", "deferred")]
+            for update in ("dense", "streamed", "lazy")]
     assert_same(made[1], made[2])
     assert_close(made[0], made[1])
 
 
 def test_batches_of_other_lengths_in_between():
     made = []
-    for update in ("whole", "dense", "deferred"):
+    for update in ("dense", "streamed", "lazy"):
         training = Training(update)
         for rows in (16, 16, 1, 16, 40, 16, 3):
             training.run(6, rows)
@@ -127,47 +127,33 @@ def test_batches_of_other_lengths_in_between():
     assert_close(made[0], made[1])
 
 
-@pytest.mark.parametrize("kind", THRESHOLD_TYPES)
-def test_spare_room_in_the_small_tables_decides_nothing(kind):
-    tight, wide = (
-        Training("dense", threshold_type=kind).run(3),
-        Training("dense", threshold_type=kind).run(3),
-    )
-    wide.rows.open(torch.arange(sum(SIZES), dtype=torch.int32).view(-1, 4))
-    assert wide.rows.capacity > tight.rows.capacity
-    assert_same(tight.run(20).state(), wide.run(20).state())
-
-
-def test_small_tables_never_look_like_the_whole_one():
-    sizes = (SPARE - 10, 10)
-    training = Training("dense", sizes=sizes, threshold_type="field").run(30)
-    assert training.rows.num_rows == SPARE < training.rows.capacity
-    assert_close(training.state(),
-                 Training("whole", sizes=sizes, threshold_type="field").run(30).state())
+def test_a_batch_of_every_row_is_not_taken_for_the_whole_table():
+    sizes = (2, 2, 2, 2)  # of which a batch of 16 rows holds each row, in an order of its own
+    made = []
+    for update in ("dense", "streamed", "lazy"):
+        training = Training(update, sizes=sizes, threshold_type="field")
+        for step in range(30):
+            rng = np.random.default_rng(step)
+            ids = torch.from_numpy(rng.integers(0, 2, (BATCH, 4)) + np.arange(0, 8, 2)).int()
+            training.advance(ids, torch.from_numpy(rng.integers(0, 2, BATCH)).float())
+        made.append(training.state())
+    assert_same(made[1], made[2])
+    assert_close(made[0], made[1])
 
 
 def test_threads_share_the_work_and_change_no_bit(monkeypatch):
     monkeypatch.setattr(rows_module, "ALONE", 0)
     made = []
     for threads in (1, 2, 5):
-        training = Training("deferred").run(1)
+        training = Training("lazy").run(1)
         training.rows.threads = threads
         made.append(training.run(50).state())
     assert_same(made[0], made[1])
     assert_same(made[0], made[2])
 
 
-def test_compiled_both_forms_have_the_same_bits():
-    made = []
-    for update in ("whole", "dense", "deferred"):
-        training = Training(update, compiled=update != "whole").run(40)
-        made.append(training.run(2, 5).run(3).state())  # short batches run eagerly
-    assert_same(made[1], made[2])
-    assert_close(made[0], made[1])
-
-
 @pytest.mark.parametrize(("first", "then"),
-                         itertools.permutations(("whole", "dense", "deferred"), 2))
+                         itertools.permutations(("dense", "streamed", "lazy"), 2))
 def test_any_form_goes_on_from_the_state_of_any_other(first, then):
     started = Training(first).run(25)
     # the optimiser's first: it refreshes
@@ -178,12 +164,12 @@ def test_any_form_goes_on_from_the_state_of_any_other(first, then):
     resumed.step, resumed.losses = 25, list(started.losses)
     straight = Training(first).run(60)
     assert_close(resumed.run(35).state(), straight.state())
-    if "whole" not in (first, then):
+    if "dense" not in (first, then):
         assert_same(resumed.state(), straight.state())
 
 
 def test_a_loaded_state_replaces_the_one_that_training_had_come_to():
-    training = Training("deferred").run(10)
+    training = Training("lazy").run(10)
     states = training.optimizer.state_dict(), {k: v.clone() for k,
                                                v in training.model.state_dict().items()}
     kept = {"optimizer": {**states[0], "state": {n: {k: v.clone() for k, v in s.items()}
@@ -197,7 +183,7 @@ def test_a_loaded_state_replaces_the_one_that_training_had_come_to():
 
 
 def test_gradients_of_somebody_elses_backward_are_dropped():
-    training, alone = Training("dense").run(5), Training("dense").run(5)
+    training, alone = Training("streamed").run(5), Training("streamed").run(5)
     ids, _ = training.batch()
     training.model.eval()(ids).sum().backward()
     training.model.train()
@@ -205,11 +191,11 @@ def test_gradients_of_somebody_elses_backward_are_dropped():
     assert_same(training.run(10).state(), alone.run(10).state())
 
 
-def test_other_optimizers_take_whole_tables():
-    training = Training("deferred")
-    sgd = torch.optim.SGD(training.model.parameters(), lr=0.1)
+def test_sgd_takes_whole_tables():
+    training = Training("lazy")
+    sgd = build_optimizer(training.model, 0.1, 0.0, 0.0, "sgd")
     before = training.embedding.weight.detach().clone()
-    step = Step(training.model, sgd, 100.0, StepForm(BATCH, update="deferred"))
+    step = Step(training.model, sgd, 100.0, update="lazy")
     step(*training.batch())
     assert step.rows is None
     assert not torch.equal(before, training.embedding.weight)
@@ -221,7 +207,7 @@ def test_searches_that_differ_in_the_form_alone_leave_the_same_files_and_results
                                                                                  start):
     tiny.install(monkeypatch, tiny.dataset(rows=600))
     seen = []
-    for update in FORMS:
+    for update in ("auto", *FORMS):
         result = tiny.train(tmp_path / update, embedding="pep", threshold_init=start,
                             candidate_p=[550, 400, 300],
                             max_epochs=8, batch_size=16, lr=0.05, log_interval=5,
@@ -234,7 +220,6 @@ def test_searches_that_differ_in_the_form_alone_leave_the_same_files_and_results
 
 
 # ---- recorded gradients
-# ---------------------------------------------------------------------------------------------
 
 
 @sampled(max_examples=30)
@@ -242,7 +227,7 @@ def test_searches_that_differ_in_the_form_alone_leave_the_same_files_and_results
        form=st.sampled_from(FORMS), decay=st.sampled_from([0.0, 1e-5, 0.03]), clipped=st.booleans(),
        batch=st.integers(1, 30), fields=st.integers(1, 4), start=st.sampled_from([0, 15_000]),
        seed=st.integers(0, 2 ** 20))
-@example(num_rows=1, widths=[1], form="deferred", decay=1e-5, clipped=True, batch=3, fields=2,
+@example(num_rows=1, widths=[1], form="lazy", decay=1e-5, clipped=True, batch=3, fields=2,
          start=0, seed=0)
 def test_recorded_gradients_lead_to_the_bits_of_the_definition(num_rows, widths, form, decay,
                                                                clipped, batch, fields,
@@ -260,7 +245,7 @@ def test_recorded_gradients_lead_to_the_bits_of_the_definition(num_rows, widths,
     rows = RowwiseAdam(tables, {"mask": fixed.float()}, form)
     for step in range(start + 1, start + 71):
         ids = torch.from_numpy((num_rows * rng.random((batch, fields)) ** 2).astype(np.int32))
-        local, small = rows.open(ids)
+        local, small = rows.gather(ids)
         assert torch.equal(small["mask"][local.long()], fixed.float()[ids.long()])
         for name, (value, _, _) in enumerate(plain):
             assert torch.equal(small[str(name)][local.long()], value[ids.long()])
@@ -277,7 +262,7 @@ def test_recorded_gradients_lead_to_the_bits_of_the_definition(num_rows, widths,
             total += float((whole.double() ** 2).sum())
             adam_plain(*parts, whole, decay, group["betas"], scale, a, e)
         assert rows.norm_squared(grads) == pytest.approx(total, rel=1e-5)
-        rows.close(grads, scale)
+        rows.apply(grads, [], scale)
         if step % 29 == 0:
             rows.refresh()
     rows.refresh()
@@ -289,11 +274,10 @@ def test_recorded_gradients_lead_to_the_bits_of_the_definition(num_rows, widths,
 
 
 # ---- bad input
-# ------------------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("value", [-1, 300, 2 ** 31 - 1])
-@pytest.mark.parametrize("update", ["dense", "deferred"])
+@pytest.mark.parametrize("update", ["streamed", "lazy"])
 def test_an_id_outside_the_tables_is_named_and_nothing_is_changed(update, value):
     training, alone = Training(update).run(9), Training(update).run(9)
     ids, labels = training.batch()
@@ -304,7 +288,7 @@ def test_an_id_outside_the_tables_is_named_and_nothing_is_changed(update, value)
     assert_same(training.run(20).state(), alone.run(20).state())
 
 
-@pytest.mark.parametrize("update", ["whole", "dense", "deferred"])
+@pytest.mark.parametrize("update", ["dense", "streamed", "lazy"])
 def test_an_empty_batch_is_refused(update):
     training = Training(update).run(1)
     with pytest.raises(ValueError, match="the batch is empty"):
@@ -312,7 +296,7 @@ def test_an_empty_batch_is_refused(update):
 
 
 @pytest.mark.parametrize("bad", ["embedding.weight", "linear.layer.bias"])
-@pytest.mark.parametrize("update", ["whole", "dense", "deferred"])
+@pytest.mark.parametrize("update", ["dense", "streamed", "lazy"])
 def test_gradients_that_are_not_finite_stop_at_once_and_change_nothing(update, bad):
     training = Training(update).run(9)
     before = training.state()
@@ -333,37 +317,16 @@ def test_gradients_that_are_not_finite_stop_at_once_and_change_nothing(update, b
 
 
 # ---- the choice
-# -----------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize(("costs", "chosen"), [({1: 3.0, 32: 1.0}, 32), ({1: 1.0, 32: 3.0}, 1)])
-def test_the_faster_interval_is_kept_and_said(costs, chosen, caplog):
+def test_auto_is_lazy_only_where_the_tables_have_more_rows_than_a_batch_has_ids(caplog):
     caplog.set_level("INFO", "pep")
-    pace = Pace(INTERVALS["auto"])
-    seen = []
-    for _ in range(500):
-        seen.append(pace.interval)
-        first = len(seen) in (1, 21)  # the first steps with an interval are no measure
-        pace.step_done(100.0 if first else costs[pace.interval])
-    assert set(seen) == {1, 32}
-    assert set(seen[170:]) == {chosen}
-    assert pace.times == {interval: pytest.approx(cost) for interval, cost in costs.items()}
-    assert len(caplog.messages) == 1
-    assert "every 1: 1" in caplog.text or "every 1: 3" in caplog.text
+    assert not Training("auto", sizes=(BATCH, 1, 1, BATCH * 4 - BATCH - 2)).run(1).rows.lazy
+    assert "tables are updated streamed (64 rows, 64 ids in a batch)" in caplog.text
+    assert Training("auto", sizes=(BATCH, 1, 1, BATCH * 4 - BATCH - 1)).run(1).rows.lazy
+    assert "tables are updated lazy (65 rows, 64 ids in a batch)" in caplog.text
 
 
-@pytest.mark.parametrize("form", ["dense", "deferred"])
-def test_what_is_asked_for_is_kept_without_timing(form):
-    pace = Pace(INTERVALS[form])
-    for cost in range(300):
-        pace.step_done(float(cost))
-    assert pace.interval == INTERVALS[form][0]
-    assert pace.times == {}
-
-
-def test_auto_goes_by_row_only_where_the_tables_have_more_rows_than_a_batch_has_ids(caplog):
-    caplog.set_level("INFO", "pep")
-    assert Training("auto", sizes=(BATCH, 1, 1, BATCH * 4 - BATCH - 2)).run(1).rows is None
-    assert "tables: whole (64 rows, 64 ids in a batch)" in caplog.text
-    assert Training("auto", sizes=(BATCH, 1, 1, BATCH * 4 - BATCH - 1)).run(1).rows is not None
-    assert "tables: by row (65 rows, 64 ids in a batch)" in caplog.text
+def test_an_unknown_form_is_refused():
+    with pytest.raises(ValueError, match="unknown update 'whole'; known: auto, dense"):
+        Training("whole")
