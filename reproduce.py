@@ -28,7 +28,8 @@ from studies.collect import results_in
 from studies.figures import fig2, fig8
 from studies.pages import PAGES
 from studies.plan import PlannedRun
-from studies.schemes import LR, SCRIPTS, TRIALS
+from studies.published import PRESETS
+from studies.schemes import LR, TRIALS
 from utils.files import require_writable
 from utils.text import unknown
 
@@ -42,7 +43,7 @@ FIGURES = (*PAGES, *OF_OTHER_DATA)  # and tables
 def cost(given: argparse.Namespace, context: RunContext) -> None:
     """Print what everything costs, by data set and model."""
     lines = []
-    for dataset in SCRIPTS if given.dataset == "all" else [given.dataset]:
+    for dataset in PRESETS if given.dataset == "all" else [given.dataset]:
         for model in planned_runs.MODELS:
             one = argparse.Namespace(**{**vars(given), "dataset": dataset, "model": model})
             own = [result for result in results_in(context.out)
@@ -76,7 +77,7 @@ def with_size(given: argparse.Namespace, context: RunContext) -> argparse.Namesp
     Raises:
         FileNotFoundError: the data set is not there.
     """
-    settings = parse({**SCRIPTS[given.dataset], "model": given.model})
+    settings = parse({**PRESETS[given.dataset], "model": given.model})
     data, _ = open_data(settings, context)
     return argparse.Namespace(**{**vars(given),
                                  "dense": data.schema.num_rows * settings.model.latent_dim})
@@ -125,7 +126,7 @@ def options() -> argparse.ArgumentParser:
                                    formatter_class=argparse.RawDescriptionHelpFormatter)
     made.add_argument("what", nargs="?",
                       help=f"tune, compare, report, plan, or one of {', '.join(FIGURES)}")
-    made.add_argument("--dataset", help=f"{', '.join(SCRIPTS)}, or all; movielens when absent")
+    made.add_argument("--dataset", help=f"{', '.join(PRESETS)}, or all; movielens when absent")
     made.add_argument("--planted", type=int, nargs="?", const=synthetic_data.ROWS, metavar="ROWS",
                       help="let a made file of so many rows stand in for criteo or avazu, kept "
                            "apart and marked")
@@ -169,7 +170,7 @@ def main() -> None:
     given.what, given.dataset = what, dataset
     for name, value, known in (
         ("command", given.what, ("tune", "compare", "report", "plan", *FIGURES)),
-        ("dataset", given.dataset, (*SCRIPTS, "all")),
+        ("dataset", given.dataset, (*PRESETS, "all")),
         ("model", given.model, planned_runs.MODELS),
         *(("model", model, planned_runs.MODELS) for model in [given.settings_of] if model),
         *(("scheme", scheme, (LR, *schemes.GRIDS)) for scheme in given.scheme or ()),
@@ -206,10 +207,10 @@ def main() -> None:
         cost(given, context)
         return
     if given.what == "report":
-        print(written.report(context.out, context.out / synthetic_data.FOLDER, list(SCRIPTS),
+        print(written.report(context.out, context.out / synthetic_data.FOLDER, list(PRESETS),
                              planned_runs.MODELS))
         return
-    for dataset in SCRIPTS if given.dataset == "all" else [given.dataset]:
+    for dataset in PRESETS if given.dataset == "all" else [given.dataset]:
         reproduce(argparse.Namespace(**{**vars(given), "dataset": dataset}), context)
 
 

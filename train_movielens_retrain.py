@@ -1,46 +1,42 @@
 """Retrain the pruned tables of a search on MovieLens-1M as lottery tickets.
 
-    python train_movielens_retrain.py                                    # every budget of the default search
+    python train_movielens_retrain.py                     # every budget of the default search
     python train_movielens_retrain.py --set retrain_emb_param=6541
-    python train_movielens_retrain.py --set re_init=true                 # same masks, fresh values
+    python train_movielens_retrain.py --set re_init=true  # same masks, fresh values
+    python train_movielens_retrain.py --alias NAME        # of the search of that name
 """
 
-from typing import Any
-
-import train_movielens
-from engine import cli, stages
-from studies import table
-from studies.collect import results_in
-from studies.figures import budget_curve
+from studies import scripts
 
 SETTINGS = {
-    **train_movielens.SETTINGS,  # model settings are read from the snapshot; these say where it is
+    # whose snapshots: with these a search names its folder; or give its --alias
+    "dataset": "movielens",
+    "model": "fm",
+    "embedding": "pep",
+    "latent_dim": 64,
+    "threshold_type": "feature_dim",
+    # which of them, and from which values; what the model is like is read from the snapshot
     "retrain_emb_param": "all",  # a number of parameters, a budget, or all
     "re_init": False,  # True: same mask, fresh random values instead of the initial ones
     # all: everything restarts at the search's initial values, as published; embedding: the rest
-    # fresh
+    # starts fresh
     "rewind": "all",
+    # training
+    "batch_size": 1024,  # rows
+    "lr": 1e-3,  # Adam's
+    # weight decay, coupled, of the table
+    "l2_regularization": 1e-5,
+    "weight_decay": None,  # the same of all other parameters; None: l2_regularization, as published
+    # in the loss: times the sum of squares of a batch's vectors, over its rows
+    "l2_penalty": 0.0,
     "max_epochs": 300,  # small tables still gain after 150
+    "eval_interval": 2,  # epochs
+    "early_stop": 8,  # evaluations without gain; validation decides
+    # running; none of these changes a result
+    "compile": "auto",  # on, off; auto compiles long runs
+    "tensorboard": True,
+    "checkpoint_seconds": 60.0,
 }
 
-
-def retrain(description: str, script: dict[str, Any], variants: cli.Variants) -> None:
-    """Read the command line, retrain, print the results, draw them with what there is of this data
-    set and model."""
-    options = cli.parser(description, variants).parse_args()
-    settings, place, explicit = cli.read(options, script, variants)
-    results = stages.retrain(settings, options.seed, place, explicit)
-    print(table.of_results(results))
-    ran = results[0]["settings"]
-    print("figure:", budget_curve.draw(results_in(place.out), ran["dataset"], ran["model"],
-                                       place.out / "figures",
-                                       of=results))
-
-
-def main() -> None:
-    """The script."""
-    retrain(__doc__, SETTINGS, train_movielens.VARIANTS)
-
-
 if __name__ == "__main__":
-    cli.main(main)
+    scripts.retrain(__doc__, SETTINGS)

@@ -42,12 +42,11 @@ from torch import Tensor
 from compression.afm.factor import choose_layers
 from compression.afm.statistics import layer_moments, table_moments
 from compression.calibration import BATCH
-from data import criteo
+from data import criteo, feature_counts
 from data.loader import Loader
 from data.raw import ingest
 from data.store import Dataset
 from data.synthetic import raw_planted
-from engine import feature_counts
 from engine.record import commit, device_name, peak_memory_bytes, reset_peak_memory
 from models.build import build_embedding, build_model
 from utils.files import write_json

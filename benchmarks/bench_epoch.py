@@ -10,9 +10,7 @@ first, with the compiling, is not timed. Seconds of an epoch are the median over
 data set's batches.
 
 base is the uniform table, darts DartsEmb's search with a step on validation rows after each step,
-pep the search with
-its thresholds unfolded: from the published -150 its first 40,000 steps are cheaper than that (see
-    the README).
+pep the search.
 """
 
 import argparse
@@ -28,9 +26,6 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 # isort: skip - the engine says how torch's threads wait, before torch
 import torch
 
-import train_avazu
-import train_criteo
-import train_movielens
 from benchmarks.bench_step import LONG_RUN, SEED, measure, our_round
 from data.loader import Loader
 from data.store import Dataset
@@ -41,10 +36,9 @@ from engine.settings import parse
 from studies.figures.table2 import record_at, record_of
 from studies.page import Page
 from studies.plan import PlannedRun
+from studies.published import PRESETS
 from utils.files import write_json
 
-SCRIPTS = {"movielens": train_movielens.SETTINGS, "criteo": train_criteo.SETTINGS,
-           "avazu": train_avazu.SETTINGS}
 MODELS = ("fm", "deepfm", "autoint")
 VARIANTS = {"base": "uniform", "darts": "darts", "pep": "pep"}
 STEPS, ROUNDS = 100, 7
@@ -130,7 +124,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     """Read the command line, measure, print, write."""
     options = argparse.ArgumentParser(description=__doc__.splitlines()[0],
                                       formatter_class=argparse.ArgumentDefaultsHelpFormatter)
-    options.add_argument("--dataset", default="movielens", choices=SCRIPTS)
+    options.add_argument("--dataset", default="movielens", choices=PRESETS)
     options.add_argument("--data", help="the raw files, as for the scripts")
     options.add_argument("--out", default="tmp", type=Path,
                          help="where benchmarks/epoch_<dataset>.json goes")
@@ -142,7 +136,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         options.error(f"--steps and --rounds must be at least 1, got {given.steps} and "
                       f"{given.rounds}")
     context = RunContext(out=given.out, data=given.data, device=given.device)
-    record = bench(SCRIPTS[given.dataset], context, given.steps, given.rounds)
+    record = bench(PRESETS[given.dataset], context, given.steps, given.rounds)
     print("{device}, {threads} threads, torch {torch}, commit {commit}; medians of {rounds} rounds "
           "of {steps_per_round} steps".format(**record))
     print(table(record))

@@ -31,7 +31,7 @@ from engine.pep.budgets import SaveAtBudgets
 from engine.record import commit, device_name, peak_memory_bytes, pick_device, reset_peak_memory
 from engine.settings import parse, parse_assignment
 from models.build import build_embedding, build_model
-from train_criteo import SETTINGS
+from studies.published import PRESETS
 from utils.files import write_json
 
 ROWS = 1_086_810  # Table 3's features of Criteo
@@ -40,12 +40,11 @@ STEPS = 8
 
 def measure(given: dict[str, Any], rows: int, device: torch.device) -> dict[str, Any]:
     """Bytes by what they hold, after a few steps of a search."""
-    settings = parse({**SETTINGS, **given})
+    settings = parse({**PRESETS["criteo"], **given})
     values, sizes = settings.flat(), field_sizes(rows)
     reset_peak_memory(device)
     before = peak_memory_bytes(device)
     model = build_model(sizes, values, 1, build_embedding(sizes, values, 1)).to(device)
-    model.embedding.fold()  # as a search does
     train = settings.train
     optimizer = build_optimizer(model, train.lr, train.l2_regularization, train.decay_of_others)
     offsets = torch.tensor(np.cumsum((0, *sizes[:-1])), dtype=torch.int32, device=device)
@@ -62,9 +61,9 @@ def measure(given: dict[str, Any], rows: int, device: torch.device) -> dict[str,
                       "gradient": parameter.grad.nbytes if parameter.grad is not None else 0,
                       "moments": sum(moment.nbytes for moment in state.values()
                                      if moment.shape == parameter.shape)})
-    return {"model": settings.model.model, "threshold_type": settings.model.threshold_type,
+    return {"model": settings.model.model, "threshold_type": settings.embedding.threshold_type,
             "parts": parts,
-            "threshold_init": settings.model.threshold_init, "num_rows": rows,
+            "threshold_init": settings.embedding.threshold_init, "num_rows": rows,
             "width": settings.model.latent_dim,
             "last_count_above_a_budget": sum(tensor.nbytes for tensor in saver.above.values()),
             "process_before_bytes": before, "peak_memory_bytes": peak_memory_bytes(device),

@@ -1,8 +1,8 @@
-"""How a training step's time grows with the table: published style, ours dense and deferred, the
+"""How a training step's time grows with the table: published style, ours streamed and lazy, the
 uniform base model.
 
     python benchmarks/bench_scale.py --json benchmarks/results/scale.json
-    python benchmarks/bench_scale.py --model deepfm --rows 1086810 --variant naive --variant auto
+    python benchmarks/bench_scale.py --model deepfm --rows 1086810 --variant naive --variant lazy
     --variant uniform
 
 Fields are as large as Criteo's beside each other, scaled to `--rows`; a value's share in a batch
@@ -11,11 +11,9 @@ falls as one over its rank, so 1,024 x 39 ids hold some 11,000 distinct rows of 
 
 naive: the published way, eager: whole table thresholded, dense gradients, unfused Adam, non-zeros
     counted at each step.
-dense, deferred, auto: ours, with the search's own hook, which counts every `log_interval` steps
-(see `engine.optim.cpu.rowwise`).
-folded: auto while one number stands for all thresholds, as it does for the first 40,000 steps from
-    the published -150.
-uniform: auto around the base model's table.
+streamed, lazy: ours, with the search's own hook, which counts every `log_interval` steps (see
+    `engine.optim.cpu.rowwise`); a search is lazy.
+uniform: lazy, around the base model's table.
 
 Each variant runs in processes of its own, in turns, forwards and backwards, for its peak of memory;
 the median over them is reported. Steps are timed from the 15,001st of Adam's count, when the visits
@@ -61,11 +59,11 @@ from engine.record import (
 from engine.settings import parse
 from models.build import build_embedding, build_model
 from models.embedding.base import initial_table
-from train_criteo import SETTINGS
+from studies.published import PRESETS
 from utils.files import write_json
 
 MODELS = ("fm", "deepfm", "autoint")
-VARIANTS = ("naive", "dense", "deferred", "auto", "folded", "uniform")
+VARIANTS = ("naive", "streamed", "lazy", "uniform")
 ROWS = (100_000, 1_086_810, 10_000_000)
 SEEN = 15_000  # steps that Adam has counted before the first one here
 BATCHES = 24  # different ones, in turns
@@ -103,9 +101,9 @@ def batches(sizes: tuple[int, ...], batch_size: int,
 def measure(model: str, variant: str, rows: int, steps: int,
             device: torch.device) -> dict[str, Any]:
     """Time `steps` steps of one variant in this process; of the naive one, 4."""
-    start = -150.0 if variant == "folded" else -15.0
     embedding = "uniform" if variant == "uniform" else "pep"
-    settings = parse({**SETTINGS, "model": model, "embedding": embedding, "threshold_init": start})
+    settings = parse({**PRESETS["criteo"], "model": model, "embedding": embedding,
+                      "threshold_init": -15.0})
     sizes, batch_size = field_sizes(rows), settings.train.batch_size
     offsets = torch.tensor(np.cumsum((0, *sizes[:-1])), dtype=torch.int32, device=device)
     made = batches(sizes, batch_size, device)
@@ -144,15 +142,13 @@ def _ours(settings: Any, sizes: tuple[int, ...], variant: str,
     values, train = settings.flat(), settings.train
     model = build_model(sizes, values, SEED,
                         build_embedding(sizes, values, SEED)).to(device).train()
-    if variant == "folded":
-        model.embedding.fold()
     optimizer = build_optimizer(model, train.lr, train.l2_regularization, train.decay_of_others)
     for parameter in model.parameters():
         optimizer.state[parameter] = {"step": torch.tensor(float(SEEN), device=device),
                                       "exp_avg": torch.zeros_like(parameter),
                                       "exp_avg_sq": torch.zeros_like(parameter)}
-    update = variant if variant in ("dense", "deferred") else "auto"
-    form = StepForm(train.batch_size, choose_compiled(train.compile, LONG_RUN, device), update)
+    form = StepForm(train.batch_size, choose_compiled(train.compile, LONG_RUN, device),
+                    "streamed" if variant == "streamed" else "lazy")
     plain = Step(model, optimizer, train.grad_clip, form)
     step = maybe_cuda_graph(plain, train.cuda_graph, device)
     state = State(model, optimizer, torch.zeros((), device=device))
@@ -172,13 +168,13 @@ def _ours(settings: Any, sizes: tuple[int, ...], variant: str,
             return {"interval": None}
         entries = sum(table.parameter.numel() for table in rows.tables.values())
         visited = entries / rows.interval
-        # what a batch opens is not visited in the same step, as in the dense form, but besides
+        # lazily, the batch's rows are visited beside those whose turn it is
         if rows.interval > 1:
-            visited += 2 * rows.entries_opened()
+            visited += 2 * rows.entries_gathered()
         return {"interval": rows.interval, "element_steps": entries,
                 "bytes_moved": int(24 * visited)}  # value and two moments, read and written
 
-    return advance, 260 if update == "auto" else 80, describe
+    return advance, 80, describe
 
 
 def bandwidth(device: torch.device) -> float:
@@ -222,7 +218,7 @@ def bench(given: argparse.Namespace, model: str, rows: int,
         middle = statistics.median(one["ms_per_step"] for one in found)
         made.append({**found[-1], "model": model, "variant": variant, "num_rows": rows,
                      "ms_per_step": middle,
-                     "samples_per_second": 1e3 * SETTINGS["batch_size"] / middle,
+                     "samples_per_second": 1e3 * PRESETS["criteo"]["batch_size"] / middle,
                      "peak_memory_bytes": max(one["peak_memory_bytes"] for one in found),
                      "ms_per_step_of_rounds": [one["ms_per_step"] for one in found], **origin})
     return made

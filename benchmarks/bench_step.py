@@ -52,7 +52,7 @@ from engine.record import commit, device_name, pick_device, wait_for
 from engine.settings import parse
 from models.build import build_embedding, build_model
 from models.embedding.base import initial_table
-from train_movielens import SETTINGS
+from studies.published import PRESETS
 from utils.files import write_json
 
 FIELD_SIZES = (278, 2, 7, 21, 3439, 81, 301)  # MovieLens-1M's
@@ -155,7 +155,7 @@ def our_round(values: dict[str, Any], sizes: tuple[int, ...], loader: Loader, va
 def variants_of(model: str, rows: RowwiseAdam, device: torch.device,
                 compiled: bool) -> dict[str, Round]:
     """The variants of a model by name."""
-    values = {name: parse({**SETTINGS, "model": model, "embedding": name,
+    values = {name: parse({**PRESETS["movielens"], "model": model, "embedding": name,
                            "darts_widths": DARTS_WIDTHS}).flat()
               for name in VARIANTS[1:]}
     made = {"published": published_round(values["pep"], rows, device)}
@@ -184,7 +184,7 @@ def measure(variants: dict[str, Round], rounds: int,
 
 def bench(model: str, options: argparse.Namespace) -> list[dict[str, Any]]:
     """One row a variant."""
-    device, batch = pick_device(options.device), parse(SETTINGS).train.batch_size
+    device, batch = pick_device(options.device), parse(PRESETS["movielens"]).train.batch_size
     compiled = choose_compiled(options.compile, LONG_RUN, device)
     variants = variants_of(model, made_rows(options.steps * batch), device, compiled)
     origin = {"device": device_name(device), "threads": torch.get_num_threads(),

@@ -11,7 +11,8 @@ import numpy as np
 from compression.loaded_run import LoadedRun
 from engine import checkpoint
 from engine.evaluate import resample_test
-from engine.run import WEIGHTS, Run, Trainer, Unfinished, execute
+from engine.run import WEIGHTS, Run, Unfinished
+from engine.trainer import Trainer, execute
 from models.base import ClickModel
 from utils.files import write_json
 

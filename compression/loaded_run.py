@@ -14,7 +14,7 @@ from engine.settings import parse
 from models.base import ClickModel
 from models.build import build_model
 from models.embedding.masked import Masked
-from utils.recorded import translate
+from utils.recorded import shipped_words, translate
 
 
 @dataclass(frozen=True)
@@ -38,7 +38,8 @@ def find_result(run_id: str, context: RunContext) -> dict[str, Any]:
         raise ValueError("the run's id is empty: name it, or its start")
     found = sorted((context.out / "runs").glob(f"{run_id}*/result.json"))
     if not found:
-        raise FileNotFoundError(f"there is no finished run {run_id!r} in {context.out / 'runs'}")
+        raise FileNotFoundError(f"there is no finished run {run_id!r} in {context.out / 'runs'}."
+                                f"{shipped_words(run_id)}")
     if len(found) > 1:
         raise ValueError(f"several runs begin with {run_id!r}: "
                          f"{', '.join(path.parent.name for path in found)}")

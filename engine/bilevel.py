@@ -1,5 +1,5 @@
-"""The upper level of a bilevel search: after each step on training rows, one of something else on
-validation rows."""
+"""The upper level of a bilevel search: after each step on training rows, one step of another
+parameter on validation rows."""
 
 from collections.abc import Callable, Iterator
 from functools import partial
@@ -11,7 +11,7 @@ from torch.func import functional_call
 from torch.nn.functional import binary_cross_entropy_with_logits
 
 from data.loader import Loader
-from engine.loop import State
+from engine.loop import Hook, State
 
 # (parameter, model's inputs, labels) -> gradient of the parameter
 Gradient = Callable[[Tensor, Any, Tensor], Tensor]
@@ -24,21 +24,19 @@ def _gradient(model: nn.Module, name: str, parameter: Tensor, inputs: Any,
     return torch.autograd.grad(loss, [parameter])[0]
 
 
-class Bilevel:
-    """Move one buffer of the model by Adam, down the loss of one validation batch at each step
-    (first-order DARTS).
-
-    The weights are taken as they are, without the step that they would take in answer (Liu et al.
-    2019, first order).
+class Bilevel(Hook):
+    """After each training step, take an Adam step of one buffer on the loss of one validation batch
+    (first-order DARTS, Liu et al. 2019: the weights are constants in that step).
 
     Args:
-        buffer: name in the model; a float buffer, so that the training's own optimiser leaves it
-            alone.
-        validation: gives the batches, over and over.
+        buffer: name in the model. It is a float buffer, so that the training's own optimiser does
+            not move it.
+        validation: gives the batches, epoch after epoch.
         lr: of its Adam.
         grad_clip: largest global norm of its gradient.
     """
 
+    name = "bilevel"
     every_step = True
 
     def __init__(self, buffer: str, validation: Loader, lr: float, grad_clip: float) -> None:
@@ -49,10 +47,10 @@ class Bilevel:
         self.optimizer: torch.optim.Adam | None = None
         self.loaded: dict[str, Any] | None = None
         self.batches: Iterator[tuple[Any, Tensor]] = iter(())
-        self.position = -1  # steps that `batches` has served
+        self.position = -1  # index of the batch that `batches` gave last
 
     def __call__(self, state: State) -> None:
-        """Take the step that belongs to the training step just done."""
+        """Take one step."""
         state.refresh()
         parameter = self._parameter(state.model)
         inputs, labels = self._batch(state.step - 1)
@@ -62,7 +60,7 @@ class Bilevel:
         self.optimizer.step()
 
     def _parameter(self, model: nn.Module) -> nn.Parameter:
-        """The buffer as something that an optimiser moves: in the same memory."""
+        """The buffer as a parameter, in the same memory."""
         buffer = model.get_buffer(self.buffer)
         if self.optimizer is None:
             self.optimizer = torch.optim.Adam([nn.Parameter(buffer)], lr=self.lr, fused=True)
@@ -73,25 +71,24 @@ class Bilevel:
             raise RuntimeError(f"the buffer {self.buffer} has moved to other memory")
         return parameter
 
-    def _batch(self, number: int) -> tuple[Any, Tensor]:
-        """The batch of a training step: epochs of the validation rows one after the other, each in
-        its own order."""
-        if number != self.position + 1 or number % self.validation.batches == 0:
-            epoch, batch = divmod(number, self.validation.batches)
+    def _batch(self, index: int) -> tuple[Any, Tensor]:
+        """The batch of a training step, counted from 0: epochs of the validation rows one after the
+        other, each in its own order."""
+        if index != self.position + 1 or index % self.validation.batches == 0:
+            epoch, batch = divmod(index, self.validation.batches)
             self.batches = self.validation.epoch(epoch, batch)
-        self.position = number
+        self.position = index
         return next(self.batches)
 
-    def content(self) -> dict[str, Any]:
-        """For the checkpoint."""
-        state = (
-            self.optimizer.state_dict()["state"].get(0, {}) if self.optimizer is not None else {}
-        )
-        return {"state": state}
+    def state_dict(self) -> dict[str, Any]:
+        """Adam's moments and step count."""
+        if self.optimizer is None:
+            return {"state": {}}
+        return {"state": self.optimizer.state_dict()["state"].get(0, {})}
 
-    def restore(self, content: dict[str, Any]) -> None:
-        """From the checkpoint."""
-        state = content["state"]
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Used when the optimiser is made, at the first step."""
+        moments = state["state"]
         groups = torch.optim.Adam([nn.Parameter(torch.zeros(1))], lr=self.lr,
                                   fused=True).state_dict()["param_groups"]
-        self.loaded = {"state": {0: state} if state else {}, "param_groups": groups}
+        self.loaded = {"state": {0: moments} if moments else {}, "param_groups": groups}

@@ -16,8 +16,9 @@ from utils.files import atomic_path
 from utils.locks import locked
 
 TENSOR_KEY = "$tensor"
-OF_TRAINING = ("model", "optimizer", "rng", "counters", "loss_sum", "hooks", "compiled", "threads",
-               "seconds")  # sections
+FORMAT = 2  # of a training's checkpoint; raise it when an older one can no longer be resumed
+SECTIONS = ("model", "optimizer", "rng", "counters", "loss_sum", "hooks", "compiled", "threads",
+            "seconds", "processor_seconds")  # of a training's checkpoint
 
 
 def pack(value: Any, tensors: dict[str, Tensor], path: str = "t") -> Any:
@@ -57,37 +58,57 @@ def save_checkpoint(path: Path, content: dict[str, Any]) -> None:
         save_file(tensors, temporary, metadata={"content": text})
 
 
-def load_checkpoint(path: Path, sections: Iterable[str] = ()) -> dict[str, Any]:
+def load_checkpoint(path: Path) -> dict[str, Any]:
     """Read what `save_checkpoint` wrote.
 
-    Args:
-        path: of the file.
-        sections: what it must hold at least.
-
     Raises:
-        ValueError: the file is corrupt or lacks a section; the message says what to do.
+        ValueError: the file is corrupt; the message says what to do.
     """
     try:
         with safe_open(path, framework="pt") as opened:
             text, names = opened.metadata()["content"], opened.keys()
             tensors = {name: opened.get_tensor(name) for name in names}
-        content = unpack(json.loads(text), tensors)
-        if absent := sorted(set(sections) - set(content)):
-            raise ValueError(f"it has no {', '.join(absent)}")
-        return content
+        return unpack(json.loads(text), tensors)
     except (SafetensorError, KeyError, TypeError, ValueError) as error:
-        raise ValueError(f"the checkpoint {path} is corrupt ({error}); delete it, or start again "
-                         "with --force") from error
+        raise _corrupt(path, str(error)) from error
+
+
+def load_training(path: Path, hooks: Iterable[str]) -> dict[str, Any]:
+    """Read the checkpoint of a training that was stopped.
+
+    Args:
+        path: of the file.
+        hooks: names of the run's hooks that have a state.
+
+    Raises:
+        ValueError: the file is corrupt, or was written by another version of this code.
+    """
+    content = load_checkpoint(path)
+    if content.get("format") != FORMAT:
+        raise ValueError(f"the checkpoint {path} was written by another version of this code "
+                         f"(format {content.get('format', 1)}, this one reads {FORMAT}); finish "
+                         f"the run with that version, or start it again with --force")
+    if absent := sorted(set(SECTIONS) - set(content)):
+        raise _corrupt(path, f"it has no {', '.join(absent)}")
+    if (wanted := sorted(hooks)) != (found := sorted(content["hooks"])):
+        raise ValueError(f"the checkpoint {path} has the hooks {', '.join(found)}, and the run has "
+                         f"{', '.join(wanted)}; start it again with --force")
+    return content
+
+
+def _corrupt(path: Path, why: str) -> ValueError:
+    return ValueError(f"the checkpoint {path} is corrupt ({why}); delete it, or start again with "
+                      f"--force")
 
 
 def optimizer_content(optimizer: torch.optim.Optimizer) -> dict[str, Any]:
-    """Moments and step counts by parameter number."""
+    """Moments and step counts by the index of their parameter."""
     return optimizer.state_dict()["state"]
 
 
 def restore_optimizer(optimizer: torch.optim.Optimizer, content: dict[str, Any]) -> None:
     """Put back what `optimizer_content` gave."""
-    state = {int(number): moments for number, moments in content.items()}
+    state = {int(index): moments for index, moments in content.items()}
     optimizer.load_state_dict({"state": state,
                                "param_groups": optimizer.state_dict()["param_groups"]})
 
@@ -103,8 +124,7 @@ def only_one(folder: Path) -> Iterator[None]:
         try:
             stack.enter_context(locked(folder / ".lock", wait=False))
         except BlockingIOError as error:
-            raise BlockingIOError(
-                f"{folder} is in use by another process that runs the same "
-                "settings; wait for it, or change a setting or the seed"
-            ) from error
+            raise BlockingIOError(f"{folder} is in use by another process that runs the same "
+                                  f"settings; wait for it, or change a setting or the "
+                                  f"seed") from error
         yield

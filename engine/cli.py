@@ -1,26 +1,22 @@
-"""The command line that all training scripts share."""
+"""The command line that all training scripts share.
+
+Torch, and what imports it, is imported in the functions that need it: --help does not.
+"""
 
 import argparse
 import logging
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-import torch
-
-from engine import tuning
-from engine.record import cache_folder
-from engine.run import Interrupted, RunContext
-from engine.settings import PUBLISHED_PATIENCE, Settings, parse, parse_assignment
+if TYPE_CHECKING:
+    from engine.run import RunContext
+    from engine.settings import Settings
 
 log = logging.getLogger("pep")
 
-Variants = dict[str, dict[str, Any]]  # option -> the settings that it changes
-NO_END = 100_000  # epochs: the published code has no end but its budgets (search) and its patience
-PUBLISHED: dict[str, Any] = {  # what --published sets for every data set; the scripts add the rest
-    "candidate_p": [50_000, 30_000, 20_000], "budget": "as_reached", "log_interval": 1,
-    "early_stop_metric": PUBLISHED_PATIENCE, "max_epochs": NO_END}
+Variants = Mapping[str, dict[str, Any]]  # option -> the settings that it changes
 NOT_REPRODUCED = (
     "--published: as in the published scripts, but for the random numbers (initial values, order "
     "of the batches, dropout); the split, which is the data set's here and moves with the seed "
@@ -30,15 +26,32 @@ NOT_REPRODUCED = (
     "and nothing does there. A run has no end but its budgets (search) or its patience on test AUC")
 
 
-def parser(description: str, variants: Variants) -> argparse.ArgumentParser:
-    """The options of every training script, and the script's own variants of its settings."""
+def parser(description: str, variants: Variants,
+           retraining: bool = False) -> argparse.ArgumentParser:
+    """The options of a training script.
+
+    Args:
+        variants: the script's own options that change several settings at once.
+        retraining: for a script that retrains snapshots rather than one that searches or trains.
+    """
     options = argparse.ArgumentParser(description=description,
                                       formatter_class=argparse.RawDescriptionHelpFormatter)
-    options.add_argument("--model", help="linear, fm, deepfm, autoint or dlrm")
+    options.add_argument("--settings", action="store_true",
+                         help="list all settings with value, default, range and meaning, and stop")
+    options.add_argument("--set", action="append", default=[], metavar="KEY=VALUE",
+                         help="change one setting")
+    options.add_argument("--model", help="which model (--settings names them all)")
     options.add_argument("--embedding",
-                         help="pep, or a baseline: uniform, mde, mgqe, darts, hash, qr, tt")
+                         help="whose snapshots: the embedding that the search had" if retraining
+                         else "pep, or a baseline (--settings names them all)")
     options.add_argument("--seed", type=int, default=1,
                          help="of initial values, batch order and dropout")
+    options.add_argument("--tuned", type=int, metavar="N",
+                         help="take the settings that `reproduce.py tune` chose "
+                         "for at most N parameters")
+    for name, changed in variants.items():
+        options.add_argument(f"--{name}", action="store_true",
+                             help=f"short for these settings: {changed}".replace("%", "%%"))
     options.add_argument("--data", help="folder with the raw files; for Criteo and Avazu also the "
                                         "file itself")
     options.add_argument("--split",
@@ -50,19 +63,13 @@ def parser(description: str, variants: Variants) -> argparse.ArgumentParser:
                                          "embedding, width and seed)")
     options.add_argument("--out", default="tmp", help="where snapshots and results go")
     add_cache_option(options)
-    options.add_argument("--set", action="append", default=[], metavar="KEY=VALUE",
-                         help="change one setting")
-    options.add_argument("--tuned", type=int, metavar="N",
-                         help="take the settings that `reproduce.py tune` chose "
-                         "for at most N parameters")
-    options.add_argument("--encode-only", action="store_true",
-                         help="encode the raw files, and stop")
-    for name, changed in variants.items():
-        options.add_argument(f"--{name}", action="store_true",
-                             help=f"short for these settings: {changed}".replace("%", "%%"))
     options.add_argument("--force", action="store_true", help="run again what is finished")
-    options.add_argument("--overwrite", action="store_true",
-                         help="take over another search's alias folder")
+    options.set_defaults(encode_only=False, overwrite=False, retraining=retraining)
+    if not retraining:
+        options.add_argument("--encode-only", action="store_true",
+                             help="encode the raw files, and stop")
+        options.add_argument("--overwrite", action="store_true",
+                             help="take over another search's alias folder")
     options.add_argument("--traceback", action="store_true",
                          help="show where in the code an error comes from")
     return options
@@ -85,38 +92,54 @@ def add_place_options(options: argparse.ArgumentParser) -> None:
                          help="show where in the code an error comes from")
 
 
-def place_of(options: argparse.Namespace, **others: Any) -> RunContext:
+def place_of(options: argparse.Namespace, **others: Any) -> "RunContext":
     """The place that --out, --cache, --data and --device name; `others` are its other fields."""
+    from engine.record import cache_folder
+    from engine.run import RunContext
+
     return RunContext(out=Path(options.out), cache=cache_folder(options.cache), data=options.data,
-                 device=options.device, **others)
+                      device=options.device, **others)
 
 
-def read(options: argparse.Namespace, script: dict[str, Any],
-         variants: Variants) -> tuple[Settings, RunContext, frozenset[str]]:
+def read(options: argparse.Namespace, script: dict[str, Any], variants: Variants,
+         usual: Mapping[str, Any]) -> "tuple[Settings, RunContext, frozenset[str]]":
     """Checked settings, places, and the names that the user set by hand.
 
     What the user sets goes before what was tuned, this before the variants that were asked for, and
     these before the script's dict.
+
+    Args:
+        usual: settings that the default alias of a tuned search does not name.
+
+    Raises:
+        ValueError: a setting is unknown or wrong, or was set by hand and is another embedding's or
+            model's than the run's.
     """
-    explicit = dict(parse_assignment(text) for text in options.set)
-    explicit |= {name: getattr(options, name) for name in ("model", "embedding", "split")
-                 if getattr(options, name)}
-    varied = {key: value for name, changed in variants.items() if getattr(options, name)
-              for key, value in changed.items()}
-    if getattr(options, "published", False):
+    from engine import tuning
+    from engine.settings import MASKED, PEP, parse, parse_assignment, require_used
+
+    by_hand = dict(parse_assignment(text) for text in options.set)
+    named = {"model": options.model, "embedding": options.embedding, "split": options.split}
+    explicit = by_hand | {name: value for name, value in named.items() if value}
+    chosen = [changed for name, changed in variants.items() if vars(options)[name]]
+    if "published" in variants and options.published:
         log.info(NOT_REPRODUCED)
-    given = {**script, **varied, **explicit}
+    given = dict(script)
+    for changed in chosen:
+        given |= changed
+    given |= explicit
     alias, tuned = options.alias, {}
     if options.tuned is not None:
         flat = parse(given).flat()
         path = tuning.file_of(Path(options.out), flat["dataset"], flat["model"], flat["embedding"])
         point, training = tuning.chosen_for(path, options.tuned)
         own = tuning.of_search(point)
-        if flat["embedding"] == "pep" and alias is None and tuning.departs(script, own):
-            alias = tuning.alias_of({**script, "latent_dim": flat["latent_dim"]}, "pep", own,
+        if flat["embedding"] == "pep" and alias is None and tuning.departs(usual, own):
+            alias = tuning.alias_of({**usual, "latent_dim": flat["latent_dim"]}, "pep", own,
                                     options.seed)
         tuned = {**training, **point}
     settings = parse({**given, **tuned, **explicit})
+    require_used(settings, by_hand, also=(MASKED, PEP) if options.retraining else ())
     context = place_of(options, alias=alias, force=options.force, overwrite=options.overwrite)
     return settings, context, frozenset(explicit)
 
@@ -124,6 +147,10 @@ def read(options: argparse.Namespace, script: dict[str, Any],
 def main(work: Callable[[], None]) -> None:
     """Run a script's work: messages on standard error, bad input as one line (exit code 2), 130
     after an interrupt."""
+    import torch
+
+    from engine.run import Interrupted
+
     logging.basicConfig(level=logging.INFO, format="%(message)s", stream=sys.stderr)
     # rows without data decay into denormals, which many processors handle slowly
     torch.set_flush_denormal(True)

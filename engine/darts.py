@@ -1,5 +1,4 @@
-"""Two stages, the second being what the first has chosen: search a width for each feature, then
-train with them."""
+"""DartsEmb in two stages: search a width for each feature, then train with the chosen widths."""
 
 import logging
 from dataclasses import replace
@@ -10,37 +9,39 @@ import torch
 
 from engine.bilevel import Bilevel
 from engine.initial_model import fresh_model
-from engine.run import Run, Trainer, derive, execute
+from engine.loop import Hook
+from engine.run import Run, derive
+from engine.trainer import Trainer, execute
 from models.build import build_mixed, build_model
 from utils.files import atomic_path, sha256_of
 
 log = logging.getLogger("pep")
 
-CHOICE = "widths.npz"  # of the search's run folder
+CHOICE = "widths.npz"  # in the search's run folder
 
 
 def search_and_train(run: Run) -> dict[str, Any]:
-    """DartsEmb: a bilevel search of `darts_epochs`, a hard choice, and the training, from scratch,
-    of what was chosen.
+    """A bilevel search of `darts_epochs`, a hard choice of widths, and a training from scratch with
+    these widths.
 
     The result is that of the training; it names the search's run under `search`.
     """
     settings = run.settings
     searched = replace(settings,
-                       train=replace(settings.train, max_epochs=settings.search.darts_epochs))
+                       train=replace(settings.train, max_epochs=settings.embedding.darts_epochs))
     search = replace(run, settings=searched, stage="search", extra={"stage": "search"})
     if search.finished() is None or not (search.folder / CHOICE).exists():
         _search(search)
     with np.load(search.folder / CHOICE, allow_pickle=False) as arrays:
         widths = arrays["widths"]
-    counts = dict(zip(*(part.tolist() for part in np.unique(widths, return_counts=True)),
-                      strict=True))
+    chosen, features = np.unique(widths, return_counts=True)
+    counts = dict(zip(chosen.tolist(), features.tolist(), strict=True))
     log.info("features by their chosen width: %s", counts)
     run = replace(run, extra={"widths": sha256_of(widths.tobytes())[:16]})
     if (result := run.finished()) is not None:
         return result
     sizes, values = run.dataset.schema.sizes, settings.flat()
-    embedding = build_mixed(torch.from_numpy(widths), settings.model.darts_widths, sizes,
+    embedding = build_mixed(torch.from_numpy(widths), settings.embedding.darts_widths, sizes,
                             derive(run.seed, "table"))
     model = build_model(sizes, values, derive(run.seed, "train:model"), embedding,
                         run.dataset.num_dense)
@@ -52,13 +53,13 @@ def search_and_train(run: Run) -> dict[str, Any]:
 def _search(run: Run) -> None:
     model = fresh_model(run)
 
-    def hooks_for(trainer: Trainer) -> list:
+    def hooks_for(trainer: Trainer) -> list[Hook]:
         return [Bilevel("embedding.mixing", trainer.shuffled_validation(),
-                        run.settings.search.darts_lr,
-                        run.settings.train.grad_clip)]
+                        run.settings.embedding.darts_lr, run.settings.train.grad_clip)]
 
     def finish(trainer: Trainer) -> dict[str, Any]:
-        with atomic_path(run.folder / CHOICE) as temporary, temporary.open("wb") as file:
+        path = run.folder / CHOICE
+        with atomic_path(path) as temporary, temporary.open("wb") as file:
             np.savez_compressed(file, widths=model.embedding.chosen().cpu().numpy())
         return {}
 

@@ -1,5 +1,4 @@
-"""What happens between optimiser steps. Each hook is called after every step and decides for
-itself."""
+"""The hooks of every run: evaluation, early stopping, progress, TensorBoard and checkpoints."""
 
 import json
 import logging
@@ -16,17 +15,17 @@ import torch
 from tqdm import tqdm
 
 from engine.evaluate import Metrics
-from engine.loop import State
+from engine.loop import Hook, State
 from models.base import ClickModel
 from models.build import num_embedding_params
 from utils.files import atomic_path
 
 log = logging.getLogger("pep")
 
-Shown = Callable[[], dict[str, Any]]  # a method's own numbers
+Shown = Callable[[], dict[str, Any]]  # `Hook.shown` of a method's own hooks
 
 
-class EverySteps:
+class EverySteps(Hook):
     """Call `hook` at every n-th step and at the end of each epoch."""
 
     def __init__(self, interval: int, hook: Callable[[State], str | None]) -> None:
@@ -38,7 +37,7 @@ class EverySteps:
         return self.hook(state) if state.epoch_done or state.step % self.interval == 0 else None
 
 
-class EveryEpochs:
+class EveryEpochs(Hook):
     """Call `hook` at the end of every n-th epoch, and of the last."""
 
     def __init__(self, interval: int, last: int, hook: Callable[[State], str | None]) -> None:
@@ -57,15 +56,17 @@ def require_finite(state: State) -> None:
     state.mean_loss()
 
 
-class Evaluate:
-    """Measure validation and test, and keep the curve. Only `history` (validation) is open to
-    choices.
+class Evaluate(Hook):
+    """Measure validation and test rows, and write the curve. Choices may read only `history`, which
+    holds validation alone.
 
     Args:
         validation: measures the validation rows.
-        test: measures the test rows; its numbers go to the curve file alone.
+        test: measures the test rows.
         curve: JSON-lines file with one line an evaluation.
     """
+
+    name = "evaluate"
 
     def __init__(self, validation: Callable[[ClickModel], Metrics],
                  test: Callable[[ClickModel], dict[str, float]],
@@ -86,8 +87,8 @@ class Evaluate:
             "validation_accuracy": metrics.accuracy,
             "num_embedding_params": num_embedding_params(state.model)})
         self.test_history.append(self.test(state.model))
-        lines = [json.dumps({**a, **b}) + "\n" for a,
-                 b in zip(self.history, self.test_history, strict=True)]
+        lines = [json.dumps({**line, **test}) + "\n"
+                 for line, test in zip(self.history, self.test_history, strict=True)]
         with atomic_path(self.curve) as temporary:
             temporary.write_text("".join(lines))
 
@@ -95,16 +96,16 @@ class Evaluate:
         """The mean of per-batch test AUCs at each evaluation: for the published patience alone."""
         return [line["test_auc_mean_of_batches"] for line in self.test_history]
 
-    def content(self) -> dict[str, Any]:
-        """For the checkpoint."""
+    def state_dict(self) -> dict[str, Any]:
+        """The curve so far."""
         return {"history": self.history, "test_history": self.test_history}
 
-    def restore(self, content: dict[str, Any]) -> None:
-        """From the checkpoint."""
-        self.history, self.test_history = content["history"], content["test_history"]
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """The curve so far."""
+        self.history, self.test_history = state["history"], state["test_history"]
 
 
-class EarlyStop:
+class EarlyStop(Hook):
     """Keep the weights of the best validation; stop after `patience` evaluations without a better
     one.
 
@@ -113,6 +114,8 @@ class EarlyStop:
         metric: "auc" (higher is better) or "loss" (validation log-loss, lower is better).
         patience: evaluations.
     """
+
+    name = "early_stop"
 
     def __init__(self, history: Callable[[], list[dict[str, Any]]], metric: str,
                  patience: int) -> None:
@@ -131,30 +134,27 @@ class EarlyStop:
         self.seen = len(history)
         if self.best is None or self._score(history[-1]) > self._score(self.best):
             self.best = {**history[-1], "evaluation": self.seen}
-            self.best_weights = {name: value.clone() for name,
-                                 value in state.model.state_dict().items()}
+            self.best_weights = {name: value.clone()
+                                 for name, value in state.model.state_dict().items()}
         return "early_stop" if self.seen - self.best["evaluation"] >= self.patience else None
 
     def _score(self, line: dict[str, Any]) -> float:
         return line["validation_auc"] if self.metric == "auc" else -line["validation_logloss"]
 
-    def content(self) -> dict[str, Any]:
-        """For the checkpoint."""
+    def state_dict(self) -> dict[str, Any]:
+        """The best evaluation and its weights."""
         return {"seen": self.seen, "best": self.best, "best_weights": self.best_weights}
 
-    def restore(self, content: dict[str, Any]) -> None:
-        """From the checkpoint."""
-        self.seen, self.best, self.best_weights = (
-            content["seen"],
-            content["best"],
-            content["best_weights"],
-        )
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """The best evaluation and its weights."""
+        self.seen, self.best = state["seen"], state["best"]
+        self.best_weights = state["best_weights"]
 
 
-class PublishedPatience:
+class PublishedPatience(Hook):
     """Stop as the published code does: after `patience` evaluations without a better test AUC.
 
-    It ends a run and chooses nothing: the weights that are kept stay those of the best validation.
+    It ends a run but chooses nothing: the weights that are kept are those of the best validation.
 
     Args:
         scores: the mean of per-batch test AUCs at each evaluation so far.
@@ -174,7 +174,7 @@ class PublishedPatience:
         return "published_patience" if waited >= self.patience else None
 
 
-class Progress:
+class Progress(Hook):
     """One bar over all planned steps: loss, remaining parameters, last validation AUC, time
     left."""
 
@@ -182,7 +182,7 @@ class Progress:
                  history: Callable[[], list[dict[str, Any]]],
                  shown: Sequence[Shown] = ()) -> None:
         self.history = history
-        self.shown = shown
+        self.of_method = shown
         self.batches = batches
         self.bar = tqdm(total=batches * max_epochs, desc=title, unit="step", smoothing=0.05,
                         disable=None,
@@ -190,8 +190,8 @@ class Progress:
         self.next_look = 0.0
 
     def __call__(self, state: State) -> None:
-        """Move the bar; the numbers are refreshed once a second, so that a device is not waited for
-        at each step."""
+        """Move the bar. Its numbers are read once a second, as reading them waits for the
+        device."""
         self.bar.n = state.step
         if self.bar.disable or time.monotonic() < self.next_look:
             return
@@ -199,7 +199,7 @@ class Progress:
         state.refresh()
         shown = {"epoch": state.epoch, "loss": f"{state.mean_loss():.4f}",
                  "params": num_embedding_params(state.model)}
-        for numbers in self.shown:
+        for numbers in self.of_method:
             shown |= numbers()
         if self.history():
             shown["auc"] = f"{self.history()[-1]['validation_auc']:.4f}"
@@ -211,7 +211,7 @@ class Progress:
         self.bar.close()
 
 
-class TensorBoard:
+class TensorBoard(Hook):
     """Write the evaluation curve for TensorBoard: `tensorboard --logdir tmp/runs`."""
 
     def __init__(self, folder: Path, evaluate: Evaluate, first_step: int,
@@ -220,7 +220,7 @@ class TensorBoard:
         from torch.utils.tensorboard import SummaryWriter
 
         self.evaluate = evaluate
-        self.shown = shown
+        self.of_method = shown
         self.seen = len(evaluate.history)
         self.writer = SummaryWriter(str(folder), purge_step=first_step + 1)
 
@@ -229,7 +229,7 @@ class TensorBoard:
         if len(self.evaluate.history) > self.seen:
             self.seen = len(self.evaluate.history)
             line = {**self.evaluate.history[-1], **self.evaluate.test_history[-1]}
-            for numbers in self.shown:
+            for numbers in self.of_method:
                 line |= numbers()
             for name, value in line.items():
                 if name not in ("epoch", "step"):
@@ -237,37 +237,37 @@ class TensorBoard:
             self.writer.flush()
 
 
-class Checkpoint:
-    """Save everything every `seconds`, and when the process is asked to end (Ctrl-C or SIGTERM);
-    then stop.
+class Checkpoint(Hook):
+    """Save the whole training every `seconds`. When the process is told to end (Ctrl-C or SIGTERM),
+    save it and stop.
 
-    It comes last, so that the other hooks have acted on the step before it is saved.
+    This hook comes last, so that the other hooks have acted on a step before it is saved.
     """
 
     def __init__(self, save: Callable[[State], None], seconds: float) -> None:
         self.save = save
         self.seconds = seconds
         self.last = time.monotonic()
-        self.asked = False
+        self.interrupted = False
 
     def __call__(self, state: State) -> str | None:
-        """"interrupted" when the process was asked to end."""
-        if self.asked or time.monotonic() - self.last >= self.seconds:
+        """"interrupted" when the process was told to end."""
+        if self.interrupted or time.monotonic() - self.last >= self.seconds:
             state.refresh()
             state.mean_loss()  # a state with a broken loss must not replace a good checkpoint
             self.save(state)
             self.last = time.monotonic()
-        return "interrupted" if self.asked else None
+        return "interrupted" if self.interrupted else None
 
     @contextmanager
     def listening(self) -> Iterator[None]:
-        """Catch the signals inside the block (in the main thread; elsewhere Python forbids it)."""
+        """Catch the signals inside the block (in the main thread; Python allows it in no other)."""
         if threading.current_thread() is not threading.main_thread():
             yield
             return
 
         def note(number: int, frame: object) -> None:
-            self.asked = True
+            self.interrupted = True
 
         before = {number: signal.signal(number, note) for number in (signal.SIGINT, signal.SIGTERM)}
         try:

@@ -1,25 +1,18 @@
 """Models before their first step, from the settings and the seed of a run."""
 
 import numpy as np
-import torch
 
-from engine import feature_counts
+from data import feature_counts
 from engine.run import Run, derive
 from models.base import ClickModel
 from models.build import build_embedding, build_model
 
 
-def fresh_model(run: Run, counts: torch.Tensor | None = None) -> ClickModel:
-    """The model of a run; the same seed gives the same one.
-
-    Args:
-        counts: (N,) how often each feature occurs, for schemes that ask; those of the training rows
-            when not given.
-    """
+def fresh_model(run: Run) -> ClickModel:
+    """The model of a run before its first step; the same seed gives the same one."""
     sizes, values = run.dataset.schema.sizes, run.settings.flat()
     embedding = build_embedding(sizes, values, derive(run.seed, "table"),
-                                lambda: feature_counts.count(run.dataset) if counts is None
-                                else counts)
+                                lambda: feature_counts.count(run.dataset))
     return build_model(sizes, values, derive(run.seed, f"{run.stage}:model"), embedding,
                        run.dataset.num_dense)
 

@@ -1,144 +1,87 @@
-"""Settings: a script's flat dict, checked into frozen records before any data is read."""
+"""Settings: a script's flat dict, checked into frozen records before any data is read.
+
+The settings of every run stand here. Those of one model or embedding stand in a record beside its
+class, which its registry entry names (`models.build`).
+"""
 
 import ast
 import json
 import math
 import types
 import typing
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import asdict, dataclass, field, fields
+from functools import cache
 from typing import Any
 
 from data.registry import DATASETS
 from data.split import check_name
 from engine.optim.step import UPDATES
-from models.build import EMBEDDINGS, MODELS
-from models.dlrm import INTERACTIONS
-from models.embedding.pep import THRESHOLD_DECAYS, THRESHOLD_TYPES
-from models.kernels.threshold import GATES
+from models.build import EMBEDDINGS, MODELS, embedding_entry
+from models.options import option, record_of
 from utils.text import unknown
 
-
-def option(default: Any, *, choices: Any = None, low: float | None = None,
-           below: float | None = None, unused_by: tuple[str, ...] = (), in_id: bool = True,
-           id_name: str | None = None, neutral: Any = ...) -> Any:
-    """One setting: its default, what is allowed, and how it enters a run's id.
-
-    Every setting enters the id unless the run's model or embedding is known not to use it, so that
-    a model or embedding added later can never be given another run's result.
-
-    Args:
-        default: what the setting is when a dict does not name it.
-        choices: allowed names, or a function that gives them.
-        low, below: low <= value < below; for a list, every element.
-        unused_by: models and embeddings for which the setting changes nothing (see `all_but`).
-        in_id: False for a setting that cannot change a result.
-        id_name: its name in the id, where an earlier version had another one.
-        neutral: the value that leaves no trace in the id; the default when not given. It never
-            changes, so that old runs stay reachable when a default does.
-    """
-    rules = {"choices": choices, "low": low, "below": below, "unused_by": unused_by,
-             "in_id": in_id, "id_name": id_name, "neutral": default if neutral is ... else neutral}
-    return field(default=default, metadata=rules)
-
-
-SHIPPED_MODELS = ("linear", "fm", "deepfm", "autoint", "dlrm")
-SHIPPED_EMBEDDINGS = ("uniform", "pep", "darts", "mde", "mgqe", "hash", "qr", "tt", "masked")
-COUNTING = ("mde", "mgqe")  # embeddings that are made by popularity
+MASKED = "masked"  # the embedding of a retraining: a snapshot's mask, not a scheme to choose
+PEP = "pep"  # the embedding that is searched, with the budgets below
+NO_EMBEDDING = "none"  # what a model has that takes no embedding
 VALIDATION_METRICS = ("auc", "loss")  # that patience may look at
 PUBLISHED_PATIENCE = "published_protocol"  # patience on the mean of per-batch test AUCs
 
 
-def all_but(*users: str) -> tuple[str, ...]:
-    """The shipped models, or the shipped embeddings, that are not among `users`.
-
-    Of embeddings, `linear` is one that uses none of their settings. A model or embedding that is
-    not listed here counts as a user of every setting.
-
-    >>> all_but("deepfm", "autoint")
-    ('linear', 'fm', 'dlrm')
-    """
-    if users[0] in SHIPPED_MODELS:
-        return tuple(name for name in SHIPPED_MODELS if name not in users)
-    return ("linear", *(name for name in SHIPPED_EMBEDDINGS if name not in users))
-
-
-def _known_embeddings() -> tuple[str, ...]:
-    return (*EMBEDDINGS, "masked")
+def _embeddings() -> tuple[str, ...]:
+    return (*EMBEDDINGS, MASKED)
 
 
 @dataclass(frozen=True)
 class DataSettings:
     """Which rows."""
 
-    dataset: str = option("movielens", choices=DATASETS)
-    with_ids: bool = option(False)  # MovieLens: add user and movie id (9 fields)
-    vocabulary: str = option("all", choices=("all", "train"))  # rows whose values are counted
-    # random 80/10/10, or ids:FILE; the data's hash tells them apart
-    split: str = option("random", in_id=False)
+    dataset: str = option("movielens", "which data set", choices=DATASETS)
+    with_ids: bool = option(False, "MovieLens: add user and movie id, 9 fields in place of 7")
+    vocabulary: str = option("all", "rows whose values get an id of their own; all, as the paper's "
+                             "Table 3 counts", choices=("all", "train"))
+    # the data's hash, which is in the id, tells splits apart
+    split: str = option("random", "random: 80/10/10; ids:FILE: an .npz of row numbers for train, "
+                        "validation and test", in_id=False)
 
 
 @dataclass(frozen=True)
 class ModelSettings:
     """Which model, around which embedding."""
 
-    model: str = option("fm", choices=MODELS)
-    embedding: str = option("pep", choices=_known_embeddings, unused_by=("linear",))
-    latent_dim: int = option(64, low=1, unused_by=("linear", "darts"))  # width of a vector
-    mlp_dims: tuple[int, ...] = option((100, 100), low=1, unused_by=all_but("deepfm", "autoint"))
-    dropout: float = option(0.2, low=0, below=1, unused_by=all_but("deepfm", "autoint"))
-    # hidden; then latent_dim
-    arch_mlp_bot: tuple[int, ...] = option((512, 256, 64), low=1, unused_by=all_but("dlrm"))
-    # hidden; then 1
-    arch_mlp_top: tuple[int, ...] = option((512, 256), low=1, unused_by=all_but("dlrm"))
-    arch_interaction_op: str = option("cat", choices=INTERACTIONS, unused_by=all_but("dlrm"))
-    num_heads: int = option(2, low=1, unused_by=all_but("autoint"))
-    num_layers: int = option(3, low=1, unused_by=all_but("autoint"))
-    att_dropout: float = option(0.4, low=0, below=1, unused_by=all_but("autoint"))
-    atten_embed_dim: int = option(64, low=1, unused_by=all_but("autoint"))
-    has_residual: bool = option(True, unused_by=all_but("autoint"))
-    full_part: bool = option(True, unused_by=all_but("autoint"))
-    with_linear: bool = option(False, unused_by=all_but("autoint"))
-    threshold_type: str = option("feature_dim", choices=THRESHOLD_TYPES, unused_by=all_but("pep"))
-    threshold_init: float = option(-15.0, unused_by=all_but("pep"))
-    g_type: str = option("sigmoid", choices=GATES, unused_by=all_but("pep"))
-    gk: float = option(1.0, low=1e-9, unused_by=all_but("pep"))
-    threshold_decay: str = option("coupled", choices=THRESHOLD_DECAYS, unused_by=all_but("pep"))
-    threshold_gradient: bool = option(True, unused_by=all_but("pep"))  # False: decay alone moves s
-    darts_widths: tuple[int, ...] = option((2, 4, 16), low=1, unused_by=all_but("darts"))
-    # rising; the last is the common one
-    popularity: str = option("train", in_id=False, unused_by=all_but(*COUNTING))
-    # or a file, whose content the run's id knows
-    mde_blocks: int = option(8, low=1, unused_by=all_but("mde"))
-    mde_alpha: float = option(0.1, low=0, unused_by=all_but("mde"))
-    mgqe_subspaces: int = option(8, low=1, unused_by=all_but("mgqe"))
-    mgqe_centroids: int = option(256, low=1, unused_by=all_but("mgqe"))
-    hash_rows: int = option(1000, low=1, unused_by=all_but("hash"))
-    qr_collisions: int = option(4, low=2, unused_by=all_but("qr"))
-    tt_rank: int = option(16, low=1, unused_by=all_but("tt"))
+    model: str = option("fm", "which model", choices=MODELS)
+    embedding: str = option(PEP, "which embedding", choices=_embeddings)
+    latent_dim: int = option(64, "width d of a vector", low=1)
 
 
 @dataclass(frozen=True)
 class TrainSettings:
     """How parameters move and when training ends."""
 
-    batch_size: int = option(1024, low=2)
-    lr: float = option(1e-3, low=0)
-    l2_regularization: float = option(1e-5, low=0, unused_by=("linear",))  # decay of all parameters
-    weight_decay: float | None = option(None, low=0, id_name="l2_penalty", neutral=1e-5)
-    # of the parameters beside the embedding; None: l2_regularization, as published
-    l2_penalty: float = option(0.0, low=0, id_name="vector_penalty")  # see `engine.optim.step.Step`
-    grad_clip: float = option(100.0, low=1e-9)
-    max_epochs: int = option(100, low=1)
-    eval_interval: int = option(2, low=1)  # epochs
-    early_stop: int = option(8, low=1)  # evaluations without gain
-    early_stop_metric: str = option("auc", choices=(*VALIDATION_METRICS, PUBLISHED_PATIENCE))
-    log_interval: int = option(10, low=1, unused_by=all_but("pep"))  # steps between counts
-    compile: str = option("auto", choices=("auto", "on", "off"), in_id=False)
-    cuda_graph: str = option("auto", choices=("auto", "on", "off"), in_id=False)
-    table_update: str = option("auto", choices=UPDATES, in_id=False)
-    tensorboard: bool = option(True, in_id=False)
-    checkpoint_seconds: float = option(60.0, low=0, in_id=False)
-    optimizer: str = option("adam", choices=("adam", "sgd"))
+    batch_size: int = option(1024, "rows of a batch", low=2)
+    lr: float = option(1e-3, "learning rate", low=0)
+    l2_regularization: float = option(1e-5, "weight decay, coupled, of table and thresholds; it is "
+                                      "what moves the thresholds", low=0)
+    weight_decay: float | None = option(None, "weight decay, coupled, of all other parameters; "
+                                        "None: l2_regularization, as published", low=0,
+                                        id_name="l2_penalty", neutral=1e-5)
+    l2_penalty: float = option(0.0, "in the loss: times the sum of squares of a batch's vectors, "
+                               "as pruned, over its rows", low=0, id_name="vector_penalty",
+                               source="Liu et al. 2021, the published penalty")
+    grad_clip: float = option(100.0, "largest global norm of the gradients", low=1e-9)
+    max_epochs: int = option(100, "epochs, at most", low=1)
+    eval_interval: int = option(2, "epochs between evaluations", low=1)
+    early_stop: int = option(8, "evaluations without gain; a search is never stopped early", low=1)
+    early_stop_metric: str = option("auc", "what patience looks at, on validation rows; "
+                                    "published_protocol: on test rows",
+                                    choices=(*VALIDATION_METRICS, PUBLISHED_PATIENCE))
+    log_interval: int = option(10, "steps between counts of the remaining parameters", low=1,
+                               id_of=PEP)
+    table_update: str = option("auto", "how tables are updated; no result depends on it",
+                               choices=UPDATES, in_id=False)
+    tensorboard: bool = option(True, "write TensorBoard files", in_id=False)
+    checkpoint_seconds: float = option(60.0, "seconds between checkpoints", low=0, in_id=False)
+    optimizer: str = option("adam", "Adam, or plain gradient descent", choices=("adam", "sgd"))
 
     @property
     def decay_of_others(self) -> float:
@@ -150,45 +93,112 @@ class TrainSettings:
 class SearchSettings:
     """Which budgets a search saves."""
 
-    candidate_p: tuple[int, ...] = option((), low=1, unused_by=all_but("pep"))
-    budget: str = option("exact", choices=("exact", "as_reached"), unused_by=all_but("pep"))
-    darts_epochs: int = option(20, low=1, unused_by=all_but("darts"))
-    # of the search; max_epochs is that of the training after it
-    darts_lr: float = option(1e-2, low=0, unused_by=all_but("darts"))  # of the mixture's weights
+    candidate_p: tuple[int, ...] = option((), "budgets, in parameters, falling", low=1, owner=PEP,
+                                          source="Liu et al. 2021")
+    budget: str = option("exact", "exact: cut to the very number; as_reached: the count that the "
+                         "step landed on", choices=("exact", "as_reached"), owner=PEP)
 
 
 @dataclass(frozen=True)
 class RetrainSettings:
     """Which snapshot is retrained, and from which values."""
 
-    retrain_emb_param: int | str = option("all", in_id=False)
-    re_init: bool = option(False, unused_by=all_but("masked"))
-    rewind: str = option("all", choices=("embedding", "all"), unused_by=all_but("masked"),
+    retrain_emb_param: int | str = option("all", "a number of parameters, a budget, or all",
+                                          in_id=False)
+    re_init: bool = option(False, "same mask, fresh random values instead of the initial ones",
+                           owner=MASKED)
+    rewind: str = option("all", "what restarts at the search's initial values; all, as published; "
+                         "embedding: the rest fresh", choices=("embedding", "all"), owner=MASKED,
                          neutral="embedding")
 
 
 @dataclass(frozen=True)
 class Settings:
-    """All records of one run."""
+    """All records of one run.
+
+    Args:
+        own: the records of all models and embeddings, by name.
+    """
 
     data: DataSettings
     model: ModelSettings
     train: TrainSettings
     search: SearchSettings
     retrain: RetrainSettings
+    own: Mapping[str, Any] = field(default_factory=dict)
+
+    @property
+    def scheme(self) -> str:
+        """The embedding in effect: the chosen one, or `none` under a model that takes none."""
+        return self.model.embedding if MODELS[self.model.model].embedding is None else NO_EMBEDDING
+
+    @property
+    def embedding(self) -> Any:
+        """The own settings of the embedding in effect."""
+        return self.own[self.scheme]
 
     def flat(self) -> dict[str, Any]:
         """Every setting by its published name."""
-        return {name: value for record in asdict(self).values() for name, value in record.items()}
+        records = [self.data, self.model, *self.own.values(), self.train, self.search, self.retrain]
+        named: dict[str, Any] = {}
+        for record in records:
+            named |= asdict(record)
+        return named
 
 
 RECORDS: dict[str, type] = {"data": DataSettings, "model": ModelSettings, "train": TrainSettings,
                             "search": SearchSettings, "retrain": RetrainSettings}
-_FIELDS = {item.name: item for record in RECORDS.values() for item in fields(record)}
-_TYPES = {name: kind for record in RECORDS.values() for name,
-          kind in typing.get_type_hints(record).items()}
-SNAPSHOT_DECIDES = (*(item.name for item in fields(DataSettings)),
-                    *(item.name for item in fields(ModelSettings) if item.name != "embedding"))
+
+
+def _own_records() -> dict[str, type]:
+    models = {name: entry.settings for name, entry in MODELS.items()}
+    return models | {name: entry.settings for name, entry in EMBEDDINGS.items()}
+
+
+@dataclass(frozen=True)
+class Known:
+    """What is known of a setting.
+
+    Args:
+        kind: its type.
+        rules: of its `option`.
+        owners: the models and embeddings whose setting it is; none for a setting of every run.
+    """
+
+    name: str
+    kind: Any
+    rules: Mapping[str, Any]
+    owners: tuple[str, ...]
+
+
+@cache
+def _of_record(record: type, owner: str | None) -> tuple[Known, ...]:
+    kinds = typing.get_type_hints(record)
+    found = []
+    for item in fields(record):
+        owned = owner or item.metadata["owner"]
+        found.append(Known(item.name, kinds[item.name], item.metadata, (owned,) if owned else ()))
+    return tuple(found)
+
+
+def known_settings() -> dict[str, Known]:
+    """All settings by name. Models that share a setting are its owners together."""
+    found: dict[str, Known] = {}
+    owned = [(record, name) for name, record in _own_records().items()]
+    for record, owner in [*((record, None) for record in RECORDS.values()), *owned]:
+        for known in _of_record(record, owner):
+            before = found[known.name].owners if known.name in found else ()
+            found[known.name] = Known(known.name, known.kind, known.rules,
+                                      (*before, *known.owners))
+    return found
+
+
+def snapshot_decides() -> list[str]:
+    """The settings that a retraining takes from the search that made the snapshot."""
+    shared = [item.name for item in (*fields(DataSettings), *fields(ModelSettings))
+              if item.name != "embedding"]
+    own = [item.name for record in _own_records().values() for item in fields(record)]
+    return [*shared, "log_interval", *dict.fromkeys(own)]
 
 
 def parse(given: dict[str, Any]) -> Settings:
@@ -204,15 +214,48 @@ def parse(given: dict[str, Any]) -> Settings:
     Traceback (most recent call last):
     ValueError: unknown setting 'laten_dim'; did you mean 'latent_dim'? Known: ...
     """
+    known = known_settings()
     for name in given:
-        if name not in _FIELDS:
-            raise ValueError(unknown("setting", name, _FIELDS))
-    checked = {name: _check(name, value) for name, value in given.items()}
-    settings = Settings(**{key: record(**{item.name: checked[item.name] for item in fields(record)
-                                          if item.name in checked}) for key,
-                           record in RECORDS.items()})
+        if name not in known:
+            raise ValueError(unknown("setting", name, known))
+    checked = {name: _check(known[name], value) for name, value in given.items()}
+    records: dict[str, Any] = {key: record_of(record, checked) for key, record in RECORDS.items()}
+    own: dict[str, Any] = {name: record_of(record, checked)
+                           for name, record in _own_records().items()}
+    settings = Settings(**records, own=own)
     _check_together(settings)
     return settings
+
+
+def require_used(settings: Settings, names: Collection[str], also: Collection[str] = ()) -> None:
+    """Refuse settings that belong to another model or embedding than the chosen ones.
+
+    Args:
+        names: the settings that the user set by hand.
+        also: further owners that are in use, besides the model and its embedding.
+
+    Raises:
+        ValueError: it names the setting, its owner, and how to choose that.
+
+    >>> require_used(parse({}), ["mde_blocks"])
+    Traceback (most recent call last):
+    ValueError: mde_blocks is a setting of embedding mde, and this run has model fm and embedding
+    pep, for which it changes nothing; leave it away, or add --embedding mde
+    """
+    if settings.scheme == MASKED:
+        return
+    known, used = known_settings(), {settings.model.model, settings.scheme, *also}
+    for name in sorted(names):
+        owners = known[name].owners
+        if not owners or used & set(owners):
+            continue
+        kind = "model" if owners[0] in MODELS else "embedding"
+        instead = f"or add --{kind} {' or '.join(owners)}"
+        if owners == (MASKED,):
+            instead = "or use the retrain script"
+        raise ValueError(f"{name} is a setting of {kind} {' and '.join(owners)}, and this run has "
+                         f"model {settings.model.model} and embedding {settings.scheme}, for which "
+                         f"it changes nothing; leave it away, {instead}")
 
 
 def parse_assignment(text: str) -> tuple[str, Any]:
@@ -236,26 +279,82 @@ def identity(settings: Settings) -> str:
     """Canonical text of the settings that can change this run's result.
 
     Left out are values equal to their neutral one, so that a new setting keeps old ids, and
-    settings that this run's model or embedding is known not to use.
+    settings that this run's model and embedding do not use.
     """
     flat = settings.flat()
     flat["weight_decay"] = settings.train.decay_of_others
+    used, unused = {settings.model.model, settings.scheme}, _unused(settings)
     kept = {}
-    for name, value in flat.items():
-        rules = _FIELDS[name].metadata
-        unused = {flat["model"], flat["embedding"]} & set(rules["unused_by"])
-        if rules["in_id"] and not unused and value != rules["neutral"]:
-            kept[rules["id_name"] or name] = value
+    for name, known in known_settings().items():
+        rules, owners = known.rules, set(known.owners)
+        if owners and not owners & used:
+            continue
+        if name in unused or rules["id_of"] not in (None, *used):
+            continue
+        if rules["in_id"] and flat[name] != rules["neutral"]:
+            kept[rules["id_name"] or name] = flat[name]
     return json.dumps(kept, sort_keys=True)
 
 
-def _check(name: str, value: Any) -> Any:
-    kind, rules = _TYPES[name], _FIELDS[name].metadata
+def _unused(settings: Settings) -> tuple[str, ...]:
+    if settings.scheme == MASKED:
+        return ()
+    return embedding_entry(settings.model.model, settings.model.embedding).unused
+
+
+def described(script: dict[str, Any]) -> str:
+    """All settings by owner, a line each: name, the script's value, what is allowed, what it is
+    and who published it."""
+    every = parse(script).flat()
+    groups: dict[str, list[Known]] = {}
+    for known in known_settings().values():
+        kind = "model" if known.owners and known.owners[0] in MODELS else "embedding"
+        owner = f"{kind} {', '.join(known.owners)}" if known.owners else "every run"
+        groups.setdefault(owner, []).append(known)
+    lines = ["setting = value here (default; allowed): what it is [source]"]
+    for owner in sorted(groups, key=_order):
+        lines += ["", owner, *(_line(known, every[known.name]) for known in groups[owner])]
+    return "\n".join(lines)
+
+
+def _order(owner: str) -> tuple[bool, bool, str]:
+    """PEP's settings first, then those of every run, then the others'."""
+    return owner != f"embedding {PEP}", owner != "every run", owner
+
+
+def _line(known: Known, value: Any) -> str:
+    rules = known.rules
+    here, default = (list(each) if isinstance(each, tuple) else each
+                     for each in (value, rules["default"]))
+    notes = [f"default {default}", *_allowed(known)]
+    source = f" [{rules['source']}]" if rules["source"] else ""
+    return f"  {known.name} = {here} ({'; '.join(notes)}): {rules['help']}{source}"
+
+
+def _allowed(known: Known) -> list[str]:
+    rules = known.rules
+    if (choices := _choices(rules)) is not None:
+        return [", ".join(choices)]
+    bounds = []
+    if rules["low"] is not None:
+        bounds.append(f">= {rules['low']}")
+    if rules["below"] is not None:
+        bounds.append(f"< {rules['below']}")
+    return bounds
+
+
+def _choices(rules: Mapping[str, Any]) -> Collection[str] | None:
+    choices: Collection[str] | Callable[[], Collection[str]] | None = rules["choices"]
+    return choices() if callable(choices) else choices
+
+
+def _check(known: Known, value: Any) -> Any:
+    name, kind, rules = known.name, known.kind, known.rules
     if typing.get_origin(kind) is tuple and isinstance(value, (list, tuple)):
         value = tuple(_typed(name, element, int, value) for element in value)
     else:
         value = _typed(name, value, kind, value)
-    choices = rules["choices"]() if callable(rules["choices"]) else rules["choices"]
+    choices = _choices(rules)
     if choices is not None and value not in choices:
         raise ValueError(unknown(name, value, choices))
     if value is None:
@@ -291,21 +390,8 @@ def _check_together(settings: Settings) -> None:
     targets = settings.search.candidate_p
     if list(targets) != sorted(set(targets), reverse=True):
         raise ValueError(f"candidate_p must be strictly decreasing, got {list(targets)}")
-    model = settings.model
-    if model.model == "linear" and settings.train.l2_penalty:
-        raise ValueError(f"l2_penalty={settings.train.l2_penalty} is a penalty on embedding "
-                         "vectors, and model linear has none; leave it at 0, or use weight_decay")
-    if settings.train.optimizer == "sgd" and (model.embedding,
-                                              model.threshold_decay) == ("pep", "decoupled"):
-        raise ValueError("threshold_decay=decoupled is a form of Adam's decay; with optimizer=sgd "
-                         "the two are one. Leave one of them away")
-    if model.model == "autoint" and model.atten_embed_dim % model.num_heads:
-        raise ValueError(f"atten_embed_dim {model.atten_embed_dim} must be a multiple of num_heads "
-                         f"{model.num_heads}")
-    if (
-        model.embedding == "mgqe"
-        and model.model != "linear"
-        and model.latent_dim % model.mgqe_subspaces
-    ):
-        raise ValueError(f"mgqe_subspaces must divide latent_dim {model.latent_dim}, got "
-                         f"{model.mgqe_subspaces}")
+    flat, model = settings.flat(), settings.model
+    MODELS[model.model].check(settings.own[model.model], flat)
+    if settings.scheme != MASKED:
+        entry = embedding_entry(model.model, model.embedding)
+        entry.check(settings.own.get(settings.scheme), flat)

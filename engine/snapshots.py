@@ -1,5 +1,5 @@
-"""Pruned tables at their budgets: `<alias folder>/<number of parameters>.npz`, the initial table
-beside them."""
+"""Pruned tables at their budgets: `<alias folder>/<number of parameters>.npz`, with the initial
+table beside them."""
 
 import json
 import zipfile
@@ -18,7 +18,7 @@ MAGNITUDE = ".magnitude"  # suffix of the |V|-only cut beside a budget that the 
 
 @dataclass(frozen=True)
 class Snapshot:
-    """A pruned table (N, D), zero outside its mask, and how it came about."""
+    """A pruned table (N, D), zero outside its mask, and the record of how it was made."""
 
     table: np.ndarray
     meta: dict[str, Any]
@@ -39,7 +39,7 @@ def cut_to(values: np.ndarray, margins: np.ndarray, count: int) -> np.ndarray:
     the others.
 
     Args:
-        values: (N, D), what is kept of.
+        values: (N, D).
         margins: (N, D), |V| - g(s) for PEP, |V| for plain magnitude pruning.
 
     Raises:
@@ -82,8 +82,7 @@ def read(path: Path) -> tuple[Snapshot, dict[str, np.ndarray]]:
         snapshot = Snapshot(content.pop("table"), json.loads(str(content.pop("meta"))))
         recorded = snapshot.meta.get("num_embedding_params")
     except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile, AttributeError,
-            RuntimeError,
-            zlib.error) as error:
+            RuntimeError, zlib.error) as error:
         raise ValueError(f"the snapshot {path} is corrupt ({error}); run the search again with "
                          f"--force") from error
     if recorded is not None and recorded != snapshot.count:
@@ -122,16 +121,19 @@ def resolve(folder: Path, wanted: int | str) -> list[str]:
                             f"{', '.join(existing)}")
 
 
-def claim(folder: Path, search: dict[str, Any], overwrite: bool, afresh: bool = False) -> None:
-    """Make an alias folder belong to one search, recorded in its search.json; `afresh` empties one
-    that does already.
+def claim(folder: Path, search: dict[str, Any], overwrite: bool, empty: bool = False) -> None:
+    """Make an alias folder belong to one search, recorded in its search.json.
+
+    Args:
+        overwrite: take over another search's folder, and delete its snapshots.
+        empty: delete the snapshots also where the folder belongs to this search already.
 
     Raises:
         FileExistsError: it belongs to another search and `overwrite` is off.
     """
     owner = owner_of(folder)
     same = owner is not None and owner["run_id"] == search["run_id"]
-    if same and not afresh:
+    if same and not empty:
         return
     if owner is not None:
         if not same and not overwrite:

@@ -10,42 +10,49 @@ from typing import Any
 import numpy as np
 import torch
 
+from data import feature_counts
 from data.store import Dataset
-from engine import feature_counts, snapshots
+from engine import snapshots
 from engine.darts import search_and_train
 from engine.evaluate import measure, measure_test
 from engine.initial_model import fresh_model, initial_values
+from engine.loop import Hook
 from engine.pep.budgets import SaveAtBudgets
-from engine.pep.clock import Unfold
 from engine.pep.search_start import announce_pruning, check_start
 from engine.pep.sparsity_trace import SparsityTrace
-from engine.pep.threshold_trace import Clock, ThresholdTrace
-from engine.run import Run, RunContext, Trainer, derive, execute, open_data
-from engine.settings import PUBLISHED_PATIENCE, SNAPSHOT_DECIDES, Settings, parse
+from engine.pep.threshold_trace import DecayOnlyThreshold, ThresholdTrace
+from engine.run import Run, RunContext, derive, open_data
+from engine.settings import MASKED, PEP, PUBLISHED_PATIENCE, Settings, parse, snapshot_decides
+from engine.trainer import Trainer, execute
 from models.base import ClickModel
 from models.build import build_model, fresh_table
 from models.embedding.masked import Masked
 from utils.files import atomic_path, sha256_of
-from utils.recorded import translate
+from utils.recorded import shipped_words, translate
 
 log = logging.getLogger("pep")
 
-# of a search's run folder: how often each feature occurs in the training rows
-POPULARITY = "popularity.npy"
+# in a search's run folder: how often each feature occurs in the training rows
+FEATURE_COUNTS = "popularity.npy"
 
 
 def alias_folder(out: Path, settings: Settings, seed: int, alias: str | None) -> Path:
     """tmp/embedding/<model>/<alias>; the default alias names dataset, embedding, width and seed.
 
-    A granularity other than feature_dim is named too, as the paper's budgets come from two
-    searches, and so is the published protocol.
+    A granularity other than feature_dim and the published protocol are named too, because the
+    paper's budgets come from several searches.
+
+    Raises:
+        ValueError: the alias is no plain folder name.
     """
     model = settings.model
     if alias is not None and (not alias or Path(alias).name != alias or alias in (".", "..")):
         raise ValueError(f"--alias must be a plain folder name, got {alias!r}")
-    coarse = "" if model.threshold_type == "feature_dim" else f"_{model.threshold_type}"
+    kind = settings.own[PEP].threshold_type
+    coarse = "" if kind == "feature_dim" else f"_{kind}"
     published = "_published" if settings.train.early_stop_metric == PUBLISHED_PATIENCE else ""
-    default = f"{settings.data.dataset}_{model.embedding}{coarse}{published}_d{model.latent_dim}_seed{seed}"
+    default = (f"{settings.data.dataset}_{model.embedding}{coarse}{published}"
+               f"_d{model.latent_dim}_seed{seed}")
     return out / "embedding" / model.model / (alias or default)
 
 
@@ -53,32 +60,28 @@ def train(settings: Settings, seed: int, context: RunContext) -> dict[str, Any]:
     """Train from scratch. With the PEP embedding this is the search, which leaves snapshots in its
     alias folder.
 
-    A finished run is not run again; asked for under another alias, its snapshots are copied there.
-    Counts of popularity that are read from a file enter the run's id by what they are, not by the
-    file's name.
+    A finished run is not run again. If it is called with another alias, the snapshots of the
+    finished search are copied to that folder.
 
     Raises:
-        ValueError: no budget lies within the table's size, the embedding is `masked`, or its
-            popularity is unusable.
+        ValueError: no budget lies within the table's size, or the embedding is `masked`.
         FileExistsError: the alias folder belongs to another search.
     """
-    if settings.model.embedding == "masked":
+    if settings.model.embedding == MASKED:
         raise ValueError("embedding 'masked' needs a snapshot's mask: use the retrain script")
-    searching = settings.model.embedding == "pep" and settings.model.model != "linear"
+    searching = settings.scheme == PEP
     if searching and not settings.search.candidate_p:
         raise ValueError("candidate_p is empty: name at least one budget to search for")
     folder = alias_folder(context.out, settings, seed, context.alias)
-    counts = feature_counts.given(settings.model)
-    extra = {"popularity": sha256_of(counts.numpy().tobytes())[:16]} if counts is not None else {}
     dataset, _ = open_data(settings, context)
     if searching:
         return _search(Run(settings, seed, context, dataset, "search", {}), folder)
-    run = Run(settings, seed, context, dataset, "train", extra)
-    if settings.model.embedding == "darts" and settings.model.model != "linear":
+    run = Run(settings, seed, context, dataset, "train", {})
+    if settings.scheme == "darts":
         return search_and_train(run)
-    return run.finished() or execute(run, fresh_model(run, counts), lambda trainer: [],
-                                     lambda trainer: {},
-                                     keep_best=True)
+    if (result := run.finished()) is not None:
+        return result
+    return execute(run, fresh_model(run), lambda trainer: [], lambda trainer: {}, keep_best=True)
 
 
 def _search(run: Run, folder: Path) -> dict[str, Any]:
@@ -95,35 +98,36 @@ def _search(run: Run, folder: Path) -> dict[str, Any]:
     check_start(model.embedding, settings, targets)
     announce_pruning(model.embedding.weight, settings,
                      -(-run.dataset.counts[0] // settings.train.batch_size))
-    model.embedding.fold()
-    saver: list[SaveAtBudgets] = []
     counts = feature_counts.count(run.dataset)
-    trajectory = SparsityTrace(model.embedding, counts, settings.train.eval_interval)
-    trajectory.record(0)
-    course = ThresholdTrace(model.embedding, Clock(settings), settings.train.eval_interval)
-    course.record(0, 0)
+    sparsity = SparsityTrace(model.embedding, counts, settings.train.eval_interval)
+    sparsity.record(0)
+    thresholds = ThresholdTrace(model.embedding, DecayOnlyThreshold(settings),
+                                settings.train.eval_interval)
+    thresholds.record(0, 0)
+    saver: SaveAtBudgets
 
-    def hooks_for(trainer: Trainer) -> list:  # called when the run's lock is held
-        snapshots.claim(folder, owner, context.overwrite, afresh=context.force)
+    def hooks_for(trainer: Trainer) -> list[Hook]:  # called when the run's lock is held
+        nonlocal saver
+        snapshots.claim(folder, owner, context.overwrite, empty=context.force)
         _save_initial(folder, model, run.run_id)
         if not context.force:
-            _bring_along(folder, run.run_id)
-        saver.append(SaveAtBudgets(model.embedding, targets, settings.search.budget == "exact",
-                                   lambda name, table,
-                                   meta: _save(trainer, folder, name, table, meta)))
-        # unfolded first: the others use the thresholds
-        return [Unfold(model.embedding), *saver, trajectory, course]
+            _copy_from_other_aliases(folder, run.run_id)
+        saver = SaveAtBudgets(
+            model.embedding, targets, settings.search.budget == "exact",
+            lambda name, table, meta: _save(trainer, folder, name, table, meta))
+        return [saver, sparsity, thresholds]
 
     def finish(trainer: Trainer) -> dict[str, Any]:
-        unmet = saver[0].finish(trainer.state)
+        unmet = saver.finish(trainer.state)
         epoch = trainer.state.epoch + round(trainer.state.batch / trainer.loader.batches, 3)
-        trajectory.record(epoch)
-        course.record(epoch, trainer.state.step)
-        with atomic_path(run.folder / POPULARITY) as temporary, temporary.open("wb") as file:
+        sparsity.record(epoch)
+        thresholds.record(epoch, trainer.state.step)
+        path = run.folder / FEATURE_COUNTS
+        with atomic_path(path) as temporary, temporary.open("wb") as file:
             np.save(file, counts.numpy())
         return {"alias": folder.name, "budgets_not_reached": unmet,
-                "differing": saver[0].differing, "snapshots": snapshots.names(folder),
-                "sparsity": trajectory.result(), "thresholds": course.result()}
+                "differing": saver.differing, "snapshots": snapshots.names(folder),
+                "sparsity": sparsity.result(), "thresholds": thresholds.result()}
 
     return execute(run, model, hooks_for, finish, keep_best=False)
 
@@ -132,9 +136,11 @@ def retrain(settings: Settings, seed: int, context: RunContext,
             explicit: frozenset[str] = frozenset()) -> list[dict[str, Any]]:
     """Retrain the snapshots that `retrain_emb_param` names; one result each, most parameters first.
 
-    Model and data settings come from the search that made the snapshots. `explicit` names those
-    that the user set by
-    hand: one that contradicts the search is an error.
+    Model and data settings come from the search that made the snapshots.
+
+    Args:
+        explicit: names of the settings that the user set by hand. One that contradicts the search
+            is an error.
 
     Raises:
         FileNotFoundError: no such alias folder or snapshot; the existing ones are listed.
@@ -147,7 +153,8 @@ def retrain(settings: Settings, seed: int, context: RunContext,
         near = sorted(path.parent.name for path in folder.parent.glob("*/search.json"))
         raise FileNotFoundError(f"there is no search in {folder}; run the search first, or name "
                                 f"one with --alias (in {folder.parent} there are: "
-                                f"{', '.join(near) or 'none'})")
+                                f"{', '.join(near) or 'none'})."
+                                f"{shipped_words(alias=folder.name)}")
     settings = _as_searched(settings, owner, explicit)
     wanted = snapshots.resolve(folder, settings.retrain.retrain_emb_param)
     tickets = {name: snapshots.read(folder / f"{name}.npz")[0] for name in wanted}
@@ -162,12 +169,13 @@ def retrain(settings: Settings, seed: int, context: RunContext,
 
 
 def retrain_one(settings: Settings, seed: int, context: RunContext, dataset: Dataset,
-                ticket: snapshots.Snapshot,
-                initial: np.ndarray, others: dict[str, np.ndarray]) -> dict[str, Any]:
-    """Train under a snapshot's mask, from `initial` (N, D) or fresh values; a finished run is not
-    run again.
+                ticket: snapshots.Snapshot, initial: np.ndarray,
+                others: dict[str, np.ndarray]) -> dict[str, Any]:
+    """Train under a snapshot's mask; a finished run is not run again.
 
     Args:
+        ticket: whose mask is used.
+        initial: (N, D), the values to start from; with re_init new ones are drawn.
         others: initial values of all other parameters, for rewind="all".
     """
     sizes, values = dataset.schema.sizes, settings.flat()
@@ -191,7 +199,9 @@ def retrain_one(settings: Settings, seed: int, context: RunContext, dataset: Dat
 
 
 def _usable_targets(settings: Settings, dataset: Dataset) -> tuple[int, ...]:
-    targets, size = settings.search.candidate_p, dataset.schema.num_rows * settings.model.latent_dim
+    """The budgets within the table's size, with a warning about the others."""
+    targets = settings.search.candidate_p
+    size = dataset.schema.num_rows * settings.model.latent_dim
     usable = tuple(target for target in targets if target <= size)
     if not usable:
         raise ValueError(f"no budget of candidate_p {list(targets)} lies within the table's {size} "
@@ -207,9 +217,9 @@ def _save_initial(folder: Path, model: ClickModel, run_id: str) -> None:
     snapshots.save(folder, snapshots.INITIAL, initial, {"run_id": run_id}, **others)
 
 
-def _bring_along(folder: Path, run_id: str) -> None:
-    """Copy what the same search, stopped, had saved under another alias: resumed, it will not save
-    those again."""
+def _copy_from_other_aliases(folder: Path, run_id: str) -> None:
+    """Copy the snapshots that the same search saved under another alias before it was stopped, as
+    it will not save them again."""
     for record in folder.parent.glob("*/search.json"):
         owner = snapshots.owner_of(record.parent)
         if record.parent != folder and owner is not None and owner["run_id"] == run_id:
@@ -219,8 +229,7 @@ def _bring_along(folder: Path, run_id: str) -> None:
 
 def _save(trainer: Trainer, folder: Path, name: str, table: np.ndarray,
           meta: dict[str, Any]) -> None:
-    """Save a snapshot with what its table scores in the search's own model, before any
-    retraining."""
+    """Save a snapshot with its scores in the search's own model, before any retraining."""
     searched = trainer.model.embedding
     trainer.model.embedding = Masked.of_table(torch.from_numpy(table),
                                               searched.num_fields).to(trainer.device)
@@ -236,16 +245,15 @@ def _save(trainer: Trainer, folder: Path, name: str, table: np.ndarray,
 
 def _copy_snapshots(result: dict[str, Any], folder: Path, owner: dict[str, Any],
                     context: RunContext) -> bool:
-    """Have a finished search's snapshots in `folder`; False when they are gone and the search must
-    run again."""
+    """Copy a finished search's snapshots to `folder`, if they are not there; False when they are
+    gone and the search must run again."""
     source = folder.parent / result["alias"]
-    holder = snapshots.owner_of(source)
+    there = snapshots.owner_of(source)
     files = [f"{name}.npz" for name in (snapshots.INITIAL, *result["snapshots"])]
-    if holder is None or holder["run_id"] != owner["run_id"] or not all((source / file).exists()
-                                                                        for file in files):
+    gone = not all((source / file).exists() for file in files)
+    if there is None or there["run_id"] != owner["run_id"] or gone:
         log.warning("run %s is finished, but its snapshots are no longer in %s: searching again",
-                    owner["run_id"],
-                    source)
+                    owner["run_id"], source)
         return False
     if folder != source:
         snapshots.claim(folder, owner, context.overwrite)
@@ -262,10 +270,10 @@ def _as_searched(settings: Settings, owner: dict[str, Any], explicit: frozenset[
         raise ValueError(f"embedding={flat['embedding']!r} was given, but the snapshot was made "
                          f"with {searched['embedding']!r}; leave embedding away, or run another "
                          f"search")
-    for name in SNAPSHOT_DECIDES:
+    for name in snapshot_decides():
         if name in explicit and flat[name] != searched[name]:
             raise ValueError(f"{name}={flat[name]!r} was given, but the snapshot was made with "
                              f"{searched[name]!r}; leave {name} away, or run another search")
         flat[name] = searched[name]
     kept = parse(flat)
-    return replace(kept, model=replace(kept.model, embedding="masked"))
+    return replace(kept, model=replace(kept.model, embedding=MASKED))

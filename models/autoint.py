@@ -7,10 +7,12 @@ import torch
 from torch import Tensor, nn
 from torchfm.layer import MultiLayerPerceptron
 
-from .base import ClickModel
+from .base import ClickModel, ModelEntry
+from .deepfm import MlpSettings
 from .embedding.base import Embedding
 from .kernels.dropout import Dropout, replace_dropout
 from .linear import FirstOrder
+from .options import Sizes, Values, option
 
 
 @dataclass(frozen=True)
@@ -94,3 +96,37 @@ class AutoInt(ClickModel):
         if self.linear is not None:
             logits = logits + self.linear(ids)[:, None]
         return logits.squeeze(1)
+
+
+_PAPER = "Song et al. 2019"
+
+
+@dataclass(frozen=True)
+class AutoIntSettings(MlpSettings):
+    """The settings of the attention part, and of the MLP beside it."""
+
+    num_heads: int = option(2, "heads of an attention layer", low=1, source=_PAPER)
+    num_layers: int = option(3, "attention layers", low=1, source=_PAPER)
+    att_dropout: float = option(0.4, "dropout of the attention weights", low=0, below=1)
+    atten_embed_dim: int = option(64, "width of the attention layers", low=1)
+    has_residual: bool = option(True, "whether the vectors are added to what attention makes",
+                                source=_PAPER)
+    full_part: bool = option(True, "whether there is an MLP beside the attention")
+    with_linear: bool = option(False, "whether there is a first-order part (Table 4's AutoInt+LR)")
+
+    def attention(self) -> Attention:
+        """The attention part's shape; raises ValueError where the heads do not divide its width."""
+        return Attention(self.atten_embed_dim, self.num_heads, self.num_layers, self.att_dropout,
+                         self.has_residual)
+
+
+def _build(embedding: Embedding, sizes: Sizes, own: AutoIntSettings, num_dense: int) -> AutoInt:
+    return AutoInt(embedding, len(sizes), own.attention(),
+                   own.mlp_dims if own.full_part else None, own.dropout, own.with_linear)
+
+
+def _check(own: AutoIntSettings, values: Values) -> None:
+    own.attention()
+
+
+ENTRY = ModelEntry(_build, AutoIntSettings, _check)

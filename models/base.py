@@ -1,8 +1,14 @@
 """What every model is."""
 
+from collections.abc import Callable
+from dataclasses import dataclass
 from typing import Any
 
+import torch
 from torch import Tensor, nn
+
+from .embedding.base import Embedding, EmbeddingEntry, RowIndexed
+from .options import NoSettings, Sizes, Values, no_check
 
 # what a batch gives a model: ids (B, F), or these and numbers (B, M)
 Inputs = Tensor | tuple[Tensor, Tensor]
@@ -24,13 +30,35 @@ def called(model: nn.Module, inputs: Inputs) -> Tensor:
 
 
 class ClickModel(nn.Module):
-    """ids (B, F) -> logits (B,), around an injected embedding (None for logistic regression).
+    """ids (B, F) -> logits (B,), around an injected embedding.
 
-    One that reads numbers too is called with ids (B, F) and numbers (B, M).
+    A model that reads dense features too is called with ids (B, F) and these (B, M).
     """
 
     embedding: Any  # an `Embedding`; nn.Module's own typing cannot say so
     num_dense = 0  # M
+
+
+@dataclass(frozen=True)
+class ModelEntry:
+    """A line of the registry: all that the rest of the code knows of a model.
+
+    Args:
+        build: (embedding, rows of each field, own settings, number of dense features) -> model.
+        settings: frozen dataclass of its own settings, each an `option`.
+        check: as of `EmbeddingEntry`.
+        embedding: the only embedding that the model takes; None for any that is chosen.
+        reads_dense: whether it reads a data set's dense features beside its categories.
+        initial_table: (rows of each field, D, generator) -> V0 (N, D), where the model has its own
+            way to draw it.
+    """
+
+    build: Callable[[Any, Sizes, Any, int], ClickModel]
+    settings: type = NoSettings
+    check: Callable[[Any, Values], None] = no_check
+    embedding: EmbeddingEntry | None = None
+    reads_dense: bool = False
+    initial_table: Callable[[Sizes, int, torch.Generator], Tensor] | None = None
 
 
 def tables_by_row(model: ClickModel) -> dict[str, Tensor]:
@@ -39,9 +67,12 @@ def tables_by_row(model: ClickModel) -> dict[str, Tensor]:
 
     Empty when the embedding uses the ids for more than that.
     """
-    if model.embedding is not None and not model.embedding.by_row:
+    embedding: Embedding = model.embedding
+    if embedding.by_row is None:
         return {}
-    names = [f"{path}.{name}" for path, module in model.named_modules()
-             for name in getattr(module, "by_row", ())]
+    names = []
+    for path, module in model.named_modules():
+        if isinstance(module, RowIndexed):
+            names += [f"{path}.{name}" for name in module.by_row or ()]
     everything = {**dict(model.named_parameters()), **dict(model.named_buffers())}
     return {name: everything[name] for name in names}

@@ -1,12 +1,15 @@
 """DeepFM (Guo et al. 2017)."""
 
+from dataclasses import dataclass
+
 from torch import Tensor
 from torchfm.layer import FactorizationMachine, MultiLayerPerceptron
 
-from .base import ClickModel
+from .base import ClickModel, ModelEntry
 from .embedding.base import Embedding
 from .kernels.dropout import replace_dropout
 from .linear import FirstOrder
+from .options import option
 
 
 class DeepFM(ClickModel):
@@ -30,3 +33,16 @@ class DeepFM(ClickModel):
         vectors = self.embedding(ids)  # (B, F, D)
         deep = self.mlp(self.embedding.deep_input(ids, vectors))  # (B, 1)
         return self.linear(ids) + (self.fm(vectors) + deep).squeeze(1)
+
+
+@dataclass(frozen=True)
+class MlpSettings:
+    """The settings of the multilayer perceptron, which AutoInt has too."""
+
+    mlp_dims: tuple[int, ...] = option((100, 100), "hidden layers of the MLP", low=1)
+    dropout: float = option(0.2, "dropout of the MLP", low=0, below=1)
+
+
+ENTRY = ModelEntry(
+    lambda embedding, sizes, own, num_dense: DeepFM(embedding, own.mlp_dims, own.dropout),
+    MlpSettings)

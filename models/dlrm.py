@@ -9,8 +9,9 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from .base import ClickModel
+from .base import ClickModel, ModelEntry
 from .embedding.base import Embedding
+from .options import Sizes, option
 
 INTERACTIONS = ("cat", "dot")
 
@@ -133,3 +134,26 @@ def initial_tables(sizes: Sequence[int], width: int, generator: torch.Generator)
     """
     bounds = torch.tensor(sizes).float().rsqrt().repeat_interleave(torch.tensor(sizes))
     return torch.empty(sum(sizes), width).uniform_(-1, 1, generator=generator) * bounds[:, None]
+
+
+_PAPER = "Naumov et al. 2019"
+
+
+@dataclass(frozen=True)
+class DlrmSettings:
+    """The settings of the two MLPs."""
+
+    arch_mlp_bot: tuple[int, ...] = option((512, 256, 64), "hidden layers of the MLP on dense "
+                                           "features; latent_dim comes last", low=1, source=_PAPER)
+    arch_mlp_top: tuple[int, ...] = option((512, 256), "hidden layers of the MLP on everything; 1 "
+                                           "comes last", low=1, source=_PAPER)
+    arch_interaction_op: str = option("cat", "what the top MLP reads", choices=INTERACTIONS,
+                                      source=_PAPER)
+
+
+def _build(embedding: Embedding, sizes: Sizes, own: DlrmSettings, num_dense: int) -> DLRM:
+    shape = Shape(own.arch_mlp_bot, own.arch_mlp_top, own.arch_interaction_op)
+    return DLRM(embedding, num_dense, shape)
+
+
+ENTRY = ModelEntry(_build, DlrmSettings, reads_dense=True, initial_table=initial_tables)

@@ -2,7 +2,7 @@
 
 from torch import Tensor
 
-from .base import ClickModel
+from .base import ClickModel, ModelEntry
 from .embedding.base import Embedding
 from .kernels.fm import fm
 from .linear import FirstOrder
@@ -25,3 +25,6 @@ class FM(ClickModel):
     def forward(self, ids: Tensor) -> Tensor:
         """ids (B, F) -> logits (B,)."""
         return fm(*self.embedding.rows(ids), self.linear.weight, ids) + self.linear.layer.bias
+
+
+ENTRY = ModelEntry(lambda embedding, sizes, own, num_dense: FM(embedding))

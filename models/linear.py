@@ -1,14 +1,16 @@
 """Logistic regression, and the first-order part of the other models."""
 
 import numpy as np
-from torch import Tensor, nn
+from torch import Tensor
 from torchfm.layer import FeaturesLinear
 
-from .base import ClickModel
+from .base import ClickModel, ModelEntry
+from .embedding import none
+from .embedding.base import Embedding, RowIndexed
 from .kernels.lookup import lookup
 
 
-class FirstOrder(nn.Module):
+class FirstOrder(RowIndexed):
     """One weight a feature and a bias: torchfm's FeaturesLinear over global ids, ids (B, F) ->
     (B,).
 
@@ -36,19 +38,22 @@ class FirstOrder(nn.Module):
 
 
 class Linear(ClickModel):
-    """Logistic regression (LR): no embedding at all.
+    """Logistic regression (LR): the first-order part alone, with an embedding of width 0.
 
     >>> import torch
-    >>> Linear(num_rows=9)(torch.tensor([[0, 3]])).shape
+    >>> from .embedding.none import NoEmbedding
+    >>> Linear(NoEmbedding((5, 4)))(torch.tensor([[0, 3]])).shape
     torch.Size([1])
     """
 
-    embedding = None
-
-    def __init__(self, num_rows: int) -> None:
+    def __init__(self, embedding: Embedding) -> None:
         super().__init__()
-        self.linear = FirstOrder(num_rows)
+        self.embedding = embedding
+        self.linear = FirstOrder(embedding.num_rows)
 
     def forward(self, ids: Tensor) -> Tensor:
         """ids (B, F) -> logits (B,)."""
         return self.linear(ids)
+
+
+ENTRY = ModelEntry(lambda embedding, sizes, own, num_dense: Linear(embedding), embedding=none.ENTRY)

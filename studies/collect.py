@@ -1,67 +1,29 @@
-"""Finding the results of runs on disk."""
+"""Finding the results of runs: in a folder, and among those that are shipped."""
 
-import json
-import sys
 from pathlib import Path
 from typing import Any
 
-from studies.kinds import FINETUNED
-from utils.recorded import translate
-
-Kinds = dict[str, type | tuple[type, ...]]
-NUMBER = (int, float)
-# what pages take for granted, dots for what lies within; what older runs lack is no part of it
-NEEDED: Kinds = {
-    "run_id": str, "stage": str, "seed": int, "manifest": str,
-    "settings.dataset": str, "settings.model": str, "settings.embedding": str,
-    "settings.latent_dim": int,
-    "settings.max_epochs": int, "settings.threshold_type": str, "identity.settings": dict,
-    "num_embedding_params": int, "num_embedding_params_dense": int, "test_auc": NUMBER,
-    "test_logloss": NUMBER,
-    "train_loss": NUMBER, "published_protocol.best_test_auc": NUMBER}
-OF_STAGE: dict[str, Kinds] = {  # on top of these
-    "retrain": {"snapshot.source": str},
-    FINETUNED: {"compression.method": str, "validation_auc": NUMBER}}
+from studies import result_files, runs_csv
+from studies.curves import RUNS_CSV, SHIPPED
 
 
-def results_in(out: Path) -> list[dict[str, Any]]:
-    """Every result under out/runs, in the order of run ids; unreadable ones are listed on standard
-    error.
+def results_in(out: Path, shipped: bool = False, planted: str = "") -> list[dict[str, Any]]:
+    """Every result under out/runs and in out/runs.csv, in the order of run ids.
 
-    A run that has not finished has no result and is not looked for. The settings of older records
-    are translated into today's (`utils.recorded`), so that pages never see the old words.
+    Args:
+        out: a folder of runs (tmp), or that of shipped records (experiments).
+        shipped: whether to add the shipped results; of a run that is in both, `out` has the say.
+        planted: of shipped results, the kind of planted data; "" is those of real data.
+
+    Raises:
+        ValueError: a csv is of another form, or one of its lines cannot be read.
 
     >>> results_in(Path("no/such/folder"))
     []
     """
-    found, unreadable = [], []
-    for path in sorted((out / "runs").glob("*/result.json")):
-        try:
-            result = _checked(json.loads(path.read_text()))
-            found.append({**result, "settings": translate(result["settings"])})
-        except (OSError, ValueError) as error:
-            unreadable.append(f"  {path}: {error}")
-    if unreadable:
-        print("\n".join([f"{len(unreadable)} results cannot be read and are left out:",
-                         *unreadable]), file=sys.stderr)
-    return found
-
-
-def _checked(result: Any) -> dict[str, Any]:
-    stage = result.get("stage") if isinstance(result, dict) else None
-    needed = NEEDED | OF_STAGE.get(stage if isinstance(stage, str) else "", {})
-    missing = [name for name, kind in needed.items() if not isinstance(_within(result, name), kind)]
-    if missing:
-        raise ValueError(f"not a run's result, it lacks {', '.join(missing)}")
-    return result
-
-
-def _within(result: Any, name: str) -> Any:
-    """What lies at a name; None where nothing does.
-
-    >>> _within({"settings": {"model": "fm"}}, "settings.model"), _within({"settings": None}, "settings.model")
-    ('fm', None)
-    """
-    for part in name.split("."):
-        result = result.get(part) if isinstance(result, dict) else None
-    return result
+    found: dict[str, dict[str, Any]] = {}
+    for folder in dict.fromkeys([SHIPPED, out] if shipped else [out]):
+        if (path := folder / RUNS_CSV).exists():
+            found |= {result["run_id"]: result for result in runs_csv.read(path, planted)}
+    found |= {result["run_id"]: result for result in result_files.in_folder(out)}
+    return [found[run_id] for run_id in sorted(found)]

@@ -6,8 +6,14 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from scipy.stats import spearmanr
 
+from studies import curves
 from studies.page import Page
+
+
+class OtherSearchError(Exception):
+    """A snapshot was overwritten by the search that this names."""
 
 
 def mask_of(page: Page, out: Path, search: dict[str, Any], budget: int) -> np.ndarray | None:
@@ -17,22 +23,49 @@ def mask_of(page: Page, out: Path, search: dict[str, Any], budget: int) -> np.nd
     Args:
         out: the folder that holds embedding/<model>/<alias>/.
     """
-    path = out / "embedding" / search["settings"]["model"] / search["alias"] / f"{budget}.npz"
+    path = path_of(out, search, f"{budget}.npz")
     where = f"snapshot of run {search['run_id']} (seed {search['seed']})"
     name = f"{search['alias']}/{path.name}"
     file = f"{search['run_id']}/{path.name}"
     try:
-        with np.load(path, allow_pickle=False) as arrays:
-            table, meta = arrays["table"], json.loads(str(arrays["meta"]))
-        if meta["run_id"] == search["run_id"]:
-            page.drawn.add(file)
-            return table != 0
-        page.lose(file, f"{where}: {name} is by now of another search, {meta['run_id']}")
+        kept = read(out, search, budget)
+        page.drawn.add(file)
+        return kept
     except FileNotFoundError:
         page.lose(file, f"{where}: there is no {name}")
+    except OtherSearchError as error:
+        page.lose(file, f"{where}: {name} is by now of another search, {error}")
     except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile) as error:
         page.lose(file, f"{where}: {name} cannot be read ({error})")
     return None
+
+
+def read(out: Path, search: dict[str, Any], budget: int) -> np.ndarray:
+    """(N, D) bool of a search's snapshot at a budget, or what is shipped of it.
+
+    Raises:
+        FileNotFoundError: it is not there, and not shipped.
+        OSError, ValueError, KeyError, EOFError, BadZipFile: it cannot be read.
+        OtherSearchError: the file is by now of another search, and nothing is shipped.
+    """
+    path = path_of(out, search, f"{budget}.npz")
+    owner = None
+    if path.exists():
+        with np.load(path, allow_pickle=False) as arrays:
+            table, owner = arrays["table"], json.loads(str(arrays["meta"]))["run_id"]
+        if owner == search["run_id"]:
+            return table != 0
+    try:
+        return curves.mask(search["run_id"], budget)
+    except FileNotFoundError as error:
+        if owner is None:
+            raise
+        raise OtherSearchError(owner) from error
+
+
+def path_of(out: Path, search: dict[str, Any], name: str) -> Path:
+    """Of a snapshot, by its file's name."""
+    return out / "embedding" / search["settings"]["model"] / search["alias"] / name
 
 
 def budgets_of(search: dict[str, Any]) -> set[int]:
@@ -40,22 +73,12 @@ def budgets_of(search: dict[str, Any]) -> set[int]:
     return {int(name) for name in search.get("snapshots", []) if name.isdigit()}
 
 
-def ranks(values: np.ndarray) -> np.ndarray:
-    """Mean rank of each value.
-
-    >>> ranks(np.array([5, 1, 5])).tolist()
-    [1.5, 0.0, 1.5]
-    """
-    _, place, counts = np.unique(values, return_inverse=True, return_counts=True)
-    return (np.cumsum(counts) - (counts + 1) / 2)[place]
-
-
 def rank_correlation(one: np.ndarray, other: np.ndarray) -> float:
-    """Spearman's: the correlation of ranks, ties sharing their mean rank; NaN where one does not
-    vary.
+    """Spearman's; NaN where one does not vary.
 
     >>> round(rank_correlation(np.array([1, 2, 3]), np.array([10, 30, 20])), 3)
     0.5
     """
-    one, other = ranks(one), ranks(other)
-    return float(np.corrcoef(one, other)[0, 1]) if one.std() and other.std() else float("nan")
+    if not np.ptp(one) or not np.ptp(other):
+        return float("nan")
+    return float(spearmanr(one, other).statistic)

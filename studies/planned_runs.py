@@ -16,6 +16,7 @@ from studies import afm_runs, plan, schemes
 from studies.figures import extreme, table4, umec_fig2, umec_fig3
 from studies.pages import PAGES
 from studies.plan import PlannedRun
+from studies.published import PRESETS
 
 # most parameters in Figures 5 (its number), 8, 10
 SHOWN = {"movielens": 23_675, "criteo": 100_000, "avazu": 100_000}
@@ -44,9 +45,9 @@ ELSEWHERE = ("table2", "table3", "table4", "fig8", "fig11")
 def needs_of(given: argparse.Namespace, name: str) -> list[PlannedRun]:
     """The runs behind a figure or table of the paper."""
     if name == "table2":
-        return [bench_epoch.need(schemes.SCRIPTS[given.dataset])]
+        return [bench_epoch.need(PRESETS[given.dataset])]
     if name == "table1":
-        return [bench_epoch.need(schemes.SCRIPTS[given.dataset]), *schemes.comparison(given)]
+        return [bench_epoch.need(PRESETS[given.dataset]), *schemes.comparison(given)]
     if name == "afm":
         seeds = [afm_runs.study(partial(_base, given, seed), (given.model, seed))
                  for seed in given.seeds]
@@ -136,7 +137,7 @@ def everything(given: argparse.Namespace) -> list[PlannedRun]:
 def compressed(given: argparse.Namespace, task: umec.Task, seed: int,
                context: RunContext) -> dict[str, Any]:
     """A DLRM as published, trained and made smaller by one method at one budget."""
-    base = {**schemes.SCRIPTS[given.dataset], **umec.PUBLISHED, **UMEC_BASE}
+    base = {**PRESETS[given.dataset], **umec.PUBLISHED, **UMEC_BASE}
     result = stages.train(parse(base), seed, context)
     epochs = max(round(UMEC_STEPS * umec.PUBLISHED["batch_size"] / (0.8 * result["data"]["rows"])),
                  1)
@@ -149,5 +150,5 @@ def compressed(given: argparse.Namespace, task: umec.Task, seed: int,
 def _base(given: argparse.Namespace, seed: int, context: RunContext) -> str:
     """The id of the base model's run, trained when it is not: the one that the data set's script
     makes by itself."""
-    own = {"max_epochs": schemes.SCRIPTS[given.dataset]["max_epochs"]}
+    own = {"max_epochs": PRESETS[given.dataset]["max_epochs"]}
     return schemes.run(given, "uniform", own, seed, context)["run_id"]

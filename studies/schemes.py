@@ -2,28 +2,24 @@
 is trained."""
 
 import argparse
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-import train_avazu
-import train_criteo
-import train_movielens
 from compression.pruning import command as pruned
 from compression.pruning import methods
 from engine import stages, tuning
 from engine.run import RunContext
 from engine.settings import parse
+from models.build import EMBEDDINGS
+from models.embedding.base import DECAYS
 from studies.plan import PlannedRun
+from studies.published import PRESETS
 
 # as published; the grids below vary the embedding's own decay alone
 OF_OTHERS = {"weight_decay": 1e-5}
-SCRIPTS = {"movielens": train_movielens.SETTINGS, "criteo": train_criteo.SETTINGS,
-           "avazu": train_avazu.SETTINGS,
-           "planted_fields": {**train_movielens.SETTINGS, "dataset": "planted_fields"}}
 TRIALS = 12  # of every scheme
-# l2_regularization, here of the embedding; the first is the published one
-DECAYS = [1e-5, 1e-6, 1e-4]
 # of PEP and pruning, in parameters, by data set and model; the last are the paper's PEP-0, its
 # Table 4
 BUDGETS = {
@@ -39,20 +35,11 @@ BUDGETS = {
 }
 # retrain snapshots
 PRUNED = ("pep", "magnitude", "imp", "random", "random_per_field", "random_per_feature")
-# the first sets the size, but for PRUNED; the paper's A.4.4, and ours
-GRIDS: dict[str, dict[str, list[Any]]] = {
-    "uniform": {"latent_dim": [2, 4, 8, 16, 32, 64], "l2_regularization": DECAYS[::2]},
-    "mde": {"latent_dim": [4, 8, 16, 32], "mde_blocks": [8, 16], "mde_alpha": [0.1, 0.2, 0.3]},
-    "mgqe": {"latent_dim": [8, 16, 32, 64], "mgqe_subspaces": [4, 8],
-             "mgqe_centroids": [64, 128, 256, 512]},
-    "darts": {"darts_widths": [[1, 2, 8], [2, 4, 16], [4, 8, 32], [8, 16, 64]],
-              "l2_regularization": DECAYS},
-    "hash": {"hash_rows": [256, 512, 1024, 2048], "l2_regularization": DECAYS},
-    "qr": {"qr_collisions": [16, 8, 4, 2], "l2_regularization": DECAYS},
-    "tt": {"tt_rank": [4, 8, 16, 24], "l2_regularization": DECAYS},
-    "pep": {"threshold_init": [-15.0, -8.0, -5.0]},
-    **{name: {"l2_regularization": DECAYS} for name in PRUNED[1:]},
-}
+# Of tuning, by scheme: an embedding's own from the registry, pruning's here. The first setting sets
+# the size, but for PRUNED.
+GRIDS: dict[str, dict[str, Sequence[Any]]] = {
+    **{name: dict(entry.grid) for name, entry in EMBEDDINGS.items() if entry.grid},
+    **{name: {"l2_regularization": DECAYS} for name in PRUNED[1:]}}
 LR = "lr"  # logistic regression, without embeddings
 LONG = {"max_epochs": 300, "tensorboard": False}  # early stopping ends a run, not this
 
@@ -72,7 +59,7 @@ def budgets(given: argparse.Namespace) -> list[int]:
     return fitting
 
 
-def grid(given: argparse.Namespace, scheme: str) -> dict[str, list[Any]]:
+def grid(given: argparse.Namespace, scheme: str) -> dict[str, Sequence[Any]]:
     """What a scheme's tuning tries; the first setting sets the size."""
     return {"retrain_emb_param": budgets(given),
             **GRIDS[scheme]} if scheme in PRUNED else GRIDS[scheme]
@@ -125,19 +112,19 @@ def training(given: argparse.Namespace, scheme: str, point: tuning.Point) -> tun
     if scheme not in PRUNED:
         return {"max_epochs": LONG["max_epochs"], **decay}
     own = tuning.of_search(point)
-    departs = scheme == "pep" and tuning.departs(SCRIPTS[given.dataset], own)
+    departs = scheme == "pep" and tuning.departs(PRESETS[given.dataset], own)
     return {"candidate_p": budgets(given), **decay} if departs else decay
 
 
 def _base(given: argparse.Namespace) -> dict[str, Any]:
     """The settings that a point's own are put over."""
-    return {**SCRIPTS[given.dataset], **OF_OTHERS, "model": given.model, "tensorboard": False}
+    return {**PRESETS[given.dataset], **OF_OTHERS, "model": given.model, "tensorboard": False}
 
 
 def _search(given: argparse.Namespace, own: tuning.Point, seed: int,
             context: RunContext) -> tuple[dict[str, Any], Path]:
     """PEP's search and the folder with its snapshots."""
-    script = SCRIPTS[given.dataset]
+    script = PRESETS[given.dataset]
     alias = tuning.alias_of(script, "pep", own, seed) if tuning.departs(script, own) else None
     settings = parse({**_base(given), **training(given, "pep", own), **own})
     result = stages.train(settings, seed, replace(context, alias=alias))

@@ -7,11 +7,10 @@ from functools import partial
 import numpy as np
 import pytest
 import tiny
+from shipped import train_movielens, train_movielens_retrain
 
 import compress
 import reproduce
-import train_movielens
-import train_movielens_retrain
 from benchmarks import bench_epoch
 from compression.afm import command as afm
 from compression.afm.compress import Choice
@@ -22,6 +21,7 @@ from studies.collect import results_in
 from studies.figures import extreme, table4
 from studies.figures.baselines import entries
 from studies.page import Page
+from studies.published import PRESETS
 
 SIZE = sum(tiny.SIZES.values()) * 4
 
@@ -32,7 +32,7 @@ def shell(monkeypatch, tmp_path):
     tiny.install(monkeypatch, tiny.dataset())
     script = {**tiny.SETTINGS, "dataset": "movielens", "candidate_p": [300, 150, 100],
               "rewind": "all"}
-    monkeypatch.setitem(schemes.SCRIPTS, "movielens", script)
+    monkeypatch.setitem(PRESETS, "movielens", script)
     tiny.publish(monkeypatch, script, tiny.dataset().manifest["rows"])
     monkeypatch.setitem(schemes.BUDGETS, ("movielens", "fm"), [300, 100])
     monkeypatch.setattr(schemes, "LONG", {"max_epochs": 4})
@@ -163,7 +163,7 @@ def test_budgets_fit_the_table(shell, tmp_path, monkeypatch, capsys):
 @pytest.mark.parametrize("dataset", ["criteo", "avazu"])
 @pytest.mark.parametrize("model", ["fm", "deepfm", "autoint"])
 def test_the_scripts_search_down_to_every_budget_of_the_paper(dataset, model):
-    assert set(schemes.BUDGETS[dataset, model]) <= set(schemes.SCRIPTS[dataset]["candidate_p"])
+    assert set(schemes.BUDGETS[dataset, model]) <= set(PRESETS[dataset]["candidate_p"])
     assert (
         schemes.BUDGETS[dataset, model][-1]
         == table4.PAPER[dataset][table4.method_of(dataset, model)].params
@@ -172,7 +172,7 @@ def test_the_scripts_search_down_to_every_budget_of_the_paper(dataset, model):
 
 @pytest.mark.parametrize("model", ["fm", "deepfm", "autoint"])
 def test_the_search_on_movielens_gets_down_to_the_papers_budgets(model):
-    assert set(schemes.BUDGETS["movielens", model]) <= set(train_movielens.SETTINGS["candidate_p"])
+    assert set(schemes.BUDGETS["movielens", model]) <= set(PRESETS["movielens"]["candidate_p"])
 
 
 def test_random_masks_per_field_are_like_peps(shell, tmp_path):
@@ -453,7 +453,7 @@ def test_the_scripts_search_and_retrain_as_pep_was_tuned(shell, tmp_path, monkey
     written["chosen"] = [trial for trial in written["trials"]
                          if trial["settings"]["threshold_init"] == -2.4]
     path.write_text(json.dumps(written))
-    search = schemes.SCRIPTS["movielens"]
+    search = PRESETS["movielens"]
     monkeypatch.setattr(train_movielens, "SETTINGS", search)
     monkeypatch.setattr(train_movielens_retrain, "SETTINGS",
                         {**search, **schemes.LONG, "retrain_emb_param": "all"})

@@ -1,24 +1,22 @@
 """The scripts of Criteo and Avazu as a user runs them, on small planted files."""
 
-import importlib
 import json
 import re
 import sys
 
 import numpy as np
 import pytest
+import shipped
 
-import train_avazu
-import train_criteo
-import train_movielens
 from data.synthetic import raw_planted
 from engine import cli, snapshots
+from studies.published import PRESETS
 
 ROWS = 3000
 FILES = {"criteo": "train.txt", "avazu": "train"}
-QUICK = ("latent_dim=4", "max_epochs=2", "batch_size=512", "compile=off", "tensorboard=false",
-         "mlp_dims=[8]",
-         "num_layers=1", "atten_embed_dim=4")
+QUICK = ("latent_dim=4", "max_epochs=2", "batch_size=512", "compile=off", "tensorboard=false")
+SMALL = {"fm": (), "deepfm": ("mlp_dims=[8]",),
+         "autoint": ("mlp_dims=[8]", "num_layers=1", "atten_embed_dim=4")}
 
 
 @pytest.fixture(scope="module")
@@ -41,7 +39,7 @@ def shell(raw, tmp_path, monkeypatch, capsys):
         monkeypatch.setattr(sys, "argv", ["x", "--out", str(tmp_path / "out"), *words, *arguments])
         code = 0
         try:
-            cli.main(importlib.import_module(script).main)
+            cli.main(vars(shipped)[script].main)
         except SystemExit as stop:
             code = stop.code
         return (code, *capsys.readouterr())
@@ -60,7 +58,7 @@ def test_a_fine_and_a_coarse_search_leave_their_snapshots_side_by_side_and_retra
     seen = {}
     for grain, alias in (((), f"{name}_pep_d4_seed1"),
                          (("--coarse",), f"{name}_pep_dimension_d4_seed1")):
-        sets = ("candidate_p=[900, 300]", "threshold_init=-4")
+        sets = ("candidate_p=[900, 300]", "threshold_init=-4", *SMALL[model])
         code, _, error = shell(f"train_{name}", "--model", model, *grain, sets=sets)
         assert code == 0, error
         folder = folder_of(tmp_path, model, alias)
@@ -113,13 +111,10 @@ def test_the_published_start_is_run_as_one_clock(shell, caplog):
     assert "thresholds: one clock for all" in caplog.text
 
 
-def test_the_scripts_hold_the_published_settings():
-    for script, budget in ((train_criteo, 1_067), (train_avazu, 1_479)):
+def test_the_presets_hold_the_published_settings():
+    for dataset, budget in (("criteo", 1_067), ("avazu", 1_479)):
         published = {"latent_dim": 24, "threshold_init": -150.0, "mlp_dims": [400, 400, 400],
                      "att_dropout": 0.0,
                      "batch_size": 1024, "early_stop": 5, "eval_interval": 1}
-        assert {name: script.SETTINGS[name] for name in published} == published
-        assert budget in script.SETTINGS["candidate_p"]
-        assert set(script.SETTINGS) - {"split", "vocabulary"} == set(train_movielens.SETTINGS) - {
-            "with_ids"
-        }
+        assert {name: PRESETS[dataset][name] for name in published} == published
+        assert budget in PRESETS[dataset]["candidate_p"]

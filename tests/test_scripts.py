@@ -14,14 +14,13 @@ import numpy as np
 import pytest
 import torch
 from makers import tree, write_movielens
+from shipped import ROOT, train_movielens, train_movielens_retrain
 
-import train_movielens
-import train_movielens_retrain
 from engine import cli, snapshots, stages
+from studies import published
 
-ROOT = Path(train_movielens.__file__).parent
-QUICK = ("latent_dim=8", "candidate_p=[400, 150]", "max_epochs=2", "eval_interval=1",
-         "batch_size=256", "compile=off")
+BASELINE = ("latent_dim=8", "max_epochs=2", "eval_interval=1", "batch_size=256", "compile=off")
+QUICK = (*BASELINE, "candidate_p=[400, 150]")
 QUIET = "tensorboard=false"
 CROSSING = ("threshold_init=-3", "lr=0.02", "log_interval=1", "candidate_p=[1500, 1200, 900]",
             "max_epochs=6")
@@ -49,8 +48,12 @@ def clone(tmp_path_factory):
     for name in ("data", "models", "engine", "compression", "studies", "utils"):
         shutil.copytree(ROOT / name, folder / name,
                         ignore=shutil.ignore_patterns("cache", "ml-1m", "criteo", "avazu"))
-    for path in ROOT.glob("train_movielens*.py"):
-        shutil.copy2(path, folder)
+    # the shipped dicts may have been edited
+    for name, call, preset in (("train_movielens", "search", "PRESETS"),
+                               ("train_movielens_retrain", "retrain", "RETRAIN")):
+        (folder / f"{name}.py").write_text(
+            "from studies import published, scripts\n"
+            f"scripts.{call}('', published.{preset}['movielens'])\n")
     return folder
 
 
@@ -278,7 +281,7 @@ def test_budgets_that_were_not_reached_as_reached_are_named(shell, caplog):
 @pytest.mark.parametrize(("arguments", "params"),
                          [(("--model", "linear"), 0), (("--embedding", "uniform"), None)])
 def test_baselines_are_trained_and_leave_no_snapshots(shell, arguments, params):
-    code, out, _ = shell.search(*arguments)
+    code, out, _ = shell.search(*arguments, *sets(*BASELINE, QUIET), quick=False)
     result, = shell.results().values()
     assert code == 0
     assert result["stage"] == out.splitlines()[1].split()[0] == "train"
@@ -320,7 +323,7 @@ def test_what_is_finished_is_not_run_again_even_in_another_process(after):
     assert stored(after) == before
 
 
-@pytest.mark.parametrize("assignment", ["checkpoint_seconds=5", "compile=auto", "num_heads=4"])
+@pytest.mark.parametrize("assignment", ["checkpoint_seconds=5", "compile=auto", "cuda_graph=off"])
 def test_a_setting_without_effect_does_not_make_another_run(after, assignment):
     before = stored(after)
     assert after.search(*sets(assignment))[0] == 0
@@ -380,6 +383,9 @@ REFUSED = {
     "wrong type": (sets("latent_dim=wide"), "latent_dim must be int, got 'wide'"),
     "bool for int": (sets("max_epochs=true"), "max_epochs must be int, got True"),
     "out of range": (sets("batch_size=1"), "batch_size must be at least 2, got 1"),
+    "another model's": (sets("num_heads=4"), "num_heads is a setting of model autoint, and this "
+                        "run has model fm and embedding pep"),
+    "another embedding's": (sets("mgqe_centroids=512"), "or add --embedding mgqe"),
     "no sign": (sets("latent_dim"), "--set takes key=value, got 'latent_dim'"),
     "rising budgets": (sets("candidate_p=[1, 2]"), "candidate_p must be strictly decreasing"),
     "model": (["--model", "deepfn"], "unknown model 'deepfn'; did you mean 'deepfm'?"),
@@ -473,11 +479,11 @@ def test_help_shows_options_and_examples(monkeypatch, capsys, script):
 
 
 def test_published_means_the_published_protocol_but_for_what_the_user_sets(caplog):
-    parser = cli.parser("", train_movielens.VARIANTS)
+    variants, preset = published.VARIANTS["movielens"], published.PRESETS["movielens"]
+    parser = cli.parser("", variants)
     options = parser.parse_args(["--published", *sets("early_stop=3", "latent_dim=64")])
     with caplog.at_level("INFO", "pep"):
-        settings, _, explicit = cli.read(options, train_movielens.SETTINGS,
-                                         train_movielens.VARIANTS)
+        settings, _, explicit = cli.read(options, preset, variants, preset)
     assert "but for the random numbers" in caplog.text  # what it cannot reproduce
     train, search = settings.train, settings.search
     assert (train.eval_interval, train.early_stop, train.log_interval) == (5, 3, 1)
@@ -485,11 +491,9 @@ def test_published_means_the_published_protocol_but_for_what_the_user_sets(caplo
     assert (search.candidate_p, settings.model.latent_dim) == ((50_000, 30_000, 20_000), 64)
     assert explicit == {"early_stop", "latent_dim"}
     assert "published" in stages.alias_folder(Path("tmp"), settings, 1, None).name
-    settings, _, _ = cli.read(parser.parse_args(["--published"]), train_movielens.SETTINGS,
-                              train_movielens.VARIANTS)
+    settings, _, _ = cli.read(parser.parse_args(["--published"]), preset, variants, preset)
     assert (settings.train.early_stop, settings.model.latent_dim) == (40, 32)
-    settings, _, _ = cli.read(parser.parse_args([]), train_movielens.SETTINGS,
-                              train_movielens.VARIANTS)
+    settings, _, _ = cli.read(parser.parse_args([]), preset, variants, preset)
     assert (settings.train.eval_interval, settings.train.early_stop) == (2, 8)
 
 

@@ -24,7 +24,8 @@ from compression.calibration import CalibrationBatches
 from compression.finetune import FineTuning
 from compression.loaded_run import LoadedRun, load_model, weights_of
 from compression.speed import samples_per_second
-from engine import cli, feature_counts
+from data import feature_counts
+from engine import cli
 from engine.checkpoint import load_checkpoint, save_checkpoint
 from engine.run import WEIGHTS, Run, RunContext, pick_device
 from models.base import Inputs, parts_of

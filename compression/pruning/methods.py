@@ -3,7 +3,7 @@ snapshots."""
 
 import logging
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -13,7 +13,7 @@ from data.store import Dataset
 from engine import snapshots
 from engine.initial_model import fresh_model, initial_values
 from engine.run import Run, RunContext
-from engine.settings import RetrainSettings, Settings, parse
+from engine.settings import Settings, parse
 from engine.stages import alias_folder, retrain_one
 from utils.recorded import translate
 
@@ -57,9 +57,9 @@ def load_trained(run_id: str, context: RunContext) -> LoadedTable:
     """
     result = find_result(run_id, context)
     settings = parse(translate(result["settings"]))
-    kind = settings.model.embedding if settings.model.model != "linear" else "no"
+    kind = settings.scheme
     if result["stage"] != "train" or kind != "uniform":
-        raise ValueError(f"run {result['run_id']} is a {result['stage']} with {kind} embedding; "
+        raise ValueError(f"run {result['run_id']} is a {result['stage']} with embedding {kind}; "
                          "only a trained uniform table can be pruned. Train one with --embedding "
                          "uniform and name its run")
     run = run_again(result, context)
@@ -139,8 +139,8 @@ def iteratively(trained: LoadedTable, budgets: Sequence[int], keep: float,
     trained.check(budgets)
     if not 0 < keep < 1:
         raise ValueError(f"the share that a round keeps must lie between 0 and 1, got {keep}")
-    settings = replace(trained.settings, model=replace(trained.settings.model, embedding="masked"),
-                       retrain=RetrainSettings(rewind="all"))
+    settings = parse({**trained.settings.flat(), "embedding": "masked", "rewind": "all",
+                      "re_init": False, "retrain_emb_param": "all"})
     table, tables, round_number = trained.table, {}, 0
     for budget in sorted(budgets, reverse=True):
         while np.count_nonzero(table) * keep > budget:

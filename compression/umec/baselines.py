@@ -18,6 +18,7 @@ from compression.umec.units import (
     scale_units,
     without_first,
 )
+from engine.loop import Hook
 from models.dlrm import DLRM
 
 METHODS = ("magnitude", "taylor", "group-lasso", "random", "uniform", "handmade")
@@ -95,7 +96,7 @@ def of_counts(model: DLRM, resource: Resource, like: Tensor, keep: Sequence[int]
     return without_first(orders, removed) & resource.valid
 
 
-class GroupLasso:
+class GroupLasso(Hook):
     """A hook: after each step the proximal step of strength * sum over units of ||w_unit||, which
     empties weak units.
 
@@ -104,6 +105,7 @@ class GroupLasso:
         resource: of the model; how its units stand.
     """
 
+    name = "group_lasso"
     every_step = True
 
     def __init__(self, strength: float, resource: Resource) -> None:

@@ -26,8 +26,9 @@ from engine import cli
 from engine.checkpoint import load_checkpoint, save_checkpoint
 from engine.evaluate import measure
 from engine.initial_model import fresh_model
-from engine.run import Run, RunContext, Trainer, derive, execute
+from engine.run import Run, RunContext, derive
 from engine.settings import parse, parse_assignment
+from engine.trainer import Trainer, execute
 from models.dlrm import DLRM
 from utils.text import unknown
 

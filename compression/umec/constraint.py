@@ -29,6 +29,7 @@ from compression.umec import loop as umec_loop
 from compression.umec.dynamics import Dynamics
 from compression.umec.resources import Resource
 from compression.umec.units import attainable, energies_of, project, scale_units, without_first
+from engine.loop import Hook
 from models.dlrm import DLRM
 
 FORCED = 0.7  # share of the steps after which s no longer waits for z
@@ -43,7 +44,7 @@ LOOK = 50  # steps between looks at the device's numbers
 LOG = 200  # steps between lines of the history
 
 
-class ResourceConstraint:
+class ResourceConstraint(Hook):
     """The hook. L layers; layer l has G_l units.
 
     Args:
@@ -60,6 +61,7 @@ class ResourceConstraint:
         ValueError: the budget cannot be met, or is no such fraction.
     """
 
+    name = "resource_constraint"
     every_step = True
     as_on_device = False  # do on a CPU what is done on a GPU; for tests
 
@@ -310,14 +312,14 @@ class ResourceConstraint:
                                                                                 or self.budget)
         return without_first(self.orders(energies), removed) & self.resource.valid
 
-    def content(self) -> dict[str, Any]:
+    def state_dict(self) -> dict[str, Any]:
         """For the checkpoint."""
         tensors = {name: getattr(self, name)
                    for name in ("s", "y", "z", "spent", "start", "energy", "weighing",
                                                           "feasible_at")}
         return {**tensors, "budget": self.budget, "history": self.history, "passed": self.passed}
 
-    def restore(self, content: dict[str, Any]) -> None:
+    def load_state_dict(self, content: dict[str, Any]) -> None:
         """From the checkpoint.
 
         Raises:
@@ -328,7 +330,7 @@ class ResourceConstraint:
                              f"run has {self.budget}; go on with the same one, or start again with "
                              f"--force")
         self.history, self.begun = content["history"], bool(content["start"].any())
-        self.passed = content.get("passed", {})  # a checkpoint may be older
+        self.passed = content["passed"]
         self.open_budgets = [budget for budget in self.open_budgets
                              if f"{budget:g}" not in self.passed]
         for name, value in content.items():

@@ -11,14 +11,15 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import binary_cross_entropy_with_logits
 
-from engine.optim.cpu.rowwise import RowwiseAdam
+from engine.optim.cpu import rowwise as cpu
+from engine.optim.gpu import rowwise as gpu
 from engine.optim.gpu.adam import triton_installed
-from engine.optim.gpu.rowwise import DeviceRowwiseAdam
 from models.base import ClickModel, Inputs, parts_of, tables_by_row
 
 log = logging.getLogger("pep")
 
 UPDATES = ("auto", "dense", "streamed", "lazy")
+Rowwise = cpu.RowwiseAdam | gpu.RowwiseAdam
 
 
 class Adam(torch.optim.Adam):
@@ -27,7 +28,7 @@ class Adam(torch.optim.Adam):
     It holds their state all the same.
     """
 
-    rows: RowwiseAdam | DeviceRowwiseAdam | None = None
+    rows: Rowwise | None = None
 
     def refresh(self) -> None:
         """Bring every row of every table up to date. Call it before looking at parameters."""
@@ -74,7 +75,7 @@ def build_optimizer(model: ClickModel, lr: float, l2_regularization: float, weig
         weight_decay: wd of everything else; the published code has one number for both.
         kind: "sgd" for plain gradient descent, as DLRM and UMEC publish it, with the same decay.
     """
-    decays = getattr(getattr(model, "embedding", None), "decays", {})
+    decays = model.embedding.decays
     inside: dict[str, list[nn.Parameter]] = {"coupled": []}
     outside = []
     for name, parameter in model.named_parameters():
@@ -111,7 +112,7 @@ class Step:
             decay's does. The loss that the step returns is the cross entropy alone.
         update: how tables are updated; none of it changes what the step is. "dense": with gradients
             of their size, by torch's Adam (the definition); "streamed", "lazy": row by row, see
-            `RowwiseAdam` and, for a GPU, `DeviceRowwiseAdam`; "auto": streamed for tables with
+            `RowwiseAdam` of `cpu.rowwise` and `gpu.rowwise`; "auto": streamed for tables with
             fewer rows than a batch has ids, lazy for larger ones.
     """
 
@@ -128,7 +129,7 @@ class Step:
         self.update = update
         self.parameters: list[Tensor] = []
         self.rest: list[Tensor] = []  # those that torch's optimiser updates
-        self.rows: RowwiseAdam | DeviceRowwiseAdam | None = None  # updates the others
+        self.rows: Rowwise | None = None  # updates the others
         self.places: dict[str, tuple[dict[str, Any], str]] = {}
 
     def __call__(self, inputs: Inputs, labels: Tensor) -> Tensor:
@@ -145,6 +146,8 @@ class Step:
             raise ValueError("the batch is empty: there is no loss to take a step on")
         ids, *dense = parts_of(inputs)
         self._see_parameters(ids.numel())
+        if isinstance(self.rows, gpu.RowwiseAdam):
+            self.rows.count()
         if self.rows is None:
             loss, grads = self._gradients((ids, *dense), labels, {})
             own: dict[str, Tensor] = {}
@@ -201,7 +204,7 @@ class Step:
             norm = squares.sqrt()
             loss.copy_(torch.where(torch.isfinite(norm), loss, torch.nan))  # seen when looked at
             scale = (self.grad_clip / (norm + 1e-6)).clamp(max=1.0)
-        if isinstance(self.rows, RowwiseAdam):
+        if isinstance(self.rows, cpu.RowwiseAdam):
             self.rows.apply(own, grads, scale)
             return
         for parameter, grad in zip(self.rest, grads, strict=True):
@@ -245,7 +248,7 @@ class Step:
         return tables_by_row(self.model)
 
     def _rowwise(self, optimizer: Adam, tables: dict[str, Tensor],
-                 ids: int) -> RowwiseAdam | DeviceRowwiseAdam:
+                 ids: int) -> Rowwise:
         groups = {id(parameter): group for group in optimizer.param_groups
                   for parameter in group["params"]}
 
@@ -259,8 +262,8 @@ class Step:
             form = "streamed" if count <= ids else "lazy"
             log.info("tables are updated %s (%d rows, %d ids in a batch)", form, count, ids)
         if not self.waits:
-            return DeviceRowwiseAdam(learned, fixed, form)
-        return RowwiseAdam(learned, fixed, form, [of(parameter) for parameter in self.rest])
+            return gpu.RowwiseAdam(learned, fixed, form)
+        return cpu.RowwiseAdam(learned, fixed, form, [of(parameter) for parameter in self.rest])
 
 
 def _place(model: nn.Module, name: str) -> tuple[dict[str, Any], str]:

@@ -6,53 +6,63 @@ from typing import Any
 
 import numpy as np
 import torch
+from torch import Tensor
 
 from engine import snapshots
-from engine.loop import State
+from engine.loop import Hook, State
+from models.embedding.pep import Pep
 
 log = logging.getLogger("pep")
 
 
-class SaveAtBudgets:
+class SaveAtBudgets(Hook):
     """Save the pruned table whenever the non-zero count falls to the next budget; stop when all are
     met.
 
-    Exact budgets are cut from the table of the last count above the target; as-reached ones hold
-    what the step landed on. Unmet ones are cut from the last table by `finish`.
+    An exact budget is cut from the table of the last count above it. An as-reached one is the table
+    at the step that reached it. `finish` cuts the budgets that were not met from the last table.
 
     Args:
         embedding: the PEP embedding that is searched.
         targets: non-zero counts, falling.
-        exact: cut to the very count.
+        exact: whether budgets are cut to the very count.
         save: takes (name, table, meta) and writes the snapshot.
     """
 
-    def __init__(self, embedding: Any, targets: tuple[int, ...], exact: bool,
+    name = "save_at_budgets"
+
+    def __init__(self, embedding: Pep, targets: tuple[int, ...], exact: bool,
                  save: Callable[[str, np.ndarray, dict[str, Any]], None]) -> None:
         self.embedding = embedding
         self.open = list(targets)
         self.exact = exact
         self.save = save
-        self.differing: dict[int, int] = {}  # of the budgets cut by `finish`: see there
-        self.above: dict[str, torch.Tensor] = {}  # V and s at the last count above the next target
-        self._keep()
+        # by budget that `finish` cut: see there
+        self.differing: dict[int, int] = {}
+        # V and s at the last count above the next budget; as-reached budgets are never cut
+        self.above: dict[str, Tensor] = {}
+        if exact:
+            self.above = {name: value.clone() for name, value in self._values().items()}
 
     def __call__(self, state: State) -> str | None:
-        """Count, save what was crossed; a reason when no budget is open."""
+        """Count, save what was crossed; "budgets_met" when no budget is open."""
         state.refresh()
         count = self.embedding.num_params()
         met = [target for target in self.open if count <= target]
         self.open = self.open[len(met):]
-        where = {"epoch": state.epoch, "step": state.step}
+        meta = {"epoch": state.epoch, "step": state.step}
         if self.exact:
             for target in met:
-                self._cut(target, self.above, {**where, "source": "cut"})
+                self._save(str(target), self._cut_by_margin(target, **self.above),
+                           {**meta, "source": "cut", "budgets": [target]})
         elif met:
             table = self.embedding.table().cpu().numpy()
-            self._save(str(count), table, {**where, "source": "reached", "budgets": met})
+            self._save(str(count), table, {**meta, "source": "reached", "budgets": met})
         if not self.open:
             return "budgets_met"
-        self._keep()
+        if self.exact:
+            for name, value in self._values().items():
+                self.above[name].copy_(value)  # new memory would cost several times as much
         return None
 
     def finish(self, state: State) -> list[int]:
@@ -64,51 +74,44 @@ class SaveAtBudgets:
         thresholds decided nothing.
         """
         state.refresh()
-        if self.exact:
-            left = self.embedding.num_params()
-            for target in self.open:
-                meta = {"epoch": state.epoch, "step": state.step, "cut_from": left}
-                weight = self.embedding.weight.detach().cpu().numpy()
-                by_magnitude = snapshots.cut_to(weight, np.abs(weight), target)
-                by_margin = self._cut_by_margin(target, self.embedding.parts())
-                differing = int(np.count_nonzero((by_margin != 0) & (by_magnitude == 0)))
-                self.differing[target] = differing
-                self._save(str(target), by_margin,
-                           {**meta, "source": "cut_last", "differing": differing,
-                                                    "budgets": [target]})
-                self._save(f"{target}{snapshots.MAGNITUDE}", by_magnitude,
-                           {**meta, "source": "cut_last_magnitude"})
-        elif self.open:
+        if self.open and not self.exact:
             log.warning("budgets that the search did not reach, and of which there is no snapshot: "
                         "%s", self.open)
+            return self.open
+        weight = self.embedding.weight.detach().cpu().numpy()
+        left = self.embedding.num_params() if self.open else 0
+        for target in self.open:
+            by_magnitude = snapshots.cut_to(weight, np.abs(weight), target)
+            by_margin = self._cut_by_margin(target, **self._values())
+            differing = int(np.count_nonzero((by_margin != 0) & (by_magnitude == 0)))
+            self.differing[target] = differing
+            meta = {"epoch": state.epoch, "step": state.step, "cut_from": left}
+            self._save(str(target), by_margin, {**meta, "source": "cut_last",
+                                                "differing": differing, "budgets": [target]})
+            self._save(f"{target}{snapshots.MAGNITUDE}", by_magnitude,
+                       {**meta, "source": "cut_last_magnitude"})
         return self.open
 
-    def _keep(self) -> None:
-        """Copy V and s over the last copy: fresh memory costs several times as much as the
-        copying."""
-        # as-reached budgets are never cut
-        for name, value in self.embedding.parts().items() if self.exact else ():
-            fits = name in self.above and self.above[name].shape == value.shape
-            self.above[name] = self.above[name].copy_(value) if fits else value.clone()
-
-    def _cut(self, target: int, parts: dict[str, torch.Tensor], meta: dict[str, Any]) -> None:
-        self._save(str(target), self._cut_by_margin(target, parts), {**meta, "budgets": [target]})
+    def _values(self) -> dict[str, Tensor]:
+        """V (N, D) and s, not copied."""
+        return {"weight": self.embedding.weight.detach(),
+                "thresholds": self.embedding.thresholds.detach()}
 
     @torch.no_grad()
-    def _cut_by_margin(self, target: int, parts: dict[str, torch.Tensor]) -> np.ndarray:
-        margins = self.embedding.margins_of(**parts)
-        values = torch.sign(parts["weight"]) * margins
+    def _cut_by_margin(self, target: int, weight: Tensor, thresholds: Tensor) -> np.ndarray:
+        margins = self.embedding.margins_of(weight, thresholds)
+        values = torch.sign(weight) * margins
         return snapshots.cut_to(values.cpu().numpy(), margins.cpu().numpy(), target)
 
     def _save(self, name: str, table: np.ndarray, meta: dict[str, Any]) -> None:
         self.save(name, table, {**meta, "num_embedding_params": int(np.count_nonzero(table))})
 
-    def content(self) -> dict[str, Any]:
-        """For the checkpoint."""
+    def state_dict(self) -> dict[str, Any]:
+        """The open budgets, and V and s at the last count above the next."""
         return {"open": self.open, "above": self.above}
 
-    def restore(self, content: dict[str, Any]) -> None:
-        """From the checkpoint."""
-        self.open = content["open"]
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """From a checkpoint."""
+        self.open = state["open"]
         device = self.embedding.weight.device
-        self.above = {name: value.to(device) for name, value in content["above"].items()}
+        self.above = {name: value.to(device) for name, value in state["above"].items()}

@@ -1,5 +1,5 @@
-"""What a PEP search can be expected to do, before its first step: whether its start leaves a table
-to search, and when decay alone brings the thresholds to the values of the table.
+"""Checks before a PEP search: does its start leave a table to search, and when does decay alone
+raise the thresholds to the values of the table?
 """
 
 import logging
@@ -14,20 +14,19 @@ from models.start import fitting_start, share_below
 log = logging.getLogger("pep")
 
 BEGIN = 0.01  # pruning has begun when this share of V0 lies under the thresholds
-TALKED_OF = 0.05  # a share of the table that is gone at the start is worth a warning from here on
+WARN = 0.05  # of a share of the table, or more, that is pruned at the start
 EPS = 1e-8  # of Adam
 
 
 def check_start(embedding: Pep, settings: Settings, targets: tuple[int, ...]) -> None:
-    """Refuse a start that leaves fewer entries than the largest budget, warn where it prunes many.
+    """Refuse a start that leaves fewer entries than the largest budget; warn if it prunes many.
 
-    Such a budget would be cut from entries that lie under their thresholds: the largest |V0| of an
-    untrained table.
+    Such a budget would be cut from pruned entries: the largest |V0| of an untrained table.
 
     Raises:
-        ValueError: with the share that is gone and a start that fits.
+        ValueError: with the share that is pruned and a start that fits.
     """
-    model, size = settings.model, embedding.weight.numel()
+    model, size = settings.embedding, embedding.weight.numel()
     left = embedding.num_params()
     gone = share_below(embedding.weight, model.g_type, model.gk, model.threshold_init)
     if left < max(targets):
@@ -36,10 +35,9 @@ def check_start(embedding: Pep, settings: Settings, targets: tuple[int, ...]) ->
             f"threshold_init={model.threshold_init:g} prunes {gone:.1%} of the table before the "
             f"first step: {left:,} of {size:,} entries are left, and candidate_p asks for "
             f"{max(targets):,}. Start at {fits:g} or lower (--set threshold_init={fits:g})")
-    if gone >= TALKED_OF:
+    if gone >= WARN:
         log.warning("threshold_init=%g prunes %.1f %% of the table before the first step, whatever "
-                    "the data say",
-                    model.threshold_init, 100 * gone)
+                    "the data say", model.threshold_init, 100 * gone)
 
 
 def announce_pruning(values: Tensor, settings: Settings, batches: int) -> None:
@@ -53,20 +51,18 @@ def announce_pruning(values: Tensor, settings: Settings, batches: int) -> None:
     steps = steps_to_pruning(values, settings)
     if steps <= epochs * batches:
         log.info("thresholds: by decay alone, pruning begins after about %s steps, in epoch %d of "
-                 "%d",
-                 f"{steps:,.0f}", int(steps / batches) + 1, epochs)
+                 "%d", f"{steps:,.0f}", int(steps / batches) + 1, epochs)
         return
     when = "decay never moves the thresholds"
     if steps < math.inf:
         when = (f"by decay alone, pruning begins after about {steps:,.0f} steps, in epoch "
                 f"{int(steps / batches) + 1:,}, and the search ends with epoch {epochs:,}")
     log.warning("%s: unless the loss moves them, every budget will be a cut by magnitude, not "
-                "PEP's. %s", when,
-                _advice(settings))
+                "PEP's. %s", when, _advice(settings))
 
 
 def _advice(settings: Settings) -> str:
-    if settings.model.threshold_decay != "coupled" or not settings.train.l2_regularization:
+    if settings.embedding.threshold_decay != "coupled" or not settings.train.l2_regularization:
         return ("Coupled decay is what moves the thresholds: set threshold_decay=coupled and "
                 "l2_regularization to more than 0")
     return "Set a higher threshold_init or more max_epochs"
@@ -84,10 +80,11 @@ def steps_to_pruning(values: Tensor, settings: Settings) -> float:
 
     >>> import torch
     >>> from engine.settings import parse
-    >>> round(steps_to_pruning(torch.full((4, 2), 0.01), parse({"threshold_init": -15.0})), -2)  # to -4.6
+    >>> settings = parse({"threshold_init": -15.0})
+    >>> round(steps_to_pruning(torch.full((4, 2), 0.01), settings), -2)  # from -15 to -4.6
     10400.0
     """
-    model, train = settings.model, settings.train
+    model, train = settings.embedding, settings.train
     target = fitting_start(values, model.g_type, model.gk, BEGIN)
     decay = 0.0 if model.threshold_decay == "none" else train.l2_regularization
     if not decay or not train.lr or target >= 0:

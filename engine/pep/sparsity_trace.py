@@ -6,31 +6,34 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from engine.loop import State
+from engine.loop import Hook, State
+from models.embedding.pep import Pep
 
-GROUPS = 5  # of features, by popularity; equal in number of features
+GROUPS = 5  # of features, by frequency; equal in number of features
 
 
-class SparsityTrace:
-    """Record the sparsity of the features' vectors at the end of epochs, by popularity.
+class SparsityTrace(Hook):
+    """Record the sparsity of the features' vectors at the end of epochs, by frequency.
 
-    A feature's sparsity is the share of its vector that is exactly zero; of each group of features
-    the mean and the standard deviation over its features are kept. Nothing of the training is
-    touched.
+    A feature's sparsity is the share of its vector that is exactly zero. Of each group of features
+    the mean and the standard deviation over its features are kept. The hook changes nothing of the
+    training.
 
     Args:
         embedding: that is searched.
-        popularity: (N,) how often each feature occurs in the training rows.
+        counts: (N,) how often each feature occurs in the training rows.
         interval: epochs between two records; the start, epoch 0, is one.
     """
 
-    def __init__(self, embedding: Any, popularity: Tensor, interval: int) -> None:
+    name = "sparsity_trace"
+
+    def __init__(self, embedding: Pep, counts: Tensor, interval: int) -> None:
         self.embedding = embedding
         self.interval = interval
-        order = torch.argsort(popularity, stable=True)
+        order = torch.argsort(counts, stable=True)
         self.groups = torch.tensor_split(order, min(GROUPS, len(order)))  # rarest first
-        self.about = [{"features": len(group), "least": int(popularity[group].min()),
-                       "most": int(popularity[group].max())} for group in self.groups]
+        self.about = [{"features": len(group), "least": int(counts[group].min()),
+                       "most": int(counts[group].max())} for group in self.groups]
         self.lines: list[dict[str, Any]] = []
 
     def __call__(self, state: State) -> None:
@@ -50,13 +53,13 @@ class SparsityTrace:
                            "std": [round(float(part.std(correction=0)), 6) for part in parts]})
 
     def result(self) -> dict[str, Any]:
-        """For the run's record: the groups, rarest first, and the lines."""
+        """What the run's record says: the groups, rarest first, and the lines."""
         return {"groups": self.about, "lines": self.lines}
 
-    def content(self) -> dict[str, Any]:
-        """For the checkpoint."""
+    def state_dict(self) -> dict[str, Any]:
+        """The lines so far."""
         return {"lines": self.lines}
 
-    def restore(self, content: dict[str, Any]) -> None:
-        """From the checkpoint."""
-        self.lines = content["lines"]
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """The lines so far."""
+        self.lines = state["lines"]

@@ -1,65 +1,73 @@
-"""How far decay alone, and how far the data, have moved PEP's thresholds and pruned the table,
-epoch by epoch."""
+"""How far decay alone, and how far the loss's gradient, have moved PEP's thresholds and pruned the
+table, epoch by epoch."""
 
 from typing import Any
 
 import torch
+from torch import Tensor
 
-from engine.loop import State
+from engine.loop import Hook, State
 from engine.settings import Settings
-from models.embedding.pep import LANES
+from models.embedding.pep import Pep
+
+VECTOR = 64  # entries: whole vectors of any CPU; Adam has other last bits for what is left over
 
 
-class Clock:
-    """One threshold that only the optimiser's decay moves, as every s moves while the data have no
-    say in it.
+class DecayOnlyThreshold:
+    """One threshold that only the optimiser's decay moves.
+
+    Every s moves like it for as long as the loss has no gradient to it.
 
     Args:
         settings: start, learning rate, decay and its form.
 
     >>> from engine.settings import parse
-    >>> round(Clock(parse({"threshold_init": -150.0})).at(1000), 3)  # about lr a step
+    >>> threshold = DecayOnlyThreshold(parse({"threshold_init": -150.0}))
+    >>> round(threshold.at(1000), 3)  # it moves by about lr a step
     -149.005
     """
 
     def __init__(self, settings: Settings) -> None:
-        train, form = settings.train, settings.model.threshold_decay
-        # as many as Adam treats at once: its bits
-        self.s = torch.full((LANES,), settings.model.threshold_init)
-        self.s.grad = torch.zeros_like(self.s)
+        train, form = settings.train, settings.embedding.threshold_decay
         decay = 0.0 if form == "none" else train.l2_regularization
-        self.optimizer: torch.optim.Optimizer = (
-            torch.optim.SGD([self.s], lr=train.lr, weight_decay=decay) if train.optimizer == "sgd"
-            else
-            torch.optim.Adam([self.s], lr=train.lr, fused=True, weight_decay=decay,
-                             decoupled_weight_decay=form == "decoupled"))
+        self.s = torch.full((VECTOR,), settings.embedding.threshold_init)
+        self.s.grad = torch.zeros_like(self.s)
+        self.optimizer: torch.optim.Optimizer
+        if train.optimizer == "sgd":
+            self.optimizer = torch.optim.SGD([self.s], lr=train.lr, weight_decay=decay)
+        else:
+            self.optimizer = torch.optim.Adam([self.s], lr=train.lr, fused=True, weight_decay=decay,
+                                              decoupled_weight_decay=form == "decoupled")
         self.step = 0
 
     def at(self, step: int) -> float:
-        """s after `step` steps, which must not be fewer than when it was asked for last."""
+        """s after `step` steps. They must not be fewer than at the call before."""
         while self.step < step:
             self.optimizer.step()
             self.step += 1
         return float(self.s[0])
 
 
-class ThresholdTrace:
-    """Record the thresholds at the end of epochs, and what has pruned the entries that are pruned.
+class ThresholdTrace(Hook):
+    """Record the thresholds at the end of epochs, and what has pruned the entries.
 
-    An entry with |V| <= g(clock) is pruned by the clock, `by_clock`, or `held` by the data if its
-    own s lies so low that it is kept; `by_data` are those that are pruned though |V| > g(clock). V
-    is the table as it is at the time: that it might be another one had the thresholds moved
-    otherwise is not in these counts. Nothing of the training is touched.
+    Let t be the decay-only threshold of the step. An entry with |V| <= g(t) is `pruned_by_decay`;
+    or it is `kept_by_gradient` where its own s is so low that it is kept. An entry with |V| > g(t)
+    that is pruned all the same is `pruned_by_gradient`. V is the table at that step; the counts do
+    not say what V would be if the thresholds had moved otherwise. The hook changes nothing of the
+    training.
 
     Args:
         embedding: that is searched.
-        clock: of the same settings.
+        decay_only: the decay-only threshold of the same settings.
         interval: epochs between two records; the start, epoch 0, is one.
     """
 
-    def __init__(self, embedding: Any, clock: Clock, interval: int) -> None:
+    name = "threshold_trace"
+
+    def __init__(self, embedding: Pep, decay_only: DecayOnlyThreshold, interval: int) -> None:
         self.embedding = embedding
-        self.clock = clock
+        self.decay_only = decay_only
         self.interval = interval
         self.lines: list[dict[str, Any]] = []
 
@@ -74,41 +82,53 @@ class ThresholdTrace:
         """Add a line of the table as it is, unless there is one of this step."""
         if self.lines and self.lines[-1]["step"] == step:
             return
-        embedding, clock = self.embedding, self.clock.at(step)
-        weight, s = embedding.parts().values()
-        # to the bits of thresholds
-        s = s if embedding.clock is None else embedding.spread(embedding.clock.detach())
-        level = embedding.scale * embedding.gate(s.new_tensor(clock))
-        each = s.numel() == 1 or s.shape == weight.shape  # every entry has a threshold of its own
+        s, decay_only = self.embedding.thresholds.detach(), self.decay_only.at(step)
+        kept, by_decay, by_gradient, kept_by_gradient = self._counts(s, decay_only)
+        mean_of_kept, mean_of_pruned = self._means(s)
+        self.lines.append({
+            "epoch": epoch, "step": step, "decay_only": decay_only,
+            "least": float(s.min()), "most": float(s.max()),
+            "mean": float(s.mean(dtype=torch.float64)),
+            "mean_of_kept": mean_of_kept, "mean_of_pruned": mean_of_pruned,
+            "kept": kept, "pruned_by_decay": by_decay, "pruned_by_gradient": by_gradient,
+            "kept_by_gradient": kept_by_gradient})
+
+    def _counts(self, s: Tensor, decay_only: float) -> list[int]:
+        """Entries kept, pruned by decay, pruned by the gradient, and kept by it."""
+        embedding = self.embedding
+        level = embedding.scale * embedding.gate(s.new_tensor(decay_only))
         counts = torch.zeros(4, dtype=torch.int64, device=s.device)
-        # of s, where kept and where pruned
-        sums = torch.zeros(2, dtype=torch.float64, device=s.device)
-        for rows, kept in embedding.kept_by_parts():
-            below = weight[rows].abs() <= level
+        for rows, kept in embedding.kept_by_chunk():
+            below = embedding.weight[rows].abs() <= level
             counts += torch.stack([kept.sum(), (below & ~kept).sum(), (~below & ~kept).sum(),
                                    (below & kept).sum()])
-            if each:
-                own = (s if s.numel() == 1 else s[rows]).expand_as(kept)
-                sums += torch.stack([own[where].sum(dtype=torch.float64)
-                                     for where in (kept, ~kept)])
-        kept, *causes = counts.tolist()
-        means = [float(total) / count if each and count else None
-                 for total, count in zip(sums, (kept, weight.numel() - kept), strict=True)]
-        self.lines.append({
-            "epoch": epoch, "step": step, "clock": clock, "least": float(s.min()),
-            "most": float(s.max()),
-            "mean": float(s.mean(dtype=torch.float64)), "mean_of_kept": means[0],
-            "mean_of_pruned": means[1],
-            "kept": kept, **dict(zip(("by_clock", "by_data", "held"), causes, strict=True))})
+        return counts.tolist()
+
+    def _means(self, s: Tensor) -> tuple[float | None, float | None]:
+        """Mean s of the entries kept and of those pruned; None where there are none, or where
+        entries have no threshold of their own."""
+        one_for_all = s.numel() == 1
+        if not one_for_all and s.shape != self.embedding.weight.shape:
+            return None, None
+        sums = torch.zeros(2, dtype=torch.float64, device=s.device)
+        counts = torch.zeros(2, dtype=torch.int64, device=s.device)
+        for rows, kept in self.embedding.kept_by_chunk():
+            own = (s if one_for_all else s[rows]).expand_as(kept)
+            sums += torch.stack([own[kept].sum(dtype=torch.float64),
+                                 own[~kept].sum(dtype=torch.float64)])
+            counts += torch.stack([kept.sum(), (~kept).sum()])
+        of_kept, of_pruned = (float(total) / int(count) if count else None
+                              for total, count in zip(sums, counts, strict=True))
+        return of_kept, of_pruned
 
     def result(self) -> dict[str, Any]:
-        """For the run's record."""
+        """What the run's record says."""
         return {"lines": self.lines}
 
-    def content(self) -> dict[str, Any]:
-        """For the checkpoint; the clock can be run again."""
+    def state_dict(self) -> dict[str, Any]:
+        """The lines; the decay-only threshold is computed again."""
         return {"lines": self.lines}
 
-    def restore(self, content: dict[str, Any]) -> None:
-        """From the checkpoint."""
-        self.lines = content["lines"]
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """The lines so far."""
+        self.lines = state["lines"]

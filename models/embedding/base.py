@@ -1,26 +1,39 @@
 """What every embedding is: a module that turns ids into vectors and knows its own size."""
 
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
 from types import MappingProxyType
-from typing import Protocol
+from typing import Any, Protocol
 
 import torch
 from torch import Tensor, nn
 
+from ..options import NoSettings, Sizes, Values, no_check
+
 Draw = Callable[[int, int], Tensor]  # (rows, width) -> fresh initial values
+Counts = Callable[[], Tensor]  # () -> (N,) int64, how often each feature occurs in training
+# `l2_regularization` in tuning grids; the first is the published one
+DECAYS = (1e-5, 1e-6, 1e-4)
 
 
 class Embedding(Protocol):
-    """The first of the three plug points. B batch, F fields, N rows, D width."""
+    """The first of the three plug points: an nn.Module. B batch, F fields, N rows, D width."""
 
     num_rows: int
     width: int
+    num_fields: int
     deep_width: int  # W, of `deep_input`
-    # parameters and buffers of N rows of which a pass reads only the rows of its ids, if that
-    by_row: tuple[str, ...]
-    # is all that it uses the ids for: then it may be given those rows alone, and ids that count
-    # through them; else ()
+
+    @property
+    def by_row(self) -> tuple[str, ...] | None:
+        """Parameters and buffers of N rows of which a forward pass reads only the rows of its ids.
+        They may then be replaced by those rows alone, with ids that index them. None: the ids are
+        used for something else too, so the module must see tables and ids as they are."""
+
+    @property
+    def decays(self) -> Mapping[str, str]:
+        """Own parameters whose weight decay is not coupled: "decoupled" or "none"."""
 
     def __call__(self, ids: Tensor) -> Tensor:
         """ids (B, F) -> vectors (B, F, D)."""
@@ -44,13 +57,70 @@ class Embedding(Protocol):
         """Bytes needed to look vectors up, float32 values and whatever says where they belong."""
 
 
-class TableEmbedding(nn.Module):
+@dataclass(frozen=True)
+class Blueprint:
+    """What an embedding is built from.
+
+    Args:
+        draw: returns fresh initial values; the first call returns V0.
+        field_sizes: rows of each field, in order; N in all.
+        width: D, the setting `latent_dim`.
+        own: the embedding's own settings, a record of the class that its entry names.
+        counts: how often each feature occurs in training; called by embeddings that need it.
+    """
+
+    draw: Draw
+    field_sizes: Sizes
+    width: int
+    own: Any
+    counts: Counts
+
+    @property
+    def num_rows(self) -> int:
+        """N."""
+        return sum(self.field_sizes)
+
+    @property
+    def num_fields(self) -> int:
+        """F."""
+        return len(self.field_sizes)
+
+    def table(self) -> Tensor:
+        """V0 (N, D), drawn now."""
+        return self.draw(self.num_rows, self.width)
+
+
+@dataclass(frozen=True)
+class EmbeddingEntry:
+    """A line of the registry: all that the rest of the code knows of an embedding.
+
+    Args:
+        build: makes a fresh one.
+        settings: frozen dataclass of its own settings, each an `option`.
+        check: called with its own settings and all settings of a run by name, before any data is
+            read; raises ValueError where they do not fit.
+        grid: the settings that tuning tries; the first one sets the size. Empty: never tuned.
+        unused: settings of every run that change nothing for this embedding.
+    """
+
+    build: Callable[[Blueprint], Embedding]
+    settings: type = NoSettings
+    check: Callable[[Any, Values], None] = no_check
+    grid: Mapping[str, Sequence[Any]] = field(default_factory=dict)
+    unused: tuple[str, ...] = ()
+
+
+class RowIndexed(nn.Module):
+    """A module that says which of its tables are read by row: see `Embedding.by_row`."""
+
+    by_row: tuple[str, ...] | None = None
+
+
+class TableEmbedding(RowIndexed):
     """Shared parts of the embeddings whose deep input is the flattened forward."""
 
-    by_row: tuple[str, ...] = ("weight",)
-    decays: Mapping[str, str] = MappingProxyType(
-        {}
-    )  # own parameters whose decay is not coupled: "decoupled" or "none"
+    by_row: tuple[str, ...] | None = ("weight",)
+    decays: Mapping[str, str] = MappingProxyType({})
 
     def __init__(self, num_rows: int, width: int, num_fields: int) -> None:
         super().__init__()

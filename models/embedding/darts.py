@@ -7,11 +7,14 @@ from its popularity, and the vectors of different widths are not batch-normalise
 added.
 """
 
+from dataclasses import dataclass
+
 import torch
 from torch import Tensor, nn
 
 from ..kernels.lookup import lookup
-from .base import Draw, TableEmbedding
+from ..options import option
+from .base import DECAYS, Draw, EmbeddingEntry, TableEmbedding
 
 
 class Darts(TableEmbedding):
@@ -38,7 +41,7 @@ class Darts(TableEmbedding):
     column_width: Tensor  # (sum of widths,) of which width each column is
     # (N, W) logits; no parameter, because another optimiser moves them on other rows
     mixing: Tensor
-    by_row = ()
+    by_row = None
 
     def __init__(self, num_rows: int, widths: tuple[int, ...], draw: Draw, num_fields: int) -> None:
         if len(widths) < 2 or list(widths) != sorted(set(widths)) or widths[0] < 1:
@@ -82,3 +85,22 @@ class Darts(TableEmbedding):
     def chosen(self) -> Tensor:
         """(N,) the width with the largest share of each feature; among equals the smallest."""
         return torch.tensor(self.widths, device=self.mixing.device)[self.mixing.argmax(1)]
+
+
+@dataclass(frozen=True)
+class DartsSettings:
+    """The settings of the search over widths."""
+
+    darts_widths: tuple[int, ...] = option((2, 4, 16), "candidate widths, rising; the largest is "
+                                           "the common one", low=1, source="PEP paper, A.4.4")
+    darts_epochs: int = option(20, "epochs of the search; max_epochs is of the training after it",
+                               low=1)
+    darts_lr: float = option(1e-2, "Adam's, of the mixture's weights, on validation rows", low=0)
+
+
+ENTRY = EmbeddingEntry(
+    lambda plan: Darts(plan.num_rows, plan.own.darts_widths, plan.draw, plan.num_fields),
+    DartsSettings,
+    grid={"darts_widths": [[1, 2, 8], [2, 4, 16], [4, 8, 32], [8, 16, 64]],
+          "l2_regularization": list(DECAYS)},
+    unused=("latent_dim",))

@@ -1,11 +1,14 @@
 """Double hashing: every feature is the sum of two rows of one small table."""
 
+from dataclasses import dataclass
+
 import numpy as np
 import torch
 from torch import Tensor, nn
 
 from ..kernels.lookup import lookup
-from .base import TableEmbedding
+from ..options import option
+from .base import DECAYS, EmbeddingEntry, TableEmbedding
 
 KEYS = (0x9E3779B97F4A7C15, 0xD1B54A32D192ED03)  # odd, one for each hash function
 
@@ -35,7 +38,7 @@ class Hash(TableEmbedding):
     (8, torch.Size([9, 2]))
     """
 
-    by_row = ()
+    by_row = None
     places: Tensor  # (N, 2) the rows of T of each feature, worked out again when the module is made
 
     def __init__(self, initial: Tensor, hash_rows: int, num_fields: int) -> None:
@@ -81,3 +84,16 @@ def hashed(count: int, key: int, size: int) -> np.ndarray:
     for shift, factor in ((30, 0xBF58476D1CE4E5B9), (27, 0x94D049BB133111EB)):
         mixed = (mixed ^ (mixed >> np.uint64(shift))) * np.uint64(factor)
     return ((mixed ^ (mixed >> np.uint64(31))) % np.uint64(size)).astype(np.int32)
+
+
+@dataclass(frozen=True)
+class HashSettings:
+    """The setting of the shared table."""
+
+    hash_rows: int = option(1000, "rows of the one table for all features (MovieLens has 4,129; "
+                            "100,000 suits Criteo and Avazu)", low=1, source="Zhang et al. 2020")
+
+
+ENTRY = EmbeddingEntry(
+    lambda plan: Hash(plan.table(), plan.own.hash_rows, plan.num_fields), HashSettings,
+    grid={"hash_rows": [256, 512, 1024, 2048], "l2_regularization": list(DECAYS)})

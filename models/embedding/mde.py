@@ -1,14 +1,17 @@
 """Mixed Dimension Embeddings: the width of a feature follows a power of its popularity."""
 
+from dataclasses import dataclass
+
 import numpy as np
 import torch
 from torch import Tensor
 
-from .base import Draw
+from ..options import option
+from .base import Draw, EmbeddingEntry
 from .mixed_width import Mixed
 
 
-def mde(popularity: Tensor, blocks: int, alpha: float, width: int, draw: Draw,
+def mde(counts: Tensor, blocks: int, alpha: float, width: int, draw: Draw,
         num_fields: int) -> Mixed:
     """A `Mixed` whose groups are blocks of popularity (Ginart et al. 2019, popularity-based
     partition).
@@ -19,7 +22,7 @@ def mde(popularity: Tensor, blocks: int, alpha: float, width: int, draw: Draw,
     two or three widths where the power law has K.
 
     Args:
-        popularity: (N,) how often each feature occurs in training.
+        counts: (N,) how often each feature occurs in training.
         blocks: K, 1 .. N.
         alpha: from 0, one width for all, to 1, width in proportion to popularity.
         width: D, the width of the most popular block and of all vectors.
@@ -33,9 +36,9 @@ def mde(popularity: Tensor, blocks: int, alpha: float, width: int, draw: Draw,
     >>> mde(counts, 2, 0.3, 8, lambda rows, width: torch.ones(rows, width), 1).num_params()  # 1 x 8, 3 x 3, map 3 x 8
     41
     """
-    counts = popularity.double().numpy()
-    block = equal_blocks(counts, blocks)
-    return Mixed(torch.from_numpy(block), power_law(counts, block, alpha, width), width, draw,
+    occurrences = counts.double().numpy()
+    block = equal_blocks(occurrences, blocks)
+    return Mixed(torch.from_numpy(block), power_law(occurrences, block, alpha, width), width, draw,
                  num_fields)
 
 
@@ -76,6 +79,23 @@ def power_law(counts: np.ndarray, block: np.ndarray, alpha: float, width: int) -
     """
     means = np.bincount(block, weights=counts) / np.bincount(block)
     if not means.max() > 0:
-        raise ValueError("no feature occurs: all counts of the popularity are 0; count the "
-                         "training rows, or give other counts")
+        raise ValueError("no feature occurs: all counts are 0; count the training "
+                         "rows, or give other counts")
     return [max(round(float(each)), 1) for each in width * (means / means.max()) ** alpha]
+
+
+@dataclass(frozen=True)
+class MdeSettings:
+    """The settings of the blocks."""
+
+    mde_blocks: int = option(8, "blocks of features with equal shares of all occurrences; 8 or 16",
+                             low=1, source="PEP paper, A.4.4")
+    mde_alpha: float = option(0.1, "width ~ count ** alpha, latent_dim for the first block", low=0,
+                              source="Ginart et al. 2019; PEP paper, A.4.4")
+
+
+ENTRY = EmbeddingEntry(
+    lambda plan: mde(plan.counts(), plan.own.mde_blocks, plan.own.mde_alpha, plan.width, plan.draw,
+                     plan.num_fields),
+    MdeSettings,
+    grid={"latent_dim": [4, 8, 16, 32], "mde_blocks": [8, 16], "mde_alpha": [0.1, 0.2, 0.3]})

@@ -1,24 +1,27 @@
 """Multi-granular quantised embeddings: rows made of a few shared centroids, rare features from
 fewer of them."""
 
+from dataclasses import dataclass
+
 import torch
 from torch import Tensor, nn
 
 from ..kernels.lookup import lookup
 from ..kernels.nearest import nearest
-from .base import Draw, TableEmbedding
+from ..options import Values, option
+from .base import Draw, EmbeddingEntry, TableEmbedding
 
 HEAD = 10  # one feature in ten, the most popular ones, may use all centroids
 TAIL = 4  # the others the first quarter
 
 
-def mgqe(popularity: Tensor, subspaces: int, centroids: int, width: int, draw: Draw,
+def mgqe(counts: Tensor, subspaces: int, centroids: int, width: int, draw: Draw,
          num_fields: int) -> "Mgqe":
     """An `Mgqe` of two tiers. V0 is drawn first; the centroids start as the first K rows of a
     second one.
 
     Args:
-        popularity: (N,) how often each feature occurs in training.
+        counts: (N,) how often each feature occurs in training.
         subspaces: S, a divisor of D.
         centroids: K, in each subspace, 1 .. N.
         width: D.
@@ -32,23 +35,23 @@ def mgqe(popularity: Tensor, subspaces: int, centroids: int, width: int, draw: D
     >>> made.allowed[:, 0].tolist(), made.num_params(), made.inference_bytes()  # 4 rows of 2 codes of 2 bits
     ([1.0, 4.0, 1.0, 1.0], 24, 100)
     """
-    if not 1 <= centroids <= len(popularity):
-        raise ValueError(f"mgqe_centroids must lie in 1 .. {len(popularity)}, the number of "
+    if not 1 <= centroids <= len(counts):
+        raise ValueError(f"mgqe_centroids must lie in 1 .. {len(counts)}, the number of "
                          f"features; got {centroids}")
-    initial = draw(len(popularity), width)
-    return Mgqe(initial, tiers(popularity, centroids), draw(len(popularity), width)[:centroids],
+    initial = draw(len(counts), width)
+    return Mgqe(initial, tiers(counts, centroids), draw(len(counts), width)[:centroids],
                 subspaces, num_fields)
 
 
-def tiers(popularity: Tensor, centroids: int) -> Tensor:
+def tiers(counts: Tensor, centroids: int) -> Tensor:
     """How many of the K centroids each feature may use, (N,); of features of one count the lower
     ids come first.
 
     >>> tiers(torch.tensor([3, 8, 8, *[1] * 8]), 9).tolist()
     [2, 9, 9, 2, 2, 2, 2, 2, 2, 2, 2]
     """
-    allowed = torch.full_like(popularity, max(centroids // TAIL, 1))
-    head = torch.argsort(popularity, descending=True, stable=True)[:-(-len(popularity) // HEAD)]
+    allowed = torch.full_like(counts, max(centroids // TAIL, 1))
+    head = torch.argsort(counts, descending=True, stable=True)[:-(-len(counts) // HEAD)]
     return allowed.index_fill(0, head, centroids)
 
 
@@ -100,8 +103,7 @@ class Mgqe(TableEmbedding):
     def __init__(self, initial: Tensor, allowed: Tensor, centroids: Tensor, subspaces: int,
                  num_fields: int) -> None:
         super().__init__(initial.shape[0], initial.shape[1], num_fields)
-        if subspaces < 1 or self.width % subspaces:
-            raise ValueError(f"mgqe_subspaces must divide latent_dim {self.width}, got {subspaces}")
+        check_subspaces(self.width, subspaces)
         if allowed.shape != (self.num_rows,) or not 1 <= int(allowed.min()) <= int(
             allowed.max()
         ) <= len(centroids):
@@ -158,7 +160,7 @@ class Coded(TableEmbedding):
     [[[2.0, 3.0]]]
     """
 
-    by_row = ()
+    by_row = None
     packed: Tensor
     centroids: Tensor
 
@@ -223,3 +225,31 @@ def unpack(rows: Tensor, parts: int, bits: int) -> Tensor:
     every = ((rows.long()[..., None] >> torch.arange(8, device=rows.device)) & 1).flatten(-2)
     own = every[..., :parts * bits].unflatten(-1, (parts, bits))
     return (own << torch.arange(bits, device=rows.device)).sum(dim=-1)
+
+
+def check_subspaces(width: int, subspaces: int) -> None:
+    """Raise ValueError where a row of `width` cannot be cut into so many parts."""
+    if subspaces < 1 or width % subspaces:
+        raise ValueError(f"mgqe_subspaces must divide latent_dim {width}, got {subspaces}")
+
+
+@dataclass(frozen=True)
+class MgqeSettings:
+    """The settings of the centroids."""
+
+    mgqe_subspaces: int = option(8, "parts of a row, a divisor of latent_dim; 4, 8 or 16", low=1,
+                                 source="PEP paper, A.4.4")
+    mgqe_centroids: int = option(256, "values that a part can take; 64, 128, 256 or 512", low=1,
+                                 source="Kang et al. 2020; PEP paper, A.4.4")
+
+
+def _check(own: MgqeSettings, values: Values) -> None:
+    check_subspaces(values["latent_dim"], own.mgqe_subspaces)
+
+
+ENTRY = EmbeddingEntry(
+    lambda plan: mgqe(plan.counts(), plan.own.mgqe_subspaces, plan.own.mgqe_centroids, plan.width,
+                      plan.draw, plan.num_fields),
+    MgqeSettings, _check,
+    grid={"latent_dim": [8, 16, 32, 64], "mgqe_subspaces": [4, 8],
+          "mgqe_centroids": [64, 128, 256, 512]})

@@ -1,10 +1,13 @@
 """Quotient-remainder embeddings: a feature is the product of two rows of two small tables."""
 
+from dataclasses import dataclass
+
 import torch
 from torch import Tensor, nn
 
 from ..kernels.lookup import lookup
-from .base import TableEmbedding
+from ..options import option
+from .base import DECAYS, EmbeddingEntry, TableEmbedding
 
 
 class Qr(TableEmbedding):
@@ -31,7 +34,7 @@ class Qr(TableEmbedding):
     16
     """
 
-    by_row = ()
+    by_row = None
     # (N, 2) rows of each feature in `remainders` and in `_factors`; worked out when the module is
     # made
     places: Tensor
@@ -92,3 +95,16 @@ class Qr(TableEmbedding):
     def inference_bytes(self) -> int:
         """Both tables at 4 bytes a value."""
         return 4 * (self.remainders.numel() + self.quotients.numel())
+
+
+@dataclass(frozen=True)
+class QrSettings:
+    """The setting of the two tables."""
+
+    qr_collisions: int = option(4, "features of a field that share a remainder row", low=2,
+                                source="Shi et al. 2020")
+
+
+ENTRY = EmbeddingEntry(
+    lambda plan: Qr(plan.table(), plan.field_sizes, plan.own.qr_collisions), QrSettings,
+    grid={"qr_collisions": [16, 8, 4, 2], "l2_regularization": list(DECAYS)})

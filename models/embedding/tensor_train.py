@@ -2,12 +2,14 @@
 number."""
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
 
 from ..kernels.lookup import lookup
-from .base import Draw, TableEmbedding
+from ..options import option
+from .base import DECAYS, Draw, EmbeddingEntry, TableEmbedding
 
 DIGITS = 3  # of a row's number; the published code's too
 
@@ -37,7 +39,7 @@ class TensorTrain(TableEmbedding):
     ([[[8.0, 8.0, 8.0, 8.0]]], 30)
     """
 
-    by_row = ()
+    by_row = None
 
     def __init__(self, cores: Sequence[Tensor], last: Tensor, num_rows: int,
                  num_fields: int) -> None:
@@ -169,3 +171,17 @@ def tensor_train_of(table: Tensor, rank: int, num_fields: int) -> TensorTrain:
         cores.append(left[:, :most].reshape(before, radix, most).transpose(0, 1).to(table.dtype))
         rest, before = values[:most, None] * right[:most], most
     return TensorTrain(cores, rest.to(table.dtype), num_rows, num_fields)
+
+
+@dataclass(frozen=True)
+class TensorTrainSettings:
+    """The setting of the cores."""
+
+    tt_rank: int = option(16, "rank between the cores", low=1, source="Yu et al. 2024")
+
+
+ENTRY = EmbeddingEntry(
+    lambda plan: fresh_tensor_train(plan.num_rows, plan.width, plan.own.tt_rank, plan.draw,
+                                    plan.num_fields),
+    TensorTrainSettings,
+    grid={"tt_rank": [4, 8, 16, 24], "l2_regularization": list(DECAYS)})

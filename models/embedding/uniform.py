@@ -3,7 +3,7 @@
 from torch import Tensor, nn
 
 from ..kernels.lookup import lookup
-from .base import TableEmbedding
+from .base import DECAYS, EmbeddingEntry, TableEmbedding
 
 
 class Uniform(TableEmbedding):
@@ -29,3 +29,8 @@ class Uniform(TableEmbedding):
     def table(self) -> Tensor:
         """(N, D)."""
         return self.weight.detach()
+
+
+ENTRY = EmbeddingEntry(
+    lambda plan: Uniform(plan.table(), plan.num_fields),
+    grid={"latent_dim": [2, 4, 8, 16, 32, 64], "l2_regularization": list(DECAYS[::2])})

@@ -8,6 +8,7 @@ from typing import Any, NamedTuple
 
 from matplotlib.axes import Axes
 
+from studies import curves
 from studies.figures import budget_curve
 from studies.figures.styles import Style
 from studies.kinds import Results
@@ -43,7 +44,7 @@ def line_of(page: Page, out: Path, label: str, style: Style, results: Results) -
         file = f"{result['run_id']}/{CURVE}"
         where = f"run {result['run_id']} ({label}, seed {result['seed']})"
         try:
-            found.append((result, [json.loads(line) for line in path.read_text().splitlines()]))
+            found.append((result, _evaluations(path, result["run_id"])))
             page.drawn.add(file)
         except FileNotFoundError:
             page.lose(file, f"the curve of {where}: its folder has no {CURVE}")
@@ -51,6 +52,16 @@ def line_of(page: Page, out: Path, label: str, style: Style, results: Results) -
             page.lose(file, f"the curve of {where}: {CURVE} cannot be read ({error})")
     return Line(label, style, [result for result, _ in found],
                 [curve for _, curve in found]) if found else None
+
+
+def _evaluations(path: Path, run_id: str) -> Evaluations:
+    """Of a run's own file, or what is shipped of it."""
+    return evaluations_in(path) if path.exists() else curves.evaluations(run_id)
+
+
+def evaluations_in(path: Path) -> list[dict[str, Any]]:
+    """The evaluations of a run's curve.jsonl."""
+    return [json.loads(line) for line in path.read_text().splitlines()]
 
 
 def rows(panel: str, line: Line, quantities: Sequence[str]) -> list[dict[str, Any]]:

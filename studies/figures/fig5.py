@@ -13,7 +13,7 @@ seeds.
 
 import itertools
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from operator import itemgetter
 from pathlib import Path
 from typing import Any
@@ -24,7 +24,7 @@ from matplotlib.image import AxesImage
 from matplotlib.ticker import MaxNLocator
 from safetensors import SafetensorError, safe_open
 
-from studies import choice
+from studies import choice, curves
 from studies.figures import budget_curve
 from studies.figures.fig10 import SHARE
 from studies.kinds import PEP, Results
@@ -72,9 +72,7 @@ def build(results: Results, out: Path, dataset: str, model: str) -> Page:
                           paper, form=",.0f")
             page.numbers.append(made._replace(why="the nearest there is" if made.difference
                                               else ""))
-    data = {run["manifest"]: {name: run["data"]["field_sizes"][name]
-                              for name in run["data"]["fields"]}
-            for run in results if "fields" in run.get("data", {})}  # also of older runs' data
+    data = fields_by_manifest(results)
     matrices = [_mean_matrix(page, out, runs, data) for runs in (before, after)]
     fields = _fields([*matrices[0][1], *matrices[1][1]], data)
     page.notes.append("Mean |v . w| over the pairs of two fields' features, as shares of the sum "
@@ -84,6 +82,14 @@ def build(results: Results, out: Path, dataset: str, model: str) -> Page:
                       f"many.")
     _fill(page, fields, *matrices)
     return page
+
+
+def fields_by_manifest(results: Results) -> Data:
+    """Sizes of the fields in the table's order; older results lack it, newer ones of the same data
+    have it."""
+    return {run["manifest"]: {name: run["data"]["field_sizes"][name]
+                              for name in run["data"]["fields"]}
+            for run in results if "fields" in run.get("data", {})}
 
 
 def interactions(table: np.ndarray, sizes: Sequence[int]) -> np.ndarray:
@@ -110,6 +116,21 @@ def interactions(table: np.ndarray, sizes: Sequence[int]) -> np.ndarray:
     if not total > 0:
         raise ValueError("no two fields interact: the table is empty")
     return matrix / total
+
+
+def interactions_of(path: Path, run_id: str, sizes: Mapping[str, int]) -> np.ndarray:
+    """`interactions` of a run's weights, or what is shipped of them.
+
+    Args:
+        sizes: of the fields, by name, in the table's order.
+
+    Raises:
+        FileNotFoundError: there are no weights, and nothing is shipped.
+        ValueError: the weights cannot be read, or are no such table.
+    """
+    if path.exists():
+        return interactions(table_of(path), list(sizes.values()))
+    return curves.interactions(run_id, list(sizes))
 
 
 def table_of(path: Path) -> np.ndarray:
@@ -149,13 +170,13 @@ def _mean_matrix(page: Page, out: Path, runs: Results, data: Data) -> Found:
         if run["manifest"] not in data:
             page.missing.append(f"{which} has no `data.fields`: it is older, and the order of its "
                                 "fields in the table is not known")
-        elif not path.exists():
-            page.lose(file, f"the table of {which}: its folder has no {WEIGHTS}")
         else:
             try:
-                matrices.append(interactions(table_of(path), list(data[run["manifest"]].values())))
+                matrices.append(interactions_of(path, run["run_id"], data[run["manifest"]]))
                 used.append(run)
                 page.drawn.add(file)
+            except FileNotFoundError:
+                page.lose(file, f"the table of {which}: its folder has no {WEIGHTS}")
             except ValueError as error:
                 page.lose(file, f"the table of {which}: {error}")
     return (np.mean(matrices, axis=0) if matrices else None), used

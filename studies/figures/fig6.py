@@ -19,7 +19,7 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.colors import LogNorm
 
-from studies import choice, masks
+from studies import choice, curves, masks
 from studies.figures import budget_curve, by_epoch
 from studies.figures.fig10 import SHARE
 from studies.figures.styles import BLUE
@@ -107,7 +107,8 @@ def frequencies_of(page: Page, out: Path, search: dict[str, Any]) -> np.ndarray 
     where = f"frequencies of the features, run {search['run_id']} (seed {search['seed']})"
     file = f"{search['run_id']}/{POPULARITY}"
     try:
-        frequencies = np.load(path, allow_pickle=False)
+        frequencies = (np.load(path, allow_pickle=False) if path.exists()
+                       else curves.frequencies(search["manifest"]))
         page.drawn.add(file)
         return frequencies
     except FileNotFoundError:

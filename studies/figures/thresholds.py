@@ -2,13 +2,12 @@
 retrain better?
 
 Searches with one cause taken away: decay on the thresholds coupled (as published), decoupled, none;
-and the loss's gradient cut off from them, so that all of them are one clock. An entry with |V| <=
-g(clock) that is pruned counts as pruned by the clock, one that is pruned though |V| > g(clock) by
-the data, and one that is kept though |V| <= g(clock) is held by the data; V is the search's own at
-the time (`engine.pep.threshold_trace`). Without coupled decay on the thresholds the clock stands
-still, or all but, and what lies below it are values that decayed to 0 themselves, those of rows
-that no
-data move: decoupled decay takes a share of lr times decay off s at a step, 1e-8 as published.
+or no gradient of the loss to them, so that decay alone moves them. Let t be the decay-only
+threshold. A pruned entry with |V| <= g(t) counts as pruned by decay, a pruned entry with |V| > g(t)
+as pruned by the gradient, and an entry that is kept though |V| <= g(t) as kept by the gradient; V is
+the search's own at that epoch (`engine.pep.threshold_trace`). Without coupled decay t does not move,
+or hardly (decoupled decay takes the share lr times decay off s at a step, 1e-8 as published). Then
+the entries below it are values that decayed to 0 themselves, of rows without data.
 """
 
 from collections import defaultdict
@@ -28,21 +27,21 @@ from studies.kinds import PEP, Results
 from studies.page import RUNS, Number, Page, needs, number, runs_of, shown
 
 SIZE = (7.0, 2.9)  # inches: both columns of a page
-CLOCK: Cause = ("coupled", False)
+DECAY_ONLY: Cause = ("coupled", False)
 NAMES: dict[Cause, str] = {PUBLISHED: "coupled decay (PEP)",
-                           CLOCK: "coupled decay, no loss gradient",
+                           DECAY_ONLY: "coupled decay, no loss gradient",
                            ("decoupled", True): "decoupled decay", ("none", True): "no decay"}
-LOOKS: dict[Cause, Style] = {PUBLISHED: STYLES[PEP], CLOCK: (NAVY, "^", "--"),
+LOOKS: dict[Cause, Style] = {PUBLISHED: STYLES[PEP], DECAY_ONLY: (NAVY, "^", "--"),
                              ("decoupled", True): (PALE, "D", "-."),
                              ("none", True): (SLATE, "s", ":")}
-STILL = {"none": "stands still", "decoupled": "all but stands still"}  # by threshold_decay
-PRUNED_BY = {"by_clock": ("pruned by the clock", NAVY, "--"),
-             "by_data": ("pruned by the data", RED, "-"),
-             "held": ("held by the data", GREEN, "-.")}
+UNMOVED = {"none": "does not move", "decoupled": "hardly moves"}  # by threshold_decay
+PRUNED_BY = {"pruned_by_decay": ("pruned by decay", NAVY, "--"),
+             "pruned_by_gradient": ("pruned by the gradient", RED, "-"),
+             "kept_by_gradient": ("kept by the gradient", GREEN, "-.")}
 NOTE = ("Left: non-zero parameters while the search goes on, with one cause of pruning taken away. "
-        "Middle: of the published search, entries that are pruned where the decay alone would "
-        "prune them too (by the clock), that are pruned though it would not (by the data), and "
-        "that are kept though it would prune them (held by the data). Right: test AUC of both "
+        "Middle: of the published search, entries that are pruned where decay alone would prune "
+        "them too (by decay), that are pruned though it would not (by the gradient), and that are "
+        "kept though it would prune them (kept by the gradient). Right: test AUC of both "
         f"masks, retrained with every weight from its initial value, at the budgets that both "
         f"have; bars are one standard deviation. {by_epoch.LEGEND} Differences are paired by seed, "
         f"with the 95 % confidence interval of their mean.")
@@ -74,8 +73,8 @@ def build(results: Results, out: Path, dataset: str, model: str) -> Page:
                              "it was searched before that was recorded; search again")
                 for cause, runs in searches.items()}
     _causes(page, recorded)
-    _overlap(page, out, searches[PUBLISHED], searches[CLOCK])
-    tickets = {cause: _tickets(page, found, cause) for cause in (PUBLISHED, CLOCK)}
+    _overlap(page, out, searches[PUBLISHED], searches[DECAY_ONLY])
+    tickets = {cause: _tickets(page, found, cause) for cause in (PUBLISHED, DECAY_ONLY)}
     _differences(page, tickets)
     page.notes.append(NOTE)
     if lines or any(tickets.values()):
@@ -90,18 +89,19 @@ def _causes(page: Page, recorded: dict[Cause, list[dict[str, Any]]]) -> None:
                        RUNS: runs_of([run])}
                       for run in runs for line in run["thresholds"]["lines"]]
         for field, (what, *_) in PRUNED_BY.items() if runs else ():
-            if field == "by_clock" and cause[0] in STILL:
-                what = f"pruned as the value itself decayed to 0 (the clock {STILL[cause[0]]})"
+            if field == "pruned_by_decay" and cause[0] in UNMOVED:
+                what = (f"pruned as the value itself decayed to 0 (the decay-only threshold "
+                        f"{UNMOVED[cause[0]]})")
             page.numbers.append(Number(f"{what} at the end, {NAMES[cause]}",
                                        [run["thresholds"]["lines"][-1][field] for run in runs],
                                        len(runs),
                                        form=",.0f"))
 
 
-def _overlap(page: Page, out: Path, published: Results, clocks: Results) -> None:
-    """How much of the learned mask is in that of the clock, of the same seed and budget, against
+def _overlap(page: Page, out: Path, published: Results, decay_only: Results) -> None:
+    """How much of the learned mask is in that of decay alone, of the same seed and budget, against
     chance."""
-    by_seed = {run["seed"]: run for run in clocks}
+    by_seed = {run["seed"]: run for run in decay_only}
     pairs = [(run, by_seed[run["seed"]]) for run in published if run["seed"] in by_seed]
     shares: dict[int, list[float]] = defaultdict(list)
     for one, other in pairs:
@@ -114,7 +114,7 @@ def _overlap(page: Page, out: Path, published: Results, clocks: Results) -> None
                                   RUNS: runs_of([one, other])})
     for budget, values in shares.items():
         chance = budget / published[0]["num_embedding_params_dense"]
-        page.numbers.append(Number(f"share of the learned mask that the clock's has too, "
+        page.numbers.append(Number(f"share of the learned mask that decay alone keeps too, "
                                    f"{budget:,} parameters", values,
                                    len(values), form=".3f", beside=f"by chance {chance:.3f}"))
 
@@ -139,14 +139,14 @@ def _differences(page: Page, tickets: dict[Cause, dict[int, list[dict[str, Any]]
                        "test_auc": run["test_auc"], "test_logloss": run["test_logloss"],
                        RUNS: runs_of([run])}
                       for budget, runs in by_budget.items() for run in runs]
-    for budget in sorted(set(tickets[PUBLISHED]) & set(tickets[CLOCK]), reverse=True):
-        learned, clock = tickets[PUBLISHED][budget], tickets[CLOCK][budget]
+    for budget in sorted(set(tickets[PUBLISHED]) & set(tickets[DECAY_ONLY]), reverse=True):
+        learned, decay_only = tickets[PUBLISHED][budget], tickets[DECAY_ONLY][budget]
         page.numbers += [number(f"test AUC at {budget:,} parameters, {name}", runs,
                                 lambda run: run["test_auc"])
-                         for name, runs in (("learned mask", learned), ("the clock's mask", clock))]
-        if values := paired.differences(learned, clock, "test_auc"):
+                         for name, runs in (("learned mask", learned), ("mask of decay alone", decay_only))]
+        if values := paired.differences(learned, decay_only, "test_auc"):
             gain = paired.interval(values)
-            page.numbers.append(Number(f"learned less the clock's at {budget:,} parameters, paired",
+            page.numbers.append(Number(f"learned less decay alone at {budget:,} parameters, paired",
                                        values,
                                        len(values), form="+.4f", beside=gain.words))
 
@@ -157,7 +157,7 @@ def _draw(page: Page, lines: Sequence[by_epoch.Line], published: Results,
     left, middle, right = page.figure.subplots(1, 3)
     by_epoch.draw(left, lines, "num_embedding_params", "embedding parameters")
     _draw_causes(middle, published)
-    both = [budget for budget in tickets[PUBLISHED] if tickets[CLOCK].get(budget)]
+    both = [budget for budget in tickets[PUBLISHED] if tickets[DECAY_ONLY].get(budget)]
     for cause, by_budget in tickets.items() if both else ():
         budget_curve.with_bars(right, [(budget, [run["test_auc"] for run in by_budget[budget]])
                                        for budget in both],

@@ -15,7 +15,7 @@ SCRIPT = {**tiny.SETTINGS, "dataset": "movielens", "embedding": "pep", "candidat
 def test_all_models_and_variants_are_timed_and_the_page_reads_the_record(tmp_path, monkeypatch,
                                                                          capsys):
     tiny.install(monkeypatch, tiny.dataset())
-    monkeypatch.setitem(bench_epoch.SCRIPTS, "movielens", SCRIPT)
+    monkeypatch.setitem(bench_epoch.PRESETS, "movielens", SCRIPT)
     bench_epoch.main(["--steps", "2", "--rounds", "3", "--device", "cpu", "--out", str(tmp_path)])
     record = json.loads((tmp_path / "benchmarks" / "epoch_movielens.json").read_text())
     assert (record["batches"], record["rounds"], record["manifest"]) == (19, 3, tiny.dataset().hash)

@@ -22,9 +22,9 @@ OURS = {"interval": int, "element_steps": int, "bytes_moved": int}
 def quick(monkeypatch):
     """In this process, eager, a few steps."""
     monkeypatch.setattr(bench_scale, "BATCHES", 2)
-    monkeypatch.setitem(bench_scale.SETTINGS, "batch_size", 32)
-    monkeypatch.setitem(bench_scale.SETTINGS, "latent_dim", 3)
-    monkeypatch.setitem(bench_scale.SETTINGS, "compile", "off")
+    monkeypatch.setitem(bench_scale.PRESETS["criteo"], "batch_size", 32)
+    monkeypatch.setitem(bench_scale.PRESETS["criteo"], "latent_dim", 3)
+    monkeypatch.setitem(bench_scale.PRESETS["criteo"], "compile", "off")
     monkeypatch.setattr(bench_scale, "bandwidth", lambda device: 1e9)
     monkeypatch.setattr(
         bench_scale,
@@ -60,16 +60,16 @@ def test_rows_table_and_figure(tmp_path, capsys):
         assert row["samples_per_second"] == pytest.approx(32 * 1000 / row["ms_per_step"])
         assert 39 < row["distinct_rows"] < 32 * 39
         if ours:
-            one_table = row["variant"] in ("uniform", "folded")
-            assert row["element_steps"] == row["num_rows"] * (3 * (1 if one_table else 2) + 1)
+            tables = 1 if row["variant"] == "uniform" else 2
+            assert row["element_steps"] == row["num_rows"] * (3 * tables + 1)
             assert row["bytes_moved"] >= 24 * row["element_steps"] / row["interval"]
     intervals = {row["variant"]: row["interval"] for row in rows if row["variant"] != "naive"}
-    assert (intervals["dense"], intervals["deferred"]) == (1, 32)
+    assert (intervals["streamed"], intervals["lazy"]) == (1, 32)
     times = {row["variant"]: row["ms_per_step"] for row in rows[:len(VARIANTS)]}
-    shown = capsys.readouterr().out.splitlines()[2 + VARIANTS.index("auto")]
+    shown = capsys.readouterr().out.splitlines()[2 + VARIANTS.index("lazy")]
     assert shown.startswith("fm ")
-    assert f"{times['naive'] / times['auto']:.1f}x" in shown
-    assert f"{times['auto'] / times['uniform']:.2f}x" in shown
+    assert f"{times['naive'] / times['lazy']:.1f}x" in shown
+    assert f"{times['lazy'] / times['uniform']:.2f}x" in shown
     scale_curve.main([str(path), str(tmp_path / "scale.png")])
     picture = (tmp_path / "scale.png").read_bytes()
     width, height = struct.unpack(">II", picture[16:24])
@@ -81,7 +81,7 @@ def test_rows_table_and_figure(tmp_path, capsys):
 @pytest.mark.usefixtures("quick")
 def test_the_form_for_a_gpu_is_measured_too(monkeypatch):
     monkeypatch.setattr(Step, "as_on_device", True)
-    found = measure("fm", "deferred", ROWS, 20, torch.device("cpu"))
+    found = measure("fm", "lazy", ROWS, 20, torch.device("cpu"))
     visited = found["element_steps"] / 32 + 2 * found["distinct_rows"] * (2 * 3 + 1)
     # the last batch's rows are not quite the mean
     assert found["bytes_moved"] == pytest.approx(24 * visited, rel=0.05)

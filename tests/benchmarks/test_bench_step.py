@@ -57,7 +57,7 @@ def test_every_round_is_one_epoch_of_every_variant():
 
 
 def values_of(model: str, **changes) -> dict:
-    flat = {**bench_step.SETTINGS, "model": model, "dropout": 0.0, "att_dropout": 0.0,
+    flat = {**bench_step.PRESETS["movielens"], "model": model, "dropout": 0.0, "att_dropout": 0.0,
             "threshold_init": -4.0}
     return parse({**flat, **changes}).flat()  # at -4 about half of V0 lies below its threshold
 

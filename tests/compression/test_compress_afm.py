@@ -12,7 +12,7 @@ from makers import tree
 from safetensors.torch import load_file
 
 import compress
-import engine.run
+import engine.trainer
 from compression import finetune
 from compression.afm import command as compress_afm
 from compression.afm import compress as compressing
@@ -174,9 +174,9 @@ def test_killed_while_training_on_it_goes_on_to_the_same_bits(out, source, tmp_p
     expected = (out / "runs" / whole["run_id"] / "model.safetensors").read_bytes()
     for path in (out / "runs" / whole["run_id"]).iterdir():
         path.unlink()
-    step, saver, calls = optim.Step.__call__, engine.run.Checkpoint, []
+    step, saver, calls = optim.Step.__call__, engine.trainer.Checkpoint, []
     # after each step
-    monkeypatch.setattr(engine.run, "Checkpoint", lambda save, seconds: saver(save, 0.0))
+    monkeypatch.setattr(engine.trainer, "Checkpoint", lambda save, seconds: saver(save, 0.0))
 
     def killed(self, ids, labels):
         calls.append(1)

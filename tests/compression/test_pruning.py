@@ -132,11 +132,11 @@ def test_runs_that_cannot_be_pruned_are_refused(trained, tmp_path):
         load_trained("same", place)
     searched = tiny.train(tmp_path, embedding="pep", candidate_p=[SIZE],
                           threshold_init=-15.0)["run_id"]
-    with pytest.raises(ValueError, match=f"run {searched} is a search with pep embedding; only a "
+    with pytest.raises(ValueError, match=f"run {searched} is a search with embedding pep; only a "
                                          f"trained uniform"):
         load_trained(searched, place)
     linear = tiny.train(tmp_path, model="linear")["run_id"]
-    with pytest.raises(ValueError, match=f"run {linear} is a train with no embedding"):
+    with pytest.raises(ValueError, match=f"run {linear} is a train with embedding none"):
         load_trained(linear, place)
     (tmp_path / "runs" / other / "model.safetensors").unlink()
     with pytest.raises(FileNotFoundError,

@@ -152,7 +152,7 @@ def test_larger_budgets_are_saved_on_the_way(zlr):
     assert first == [0.7 * 400] * 2 if not zlr else first[0] < first[1] < int(hook.feasible_at)
     assert hook.finish(model) == hook.passed
     again = ResourceConstraint(resource_of(model), 0.3, Dynamics(), 400, (0.8, 0.5), save)
-    again.restore(hook.content())
+    again.load_state_dict(hook.state_dict())
     assert not again.open_budgets
 
 
@@ -225,14 +225,14 @@ def test_a_checkpoint_goes_on_as_if_nothing_had_been(faithful):
     other, first = fresh()
     descend(other, first, 30)
     _, second = fresh()
-    second.restore(first.content())
+    second.load_state_dict(first.state_dict())
     rest, _ = descend(other, second, 60, first=31)
     assert all((a[0] == b[0]).all() and (a[1] == b[1]).all() and a[2:] == b[2:]
                for a, b in zip(whole[30:], rest, strict=True))
     assert all(torch.equal(a.weight, b.weight) for a, b in zip(model.top, other.top, strict=True))
     elsewhere = ResourceConstraint(resource_of(other), 0.5, Dynamics(faithful=faithful), 200)
     with pytest.raises(ValueError, match=r"written under budget 0.4, this run has 0.5; .*--force"):
-        elsewhere.restore(first.content())
+        elsewhere.load_state_dict(first.state_dict())
 
 
 @pytest.mark.parametrize("budget", [0, -0.1, 1.01, float("nan"), "half", None, True])

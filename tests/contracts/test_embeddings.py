@@ -3,11 +3,12 @@ import pytest
 import torch
 
 from models.build import EMBEDDINGS, build_embedding
-from models.embedding.base import TableEmbedding, initial_table
+from models.embedding.base import Embedding, TableEmbedding, initial_table
 from models.embedding.low_rank import LowRank
 from models.embedding.masked import Masked
 from models.embedding.mixed_width import Mixed
-from models.embedding.pep import THRESHOLD_TYPES
+from models.embedding.none import NoEmbedding
+from models.embedding.pep import THRESHOLD_TYPES, Pep, Thresholds
 from models.embedding.uniform import Uniform
 from models.kernels.threshold import GATES
 
@@ -173,12 +174,33 @@ def test_masked_does_not_share_memory_with_what_it_was_made_of():
 
 def test_pep_refuses_field_sizes_that_do_not_sum_to_the_rows():
     with pytest.raises(ValueError, match=r"sum to 3, the table has 4"):
-        EMBEDDINGS["pep"](lambda rows, width: torch.ones(4, 2), (1, 2), {
-            "latent_dim": 2, "threshold_type": "global", "threshold_init": -15.0,
-            "g_type": "sigmoid", "gk": 1.0}, None)
+        Pep(torch.ones(4, 2), (1, 2), Thresholds("global"))
 
 
 @pytest.mark.parametrize(("rows", "width"), [(0, 2), (4, 0)])
 def test_an_empty_table_is_refused(rows, width):
     with pytest.raises(ValueError, match="must be positive"):
-        EMBEDDINGS["uniform"](torch.ones, (rows,), {"latent_dim": width}, None)
+        Uniform(torch.ones(rows, width), 1)
+
+
+def test_no_embedding_has_vectors_of_width_0_and_no_parameters():
+    embedding = NoEmbedding(SIZES)
+    assert embedding(batch(4)).shape == (4, len(SIZES), 0)
+    assert embedding.deep_input(batch(4)).shape == (4, embedding.deep_width)
+    assert embedding.table().shape == (NUM_ROWS, embedding.width)
+    assert (embedding.num_params(), embedding.inference_bytes()) == (0, 0)
+    assert not list(embedding.parameters())
+    assert not embedding.state_dict()
+
+
+MEMBERS = {*Embedding.__annotations__, *(name for name in vars(Embedding) if name[0] != "_")}
+
+
+@pytest.mark.parametrize("name", [*CASES, "none"])
+def test_everything_of_the_protocol_is_there(name):
+    embedding = NoEmbedding(SIZES) if name == "none" else CASES[name](1)
+    assert len(MEMBERS) == 10
+    assert {member for member in MEMBERS if not hasattr(embedding, member)} == set()
+    own = {**dict(embedding.named_parameters()), **dict(embedding.named_buffers())}
+    assert set(embedding.by_row or ()) <= set(own)
+    assert set(embedding.decays.values()) <= {"decoupled", "none"}

@@ -1,14 +1,19 @@
 """A run's id tells apart whatever its model or its training would tell apart, for everything in the
 registries."""
 
+from dataclasses import dataclass
+
 import pytest
+import tiny
 import torch
 from torch.nn.functional import binary_cross_entropy_with_logits
 
-from engine.settings import identity, parse
-from models.base import ClickModel
+from engine.settings import described, identity, parse, require_used
+from models.base import ClickModel, ModelEntry
 from models.build import EMBEDDINGS, MODELS, build_embedding, build_model
+from models.embedding.base import EmbeddingEntry
 from models.embedding.uniform import Uniform
+from models.options import option
 
 SIZES, NUMBERS = (9, 3, 20, 6), 2
 BASE = {"latent_dim": 8, "mlp_dims": [6], "atten_embed_dim": 4, "num_layers": 1,
@@ -47,7 +52,7 @@ def seen(given):
                                                            generator=generator).float()).backward()
     gradients = {f"{name}.grad": value.grad for name, value in model.named_parameters()
                  if value.grad is not None}
-    return {**state, "logits": logits.detach(), **gradients}, dict(getattr(embedding, "decays", {}))
+    return {**state, "logits": logits.detach(), **gradients}, dict(embedding.decays)
 
 
 def same(first, second):
@@ -70,7 +75,7 @@ def test_two_values_of_a_setting_that_show_in_model_or_gradients_are_two_ids(mod
 
 
 class Toy(ClickModel):
-    """A model as a user adds one: a hidden layer as wide as `mlp_dims` says."""
+    """A model as a user adds one."""
 
     def __init__(self, embedding, hidden):
         super().__init__()
@@ -81,21 +86,38 @@ class Toy(ClickModel):
         return self.hidden(self.embedding.deep_input(ids)).relu().sum(1)
 
 
-def test_a_model_that_was_added_shares_no_id_between_settings_that_it_may_read(monkeypatch):
-    monkeypatch.setitem(MODELS, "toy", lambda embedding, sizes,
-                        values: Toy(embedding, values["mlp_dims"][0]))
-    base = {"model": "toy", "embedding": "uniform", "latent_dim": 8, "mlp_dims": [32]}
-    changes = {"mlp_dims": [64], "num_layers": 1, "arch_mlp_top": [9], "l2_penalty": 0.1,
-               "dropout": 0.5}
-    ids = {identity(parse({**base, **{name: value}})) for name, value in changes.items()}
-    assert len(ids | {identity(parse(base))}) == 1 + len(changes)
+@dataclass(frozen=True)
+class ToySettings:
+    """A record as a user adds one."""
+
+    toy_width: int = option(3, "of the hidden layer", low=1)
 
 
-def test_an_embedding_that_was_added_shares_no_id_between_settings_that_it_may_read(monkeypatch):
-    monkeypatch.setitem(EMBEDDINGS, "toy", lambda draw, sizes, values, counts: Uniform(
-        draw(sum(sizes), values["hash_rows"]), len(sizes)))
-    base = {"model": "fm", "embedding": "toy", "hash_rows": 4}
-    changes = {"hash_rows": 5, "mde_alpha": 0.7, "threshold_init": -3.0, "tt_rank": 2,
-               "log_interval": 3}
+def test_a_model_that_was_added_brings_its_settings_and_they_enter_the_id(monkeypatch):
+    monkeypatch.setitem(MODELS, "toy", ModelEntry(
+        lambda embedding, sizes, own, num_dense: Toy(embedding, own.toy_width), ToySettings))
+    base = {"model": "toy", "embedding": "uniform", "latent_dim": 8}
+    changes = {"toy_width": 4, "l2_penalty": 0.1, "latent_dim": 4}
     ids = {identity(parse({**base, **{name: value}})) for name, value in changes.items()}
     assert len(ids | {identity(parse(base))}) == 1 + len(changes)
+    assert identity(parse({**base, "model": "fm", "toy_width": 4})) == identity(
+        parse({**base, "model": "fm"}))
+    assert seen({**base, "toy_width": 5})[0]["hidden.weight"].shape[0] == 5
+
+
+def test_an_embedding_that_was_added_needs_one_line_of_the_registry(monkeypatch, tmp_path):
+    monkeypatch.setitem(EMBEDDINGS, "toy", EmbeddingEntry(
+        lambda plan: Uniform(plan.draw(plan.num_rows, plan.own.toy_width), plan.num_fields),
+        ToySettings))
+    base = {"model": "fm", "embedding": "toy"}
+    assert identity(parse(base)) != identity(parse({**base, "toy_width": 5}))
+    assert "toy_width = 3 (default 3; >= 1): of the hidden layer" in described(base)
+    with pytest.raises(ValueError, match="toy_width is a setting of embedding toy"):
+        require_used(parse({}), ["toy_width"])
+    tiny.install(monkeypatch, tiny.dataset(rows=160))
+    result = tiny.train(tmp_path, **base, toy_width=5, max_epochs=1)
+    assert result["steps"] == 2
+    assert result["num_embedding_params"] == 5 * sum(result["data"]["field_sizes"].values())
+    assert result["settings"]["toy_width"] == 5
+    with pytest.raises(ValueError, match="toy_width must be at least 1, got 0"):
+        parse({**base, "toy_width": 0})

@@ -222,12 +222,12 @@ def test_a_restored_hook_goes_on_as_if_nothing_had_happened(tmp_path, exact, at)
     whole.run()
     search = SparsityTrace(TARGETS, exact)
     search.run(until=at)
-    save_checkpoint(tmp_path / "checkpoint", {"hook": search.saver.content()})
+    save_checkpoint(tmp_path / "checkpoint", {"hook": search.saver.state_dict()})
 
     # a new process: the hook is made before the weights are read
     again = SparsityTrace(TARGETS, exact)
     again.embedding.load_state_dict(search.embedding.state_dict())
-    again.saver.restore(load_checkpoint(tmp_path / "checkpoint")["hook"])
+    again.saver.load_state_dict(load_checkpoint(tmp_path / "checkpoint")["hook"])
     again.state = search.state
     assert again.run() == "budgets_met"
     together = {**search.saved, **again.saved}

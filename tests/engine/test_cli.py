@@ -4,17 +4,15 @@ import sys
 
 import pytest
 import tiny
+from shipped import train_avazu, train_criteo, train_movielens, train_movielens_retrain
 
 import compress
 import reproduce
-import train_avazu
-import train_criteo
-import train_movielens
-import train_movielens_retrain
 from data import criteo
 from data.raw import ingest
 from data.synthetic import raw_planted
 from engine import cli, record
+from engine import run as engine_run
 from engine.run import RunContext
 
 DEFAULT = record.ROOT / "data" / "cache"
@@ -39,7 +37,7 @@ def test_the_option_goes_before_the_variable_and_that_before_the_default(monkeyp
     parser = cli.parser("", {})
 
     def cache(*words):
-        return cli.read(parser.parse_args(words), tiny.SETTINGS, {})[1].cache
+        return cli.read(parser.parse_args(words), tiny.SETTINGS, {}, {})[1].cache
 
     monkeypatch.setenv("PEP_CACHE", "b")
     assert str(cache("--cache", "a")) == "a"
@@ -68,7 +66,7 @@ def test_every_command_passes_its_cache_on(run, monkeypatch, name):
         seen.append(str(named["cache"]))
         raise ValueError("far enough")
 
-    monkeypatch.setattr(cli, "RunContext", context)
+    monkeypatch.setattr(engine_run, "RunContext", context)
     monkeypatch.delenv("PEP_CACHE", raising=False)
     assert run(script, *words, "--cache", "elsewhere")[0] == 2
     assert run(script, *words)[0] == 2

@@ -14,9 +14,9 @@ from engine.optim.cpu.adam import (
     MOVING,
     STILL,
     adam_plain,
-    close_blocks,
+    apply_blocks,
     coefficients,
-    open_blocks,
+    gather_blocks,
     sweep_blocks,
 )
 from engine.optim.cpu.rowwise import MEMORY
@@ -73,7 +73,7 @@ class Pair:
         listed = np.sort(listed[:blocks_of(unique, self.size, self.listed_in, stamp, listed)])
         out = np.full((len(unique) + 2, grads.shape[1]), 7, F32)
         self.in_shares(0, len(listed), lambda a,
-                       b: open_blocks(self.table, listed, a, b, self.slots, unique, self.now,
+                       b: gather_blocks(self.table, listed, a, b, self.slots, unique, self.now,
                                                                 out))
         assert_bits(out[:len(unique)], self.plain[0].numpy()[unique])
         assert (out[len(unique):] == 7).all()
@@ -81,7 +81,7 @@ class Pair:
         a, e = coefficients(lr, BETAS, EPS, self.now)
         self.steps[self.now % MEMORY] = a, e
         self.in_shares(0, len(listed), lambda a,
-                       b: close_blocks(self.table, listed, a, b, self.slots, unique, grads,
+                       b: apply_blocks(self.table, listed, a, b, self.slots, unique, grads,
                                                                  F32(scale), self.now))
         part = self.now % self.interval
         first, last = (self.number * n // self.interval for n in (part, part + 1))
@@ -236,8 +236,8 @@ def use_all_kernels(flush):
         array[:2] = 1e-39
     unique, listed, out = np.array([0], np.int32), np.array([0], np.int32), np.zeros((1, 2), F32)
     pair.slots[0] = 0
-    for call in (lambda: open_blocks(pair.table, listed, 0, 1, pair.slots, unique, 1, out),
-                 lambda: close_blocks(pair.table, listed, 0, 1, pair.slots, unique,
+    for call in (lambda: gather_blocks(pair.table, listed, 0, 1, pair.slots, unique, 1, out),
+                 lambda: apply_blocks(pair.table, listed, 0, 1, pair.slots, unique,
                                       np.zeros((1, 2), F32), F32(1), 2),
                  lambda: sweep_blocks(pair.table, 0, 2, pair.listed_in, -1, 2)):
         call()

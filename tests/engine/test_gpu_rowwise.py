@@ -4,7 +4,6 @@ of `RowwiseAdam`."""
 import os
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import numpy as np
@@ -15,7 +14,7 @@ from training import SIZES, Training, assert_close, assert_same
 from engine.optim.gpu import adam as adam_device
 from engine.optim.gpu import rowwise
 from engine.optim.gpu.adam import PLAIN, operations_for, triton_installed
-from engine.optim.gpu.rowwise import DEFERRED, DeviceRowwiseAdam
+from engine.optim.gpu.rowwise import RowwiseAdam
 from engine.optim.step import Step
 from models.embedding.pep import THRESHOLD_TYPES
 
@@ -33,11 +32,11 @@ def on_device(monkeypatch):
 @pytest.mark.parametrize("case", CASES, ids=lambda case: " ".join(map(str, case.values())))
 def test_a_device_takes_the_same_steps(monkeypatch, case):
     # plain torch takes a late step as long as any
-    monkeypatch.setitem(rowwise.INTERVALS, "deferred", (8,))
-    host = Training("dense", **case).run(70).state()
+    monkeypatch.setitem(rowwise.INTERVALS, "lazy", 8)
+    host = Training("streamed", **case).run(70).state()
     monkeypatch.setattr(Step, "as_on_device", True)
-    dense, late = Training("dense", **case).run(70), Training("deferred", **case).run(70)
-    assert isinstance(late.rows, DeviceRowwiseAdam)
+    dense, late = Training("streamed", **case).run(70), Training("lazy", **case).run(70)
+    assert isinstance(late.rows, RowwiseAdam)
     assert (dense.rows.interval, late.rows.interval) == (1, 8)
     assert_same(dense.state(), late.state())
     assert_close(dense.state(), host)
@@ -45,17 +44,17 @@ def test_a_device_takes_the_same_steps(monkeypatch, case):
 
 @pytest.mark.usefixtures("on_device")
 def test_clipping_is_done_without_looking_at_the_norm():
-    one = Training("deferred", clip=0.01).run(50)
-    assert_close(one.state(), Training("whole", clip=0.01).run(50).state())
+    one = Training("lazy", clip=0.01).run(50)
+    assert_close(one.state(), Training("dense", clip=0.01).run(50).state())
     assert not np.allclose(one.state()["embedding.weight"],
-                           Training("deferred").run(50).state()["embedding.weight"])
+                           Training("lazy").run(50).state()["embedding.weight"])
 
 
 @pytest.mark.usefixtures("on_device")
 def test_lines_of_the_small_tables_stand_where_ids_first_come():
-    training = Training("deferred").run(1)
+    training = Training("lazy").run(1)
     ids = torch.tensor([[5, 61, 70, 270], [5, 60, 70, 280]], dtype=torch.int32)
-    local, small = training.rows.open(ids)
+    local, small = training.rows.gather(ids)
     assert local.tolist() == [[0, 1, 2, 3], [0, 5, 2, 7]]
     for name, table in training.rows.tables.items():
         assert torch.equal(small[name][local.long()], table.parameter[ids.long()])
@@ -63,7 +62,7 @@ def test_lines_of_the_small_tables_stand_where_ids_first_come():
 
 @pytest.mark.usefixtures("on_device")
 def test_small_tables_keep_their_shape_and_never_look_like_the_whole_one():
-    training = Training("dense").run(3)
+    training = Training("streamed").run(3)
     shapes = {tuple(table.shape) for table in training.rows.compact.values()}
     training.run(2, 3).run(2, 1)
     assert {tuple(table.shape) for table in training.rows.compact.values()} == shapes
@@ -75,7 +74,7 @@ def test_small_tables_keep_their_shape_and_never_look_like_the_whole_one():
 def test_rates_are_sent_ahead_and_a_change_of_lr_spares_the_steps_before_it(monkeypatch):
     monkeypatch.setattr(rowwise, "AHEAD", 20)
     made = []
-    for update in ("deferred", "dense", "whole"):
+    for update in ("lazy", "streamed", "dense"):
         training = Training(update).run(37)
         for group in training.optimizer.param_groups:
             group["lr"] = 0.0003
@@ -89,21 +88,21 @@ def test_rates_outlive_the_ring_that_holds_them(monkeypatch):
     monkeypatch.setattr(rowwise, "AHEAD", 64)
     for module in (rowwise, adam_device):
         monkeypatch.setattr(module, "MEMORY", 128)
-    late, whole = Training("deferred").run(150), Training("whole").run(150)
+    late, whole = Training("lazy").run(150), Training("dense").run(150)
     assert_close(late.state(), whole.state())
 
 
 @pytest.mark.usefixtures("on_device")
-@pytest.mark.parametrize("other", ["whole", "host"])
+@pytest.mark.parametrize("other", ["dense", "host"])
 def test_a_device_goes_on_from_any_state_and_any_form_from_its(monkeypatch, other):
-    straight = Training("deferred").run(60).state()
+    straight = Training("lazy").run(60).state()
     for first_on_device in (True, False):
-        update = "whole" if other == "whole" else "dense"
-        monkeypatch.setattr(Step, "as_on_device", first_on_device or other == "whole")
-        started = Training("deferred" if first_on_device else update).run(25)
+        update = "dense" if other == "dense" else "streamed"
+        monkeypatch.setattr(Step, "as_on_device", first_on_device or other == "dense")
+        started = Training("lazy" if first_on_device else update).run(25)
         states = started.optimizer.state_dict(), started.model.state_dict()
-        monkeypatch.setattr(Step, "as_on_device", not first_on_device or other == "whole")
-        resumed = Training(update if first_on_device else "deferred")
+        monkeypatch.setattr(Step, "as_on_device", not first_on_device or other == "dense")
+        resumed = Training(update if first_on_device else "lazy")
         resumed.model.load_state_dict(states[1])
         resumed.optimizer.load_state_dict(states[0])
         resumed.step, resumed.losses = 25, list(started.losses)
@@ -112,37 +111,10 @@ def test_a_device_goes_on_from_any_state_and_any_form_from_its(monkeypatch, othe
 
 @pytest.mark.usefixtures("on_device")
 def test_a_gradient_that_is_not_finite_is_seen_in_the_loss():
-    training = Training("deferred").run(9)
+    training = Training("lazy").run(9)
     with torch.no_grad():
         training.model.linear.layer.bias.fill_(torch.nan)
     assert np.isnan(training.run(1).losses[-1])
-
-
-@pytest.mark.usefixtures("on_device")
-@pytest.mark.parametrize(("slow", "kept"), [(1, DEFERRED), (DEFERRED, 1)])
-def test_auto_times_both_ways_on_a_copy_and_keeps_the_faster(monkeypatch, caplog, slow, kept):
-    def replay_part(table, now, interval, lag):
-        if running:
-            PLAIN.replay_part(table, now, interval, lag)
-            return
-        steps.append((interval, int(now)))
-        time.sleep(0.0005 * (interval == slow))
-
-    steps, running = [], []
-    caplog.set_level("INFO", "pep")
-    monkeypatch.setattr(rowwise, "operations_for",
-                        lambda _: PLAIN._replace(replay_part=replay_part))
-    monkeypatch.setattr(rowwise, "TIMED", 100)  # entries: not all rows are copied
-    training = Training("auto")
-    training.advance.prepare(*training.batch())
-    assert training.rows.interval == kept
-    assert caplog.text.count("rows without data: "
-                             + ("each step" if kept == 1 else f"made up for every {kept}")) == 1
-    assert steps == [(interval, now) for interval in (1, DEFERRED) for _ in training.rows.tables
-                     for now in range(1, 2 * DEFERRED + 1)]
-    running.append(True)
-    training.rows.step -= 1  # of the step that was only prepared
-    assert_same(training.run(5).state(), Training("dense").run(5).state())
 
 
 def test_plain_torch_stands_in_where_triton_cannot_run(monkeypatch):
@@ -159,7 +131,7 @@ def test_moments_that_cannot_be_read_as_one_block_are_refused():
              "exp_avg_sq": torch.zeros(3, 4)}
     group = {"lr": 0.1, "betas": (0.9, 0.999), "eps": 1e-8, "weight_decay": 0.0}
     with pytest.raises(ValueError, match="must be contiguous"):
-        DeviceRowwiseAdam({"table": (table, state, group)}, {}, "dense")
+        RowwiseAdam({"table": (table, state, group)}, {}, "streamed")
 
 
 @pytest.mark.skipif(not triton_installed(), reason="Triton is not installed")

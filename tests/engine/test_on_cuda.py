@@ -41,7 +41,7 @@ class OnCuda(Training):
         return super().state()
 
 
-@pytest.mark.parametrize("update", ["whole", "dense", "deferred"])
+@pytest.mark.parametrize("update", ["dense", "streamed", "lazy"])
 @pytest.mark.parametrize("case", CASES, ids=lambda case: " ".join(case.values()))
 def test_a_cuda_graph_has_the_bits_of_the_step(case, update):
     played, taken = (OnCuda(update, graphed, **case).run(10).run(1, 3).run(40)
@@ -50,7 +50,7 @@ def test_a_cuda_graph_has_the_bits_of_the_step(case, update):
     assert_same(played.state(), taken.state())
 
 
-@pytest.mark.parametrize("update", ["dense", "deferred"])
+@pytest.mark.parametrize("update", ["streamed", "lazy"])
 def test_triton_takes_the_steps_of_plain_torch_on_a_cpu(monkeypatch, update):
     found = OnCuda(update, True).run(60).state()
     monkeypatch.setattr(Step, "as_on_device", True)
@@ -66,7 +66,7 @@ def test_the_order_is_that_of_every_device(rows):
     {"embedding": "pep", "candidate_p": [550, 20], "lr": 0.05},
     {"model": "deepfm", "embedding": "uniform"},
     {"model": "deepfm", "embedding": "pep", "candidate_p": [550, 20], "batch_size": 45,
-     "table_update": "deferred"}])
+     "table_update": "lazy"}])
 def test_a_killed_run_ends_with_the_bits_of_one_that_was_left_alone(tmp_path, monkeypatch, changes):
     class Killed(BaseException):
         pass

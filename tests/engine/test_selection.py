@@ -145,7 +145,7 @@ def test_patience_goes_on_counting_after_a_restore():
     assert script.run([0.6, 0.5, 0.5]) is None
     again = Scripted("auc", 3)
     again.history = list(script.history)
-    again.stop.restore(script.stop.content())
+    again.stop.load_state_dict(script.stop.state_dict())
     assert again.stop(again.state) is None
     again.history.append({"epoch": 4, "validation_auc": 0.5})
     assert again.stop(again.state) == "early_stop"

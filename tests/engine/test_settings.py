@@ -1,14 +1,20 @@
 import json
-from dataclasses import fields
 
 import pytest
 
-import train_movielens
-import train_movielens_retrain
-from engine import cli
 from engine.run import Run, RunContext
-from engine.settings import ModelSettings, TrainSettings, identity, parse, parse_assignment
+from engine.settings import (
+    TrainSettings,
+    described,
+    identity,
+    known_settings,
+    parse,
+    parse_assignment,
+    require_used,
+)
 from models.build import EMBEDDINGS
+from studies.published import PRESETS
+from utils.recorded import translate
 
 
 @pytest.mark.parametrize(("key", "nearest"), [
@@ -106,7 +112,7 @@ def test_budgets_that_do_not_fall_are_refused(targets):
 def test_attention_width_must_be_a_multiple_of_the_heads():
     with pytest.raises(ValueError, match="atten_embed_dim 64 must be a multiple of num_heads 3"):
         parse({"model": "autoint", "num_heads": 3})
-    assert parse({"model": "fm", "num_heads": 3}).model.num_heads == 3
+    assert parse({"model": "fm", "num_heads": 3}).own["autoint"].num_heads == 3
 
 
 def test_plain_descent_knows_no_decoupled_decay():
@@ -119,32 +125,57 @@ def test_subspaces_must_divide_the_width():
     with pytest.raises(ValueError, match="mgqe_subspaces must divide latent_dim 24, got 16"):
         parse({"embedding": "mgqe", "latent_dim": 24, "mgqe_subspaces": 16})
     assert parse({"embedding": "uniform", "latent_dim": 24,
-                  "mgqe_subspaces": 16}).model.mgqe_subspaces == 16
+                  "mgqe_subspaces": 16}).own["mgqe"].mgqe_subspaces == 16
 
 
-def test_the_help_names_every_embedding():
-    [line] = [line for line in " ".join(cli.parser("", {}).format_help().split()).split("--")
-              if "baseline" in line]
+def test_all_settings_are_described_under_their_owner():
+    text = described({**PRESETS["criteo"], "mde_blocks": 16})
+    parts = {part.splitlines()[0]: part for part in text.split("\n\n")[1:]}
+    assert next(iter(parts)) == "embedding pep"
+    assert all(any(line.startswith(f"  {name} = ") and ": " in line for line in text.splitlines())
+               for name in known_settings())
+    assert ("  mde_blocks = 16 (default 8; >= 1): blocks of features with equal shares of all "
+            "occurrences; 8 or 16 [PEP paper, A.4.4]") in parts["embedding mde"].splitlines()
+    assert "dropout = 0.2 (default 0.2; >= 0; < 1): " in parts["model deepfm, autoint"]
+    assert "threshold_init = -150.0 (default -15.0): " in parts["embedding pep"]
+    [line] = [line for line in text.splitlines() if line.startswith("  embedding = ")]
     assert all(name in line for name in EMBEDDINGS)
+
+
+@pytest.mark.parametrize(("given", "names", "message"), [
+    ({}, ["lr", "mgqe_centroids"], "mgqe_centroids is a setting of embedding mgqe, and this run "
+     "has model fm and embedding pep.* or add --embedding mgqe$"),
+    ({"embedding": "uniform"}, ["threshold_init"], "of embedding pep, .* or add --embedding pep$"),
+    ({"embedding": "mde"}, ["candidate_p"], "of embedding pep"),
+    ({"model": "linear"}, ["threshold_init"], "this run has model linear and embedding none"),
+    ({}, ["mlp_dims"], "of model deepfm and autoint, .* or add --model deepfm or autoint$"),
+    ({}, ["re_init"], "of embedding masked, .* or use the retrain script$")])
+def test_a_setting_of_another_scheme_is_told_whose_it_is(given, names, message):
+    with pytest.raises(ValueError, match=message):
+        require_used(parse(given), names)
+
+
+def test_settings_of_the_chosen_scheme_and_of_every_run_may_be_set():
+    require_used(parse({"embedding": "mgqe", "model": "autoint"}),
+                 ["mgqe_centroids", "mlp_dims", "num_heads", "latent_dim", "log_interval"])
+    require_used(parse({}), ["rewind", "threshold_init"], also=["masked"])
+
+
+def test_a_setting_that_old_records_had_is_left_out():
+    assert parse(translate({"popularity": "train", "weight_decay": None})) == parse({})
 
 
 def test_whole_numbers_become_floats_and_lists_become_tuples():
     settings = parse({"lr": 1, "mlp_dims": [10, 20], "candidate_p": [5]})
     assert isinstance(settings.train.lr, float)
-    assert settings.model.mlp_dims == (10, 20)
+    assert settings.own["deepfm"].mlp_dims == settings.own["autoint"].mlp_dims == (10, 20)
     assert settings.search.candidate_p == (5,)
 
 
 def test_flat_settings_parse_to_the_same_settings_also_by_way_of_json():
-    settings = parse({**train_movielens.SETTINGS, "lr": 0.01, "mlp_dims": [7]})
+    settings = parse({**PRESETS["criteo"], "lr": 0.01, "mlp_dims": [7]})
     assert parse(settings.flat()) == settings
     assert parse(json.loads(json.dumps(settings.flat()))) == settings
-
-
-@pytest.mark.parametrize("script", [train_movielens, train_movielens_retrain])
-def test_the_scripts_settings_are_valid_and_the_search_names_every_model_setting(script):
-    assert set(script.SETTINGS) <= set(parse(script.SETTINGS).flat())
-    assert {item.name for item in fields(ModelSettings)} <= set(script.SETTINGS)
 
 
 def test_settings_are_frozen():
@@ -251,13 +282,13 @@ CHANGES = {
     "cuda_graph": "off", "tensorboard": False, "checkpoint_seconds": 1.0,
     "candidate_p": [9], "budget": "as_reached", "retrain_emb_param": 9, "re_init": True,
     "rewind": "embedding", "split": f"ids:{__file__}",
-    "popularity": "counts.npy", "mde_blocks": 9, "mde_alpha": 0.2, "mgqe_subspaces": 4,
+    "mde_blocks": 9, "mde_alpha": 0.2, "mgqe_subspaces": 4,
     "mgqe_centroids": 64,
     "hash_rows": 9, "qr_collisions": 9, "tt_rank": 9, "darts_widths": [3, 4], "darts_epochs": 9,
     "darts_lr": 0.5,
     "arch_mlp_bot": [9], "arch_mlp_top": [9], "arch_interaction_op": "dot", "optimizer": "sgd",
 }
-NEVER = {"split", "popularity", "compile", "cuda_graph", "table_update", "tensorboard",
+NEVER = {"split", "compile", "cuda_graph", "table_update", "tensorboard",
          "checkpoint_seconds",
          "retrain_emb_param"}
 MDE, MGQE = {"mde_blocks", "mde_alpha"}, {"mgqe_subspaces", "mgqe_centroids"}
@@ -330,3 +361,7 @@ def test_neutral_defaults_are_pinned_because_changing_one_would_rename_every_run
     assert (flat["model"], flat["embedding"], flat["latent_dim"]) == ("fm", "pep", 64)
     assert (flat["threshold_type"], flat["threshold_init"],
             flat["g_type"]) == ("feature_dim", -15.0, "sigmoid")
+    own = {name: flat[name] for name in ("darts_widths", "mde_blocks", "mde_alpha", "hash_rows",
+                                         "mgqe_subspaces", "mgqe_centroids", "qr_collisions",
+                                         "tt_rank", "mlp_dims", "num_heads", "att_dropout")}
+    assert tuple(own.values()) == ((2, 4, 16), 8, 0.1, 1000, 8, 256, 4, 16, (100, 100), 2, 0.4)

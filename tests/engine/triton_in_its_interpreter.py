@@ -71,9 +71,9 @@ def kernels_are_their_plain_forms():
 
 def trainings_are_the_same():
     """Whole steps; `plain` as long as Triton is said not to be there."""
-    cases = {("dense", 4): {"threshold_type": "feature", "clip": 0.01},
-             ("deferred", 36): {"latent_dim": 3},
-             ("deferred", 4): {"embedding": "masked"}}
+    cases = {("streamed", 4): {"threshold_type": "feature", "clip": 0.01},
+             ("lazy", 36): {"latent_dim": 3},
+             ("lazy", 4): {"embedding": "masked"}}
     for (update, steps), case in cases.items():
         made = []
         for interpreted in ("0", "1"):

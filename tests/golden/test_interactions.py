@@ -8,11 +8,16 @@ from hypothesis import strategies as st
 from torchfm.layer import FeaturesLinear, MultiLayerPerceptron
 
 from models.autoint import Attention, SelfAttention
-from models.build import MODELS
+from models.build import build_model
+from models.embedding.none import NoEmbedding
 from models.embedding.uniform import Uniform
 from models.linear import FirstOrder
 
 SIZES = (4, 3, 5)
+
+
+def model_of(name, embedding, **values):
+    return build_model(SIZES, {"model": name, **values}, 1, embedding)
 
 
 def values_of(model):
@@ -31,8 +36,7 @@ def pairwise(vectors):
 @given(st.integers(1, 6), st.integers(0, 1000))
 def test_fm_is_bias_plus_weights_plus_all_pairs(width, seed):
     generator = torch.Generator().manual_seed(seed)
-    model = MODELS["fm"](Uniform(torch.randn(sum(SIZES), width, generator=generator), len(SIZES)),
-                         SIZES, {})
+    model = model_of("fm", Uniform(torch.randn(sum(SIZES), width, generator=generator), len(SIZES)))
     ids = torch.tensor([[0, 4, 7], [3, 6, 11], [1, 4, 9]], dtype=torch.int32)
     table, first = model.embedding.table().double().numpy(), values_of(model.linear)
     expected = [first["layer.bias"][0] + first["layer.fc.weight"][row, 0].sum()
@@ -62,21 +66,21 @@ def test_first_order_weights_start_standard_normal_and_the_bias_at_zero():
 
 
 def test_logistic_regression_is_the_first_order_part_alone():
-    model = MODELS["linear"](None, SIZES, {})
+    model = model_of("linear", NoEmbedding(SIZES))
     ids = torch.tensor([[0, 4, 7], [3, 6, 11]])
     assert torch.equal(model(ids), model.linear(ids))
 
 
 def test_deepfm_is_fm_plus_torchfms_mlp_on_the_flattened_vectors():
     embedding = Uniform(torch.randn(sum(SIZES), 4), len(SIZES))
-    model = MODELS["deepfm"](embedding, SIZES, {"mlp_dims": (6, 5), "dropout": 0.3}).eval()
+    model = model_of("deepfm", embedding, mlp_dims=(6, 5), dropout=0.3).eval()
     with torch.no_grad():
         for name, value in model.mlp.named_buffers():
             if "running" in name:
                 value.uniform_(0.5, 1.5)
     mlp = MultiLayerPerceptron(len(SIZES) * 4, (6, 5), 0.3).eval()
     mlp.load_state_dict(model.mlp.state_dict())
-    fm = MODELS["fm"](embedding, SIZES, {})
+    fm = model_of("fm", embedding)
     fm.load_state_dict(model.state_dict(), strict=False)
     ids = torch.tensor([[0, 4, 7], [3, 6, 11]])
     expected = fm(ids) + mlp(embedding(ids).flatten(1)).squeeze(1)
@@ -121,7 +125,7 @@ def test_autoint_written_out(residual, deep, linear):
     values = {"atten_embed_dim": 4, "num_heads": 2, "num_layers": 2, "att_dropout": 0.3,
               "has_residual": residual,
               "mlp_dims": (5,), "dropout": 0.2, "full_part": deep, "with_linear": linear}
-    model = MODELS["autoint"](embedding, SIZES, values).eval()
+    model = model_of("autoint", embedding, **values).eval()
     weights = values_of(model)
     ids = np.array([[0, 4, 7], [3, 6, 11]])
     vectors = weights["embedding.weight"][ids]

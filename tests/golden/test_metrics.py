@@ -5,6 +5,8 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
+from scipy.special import expit
+from sklearn.metrics import log_loss, roc_auc_score
 
 from engine.evaluate import (
     Split,
@@ -66,6 +68,14 @@ def test_auc_of_one_class_is_an_error_that_counts_both(label):
     with pytest.raises(ValueError,
                        match=r"needs both classes, got \d+ positives and \d+ negatives"):
         auc(np.full(4, label), np.arange(4.0))
+
+
+def test_auc_and_logloss_are_those_of_scikit_learn():
+    rng = np.random.default_rng(5)
+    labels = (rng.random(20_000) < 0.3).astype(np.float32)
+    logits = np.round(rng.normal(labels, 2.0), 2)  # with ties
+    assert auc(labels, logits) == pytest.approx(roc_auc_score(labels, logits), abs=1e-12)
+    assert logloss(labels, logits) == pytest.approx(log_loss(labels, expit(logits)), abs=1e-12)
 
 
 @given(SCORED)

@@ -103,7 +103,7 @@ def test_200_steps_follow_the_published_mathematics(name, penalty, batch, clip):
     p = {key: value.detach().clone().requires_grad_() for key, value in model.named_parameters()}
     theirs = torch.optim.Adam(p.values(), lr=LR, weight_decay=DECAY, eps=1e-8)
     optimizer = build_optimizer(model, LR, DECAY, DECAY)
-    step = Step(model, optimizer, clip, StepForm(batch, update="whole"), penalty)
+    step = Step(model, optimizer, clip, StepForm(batch, update="dense"), penalty)
     clipped = 0
     for ids, labels in batches(batch):
         vectors = pruned(p)[ids]

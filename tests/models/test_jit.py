@@ -28,7 +28,7 @@ IMPORTS = {
                           "slots = np.zeros(9, np.int32)\n"
                           "print(renumber(np.array([4, 4]), slots, out, out.copy()))",
     "utils.jit": "import data.raw.parse, data.raw.count, data.raw.ingest, "
-                 "data.synthetic.raw_draws, engine.evaluate",
+                 "data.synthetic.raw_draws",
 }
 SAID = "numba finds no folder that it may write its cache to"
 

@@ -75,5 +75,5 @@ def test_more_blocks_than_features_or_no_occurrence_are_refused():
     with pytest.raises(ValueError,
                        match=r"mde_blocks must lie in 1 \.\. 4, the number of features; got 5"):
         mde(torch.ones(4, dtype=torch.int64), 5, 0.1, 8, draw(), 1)
-    with pytest.raises(ValueError, match="no feature occurs: all counts of the popularity are 0"):
+    with pytest.raises(ValueError, match="no feature occurs: all counts are 0"):
         mde(torch.zeros(4, dtype=torch.int64), 2, 0.1, 8, draw(), 1)

@@ -161,7 +161,7 @@ def test_after_training_the_compact_form_serves_the_whole_model_to_the_same_bits
 
 
 def test_by_row_it_has_the_same_bits_late_or_not_and_the_whole_tables_values():
-    whole, dense, late = trained("whole"), trained("dense"), trained("deferred")
+    whole, dense, late = trained("dense"), trained("streamed"), trained("lazy")
     assert set(late.rows.tables) == {"embedding.weight", "linear.layer.fc.weight"}
     assert_same(dense.state(), late.state())
     assert_close(dense.state(), whole.state())

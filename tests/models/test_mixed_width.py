@@ -5,9 +5,9 @@ import numpy as np
 import pytest
 import torch
 
-from models.build import EMBEDDINGS
 from models.embedding.base import initial_table
 from models.embedding.mixed_width import Mixed
+from models.embedding.uniform import Uniform
 
 SIZES, WIDTH = (40, 3, 30), 6
 GROUPS = {"narrow and full": (2, 6, 1, 0), "narrow": (3, 2, 1, 1), "full": (6, 0, 6, 0),
@@ -71,7 +71,7 @@ def test_values_and_gradients_by_hand(kind, way):
 
 def test_of_full_width_it_starts_as_the_uniform_table_does():
     group = torch.zeros(sum(SIZES), dtype=torch.int64)
-    uniform = EMBEDDINGS["uniform"](draw(), SIZES, {"latent_dim": WIDTH}, None)
+    uniform = Uniform(draw()(sum(SIZES), WIDTH), 3)
     assert torch.equal(Mixed(group, (WIDTH,), WIDTH, draw(), 3).table(), uniform.table())
 
 

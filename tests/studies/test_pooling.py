@@ -5,14 +5,9 @@ import json
 import pytest
 from made_results import lr, result, search, ticket
 
-import train_avazu
-import train_criteo
-import train_movielens
 from engine.settings import identity, parse
 from studies import pooling
-
-SCRIPTS = {"movielens": train_movielens.SETTINGS, "criteo": train_criteo.SETTINGS,
-           "avazu": train_avazu.SETTINGS}
+from studies.published import PRESETS
 
 
 def reason(run, *others, tuned=False):
@@ -25,11 +20,11 @@ def cut(run_id="a", most=20, **more):
     return result(run_id, stop_reason="max_epochs", own={"max_epochs": most}, **more)
 
 
-@pytest.mark.parametrize("dataset", SCRIPTS)
+@pytest.mark.parametrize("dataset", ["movielens", "criteo", "avazu"])
 @pytest.mark.parametrize("model", ["linear", "fm", "deepfm", "autoint"])
 @pytest.mark.parametrize("embedding", ["pep", "uniform"])
 def test_the_scripts_own_settings_are_the_published_ones(dataset, model, embedding):
-    settings = parse({**SCRIPTS[dataset], "model": model, "embedding": embedding})
+    settings = parse({**PRESETS[dataset], "model": model, "embedding": embedding})
     stage = "search" if embedding == "pep" and model != "linear" else "train"
     run = {"stage": stage, "settings": json.loads(json.dumps(settings.flat())),
            "identity": {"settings": json.loads(identity(settings))}}

@@ -8,12 +8,13 @@ import pytest
 import tiny
 
 import reproduce
-import train_criteo
 from data.synthetic import raw_planted
 from engine.run import RunContext
 from studies import schemes, synthetic_data
 from studies.collect import results_in
+from studies.published import PRESETS
 
+OWN = PRESETS["criteo"]["candidate_p"]
 QUICK = {**tiny.SETTINGS, "batch_size": 512, "max_epochs": 1, "candidate_p": [2000],
          "threshold_init": -9.0}
 
@@ -22,9 +23,9 @@ QUICK = {**tiny.SETTINGS, "batch_size": 512, "max_epochs": 1, "candidate_p": [20
 def shell(monkeypatch, tmp_path):
     """reproduce.py with quick settings for Criteo; the real data are nowhere."""
     monkeypatch.setenv("PEP_DATA", str(tmp_path / "raw"))
-    monkeypatch.setitem(schemes.SCRIPTS, "criteo", {**QUICK, "dataset": "criteo"})
+    monkeypatch.setitem(PRESETS, "criteo", {**QUICK, "dataset": "criteo"})
     monkeypatch.setattr(schemes, "LONG", {"max_epochs": 2})
-    tiny.publish(monkeypatch, schemes.SCRIPTS["criteo"])
+    tiny.publish(monkeypatch, PRESETS["criteo"])
 
     def call(*words):
         monkeypatch.setattr("sys.argv",
@@ -69,9 +70,8 @@ def test_the_report_marks_planted_pages_and_keeps_real_ones_clear_of_them(shell,
 
 
 def test_tickets_of_a_short_planted_file_are_of_the_budgets_that_fit(shell, tmp_path, monkeypatch):
-    own = train_criteo.SETTINGS["candidate_p"]
-    monkeypatch.setitem(schemes.SCRIPTS, "criteo",
-                        {**QUICK, "dataset": "criteo", "candidate_p": own})
+    monkeypatch.setitem(PRESETS, "criteo",
+                        {**QUICK, "dataset": "criteo", "candidate_p": OWN})
     words = ("--dataset", "criteo", "--planted", 3000, "--planted-values", 10, "--seeds", 1)
     shell("fig8", *words)
     shell("compare", *words, "--scheme", "pep", "--scheme", "magnitude")
@@ -103,7 +103,7 @@ def test_a_file_of_other_rows_passes_for_real(name, tmp_path):
 def test_data_sets_that_are_not_there_are_skipped_with_a_line_each(shell, tmp_path, capsys,
                                                                    monkeypatch):
     tiny.install(monkeypatch, tiny.dataset())
-    monkeypatch.setitem(schemes.SCRIPTS, "movielens", {**tiny.SETTINGS, "candidate_p": [300]})
+    monkeypatch.setitem(PRESETS, "movielens", {**tiny.SETTINGS, "candidate_p": [300]})
     shell("table3", "--dataset", "all", "--seeds", 1)
     said = capsys.readouterr().out
     for name in ("criteo", "avazu"):

@@ -7,10 +7,10 @@ from made_results import BUDGET, curve, put, put_search, search, ticket
 from studies.figures import thresholds
 from studies.page import write
 
-CLOCK = {"threshold_gradient": False}
-LINES = [{"epoch": epoch, "step": 100 * epoch, "kept": 800 - 10 * epoch, "by_clock": 8 * epoch,
-          "by_data": 2 * epoch,
-          "held": epoch} for epoch in range(0, 42, 2)]
+DECAY_ONLY = {"threshold_gradient": False}
+LINES = [{"epoch": epoch, "step": 100 * epoch, "kept": 800 - 10 * epoch, "pruned_by_decay": 8 * epoch,
+          "pruned_by_gradient": 2 * epoch,
+          "kept_by_gradient": epoch} for epoch in range(0, 42, 2)]
 
 
 def table(start):
@@ -26,13 +26,13 @@ def made(out):
     for seed in (1, 2, 3):
         runs += [put_search(out, search(f"s{seed}", seed, thresholds={"lines": LINES}), counts,
                             table(0)),
-                 put_search(out, search(f"c{seed}", seed, own=CLOCK, thresholds={"lines": LINES}),
+                 put_search(out, search(f"c{seed}", seed, own=DECAY_ONLY, thresholds={"lines": LINES}),
                             counts,
                             table(BUDGET // 2)),
                  put(out, ticket(f"t{seed}", seed, searched=f"s{seed}", auc=0.80 + seed / 100),
                      curve()),
                  put(out, ticket(f"u{seed}", seed, searched=f"c{seed}", auc=0.79 + seed / 100,
-                                 own=CLOCK), curve())]
+                                 own=DECAY_ONLY), curve())]
     return [*runs, put(out, search("d1", 1, own={"threshold_decay": "decoupled"}), curve())]
 
 
@@ -43,16 +43,16 @@ def numbers(page):
 def test_counts_overlap_and_paired_difference_by_hand(tmp_path):
     page = thresholds.build(made(tmp_path), tmp_path, "movielens", "fm")
     found = numbers(page)
-    assert found["pruned by the clock at the end, coupled decay (PEP)"].values == [320, 320, 320]
-    assert found["pruned by the data at the end, coupled decay (PEP)"].values == [80, 80, 80]
-    assert found["held by the data at the end, coupled decay, no loss gradient"].values == [
+    assert found["pruned by decay at the end, coupled decay (PEP)"].values == [320, 320, 320]
+    assert found["pruned by the gradient at the end, coupled decay (PEP)"].values == [80, 80, 80]
+    assert found["kept by the gradient at the end, coupled decay, no loss gradient"].values == [
         40,
         40,
         40,
     ]
-    share = found[f"share of the learned mask that the clock's has too, {BUDGET} parameters"]
+    share = found[f"share of the learned mask that decay alone keeps too, {BUDGET} parameters"]
     assert (share.values, share.beside) == ([0.5] * 3, f"by chance {BUDGET / 800:.3f}")
-    gain = found[f"learned less the clock's at {BUDGET} parameters, paired"]
+    gain = found[f"learned less decay alone at {BUDGET} parameters, paired"]
     assert gain.values == pytest.approx([0.01] * 3)
     assert gain.beside == "95 % interval ± 0.0000: higher"
     assert (
@@ -98,10 +98,10 @@ def test_panels_with_nothing_say_so(tmp_path):
 
 
 @pytest.mark.parametrize(("decay", "told"), [
-    ("none", "the clock stands still) at the end, no decay"),
-    ("decoupled", "the clock all but stands still) at the end, decoupled decay")])
-def test_a_clock_that_stands_still_has_pruned_nothing(tmp_path, decay, told):
+    ("none", "the decay-only threshold does not move) at the end, no decay"),
+    ("decoupled", "the decay-only threshold hardly moves) at the end, decoupled decay")])
+def test_a_threshold_that_does_not_move_has_pruned_nothing(tmp_path, decay, told):
     own = search("n1", own={"threshold_decay": decay}, thresholds={"lines": LINES})
     page = thresholds.build([own], tmp_path, "movielens", "fm")
     assert numbers(page)[f"pruned as the value itself decayed to 0 ({told}"].values == [320]
-    assert not any("by the clock" in name for name in numbers(page))
+    assert not any("by decay" in name for name in numbers(page))

@@ -1,12 +1,11 @@
-"""Adam with coupled decay over a table of which a batch touches few rows; missed steps are made up
-for later.
+"""Adam with coupled decay on a table of which a batch has few rows: steps without a gradient may be
+taken late.
 
 PEP's optimiser moves every row at every step: a row without data still decays, and that is what
-prunes it. Its missed steps depend on nothing but itself, so they may be taken late, in order, as
-long as they are taken before anybody looks. Rows are kept in blocks, which lie in the nearest cache
-while they are replayed; a block is in step with itself, and `done` holds the step that it was last
-brought to. Every form has the same bits: each element sees the same operations in the same order.
-`adam_plain` is the definition.
+prunes it. Such steps depend on nothing but the row itself, so they can be taken later, in order,
+before the row is read. Rows are kept in blocks, which stay in the nearest cache while their late
+steps are replayed; all rows of a block are at the same step, `done`. Every form has the same bits,
+because each element sees the same operations in the same order. `adam_plain` is the definition.
 
 On a CPU of 2 cores (AMD EPYC), 1,086,810 x 24, one decay step of all rows: 12 to 14 ms when the
 table streams through memory at each step, 5.2 ms a step when blocks are replayed 32 steps at a time
@@ -23,14 +22,12 @@ from torch import Tensor
 from models.kernels.jit import njit
 from models.kernels.machine import ON, control, fetch, set_control
 
-# blocks: while one is worked on, the memory of the one so many places behind it in the list is
-# fetched
-AHEAD = 2
-RUN = 8  # blocks in a row that are treated as one when they can be
+AHEAD = 2  # while a block is computed, the memory of the block so many places later is fetched
+RUN = 8  # neighbouring blocks that are computed as one if they are at the same step
 LINE = 16  # floats of a cache line
 NARROW = 16  # entries of a row
 
-# of a block: nothing is known; only `square` still changes; nothing changes any more
+# state of a block: unknown; only `square` still changes; nothing changes any more
 MOVING, STILL, EMPTY = 0, 1, 2
 
 
@@ -121,13 +118,11 @@ def _replay(value, mean, square, first, now, rates, steps):
 
 @numba.njit(nogil=True, error_model="numpy")
 def _catch_up(flat, mean, square, done, state, block, end, entries, now, rates, steps):
-    """Decay the blocks block .. end-1, all at the same step and in the same state, through the
-    steps up to `now`.
+    """Bring the blocks block .. end-1, all at the same step and in the same state, to step `now`.
 
-    When all of m is 0 after a step and the decay too small to raise it, the step moved nothing, and
-    the next ones will
-    not either: only v goes on falling. A zero m alone is not enough, it may be passing from one
-        sign to the other.
+    When all of m is 0 after a step and the decay is too small to raise it, that step moved nothing
+    and the next ones will not either: only v still falls. That m is 0 is not enough, as it may be
+    about to change its sign.
     """
     first = done[block] + 1
     part = slice(block * entries, min(end * entries, flat.size))
@@ -203,15 +198,15 @@ def adam_rows(table, first, last, slots, unique, grads, scale, now):
 
 @njit(nogil=True, error_model="numpy")
 def gather_blocks(table, blocks, begin, end, slots, unique, now, out):
-    """Bring the listed blocks to step `now` and copy the batch's rows of them to `out` (U, D),
-    ordered as `unique`.
+    """Bring the listed blocks to step `now` and copy the batch's rows to `out` (U, D), in the order
+    of `unique`.
 
     Args:
         table: (value, mean, square, done, state, rows, rates, steps), see
             `engine.optim.cpu.rowwise.Table`.
-        blocks, begin, end: numbers of blocks; those at begin .. end-1 are treated.
-        slots: (N,); row r is in the batch when slots[r] < U and unique[slots[r]] == r, see
-            `compact.renumber`.
+        blocks, begin, end: indices of blocks; those at begin .. end-1 are computed.
+        slots: (N,); row r is in the batch if slots[r] < U and unique[slots[r]] == r, see
+            `models.kernels.batch_rows.renumber`.
     """
     value, mean, square, done, state, rows, rates, steps = table
     num_rows, width = value.shape
@@ -237,8 +232,8 @@ def gather_blocks(table, blocks, begin, end, slots, unique, now, out):
 
 @njit(nogil=True, error_model="numpy")
 def apply_blocks(table, blocks, begin, end, slots, unique, grads, scale, now):
-    """Take step `now` in the listed blocks, which are at now - 1: with a gradient the batch's rows,
-    the others without.
+    """Take step `now` in the listed blocks, which are at now - 1: the batch's rows with a gradient,
+    their other rows without.
 
     Args:
         grads: (U or more, D), gradient of the rows `unique`.
@@ -253,9 +248,8 @@ def apply_blocks(table, blocks, begin, end, slots, unique, grads, scale, now):
     set_control(before | ON)
     for position in range(begin, end):
         if position + AHEAD < end:
-            _fetch_block(
-                flat, flat_mean, flat_square, slots, blocks[position + AHEAD], rows, num_rows
-            )
+            _fetch_block(flat, flat_mean, flat_square, slots, blocks[position + AHEAD], rows,
+                         num_rows)
         block = blocks[position]
         low, high = block * rows, min((block + 1) * rows, num_rows)
         for row in range(low, high):
@@ -277,8 +271,8 @@ def apply_blocks(table, blocks, begin, end, slots, unique, grads, scale, now):
 
 @njit(nogil=True, error_model="numpy")
 def sweep_blocks(table, first, last, listed_in, stamp, now):
-    """Bring the blocks first .. last-1 to step `now`, but for those of `apply_blocks`, where
-    listed_in is `stamp`."""
+    """Bring the blocks first .. last-1 to step `now`, without those of the batch, whose listed_in
+    is `stamp`."""
     value, mean, square, done, state, rows, rates, steps = table
     width = value.shape[1]
     flat, flat_mean, flat_square = value.reshape(-1), mean.reshape(-1), square.reshape(-1)

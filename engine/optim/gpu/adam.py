@@ -1,18 +1,17 @@
-"""Adam with coupled decay by row, on a device: rows of the batch take their step, the others make
-theirs up later.
+"""Adam with coupled decay by row, on a GPU: rows of the batch take their step, the others take
+theirs later.
 
-What `adam.py` does on a CPU, with shapes that do not depend on the data and nothing that waits for
-the device: numbers of steps are read from tensors, so the same calls do for every step. Here is the
-definition in plain torch, itself made of `adam_plain`; `adam_triton.py` has the same in one pass
+Never run on a GPU: the tests run the plain form and Triton's interpreter on a CPU.
+
+It does what `engine.optim.cpu.adam` does, with shapes that do not depend on the data and without
+waiting for the device: steps are read from tensors, so that every step makes the same calls. The
+plain form here, made of `adam_plain`, is the definition; `adam_triton` does the same in one pass
 over memory.
 
-Other bits than on a CPU: denormals are flushed there and kept here, as torch does on a GPU. Only
-what lies under about 1e-31 can tell: there v + (1 - b2) g^2 or m + (1 - b1) g may lose a summand
-that was flushed.
-
-Two things are simpler than on a CPU. Each row has its own `done`, because neighbours in a tile cost
-nothing to part; and a row whose moments are all 0 is replayed like the others, because a tile waits
-for its slowest row anyhow.
+The bits differ from a CPU's in one thing: denormals are flushed there and kept here, as torch does
+on a GPU. Only numbers under about 1e-31 are affected. Two things are simpler than on a CPU: each
+row has its own `done`, and a row whose moments are all 0 is replayed like the others, because a
+tile waits for its slowest row.
 """
 
 import importlib.util

@@ -1,15 +1,17 @@
-"""The operations of `adam_device.py` in Triton: a row is read once, its steps are taken in
-registers, written once.
+"""The operations of `engine.optim.gpu.adam` in Triton: a row is read once, takes its steps in
+registers, and is written once.
 
-A program has a tile of rows, all columns wide: it alone reads and writes the `done` of its rows, so
-    no two can race.
+Never run on a GPU: the tests run it in Triton's interpreter, and compile it where Triton can.
 
-The bits of the plain form: each operation rounds by itself, in the same order. Roots and quotients
-are the correctly rounded ones (Triton's `/` is not). Products and sums are not contracted:
-`enable_fp_fusion=False` at the launch keeps ptxas from it, and a test reads in the PTX that nothing
-before ptxas did. Denormals are kept; but Triton 3.5 compiles `sqrt_rn` and `div_rn` to sqrt.rn.ftz
-and div.rn.ftz, so there v, a m and what a step moves count as 0 under 1.2e-38. Next to e, which is
-1e-10 or more, the root of such a v is lost anyhow; only a value under 1e-30 can tell such a move.
+A program has a tile of rows with all their columns. It alone reads and writes the `done` of its
+rows, so that no two programs race.
+
+The bits are those of the plain form: each operation rounds by itself, in the same order. Roots and
+quotients are the correctly rounded ones (Triton's `/` is not). Products and sums are not
+contracted: `enable_fp_fusion=False` at the launch keeps ptxas from it, and a test reads in the PTX
+that nothing before ptxas did.
+Denormals are kept, except that Triton 3.5 compiles `sqrt_rn` and `div_rn` to sqrt.rn.ftz and
+div.rn.ftz, where numbers under 1.2e-38 count as 0. Only values under 1e-30 are affected.
 """
 
 # the annotations below are read by Triton, and may be read without it

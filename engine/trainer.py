@@ -1,0 +1,275 @@
+"""One training from a run and its model to the result."""
+
+import json
+import logging
+import statistics
+import sys
+import time
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from data.loader import Loader
+from engine import checkpoint
+from engine.evaluate import Split, measure, measure_test, with_base_rate
+from engine.hooks import (
+    Checkpoint,
+    EarlyStop,
+    Evaluate,
+    EveryEpochs,
+    EverySteps,
+    Progress,
+    PublishedPatience,
+    TensorBoard,
+    require_finite,
+)
+from engine.loop import Hook, State, fit
+from engine.optim.cuda_graph import CudaGraphStep, maybe_cuda_graph
+from engine.optim.step import Optimizer, Step, StepForm, build_optimizer, choose_compiled
+from engine.record import peak_memory_bytes, pick_device, provenance, reset_peak_memory
+from engine.run import ALGORITHM_VERSION, WEIGHTS, Interrupted, Run, Unfinished, derive
+from engine.settings import PUBLISHED_PATIENCE, identity
+from models.base import ClickModel
+from models.build import inference_bytes, num_embedding_params
+from utils.files import write_json
+
+log = logging.getLogger("pep")
+
+
+def execute(run: Run, model: ClickModel, hooks_for: Callable[["Trainer"], Sequence[Hook]],
+            finish: Callable[["Trainer"], dict[str, Any]], keep_best: bool) -> dict[str, Any]:
+    """Train `model`, resuming where a killed run was, and write the result.
+
+    Args:
+        hooks_for: gives the method's own hooks. They are called every `log_interval` steps and at
+            the end of each epoch, those with `every_step` after each step.
+        finish: called after training; what it returns is merged into the result.
+        keep_best: stop early by validation, measure the best weights and keep them in
+            model.safetensors. Otherwise the last weights are measured, and not kept.
+
+    Raises:
+        Unfinished: in a dry run.
+        Interrupted: the process was told to end.
+        FloatingPointError: the loss or a gradient is not finite; step and run are named.
+    """
+    if run.context.dry:
+        raise Unfinished(f"run {run.run_id} ({run.stage}) is not finished")
+    with checkpoint.only_one(run.folder):
+        for part in run.folder.glob(".*.part*"):  # left by a process that was killed while it wrote
+            part.unlink()
+        trainer = Trainer(run, model)
+        own = hooks_for(trainer)
+        try:
+            reason = trainer.train(own, keep_best)
+        except FloatingPointError as error:
+            raise FloatingPointError(f"run {run.run_id}: {error}") from error
+        if reason == "interrupted":
+            raise Interrupted(f"interrupted at step {trainer.state.step}; the same command goes on "
+                              f"from there")
+        if keep_best:
+            trainer.state.refresh()  # no late step may be taken on the weights that are loaded now
+            model.load_state_dict(trainer.early_stop.best_weights)
+            checkpoint.save_checkpoint(run.folder / WEIGHTS, {"model": model.state_dict()})
+        result = with_base_rate({**trainer.result(reason), **finish(trainer)}, run.dataset)
+        # so that it is the same now as when it is read back
+        result = json.loads(json.dumps(result))
+        write_json(run.folder / "result.json", result)
+        (run.folder / "checkpoint.safetensors").unlink(missing_ok=True)
+        return result
+
+
+class Trainer:
+    """Model, data, optimiser and hooks during one training."""
+
+    def __init__(self, run: Run, model: ClickModel) -> None:
+        self.run = run
+        self.device = pick_device(run.context.device)
+        reset_peak_memory(self.device)
+        self.model = model.to(self.device)
+        self.loader = self._shuffled("train", "order")
+        self.validation = Split(*run.dataset.split("validation"), self.device,
+                                self._dense_features("validation"))
+        self.test = Split(*run.dataset.split("test"), self.device, self._dense_features("test"))
+        self.state = State(model, self._optimizer(), torch.zeros((), device=self.device))
+        self.evaluate = Evaluate(
+            lambda model: measure(model, self.validation),
+            lambda model: measure_test(model, self.test, self.loader.batch_size),
+            run.folder / "curve.jsonl")
+        metric, patience = run.settings.train.early_stop_metric, run.settings.train.early_stop
+        if metric == PUBLISHED_PATIENCE:  # `PublishedPatience` stops; this one keeps the weights
+            metric, patience = "auc", sys.maxsize
+        self.early_stop = EarlyStop(lambda: self.evaluate.history, metric, patience)
+        self.patience: str | None = None  # the metric whose patience may end this run
+        self.compiled = False
+        self.seconds_before = 0.0  # of the process that was killed
+        self.processor_before = 0.0
+        self.started, self.processor_started = time.monotonic(), time.process_time()
+
+    def shuffled_validation(self) -> Loader:
+        """Validation rows in batches, for a method that also learns from them."""
+        return self._shuffled("validation", "validation order")
+
+    def _shuffled(self, split: str, purpose: str) -> Loader:
+        run = self.run
+        return Loader(*run.dataset.split(split), run.settings.train.batch_size,
+                      derive(run.seed, f"{run.stage}:{purpose}"), self.device,
+                      self._dense_features(split))
+
+    def _dense_features(self, split: str) -> np.ndarray | None:
+        """(rows, M) for a model that reads them."""
+        return self.run.dataset.numbers(split) if self.model.num_dense else None
+
+    def _optimizer(self) -> Optimizer:
+        train = self.run.settings.train
+        return build_optimizer(self.model, train.lr, train.l2_regularization, train.decay_of_others,
+                               train.optimizer)
+
+    def train(self, own: Sequence[Hook], keep_best: bool) -> str:
+        """Assemble the hooks and fit; returns the reason to stop."""
+        run, train = self.run, self.run.settings.train
+        stateful = _by_name([self.evaluate, self.early_stop, *own])
+        torch.manual_seed(derive(run.seed, f"{run.stage}:dropout"))
+        path = run.folder / "checkpoint.safetensors"
+        if path.exists() and not run.context.force:
+            self._load(path, stateful)
+            log.info("resuming run %s at epoch %d, batch %d", run.run_id, self.state.epoch,
+                     self.state.batch)
+        else:
+            self.compiled = choose_compiled(train.compile, self.loader.batches * train.max_epochs,
+                                            self.device)
+        shown = [hook.shown for hook in own]
+        title = f"{run.stage} {run.settings.model.model}/{run.settings.model.embedding}"
+        progress = Progress(title, self.loader.batches, train.max_epochs,
+                            lambda: self.evaluate.history, shown)
+        saver = Checkpoint(lambda state: checkpoint.save_checkpoint(path, self._content(stateful)),
+                           train.checkpoint_seconds)
+        hooks: list[Hook] = [EverySteps(train.log_interval, require_finite)]
+        hooks += [hook if hook.every_step else EverySteps(train.log_interval, hook) for hook in own]
+        hooks.append(EveryEpochs(train.eval_interval, train.max_epochs, self.evaluate))
+        if keep_best:
+            self.patience = train.early_stop_metric
+            hooks.append(self.early_stop)
+        if self.patience == PUBLISHED_PATIENCE:
+            hooks.append(PublishedPatience(self.evaluate.published_scores, train.early_stop))
+        if train.tensorboard:
+            hooks.append(TensorBoard(run.folder / "tensorboard", self.evaluate, self.state.step,
+                                     shown))
+        with saver.listening():
+            try:
+                return fit(self.state, self.loader, self._step(), [*hooks, progress, saver],
+                           train.max_epochs)
+            finally:
+                progress.close()
+
+    def _step(self) -> Step | CudaGraphStep:
+        train = self.run.settings.train
+        form = StepForm(train.batch_size, self.compiled, train.table_update)
+        step = Step(self.model, self.state.optimizer, train.grad_clip, form, train.l2_penalty)
+        return maybe_cuda_graph(step, train.cuda_graph, self.device)
+
+    def result(self, reason: str) -> dict[str, Any]:
+        """The record of a finished training, measured on the model as it is now."""
+        run, state = self.run, self.state
+        state.refresh()
+        if not self.evaluate.history:
+            self.evaluate(state)
+        validation = measure(self.model, self.validation)
+        test = measure_test(self.model, self.test, self.loader.batch_size)
+        tests = self.evaluate.test_history
+        published = {
+            "best_test_auc": max(line["test_auc_mean_of_batches"] for line in tests),
+            "best_test_logloss": min(line["test_logloss"] for line in tests),
+            "patience": self.patience}
+        seconds = statistics.median(state.epoch_seconds) if state.epoch_seconds else None
+        best = self.early_stop.best
+        return {
+            "run_id": run.run_id, "stage": run.stage, "seed": run.seed,
+            "settings": run.settings.flat(),
+            "identity": {"settings": json.loads(identity(run.settings)), "extra": run.extra,
+                         "algorithm_version": ALGORITHM_VERSION},
+            "manifest": run.dataset.hash, "data": self._data(), "stop_reason": reason,
+            "epochs": state.epoch, "steps": state.step,
+            "selected_epoch": best["epoch"] if best else state.epoch,
+            "validation_auc": validation.auc, "validation_logloss": validation.logloss,
+            "validation_accuracy": validation.accuracy, "test_accuracy": test["test_accuracy"],
+            "test_auc": test["test_auc"], "test_logloss": test["test_logloss"],
+            "published_protocol": published,
+            "train_loss": self.evaluate.history[-1]["train_loss"],
+            "num_embedding_params": num_embedding_params(self.model),
+            "inference_bytes": inference_bytes(self.model),
+            "num_embedding_params_dense": run.dataset.schema.num_rows
+            * self.model.embedding.width,
+            "seconds_per_epoch": seconds,
+            "samples_per_second": self.loader.rows / seconds if seconds else None,
+            **self._spent(), "peak_memory_bytes": peak_memory_bytes(self.device),
+            "compiled": self.compiled,
+            **provenance(self.device),
+        }
+
+    def _spent(self) -> dict[str, float]:
+        """Seconds of the whole run so far, evaluation included: by the clock, and of processor time
+        (of all threads, without those of a compiler's own processes)."""
+        return {"seconds": self.seconds_before + time.monotonic() - self.started,
+                "processor_seconds": self.processor_before + time.process_time()
+                - self.processor_started}
+
+    def _data(self) -> dict[str, Any]:
+        schema, manifest = self.run.dataset.schema, self.run.dataset.manifest
+        return {"rows": manifest["rows"], "positives": manifest["positives"],
+                "fields": list(schema.fields),
+                "field_sizes": dict(zip(schema.fields, schema.sizes, strict=True)),
+                "unused_unknown_rows": self.run.dataset.unused_unknown_rows}
+
+    def _content(self, stateful: dict[str, Hook]) -> dict[str, Any]:
+        """What a checkpoint holds."""
+        state = self.state
+        rng = {"cpu": torch.get_rng_state()}
+        if self.device.type == "cuda":
+            rng["cuda"] = torch.cuda.get_rng_state(self.device)
+        return {
+            "format": checkpoint.FORMAT,
+            "model": self.model.state_dict(),
+            "optimizer": checkpoint.optimizer_content(state.optimizer), "rng": rng,
+            "counters": {"epoch": state.epoch, "batch": state.batch, "step": state.step,
+                         "loss_batches": state.loss_batches, "epoch_seconds": state.epoch_seconds,
+                         "stop_reason": state.stop_reason},
+            "loss_sum": state.loss_sum,
+            "hooks": {name: hook.state_dict() for name, hook in stateful.items()},
+            "compiled": self.compiled, "threads": torch.get_num_threads(), **self._spent(),
+        }
+
+    def _load(self, path: Path, stateful: dict[str, Hook]) -> None:
+        """Go on from a checkpoint."""
+        content = checkpoint.load_training(path, stateful)
+        if content["threads"] != torch.get_num_threads():
+            log.warning("the checkpoint was written with %d threads, now there are %d: the last "
+                        "bits may differ", content["threads"], torch.get_num_threads())
+        self.model.load_state_dict(content["model"])
+        checkpoint.restore_optimizer(self.state.optimizer, content["optimizer"])
+        for name, value in content["counters"].items():
+            setattr(self.state, name, value)
+        self.state.loss_sum = content["loss_sum"].to(self.device)
+        for name, hook in stateful.items():
+            hook.load_state_dict(content["hooks"][name])
+        self.compiled, self.seconds_before = content["compiled"], content["seconds"]
+        self.processor_before = content["processor_seconds"]
+        torch.set_rng_state(content["rng"]["cpu"])
+        if "cuda" in content["rng"]:
+            torch.cuda.set_rng_state(content["rng"]["cuda"], self.device)
+
+
+def _by_name(hooks: Sequence[Hook]) -> dict[str, Hook]:
+    """The hooks that have a state, as a checkpoint names them.
+
+    Raises:
+        ValueError: two of them have the same name.
+    """
+    named = [hook for hook in hooks if hook.name]
+    found = {hook.name: hook for hook in named}
+    if len(found) < len(named):
+        raise ValueError(f"each hook of a run needs a name of its own in checkpoints, got "
+                         f"{sorted(hook.name for hook in named)}")
+    return found

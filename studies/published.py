@@ -1,0 +1,71 @@
+"""What the paper and its scripts published, as settings by data set.
+
+`reproduce.py`, the figures and the benchmarks read these. A training script has a dict of its own,
+which starts with the same values (a test compares them) and may be edited at will.
+"""
+
+from typing import Any
+
+Preset = dict[str, Any]
+
+_THRESHOLDS: Preset = {"threshold_type": "feature_dim", "threshold_init": -15.0,
+                       "g_type": "sigmoid", "gk": 1.0, "threshold_decay": "coupled",
+                       "threshold_gradient": True, "budget": "exact"}
+_TRAINING: Preset = {"batch_size": 1024, "lr": 1e-3, "l2_regularization": 1e-5,
+                     "weight_decay": None, "l2_penalty": 0.0, "compile": "auto",
+                     "tensorboard": True, "checkpoint_seconds": 60.0}
+_MOVIELENS: Preset = {
+    "dataset": "movielens", "model": "fm", "embedding": "pep", "latent_dim": 64, "with_ids": False,
+    **_THRESHOLDS,
+    "candidate_p": [100_000, 50_000, 23_675, 15_000, 10_000, 9_281, 8_604, 6_541],
+    "log_interval": 10,
+    "mlp_dims": [100, 100], "dropout": 0.2,
+    **_TRAINING, "max_epochs": 100, "eval_interval": 2, "early_stop": 8}
+_LARGE: Preset = {  # Criteo and Avazu
+    "model": "fm", "embedding": "pep", "latent_dim": 24, "vocabulary": "all",
+    **_THRESHOLDS, "threshold_init": -150.0, "log_interval": 100,
+    "mlp_dims": [400, 400, 400], "dropout": 0.2, "att_dropout": 0.0,
+    **_TRAINING, "max_epochs": 30, "eval_interval": 1, "early_stop": 5, "checkpoint_seconds": 600.0}
+
+PRESETS: dict[str, Preset] = {
+    "movielens": _MOVIELENS,
+    # the last four budgets are Table 4's: of AutoInt, DeepFM, AutoInt+LR and FM
+    "criteo": {**_LARGE, "dataset": "criteo", "candidate_p": [
+        1_000_000, 300_000, 100_000, 30_000, 10_000, 3_116, 1_227, 1_117, 1_067]},
+    # ... of AutoInt, AutoInt+LR, DeepFM and FM
+    "avazu": {**_LARGE, "dataset": "avazu", "candidate_p": [
+        1_000_000, 300_000, 100_000, 30_000, 10_000, 2_805, 2_225, 2_215, 1_479]},
+    "planted_fields": {**_MOVIELENS, "dataset": "planted_fields"},
+}
+
+_WHICH = ("dataset", "model", "embedding", "latent_dim", "threshold_type")  # of the search
+
+
+def _retraining(dataset: str, **changes: Any) -> Preset:
+    search = PRESETS[dataset]
+    kept = (*_WHICH, *_TRAINING, "max_epochs", "eval_interval", "early_stop")
+    return {**{name: search[name] for name in kept},
+            "retrain_emb_param": "all", "re_init": False, "rewind": "all", **changes}
+
+
+RETRAIN: dict[str, Preset] = {
+    "movielens": _retraining("movielens", max_epochs=300),  # small tables still gain after 150
+    "criteo": _retraining("criteo"), "avazu": _retraining("avazu")}
+
+NO_END = 100_000  # epochs: a published run ends with its budgets (search) or its patience
+_PUBLISHED: Preset = {"candidate_p": [50_000, 30_000, 20_000], "budget": "as_reached",
+                      "log_interval": 1, "early_stop_metric": "published_protocol",
+                      "max_epochs": NO_END}
+_PUBLISHED_LARGE: Preset = {**_PUBLISHED, "latent_dim": 24, "eval_interval": 1, "early_stop": 5}
+
+# options of a data set's scripts that change several settings at once
+VARIANTS: dict[str, dict[str, Preset]] = {
+    "movielens": {"published": {**_PUBLISHED, "latent_dim": 32, "eval_interval": 5,
+                                "early_stop": 40}},
+    "criteo": {"coarse": {"threshold_type": "dimension",
+                          "candidate_p": [20_000_000, 10_000_000, 3_000_000]},
+               "published": _PUBLISHED_LARGE},
+    "avazu": {"coarse": {"threshold_type": "dimension",
+                         "candidate_p": [10_000_000, 5_000_000, 2_000_000]},
+              "published": _PUBLISHED_LARGE},
+}

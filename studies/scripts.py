@@ -1,0 +1,79 @@
+"""What the training scripts do with their dict.
+
+The command line is read before anything heavy is imported, so that --help answers at once.
+"""
+
+import argparse
+
+from engine import cli
+from studies import published
+from studies.published import Preset
+
+
+def search(description: str, script: Preset) -> None:
+    """Train as the dict and the command line say, print the result, and end the process with an
+    exit code where that fails.
+
+    Args:
+        description: the script's own words, for --help.
+        script: its settings.
+    """
+    options = _options(description, script, retraining=False)
+    cli.main(lambda: _settings(script) if options.settings else _search(options, script))
+
+
+def retrain(description: str, script: Preset) -> None:
+    """Retrain the snapshots of a search as lottery tickets, print the results, and draw them with
+    all results of the same data set and model.
+
+    Args:
+        description, script: as for `search`.
+    """
+    options = _options(description, script, retraining=True)
+    cli.main(lambda: _settings(script) if options.settings else _retrain(options, script))
+
+
+def _options(description: str, script: Preset, retraining: bool) -> argparse.Namespace:
+    return cli.parser(description, _variants(script), retraining).parse_args()
+
+
+def _variants(script: Preset) -> cli.Variants:
+    return published.VARIANTS.get(script.get("dataset", ""), {})
+
+
+def _usual(script: Preset) -> Preset:
+    """The settings that aliases are named against."""
+    return published.PRESETS.get(script.get("dataset", ""), script)
+
+
+def _settings(script: Preset) -> None:
+    from engine.settings import described
+
+    print(described(script))
+
+
+def _search(options: argparse.Namespace, script: Preset) -> None:
+    from engine import stages
+    from engine.run import open_data
+    from studies import table
+
+    settings, context, _ = cli.read(options, script, _variants(script), _usual(script))
+    if options.encode_only:
+        print(open_data(settings, context)[0].describe())
+    else:
+        print(table.of_results([stages.train(settings, options.seed, context)]))
+
+
+def _retrain(options: argparse.Namespace, script: Preset) -> None:
+    from engine import stages
+    from studies import table
+    from studies.collect import results_in
+    from studies.figures import budget_curve
+
+    settings, context, explicit = cli.read(options, script, _variants(script), _usual(script))
+    results = stages.retrain(settings, options.seed, context, explicit)
+    print(table.of_results(results))
+    ran = results[0]["settings"]
+    figure = budget_curve.draw(results_in(context.out), ran["dataset"], ran["model"],
+                               context.out / "figures", of=results)
+    print("figure:", figure)
