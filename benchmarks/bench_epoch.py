@@ -93,7 +93,7 @@ def need(script: dict[str, Any]) -> PlannedRun:
 
     return PlannedRun(f"seconds of an epoch of {', '.join(VARIANTS)} x {', '.join(MODELS)}, side "
                       f"by side",
-                ("benchmark", "epoch"), run)
+                ("benchmark", "epoch"), run, alone=True)
 
 
 def _loaders(dataset: Dataset, batch_size: int, steps: int,

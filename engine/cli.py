@@ -65,7 +65,9 @@ def parser(description: str, variants: Variants,
     add_cache_option(options)
     options.add_argument("--force", action="store_true", help="run again what is finished")
     options.set_defaults(encode_only=False, overwrite=False, retraining=retraining)
-    if not retraining:
+    if retraining:
+        add_jobs_option(options)
+    else:
         options.add_argument("--encode-only", action="store_true",
                              help="encode the raw files, and stop")
         options.add_argument("--overwrite", action="store_true",
@@ -79,6 +81,13 @@ def add_cache_option(options: argparse.ArgumentParser) -> None:
     """`--cache`, for every command that opens a data set; `cache_folder` reads what it gives."""
     options.add_argument("--cache", metavar="DIR", help="where encoded data sets are kept "
                          "(default: $PEP_CACHE, else data/cache beside the scripts)")
+
+
+def add_jobs_option(options: argparse.ArgumentParser) -> None:
+    """`--jobs`, for every command that runs several trainings; `engine.jobs.processes` reads it."""
+    options.add_argument("--jobs", type=int, metavar="N",
+                         help="so many runs at once, each in a process with one thread (default: "
+                         "one a core; on a GPU one); 1: one after the other, with all threads")
 
 
 def add_place_options(options: argparse.ArgumentParser) -> None:
@@ -131,7 +140,7 @@ def read(options: argparse.Namespace, script: dict[str, Any], variants: Variants
     alias, tuned = options.alias, {}
     if options.tuned is not None:
         flat = parse(given).flat()
-        path = tuning.file_of(Path(options.out), flat["dataset"], flat["model"], flat["embedding"])
+        path = tuning.found(Path(options.out), flat["dataset"], flat["model"], flat["embedding"])
         point, training = tuning.chosen_for(path, options.tuned)
         own = tuning.of_search(point)
         if flat["embedding"] == "pep" and alias is None and tuning.departs(usual, own):
@@ -149,15 +158,19 @@ def main(work: Callable[[], None]) -> None:
     after an interrupt."""
     import torch
 
+    from engine.progress import LogHandler
     from engine.run import Interrupted
 
-    logging.basicConfig(level=logging.INFO, format="%(message)s", stream=sys.stderr)
+    logging.basicConfig(level=logging.INFO, format="%(message)s", handlers=[LogHandler()])
     # rows without data decay into denormals, which many processors handle slowly
     torch.set_flush_denormal(True)
     try:
         work()
     except Interrupted as stop:
         sys.exit(_say(str(stop), 130))
+    except KeyboardInterrupt:
+        sys.exit(_say("interrupted; finished runs stay, and a run under way goes on from its last "
+                      "checkpoint when it is started again", 130))
     except (ValueError, OSError, FloatingPointError) as error:
         if "--traceback" in sys.argv:
             raise

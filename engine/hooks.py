@@ -3,7 +3,6 @@
 import json
 import logging
 import signal
-import sys
 import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -12,7 +11,6 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from tqdm import tqdm
 
 from engine.evaluate import Metrics
 from engine.loop import Hook, State
@@ -172,43 +170,6 @@ class PublishedPatience(Hook):
             return None
         waited = len(scores) - 1 - scores.index(max(scores))
         return "published_patience" if waited >= self.patience else None
-
-
-class Progress(Hook):
-    """One bar over all planned steps: loss, remaining parameters, last validation AUC, time
-    left."""
-
-    def __init__(self, title: str, batches: int, max_epochs: int,
-                 history: Callable[[], list[dict[str, Any]]],
-                 shown: Sequence[Shown] = ()) -> None:
-        self.history = history
-        self.of_method = shown
-        self.batches = batches
-        self.bar = tqdm(total=batches * max_epochs, desc=title, unit="step", smoothing=0.05,
-                        disable=None,
-                        mininterval=0.5, file=sys.stderr)
-        self.next_look = 0.0
-
-    def __call__(self, state: State) -> None:
-        """Move the bar. Its numbers are read once a second, as reading them waits for the
-        device."""
-        self.bar.n = state.step
-        if self.bar.disable or time.monotonic() < self.next_look:
-            return
-        self.next_look = time.monotonic() + 1.0
-        state.refresh()
-        shown = {"epoch": state.epoch, "loss": f"{state.mean_loss():.4f}",
-                 "params": num_embedding_params(state.model)}
-        for numbers in self.of_method:
-            shown |= numbers()
-        if self.history():
-            shown["auc"] = f"{self.history()[-1]['validation_auc']:.4f}"
-        self.bar.set_postfix(shown, refresh=False)
-        self.bar.refresh()
-
-    def close(self) -> None:
-        """Leave the bar as it is."""
-        self.bar.close()
 
 
 class TensorBoard(Hook):

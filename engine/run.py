@@ -3,6 +3,7 @@
 import hashlib
 import json
 import logging
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -12,6 +13,7 @@ import torch
 from data.registry import DATASETS, WITH_DENSE
 from data.store import Dataset
 from engine import record
+from engine.progress import Report
 from engine.record import pick_device
 from engine.settings import Settings, identity
 from models.build import MODELS
@@ -36,6 +38,9 @@ class RunContext:
     """Where a run reads and writes, and on which device. Nothing here changes a result's identity.
 
     In a dry run nothing is trained: a run that is not finished raises `Unfinished` instead.
+    A run that is one of several tells `report` how far it has come, and shows no bar of its own.
+    `opened`, where it is a dict, keeps the data sets that were opened, so that a plan of many runs
+    opens each once.
     """
 
     out: Path = Path("tmp")
@@ -46,6 +51,8 @@ class RunContext:
     force: bool = False
     overwrite: bool = False
     dry: bool = False
+    report: Callable[[Report], None] | None = None
+    opened: dict[Any, Dataset] | None = None
 
 
 @dataclass
@@ -110,4 +117,9 @@ def open_data(settings: Settings, context: RunContext) -> tuple[Dataset, torch.d
     opener = DATASETS[data.dataset]
     if MODELS[settings.model.model].reads_dense:
         opener = WITH_DENSE.get(data.dataset, opener)
-    return opener(context.data, context.cache, data.with_ids, data.vocabulary, data.split), device
+    arguments = (context.data, context.cache, data.with_ids, data.vocabulary, data.split)
+    if context.opened is None:
+        return opener(*arguments), device
+    if (opener, *arguments) not in context.opened:
+        context.opened[opener, *arguments] = opener(*arguments)
+    return context.opened[opener, *arguments], device

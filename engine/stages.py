@@ -132,8 +132,16 @@ def _search(run: Run, folder: Path) -> dict[str, Any]:
     return execute(run, model, hooks_for, finish, keep_best=False)
 
 
+def tickets(settings: Settings, seed: int, context: RunContext,
+            explicit: frozenset[str] = frozenset()) -> list[str]:
+    """Names of the snapshots that `retrain` retrains, most parameters first; raises as it does."""
+    folder, owner = _searched(settings, seed, context)
+    _as_searched(settings, owner, explicit)
+    return snapshots.resolve(folder, settings.retrain.retrain_emb_param)
+
+
 def retrain(settings: Settings, seed: int, context: RunContext,
-            explicit: frozenset[str] = frozenset()) -> list[dict[str, Any]]:
+            explicit: frozenset[str] = frozenset(), only: str | None = None) -> list[dict[str, Any]]:
     """Retrain the snapshots that `retrain_emb_param` names; one result each, most parameters first.
 
     Model and data settings come from the search that made the snapshots.
@@ -141,11 +149,32 @@ def retrain(settings: Settings, seed: int, context: RunContext,
     Args:
         explicit: names of the settings that the user set by hand. One that contradicts the search
             is an error.
+        only: retrain the snapshot of this name alone (see `tickets`).
 
     Raises:
         FileNotFoundError: no such alias folder or snapshot; the existing ones are listed.
         ValueError: a snapshot is corrupt, was made from other data, or contradicts an explicit
             setting.
+    """
+    folder, owner = _searched(settings, seed, context)
+    settings = _as_searched(settings, owner, explicit)
+    wanted = [only] if only else snapshots.resolve(folder, settings.retrain.retrain_emb_param)
+    read = [snapshots.read(folder / f"{name}.npz")[0] for name in wanted]
+    initial, others = snapshots.read(folder / f"{snapshots.INITIAL}.npz")
+    dataset, _ = open_data(settings, context)
+    if owner["manifest"] != dataset.hash:
+        raise ValueError(f"the snapshots in {folder} were made from other data (manifest "
+                         f"{owner['manifest']}, this is {dataset.hash}); use the same raw files, "
+                         f"or run the search again")
+    return [retrain_one(settings, seed, context, dataset, ticket, initial.table, others)
+            for ticket in read]
+
+
+def _searched(settings: Settings, seed: int, context: RunContext) -> tuple[Path, dict[str, Any]]:
+    """A search's folder of snapshots and the record of the search.
+
+    Raises:
+        FileNotFoundError: there is none; the existing ones are listed.
     """
     folder = alias_folder(context.out, settings, seed, context.alias)
     owner = snapshots.owner_of(folder)
@@ -155,17 +184,7 @@ def retrain(settings: Settings, seed: int, context: RunContext,
                                 f"one with --alias (in {folder.parent} there are: "
                                 f"{', '.join(near) or 'none'})."
                                 f"{shipped_words(alias=folder.name)}")
-    settings = _as_searched(settings, owner, explicit)
-    wanted = snapshots.resolve(folder, settings.retrain.retrain_emb_param)
-    tickets = {name: snapshots.read(folder / f"{name}.npz")[0] for name in wanted}
-    initial, others = snapshots.read(folder / f"{snapshots.INITIAL}.npz")
-    dataset, _ = open_data(settings, context)
-    if owner["manifest"] != dataset.hash:
-        raise ValueError(f"the snapshots in {folder} were made from other data (manifest "
-                         f"{owner['manifest']}, this is {dataset.hash}); use the same raw files, "
-                         f"or run the search again")
-    return [retrain_one(settings, seed, context, dataset, ticket, initial.table, others)
-            for ticket in tickets.values()]
+    return folder, owner
 
 
 def retrain_one(settings: Settings, seed: int, context: RunContext, dataset: Dataset,

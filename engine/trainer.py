@@ -21,7 +21,6 @@ from engine.hooks import (
     Evaluate,
     EveryEpochs,
     EverySteps,
-    Progress,
     PublishedPatience,
     TensorBoard,
     require_finite,
@@ -29,6 +28,7 @@ from engine.hooks import (
 from engine.loop import Hook, State, fit
 from engine.optim.cuda_graph import CudaGraphStep, maybe_cuda_graph
 from engine.optim.step import Optimizer, Step, StepForm, build_optimizer, choose_compiled
+from engine.progress import Progress
 from engine.record import peak_memory_bytes, pick_device, provenance, reset_peak_memory
 from engine.run import ALGORITHM_VERSION, WEIGHTS, Interrupted, Run, Unfinished, derive
 from engine.settings import PUBLISHED_PATIENCE, identity
@@ -143,7 +143,7 @@ class Trainer:
         shown = [hook.shown for hook in own]
         title = f"{run.stage} {run.settings.model.model}/{run.settings.model.embedding}"
         progress = Progress(title, self.loader.batches, train.max_epochs,
-                            lambda: self.evaluate.history, shown)
+                            lambda: self.evaluate.history, shown, run.context.report)
         saver = Checkpoint(lambda state: checkpoint.save_checkpoint(path, self._content(stateful)),
                            train.checkpoint_seconds)
         hooks: list[Hook] = [EverySteps(train.log_interval, require_finite)]

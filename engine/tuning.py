@@ -31,6 +31,13 @@ def file_of(out: Path, dataset: str, model: str, embedding: str) -> Path:
     return out / "tuned" / f"{dataset}_{model}_{embedding}.json"
 
 
+def found(out: Path, dataset: str, model: str, embedding: str) -> Path:
+    """The file to read: that of `file_of`, else the shipped one where there is one."""
+    own = file_of(out, dataset, model, embedding)
+    shipped = SHIPPED / own.name
+    return shipped if shipped.exists() and not own.exists() else own
+
+
 def of_search(point: Point) -> Point:
     """A point's settings without those of a retraining."""
     return {name: value for name, value in point.items() if name not in RETRAINING}
@@ -147,14 +154,11 @@ def chosen_for(path: Path, most: int) -> tuple[Point, Point]:
     """The chosen settings with the most parameters up to `most`, and those that their run had
     beside them.
 
-    Without a file at `path` the one in SHIPPED is read.
-
     Raises:
-        FileNotFoundError: neither is there.
+        FileNotFoundError: nothing has been tuned there.
         ValueError: everything there is larger, or the file is older than what it has to say of the
             runs.
     """
-    path = path if path.exists() or not (SHIPPED / path.name).exists() else SHIPPED / path.name
     trials = chosen(path)
     fitting = [trial for trial in trials if trial["num_embedding_params"] <= most]
     if not fitting:

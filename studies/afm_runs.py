@@ -2,6 +2,8 @@
 
 from collections.abc import Callable
 from dataclasses import replace
+from functools import lru_cache, partial
+from pathlib import Path
 
 from compression import finetune
 from compression.afm.command import control, factored, judged
@@ -39,23 +41,25 @@ def study(base: Callable[[RunContext], str], about: tuple[str, int]) -> list[Pla
         about: the model's name and the seed.
     """
     model, seed = about
-    loaded: dict[str, LoadedRun] = {}
-
-    def taken(context: RunContext) -> LoadedRun:
-        run_id = base(context)
-        found = loaded.setdefault(run_id, load_model(run_id, context))
-        return replace(found, run=replace(found.run, context=context))
-
-    def need(choice: Choice, how: FineTuning) -> PlannedRun:
-        def run(context: RunContext) -> None:
-            trained = taken(context)
-            made = factored(trained, choice, how, pick_device(context.device))
-            judged(trained, made, control(trained, how),
-                   finetune.run_of(trained, how, choice.identity()))
+    needs = []
+    for choice, how in STUDY:
+        if model == "fm" and choice.mlp:  # FM has no layers
+            continue
         what = " ".join(f"{name}={value}" for name, value in choice.identity().items())
         frozen = " frozen table" if how.freeze_embedding else ""
-        return PlannedRun(f"{model} afm {what} epochs={how.epochs}{frozen} seed {seed}",
-                          (model, "low_rank"), run)
+        needs.append(PlannedRun(f"{model} afm {what} epochs={how.epochs}{frozen} seed {seed}",
+                                (model, "low_rank"), partial(_compress, base, choice, how)))
+    return needs
 
-    # FM has no layers
-    return [need(choice, how) for choice, how in STUDY if model != "fm" or not choice.mlp]
+
+def _compress(base: Callable[[RunContext], str], choice: Choice, how: FineTuning,
+              context: RunContext) -> None:
+    loaded = _loaded(base(context), context.out, context.cache, context.data, context.device)
+    trained = replace(loaded, run=replace(loaded.run, context=context))
+    made = factored(trained, choice, how, pick_device(context.device))
+    judged(trained, made, control(trained, how), finetune.run_of(trained, how, choice.identity()))
+
+
+@lru_cache(maxsize=1)  # all runs of a seed start from the same model
+def _loaded(run_id: str, out: Path, cache: Path, data: str | None, device: str) -> LoadedRun:
+    return load_model(run_id, RunContext(out, cache, data, device))

@@ -1,20 +1,19 @@
-"""A list of runs that something needs: which are missing, how long they may take, and running them
-one by one."""
+"""A list of runs that something needs: which are missing, how long they may take, and running
+them."""
 
 import logging
 import statistics
-import sys
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import Any
 
-from tqdm import tqdm
-
+from engine import jobs
 from engine.run import RunContext, Unfinished
 
 log = logging.getLogger("pep")
 
-CORES = 2  # of the machine that a cost is told for
+CORES = 2  # of the machine that costs are given for
 STAGES = ("train", "search", "retrain")
 COST_HEAD = ("device", "runs", "finished", "hours in all", "hours open", "without an estimate")
 
@@ -24,39 +23,44 @@ class PlannedRun:
     """One run, with all that has to be run before it.
 
     Args:
-        what: in words; for the list of what is missing.
-        kind: what its duration depends on: (model, scheme).
-        run: runs it, at a place; finished parts are not run again.
+        what: describes it in the list of what is missing.
+        kind: (model, scheme), which its duration depends on.
+        run: runs it with a context; finished parts are not run again. To run several at once it
+            must be a function of a module, or a `functools.partial` of one.
+        alone: it measures times, so nothing may run beside it.
     """
 
     what: str
     kind: tuple[str, str]
     run: Callable[[RunContext], Any]
+    alone: bool = False
 
 
 def recorded(name: str, one: PlannedRun) -> PlannedRun:
-    """The same run, but one that is older than a field of its result is run again."""
+    """The same run, but one whose result lacks the field `name` is run again."""
+    return replace(one, run=partial(_with_field, name, one))
 
-    def again(context: RunContext) -> dict[str, Any]:
-        result = one.run(context)
-        if name in result:
-            return result
-        if context.dry:
-            raise Unfinished(f"{one.what}: the result is older than its field `{name}`")
-        return one.run(replace(context, force=True))
 
-    return replace(one, run=again)
+def _with_field(name: str, one: PlannedRun, context: RunContext) -> dict[str, Any]:
+    result = one.run(context)
+    if name in result:
+        return result
+    if context.dry:
+        raise Unfinished(f"{one.what}: the result is older than its field `{name}`")
+    return one.run(replace(context, force=True))
 
 
 def missing(needs: Sequence[PlannedRun], context: RunContext) -> list[PlannedRun]:
-    """Those that are not finished; nothing is trained to find out."""
+    """Those that are not finished; nothing is trained to find out, and each data set is opened
+    once."""
     found = []
+    dry = replace(context, dry=True, opened={})
     level = log.level
     log.setLevel(logging.WARNING)  # else every finished run says so
     try:
         for need in needs:
             try:
-                need.run(replace(context, dry=True))
+                need.run(dry)
             except (Unfinished, FileNotFoundError):
                 found.append(need)
     finally:
@@ -79,39 +83,46 @@ def seconds_of(needs: Sequence[PlannedRun],
 
 def _median(results: Sequence[dict[str, Any]], model: str,
             scheme: str | None = None) -> float | None:
-    """Of whole trainings; what was compressed or trained on takes other times."""
+    """Of whole trainings: compressing and fine-tuning take other times."""
     times = [result["seconds"] for result in results if result["settings"]["model"] == model
-             and result["stage"] in STAGES and scheme in (None, result["settings"]["embedding"])]
+             and result["stage"] in STAGES and scheme in (None, result["settings"]["embedding"])
+             and result.get("seconds")]
     return statistics.median(times) if times else None
 
 
 def describe(needs: Sequence[PlannedRun], seconds: Sequence[float | None]) -> str:
-    """The plan as text, with an estimate where there is one."""
-    lines = [f"  {need.what}" + (f" (about {_long(each)})" if each else "") for need, each in
-             zip(needs, seconds, strict=True)]
-    known = [each for each in seconds if each]
-    total = f", about {_long(sum(known))}" if known else ""
-    unknown = len(seconds) - len(known)
+    """The plan as text, with an estimate where there is one.
+
+    >>> print(describe([PlannedRun("fm mde seed 1", ("fm", "mde"), print)], [300.0]))
+    1 run is missing, about 5 min:
+      fm mde seed 1 (about 5 min)
+    """
     if not needs:
         return "nothing is missing"
-    many = f"{len(needs)} runs are missing" if len(needs) > 1 else "1 run is missing"
-    return "\n".join(
-        [
-            f"{many}{total}{f' and {unknown} of unknown length' if known and unknown else ''}:",
-            *lines,
-        ]
-    )
+    head = f"{len(needs)} runs are missing" if len(needs) > 1 else "1 run is missing"
+    known = [each for each in seconds if each]
+    if known:
+        head += f", about {_long(sum(known))}"
+        if len(known) < len(seconds):
+            head += f" and {len(seconds) - len(known)} of unknown length"
+    lines = [f"{head}:"]
+    for need, each in zip(needs, seconds, strict=True):
+        lines.append(f"  {need.what}" + (f" (about {_long(each)})" if each else ""))
+    return "\n".join(lines)
 
 
-def run_all(needs: Sequence[PlannedRun], seconds: Sequence[float | None],
-            context: RunContext) -> None:
-    """Run them with one bar over the whole plan, whose time left goes by the estimates."""
-    share = [each or 1.0 for each in seconds]
-    with tqdm(total=round(sum(share)), unit="s", desc="plan", file=sys.stderr, disable=None) as bar:
-        for need, each in zip(needs, share, strict=True):
-            bar.set_postfix_str(need.what)
-            need.run(context)
-            bar.update(round(each))
+def run_all(needs: Sequence[PlannedRun], seconds: Sequence[float | None], context: RunContext,
+            at_once: int = 1) -> None:
+    """Run them with one bar over the whole plan, whose time left goes by the estimates.
+
+    Args:
+        at_once: processes, see `engine.jobs.run_all`, which says what it raises.
+    """
+    known = [each for each in seconds if each]
+    usual = statistics.mean(known) if known else 1.0
+    wanted = [jobs.Job(need.what, need.run, each or usual, need.alone)
+              for need, each in zip(needs, seconds, strict=True)]
+    jobs.run_all(wanted, context, at_once)
 
 
 def _long(seconds: float) -> str:
@@ -120,13 +131,11 @@ def _long(seconds: float) -> str:
     >>> _long(42), _long(300), _long(9000)
     ('42 s', '5 min', '2.5 h')
     """
-    return (
-        f"{seconds:.0f} s"
-        if seconds < 120
-        else f"{seconds / 60:.0f} min"
-        if seconds < 7200
-        else (f"{seconds / 3600:.1f} h")
-    )
+    if seconds < 120:
+        return f"{seconds:.0f} s"
+    if seconds < 7200:
+        return f"{seconds / 60:.0f} min"
+    return f"{seconds / 3600:.1f} h"
 
 
 def cost(needs: Sequence[PlannedRun], results: Sequence[dict[str, Any]],

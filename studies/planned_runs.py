@@ -119,7 +119,7 @@ def everything(given: argparse.Namespace) -> list[PlannedRun]:
     for scheme in schemes.GRIDS:
         grid = schemes.grid(given, scheme)
         points = tuning.points(grid, schemes.TRIALS)
-        path = tuning.file_of(Path(given.out), given.dataset, given.model, scheme)
+        path = tuning.found(Path(given.out), given.dataset, given.model, scheme)
         size = next(iter(grid))
         first = list({str(point[size]): point for point in reversed(points)}.values())
         chosen = [trial["settings"] for trial in tuning.chosen(path)] if path.exists() else first

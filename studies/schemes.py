@@ -4,6 +4,7 @@ is trained."""
 import argparse
 from collections.abc import Sequence
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -78,7 +79,7 @@ def points(given: argparse.Namespace, scheme: str, trials: int,
     if settings_of is None:
         return tuning.points(grid(given, scheme), trials)
     chosen = [trial["settings"] for trial in
-              tuning.chosen(tuning.file_of(Path(given.out), given.dataset, settings_of, scheme))]
+              tuning.chosen(tuning.found(Path(given.out), given.dataset, settings_of, scheme))]
     if scheme in PRUNED:
         chosen = [{**point, "retrain_emb_param": budget}
                   for point, budget in zip(chosen, budgets(given)[::-1], strict=True)]
@@ -152,12 +153,12 @@ def _snapshots(given: argparse.Namespace, scheme: str, own: tuning.Point, seed: 
 def need(given: argparse.Namespace, scheme: str, point: tuning.Point, seed: int) -> PlannedRun:
     """One run of a plan."""
     model = "linear" if scheme == LR else given.model
-    told = tuning.describe({name: value for name, value in point.items() if name != "candidate_p"})
+    words = tuning.describe({name: value for name, value in point.items() if name != "candidate_p"})
     if "candidate_p" in point and "retrain_emb_param" not in point:
-        told += f"down to {min(point['candidate_p'])} parameters"
-    what = " ".join(part for part in (model, scheme, told, f"seed {seed}") if part)
+        words += f"down to {min(point['candidate_p'])} parameters"
+    what = " ".join(part for part in (model, scheme, words, f"seed {seed}") if part)
     kind = (model, "masked" if scheme in PRUNED and "retrain_emb_param" in point else scheme)
-    return PlannedRun(what, kind, lambda context: run(given, scheme, point, seed, context))
+    return PlannedRun(what, kind, partial(run, given, scheme, point, seed))
 
 
 def comparison(given: argparse.Namespace) -> list[PlannedRun]:
@@ -165,7 +166,7 @@ def comparison(given: argparse.Namespace) -> list[PlannedRun]:
     not."""
     needs = []
     for scheme in given.scheme or [LR, *GRIDS]:
-        path = tuning.file_of(Path(given.out), given.dataset, given.model, scheme)
+        path = tuning.found(Path(given.out), given.dataset, given.model, scheme)
         if scheme == LR:
             points: list[tuning.Point] = [{}]
         elif scheme in PRUNED and not path.exists():

@@ -4,6 +4,7 @@ The command line is read before anything heavy is imported, so that --help answe
 """
 
 import argparse
+from functools import partial
 
 from engine import cli
 from studies import published
@@ -65,13 +66,19 @@ def _search(options: argparse.Namespace, script: Preset) -> None:
 
 
 def _retrain(options: argparse.Namespace, script: Preset) -> None:
-    from engine import stages
+    from engine import jobs, stages
     from studies import table
     from studies.collect import results_in
     from studies.figures import budget_curve
 
     settings, context, explicit = cli.read(options, script, _variants(script), _usual(script))
-    results = stages.retrain(settings, options.seed, context, explicit)
+    at_once = jobs.processes(options.jobs, options.device)
+    names = stages.tickets(settings, options.seed, context, explicit)
+    tickets = [jobs.Job(f"retrain {settings.model.model} {name}",
+                        partial(stages.retrain, settings, options.seed, explicit=explicit,
+                                only=name))
+               for name in names]
+    results = [result for [result] in jobs.run_all(tickets, context, at_once)]
     print(table.of_results(results))
     ran = results[0]["settings"]
     figure = budget_curve.draw(results_in(context.out), ran["dataset"], ran["model"],

@@ -1,5 +1,5 @@
-"""`plug` in models that others wrote: torchfm's, DeepCTR-Torch's DeepFM, and the one of the
-README."""
+"""`plug` in models that others wrote: torchfm's, DeepCTR-Torch's DeepFM, and that of
+docs/plug.md."""
 
 import importlib.util
 import inspect
@@ -220,11 +220,9 @@ def run(code, folder, installed):
     return done.stdout
 
 
-def test_the_readmes_example_runs_as_it_is_printed_on_the_installed_package(installed, tmp_path):
-    section = (
-        (ROOT / "README.md").read_text().split("## Plug into your own model")[1].split("\n## ")[0]
-    )
-    [code] = re.findall(r"```python\n(.*?)```", section, re.DOTALL)
+def test_the_docs_example_runs_as_it_is_printed_on_the_installed_package(installed, tmp_path):
+    page = (ROOT / "docs" / "plug.md").read_text()
+    [code] = re.findall(r"```python\n(.*?)```", page, re.DOTALL)
     where = "import pep; print(pep.__file__)\nimport torch; torch.manual_seed(0)\n"
     place, search, ticket, size = run(where + code, tmp_path, installed).splitlines()
     assert Path(place).is_relative_to(installed)

@@ -1,0 +1,227 @@
+"""README and docs/: their tables are those of the records, their links lead somewhere, their
+commands parse, and the README's example runs."""
+
+import argparse
+import functools
+import importlib
+import importlib.util
+import re
+import runpy
+import shlex
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+
+import models
+from engine.settings import parse, parse_assignment
+from studies import docs
+from studies.pages import PAGES
+
+ROOT = Path(__file__).parents[2]
+PAGES_OF_DOCS = sorted((ROOT / "docs").glob("*.md"))
+FILES = [path.relative_to(ROOT) for path in (ROOT / "README.md", *PAGES_OF_DOCS)]
+COMMANDS = ("tune", "compare", "plan", "report", "summary")  # of reproduce.py, beside figures
+OF_OTHER_DATA = ("fig3", "fig4", "fig9")
+ELSEWHERE = ("tensorboard", "pip")  # commands that are not ours
+LINK = re.compile(r"\]\(([^)\s]+)\)")
+BLOCK = re.compile(r"^```(\w*)\n(.*?)^```", re.DOTALL | re.MULTILINE)
+
+
+@pytest.fixture(autouse=True)
+def _at_the_root(monkeypatch):
+    monkeypatch.chdir(ROOT)
+
+
+# tables
+
+@pytest.mark.parametrize("path", FILES, ids=str)
+def test_the_shipped_tables_are_those_of_the_records(path):
+    text = path.read_text()
+    assert docs.filled(text, docs.TABLES, str(path)) == text, "run `python -m studies.docs`"
+
+
+def test_every_table_is_shown_somewhere():
+    shown = {name for path in FILES for name in re.findall(r"<!-- table: (\S+) -->",
+                                                           path.read_text())}
+    assert shown == set(docs.TABLES)
+
+
+@pytest.mark.parametrize(("text", "message"), [
+    ("<!-- table: nosuch -->\n<!-- end -->", "no table is called nosuch; there are: a"),
+    ("<!-- table: a -->\n", "found 1 and 0"),
+    ("<!-- table: a -->\n<!-- table: a -->\n<!-- end -->", "needs an `<!-- end -->` of its own"),
+    ("<!-- end -->", "found 0 and 1")])
+def test_a_broken_marker_is_named_with_its_file(text, message):
+    with pytest.raises(ValueError, match=re.escape(message)) as error:
+        docs.filled(text, {"a": lambda: "table"}, "docs/x.md")
+    assert "docs/x.md" in str(error.value)
+
+
+def test_the_command_writes_what_differs_and_says_so(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(docs, "TABLES", {"a": lambda: "new"})
+    Path("README.md").write_text("x\n<!-- table: a -->\nold\n<!-- end -->\ny\n")
+    Path("docs").mkdir()
+    Path("docs/same.md").write_text("no table\n")
+    monkeypatch.setattr(sys, "argv", ["docs", "--check"])
+    with pytest.raises(SystemExit) as stop:
+        docs.main()
+    assert stop.value.code == 1
+    assert "old" in Path("README.md").read_text()
+    assert capsys.readouterr().out == "README.md: differs from the records\n"
+    monkeypatch.setattr(sys, "argv", ["docs"])
+    docs.main()
+    assert Path("README.md").read_text() == "x\n<!-- table: a -->\nnew\n<!-- end -->\ny\n"
+    monkeypatch.setattr(sys, "argv", ["docs", "--check"])
+    docs.main()
+
+
+def ticket(seed, auc, rewind, budget=10):
+    return {"run_id": f"{rewind}{seed}", "stage": "retrain", "seed": seed, "test_auc": auc,
+            "snapshot": {"budgets": [budget], "source": "cut"},
+            "settings": {"rewind": rewind, "dataset": "movielens", "model": "fm"}}
+
+
+def test_tickets_rewound_alone_stand_only_where_they_have_more_seeds(monkeypatch):
+    records = [ticket(1, 0.7, "embedding"), ticket(2, 0.7, "embedding"), ticket(1, 0.8, "all")]
+    monkeypatch.setattr(docs, "results_in", lambda folder, planted: records)
+    monkeypatch.setattr(docs, "shipped", docs.shipped.__wrapped__)
+    monkeypatch.setattr(docs.choice, "of", lambda page, results, model: results)
+    monkeypatch.setattr(docs.choice, "of_most_seeds", lambda page, what, runs, every: [
+        run for run in runs if run["settings"]["rewind"] == "all"])
+    line = docs.Line("PEP", docs.chosen("fm", lambda found: found))
+    assert ([run["test_auc"] for run in line.runs], line.marks) == ([0.7, 0.7], " ‡")
+    records.append(ticket(2, 0.8, "all"))
+    line = docs.Line("PEP", docs.chosen("fm", lambda found: found))
+    assert ([run["test_auc"] for run in line.runs], line.marks) == ([0.8, 0.8], "")
+
+
+# links
+
+def anchors(path):
+    """The anchors that GitHub gives to a file's headings."""
+    headings = re.findall(r"^#+ (.*)$", BLOCK.sub("", path.read_text()), re.MULTILINE)
+    return {re.sub(r"[^\w\- ]", "", heading.lower()).replace(" ", "-") for heading in headings}
+
+
+def broken(path, text):
+    """The links of a text that lead nowhere."""
+    found = []
+    for link in LINK.findall(BLOCK.sub("", text)):
+        if link.startswith(("http://", "https://")):
+            continue
+        file, _, anchor = link.partition("#")
+        target = path.parent / file if file else path
+        missing = not target.exists()
+        if missing or (anchor and anchor not in anchors(target)):
+            found.append(link)
+    return found
+
+
+@pytest.mark.parametrize("path", FILES, ids=str)
+def test_every_link_leads_somewhere(path):
+    assert broken(path, path.read_text()) == []
+
+
+def test_the_link_checker_finds_a_missing_file_and_a_missing_anchor():
+    text = "[a](README.md#start) [b](nosuch.md) ![c](README.md#nosuch) [d](#start) [e](https://x.y)"
+    assert broken(Path("README.md"), text) == ["nosuch.md", "README.md#nosuch"]
+
+
+# commands
+
+class Parsed(BaseException):
+    """Raised in the place of everything that a command does after it has read its arguments."""
+
+
+def commands(path):
+    """The commands of a file's code blocks, and those in running text."""
+    text = path.read_text()
+    lines = [line for language, block in BLOCK.findall(text) if language != "python"
+             for line in block.replace("\\\n", " ").splitlines()]
+    if path.name != "log.md":  # its commands are of their day
+        inline = re.findall(r"`([^`]+)`", BLOCK.sub("", text))
+        lines += [" ".join(each.split()) for each in inline
+                  if each.startswith(("python ", "make "))]
+    found = [shlex.split(line, comments=True) for line in lines]
+    return [words for words in dict.fromkeys(map(tuple, found)) if words]
+
+
+EVERY = [(path, words) for path in FILES for words in commands(ROOT / path)]
+
+
+def arguments_of(words, monkeypatch):
+    """What a Python command reads from its command line, which is all that it does here."""
+    original = argparse.ArgumentParser.parse_args
+
+    def read(parser, *given, **more):
+        raise Parsed(original(parser, *given, **more))
+
+    monkeypatch.setattr(argparse.ArgumentParser, "parse_args", read)
+    module = words[1] == "-m"
+    name, *given = words[2:] if module else words[1:]
+    monkeypatch.setattr(sys, "argv", [name, *given])
+    file = Path(importlib.util.find_spec(name).origin if module else name)
+    if "ArgumentParser" not in file.read_text() and "scripts." not in file.read_text():
+        return argparse.Namespace()  # it has no options
+    with pytest.raises(Parsed) as found:
+        runpy.run_path(str(file), run_name="__main__")
+    return found.value.args[0]
+
+
+@functools.cache
+def targets():
+    """The targets of the Makefile."""
+    return set(re.search(r"^\.PHONY: (.*)$", (ROOT / "Makefile").read_text(), re.MULTILINE)[1]
+               .split())
+
+
+def check(words, monkeypatch):
+    """Fail where a command of the docs could not start."""
+    program, *given = words
+    if program == "make":
+        assert set(given) <= targets()
+        return
+    if program in ELSEWHERE:
+        return
+    assert program == "python"
+    options = arguments_of(words, monkeypatch)
+    if words[1].startswith("train_"):
+        script = importlib.import_module(Path(words[1]).stem).SETTINGS
+        named = {name: getattr(options, name) for name in ("model", "embedding")
+                 if getattr(options, name)}
+        parse({**script, **named, **dict(map(parse_assignment, options.set))})
+    if words[1] == "reproduce.py" and options.what is not None:
+        assert options.what in (*COMMANDS, *PAGES, *OF_OTHER_DATA)
+
+
+@pytest.mark.parametrize(("path", "words"), EVERY,
+                         ids=[f"{path}: {' '.join(words)}" for path, words in EVERY])
+def test_every_command_parses(path, words, monkeypatch):
+    check(words, monkeypatch)
+
+
+@pytest.mark.parametrize("command", [
+    "make nosuch", "python train_movielens.py --nosuch", "python train_movielens.py --set nosuch=1",
+    "python compress.py magnitude", "python reproduce.py fig1", "python nosuch.py", "nosuch"])
+def test_a_command_that_could_not_start_is_found(command, monkeypatch, capsys):
+    with pytest.raises((AssertionError, SystemExit, ValueError, OSError)):
+        check(tuple(command.split()), monkeypatch)
+
+
+# the example
+
+def test_the_readmes_example_runs_as_it_is_printed(monkeypatch, capsys):
+    [(_, code)] = [found for found in BLOCK.findall(Path("README.md").read_text())
+                   if found[0] == "python"]
+    monkeypatch.setitem(sys.modules, "pep", models)
+    torch.manual_seed(0)
+    exec(compile(code, "README.md", "exec"), {})
+    size, before = re.fullmatch(r"(\d+) bytes, ([\d,]+) before\n", capsys.readouterr().out).groups()
+    assert (int(size), before) == (4_000 * 5 + 4 * 1001, "64,000")
+
+
+def test_the_readme_is_short():
+    assert len(Path("README.md").read_text().splitlines()) <= 200
