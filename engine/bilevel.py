@@ -2,7 +2,6 @@
 parameter on validation rows."""
 
 from collections.abc import Callable, Iterator
-from functools import partial
 from typing import Any
 
 import torch

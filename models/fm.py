@@ -24,7 +24,8 @@ class FM(ClickModel):
 
     def forward(self, ids: Tensor) -> Tensor:
         """ids (B, F) -> logits (B,)."""
-        return fm(*self.embedding.rows(ids), self.linear.weight, ids) + self.linear.layer.bias
+        table, rows = self.embedding.rows(ids)
+        return fm(table, rows, self.linear.weight, ids) + self.linear.layer.bias
 
 
 ENTRY = ModelEntry(lambda embedding, sizes, own, num_dense: FM(embedding))

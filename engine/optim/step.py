@@ -209,10 +209,10 @@ class Step:
             return
         for parameter, grad in zip(self.rest, grads, strict=True):
             parameter.grad = grad if self.waits and scale == 1 else grad.mul_(scale)
-        if self.rows is not None:
-            self.rows.apply(own, scale)
         if self.rest:
             self.optimizer.step()
+        if self.rows is not None:
+            self.rows.apply(own, torch.as_tensor(scale))
 
     def _scale(self, loss: float, norm: float) -> float:
         """What the gradients are multiplied by, as torch clips them."""

@@ -138,7 +138,7 @@ class RowwiseAdam:
         self.num_rows = len(next(iter(self.tables.values())).parameter)
         self.slots = np.zeros(self.num_rows, np.int32)
         self.unique = np.zeros(0, np.int32)
-        self.step = max(int(one.step) for one in (*self.tables.values(), *self.others))
+        self.step = max(int(one.step) for one in self._all())
         self.batch = 0  # batches that were gathered
         self.capacity = 0
         self.buffers: dict[str, np.ndarray] = {}
@@ -147,6 +147,9 @@ class RowwiseAdam:
                                              for table in self.tables.values())
         self.threads = torch.get_num_threads()
         self.space = np.zeros(0, np.int32)
+
+    def _all(self) -> "list[Table | Other]":
+        return [*self.tables.values(), *self.others]
 
     def gather(self, ids: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
         """ids (B, F) -> the same counted through the batch's rows, and these of each table (U, D),
@@ -241,11 +244,11 @@ class RowwiseAdam:
 
     def refresh(self) -> None:
         """Bring every row to the last step taken: before anybody looks at the tables."""
-        if all(int(one.step) == self.step for one in (*self.tables.values(), *self.others)):
+        if all(int(one.step) == self.step for one in self._all()):
             return
         if self.lazy:
             self._in_parallel(self._sweep_all)
-        for one in (*self.tables.values(), *self.others):
+        for one in self._all():
             one.step.fill_(self.step)
 
     def _sweep_all(self, share: int, shares: int) -> None:
