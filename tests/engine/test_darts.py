@@ -118,8 +118,7 @@ def test_the_hook_looks_at_parameters_that_are_up_to_date():
     model = build_model(SIZES, values, 1, build_embedding(SIZES, values, 1)).train()
     optimizer, looked = build_optimizer(model, 0.01, 1e-5, 1e-5), []
     optimizer.refresh = lambda: looked.append(1)
-    hook = Bilevel("embedding.mixing", Loader(*DATA.split("validation"), 50, seed=3), 0.1, 100.0,
-                   lambda: False)
+    hook = Bilevel("embedding.mixing", Loader(*DATA.split("validation"), 50, seed=3), 0.1, 100.0)
     hook(State(model, optimizer, torch.zeros(()), step=1))
     assert looked == [1]
 
