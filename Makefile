@@ -18,7 +18,7 @@ slow: .venv/dev
 check: .venv/dev
 	$(RUN) -m ruff check .
 	$(RUN) -m mypy
-	$(DATA) $(RUN) -m pytest -n $(WORKERS) --dist loadfile -m "not slow"
+	$(MAKE) test
 
 bench: .venv/dev
 	$(RUN) benchmarks/bench_step.py

@@ -146,12 +146,11 @@ def table(rows: list[dict[str, Any]]) -> str:
     lines = [
         f"{'variant':<8}{'rows':>12}{'s':>9}{'cpu s':>9}{'rows/s':>12}{'peak GB':>9}{'stored GB':>11}{'':>7}"
     ]
-    for row in rows:
-        lines.append(
-            f"{row['variant']:<8}{row['rows']:>12,}{row['seconds']:>9.1f}{row['processor_seconds']:>9.1f}"
-            f"{row['rows_per_second']:>12,.0f}{row['peak_memory_bytes'] / 1e9:>9.2f}"
-            f"{row['stored_bytes'] / 1e9:>11.2f}{row['rows_per_second'] / slowest:>6.1f}x"
-        )
+    lines += [
+        f"{row['variant']:<8}{row['rows']:>12,}{row['seconds']:>9.1f}{row['processor_seconds']:>9.1f}"
+        f"{row['rows_per_second']:>12,.0f}{row['peak_memory_bytes'] / 1e9:>9.2f}"
+        f"{row['stored_bytes'] / 1e9:>11.2f}{row['rows_per_second'] / slowest:>6.1f}x"
+        for row in rows]
     return "\n".join(lines)
 
 
@@ -172,12 +171,12 @@ def main(arguments: Sequence[str] | None = None) -> None:
     options.add_argument("--json", type=Path, metavar="FILE",
                          help="write the rows here, e.g. below benchmarks/results")
     chosen = options.parse_args(given)
-    rows = []
     with tempfile.TemporaryDirectory(dir=chosen.scratch) as scratch:
         path = Path(scratch) / "train.txt"
         raw_planted.write(chosen.dataset, chosen.rows, path)
-        for variant in [chosen.only] if chosen.only else VARIANTS:
-            rows.append(in_own_process(variant, LAYOUTS[chosen.dataset], path, Path(scratch)))
+        variants = [chosen.only] if chosen.only else VARIANTS
+        rows = [in_own_process(variant, LAYOUTS[chosen.dataset], path, Path(scratch))
+                for variant in variants]
     print("{dataset}, {cores} cores, {device}, commit {commit}".format(**rows[0]))
     print(table(rows))
     if chosen.json:

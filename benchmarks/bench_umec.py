@@ -6,7 +6,7 @@ process.
 Two equal DLRMs (top MLP 432-512-256-1, bottom 13-512-256-64-16, batches of 128, plain gradient
 descent) take turns, a round of steps each, one of them with the hook; so other work on the machine
 hits both alike. The median over rounds of the ratio of two neighbours is reported, on a CPU of
-processor time, which other processes do not stretch by waiting. "tensors" is the form for a GPU.
+processor time, which other processes do not stretch by waiting.
 Denormals are flushed, as our scripts do. Tables are small by default: larger ones make the plain
 step longer and the hook no longer.
 """
@@ -78,12 +78,10 @@ def measure(rounds: int, steps: int, rows: int, device: torch.device) -> dict[st
              "robust": Side(rows, device, Dynamics(), "flops_top"),
              "faithful": Side(rows, device, Dynamics(faithful=True), "flops_top"),
              "robust, params_all": Side(rows, device, Dynamics(), "params_all"),
-             "robust, half removed": Side(rows, device, Dynamics(), "flops_top"),
-             "robust, tensors": Side(rows, device, Dynamics(), "flops_top")}
+             "robust, half removed": Side(rows, device, Dynamics(), "flops_top")}
     half = sides["robust, half removed"].hook
-    half.s.copy_(half.ceiling / 2)  # where a descent spends most of its steps
+    half.s.copy_(half.counts / 2)  # where a descent spends most of its steps
     half.feasible_at.fill_(0)
-    sides["robust, tensors"].hook.as_on_device = True
     for side in sides.values():
         side.round(steps)  # not timed
     times: dict[str, list[float]] = {name: [] for name in sides}

@@ -1,16 +1,19 @@
-"""Finished trainings that are taken up again: their records, their data, their models."""
+"""Finished trainings that are loaded again: their records, their data, their models."""
 
 import json
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 
+from data.store import Dataset
 from engine.checkpoint import load_checkpoint
-from engine.initial_model import fresh_model
+from engine.initial_model import fresh_model, initial_values
 from engine.run import WEIGHTS, Run, RunContext, open_data
-from engine.settings import parse
+from engine.settings import Settings, parse
 from models.base import ClickModel
 from models.build import build_model
 from models.embedding.masked import Masked
@@ -19,12 +22,39 @@ from utils.recorded import shipped_words, translate
 
 @dataclass(frozen=True)
 class LoadedRun:
-    """A model as its validation chose it, and the run that trained it."""
+    """A finished training: its run, and its model as validation chose it."""
 
     run: Run
     model: ClickModel  # in evaluation mode
     run_id: str
     weights_bytes: int  # of its file
+    epochs: int
+
+    @property
+    def settings(self) -> Settings:
+        """Of the training."""
+        return self.run.settings
+
+    @property
+    def dataset(self) -> Dataset:
+        """Its rows."""
+        return self.run.dataset
+
+    @property
+    def folder(self) -> Path:
+        """Where the run's files are."""
+        return self.run.context.out / "runs" / self.run_id
+
+    @property
+    def table(self) -> np.ndarray:
+        """The trained table (N, D)."""
+        return self.model.embedding.table().cpu().numpy()
+
+    @cached_property
+    def initial(self) -> tuple[np.ndarray, dict[str, np.ndarray]]:
+        """V0 (N, D) of a model of one table, and the initial values of all other parameters and
+        buffers, by name."""
+        return initial_values(fresh_model(self.run))
 
 
 def find_result(run_id: str, context: RunContext) -> dict[str, Any]:
@@ -46,11 +76,11 @@ def find_result(run_id: str, context: RunContext) -> dict[str, Any]:
     return json.loads(found[0].read_text())
 
 
-def run_again(result: dict[str, Any], context: RunContext) -> Run:
+def run_of_record(result: dict[str, Any], context: RunContext) -> Run:
     """The run of a record, with its data.
 
     Raises:
-        ValueError: what is found now is other data.
+        ValueError: the data have changed since.
     """
     settings = parse(translate(result["settings"]))
     dataset, _ = open_data(settings, context)
@@ -62,7 +92,7 @@ def run_again(result: dict[str, Any], context: RunContext) -> Run:
 
 
 def weights_of(folder: Path) -> dict[str, torch.Tensor]:
-    """What a run has trained, by name.
+    """The trained values of a run, by name.
 
     Raises:
         FileNotFoundError: it kept no weights.
@@ -79,8 +109,8 @@ def load_model(run_id: str, context: RunContext) -> LoadedRun:
 
     Raises:
         FileNotFoundError: no such run, or it kept no weights.
-        ValueError: it is neither, it has no embedding or DartsEmb's, or its weights are those of
-            another model.
+        ValueError: it is neither; it has no embedding or DartsEmb's; its data have changed; or its
+            weights are those of another model.
     """
     result = find_result(run_id, context)
     if result["stage"] not in ("train", "retrain") or result["settings"]["model"] == "linear":
@@ -90,9 +120,9 @@ def load_model(run_id: str, context: RunContext) -> LoadedRun:
     if result["settings"]["embedding"] == "darts":
         raise ValueError(f"run {result['run_id']} is DartsEmb's: its table of mixed widths cannot "
                          f"be made smaller")
-    run = run_again(result, context)
-    folder = context.out / "runs" / result["run_id"]
-    weights, path = weights_of(folder), folder / WEIGHTS
+    run = run_of_record(result, context)
+    path = context.out / "runs" / result["run_id"] / WEIGHTS
+    weights = weights_of(path.parent)
     sizes, settings = run.dataset.schema.sizes, run.settings
     if settings.model.embedding == "masked":
         embedding = Masked(weights["embedding.weight"], weights["embedding.mask"] != 0, len(sizes))
@@ -104,4 +134,20 @@ def load_model(run_id: str, context: RunContext) -> LoadedRun:
     except RuntimeError as error:
         raise ValueError(f"{path} is a checkpoint of another model than its record says ({error}); "
                          "train it again with --force") from error
-    return LoadedRun(run, model.eval(), result["run_id"], path.stat().st_size)
+    return LoadedRun(run, model.eval(), result["run_id"], path.stat().st_size, result["epochs"])
+
+
+def load_uniform(run_id: str, context: RunContext) -> LoadedRun:
+    """A training of one uniform table, which can be pruned.
+
+    Raises:
+        FileNotFoundError: no such run, or it kept no weights.
+        ValueError: it is another training; or as `load_model`.
+    """
+    result = find_result(run_id, context)
+    kind = parse(translate(result["settings"])).scheme
+    if result["stage"] != "train" or kind != "uniform":
+        raise ValueError(f"run {result['run_id']} is a {result['stage']} with embedding {kind}; "
+                         "only a trained uniform table can be pruned. Train one with --embedding "
+                         "uniform and name its run")
+    return load_model(result["run_id"], context)

@@ -15,7 +15,7 @@ from data.columns import as_columns
 from data.encode import build_vocabulary, encode
 from data.schema import Schema
 from data.split import RANDOM, SPLITS, parts_of, require_both_classes
-from utils.files import require_writable, sha256_of, write_json
+from utils.files import naming_a_full_disk, require_writable, sha256_of, write_json
 
 FORMAT_VERSION = 1
 VOCABULARIES = ("all", "train")  # rows over which values are counted
@@ -171,7 +171,8 @@ def new_folder(folder: Path, source: dict[str, Any]) -> Iterator[Path]:
     # mkdtemp's own mode shuts out others who share the cache
     temporary.chmod(folder.parent.stat().st_mode & 0o777)
     try:
-        yield temporary
+        with naming_a_full_disk(folder, temporary):
+            yield temporary
         shutil.rmtree(folder, ignore_errors=True)
         try:
             temporary.rename(folder)

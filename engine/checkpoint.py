@@ -54,7 +54,8 @@ def save_checkpoint(path: Path, content: dict[str, Any]) -> None:
     """Write nested content as one file, whole or not at all."""
     tensors: dict[str, Tensor] = {}
     text = json.dumps(pack(content, tensors))
-    with atomic_path(path) as temporary:
+    need = len(text) + sum(tensor.nbytes for tensor in tensors.values())
+    with atomic_path(path, need) as temporary:
         save_file(tensors, temporary, metadata={"content": text})
 
 

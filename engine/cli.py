@@ -60,7 +60,7 @@ def parser(description: str, variants: Variants,
     options.add_argument("--device", default="auto", choices=("auto", "cpu", "cuda"),
                          help="where to train")
     options.add_argument("--alias", help="name of the snapshot folder (default: dataset, "
-                                         "embedding, width and seed)")
+                                         "embedding, changed settings, width and seed)")
     options.add_argument("--out", default="tmp", help="where snapshots and results go")
     add_cache_option(options)
     options.add_argument("--force", action="store_true", help="run again what is finished")
@@ -118,7 +118,7 @@ def read(options: argparse.Namespace, script: dict[str, Any], variants: Variants
     these before the script's dict.
 
     Args:
-        usual: settings that the default alias of a tuned search does not name.
+        usual: settings that the default alias of a search does not name.
 
     Raises:
         ValueError: a setting is unknown or wrong, or was set by hand and is another embedding's or
@@ -126,6 +126,7 @@ def read(options: argparse.Namespace, script: dict[str, Any], variants: Variants
     """
     from engine import tuning
     from engine.settings import MASKED, PEP, parse, parse_assignment, require_used
+    from engine.stages import NAMED, default_alias
 
     by_hand = dict(parse_assignment(text) for text in options.set)
     named = {"model": options.model, "embedding": options.embedding, "split": options.split}
@@ -148,6 +149,12 @@ def read(options: argparse.Namespace, script: dict[str, Any], variants: Variants
                                     options.seed)
         tuned = {**training, **point}
     settings = parse({**given, **tuned, **explicit})
+    if alias is None and not options.retraining:
+        base = dict(usual)
+        for changed in chosen:
+            base |= changed
+        same = {name: settings.flat()[name] for name in NAMED}
+        alias = default_alias(settings, options.seed, parse({**base, **same}))
     require_used(settings, by_hand, also=(MASKED, PEP) if options.retraining else ())
     context = place_of(options, alias=alias, force=options.force, overwrite=options.overwrite)
     return settings, context, frozenset(explicit)

@@ -5,7 +5,7 @@ import logging
 import signal
 import threading
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -173,17 +173,31 @@ class PublishedPatience(Hook):
 
 
 class TensorBoard(Hook):
-    """Write the evaluation curve for TensorBoard: `tensorboard --logdir tmp/runs`."""
+    """Write the evaluation curve and the settings for TensorBoard: `tensorboard --logdir tmp/runs`.
+
+    Args:
+        folder: whose name is the run's there.
+        evaluate: gives the curve.
+        first_step: what an interrupted run had written after it is dropped.
+        shown: a method's own numbers.
+        settings: of the run, shown as its hyper-parameters.
+    """
 
     def __init__(self, folder: Path, evaluate: Evaluate, first_step: int,
-                 shown: Sequence[Shown] = ()) -> None:
+                 shown: Sequence[Shown] = (), settings: Mapping[str, Any] | None = None) -> None:
         # a second of imports that --set tensorboard=false saves
         from torch.utils.tensorboard import SummaryWriter
+        from torch.utils.tensorboard.summary import hparams
 
         self.evaluate = evaluate
         self.of_method = shown
         self.seen = len(evaluate.history)
         self.writer = SummaryWriter(str(folder), purge_step=first_step + 1)
+        values = {name: value if isinstance(value, (bool, int, float, str)) else str(value)
+                  for name, value in (settings or {}).items()}
+        # as `add_hparams` does, which would write them into a run of their own
+        for summary in hparams(values, {"validation_auc": None, "test_auc": None}):
+            self.writer._get_file_writer().add_summary(summary)
 
     def __call__(self, state: State) -> None:
         """Add the newest line."""

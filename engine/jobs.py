@@ -383,7 +383,7 @@ class _Pool:
 
 
 @contextmanager
-def _handling(handler: Callable[[int, Any], None]) -> Iterator[None]:
+def _handling(handler: Callable[[int, Any], None] | signal.Handlers) -> Iterator[None]:
     """Ctrl-C and SIGTERM call `handler` in the block (in the main thread; Python allows it in no
     other)."""
     if threading.current_thread() is not threading.main_thread():

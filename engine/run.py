@@ -82,6 +82,11 @@ class Run:
         """tmp/runs/<run id>."""
         return self.context.out / "runs" / self.run_id
 
+    def require_finished(self) -> None:
+        """Raise `Unfinished` in a dry context."""
+        if self.context.dry:
+            raise Unfinished(f"run {self.run_id} ({self.stage}) is not finished")
+
     def finished(self) -> dict[str, Any] | None:
         """The result of a finished run; None if there is none, or with --force.
 
@@ -90,6 +95,7 @@ class Run:
         """
         path = self.folder / "result.json"
         if self.context.force or not path.exists():
+            self.require_finished()
             return None
         try:
             result = json.loads(path.read_text())

@@ -2,36 +2,17 @@
 table beside them."""
 
 import json
-import zipfile
-import zlib
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import torch
 
-from utils.files import atomic_path, sha256_of, write_json
+from models.pruned_tables import EMBEDDING, PrunedTables
+from utils.files import sha256_of, write_json
 
 INITIAL = "initial"
 MAGNITUDE = ".magnitude"  # suffix of the |V|-only cut beside a budget that the search did not reach
-
-
-@dataclass(frozen=True)
-class Snapshot:
-    """A pruned table (N, D), zero outside its mask, and the record of how it was made."""
-
-    table: np.ndarray
-    meta: dict[str, Any]
-
-    @property
-    def count(self) -> int:
-        """Its non-zero entries."""
-        return int(np.count_nonzero(self.table))
-
-    @property
-    def mask_hash(self) -> str:
-        """Identity of the mask."""
-        return sha256_of(np.packbits(self.table != 0).tobytes(), str(self.table.shape))[:16]
 
 
 def cut_to(values: np.ndarray, margins: np.ndarray, count: int) -> np.ndarray:
@@ -56,39 +37,43 @@ def cut_to(values: np.ndarray, margins: np.ndarray, count: int) -> np.ndarray:
     return table.reshape(values.shape)
 
 
+def mask_hash(pruned: PrunedTables) -> str:
+    """Identity of a table's mask; part of the run ids of its tickets."""
+    return sha256_of(np.packbits(pruned.table != 0).tobytes(), str(pruned.table.shape))[:16]
+
+
+def pruned_table(table: np.ndarray, meta: dict[str, Any]) -> PrunedTables:
+    """A table (N, D) of the scripts' own models, zero where an entry is pruned."""
+    return PrunedTables({EMBEDDING: torch.from_numpy(table)}, meta=meta)
+
+
 def save(folder: Path, name: str, table: np.ndarray, meta: dict[str, Any],
          **more: np.ndarray) -> Path:
     """Write folder/name.npz, whole or not at all."""
-    path = folder / f"{name}.npz"
-    with atomic_path(path) as temporary, temporary.open("wb") as file:
-        arrays: Any = {"table": table, "meta": np.array(json.dumps(meta)), **more}
-        np.savez_compressed(file, **arrays)
-    return path
+    return pruned_table(table, meta).save(folder / f"{name}.npz", **more)
 
 
-def read(path: Path) -> tuple[Snapshot, dict[str, np.ndarray]]:
+def read(path: Path) -> tuple[PrunedTables, dict[str, np.ndarray]]:
     """A snapshot and the further arrays of its file.
 
     Raises:
         FileNotFoundError: it is not there.
         ValueError: the file is corrupt, or its table is not what its record says.
     """
-    if not path.exists():
-        raise FileNotFoundError(f"the snapshot {path} is not there; run the search again with "
-                                f"--force")
     try:
-        with np.load(path, allow_pickle=False) as arrays:
-            content = {name: arrays[name] for name in arrays.files}
-        snapshot = Snapshot(content.pop("table"), json.loads(str(content.pop("meta"))))
-        recorded = snapshot.meta.get("num_embedding_params")
-    except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile, AttributeError,
-            RuntimeError, zlib.error) as error:
+        pruned, more = PrunedTables.load_with_more(path)
+        pruned.values[EMBEDDING]  # the file of another model has none of this name
+        count, recorded = pruned.num_params(), pruned.meta.get("num_embedding_params")
+    except FileNotFoundError as error:
+        raise FileNotFoundError(f"the snapshot {path} is not there; run the search again with "
+                                f"--force") from error
+    except (ValueError, KeyError, AttributeError) as error:
         raise ValueError(f"the snapshot {path} is corrupt ({error}); run the search again with "
                          f"--force") from error
-    if recorded is not None and recorded != snapshot.count:
-        raise ValueError(f"the snapshot {path} is corrupt: it holds {snapshot.count} parameters, "
-                         f"its record says {recorded}; run the search again with --force")
-    return snapshot, content
+    if recorded not in (None, count):
+        raise ValueError(f"the snapshot {path} is corrupt: it holds {count} parameters, its record "
+                         f"says {recorded}; run the search again with --force")
+    return pruned, more
 
 
 def names(folder: Path) -> list[str]:
@@ -125,8 +110,9 @@ def claim(folder: Path, search: dict[str, Any], overwrite: bool, empty: bool = F
     """Make an alias folder belong to one search, recorded in its search.json.
 
     Args:
-        overwrite: take over another search's folder, and delete its snapshots.
-        empty: delete the snapshots also where the folder belongs to this search already.
+        search: what is recorded, with its run_id.
+        overwrite: take the folder over from another search.
+        empty: delete the snapshots of an earlier run of this search.
 
     Raises:
         FileExistsError: it belongs to another search and `overwrite` is off.

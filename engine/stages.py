@@ -1,6 +1,7 @@
 """The two stages: train (a PEP search or a baseline) and retrain a search's snapshots as lottery
 tickets."""
 
+import json
 import logging
 import shutil
 from dataclasses import replace
@@ -22,38 +23,79 @@ from engine.pep.search_start import announce_pruning, check_start
 from engine.pep.sparsity_trace import SparsityTrace
 from engine.pep.threshold_trace import DecayOnlyThreshold, ThresholdTrace
 from engine.run import Run, RunContext, derive, open_data
-from engine.settings import MASKED, PEP, PUBLISHED_PATIENCE, Settings, parse, snapshot_decides
+from engine.settings import (
+    MASKED,
+    PEP,
+    PUBLISHED_PATIENCE,
+    Settings,
+    identity,
+    known_settings,
+    parse,
+    snapshot_decides,
+)
 from engine.trainer import Trainer, execute
 from models.base import ClickModel
 from models.build import build_model, fresh_table
 from models.embedding.masked import Masked
+from models.pruned_tables import PrunedTables
 from utils.files import atomic_path, sha256_of
 from utils.recorded import shipped_words, translate
 
 log = logging.getLogger("pep")
 
 # in a search's run folder: how often each feature occurs in the training rows
-FEATURE_COUNTS = "popularity.npy"
+FEATURE_COUNTS = "feature_counts.npy"
+
+
+# what the default alias names by itself
+NAMED = ("dataset", "model", "embedding", "latent_dim", "threshold_type", "early_stop_metric")
+LONGEST = 90  # characters of changed settings in an alias; more become a hash
+
+
+def default_alias(settings: Settings, seed: int, usual: Settings | None = None) -> str:
+    """The name of a search's folder of snapshots: data set, embedding, width and seed.
+
+    A granularity other than feature_dim is named too, as the paper's budgets come from two
+    searches, and so is the published protocol. With `usual`, so is every other setting in which
+    the search departs from it, so that a trial does not take the folder of another one.
+
+    >>> usual = parse({"threshold_init": -15.0})
+    >>> default_alias(parse({"threshold_init": -8.0}), 1, usual), default_alias(usual, 1, usual)
+    ('movielens_pep_threshold_init_-8.0_d64_seed1', 'movielens_pep_d64_seed1')
+    """
+    model, kind = settings.model, settings.own[PEP].threshold_type
+    parts = [settings.data.dataset, model.embedding]
+    if kind != "feature_dim":
+        parts.append(kind)
+    if settings.train.early_stop_metric == PUBLISHED_PATIENCE:
+        parts.append("published")
+    changed = [] if usual is None else _departures(settings, usual)
+    if len("_".join(changed)) > LONGEST:
+        changed = ["changed", sha256_of(*changed)[:10]]
+    return "_".join([*parts, *changed, f"d{model.latent_dim}", f"seed{seed}"])
+
+
+def _departures(settings: Settings, usual: Settings) -> list[str]:
+    """`name_value` of each setting that makes this another run than one with the usual settings."""
+    own, others = (json.loads(identity(each)) for each in (settings, usual))
+    values = settings.flat() | {"weight_decay": settings.train.decay_of_others}
+    changed = []
+    for name, known in sorted(known_settings().items()):
+        in_id = known.rules["id_name"] or name
+        if name not in NAMED and own.get(in_id) != others.get(in_id):
+            value = values[name]
+            text = "-".join(map(str, value)) if isinstance(value, tuple) else str(value)
+            changed.append(f"{name}_{text}")
+    if settings.data.split != usual.data.split:
+        changed.append(f"split_{Path(settings.data.split).stem.replace(':', '-')}")
+    return changed
 
 
 def alias_folder(out: Path, settings: Settings, seed: int, alias: str | None) -> Path:
-    """tmp/embedding/<model>/<alias>; the default alias names dataset, embedding, width and seed.
-
-    A granularity other than feature_dim and the published protocol are named too, because the
-    paper's budgets come from several searches.
-
-    Raises:
-        ValueError: the alias is no plain folder name.
-    """
-    model = settings.model
+    """tmp/embedding/<model>/<alias>; without an alias, that of `default_alias`."""
     if alias is not None and (not alias or Path(alias).name != alias or alias in (".", "..")):
         raise ValueError(f"--alias must be a plain folder name, got {alias!r}")
-    kind = settings.own[PEP].threshold_type
-    coarse = "" if kind == "feature_dim" else f"_{kind}"
-    published = "_published" if settings.train.early_stop_metric == PUBLISHED_PATIENCE else ""
-    default = (f"{settings.data.dataset}_{model.embedding}{coarse}{published}"
-               f"_d{model.latent_dim}_seed{seed}")
-    return out / "embedding" / model.model / (alias or default)
+    return out / "embedding" / settings.model.model / (alias or default_alias(settings, seed))
 
 
 def train(settings: Settings, seed: int, context: RunContext) -> dict[str, Any]:
@@ -135,13 +177,14 @@ def _search(run: Run, folder: Path) -> dict[str, Any]:
 def tickets(settings: Settings, seed: int, context: RunContext,
             explicit: frozenset[str] = frozenset()) -> list[str]:
     """Names of the snapshots that `retrain` retrains, most parameters first; raises as it does."""
-    folder, owner = _searched(settings, seed, context)
+    folder, owner = _searched(settings, seed, context, explicit)
     _as_searched(settings, owner, explicit)
     return snapshots.resolve(folder, settings.retrain.retrain_emb_param)
 
 
 def retrain(settings: Settings, seed: int, context: RunContext,
-            explicit: frozenset[str] = frozenset(), only: str | None = None) -> list[dict[str, Any]]:
+            explicit: frozenset[str] = frozenset(),
+            only: str | None = None) -> list[dict[str, Any]]:
     """Retrain the snapshots that `retrain_emb_param` names; one result each, most parameters first.
 
     Model and data settings come from the search that made the snapshots.
@@ -156,7 +199,7 @@ def retrain(settings: Settings, seed: int, context: RunContext,
         ValueError: a snapshot is corrupt, was made from other data, or contradicts an explicit
             setting.
     """
-    folder, owner = _searched(settings, seed, context)
+    folder, owner = _searched(settings, seed, context, explicit)
     settings = _as_searched(settings, owner, explicit)
     wanted = [only] if only else snapshots.resolve(folder, settings.retrain.retrain_emb_param)
     read = [snapshots.read(folder / f"{name}.npz")[0] for name in wanted]
@@ -170,14 +213,29 @@ def retrain(settings: Settings, seed: int, context: RunContext,
             for ticket in read]
 
 
-def _searched(settings: Settings, seed: int, context: RunContext) -> tuple[Path, dict[str, Any]]:
+def _searched(settings: Settings, seed: int, context: RunContext,
+              explicit: frozenset[str]) -> tuple[Path, dict[str, Any]]:
     """A search's folder of snapshots and the record of the search.
 
+    Without an alias it is that of the default alias, or else the one search of this data set, seed
+    and these settings, whatever it is called.
+
     Raises:
-        FileNotFoundError: there is none; the existing ones are listed.
+        FileNotFoundError: there is none, or there are several; the existing ones are listed.
     """
     folder = alias_folder(context.out, settings, seed, context.alias)
     owner = snapshots.owner_of(folder)
+    if context.alias is None and not _matches(owner, settings, seed, explicit):
+        others = sorted(path.parent for path in folder.parent.glob("*/search.json"))
+        matching = [path for path in others
+                    if _matches(snapshots.owner_of(path), settings, seed, explicit)]
+        if len(matching) > 1:
+            raise FileNotFoundError(f"{len(matching)} searches in {folder.parent} fit; name one "
+                                    f"with --alias: {', '.join(path.name for path in matching)}")
+        if matching:
+            [folder] = matching
+            owner = snapshots.owner_of(folder)
+            log.info("retraining the snapshots in %s", folder)
     if owner is None:
         near = sorted(path.parent.name for path in folder.parent.glob("*/search.json"))
         raise FileNotFoundError(f"there is no search in {folder}; run the search first, or name "
@@ -187,8 +245,20 @@ def _searched(settings: Settings, seed: int, context: RunContext) -> tuple[Path,
     return folder, owner
 
 
+def _matches(owner: dict[str, Any] | None, settings: Settings, seed: int,
+             explicit: frozenset[str]) -> bool:
+    """Whether a search has the seed, data set, embedding, width and granularity of these settings,
+    and agrees with what was set by hand and decides about its snapshots."""
+    if owner is None or owner["seed"] != seed:
+        return False
+    searched, wanted = parse(translate(owner["settings"])).flat(), settings.flat()
+    decided = {"candidate_p", "budget", *snapshot_decides()} & explicit
+    names = {"dataset", "embedding", "latent_dim", "threshold_type", *decided}
+    return all(searched[name] == wanted[name] for name in names)
+
+
 def retrain_one(settings: Settings, seed: int, context: RunContext, dataset: Dataset,
-                ticket: snapshots.Snapshot, initial: np.ndarray,
+                ticket: PrunedTables, initial: np.ndarray,
                 others: dict[str, np.ndarray]) -> dict[str, Any]:
     """Train under a snapshot's mask; a finished run is not run again.
 
@@ -198,7 +268,7 @@ def retrain_one(settings: Settings, seed: int, context: RunContext, dataset: Dat
         others: initial values of all other parameters, for rewind="all".
     """
     sizes, values = dataset.schema.sizes, settings.flat()
-    extra = {"mask": ticket.mask_hash}
+    extra = {"mask": snapshots.mask_hash(ticket)}
     if settings.retrain.re_init:
         generator = torch.Generator().manual_seed(derive(seed, "re_init"))
         start = fresh_table(initial.shape[0], initial.shape[1], sizes, values, generator)

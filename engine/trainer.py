@@ -29,7 +29,7 @@ from engine.loop import Hook, State, fit
 from engine.optim.step import Optimizer, Step, build_optimizer
 from engine.progress import Progress
 from engine.record import peak_memory_bytes, pick_device, provenance, reset_peak_memory
-from engine.run import ALGORITHM_VERSION, WEIGHTS, Interrupted, Run, Unfinished, derive
+from engine.run import ALGORITHM_VERSION, WEIGHTS, Interrupted, Run, derive
 from engine.settings import PUBLISHED_PATIENCE, identity
 from models.base import ClickModel
 from models.build import inference_bytes, num_embedding_params
@@ -54,8 +54,7 @@ def execute(run: Run, model: ClickModel, hooks_for: Callable[["Trainer"], Sequen
         Interrupted: the process was told to end.
         FloatingPointError: the loss or a gradient is not finite; step and run are named.
     """
-    if run.context.dry:
-        raise Unfinished(f"run {run.run_id} ({run.stage}) is not finished")
+    run.require_finished()
     with checkpoint.only_one(run.folder):
         for part in run.folder.glob(".*.part*"):  # left by a process that was killed while it wrote
             part.unlink()
@@ -152,8 +151,12 @@ class Trainer:
         if self.patience == PUBLISHED_PATIENCE:
             hooks.append(PublishedPatience(self.evaluate.published_scores, train.early_stop))
         if train.tensorboard:
-            hooks.append(TensorBoard(run.folder / "tensorboard", self.evaluate, self.state.step,
-                                     shown))
+            values = run.settings
+            name = f"{run.stage}_{values.model.model}_{values.model.embedding}_seed{run.seed}"
+            # what changes the result, with the names in the run's id
+            own_settings = {**json.loads(identity(values)), "seed": run.seed, "stage": run.stage}
+            hooks.append(TensorBoard(run.folder / "tensorboard" / name, self.evaluate,
+                                     self.state.step, shown, own_settings))
         with saver.listening():
             try:
                 return fit(self.state, self.loader, step, [*hooks, progress, saver],

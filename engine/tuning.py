@@ -83,6 +83,13 @@ def points(grid: Mapping[str, Sequence[Any]], trials: int) -> list[Point]:
             for rest in taken]
 
 
+def require_no_fewer(path: Path, wanted: Sequence[Point]) -> None:
+    """Raise ValueError when the file at `path` holds more trials than these."""
+    if path.exists() and len(before := _read(path, "trials")) > len(wanted):
+        raise ValueError(f"{path} holds {len(before)} trials, more than these {len(wanted)}; move "
+                         f"it away first")
+
+
 def tune(wanted: Sequence[Point], run: Callable[[Point], dict[str, Any]], path: Path,
          about: dict[str, Any],
          training: Callable[[Point], Point] = lambda point: {}) -> list[Point]:
@@ -102,9 +109,7 @@ def tune(wanted: Sequence[Point], run: Callable[[Point], dict[str, Any]], path: 
     Raises:
         ValueError: the file there holds more trials.
     """
-    if path.exists() and len(before := _read(path, "trials")) > len(wanted):
-        raise ValueError(f"{path} holds {len(before)} trials, more than these {len(wanted)}; move "
-                         f"it away first")
+    require_no_fewer(path, wanted)
     trials = []
     for number, point in enumerate(wanted, 1):
         result = run(point)

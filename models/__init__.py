@@ -1,6 +1,8 @@
-"""Click models with an injected embedding, and PEP for anybody's model: see `plug`."""
+"""Click models with an injected embedding, and PEP for any PyTorch model: see `plug`."""
 
 from .plug_in.plug import Plugged, masked, plug, unplug
-from .plug_in.snapshot import Snapshot, snapshot
+from .plug_in.snapshot import snapshot
+from .pruned_tables import PrunedTables
 
-__all__ = ["Plugged", "Snapshot", "masked", "plug", "snapshot", "unplug"]
+__version__ = "0.2.0"
+__all__ = ["Plugged", "PrunedTables", "masked", "plug", "snapshot", "unplug"]

@@ -6,7 +6,7 @@ from functools import lru_cache, partial
 from pathlib import Path
 
 from compression import finetune
-from compression.afm.command import control, factored, judged
+from compression.afm.command import compared, control, factored
 from compression.afm.compress import Choice
 from compression.finetune import FineTuning
 from compression.loaded_run import LoadedRun, load_model
@@ -57,7 +57,7 @@ def _compress(base: Callable[[RunContext], str], choice: Choice, how: FineTuning
     loaded = _loaded(base(context), context.out, context.cache, context.data, context.device)
     trained = replace(loaded, run=replace(loaded.run, context=context))
     made = factored(trained, choice, how, pick_device(context.device))
-    judged(trained, made, control(trained, how), finetune.run_of(trained, how, choice.identity()))
+    compared(trained, made, control(trained, how), finetune.run_of(trained, how, choice.identity()))
 
 
 @lru_cache(maxsize=1)  # all runs of a seed start from the same model

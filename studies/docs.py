@@ -41,7 +41,7 @@ from studies.kinds import FINETUNED, PEP, Results, kind
 from studies.names import shown
 from studies.page import Page
 from studies.series import from_last
-from studies.summary import markdown, spread
+from studies.table import Table, spread
 
 TABLE = re.compile(r"(<!-- table: (\S+) -->\n).*?(<!-- end -->)", re.DOTALL)
 BENCHMARKS = Path("benchmarks/results")
@@ -245,7 +245,7 @@ def results() -> str:
         lines = [line for line in lines if line.runs]
         lines.sort(key=lambda line: -line.mean("num_embedding_params"))
         rows += [results_row(model, line) for line in lines]
-    return markdown(RESULTS_HEAD, rows)
+    return Table(RESULTS_HEAD, rows).markdown()
 
 
 def headline() -> str:
@@ -260,7 +260,7 @@ def headline() -> str:
         budget = PAPER[MOVIELENS][method_of(MOVIELENS, model) or ""].params
         at_paper = [ticket(model, budget)]
         rows += [results_row(model, line) for line in (full, *equal[-1:], *at_paper) if line.runs]
-    return markdown(RESULTS_HEAD, rows)
+    return Table(RESULTS_HEAD, rows).markdown()
 
 
 # baselines
@@ -301,7 +301,7 @@ def baselines_of(model: str) -> str:
         rows.append((shown(entry.scheme) + line.marks, settings or "as published",
                      line.parameters, "-" if size is None else f"{size:,.0f}",
                      line.spread("test_auc"), line.spread("test_logloss"), line.seeds))
-    return markdown(BASELINES_HEAD, rows)
+    return Table(BASELINES_HEAD, rows).markdown()
 
 
 # beyond the paper
@@ -318,9 +318,9 @@ def causes() -> str:
         rows.append((name, count([run["num_embedding_params"] for run in line.runs]),
                      *(count([end[field] for end in ends]) for field in thresholds.PRUNED_BY),
                      line.seeds))
-    return markdown(("FM, after 100 epochs", "entries left",
+    return Table(("FM, after 100 epochs", "entries left",
                      "pruned by decay", "pruned by the gradient", "kept by the gradient",
-                     "seeds"), rows)
+                     "seeds"), rows).markdown()
 
 
 def count(values: Sequence[float]) -> str:
@@ -367,7 +367,7 @@ def decay_only() -> str:
             return at_budget(choice.tickets(found, moved_by=("coupled", False)), size)
 
         rows += difference(learned, by_decay, "decay-only threshold")
-    return markdown(DIFFERENCE_HEAD, rows)
+    return Table(DIFFERENCE_HEAD, rows).markdown()
 
 
 def to_the_extreme() -> str:
@@ -388,7 +388,7 @@ def to_the_extreme() -> str:
 
         rows += difference(ours, pruned, extreme.MAGNITUDE)
         rows += difference(ours, narrow, extreme.UNIFORM)
-    return markdown(DIFFERENCE_HEAD, rows)
+    return Table(DIFFERENCE_HEAD, rows).markdown()
 
 
 # UMEC and AFM
@@ -412,7 +412,7 @@ def umec(build: Callable[..., Page], dataset: str, synthetic: str = "") -> str:
     for budget in sorted({budget for _, budget in scores if budget < 1}, reverse=True):
         found = [scores[method, budget] for method in methods]
         rows.append((f"{budget:g}", *(spread(each) if each else "" for each in found)))
-    return markdown(("budget", *(NAMES.get(name, "UMEC, one descent") for name in methods)), rows)
+    return Table(("budget", *(NAMES.get(name, "UMEC, one descent") for name in methods)), rows).markdown()
 
 
 AFM_COLUMNS = (0, 1, 2, 3, 4, 8, 9, 12, 13)  # of the page's table, under its HEAD
@@ -429,7 +429,7 @@ def afm(model: str) -> str:
     groups = afm_page.grouped([run for run in page.behind if run["stage"] == FINETUNED])
     groups.sort(key=lambda group: -group[1][0]["compression"]["parameters"]["embedding"])
     lines = [afm_page.line(name, runs, here) for name, runs in groups]
-    return markdown(AFM_HEAD, [tuple(line[column] for column in AFM_COLUMNS) for line in lines])
+    return Table(AFM_HEAD, [tuple(line[column] for column in AFM_COLUMNS) for line in lines]).markdown()
 
 
 # benchmarks
@@ -450,8 +450,8 @@ def step_speed() -> str:
         rows.append((shown(model), str(threads), f"{published:.2f}", f"{pep:.2f}", f"{base:.2f}",
                      f"{published / pep:.1f} x", f"{100 * (pep / base - 1):+.0f} %",
                      f"{by_variant['pep']['samples_per_second']:,.0f}"))
-    return markdown(("model", "threads", "published, ms", "PEP, ms", "uniform, ms",
-                     "PEP against published", "PEP over uniform", "PEP, rows/s"), rows)
+    return Table(("model", "threads", "published, ms", "PEP, ms", "uniform, ms",
+                     "PEP against published", "PEP over uniform", "PEP, rows/s"), rows).markdown()
 
 
 def epoch_speed() -> str:
@@ -469,8 +469,8 @@ def epoch_speed() -> str:
     rows.append(("mean (paper, Criteo)", "", "", "",
                  *(f"{mean:+.1f} % ({paper:+} %)" for mean, paper in zip(means, papers,
                                                                         strict=True))))
-    return markdown(("seconds", "base", "PEP", "DartsEmb", "PEP over base",
-                     "DartsEmb over base"), rows)
+    return Table(("seconds", "base", "PEP", "DartsEmb", "PEP over base",
+                     "DartsEmb over base"), rows).markdown()
 
 
 def scale_speed() -> str:
@@ -488,9 +488,9 @@ def scale_speed() -> str:
                           for name in ("naive", "auto", "uniform"))
         rows.append((shown(model), f"{size:,}", *times, f"{naive / auto:.1f} x",
                      f"{auto / base:.2f} x", peaks))
-    return markdown(("model", "rows", "published", "dense", "lazy", "chosen", "uniform",
+    return Table(("model", "rows", "published", "dense", "lazy", "chosen", "uniform",
                      "chosen against published", "chosen over uniform",
-                     "peak GB: published, chosen, uniform"), rows)
+                     "peak GB: published, chosen, uniform"), rows).markdown()
 
 
 def encode_speed() -> str:
@@ -500,8 +500,8 @@ def encode_speed() -> str:
                    f"{record['seconds']:.0f}", f"{record['rows_per_second']:,.0f}",
                    f"{record['peak_memory_bytes'] / 1e9:.1f} GB",
                    f"{record['stored_bytes'] / 1e9:.1f} GB") for record in benchmarks("encode")[0]]
-    return markdown(("file, synthetic", "rows", "way", "seconds", "rows/s", "peak memory",
-                     "stored"), rows)
+    return Table(("file, synthetic", "rows", "way", "seconds", "rows/s", "peak memory",
+                     "stored"), rows).markdown()
 
 
 def synthetic_kind() -> str:

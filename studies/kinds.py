@@ -9,8 +9,8 @@ PRUNED = {"cut_last_magnitude": "cut by |V| alone", "magnitude": "magnitude prun
           "random": "random mask", "random_per_field": "random mask, PEP's share a field",
           "random_per_feature": "random mask, PEP's size of a feature"}  # by a snapshot's source
 STEPPING_STONE = "imp_round"  # a source, of iterative pruning's rounds before the last
-FINETUNED = "finetune"  # a stage: a compressed model, or its control, trained on
-# stages of UMEC, AFM and their rivals, which have pages of their own
+FINETUNED = "finetune"  # a stage: a compressed model, or its control, fine-tuned
+# stages of UMEC, AFM and their baselines, which have pages of their own
 COMPRESSED = ("compress", FINETUNED)
 FREE = ("candidate_p",)  # settings that name budgets and change none of the tables at them
 

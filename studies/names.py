@@ -8,7 +8,17 @@ SHOWN = {"movielens": "MovieLens-1M", "criteo": "Criteo", "avazu": "Avazu", "lin
          "fm": "FM",
          "deepfm": "DeepFM", "autoint": "AutoInt", "mde": "MDE", "mgqe": "MGQE",
          "darts": "DartsEmb",
-         "hash": "double hashing", "qr": "quotient-remainder", "tt": "tensor train", "umec": "UMEC"}
+         "hash": "double hashing", "qr": "quotient-remainder", "tt": "tensor train",
+         "planted_fields": "planted fields",
+         # UMEC's baselines
+         "umec": "UMEC", "as-umec": "magnitude, widths of UMEC", "taylor": "Taylor expansion",
+         "group-lasso": "group lasso", "handmade": "narrow by hand", "random": "random units",
+         "dense": "whole model"}
+# what AFM's page compares
+AFM = {"afm": "AFM", "svd": "SVD of the weights", "random": "random basis", "tt": "tensor train",
+       "dense": "dense"}
+AFM_BASELINES = {"PEP": "PEP, retrained", "uniform": "smaller dense",
+                 "tt": "tensor train from scratch"}
 
 
 def shown(name: str) -> str:

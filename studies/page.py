@@ -21,14 +21,14 @@ from studies.figures import budget_curve
 from studies.figures.styles import RED
 from studies.kinds import Results
 from studies.names import shown
-from studies.summary import markdown
+from studies.table import Table, spread
 from utils.files import atomic_path
 
 HEAD = ("number", "ours (mean ± s.d.)", "seeds", "paper", "difference", "sampling error", "why")
 OPEN = "not explained yet"  # of a difference
 LETTERS = 18  # of a line of the picture's title that fit into an inch
-OLDER = ("**The picture is older than this page:** runs or files that it shows are missing now, "
-         "see the end. Its numbers may differ from those below.")
+OLDER = ("**Warning:** the picture is older than this page, because runs or files that it shows "
+         "are missing now (see the end). Its numbers may differ from those below.")
 SAMPLING = ("Sampling error: the standard error of the AUC on so many test rows (Hanley and "
             "McNeil), which the spread over seeds does not hold, since all seeds share the test "
             "rows.")
@@ -59,6 +59,19 @@ class Number(NamedTuple):
         """Standard deviation of a sample; 0 for one value."""
         return statistics.stdev(self.values) if len(self.values) > 1 else 0.0
 
+    @property
+    def verdict(self) -> str:
+        """Ours beside the paper's: equal where they differ by no more than one standard deviation
+        over seeds, or one sampling error of the test rows.
+
+        >>> [Number("AUC", [0.80, 0.82], 2, paper).verdict for paper in (0.8, 0.7)]
+        ['equal', 'higher']
+        """
+        difference = self.difference or 0.0
+        if abs(difference) <= max(self.spread, self.sampling or 0.0):
+            return "equal"
+        return "higher" if difference > 0 else "lower"
+
     def cells(self) -> tuple[str, ...]:
         """Under HEAD.
 
@@ -69,15 +82,13 @@ class Number(NamedTuple):
         >>> Number("gain", [0.01], 1, form="+.2f", beside="one seed shows nothing").cells()[1]
         '+0.01 (one seed shows nothing)'
         """
-        ours = format(statistics.mean(self.values), self.form)
-        if len(self.values) > 1:
-            ours += f" ± {format(self.spread, self.form.lstrip('+'))}"
-        ours += f" ({self.beside})" if self.beside else ""
-        paper = "" if self.paper is None else format(self.paper, self.form)
-        difference = "" if self.difference is None else format(self.difference,
-                                                               f"+{self.form.lstrip('+')}")
-        beside_paper = self.paper is not None and self.sampling is not None
-        sampling = f"± {format(self.sampling, self.form)}" if beside_paper else ""
+        ours = spread(self.values, self.form) + (f" ({self.beside})" if self.beside else "")
+        paper = difference = sampling = ""
+        if self.paper is not None and self.difference is not None:
+            paper = format(self.paper, self.form)
+            difference = format(self.difference, f"+{self.form.lstrip('+')}")
+            if self.sampling is not None:
+                sampling = f"± {format(self.sampling, self.form)}"
         return self.what, ours, str(self.seeds or "-"), paper, difference, sampling, self.why
 
 
@@ -104,8 +115,9 @@ class Page:
     # the results that were used
     behind: list[dict[str, Any]] = field(default_factory=list, init=False)
     figure: Figure | None = field(default=None, init=False)
-    # a table in words, its head first
-    cells: list[tuple[str, ...]] = field(default_factory=list, init=False)
+    tables: list[Table] = field(default_factory=list, init=False)
+    # what the page comes to, a sentence each
+    verdicts: list[str] = field(default_factory=list, init=False)
     # which runs may not stand here, and how many
     left_out: list[str] = field(default_factory=list, init=False)
     # what the picture is drawn from, beside records
@@ -120,9 +132,20 @@ class Page:
         """Of its files: fig10_movielens_fm."""
         return "_".join(part for part in (self.name, self.dataset, self.model) if part)
 
+    @property
+    def body(self) -> list[str | Table]:
+        """Paragraphs and tables below the picture, in their order."""
+        parts: list[str | Table] = list(self.notes) if self.behind else []
+        parts += [*self.left_out, *self.tables]
+        if self.numbers:
+            cells = [number.cells() for number in self.shown_numbers]
+            parts.append(Table(HEAD, cells))
+            if any(line[HEAD.index("sampling error")] for line in cells):
+                parts.append(SAMPLING)
+        return parts
+
     def of_sample(self, words: str) -> None:
-        """Say in the title that the data are not the whole set; then nothing stands beside the
-        paper."""
+        """Say in the title that the data are a sample; then nothing stands beside the paper."""
         if not self.sample:
             self.sample = words
             self.title += f", {words}"
@@ -150,33 +173,32 @@ class Page:
             self.missing.append(line)
 
 
-def mark_planted(page: Page, kind: str) -> Page:
-    """Say in title, file name, picture, every row and every number that the data are planted and
-    not the real ones.
+def mark_synthetic(page: Page, kind: str) -> Page:
+    """Say in title, file name, picture, every row and every number that the data are synthetic.
 
     Args:
-        kind: of planted data, as the folder with the runs is named.
+        kind: of synthetic data, as the folder with the runs is named.
     """
     real = shown(page.dataset)
     page.dataset = f"planted_{page.dataset}"
-    if page.sample:  # that planted data are not all rows of the real ones goes without saying
+    if page.sample:  # synthetic data are never all rows of the real ones
         page.title, page.sample = page.title.removesuffix(f", {page.sample}"), ""
-    made = f"planted {kind.replace('_', ' ')} in {real}'s format"
+    made = f"synthetic {kind.replace('_', ' ')} in {real}'s format"
     title = page.title.replace(f"on {real}", f"on {made}").replace(f"of {real}", f"of {made}")
-    page.title = f"PLANTED DATA. {title}" + ("" if made in title else f", {made}")
-    page.rows = [{"data": "planted", **row} for row in page.rows]
+    page.title = f"SYNTHETIC DATA. {title}" + ("" if made in title else f", {made}")
+    page.verdicts = []
+    page.rows = [{"data": "synthetic", **row} for row in page.rows]
     page.numbers = [_without_paper(one) for one in page.numbers]
-    page.notes.insert(0, f"The data are made: a file in {real}'s raw format with labels from a "
-                         f"known teacher. It shows that the code works, not what a method does on "
-                         f"{real}, and nothing stands beside the paper.")
+    page.notes.insert(0, f"The data are synthetic: a file in {real}'s raw format with labels from "
+                         f"a known teacher. It shows that the code works, not what a method does "
+                         f"on {real}, and nothing stands beside the paper.")
     if page.figure is not None:
         for axes in page.figure.axes:
-            axes.title.set_text(axes.get_title().replace(real, f"planted {real}"))
+            axes.title.set_text(axes.get_title().replace(real, f"synthetic {real}"))
         fits = int(LETTERS * page.figure.get_figwidth())
         page.figure.suptitle(textwrap.fill(page.title, fits), fontsize=7, color=RED)
-        page.figure.text(0.5, 0.5, "planted data", fontsize=34, color=RED, alpha=0.15, rotation=20,
-                         ha="center",
-                         va="center")
+        page.figure.text(0.5, 0.5, "synthetic data", fontsize=34, color=RED, alpha=0.15,
+                         rotation=20, ha="center", va="center")
     return page
 
 
@@ -188,19 +210,29 @@ def write(page: Page, folder: Path) -> list[Path]:
     """Write folder/<stem>.csv, .png where there is a picture, and .md, each whole or not at all;
     the text comes last.
 
-    A picture there that shows more than can be drawn now is kept, and the text says that it is
-    older: the files behind it (curves, weights, snapshots) are not in every copy of the records.
-
     Raises:
         ValueError: a row names no run.
     """
-    written = [_put(folder / f"{page.stem}.csv", _csv(page.rows))]
-    picture = folder / f"{page.stem}.png"
-    kept = picture.exists() and (page.figure is None or _shows_more(picture, page))
-    if page.figure is not None and not kept:
-        content = {DRAWN: " ".join(sorted(page.drawn))}
-        written.append(budget_curve.save(page.figure, picture, content))
-    return [*written, _put(folder / f"{page.stem}.md", text(page, older_picture=kept))]
+    table, (content, is_older) = _csv(page.rows), picture(page, folder)
+    written = [_put(folder / f"{page.stem}.csv", table.encode())]
+    if content is not None and not is_older:
+        written.append(_put(folder / f"{page.stem}.png", content))
+    said = text(page, older_picture=is_older)
+    return [*written, _put(folder / f"{page.stem}.md", said.encode())]
+
+
+def picture(page: Page, folder: Path) -> tuple[bytes | None, bool]:
+    """The page's PNG, None without one; and whether it is an older one, kept in `folder`.
+
+    A picture there that shows more than can be drawn now is kept: the files behind it (curves,
+    weights, snapshots) are not in every copy of the records.
+    """
+    path = folder / f"{page.stem}.png"
+    if path.exists() and (page.figure is None or _shows_more(path, page)):
+        return path.read_bytes(), True
+    if page.figure is None:
+        return None, False
+    return budget_curve.png(page.figure, {DRAWN: " ".join(sorted(page.drawn))}), False
 
 
 def _shows_more(picture: Path, page: Page) -> bool:
@@ -222,25 +254,18 @@ def text(page: Page, older_picture: bool = False) -> str:
     Args:
         older_picture: the picture beside it is of an earlier writing.
     """
-    parts = [f"# {page.title}"]
-    parts += warnings(page.behind)
+    parts = [f"# {page.title}", *warnings(page.behind)]
     if not page.behind:
         parts.append("There is nothing to show yet.")
     if page.figure is not None or older_picture:
         parts.append(f"![{page.title}]({page.stem}.png)")
     if older_picture:
         parts.append(OLDER)
-    if page.behind:
-        parts += page.notes
-    parts += page.left_out
-    if page.cells:
-        parts.append(markdown(page.cells[0], page.cells[1:]))
-    if page.numbers:
-        parts.append(markdown(HEAD, [number.cells() for number in page.shown_numbers]))
-    if any(number.cells()[HEAD.index("sampling error")] for number in page.shown_numbers):
-        parts.append(SAMPLING)
-    parts.append("\n".join(["Missing:\n", *(f"- {line}" for line in page.missing)]) if page.missing
-                 else "Nothing is missing.")
+    parts += [part if isinstance(part, str) else part.markdown() for part in page.body]
+    if page.missing:
+        parts.append("\n".join(["Missing:\n", *(f"- {line}" for line in page.missing)]))
+    else:
+        parts.append("Nothing is missing.")
     if page.rows:
         parts.append(f"Every row of `{page.stem}.csv` names the runs behind it.")
     return "\n\n".join(parts) + "\n"
@@ -249,7 +274,8 @@ def text(page: Page, older_picture: bool = False) -> str:
 def warnings(results: Results) -> list[str]:
     """A line for results of several commits, and one for results of several data manifests.
 
-    >>> warnings([{"run_id": "a", "commit": "c" * 40, "manifest": "m"}, {"run_id": "b", "manifest": "m"}])
+    >>> warnings([{"run_id": "a", "commit": "c" * 40, "manifest": "m"},
+    ...           {"run_id": "b", "manifest": "m"}])
     ['**Warning:** the runs come from 2 commits: ccccccc (1 run), none recorded (1 run).']
     """
     distinct = list({result["run_id"]: result for result in results}.values())
@@ -314,7 +340,7 @@ def _csv(rows: Sequence[dict[str, Any]]) -> str:
     return file.getvalue()
 
 
-def _put(path: Path, content: str) -> Path:
+def _put(path: Path, content: bytes) -> Path:
     with atomic_path(path) as temporary:
-        temporary.write_text(content)
+        temporary.write_bytes(content)
     return path

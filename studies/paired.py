@@ -41,8 +41,8 @@ class Interval(NamedTuple):
     def verdict(self) -> str:
         """Whether zero lies in it.
 
-        >>> interval([0.1, 0.2, 0.3]).verdict, interval([0.1, 0.11, 0.12]).verdict, interval([1.0]).verdict
-        ('no difference shown', 'higher', 'one seed shows nothing')
+        >>> [interval(each).verdict for each in ([0.1, 0.2, 0.3], [0.1, 0.11, 0.12], [1.0])]
+        ['no difference shown', 'higher', 'one seed shows nothing']
         """
         if not self.holds:
             return "one seed shows nothing" if self.holds is None else "no difference shown"

@@ -3,7 +3,8 @@ them."""
 
 import logging
 import statistics
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any
@@ -55,17 +56,24 @@ def missing(needs: Sequence[PlannedRun], context: RunContext) -> list[PlannedRun
     once."""
     found = []
     dry = replace(context, dry=True, opened={})
-    level = log.level
-    log.setLevel(logging.WARNING)  # else every finished run says so
-    try:
+    with quiet():
         for need in needs:
             try:
                 need.run(dry)
             except (Unfinished, FileNotFoundError):
                 found.append(need)
+    return found
+
+
+@contextmanager
+def quiet() -> Iterator[None]:
+    """Leave out what runs say of themselves in the block, as each would say it."""
+    level = log.level
+    log.setLevel(logging.ERROR)
+    try:
+        yield
     finally:
         log.setLevel(level)
-    return found
 
 
 def seconds_of(needs: Sequence[PlannedRun],
@@ -73,7 +81,8 @@ def seconds_of(needs: Sequence[PlannedRun],
     """What each may take: the median of finished runs of its kind, of its model, or None when there
     are none.
 
-    >>> done = [{"settings": {"model": "fm", "embedding": "mde"}, "stage": "train", "seconds": 40.0}]
+    >>> settings = {"model": "fm", "embedding": "mde"}
+    >>> done = [{"settings": settings, "stage": "train", "seconds": 40.0}]
     >>> kinds = {"a": ("fm", "mde"), "b": ("fm", "qr"), "c": ("x", "")}
     >>> seconds_of([PlannedRun(name, kind, print) for name, kind in kinds.items()], done)
     [40.0, 40.0, None]
@@ -94,7 +103,7 @@ def describe(needs: Sequence[PlannedRun], seconds: Sequence[float | None]) -> st
     """The plan as text, with an estimate where there is one.
 
     >>> print(describe([PlannedRun("fm mde seed 1", ("fm", "mde"), print)], [300.0]))
-    1 run is missing, about 5 min:
+    1 run is missing, about 5 min one after the other:
       fm mde seed 1 (about 5 min)
     """
     if not needs:
@@ -102,7 +111,7 @@ def describe(needs: Sequence[PlannedRun], seconds: Sequence[float | None]) -> st
     head = f"{len(needs)} runs are missing" if len(needs) > 1 else "1 run is missing"
     known = [each for each in seconds if each]
     if known:
-        head += f", about {_long(sum(known))}"
+        head += f", about {_long(sum(known))} one after the other"
         if len(known) < len(seconds):
             head += f" and {len(seconds) - len(known)} of unknown length"
     lines = [f"{head}:"]

@@ -9,6 +9,7 @@ a line:
   must have the script's very length, or have met its last budget before.
 - **The data set's own rows**, all of them (ROWS). Where no run has them, the page shows the data
   that most runs have, says so in its title, and puts nothing beside the paper.
+- **Not the published protocol** (`--published`), whose runs are counted under that name.
 - **The published settings** (DEPARTURES and DECAYS), but for those that a page asks for by itself
   (ASKED), or those that a tuning has chosen. A ticket's search counts like the ticket.
 - **Every weight rewound.** A retraining starts all weights, not the table alone, from the values
@@ -26,6 +27,7 @@ from collections import Counter, defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, NamedTuple
 
+from engine.settings import PUBLISHED_PATIENCE
 from studies.kinds import COMPRESSED, FREE, Results, kind
 
 Result = dict[str, Any]
@@ -41,6 +43,8 @@ DECAYS = {"l2_regularization": 1e-5, "weight_decay": 1e-5, "l2_penalty": 0.0}  #
 ASKED = ("threshold_type", "threshold_decay", "threshold_gradient", "with_linear", "re_init",
          "rewind", "mde_blocks", "mde_alpha", "mgqe_subspaces", "mgqe_centroids", "darts_widths",
          "hash_rows", "qr_collisions", "tt_rank")  # a page names the value that it shows
+PROTOCOL = ("budget", "log_interval", "early_stop_metric", "latent_dim", "eval_interval",
+            "early_stop")  # what --published sets, beside lengths and budgets
 NAMED = ("dataset", "model", "embedding")  # of a page and its curves
 
 
@@ -111,6 +115,11 @@ def as_published(result: Result) -> bool:
            if name not in skipped):
         return False
     return not (set(own) - skipped - set(DECAYS) - set(wanted))
+
+
+def published_protocol(result: Result) -> bool:
+    """Whether a run was made with --published, which has a protocol of its own."""
+    return result["settings"].get("early_stop_metric") == PUBLISHED_PATIENCE
 
 
 def rewound_alone(result: Result) -> bool:
@@ -229,6 +238,8 @@ def why_not(result: Result, by_id: Mapping[str, Result], rows: Mapping[str, int]
             return "other data"
         if result["settings"].get("split", "random") not in (None, "random"):
             return "other data"
+    if any(published_protocol(each) for each in (result, parent) if each):
+        return "the published protocol"
     if not all(full_length(each) for each in (result, parent) if each):
         return "other lengths"
     if not tuned and not published(result, by_id):

@@ -45,7 +45,7 @@ def pages(folder: Path = SHIPPED, out: Path | None = None) -> Iterator[Page]:
             raise ValueError(f"{path} is of no page that we know; there are: {', '.join(PAGES)}")
         for kind in [kind for kind in kinds if bool(kind) == planted]:
             made = PAGES[name](results[kind], out or folder, dataset, model)
-            yield page.mark_planted(made, kind) if planted else made
+            yield page.mark_synthetic(made, kind) if planted else made
 
 
 def draw(folder: Path = SHIPPED, to: Path | None = None) -> list[Path]:
@@ -79,7 +79,7 @@ def keep_drawn(out: Path, folder: Path = SHIPPED, without: Collection[str] = ())
         manifest = by_id[run_id]["manifest"]
         if name == by_epoch.CURVE and path.exists():
             found[run_id] = by_epoch.evaluations_in(path)
-        elif name == fig6.POPULARITY and path.exists():
+        elif name in fig6.COUNTS and (path := fig6.counts_file(path.parent)).exists():
             curves.keep_frequencies(folder, manifest, np.load(path, allow_pickle=False))
         elif name == fig5.WEIGHTS and path.exists():
             fields = data[manifest]

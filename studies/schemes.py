@@ -8,6 +8,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+from compression.loaded_run import load_uniform
 from compression.pruning import command as pruned
 from compression.pruning import methods
 from engine import stages, tuning
@@ -141,12 +142,13 @@ def _snapshots(given: argparse.Namespace, scheme: str, own: tuning.Point, seed: 
     default, wanted = tuning.alias_of(base, scheme, own, seed), own.get("candidate_p",
                                                                         budgets(given))
     result = stages.train(parse({**base, **LONG, "embedding": "uniform", **own}), seed, context)
-    trained = methods.load_trained(result["run_id"], context)
+    trained = load_uniform(result["run_id"], context)
     like = []
     if scheme in ("random_per_field", "random_per_feature"):
         searched = _snapshots(given, "pep", {}, seed, context)
         like = [searched / f"{budget}.npz" for budget in wanted]
-    tables = pruned.tables(trained, scheme, wanted, like, pruned.KEEP, context)
+    how = pruned.Pruning(scheme, wanted, like)
+    tables = pruned.tables(trained, how, context)
     return methods.prune(trained, scheme, tables, replace(context, alias=default))
 
 

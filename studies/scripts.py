@@ -4,11 +4,18 @@ The command line is read before anything heavy is imported, so that --help answe
 """
 
 import argparse
+import shlex
+import sys
 from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING
 
 from engine import cli
 from studies import published
 from studies.published import Preset
+
+if TYPE_CHECKING:
+    from engine.settings import Settings
 
 
 def search(description: str, script: Preset) -> None:
@@ -62,7 +69,23 @@ def _search(options: argparse.Namespace, script: Preset) -> None:
     if options.encode_only:
         print(open_data(settings, context)[0].describe())
     else:
-        print(table.of_results([stages.train(settings, options.seed, context)]))
+        result = stages.train(settings, options.seed, context)
+        print(table.of_results([result]))
+        if result["stage"] == "search":
+            folder = stages.alias_folder(context.out, settings, options.seed, context.alias)
+            print(f"snapshots: {folder}\nto retrain them: {_next(options, settings, folder)}")
+
+
+def _next(options: argparse.Namespace, settings: "Settings", folder: Path) -> str:
+    """The command that retrains the snapshots in a folder."""
+    script = Path(sys.argv[0])
+    words = ["python", str(script.with_name(f"{script.stem}_retrain.py")),
+             "--model", settings.model.model, "--alias", folder.name]
+    usual = {"seed": 1, "data": None, "out": "tmp", "cache": None, "split": None, "device": "auto"}
+    for name, default in usual.items():
+        if (value := vars(options)[name]) != default:
+            words += [f"--{name}", str(value)]
+    return shlex.join(words)
 
 
 def _retrain(options: argparse.Namespace, script: Preset) -> None:

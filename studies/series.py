@@ -9,15 +9,16 @@ from studies.kinds import COMPRESSED, PEP, STEPPING_STONE, Results, kind
 
 
 def series_of(results: Results) -> dict[str, list[dict[str, Any]]]:
-    """Results by the label of their curve; searches, rounds of pruning and what was trained on have
+    """Results by the label of their curve; searches, rounds of pruning and what was fine-tuned have
     none.
 
     A label names the settings that vary, and always what keeps a run out of the pages beside the
     paper: a length that was cut, a sample of the rows, tickets with the embedding alone rewound.
 
-    >>> run = {"run_id": "a", "stage": "train", "seed": 1, "manifest": "m", "settings": {"embedding": "uniform",
-    ...        "model": "fm"}, "identity": {"settings": {"embedding": "uniform", "latent_dim": 8}}}
-    >>> other = {**run, "run_id": "b", "identity": {"settings": {"embedding": "uniform", "latent_dim": 8, "lr": 0.1}}}
+    >>> run = {"run_id": "a", "stage": "train", "seed": 1, "manifest": "m",
+    ...        "settings": {"embedding": "uniform", "model": "fm"},
+    ...        "identity": {"settings": {"latent_dim": 8}}}
+    >>> other = {**run, "run_id": "b", "identity": {"settings": {"latent_dim": 8, "lr": 0.1}}}
     >>> list(series_of([run, other]))
     ['uniform', 'uniform, lr 0.1']
     """
@@ -82,6 +83,8 @@ def _labels(result: dict[str, Any]) -> dict[str, str]:
     """A run's settings as text by name; published decays go without saying, rewinding is among the
     marks."""
     own = pooling.settings_of(result)
+    if pooling.published_protocol(result):  # it is among the marks
+        own = {name: value for name, value in own.items() if name not in pooling.PROTOCOL}
     published = all(own[name] == value for name, value in pooling.DECAYS.items() if name in own)
     labels = {name: names.setting(name, value, own) for name, value in own.items()
               if name != "rewind"}
@@ -94,19 +97,26 @@ def _labels(result: dict[str, Any]) -> dict[str, str]:
     return labels
 
 
+def _epochs(count: int) -> str:
+    return f"{count} epoch{'s' * (count != 1)}"
+
+
 def _marks(result: dict[str, Any], by_id: dict[str, dict[str, Any]],
            rows: dict[str, int]) -> list[str]:
     """What sets a run apart from whole ones, and is said even where all runs share it."""
     marks = []
     if pooling.rewound_alone(result):
         marks.append("embedding alone rewound")
-    if not pooling.full_length(result):
-        marks.append(f"cut at {result['settings']['max_epochs']} epochs")
     parent = pooling.parent_of(result, by_id)
-    if parent is not None and not pooling.full_length(parent):
-        marks.append(f"search of {parent['settings']['max_epochs']} epochs")
-    whole, made = pooling.ROWS.get(result["settings"].get("dataset",
-                                                          "")), rows.get(result["manifest"])
-    if whole is not None and made is not None and made != whole:
-        marks.append(f"{made:,} rows")
+    if pooling.published_protocol(result):
+        marks.append("published protocol")
+    elif not pooling.full_length(result):
+        marks.append(f"cut at {_epochs(result['settings']['max_epochs'])}")
+    if (parent is not None and not pooling.published_protocol(parent)
+            and not pooling.full_length(parent)):
+        marks.append(f"search of {_epochs(parent['settings']['max_epochs'])}")
+    whole = pooling.ROWS.get(result["settings"].get("dataset", ""))
+    here = rows.get(result["manifest"])
+    if whole is not None and here is not None and here != whole:
+        marks.append(f"{here:,} rows")
     return marks

@@ -1,22 +1,33 @@
-"""All results under a folder as one Markdown table, mean and spread over seeds: `python -m
-studies.summary tmp`."""
+"""All results of a folder as Markdown tables, one a data set, with mean and spread over seeds.
 
+    python -m studies.summary tmp
+    python -m studies.summary experiments  # the shipped results
+    python /path/to/reproduce.py summary   # from any folder; of tmp there
+"""
+
+import re
 import statistics
 import sys
-from collections.abc import Iterable
 from pathlib import Path
+from typing import Any
 
+from engine import cli
 from studies.collect import results_in
+from studies.curves import RUNS_CSV
 from studies.kinds import Results
+from studies.names import shown
 from studies.series import by_budget, from_last, series_of
+from studies.table import Table, spread
 
 HEAD = ("model", "scheme", "parameters", "test AUC", "test log-loss",
-        "best test AUC (published protocol)", "seeds")
+        "best test AUC (published protocol)", "epochs", "seeds")
+# in labels: what sets other rows of the data set, or masks like those of another search, apart
+HASH = re.compile(r"\b(data|like) ([0-9a-f]{8,})\b")
 
 
 def summarise(results: Results) -> list[tuple[str, ...]]:
-    """Rows under HEAD, by model and falling parameters. Runs that differ in the seed alone share a
-    row."""
+    """Rows under HEAD, by model and falling parameters. Runs that differ in nothing but the seed
+    share a row."""
     groups = []
     models = sorted({result["settings"]["model"] for result in results})
     for model in models:
@@ -24,13 +35,32 @@ def summarise(results: Results) -> list[tuple[str, ...]]:
         for label, members in series.items():
             groups += [(model, label, group) for group in by_budget(members).values()]
     groups.sort(key=lambda item: (item[0], -item[2][0]["num_embedding_params"]))
-    return [(model, _scheme(label, group),
-             f"{round(statistics.mean(result['num_embedding_params'] for result in group)):,}",
-             spread([result["test_auc"] for result in group]),
-             spread([result["test_logloss"] for result in group]),
-             spread([result["published_protocol"]["best_test_auc"] for result in group]),
-             str(len(group)))
-            for model, label, group in groups]
+    numbers: dict[str, int] = {}
+    return [_row(model, label, group, numbers) for model, label, group in groups]
+
+
+def _row(model: str, label: str, group: Results, numbers: dict[str, int]) -> tuple[str, ...]:
+    """A row; `numbers` numbers the hashes that labels name."""
+
+    def numbered(found: re.Match[str]) -> str:
+        return f"{found[1]} {numbers.setdefault(found[2], len(numbers) + 1)}"
+
+    return (shown(model), HASH.sub(numbered, shown(_scheme(label, group))),
+            f"{round(statistics.mean(result['num_embedding_params'] for result in group)):,}",
+            spread([result["test_auc"] for result in group]),
+            spread([result["test_logloss"] for result in group]),
+            spread([result["published_protocol"]["best_test_auc"] for result in group]),
+            _range([result["epochs"] for result in group]), str(len(group)))
+
+
+def _range(epochs: list[int]) -> str:
+    """The fewest and the most.
+
+    >>> _range([30, 24]), _range([30])
+    ('24-30', '30')
+    """
+    fewest, most = min(epochs), max(epochs)
+    return str(most) if fewest == most else f"{fewest}-{most}"
 
 
 def _scheme(label: str, group: Results) -> str:
@@ -39,22 +69,34 @@ def _scheme(label: str, group: Results) -> str:
     return label + (", cut from the last table" if from_last(group) else "")
 
 
-def spread(values: list[float]) -> str:
-    """Mean ± standard deviation (of a sample; absent for one value).
+def of_folder(out: Path) -> str:
+    """The tables of all results in a folder, under the names of their data sets.
 
-    >>> spread([0.5, 0.7]), spread([0.5])
-    ('0.6000 ± 0.1414', '0.5000')
+    Raises:
+        ValueError: it is no folder of results.
     """
-    mean = f"{statistics.mean(values):.4f}"
-    return f"{mean} ± {statistics.stdev(values):.4f}" if len(values) > 1 else mean
+    if not (out / "runs").is_dir() and not (out / RUNS_CSV).exists():
+        inner = f" Did you mean {out.parent}?" if out.name == "runs" else ""
+        raise ValueError(f"{out} is no folder of results: it holds neither runs/ nor "
+                         f"{RUNS_CSV}.{inner}")
+    results = results_in(out)
+    if not results:
+        raise ValueError(f"no run in {out} is finished yet")
+    by_data: dict[str, list[dict[str, Any]]] = {}
+    for result in results:
+        by_data.setdefault(result["settings"]["dataset"], []).append(result)
+    parts = []
+    for dataset, own in sorted(by_data.items()):
+        lines = summarise(own)
+        if lines:
+            parts.append(f"## {shown(dataset)}\n\n{Table(HEAD, lines).markdown()}")
+    return "\n\n".join(parts)
 
 
-def markdown(head: Iterable[str], rows: Iterable[Iterable[str]]) -> str:
-    """A Markdown table."""
-    lines = [list(head), *[list(row) for row in rows]]
-    lines.insert(1, ["---"] * len(lines[0]))
-    return "\n".join(f"| {' | '.join(line)} |" for line in lines)
+def main() -> None:
+    """`python -m studies.summary FOLDER`."""
+    print(of_folder(Path(sys.argv[1] if len(sys.argv) > 1 else "tmp")))
 
 
 if __name__ == "__main__":
-    print(markdown(HEAD, summarise(results_in(Path(sys.argv[1] if len(sys.argv) > 1 else "tmp")))))
+    cli.main(main)

@@ -1,7 +1,55 @@
-"""Results as text tables."""
+"""Tables: as columns of plain text, and as Markdown."""
 
+import statistics
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, NamedTuple
+
+
+class Table(NamedTuple):
+    """A head and its rows, all text."""
+
+    head: Sequence[str]
+    rows: Sequence[Sequence[str]]
+
+    def plain(self) -> str:
+        """Columns padded to their widest cell.
+
+        >>> print(Table(["a", "b"], [["1", "22"]]).plain())
+        a  b
+        1  22
+        """
+        lines = [self.head, *self.rows]
+        widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
+        return "\n".join("  ".join(map(str.ljust, line, widths)).rstrip() for line in lines)
+
+    def markdown(self) -> str:
+        """With a rule below the head.
+
+        >>> print(Table(["a", "b"], [["1", "22"]]).markdown())
+        | a | b |
+        | --- | --- |
+        | 1 | 22 |
+        """
+        lines = [self.head, ["---"] * len(self.head), *self.rows]
+        return "\n".join(f"| {' | '.join(line)} |" for line in lines)
+
+
+def plain(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+    """`Table.plain` in one call."""
+    return Table(head, rows).plain()
+
+
+def spread(values: Sequence[float], form: str = ".4f") -> str:
+    """Mean ± standard deviation (of a sample; absent for one value).
+
+    >>> spread([0.5, 0.7]), spread([0.5])
+    ('0.6000 ± 0.1414', '0.5000')
+    """
+    mean = format(statistics.mean(values), form)
+    if len(values) < 2:
+        return mean
+    return f"{mean} ± {format(statistics.stdev(values), form.lstrip('+'))}"
+
 
 # a cut of which no more than this share differs from the |V|-only cut is by magnitude
 DECIDED = 0.01
@@ -34,8 +82,9 @@ def _cut_last(result: dict[str, Any]) -> bool:
 def of_budgets(result: dict[str, Any]) -> str:
     """A line on the budgets that a search's thresholds did not reach; "" for any other run.
 
-    >>> print(of_budgets({"stage": "search", "budgets_not_reached": [9, 5], "num_embedding_params": 12,
-    ...                   "num_embedding_params_dense": 100, "differing": {"9": 3, "5": 2},
+    >>> print(of_budgets({"stage": "search", "budgets_not_reached": [9, 5],
+    ...                   "num_embedding_params": 12, "num_embedding_params_dense": 100,
+    ...                   "differing": {"9": 3, "5": 2},
     ...                   "settings": {"candidate_p": [50, 9, 5], "budget": "exact"}}))
     ! budgets 9, 5 were not reached by the thresholds: † cut by margin from the last table, 12 of
     100 entries left
@@ -43,11 +92,8 @@ def of_budgets(result: dict[str, Any]) -> str:
     missed = result.get("budgets_not_reached")
     if not missed:
         return ""
-    settings, left, dense = (
-        result["settings"],
-        result["num_embedding_params"],
-        result["num_embedding_params_dense"],
-    )
+    settings = result["settings"]
+    left, dense = result["num_embedding_params"], result["num_embedding_params_dense"]
     usable = [budget for budget in settings["candidate_p"] if budget <= dense]
     none = len(missed) == len(usable)
     named = "no budget was" if none else f"budgets {_listed(missed)} were not"
@@ -98,16 +144,3 @@ def of_base_rate(result: dict[str, Any]) -> str:
     found = result["validation_logloss"]
     return (f"! run {result['run_id']}: validation log-loss {found:.4g} is worse than {base:.4g}, "
             "that of a constant prediction")
-
-
-def plain(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
-    """Columns padded to their widest cell.
-
-    >>> print(plain(["a", "b"], [["1", "22"]]))
-    a  b
-    1  22
-    """
-    widths = [max(len(row[i]) for row in (head, *rows)) for i in range(len(head))]
-    return "\n".join("  ".join(cell.ljust(width) for cell,
-                               width in zip(row, widths, strict=True)).rstrip()
-                     for row in (head, *rows))

@@ -1,5 +1,7 @@
 """Shared fixtures, and an honest last line about real data."""
 
+import contextlib
+import functools
 import os
 from pathlib import Path
 
@@ -7,6 +9,9 @@ import hypothesis
 import pytest
 import torch
 from makers import write_movielens
+
+from engine.optim.gpu import rowwise
+from engine.optim.step import Step
 
 torch.set_flush_denormal(True)
 # made data is too small for more, and on a busy machine threads wait for each other
@@ -45,6 +50,34 @@ def real_data() -> Path:
 def made_data(tmp_path_factory) -> Path:
     """A small made folder in the original MovieLens format, to be read and never written."""
     return write_movielens(tmp_path_factory.mktemp("made") / "ml-1m")
+
+
+@pytest.fixture(params=["eager", pytest.param("inductor", marks=pytest.mark.slow)])
+def compiler(request, monkeypatch):
+    """Compile steps by a backend that traces them into one graph and runs that as it is, in a tenth
+    of the time; under `slow` by the one that runs use."""
+    monkeypatch.setattr(torch, "compile", functools.partial(torch.compile, backend=request.param))
+    return request.param
+
+
+@pytest.fixture
+def on_device(monkeypatch):
+    """Take the steps of a GPU on this CPU. Plain torch takes a late step as long as any, so rows
+    stay behind for 8 steps instead of 32, and rates are computed for 32 steps ahead."""
+    monkeypatch.setattr(Step, "as_on_device", True)
+    monkeypatch.setattr(rowwise, "AHEAD", 32)
+    monkeypatch.setitem(rowwise.INTERVALS, "deferred", (8,))
+
+
+@pytest.fixture
+def no_pictures(monkeypatch):
+    """Figures are made and not drawn, which takes a second each: a picture is its first bytes."""
+    def save(figure, file, **options):
+        with contextlib.ExitStack() as stack:
+            writer = file if hasattr(file, "write") else stack.enter_context(open(file, "wb"))
+            writer.write(b"\x89PNG")
+
+    monkeypatch.setattr("matplotlib.figure.Figure.savefig", save)
 
 
 @pytest.fixture

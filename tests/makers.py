@@ -18,10 +18,8 @@ def movielens_lines(ratings: int = 3000, seed: int = 0) -> dict[str, list[str]]:
     rng = np.random.default_rng(seed)
     age, gender = rng.choice(len(AGES), USERS), rng.choice(2, USERS)
     genre, year = rng.choice(len(GENRES), MOVIES), 1950 + rng.choice(50, MOVIES)
-    users = [
-        f"{u + 1}::{'FM'[gender[u]]}::{AGES[age[u]]}::{rng.integers(21)}::{10000 + rng.integers(60)}"
-        for u in range(USERS)
-    ]
+    users = [f"{u + 1}::{'FM'[gender[u]]}::{AGES[age[u]]}::{rng.integers(21)}::"
+             f"{10000 + rng.integers(60)}" for u in range(USERS)]
     movies = [f"{m + 1}::Film {m + 1}, The ({year[m]})::{GENRES[genre[m]]}" for m in range(MOVIES)]
     taste = rng.normal(0, 2, (len(AGES), len(GENRES)))
     pairs = rng.choice(USERS * MOVIES, ratings, replace=False)

@@ -23,6 +23,7 @@ from studies.figures.baselines import entries
 from studies.page import Page
 from studies.published import PRESETS
 
+pytestmark = pytest.mark.usefixtures("no_pictures")
 SIZE = sum(tiny.SIZES.values()) * 4
 
 
@@ -42,12 +43,16 @@ def shell(monkeypatch, tmp_path):
                                                        "darts_epochs": [1]},
                                              **dict.fromkeys(schemes.PRUNED)})
 
+    monkeypatch.setattr(tuning, "SHIPPED", tmp_path / "no shipped settings")
     monkeypatch.setattr(bench_epoch, "bench", partial(bench_epoch.bench, steps=2, rounds=1))
     monkeypatch.setattr(extreme, "BUDGETS", (300, 100))
     monkeypatch.setattr(extreme, "WIDTHS", (4,))
 
     def call(script, *words):
-        monkeypatch.setattr("sys.argv", [script.__file__, *map(str, words), "--out", str(tmp_path)])
+        words = [*map(str, words), "--out", str(tmp_path)]
+        if script is reproduce and not {"report", "plan", "--jobs"} & {*words}:
+            words += ["--jobs", "1"]  # the tiny set is of this process
+        monkeypatch.setattr("sys.argv", [script.__file__, *words])
         script.main()
 
     return call
@@ -130,18 +135,32 @@ def test_settings_chosen_for_another_model_are_tried_as_they_are(shell, tmp_path
 
 
 @pytest.mark.parametrize(("words", "message"), [
-    (("tune", "--embedding", "uniform", "--dataset", "all"),
-     "tune is of one data set and one --embedding"),
-    (("tune", "--embedding", "uniform", "--scheme", "darts"),
-     "tune is of one data set and one --embedding"),
-    (("compare", "--embedding", "mde"), "--embedding mde is of tune; compare takes --scheme"),
-    (("compare", "--settings-of", "deepfm"),
-     "--settings-of deepfm is of tune, and of another model than --model fm"),
-    (("tune", "--embedding", "uniform", "--settings-of", "fm"), "of another model than --model fm"),
-    (("tune", "--embedding", "uniform", "--settings-of", "deepfn"), "unknown model 'deepfn'")])
-def test_options_that_would_do_nothing_are_refused(shell, words, message):
+    (("tune",), "tune chooses the settings of one scheme: name it, as in `python reproduce.py tune "
+                "--embedding mde`"),
+    (("tune", "--embedding", "uniform", "--dataset", "all"), "tune is of one data set"),
+    (("tune", "--embedding", "unifrom"), "unknown embedding 'unifrom'; did you mean 'uniform'"),
+    (("tune", "--embedding", "uniform", "--settings-of", "fm"),
+     "takes the settings of another model than --model fm"),
+    (("tune", "--embedding", "uniform", "--settings-of", "deepfn"), "unknown model 'deepfn'"),
+    (("fig12",), "unknown command 'fig12'; did you mean 'fig11'"),
+    (("fig10", "--set", "lr=0.1", "--set", "gk=2"),
+     r"takes no --set; to run other settings: python train_movielens.py --set lr=0.1 --set gk=2"),
+    (("compare", "--jobs", "0"), "--jobs must be between 1 and"),
+    (("compare", "--jobs", "-1"), "--jobs must be between 1 and"),
+    (("compare", "--jobs", "100000"), "--jobs must be between 1 and")])
+def test_what_makes_no_sense_is_refused(shell, words, message):
     with pytest.raises(ValueError, match=message):
         shell(reproduce, *words)
+
+
+@pytest.mark.parametrize("words", [
+    ("compare", "--embedding", "mde"), ("compare", "--settings-of", "deepfm"),
+    ("tune", "--embedding", "uniform", "--scheme", "darts"), ("report", "--model", "fm"),
+    ("plan", "--jobs", "2")])
+def test_a_command_has_its_own_options_alone(shell, words, capsys):
+    with pytest.raises(SystemExit):
+        shell(reproduce, *words)
+    assert f"unrecognized arguments: {words[-2]}" in capsys.readouterr().err
 
 
 def test_settings_of_a_model_that_was_not_tuned_are_asked_for(shell):
@@ -297,15 +316,14 @@ def test_the_runs_behind_a_page_are_made_once_and_the_page_is_written(shell, tmp
     shell(reproduce, page, *seeds)
     made = {path.parent.name for path in (tmp_path / "runs").glob("*/result.json")}
     assert made
-    capsys.readouterr()
-    shell(reproduce, page, *seeds)
     said = capsys.readouterr().out.splitlines()
-    assert said[0] == "nothing is missing"
     [text] = (tmp_path / "figures").glob(f"{page}_movielens*.md")
     assert text.with_suffix(".csv").exists()
     assert {str(text), str(text.with_suffix(".csv"))} <= set(said)
     assert any(name in text.with_suffix(".csv").read_text() for name in made)
-    gone = sorted(made)[0]
+    shell(reproduce, page, *seeds, "--dry-run")
+    assert capsys.readouterr().out.splitlines()[0] == "nothing is missing"
+    gone = min(made)
     (tmp_path / "runs" / gone / "result.json").unlink()
     shell(reproduce, page, *seeds, "--dry-run")
     assert "missing" in (said := capsys.readouterr().out)
@@ -478,3 +496,16 @@ def test_a_tuning_without_trials_is_corrupt(shell, tmp_path):
     with pytest.raises(ValueError,
                        match=r"movielens_fm_uniform\.json is corrupt \(no trials under 'chosen'\)"):
         shell(reproduce, "compare", "--scheme", "uniform")
+
+
+def test_shipped_settings_and_times_are_used(shell, tmp_path, monkeypatch, capsys):
+    shell(reproduce, "tune", "--embedding", "uniform")
+    (tmp_path / "tuned").rename(tmp_path / "shipped")
+    monkeypatch.setattr(tuning, "SHIPPED", tmp_path / "shipped")
+    capsys.readouterr()
+    shell(reproduce, "compare", "--scheme", "uniform", "--scheme", "lr", "--seeds", 7, "--dry-run")
+    lines = capsys.readouterr().out.splitlines()
+    assert lines[0].startswith("3 runs are missing, about ")
+    assert [line.partition(" (about ")[0].split()[:2] for line in lines[1:]] == [
+        ["linear", "lr"], ["fm", "uniform"], ["fm", "uniform"]]
+    assert all("(about" in line for line in lines[1:])  # LR by the shipped records, nobody ran it

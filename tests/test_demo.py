@@ -86,7 +86,8 @@ def test_recovered_widths_count_a_feature_as_often_as_it_occurs(learned):
 
 
 def test_the_script_prints_draws_and_reuses_its_runs(tmp_path, monkeypatch, capsys):
-    monkeypatch.setitem(demo.SETTINGS, "max_epochs", 1)
+    for name, value in (("max_epochs", 1), ("batch_size", 4096)):
+        monkeypatch.setitem(demo.SETTINGS, name, value)
     monkeypatch.setattr("sys.argv", ["demo.py", "--out", str(tmp_path), "--seed", "3"])
     demo.main()
     first, runs = capsys.readouterr().out, tree(tmp_path / "runs")

@@ -6,6 +6,7 @@ import pytest
 from scipy.stats import spearmanr
 
 import demo
+from compression.loaded_run import load_uniform
 from compression.pruning import methods, random_mask
 from data.synthetic import planted
 from engine import stages
@@ -27,7 +28,7 @@ def context(tmp_path_factory):
 @pytest.fixture(scope="module")
 def trained(context):
     run = stages.train(parse({**SETTINGS, "embedding": "uniform"}), 1, context)
-    return methods.load_trained(run["run_id"], context)
+    return load_uniform(run["run_id"], context)
 
 
 def correlation(table, trained):

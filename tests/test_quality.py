@@ -3,6 +3,7 @@ on."""
 
 import pytest
 import tiny
+from training import few
 
 from engine import stages
 
@@ -26,24 +27,18 @@ def test_logistic_regression_learns_the_first_order_and_no_more(tmp_path):
     assert 0.7 < tiny.train(tmp_path, model="linear", **SETTINGS)["test_auc"] < 0.82
 
 
-@pytest.mark.parametrize("threshold_type", ["feature_dim", "feature", "dimension"])
-def test_pep_keeps_what_the_labels_need(tmp_path, threshold_type):
+@pytest.mark.parametrize("threshold_type", few(["feature_dim", "feature", "dimension"], 0))
+def test_pep_keeps_what_the_labels_need_and_a_handful_of_entries_is_too_few(tmp_path,
+                                                                            threshold_type):
     half = FULL // 2
     settings = {**SETTINGS, "embedding": "pep", "threshold_type": threshold_type,
-                "candidate_p": [half]}
+                "candidate_p": [half, 10]}
     search = tiny.train(tmp_path, **settings)
     assert search["snapshots"][0] == str(half)
-    [ticket] = stages.retrain(tiny.settings(**settings, retrain_emb_param=half), 1,
-                              tiny.context(tmp_path))
+    ticket, handful = stages.retrain(tiny.settings(**settings), 1, tiny.context(tmp_path))
     assert ticket["num_embedding_params"] == half
     assert ticket["test_auc"] > 0.87
-
-
-def test_a_table_pruned_to_a_handful_is_worse(tmp_path):
-    settings = {**SETTINGS, "embedding": "pep", "candidate_p": [FULL // 2, 10]}
-    tiny.train(tmp_path, **settings)
-    half, handful = stages.retrain(tiny.settings(**settings), 1, tiny.context(tmp_path))
-    assert handful["test_auc"] < half["test_auc"] - 0.08
+    assert handful["test_auc"] < ticket["test_auc"] - 0.08
 
 
 BASELINES = {

@@ -4,6 +4,7 @@ forms."""
 import itertools
 
 import numpy as np
+import pytest
 import torch
 
 from engine.optim.step import Step, build_optimizer
@@ -12,21 +13,17 @@ from models.embedding.masked import Masked
 
 SIZES, WIDTH, BATCH = (60, 3, 200, 37), 5, 16
 VALUES = {"model": "fm", "embedding": "pep", "latent_dim": WIDTH, "threshold_type": "feature_dim",
-          "gk": 1.0,
-          "g_type": "sigmoid", "threshold_init": -5.0, "mlp_dims": (6,), "dropout": 0.2,
-          "num_heads": 2,
-          "num_layers": 1, "att_dropout": 0.1, "atten_embed_dim": 4, "has_residual": True,
-          "full_part": True,
-          "with_linear": True, "arch_mlp_bot": (5,), "arch_mlp_top": (6,),
-          "arch_interaction_op": "cat"}
+          "gk": 1.0, "g_type": "sigmoid", "threshold_init": -5.0, "mlp_dims": (6,), "dropout": 0.2,
+          "num_heads": 2, "num_layers": 1, "att_dropout": 0.1, "atten_embed_dim": 4,
+          "has_residual": True, "full_part": True, "with_linear": True, "arch_mlp_bot": (5,),
+          "arch_mlp_top": (6,), "arch_interaction_op": "cat"}
 
 
 class Training:
     """Skewed random batches, step by step; the last row of each field is in none of them, and the
     decay is felt."""
 
-    def __init__(self, update, lr=0.01, decay=0.03, clip=100.0, sizes=SIZES,
-                 l2_penalty=0.0,
+    def __init__(self, update, lr=0.01, decay=0.03, clip=100.0, sizes=SIZES, l2_penalty=0.0,
                  **values):
         values = {**VALUES, **values}
         self.sizes = sizes
@@ -72,6 +69,20 @@ class Training:
             kept |= {f"{name} {key}": value.numpy().copy() for key,
                      value in self.optimizer.state[parameter].items()}
         return kept
+
+
+def few(cases, *fast):
+    """Parameters of a test: the cases of these numbers, and the others under `slow`."""
+    made = []
+    for number, case in enumerate(cases):
+        values = case if isinstance(case, tuple) else (case,)
+        made.append(pytest.param(*values, marks=[] if number in fast else [pytest.mark.slow]))
+    return made
+
+
+def words(case):
+    """A case's name: its values."""
+    return " ".join(map(str, case.values())) if isinstance(case, dict) else None
 
 
 def assert_same(one, other):

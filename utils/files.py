@@ -1,22 +1,62 @@
 """Files that are either whole or not there: write to a temporary name, then rename."""
 
+import errno
 import hashlib
 import json
 import os
+import shutil
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+FULL = (errno.ENOSPC, errno.EDQUOT)  # the disk is full, or the user's share of it
+
 
 @contextmanager
-def atomic_path(path: Path) -> Iterator[Path]:
+def naming_a_full_disk(path: Path, temporary: Path, need: int | None = None) -> Iterator[None]:
+    """Let an error in the block that says that the disk is full name the folder and the need.
+
+    Args:
+        path: what is written in the end.
+        temporary: file or folder that is written first.
+        need: bytes; without it, what was written before the error counts as the least.
+
+    Raises:
+        OSError: the disk is full.
+    """
+    try:
+        yield
+    except Exception as error:
+        # safetensors has an error of its own, without a number
+        number = getattr(error, "errno", None)
+        if number not in FULL and "No space left" not in str(error):
+            raise
+        wanted = f"{need:,}" if need else f"more than {_bytes_in(temporary):,}"
+        free = shutil.disk_usage(path.parent).free
+        raise OSError(number or errno.ENOSPC,
+                      f"No space left in {path.parent} to write {path.name}, which needs {wanted} "
+                      f"bytes (free: {free:,}); make room there, or choose another folder with "
+                      f"--out (runs) or --cache (data sets)") from error
+
+
+def _bytes_in(path: Path) -> int:
+    files = path.rglob("*") if path.is_dir() else [path]
+    return sum(file.stat().st_size for file in files if file.is_file())
+
+
+@contextmanager
+def atomic_path(path: Path, need: int | None = None) -> Iterator[Path]:
     """Yield a temporary name beside `path`; rename it to `path` when the block ends without an
     error.
 
     An error inside the block (a full disk, say) removes the temporary file and leaves the old
     `path` as it was. The file's mode is that of any new file under the process's umask.
+
+    Args:
+        path: the file to write.
+        need: its bytes, where they are known, for the message about a full disk.
 
     >>> import tempfile
     >>> target = Path(tempfile.mkdtemp()) / "a.txt"
@@ -31,13 +71,15 @@ def atomic_path(path: Path) -> Iterator[Path]:
     os.close(handle)
     temporary = Path(name)
     try:
-        yield temporary
-        # mkstemp makes files of mode 600; so do writers that, like safetensors, put a file of their
-        # own in the place of this one, which is why the mode is set after the block
-        temporary.chmod(0o666 & ~_umask())
-        with temporary.open("r+b") as file:  # Windows syncs no file that is open for reading alone
-            os.fsync(file.fileno())  # the rename must not reach the disk before the bytes do
-        temporary.replace(path)
+        with naming_a_full_disk(path, temporary, need):
+            yield temporary
+            # mkstemp makes files of mode 600; so do writers that, like safetensors, put a file of
+            # their own in the place of this one, which is why the mode is set after the block
+            temporary.chmod(0o666 & ~_umask())
+            # Windows syncs no file that is open for reading alone
+            with temporary.open("r+b") as file:
+                os.fsync(file.fileno())  # the rename must not reach the disk before the bytes do
+            temporary.replace(path)
     except BaseException:
         temporary.unlink(missing_ok=True)
         raise

@@ -52,7 +52,7 @@ def _lock(file: IO[str]) -> None:
 def _wait_for_lock(file: IO[str]) -> None:
     if fcntl is not None:
         fcntl.flock(file, fcntl.LOCK_EX)
-        return
+        return None
     while True:
         try:
             return _lock(file)

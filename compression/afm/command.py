@@ -1,8 +1,10 @@
-"""`compress.py afm`: a trained model with its table and layers factored by what they give out on
-real data.
+"""`compress.py afm`: factor the table and the layers of a trained model by their outputs on data.
 
-    python compress.py afm --run ID --emb-rank 8 --mlp-rank 16          # factor, one more epoch, and the control
-    python compress.py afm --run ID --ratio 0.2 --finetune-epochs 0     # a rank for each field; only measured
+    python compress.py afm --run ID --emb-rank 8 --mlp-rank 16
+    python compress.py afm --run ID --ratio 0.2 --finetune-epochs 0
+
+The first fine-tunes the factored model for an epoch, and the dense one as a control. The second
+chooses a rank for each field, and only measures.
 """
 
 import argparse
@@ -66,9 +68,9 @@ def add_options(method: argparse.ArgumentParser) -> None:
                              "the calibration rows")
     method.add_argument("--method", dest="basis", default="afm",
                         choices=("afm", "svd", "random", "tt"),
-                        help="principal directions of the outputs; or a rival at the same ranks: "
-                             "singular vectors of "
-                        "the weights, a random basis, tensor-train tables")
+                        help="principal directions of the outputs; or a baseline at the same "
+                             "ranks: singular vectors of the weights, a random basis, "
+                             "tensor-train tables")
     method.add_argument("--no-fuse", action="store_true",
                         help="reconstruct vectors for the first deep layer too")
     method.add_argument("--sequential", action="store_true",
@@ -89,26 +91,28 @@ def add_options(method: argparse.ArgumentParser) -> None:
     method.add_argument("--force", action="store_true", help="run again what is finished")
 
 
-def checked(given: argparse.Namespace) -> tuple[Choice, FineTuning]:
+def checked(args: argparse.Namespace) -> tuple[Choice, FineTuning]:
     """What the options ask for, before anything is read.
 
     Raises:
-        ValueError: nothing to factor, a share outside (0, 1), a rank below 1, or options that do
-            not go together.
+        ValueError: nothing to factor, a share outside (0, 1), a rank below 1, or options that
+            contradict each other.
     """
-    for name in ("emb_energy", "ratio", "mlp_energy"):
-        if getattr(given, name) is not None:
-            check_share(f"--{name.replace('_', '-')}", getattr(given, name))
-    by_field = ranks_in(given.field_rank_file) if given.field_rank_file else None
-    choice = Choice(given.basis, given.emb_rank, given.emb_energy, given.ratio, by_field,
-                    given.mlp_rank,
-                    given.mlp_energy,
-                    tuple(name.strip() for name in given.layers.split(","))
-                    if given.layers is not None else None,
-                    given.act, given.act_init,
-                    not given.no_fuse, given.sequential, given.smoothing, given.max_samples)
+    for option, share in (("--emb-energy", args.emb_energy), ("--ratio", args.ratio),
+                          ("--mlp-energy", args.mlp_energy)):
+        if share is not None:
+            check_share(option, share)
+    by_field = ranks_in(args.field_rank_file) if args.field_rank_file else None
+    layers = None
+    if args.layers is not None:
+        layers = tuple(name.strip() for name in args.layers.split(","))
+    choice = Choice(method=args.basis, emb_rank=args.emb_rank, emb_energy=args.emb_energy,
+                    ratio=args.ratio, field_ranks=by_field, mlp_rank=args.mlp_rank,
+                    mlp_energy=args.mlp_energy, layers=layers, act=args.act,
+                    act_init=args.act_init, fused=not args.no_fuse, sequential=args.sequential,
+                    smoothing=args.smoothing, max_samples=args.max_samples)
     choice.check()
-    return choice, FineTuning(given.finetune_epochs, given.finetune_lr, given.freeze_emb)
+    return choice, FineTuning(args.finetune_epochs, args.finetune_lr, args.freeze_emb)
 
 
 def ranks_in(path: Path) -> tuple[tuple[str, int], ...]:
@@ -127,21 +131,20 @@ def ranks_in(path: Path) -> tuple[tuple[str, int], ...]:
     return tuple(sorted(found.items()))
 
 
-def work(given: argparse.Namespace) -> tuple[list[dict[str, Any]], RunContext]:
-    """The subcommand: calibrate, factor, train on, with a control.
+def work(args: argparse.Namespace) -> tuple[list[dict[str, Any]], RunContext]:
+    """The subcommand: calibrate, factor, fine-tune, and fine-tune the dense model as a control.
 
     Returns:
-        the records that were made, and where they lie.
+        The records, the factored model's first, and where they are.
     """
-    choice, how = checked(given)
-    context = cli.place_of(given, force=given.force)
-    trained = load_model(given.run, context)
-    device = pick_device(context.device)
-    results = [factored(trained, choice, how, device)]
-    if not given.no_control and how.epochs:
+    choice, how = checked(args)
+    context = cli.place_of(args, force=args.force)
+    trained = load_model(args.run, context)
+    results = [factored(trained, choice, how, pick_device(context.device))]
+    if not args.no_control and how.epochs:
         results.append(control(trained, how))
-    results[0] = judged(trained, results[0], results[-1],
-                        finetune.run_of(trained, how, choice.identity()))
+    results[0] = compared(trained, results[0], results[-1],
+                          finetune.run_of(trained, how, choice.identity()))
     return results, context
 
 
@@ -154,7 +157,7 @@ def control(trained: LoadedRun, how: FineTuning) -> dict[str, Any]:
 
 def factored(trained: LoadedRun, choice: Choice, how: FineTuning,
              device: torch.device) -> dict[str, Any]:
-    """The factored model, trained on as `how` says; calibrated only where there is no result
+    """The factored model, fine-tuned as `how` says; calibrated only if there is no result
     yet."""
     run = finetune.run_of(trained, how, choice.identity())
     made: list[Compression] = []
@@ -187,23 +190,24 @@ def speeds(run: Run, models: dict[str, Any]) -> dict[str, dict[str, dict[str, fl
     found = {"samples_per_second": timed(models, rows)}
     if device.type != "cpu":
         there = tuple(part.cpu() for part in parts_of(rows))
-        found["samples_per_second_cpu"] = timed({name: copy.deepcopy(each).cpu() for name,
-                                                 each in models.items()},
-                                                there if len(there) == 2 else there[0])
+        on_cpu = {name: copy.deepcopy(each).cpu() for name, each in models.items()}
+        found["samples_per_second_cpu"] = timed(on_cpu, there if len(there) == 2 else there[0])
     return found
 
 
 def timed(models: dict[str, Any], rows: Inputs) -> dict[str, dict[str, float]]:
     """Rows a second of each model, by batch size."""
-    return {name: {str(batch): round(samples_per_second(each, rows, batch, SECONDS))
-                   for batch in BATCHES}
-            for name, each in models.items()}
+    found: dict[str, dict[str, float]] = {}
+    for name, model in models.items():
+        speeds = {batch: samples_per_second(model, rows, batch, SECONDS) for batch in BATCHES}
+        found[name] = {str(batch): round(speed) for batch, speed in speeds.items()}
+    return found
 
 
-def judged(trained: LoadedRun, result: dict[str, Any], other: dict[str, Any],
-           run: Run) -> dict[str, Any]:
-    """A factored model's record with intervals, held against the control, or against the dense
-    model where it is none.
+def compared(trained: LoadedRun, result: dict[str, Any], other: dict[str, Any],
+             run: Run) -> dict[str, Any]:
+    """A factored model's record with intervals of its scores and of their difference to the
+    control's, or to the dense model's where there is no control.
 
     Args:
         result, other: records of the factored model and the control; the same one twice where there

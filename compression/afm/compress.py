@@ -147,7 +147,7 @@ def compress(model: Any, choice: Choice, fields: list[Moments], schema: Fields, 
              batches: Callable[[], Iterable[Inputs]], seed: int) -> Compression:
     """The compressed model; `model`, in evaluation mode, stays as it is.
 
-    Ranks always come from the spectra of the outputs, so that rivals are compared at equal ranks.
+    Ranks always come from the spectra of the outputs, so that all methods have equal ranks.
 
     Args:
         fields: moments of each field's vectors.

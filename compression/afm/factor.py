@@ -50,7 +50,8 @@ def mlp_layers(model: nn.Module) -> dict[str, int]:
     """The linear layers inside the model's MLPs by dotted name, each with its number in its own,
     from 1.
 
-    >>> mlp_layers(nn.ModuleDict({"top": nn.Sequential(nn.Linear(4, 3), nn.ReLU(), nn.Linear(3, 1))}))
+    >>> top = nn.Sequential(nn.Linear(4, 3), nn.ReLU(), nn.Linear(3, 1))
+    >>> mlp_layers(nn.ModuleDict({"top": top}))
     {'top.0': 1, 'top.2': 2}
     """
     found: dict[str, int] = {}
@@ -116,18 +117,16 @@ def factor_layer(model: nn.Module, name: str, factor: Factor, act: str = "none",
                          f"of {len(mean)}")
     weight, bias = layer.weight.detach().double(), _bias(layer)
     project = _linear(basis @ weight, basis @ (bias - mean), layer)
-    low = (
-        least(model, project).to(basis).clamp(max=0)
-        if least is not None
-        else torch.zeros_like(basis[:, 0])
-    )
+    low = torch.zeros_like(basis[:, 0])
+    if least is not None:
+        low = least(model, project).to(basis).clamp(max=0)
     project = _linear(basis @ weight, basis @ (bias - mean) - low, layer)
     return replaced(model, name,
                     ThinPair(project, _linear(basis.T, mean + basis.T @ low, layer), ACTS[act]))
 
 
 def svd_layer(model: nn.Module, name: str, rank: int, act: str = "none") -> nn.Module:
-    """The rival: W ~ (P_k S_k^1/2) (S_k^1/2 Q_k^T), the bias stays with the second layer."""
+    """A baseline: W ~ (P_k S_k^1/2) (S_k^1/2 Q_k^T), the bias stays with the second layer."""
     layer = linear_at(model, name)
     check_rank(rank, min(layer.weight.shape), least=1)
     left, values, right = torch.linalg.svd(layer.weight.detach().double(), full_matrices=False)

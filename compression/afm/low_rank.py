@@ -144,7 +144,7 @@ def check_share(what: str, share: float) -> None:
 
 
 def svd_factor(table: Tensor, rank: int) -> Factor:
-    """The rival: the first right singular vectors of a table (V, m) as it is, neither centred nor
+    """A baseline: the first right singular vectors of a table (V, m) as it is, neither centred nor
     weighted."""
     check_rank(rank, table.shape[1])
     grams = table.detach().double()

@@ -1,5 +1,4 @@
-"""Masks that know nothing: what is left of a pruned table's merit when its entries are drawn
-instead of chosen."""
+"""Random masks, the control of every pruning: how good is a ticket whose entries are drawn?"""
 
 import numpy as np
 
@@ -29,7 +28,8 @@ def per_field(like: np.ndarray, field_sizes: tuple[int, ...],
     Raises:
         ValueError: the fields do not make up the table.
 
-    >>> per_field(np.array([[1, 0], [0, 0], [1, 1]], bool), (2, 1), np.random.default_rng(0))[2].tolist()
+    >>> mask = np.array([[1, 0], [0, 0], [1, 1]], bool)
+    >>> per_field(mask, (2, 1), np.random.default_rng(0))[2].tolist()
     [True, True]
     """
     if sum(field_sizes) != len(like):
@@ -46,7 +46,8 @@ def per_feature(like: np.ndarray, generator: np.random.Generator) -> np.ndarray:
     """A mask (N, D) of bool with as many entries in each row as `like` (N, D), at coordinates that
     are drawn.
 
-    >>> per_feature(np.array([[1, 0], [0, 0], [1, 1]], bool), np.random.default_rng(0)).sum(axis=1).tolist()
+    >>> mask = np.array([[1, 0], [0, 0], [1, 1]], bool)
+    >>> per_feature(mask, np.random.default_rng(0)).sum(axis=1).tolist()
     [1, 0, 2]
     """
     # (N, D), each row a permutation

@@ -71,8 +71,8 @@ def by_ratio(resource: Resource, budget: float, scores: Tensor, limits: Sequence
     orders = orders_of(scores, resource, keep)
 
     def left(ratio: float, most: Sequence[int]) -> Tensor:
-        removed = [min(round(ratio * count), limit) for count,
-                   limit in zip(resource.counts, most, strict=True)]
+        removed = [min(round(ratio * count), limit)
+                   for count, limit in zip(resource.counts, most, strict=True)]
         return without_first(orders, torch.tensor(removed, device=resource.device)) & resource.valid
 
     open_limits = [0, *limits[1:]] if neurons_only else list(limits)
@@ -81,11 +81,10 @@ def by_ratio(resource: Resource, budget: float, scores: Tensor, limits: Sequence
     low, high = 0.0, 1.0
     for _ in range(40):
         middle = (low + high) / 2
-        low, high = (
-            (middle, high)
-            if float(resource.fraction(left(middle, open_limits))) > budget
-            else (low, middle)
-        )
+        if float(resource.fraction(left(middle, open_limits))) > budget:
+            low = middle
+        else:
+            high = middle
     return left(high, open_limits)
 
 
@@ -125,7 +124,7 @@ class GroupLasso(Hook):
 
 def choose(method: str, model: DLRM, resource: Resource, budget: float, dynamics: Dynamics,
            batches: Callable[[], Sequence[tuple[Any, Tensor]]], seed: int) -> Tensor:
-    """What a rival keeps of a trained model within a budget, (L, G).
+    """What a baseline keeps of a trained model within a budget, (L, G).
 
     magnitude, taylor, group-lasso (of a model trained with it): by score and price; random and
     uniform: the same share of every layer, any units or by magnitude; handmade: all fields,

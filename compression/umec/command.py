@@ -1,21 +1,20 @@
-"""UMEC and its rivals on a trained DLRM: `python compress.py umec --run ID --budget 0.5` (see
+"""UMEC and its baselines on a trained DLRM: `python compress.py umec --run ID --budget 0.5` (see
 `compress.py`).
 
-Descend under the budget, set to zero what is removed, build the small model, train it on. Each
-stage is an ordinary
-run: finished ones are not run again, killed ones resume.
+Descend under the budget, set to zero what is removed, build the small model, fine-tune it. Each
+stage is an ordinary run: a finished one is not run again, a killed one resumes.
 """
 
 import argparse
 import logging
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field, replace
-from pathlib import Path
+from itertools import islice
 from typing import Any, cast
 
 from torch import Tensor
 
-from compression.loaded_run import find_result, load_model
+from compression.loaded_run import LoadedRun, load_model
 from compression.umec import baselines
 from compression.umec.constraint import ResourceConstraint
 from compression.umec.dynamics import Dynamics
@@ -26,8 +25,8 @@ from engine import cli
 from engine.checkpoint import load_checkpoint, save_checkpoint
 from engine.evaluate import measure
 from engine.initial_model import fresh_model
-from engine.run import Run, RunContext, derive
-from engine.settings import parse, parse_assignment
+from engine.run import Run, RunContext, Unfinished, derive
+from engine.settings import Settings, parse, parse_assignment
 from engine.trainer import Trainer, execute
 from models.dlrm import DLRM
 from utils.text import unknown
@@ -42,7 +41,11 @@ PUBLISHED: dict[str, Any] = {"model": "dlrm", "embedding": "uniform", "latent_di
                              "optimizer": "sgd", "lr": 0.1,
                              "batch_size": 128, "l2_regularization": 0.0, "eval_interval": 1}
 METHODS = ("umec", *baselines.METHODS, AS_UMEC, "dense")
-NUMBERS = "numbers"  # the branch of the numbers, among the names of fields
+TRAIN_ON = ("umec", "group-lasso")  # their descent has trained the weights that are left
+# of a task, what the run id of its descent depends on
+IDENTITY = ("base", "method", "resource", "groups", "dynamics", "epochs", "budget", "strength",
+            "keep_fields")
+DENSE = "numbers"  # the branch of the dense features, among the names of fields
 FILE = "compressed.safetensors"  # of a descent's run folder: weights and what is kept
 
 
@@ -54,14 +57,13 @@ class Task:
         budget: B, a fraction of the whole model's `resource`.
         method: one of METHODS.
         resource, groups: see `compression.umec.resources`.
-        dynamics: of UMEC; its limits hold for the rivals too.
+        dynamics: of UMEC; its limits hold for the baselines too.
         keep_fields: names of fields that stay.
-        epochs: of the descent; a rival without one is trained so much longer afterwards.
-        finetune_epochs: of the training of the small model, at most; validation chooses among them.
-        scratch: train it from fresh values, not from the ones that are left.
+        epochs: of the descent; a baseline without one is fine-tuned for as many epochs more.
+        finetune_epochs: of the small model, at most; validation chooses among them.
+        scratch: initialise the small model again instead of keeping the weights that are left.
         strength: of group LASSO.
-        along: budgets that one descent goes through, this one among them; none: the descent has
-            this budget alone.
+        along: budgets that one descent passes, this one among them; (): this budget alone.
     """
 
     budget: float
@@ -89,87 +91,112 @@ class Task:
 
 @dataclass(frozen=True)
 class Base:
-    """A trained DLRM: its run, folder, weights and layout."""
+    """A trained DLRM, and the sizes of its layers."""
 
-    run: Run
-    folder: Path
-    model: DLRM
+    trained: LoadedRun
     layout: Layout
-    epochs: int
+
+    @property
+    def run(self) -> Run:
+        """The training."""
+        return self.trained.run
+
+    @property
+    def model(self) -> DLRM:
+        """As validation chose it."""
+        return cast(DLRM, self.trained.model)  # `layout_of` refuses any other
 
 
 def load(run_id: str, groups: str, context: RunContext) -> Base:
-    """Find a trained DLRM by its run's id.
+    """Load a trained DLRM by its run's id.
 
     Raises:
         FileNotFoundError, ValueError: as `compression.loaded_run.load_model`; or the run is no DLRM
-        that can be taken apart.
+            whose layers can be taken apart.
     """
     trained = load_model(run_id, context)
-    model = cast(DLRM, trained.model)  # `layout_of` refuses any other
-    layout = layout_of(model, trained.run.dataset.schema.sizes, groups)
-    kind = trained.run.settings.model.embedding
+    layout = layout_of(trained.model, trained.dataset.schema.sizes, groups)
+    kind = trained.settings.model.embedding
     if kind != "uniform":
-        raise ValueError(f"run {trained.run_id} has {kind} tables; only uniform ones are taken "
-                         "apart here. Train one with --embedding uniform")
-    return Base(trained.run, context.out / "runs" / trained.run_id, model, layout,
-                find_result(trained.run_id, context)["epochs"])
+        raise ValueError(f"run {trained.run_id} has {kind} tables; only uniform ones can be "
+                         "compressed by UMEC. Train one with --embedding uniform")
+    return Base(trained, layout)
 
 
 def compress(base: Base, task: Task, context: RunContext,
              changes: dict[str, Any] | None = None) -> dict[str, Any]:
-    """The result of the small model's training, with what was done under `compression`.
+    """Choose what stays, build the small model and train it.
 
     Args:
         changes: settings of the descent and of the training after it that differ from the base's.
+
+    Returns:
+        The result of the small model's training; `compression` says how it was made.
     """
     settings = parse({**base.run.settings.flat(), "eval_interval": 1, **(changes or {})})
     task = replace(task, dynamics=replace(task.dynamics, keep=_units(base, task.keep_fields)))
-    about = {"base": base.folder.name, **asdict(task), "dynamics": _named(task)}
-    # older runs have no such key
-    about = {key: value for key, value in about.items() if key != "along" or value}
-    shared = ("base", "method", "resource", "groups", "dynamics", "epochs", "budget", "strength",
-              "keep_fields")
-    model, record, extra_epochs = base.model, dict[str, Any](), task.epochs
-    resource = Resource(base.layout, task.resource)
-    kept = resource.valid
-    if task.method in ("umec", "group-lasso", AS_UMEC):
-        of_descent = replace(settings, train=replace(settings.train, max_epochs=task.epochs))
-        descending = replace(task, method="umec" if task.method == AS_UMEC else task.method,
-                             budget=min(task.along, default=task.budget))
-        named = {**asdict(descending), "base": base.folder.name, "dynamics": _named(descending)}
-        extra = {key: named[key] for key in (*shared, *(["along"] if task.along else []))}
-        run = replace(base.run, settings=of_descent, context=context, stage="compress", extra=extra)
-        record = {**(run.finished() or _descend(run, base, descending))["compression"],
-                  "descent": run.run_id}
-        found = load_checkpoint(run.folder / _file(task.budget, descending.budget))
-        kept = found["kept"].bool()
-        if task.method == AS_UMEC:
-            kept = baselines.of_counts(base.model, resource, kept, task.dynamics.keep)
-        else:
-            model, extra_epochs = cast(DLRM, fresh_model(base.run)), 0
-            model.load_state_dict(found["model"])
-    elif task.method != "dense" and not context.dry:
-        kept = baselines.choose(task.method, base.model, resource, task.budget, task.dynamics,
-                                lambda: _batches(base),
-                             derive(base.run.seed, "random"))
+    about = {"base": base.trained.run_id, **asdict(task), "dynamics": _identity(task)}
+    if not task.along:
+        del about["along"]  # older runs have no such key
+    kept, model, record = _kept(base, task, settings, context)
     scratch = task.scratch or task.method == "handmade"
-    epochs = task.finetune_epochs + extra_epochs + base.epochs * scratch
+    epochs = task.finetune_epochs
+    if task.method not in TRAIN_ON:
+        epochs += task.epochs  # as many as UMEC's descent
+    if scratch:
+        epochs += base.trained.epochs
     of_small = replace(settings, train=replace(settings.train, max_epochs=epochs))
     run = replace(base.run, settings=of_small, context=context, stage="finetune", extra=about)
     if (result := run.finished()) is not None:
         return result
     if context.dry:
-        # says that it is not finished
-        return execute(run, model, lambda trainer: [], lambda trainer: {}, keep_best=True)
+        raise Unfinished(f"run {run.run_id} ({run.stage}) is not finished")
     small = shrink(model, base.layout, kept, derive(base.run.seed, "scratch") if scratch else None)
-    spent = of_model(small, task.resource) / resource.whole
+    whole = Resource(base.layout, task.resource).whole
+    spent = of_model(small, task.resource) / whole
     record = {**about, **record, "resource_left": spent, **_left(base, kept)}
     if spent > task.budget and task.method != "dense":
         log.warning("the model spends %.4f of its %s, %.4f above the budget", spent, task.resource,
                     spent - task.budget)
     return execute(run, small, lambda trainer: [], lambda trainer: {"compression": record},
                    keep_best=True)
+
+
+def _kept(base: Base, task: Task, settings: Settings,
+          context: RunContext) -> tuple[Tensor, DLRM, dict[str, Any]]:
+    """What stays, (L, G), the model to take it from, and what the descent recorded, if there was
+    one."""
+    resource = Resource(base.layout, task.resource)
+    if task.method in ("umec", "group-lasso", AS_UMEC):
+        return _descended(base, task, settings, context)
+    if task.method == "dense" or context.dry:
+        return resource.valid, base.model, {}
+    kept = baselines.choose(task.method, base.model, resource, task.budget, task.dynamics,
+                            lambda: _batches(base), derive(base.run.seed, "random"))
+    return kept, base.model, {}
+
+
+def _descended(base: Base, task: Task, settings: Settings,
+               context: RunContext) -> tuple[Tensor, DLRM, dict[str, Any]]:
+    """As `_kept`, by a descent of its own run, which is not run again when it is finished."""
+    settings = replace(settings, train=replace(settings.train, max_epochs=task.epochs))
+    method = "umec" if task.method == AS_UMEC else task.method
+    descent = replace(task, method=method, budget=min(task.along, default=task.budget))
+    named = {**asdict(descent), "base": base.trained.run_id, "dynamics": _identity(descent)}
+    keys = (*IDENTITY, "along") if task.along else IDENTITY
+    run = replace(base.run, settings=settings, context=context, stage="compress",
+                  extra={key: named[key] for key in keys})
+    result = run.finished() or _descend(run, base, descent)
+    record = {**result["compression"], "descent": run.run_id}
+    found = load_checkpoint(run.folder / _file(task.budget, descent.budget))
+    kept = found["kept"].bool()
+    if task.method == AS_UMEC:
+        resource = Resource(base.layout, task.resource)
+        kept = baselines.of_counts(base.model, resource, kept, task.dynamics.keep)
+        return kept, base.model, record
+    model = cast(DLRM, fresh_model(base.run))
+    model.load_state_dict(found["model"])
+    return kept, model, record
 
 
 def _descend(run: Run, base: Base, task: Task) -> dict[str, Any]:
@@ -196,15 +223,18 @@ def _descend(run: Run, base: Base, task: Task) -> dict[str, Any]:
         return hooks
 
     def finish(trainer: Trainer) -> dict[str, Any]:
-        hook, resource = hooks[0], Resource(base.layout, task.resource, trainer.device)
+        resource = Resource(base.layout, task.resource, trainer.device)
+        record: dict[str, Any] = {}
         if task.method == "umec":
+            hook = hooks[0]
             kept = hook.kept(model)
             record = {"feasible_at": int(hook.feasible_at), "resource_at_end": float(hook.spent),
-                      "history": hook.history,
-                      **({"passed": hook.finish(model)} if task.along else {})}
+                      "history": hook.history}
+            if task.along:
+                record["passed"] = hook.finish(model)
         else:
-            kept, record = baselines.choose(task.method, model, resource, task.budget,
-                                            task.dynamics, list, 0), {}
+            kept = baselines.choose(task.method, model, resource, task.budget, task.dynamics, list,
+                                    0)
         before = measure(model, trainer.validation)
         zero(model, resource, kept)
         after = measure(model, trainer.validation)
@@ -216,7 +246,7 @@ def _descend(run: Run, base: Base, task: Task) -> dict[str, Any]:
 
 
 def _file(budget: float, last: float) -> str:
-    """Of what a descent leaves under a budget; the last has the plain name."""
+    """Name of what a descent leaves under a budget; the last one has the plain name."""
     return FILE if budget == last else f"compressed_{budget:g}.safetensors"
 
 
@@ -225,11 +255,11 @@ def _batches(base: Base) -> list[tuple[Any, Tensor]]:
     train, dataset = base.run.settings.train, base.run.dataset
     loader = Loader(*dataset.split("train"), train.batch_size, derive(base.run.seed, "taylor"),
                     numbers=dataset.numbers("train") if base.model.num_dense else None)
-    return [batch for _, batch in zip(range(baselines.BATCHES), loader.epoch(0), strict=False)]
+    return list(islice(loader.epoch(0), baselines.BATCHES))
 
 
-def _named(task: Task) -> dict[str, Any]:
-    """The rates that matter to the method, for a run's id."""
+def _identity(task: Task) -> dict[str, Any]:
+    """The dynamics that matter to the method, for a run's id."""
     dynamics, named = task.dynamics, asdict(task.dynamics)
     if task.method not in ("umec", AS_UMEC):
         named = {name: named[name] for name in ("joint", "min_keep", "punit")}
@@ -238,90 +268,98 @@ def _named(task: Task) -> dict[str, Any]:
     return named
 
 
+def _names(base: Base) -> list[str]:
+    """Names of the fields, the branch of the dense features first where there is one."""
+    fields = list(base.run.dataset.schema.fields)
+    return [DENSE, *fields] if base.layout.dense else fields
+
+
 def _units(base: Base, names: Sequence[str]) -> tuple[int, ...]:
     """Units of the first layer that belong to fields."""
-    layout, fields = base.layout, list(base.run.dataset.schema.fields)
-    known = [NUMBERS, *fields] if layout.dense else fields
+    known = _names(base)
+    each = base.layout.width // base.layout.size
+    units: list[int] = []
     for name in names:
         if name not in known:
             raise ValueError(unknown("field", name, known))
-    each = layout.width // layout.size
-    return tuple(unit for name in names for context in [known.index(name)]
-                 for unit in range(context * each, (context + 1) * each))
+        first = known.index(name) * each
+        units += range(first, first + each)
+    return tuple(units)
 
 
 def _left(base: Base, kept: Tensor) -> dict[str, Any]:
     """Widths of the fields that are left, by name, and neurons by layer."""
-    layout, fields = base.layout, base.run.dataset.schema.fields
-    names = [*([NUMBERS] if layout.dense else []), *fields]
+    layout, names = base.layout, _names(base)
     columns = kept[0, :layout.counts[0]].cpu().view(len(names), -1).sum(1) * layout.size
     return {"widths": dict(zip(names, columns.tolist(), strict=True)),
             "neurons": kept[1:].sum(1).tolist()}
 
 
-def add_options(made: argparse.ArgumentParser) -> None:
+def add_options(method: argparse.ArgumentParser) -> None:
     """The options of `compress.py umec`."""
     rates = Dynamics()
-    made.add_argument("--run", required=True,
-                      help="id of a finished training of a DLRM, or its start")
-    made.add_argument("--budget", type=float, action="append", required=True,
-                      help="fraction of the resource that may be spent; may be repeated")
-    made.add_argument("--one-descent", action="store_true",
-                      help="to the least budget, through the others on the way")
-    made.add_argument("--method", default="umec", choices=METHODS, help="umec or a rival")
-    made.add_argument("--mode", default="joint", choices=("joint", "fields"),
-                      help="neurons too, or fields alone")
-    made.add_argument("--groups", default="field", choices=GROUPS,
-                      help="whole fields, or a width for each field")
-    made.add_argument("--resource", default="flops_top", choices=KINDS,
-                      help="what the budget is of")
-    for name, what in (("slr", "rate of s"), ("ylr", "rate of y"), ("zlr", "rate of z"),
-                       ("sl2wd", "decay of s")):
-        made.add_argument(f"--{name}", type=float, default=getattr(rates, name), help=what)
-    for name, what in (("punit", "neurons are removed in multiples of it; with --faithful so many "
-                        "fields stay at least"), ("min-keep", "units each layer keeps")):
-        made.add_argument(f"--{name}", type=int, default=1, help=what)
-    made.add_argument("--keep-fields", default="",
-                      help=f"names of fields that stay, with commas; also {NUMBERS}")
-    made.add_argument("--zclamp", action="store_true",
-                      help="faithful: bound z by what holds the hardest layer")
-    made.add_argument("--faithful", action="store_true",
-                      help="the published dynamics; the budget may be exceeded")
-    made.add_argument("--score", choices=("weight", "weight_x_emb_rms"),
-                      help="what orders fields: the energy of their "
-                      "weights (published, and the default of --faithful), or this times their "
-                      "vectors' mean square")
-    made.add_argument("--epochs", type=int, default=Task.epochs, help="of the descent")
-    made.add_argument("--finetune-epochs", type=int, default=Task.finetune_epochs,
-                      help="of the small model, at most")
-    made.add_argument("--finetune-from", default="pruned", choices=("pruned", "scratch"),
-                      help="its first values")
-    made.add_argument("--strength", type=float, default=Task.strength, help="of group LASSO")
-    made.add_argument("--set", action="append", default=[], metavar="KEY=VALUE",
-                      help="change a setting of the base")
-    made.add_argument("--force", action="store_true", help="run again what is finished")
-    cli.add_place_options(made)
+    method.add_argument("--run", required=True,
+                        help="id of a finished training of a DLRM, or its start")
+    method.add_argument("--budget", type=float, action="append", required=True,
+                        help="fraction of the resource that may be spent; may be repeated")
+    method.add_argument("--one-descent", action="store_true",
+                        help="to the least budget, through the others on the way")
+    method.add_argument("--method", default="umec", choices=METHODS, help="umec or a baseline")
+    method.add_argument("--mode", default="joint", choices=("joint", "fields"),
+                        help="neurons too, or fields alone")
+    method.add_argument("--groups", default="field", choices=GROUPS,
+                        help="whole fields, or a width for each field")
+    method.add_argument("--resource", default="flops_top", choices=KINDS,
+                        help="what the budget is of")
+    for name, default, what in (("slr", rates.slr, "rate of s"), ("ylr", rates.ylr, "rate of y"),
+                                ("zlr", rates.zlr, "rate of z"),
+                                ("sl2wd", rates.sl2wd, "decay of s")):
+        method.add_argument(f"--{name}", type=float, default=default, help=what)
+    method.add_argument("--punit", type=int, default=1,
+                        help="remove neurons in multiples of it; with --faithful at least as many "
+                             "fields stay")
+    method.add_argument("--min-keep", type=int, default=1, help="units that each layer keeps")
+    method.add_argument("--keep-fields", default="",
+                        help=f"names of fields that stay, with commas; also {DENSE}")
+    method.add_argument("--zclamp", action="store_true",
+                        help="faithful: bound z by what holds the hardest layer")
+    method.add_argument("--faithful", action="store_true",
+                        help="the published dynamics; the budget may be exceeded")
+    method.add_argument("--score", choices=("weight", "weight_x_emb_rms"),
+                        help="what orders fields: the energy of their "
+                        "weights (published, and the default of --faithful), or this times their "
+                        "vectors' mean square")
+    method.add_argument("--epochs", type=int, default=Task.epochs, help="of the descent")
+    method.add_argument("--finetune-epochs", type=int, default=Task.finetune_epochs,
+                        help="of the small model, at most")
+    method.add_argument("--finetune-from", default="pruned", choices=("pruned", "scratch"),
+                        help="its first values")
+    method.add_argument("--strength", type=float, default=Task.strength, help="of group LASSO")
+    method.add_argument("--set", action="append", default=[], metavar="KEY=VALUE",
+                        help="change a setting of the base")
+    method.add_argument("--force", action="store_true", help="run again what is finished")
+    cli.add_place_options(method)
 
 
-def work(given: argparse.Namespace) -> None:
-    """Compress to each budget and print what came of it."""
-    context = cli.place_of(given, force=given.force)
-    default = "weight" if given.faithful else "weight_x_emb_rms"
-    dynamics = Dynamics(given.slr, given.ylr, given.zlr, given.sl2wd, given.zclamp, given.punit,
-                        given.min_keep,
-                        joint=given.mode == "joint", faithful=given.faithful,
-                        by_embedding=(given.score or default) == "weight_x_emb_rms")
-    names = tuple(name for name in given.keep_fields.split(",") if name)
-    changes = dict(parse_assignment(text) for text in given.set)
-    base = load(given.run, given.groups, replace(context, force=False))
-    along = tuple(sorted(set(given.budget), reverse=True)) if given.one_descent else ()
-    tasks = [Task(budget, given.method, given.resource, given.groups, dynamics, names, given.epochs,
-                  given.finetune_epochs, given.finetune_from == "scratch", given.strength, along)
-             for budget in given.budget]
-    for task in tasks:  # all of them, before the first is run
-        limits = replace(dynamics, keep=_units(base, names)).limits(base.layout.counts)
-        baselines.attainable(task.budget, Resource(base.layout, task.resource), limits,
-                             _units(base, names))
+def work(args: argparse.Namespace) -> None:
+    """Compress to each budget and print the results."""
+    context = cli.place_of(args, force=args.force)
+    by_embedding = args.score == "weight_x_emb_rms" or (args.score is None and not args.faithful)
+    dynamics = Dynamics(args.slr, args.ylr, args.zlr, args.sl2wd, args.zclamp, args.punit,
+                        args.min_keep, joint=args.mode == "joint", faithful=args.faithful,
+                        by_embedding=by_embedding)
+    names = tuple(name for name in args.keep_fields.split(",") if name)
+    changes = dict(parse_assignment(text) for text in args.set)
+    base = load(args.run, args.groups, replace(context, force=False))
+    along = tuple(sorted(set(args.budget), reverse=True)) if args.one_descent else ()
+    tasks = [Task(budget, args.method, args.resource, args.groups, dynamics, names, args.epochs,
+                  args.finetune_epochs, args.finetune_from == "scratch", args.strength, along)
+             for budget in args.budget]
+    keep = _units(base, names)
+    limits = replace(dynamics, keep=keep).limits(base.layout.counts)
+    resource = Resource(base.layout, args.resource)
+    for task in tasks:  # check all of them before the first is run
+        baselines.attainable(task.budget, resource, limits, keep)
     for task in tasks:
         print(describe(compress(base, task, context, changes)))
 

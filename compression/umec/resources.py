@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from itertools import pairwise
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from models.dlrm import DLRM
 
@@ -65,7 +65,7 @@ class Layout:
         return self.dense // self.size
 
 
-def layout_of(model: DLRM, rows: Sequence[int], groups: str = "field") -> Layout:
+def layout_of(model: nn.Module, rows: Sequence[int], groups: str = "field") -> Layout:
     """The layout of a whole model.
 
     Args:

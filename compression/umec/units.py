@@ -1,6 +1,7 @@
 """Units of a DLRM's top MLP: their energies, their order, and how many must go for a budget.
 
-Units stand in matrices (L, G) as in `compression.umec.resources.Resource`.
+Quantities by unit are matrices (L, G): a row for each layer, as in
+`compression.umec.resources.Resource`. The columns of a unit are neighbours in the layer's weight.
 """
 
 import math
@@ -9,7 +10,6 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from compression.umec import columns
 from compression.umec.resources import Resource
 from models.dlrm import DLRM
 
@@ -18,17 +18,17 @@ from models.dlrm import DLRM
 def energies_of(model: DLRM, resource: Resource) -> Tensor:
     """Sum of the squared weights of each unit, (L, G); 0 where there is no unit."""
     found = torch.zeros(resource.valid.shape, device=resource.device)
-    for number, (layer, count) in enumerate(zip(model.top, resource.counts, strict=True)):
-        columns.energies(layer.weight, found[number, :count])
+    for row, layer, count in zip(found, model.top, resource.counts, strict=True):
+        columns = torch.linalg.vecdot(layer.weight, layer.weight, dim=0)
+        row[:count] = columns.view(count, -1).sum(1)
     return found
 
 
 @torch.no_grad()
 def scale_units(model: DLRM, resource: Resource, scale: Tensor) -> None:
     """Multiply the columns of each unit by its entry of `scale` (L, G), in place."""
-    scale = scale.float()
-    for number, (layer, count) in enumerate(zip(model.top, resource.counts, strict=True)):
-        columns.scale(layer.weight, scale[number, :count])
+    for row, layer, count in zip(scale.float(), model.top, resource.counts, strict=True):
+        layer.weight.view(len(layer.weight), count, -1).mul_(row[:count, None])
 
 
 def without_first(orders: Tensor, removed: Tensor) -> Tensor:

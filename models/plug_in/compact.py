@@ -18,18 +18,18 @@ def smallest_integer(limit: int) -> torch.dtype:
 
 
 class CompactTable(PluggedTable):
-    """The entries row after row, the column of each, and where each row starts; looked up, the
-    vectors are the same.
+    """A pruned table in CSR form: entries row after row, the column of each, and where each row
+    starts.
 
-    Nothing in it is trained. It takes fewer bytes than a dense table once more than a fifth of the
-    entries are gone (float32, D up to 256), but for the 4 bytes a row. It lies in one piece: rows
-    cannot be written.
+    It gives the same vectors and is not trained. It takes fewer bytes than a dense table once more
+    than a fifth of the entries are gone (float32, D up to 256), plus 4 bytes a row.
 
     Args:
         plain: the module that was there; kept is a copy of it without its weight.
         table: (N, D).
 
-    >>> compact = CompactTable(nn.Embedding(3, 2), torch.tensor([[0.0, 5.0], [0.0, 0.0], [6.0, 7.0]]))
+    >>> table = torch.tensor([[0.0, 5.0], [0.0, 0.0], [6.0, 7.0]])
+    >>> compact = CompactTable(nn.Embedding(3, 2), table)
     >>> compact(torch.tensor([2, 0])).tolist(), compact.num_params(), compact.num_bytes()
     ([[6.0, 7.0], [0.0, 5.0]], 3, 31)
     """

@@ -1,12 +1,12 @@
 """Whether a cut is PEP's: how far the thresholds have moved, and what they have decided.
 
-A cut at a budget keeps the largest |V| - g(s). If g(s) is next to nothing beside |V|, or the same
-for all entries, these are the largest |V|: plain magnitude pruning. What the search has done shows
-in two numbers, taken as shares of what the cut removes:
+A cut at a budget keeps the entries with the largest |V| - g(s). If g(s) is negligible beside |V|,
+or the same for all entries, these have the largest |V|: plain magnitude pruning. Two numbers show
+what the search has done, as shares of what the cut removes:
 
-- *pruned*: entries that are under their threshold now and were not at the start. They were trained
-  as zeros, which magnitude pruning does not do, even where all thresholds are one (`global`).
-- *differing*: entries that are kept though magnitude would keep others, whose |V| is larger.
+- *pruned*: entries that are below their threshold now and were not at the start. They were trained
+  as zeros, which magnitude pruning does not do, even with one threshold for all (`global`).
+- *differing*: entries that are kept although magnitude pruning would keep others, of larger |V|.
 
 If no threshold has moved, or if both numbers are at most 1 %, no threshold acts.
 """
@@ -28,20 +28,20 @@ CAUSES = ("Usual causes: an optimiser that is not torch.optim.Adam over plugged.
 
 
 def evidence(tables: Mapping[str, PepTable], margins: Mapping[str, Tensor],
-             kept: Mapping[str, Tensor], apart: bool) -> dict[str, Any]:
+             kept: Mapping[str, Tensor], separate: bool) -> dict[str, Any]:
     """What the search has done to a cut, as plain numbers.
 
     Args:
         tables: by name.
         margins: |V| - g(s) of each, (N, D), on the CPU, -inf in the padding row.
         kept: masks of the same shapes.
-        apart: each table has a budget of its own, and magnitude is compared within each.
+        separate: each table has a budget of its own, and magnitude is compared within each.
 
     Returns:
         `kept`, `removed`, `pruned` and `differing`: entries of all tables together; `thresholds`:
         by table, the `start` of s and its `lowest`, `mean` and `highest` value now; `taken_back`:
-        by table, the means of s before and after a load_state_dict that lowered it, as long as the
-        mean is below the former.
+        by table, the means of s before and after a load_state_dict that lowered it, while the mean
+        is still below the first of them.
     """
     count = dict.fromkeys(("kept", "removed", "pruned", "differing"), 0)
     thresholds, back = {}, {}
@@ -59,7 +59,8 @@ def evidence(tables: Mapping[str, PepTable], margins: Mapping[str, Tensor],
                             "highest": float(s.max())}
         if table.taken_back and mean < table.taken_back[0]:
             back[name] = list(table.taken_back)
-    for names in ([name] for name in tables) if apart else [list(tables)]:
+    groups = [[name] for name in tables] if separate else [list(tables)]
+    for names in groups:
         count["differing"] += _differing([sizes[name] for name in names],
                                          [kept[name] for name in names])
     return {**count, "thresholds": thresholds, "taken_back": back}
@@ -70,7 +71,7 @@ def acts(found: Mapping[str, Any], moved: bool) -> bool:
     return moved and max(found["pruned"], found["differing"]) > ACTING_SHARE * found["removed"]
 
 
-def said(found: Mapping[str, Any]) -> str:
+def in_words(found: Mapping[str, Any]) -> str:
     """The evidence in words."""
     each = [f"{name} {s['start']:.4g} -> {s['mean']:.4g} ({s['lowest']:.4g} .. {s['highest']:.4g})"
             for name, s in found["thresholds"].items()]
@@ -94,7 +95,7 @@ def taken_back(found: Mapping[str, Any]) -> str:
 def refusal(found: Mapping[str, Any]) -> str:
     """Why a cut is refused."""
     would = "be plain magnitude pruning and not PEP" if found["removed"] else "cut nothing"
-    return (f"no threshold acts, so this would {would}: {said(found)}. "
+    return (f"no threshold acts, so this would {would}: {in_words(found)}. "
             f"{taken_back(found) or CAUSES}. To take the cut as it is, call "
             f"snapshot(..., allow_magnitude=True)")
 

@@ -1,41 +1,40 @@
-"""PEP in anybody's PyTorch model: plug it in, train as ever, snapshot, train the lottery ticket,
+"""PEP in any PyTorch model: plug it in, train as before, take a snapshot, train the lottery ticket,
 unplug.
 
-    plugged = plug(model)                                       # tables get thresholds; the rest is not touched
-    optimizer = torch.optim.Adam(plugged.parameter_groups())    # after plug: the thresholds are new parameters
-    ...                                                         # the search: your own loop
-    cut = snapshot(model, 10_000)                               # what is worth keeping, and the initial values
-    masked(model, cut)                                          # tables start again from those, under a fixed mask
-    ...                                                         # the retraining: your own loop, a new optimiser
-    unplug(model)                                               # plain torch modules again
+    plugged = plug(model)                                     # embedding tables get thresholds
+    optimizer = torch.optim.Adam(plugged.parameter_groups())  # after plug: thresholds are new
+    ...                                                       # the search: your own loop
+    cut = snapshot(model, 10_000)                             # 10,000 entries, and initial values
+    masked(model, cut)                                        # tables restart under a fixed mask
+    ...                                                       # retraining, with a new optimiser
+    unplug(model)                                             # plain torch modules again
 
 **PEP needs Adam with coupled weight decay on tables and thresholds.** Far below zero the thresholds
-have hardly a gradient from the data; the decay raises them. With AdamW, with a decay of 0 or with
-an optimiser made before `plug`, nothing is ever pruned, and a warning says so at its first step.
-`Plugged.parameter_groups` sets it.
+get almost no gradient from the data; the decay raises them. With AdamW, with a decay of 0 or with
+an optimiser made before `plug`, nothing is ever pruned, and a warning says so at the first step.
+`Plugged.parameter_groups` sets the decay.
 
-**The thresholds are parameters of the model.** A regulariser that walks over `model.parameters()`
-squares them too: s = -15 adds 225 an entry to the loss that it shows. It raises the thresholds as
-the decay does, but let it pass over names that end in `.thresholds`; a warning says so at the first
-step.
+**The thresholds are parameters of the model.** A regulariser over `model.parameters()` penalises
+them too: s = -15 adds 225 an entry to the loss that it shows. It raises the thresholds as the decay
+does, but exclude the names that end in `.thresholds`; a warning says so at the first step.
 
-**A library that reloads its best checkpoint at the end of `fit` takes the thresholds back**, and so
+**A library that reloads its best checkpoint at the end of `fit` resets the thresholds**, and so
 undoes the search: switch that off, or call `snapshot` before, in a callback. `snapshot` refuses a
 cut that no threshold decides.
 
 The method is that of Liu et al., ICLR 2021, whose code prunes the one table of its own models. Here
-a model may have many; each has its thresholds, and a budget may span them all.
+a model may have many tables; each has its thresholds, and a budget may span them all.
 """
 
 import math
 import numbers
-from collections.abc import Callable
 from typing import Any, cast
 
 import torch
 from torch import nn
 
 from ..embedding.pep import Thresholds
+from ..pruned_tables import PrunedTables
 from .choice import (
     Only,
     choose,
@@ -47,11 +46,9 @@ from .choice import (
     warn_of_zeros,
 )
 from .compact import CompactTable
-from .snapshot import Snapshot, bare, log, plugged_tables
-from .table import PepTable, Plain, PluggedTable, TicketTable
+from .snapshot import bare, log, plugged_tables
+from .table import PepTable, PluggedTable, TicketTable
 from .watch import forget, listed
-
-EMBEDDINGS: dict[str, Callable[[Plain, Thresholds], PluggedTable]] = {"pep": PepTable}
 
 
 class Plugged:
@@ -119,42 +116,40 @@ class Plugged:
                          for name, table in self.tables.items())
 
 
-def plug(model: nn.Module, embedding: str = "pep", threshold_type: str = "feature_dim",
-         threshold_init: float = -15.0,
+def plug(model: nn.Module, threshold_type: str = "feature_dim", threshold_init: float = -15.0,
          g_type: str = "sigmoid", gk: float = 1.0, only: Only = None,
          allow_high_start: bool = False) -> Plugged:
-    """Put PEP's tables in the place of a model's nn.Embedding and nn.EmbeddingBag modules.
+    """Replace a model's nn.Embedding and nn.EmbeddingBag modules by tables with thresholds.
 
-    Names, all other modules and all parameters stay the same objects; a table's weight goes on as
-    the `values` of what stands in its place, and its `weight` there is the pruned table. Make the
-    optimiser afterwards, over `parameter_groups()`: **Adam with coupled decay**, see above;
-    averaged copies and DistributedDataParallel as well.
-    Initialise before: the values of this moment are those that the ticket restarts from. Modules
-    that the model keeps outside its module tree (in a plain list, say) are not found.
+    Names, all other modules and all parameters stay the same objects. A table's weight becomes the
+    parameter `values` of its replacement, whose `weight` is the pruned table. Initialise before:
+    the ticket restarts from the values of this moment. Make the optimiser afterwards, over
+    `parameter_groups()` (**Adam with coupled decay**, see above); averaged copies and
+    DistributedDataParallel too. Modules outside the module tree (in a plain list, say) are not
+    found.
 
     Args:
         model: changed in place; left as it was when an error is raised.
-        embedding: name in EMBEDDINGS.
         threshold_type: granularity within each table: `global` (one number a table), `dimension`,
-            `feature` or `feature_dim`. A model's table has no fields to tell apart, so the field
-            types are refused.
-        threshold_init: s at the start. -15 is the published value for MovieLens; -150 leaves the
-            model to the bit as it is for a long time.
+            `feature` or `feature_dim`. The field types are refused: a model's table does not say
+            which rows belong to which field.
+        threshold_init: s at the start. -15 is the published value for MovieLens; with -150 the
+            model stays the same to the bit for many steps.
         g_type: the gate, "sigmoid" or "softplus".
         gk: factor of the gate.
         only: which tables: names, or a function of (name, module). By default all that are wider
             than 1: tables of width 1 hold first-order weights (torchfm's FeaturesLinear), which PEP
             does not prune.
-        allow_high_start: plug a table of which more than half lies under the thresholds, too.
+        allow_high_start: also plug a table of which the start prunes more than half.
 
     Returns:
         A view of the model: its tables, their size and the parameter groups.
 
     Raises:
-        TypeError: not a module, or a setting of another kind than above.
-        ValueError: no such table, one that PEP cannot stand for (the message says why and what to
-            do), a start under which more than half of a table lies (it names one that fits), or a
-            setting.
+        TypeError: not a module, or a setting of the wrong type.
+        ValueError: an unknown table or setting; a table that PEP cannot replace (the message says
+            why and what to do); or a start that prunes more than half of a table (it names one that
+            fits).
 
     >>> model = nn.ModuleDict({"item": nn.Embedding(50, 4), "bias": nn.Embedding(50, 1)})
     >>> plug(model)
@@ -162,8 +157,6 @@ def plug(model: nn.Module, embedding: str = "pep", threshold_type: str = "featur
     """
     model = bare(model)
     _check_numbers(threshold_init=threshold_init, gk=gk)
-    if embedding not in EMBEDDINGS:
-        raise ValueError(f"unknown embedding {embedding!r}; known: {', '.join(EMBEDDINGS)}")
     thresholds = Thresholds(threshold_type, float(threshold_init), g_type, float(gk))
     if threshold_type in ("field", "field_dim"):
         raise ValueError(f"threshold_type {threshold_type!r} needs fields, which a model's table "
@@ -178,9 +171,8 @@ def plug(model: nn.Module, embedding: str = "pep", threshold_type: str = "featur
     refuse_tied(model, chosen)
     refuse_compiled(model, chosen.values())
     refuse_high_start(chosen, thresholds, allow_high_start)
-    _put(model, {module: EMBEDDINGS[embedding](module, thresholds) for module in chosen.values()})
-    log.info("plugged %s; the thresholds are parameters of the model, so let a regulariser that "
-             "walks over them pass over names that end in '.thresholds'", listed(chosen))
+    _put(model, {module: PepTable(module, thresholds) for module in chosen.values()})
+    log.info("plugged %s", listed(chosen))
     for name, table in plugged_tables(model).items():
         warn_of_zeros(name, chosen[name])
         cast(PepTable, table).name = name
@@ -188,36 +180,37 @@ def plug(model: nn.Module, embedding: str = "pep", threshold_type: str = "featur
 
 
 @torch.no_grad()
-def masked(model: Any, cut: Snapshot) -> Plugged:
+def masked(model: Any, cut: PrunedTables) -> Plugged:
     """Make a plugged model the lottery ticket: its tables restart from mask * V0 under the
     snapshot's fixed mask.
 
-    **Only the tables are rewound.** The paper starts everything else afresh; that is yours to do
-    (build the model anew, `plug` it and call this with the loaded snapshot, or load an early state
-    dict into the other modules). Make a new
-    optimiser: the old one's moments belong to the search. The thresholds are gone afterwards, so
-    call `snapshot` before for every budget that you want; any of these snapshots may be put in
-    later by calling this again.
+    **Only the tables are rewound.** The paper initialises everything else again; that is yours to
+    do: build the model anew, `plug` it and call this with the loaded snapshot, or load an early
+    state dict into the other modules. Make a new optimiser: the old one's moments belong to the
+    search. The thresholds are gone afterwards, so call `snapshot` first for every budget that you
+    want; any of these snapshots may be put in later by another call.
 
     Args:
         model: a plugged model, or what `plug` returned; left as it was when an error is raised.
-        cut: from `snapshot` or `Snapshot.load`.
+        cut: from `snapshot` or `PrunedTables.load`.
 
     Raises:
-        TypeError: `cut` is not a Snapshot.
+        TypeError: `cut` is not PrunedTables.
         ValueError: the model is not plugged, its tables are not the snapshot's, or one is compiled
             by itself or hooked.
     """
-    if not isinstance(cut, Snapshot):
-        raise TypeError(f"masked takes a Snapshot, got {type(cut).__name__}; call masked(model, "
+    if not isinstance(cut, PrunedTables):
+        raise TypeError(f"masked takes PrunedTables, got {type(cut).__name__}; call masked(model, "
                         f"snapshot(model, 1000))")
     tables = Plugged(model).tables
     shapes = {name: (table.num_embeddings, table.embedding_dim) for name, table in tables.items()}
-    stored = {name: tuple(table.shape) for name, table in cut.tables.items()}
+    stored = {name: tuple(table.shape) for name, table in cut.values.items()}
     if shapes != stored:
-        raise ValueError(
-            f"the snapshot is of other tables: it has {stored}, the model has {shapes}"
-        )
+        raise ValueError(f"the snapshot is of other tables: it has {stored}, the model has "
+                         f"{shapes}")
+    if not cut.initial:
+        raise ValueError("the snapshot has no initial values to restart from; take it with "
+                         "snapshot(), or give PrunedTables their `initial`")
     compact = [name for name, table in tables.items() if isinstance(table, CompactTable)]
     if compact:
         raise ValueError(f"the tables {', '.join(compact)} are compact, for inference only; unplug "
@@ -226,7 +219,7 @@ def masked(model: Any, cut: Snapshot) -> Plugged:
     refuse_hooked(tables)
     tickets = {}
     for name, table in tables.items():
-        mask = cut.tables[name] != 0
+        mask = cut.values[name] != 0
         if table.padding_idx is not None:
             mask[table.padding_idx] = True
         tickets[table] = TicketTable(table.plain[0], table.values, mask)

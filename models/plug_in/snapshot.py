@@ -1,22 +1,14 @@
-"""Pruned tables of a plugged model at a budget, and the values that they started from; as a file,
-an .npz."""
+"""The pruned tables of a plugged model at a budget."""
 
-import json
 import logging
 import numbers
-import os
-import tempfile
-import zipfile
-import zlib
 from collections.abc import Mapping
-from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 from torch import Tensor, nn
 
+from ..pruned_tables import PrunedTables
 from . import evidence as plug_evidence
 from .table import PepTable, PluggedTable
 from .watch import listed
@@ -24,21 +16,23 @@ from .watch import listed
 log = logging.getLogger("pep")
 
 
-def bare(model: Any) -> nn.Module:
-    """The module itself, out of a `Plugged` or what torch.compile made of it.
+def bare(given: Any) -> nn.Module:
+    """The module itself, of a `Plugged` or of what torch.compile returned.
 
     Raises:
-        TypeError: there is none.
-        ValueError: it is in DistributedDataParallel.
+        TypeError: it is no module.
+        ValueError: it is wrapped in DistributedDataParallel.
     """
-    model = getattr(model, "model", model) if not isinstance(model, nn.Module) else model
+    model = given
     if not isinstance(model, nn.Module):
-        raise TypeError(f"a torch.nn.Module is expected, got {type(model).__name__}")
-    model = getattr(model, "_orig_mod", model)
+        model = getattr(model, "model", None)
+    if not isinstance(model, nn.Module):
+        raise TypeError(f"a torch.nn.Module is expected, got {type(given).__name__}")
+    model = model._modules.get("_orig_mod") or model  # of torch.compile
     if isinstance(model, nn.parallel.DistributedDataParallel):
-        raise ValueError("DistributedDataParallel brings into step the parameters of when it was "
-                         "made, and no others; pass its .module, and wrap that anew after plug, "
-                         "masked and unplug")
+        raise ValueError("DistributedDataParallel synchronises the parameters of when it was made, "
+                         "and no others; pass its .module, and wrap that again after plug, masked "
+                         "and unplug")
     return model
 
 
@@ -66,118 +60,36 @@ def searched_tables(model: Any) -> dict[str, PepTable]:
     return found
 
 
-@dataclass(frozen=True)
-class Snapshot:
-    """Pruned tables and V0, on the CPU.
-
-    Args:
-        tables: by name, (N, D), zero where an entry is pruned, and in the padding row.
-        initial: by name, (N, D), the values at plug time.
-        meta: how far the thresholds had moved, and what they decided: see `plug_evidence.evidence`.
-
-    Raises:
-        ValueError: the two are not of the same names and shapes.
-
-    >>> Snapshot({"user": torch.tensor([[0.0, 3.0]])}, {"user": torch.ones(1, 2)}).num_params()
-    1
-    """
-
-    tables: dict[str, Tensor]
-    initial: dict[str, Tensor]
-    meta: dict[str, Any] = field(default_factory=dict)
-
-    def __post_init__(self) -> None:
-        pruned, initial = ({name: tuple(table.shape) for name, table in part.items()}
-                           for part in (self.tables, self.initial))
-        if pruned != initial:
-            raise ValueError(f"pruned and initial tables must be of the same names and shapes, got "
-                             f"{pruned} and {initial}")
-
-    def num_params(self) -> int:
-        """Entries that are left in all tables together."""
-        return sum(int(torch.count_nonzero(table)) for table in self.tables.values())
-
-    def save(self, path: str | os.PathLike[str]) -> Path:
-        """Write the file, whole or not at all: under a temporary name, which then becomes `path`;
-        no pickle.
-
-        Tables in bfloat16, which NumPy lacks, are written in float32: the same values.
-        """
-        path = Path(path)
-        arrays: dict[str, Any] = {"names": np.array(list(self.tables), dtype=np.str_),
-                                  "meta": np.array(json.dumps(self.meta))}
-        for number, name in enumerate(self.tables):
-            arrays[f"table_{number}"] = _array(self.tables[name])
-            arrays[f"initial_{number}"] = _array(self.initial[name])
-        path.parent.mkdir(parents=True, exist_ok=True)
-        with tempfile.NamedTemporaryFile(dir=path.parent, prefix=f".{path.name}.",
-                                         delete=False) as file:
-            temporary = Path(file.name)
-            try:
-                np.savez_compressed(file, **arrays)
-                file.flush()
-                os.fsync(file.fileno())  # the rename must not reach the disk before the bytes do
-                temporary.chmod(0o666 & ~_umask())
-                temporary.replace(path)
-            except BaseException:
-                temporary.unlink(missing_ok=True)
-                raise
-        return path
-
-    @classmethod
-    def load(cls, path: str | os.PathLike[str]) -> "Snapshot":
-        """Read what `save` wrote.
-
-        Raises:
-            FileNotFoundError: there is no such file.
-            ValueError: it is not such a file, or corrupt.
-        """
-        try:
-            with np.load(path, allow_pickle=False) as arrays:
-                names = [str(name) for name in arrays["names"]]
-                tables, initial = ({name: torch.from_numpy(arrays[f"{kind}_{number}"])
-                                    for number, name in enumerate(names)}
-                                   for kind in ("table", "initial"))
-                meta = json.loads(str(arrays["meta"])) if "meta" in arrays else {}  # as once
-            return cls(tables, initial, meta)
-        except FileNotFoundError:
-            raise
-        except (OSError, ValueError, KeyError, EOFError, TypeError, zipfile.BadZipFile,
-                AttributeError, RuntimeError,
-                IndexError, zlib.error) as error:
-            raise ValueError(f"{path} is not a whole snapshot ({error}); take it again with "
-                             f"snapshot(...)") from error
-
-
 @torch.no_grad()
 def snapshot(model: Any, budget: int | Mapping[str, int] | None = None,
-             allow_magnitude: bool = False) -> Snapshot:
-    """The pruned tables of a plugged model at a budget, with the values that they started from;
-    changes nothing.
+             allow_magnitude: bool = False) -> PrunedTables:
+    """The pruned tables of a plugged model at a budget, with the values that they started from; the
+    model is not changed.
 
-    Kept are the entries with the largest margins |V| - g(s), of equal ones the first. A padding row
-    is no part of it. Where no threshold acts these would be the largest |V|, plain magnitude
-    pruning, and that is refused; `plug_evidence` says what counts. The log (level INFO) and `meta`
-    of what is returned say how far the thresholds have moved.
+    Kept are the entries with the largest margins |V| - g(s); of equal margins, the first. A padding
+    row does not count. Where no threshold acts these are the entries with the largest |V|, plain
+    magnitude pruning, and that is refused; `models.plug_in.evidence` says what counts. `meta` and
+    the log (level INFO) say how far the thresholds have moved.
 
     Args:
         model: a plugged model, or what `plug` returned.
         budget: entries to keep: a number for all tables together, numbers by table name (any of its
             names; a table without a number keeps what it has), or None for what the thresholds have
             left so far.
-        allow_magnitude: take the cut where no threshold acts, too.
+        allow_magnitude: return the cut even where no threshold acts.
 
     Raises:
-        ValueError: no threshold acts (see above; the message names the causes); the budget is below
-            1, more than the tables hold or than the thresholds have left, or for an unknown table
-            or twice for one; nothing is left; the model is not plugged or no longer searched; its
+        ValueError: no threshold acts (the message names the causes); the budget is below 1, more
+            than the tables hold or than the thresholds have left, for an unknown table, or given
+            twice for one; nothing is left; the model is not plugged or no longer searched; its
             values are not finite.
         TypeError: the budget is not a whole number.
 
     >>> from .plug import plug
-    >>> model = nn.Sequential(nn.Embedding.from_pretrained(torch.tensor([[1.0, -2.0], [3.0, 0.5]]), freeze=False))
+    >>> table = torch.tensor([[1.0, -2.0], [3.0, 0.5]])
+    >>> model = nn.Sequential(nn.Embedding.from_pretrained(table, freeze=False))
     >>> plugged = plug(model, threshold_init=-150.0)
-    >>> snapshot(model, 2, allow_magnitude=True).tables["0"].tolist()  # nothing is trained here
+    >>> snapshot(model, 2, allow_magnitude=True).values["0"].tolist()  # nothing is trained here
     [[0.0, -2.0], [3.0, 0.0]]
     """
     tables = searched_tables(model)
@@ -202,16 +114,16 @@ def snapshot(model: Any, budget: int | Mapping[str, int] | None = None,
         kept = _largest(margins, budget, "the tables together")
     else:
         kept = {name: part > 0 for name, part in margins.items()}
-    meta = _judged(tables, margins, kept, isinstance(budget, Mapping), allow_magnitude)
+    meta = _checked(tables, margins, kept, isinstance(budget, Mapping), allow_magnitude)
     pruned = {name: torch.where(kept[name], table.table().cpu(), 0.0)
               for name, table in tables.items()}
     initial = {name: table.initial.to("cpu", copy=True) for name, table in tables.items()}
-    return Snapshot(pruned, initial, meta)
+    return PrunedTables(pruned, initial, meta)
 
 
-def _judged(tables: Mapping[str, PepTable], margins: Mapping[str, Tensor],
+def _checked(tables: Mapping[str, PepTable], margins: Mapping[str, Tensor],
             kept: Mapping[str, Tensor], apart: bool, allow_magnitude: bool) -> dict[str, Any]:
-    """What the thresholds have decided, said in the log; a ValueError if that is nothing."""
+    """Log what the thresholds have decided, and refuse a cut that none of them decides."""
     found = plug_evidence.evidence(tables, margins, kept, apart)
     still = [name for name, table in tables.items() if not table.has_moved()]
     if not plug_evidence.acts(found, moved=len(still) < len(tables)):
@@ -224,7 +136,7 @@ def _judged(tables: Mapping[str, PepTable], margins: Mapping[str, Tensor],
                     listed(still))
     if undone := plug_evidence.taken_back(found):
         log.warning("%s", undone)
-    log.info("snapshot: %s", plug_evidence.said(found))
+    log.info("snapshot: %s", plug_evidence.in_words(found))
     return found
 
 
@@ -244,10 +156,6 @@ def _by_first_name(model: Any, budget: Mapping[str, int]) -> dict[str, int]:
                              f"its names")
         found[names[name]] = number
     return found
-
-
-def _array(table: Tensor) -> np.ndarray[Any, Any]:
-    return (table.float() if table.dtype == torch.bfloat16 else table).numpy()
 
 
 def _check_number(name: str, number: object) -> None:
@@ -273,9 +181,3 @@ def _largest(margins: Mapping[str, Tensor], count: int, whose: str) -> dict[str,
     parts = mask.split([part.numel() for part in margins.values()])
     return {name: part.view_as(margins[name]) for name, part in zip(margins, parts, strict=True)}
 
-
-def _umask() -> int:
-    """The process's umask, which can only be read by setting it."""
-    mask = os.umask(0)
-    os.umask(mask)
-    return mask

@@ -1,5 +1,4 @@
-"""A table of somebody's model while PEP has it: called, read and moved like the module in whose
-place it stands."""
+"""Tables of a plugged model: called, read and moved like the modules that they replace."""
 
 import copy
 from typing import Any, cast
@@ -16,22 +15,21 @@ from .weight import guarded
 Plain = nn.Embedding | nn.EmbeddingBag
 COUNTED = 1 << 15  # entries at a time on a CPU: they stay in the cache, and take no second thread
 COUNTED_ELSEWHERE = 1 << 24
+SET_VALUES = ("unplug(model), change the weight and plug(model) again, or write to the table's "
+              "`values` under torch.no_grad()")
 
 
 class PluggedTable(nn.Module):
-    """N rows of width D in the place of an nn.Embedding or nn.EmbeddingBag; the parts that all such
-    tables share.
+    """N rows of width D that replace an nn.Embedding or nn.EmbeddingBag; the shared parts.
 
-    The module that was there is kept for `restore`, hidden from parameters() and state_dict().
-    `weight` is the table as
-    the model uses it, made when asked, with its gradient: a model that scores all items by `user @
-    items.weight.T` sees the pruned table too. Assigning to it is an error, and so is writing into
-    it (see `PrunedWeight`). What else code may read of the module that was there, to call torch's
-    own
-    lookup with it, can be read here: `max_norm`, `sparse` and so on.
+    `weight` is the pruned table, computed at each reading with its gradient, so that a model which
+    scores all items by `user @ items.weight.T` uses the pruned table too. It is read-only: writing
+    into it (see `PrunedWeight`) or assigning to it is an error. The plain module is kept for
+    `restore`, hidden from parameters() and state_dict(). Its other attributes (`max_norm`,
+    `sparse`, ...) can be read here by code that calls torch's own lookup.
 
     Args:
-        plain: the module that was there.
+        plain: the module to replace.
     """
 
     values: nn.Parameter
@@ -53,6 +51,17 @@ class PluggedTable(nn.Module):
         """The whole table as used, (N, D), to be read."""
         return guarded(self.table())
 
+    def __setattr__(self, name: str, value: Any) -> None:
+        """Set an attribute; `weight` cannot be set."""
+        if name == "weight":
+            raise AttributeError(f"`weight` of a plugged table is computed and cannot be replaced; "
+                                 f"{SET_VALUES}")
+        super().__setattr__(name, value)
+
+    def reset_parameters(self) -> None:
+        """Refused: what the table restarts from was noted by plug()."""
+        raise RuntimeError(f"a plugged table cannot be initialised anew; {SET_VALUES}")
+
     def table(self) -> Tensor:
         """The whole table as used, (N, D), a plain tensor."""
         raise NotImplementedError
@@ -64,8 +73,9 @@ class PluggedTable(nn.Module):
     def forward(self, input: Tensor, *bag: Tensor | None, **named: Tensor | None) -> Tensor:
         """What the plain module takes and gives: ids -> vectors (*ids.shape, D), or ids in bags ->
         (bags, D)."""
-        return self.vectors(input, *bag, **named) if self.mode is None else self._bags(input, *bag,
-                                                                                       **named)
+        if self.mode is None:
+            return self.vectors(input, *bag, **named)
+        return self._bags(input, *bag, **named)
 
     def _bags(self, ids: Tensor, offsets: Tensor | None = None,
               per_sample_weights: Tensor | None = None) -> Tensor:
@@ -133,7 +143,8 @@ class PepTable(PluggedTable):
     Raises:
         ValueError: the thresholds ask for another decay, or for none of the loss's gradient.
 
-    >>> table = PepTable(nn.Embedding.from_pretrained(torch.tensor([[1.0, -0.2]])), Thresholds("global", init=-1.0))
+    >>> plain = nn.Embedding.from_pretrained(torch.tensor([[1.0, -0.2]]))
+    >>> table = PepTable(plain, Thresholds("global", init=-1.0))
     >>> table(torch.tensor(0)).tolist(), table.num_params()
     ([0.73..., 0.0], 1)
     """
@@ -239,7 +250,7 @@ class TicketTable(PluggedTable):
 
     Args:
         plain: the module that was there.
-        values: (N, D), the Parameter that is trained on.
+        values: (N, D), the Parameter that is trained.
         mask: (N, D) of bool.
     """
 

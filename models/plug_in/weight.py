@@ -1,8 +1,9 @@
-"""What reading `weight` of a plugged table gives: a tensor that tells who writes into it."""
+"""What reading `weight` of a plugged table gives: a tensor that refuses writes."""
 
 from collections.abc import Callable, Iterable
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -10,19 +11,20 @@ _SET_DATA = torch.Tensor.data.__set__  # type: ignore[attr-defined]
 
 
 class PrunedWeight(Tensor):
-    """A pruned table (N, D) that is computed at each reading; to write into it is a RuntimeError.
+    """A pruned table (N, D), computed at each reading; writing into it is a RuntimeError.
 
-    `nn.init.xavier_uniform_(table.weight)` would otherwise fill a tensor that is thrown away, and a
-    model's `reset_parameters` would do nothing. Views of it (`weight[0]`, `weight.data`) are of
-    this class as well; `weight.detach()`, copies and all other results are plain tensors. So take
-    `weight.detach()` to make a Parameter of it, and pass `weight.clone()` to a function that is
-    compiled apart from the code that reads `weight`: torch.compile refuses the class as an input.
+    Otherwise `nn.init.xavier_uniform_(table.weight)` would fill a tensor that is thrown away, and a
+    model's own initialisation would do nothing. Views (`weight[0]`, `weight.data`,
+    `weight.detach()`) are of this class too, and arrays that share the memory (`weight.numpy()`)
+    are read-only. Copies and all other results are plain. So make a Parameter of
+    `weight.detach().clone()`, and pass `weight.clone()` to a function that is compiled apart from
+    the code that reads `weight`: torch.compile refuses the class as an input.
 
     >>> weight = guarded(torch.ones(2, 2))
     >>> weight.data[0] = 0.0
     Traceback (most recent call last):
     RuntimeError: __setitem__ would write into `weight` of a plugged table, ...
-    >>> type(weight @ weight), type(weight.detach())
+    >>> type(weight @ weight), type(weight.detach().clone())
     (<class 'torch.Tensor'>, <class 'torch.Tensor'>)
     """
 
@@ -34,20 +36,27 @@ class PrunedWeight(Tensor):
         with torch._C.DisableTorchFunctionSubclass():
             if torch.compiler.is_compiling():
                 return func(*args, **kwargs)
-            given = [(value, value._version) for value in _weights((*args, *kwargs.values()))]
+            weights = list(_weights((*args, *kwargs.values())))
+            before = [weight._version for weight in weights]
             result = func(*args, **kwargs)
-            if func == _SET_DATA or any(value._version != before for value, before in given):
-                raise RuntimeError(
-                    f"{func.__name__} would write into `weight` of a plugged table, which is "
-                    f"computed at each reading, so nothing would come of it: initialise before "
-                    f"plug(), or write to the table's `values` under torch.no_grad()")
-            if func != Tensor.detach:
-                result = _guard_views(result, given[0][0])
-        return result
+            if func == _SET_DATA or before != [weight._version for weight in weights]:
+                raise _refusal(func.__name__)
+            return _guard_views(result, weights[0])
+
+    def set_(self, *source: Any, **named: Any) -> Tensor:
+        """Refused; torch does not pass this one to `__torch_function__`."""
+        raise _refusal("set_")
 
     def __reduce_ex__(self, protocol: Any) -> Any:
         """Copied and saved as a plain tensor."""
         return self.as_subclass(Tensor).__reduce_ex__(protocol)
+
+
+def _refusal(name: str) -> RuntimeError:
+    return RuntimeError(f"{name} would write into `weight` of a plugged table, which is computed "
+                        f"at each reading, so the write would be lost: initialise before plug(), "
+                        f"or write to the table's `values` under torch.no_grad(); to change a "
+                        f"copy, take weight.detach().clone()")
 
 
 def guarded(table: Tensor) -> Tensor:
@@ -58,7 +67,10 @@ def guarded(table: Tensor) -> Tensor:
 
 
 def _guard_views(result: Any, weight: Tensor) -> Any:
-    """A result that is a view of the weight, or holds such views, as PrunedWeight."""
+    """The result; tensors in it that are views of the weight as PrunedWeight, arrays read-only."""
+    if isinstance(result, np.ndarray):
+        result.flags.writeable = False
+        return result
     if isinstance(result, (tuple, list)) and type(result) in (tuple, list):
         return type(result)(_guard_views(each, weight) for each in result)
     if type(result) is Tensor and _share(result, weight):

@@ -5,18 +5,18 @@ from collections import defaultdict
 from collections.abc import Callable, Sequence
 from typing import Any
 
+import numpy as np
 from matplotlib.axes import Axes
 
-from studies.figures import budget_curve
-from studies.figures.styles import AFM, COLOURS, STYLES, Style
-from studies.kinds import FINETUNED, PEP, Results
+from studies.figures import budget_curve, by_epoch
+from studies.figures.styles import AFM, STYLES, Style, colours_of
+from studies.kinds import FINETUNED, Results
+from studies.names import AFM as NAMES
+from studies.names import AFM_BASELINES as BASELINES
 from studies.page import Page
 
 SIZE = (7.0, 8.0)  # inches: both columns of a page
-NAMES = {"afm": "AFM", "svd": "SVD of the weights", "random": "random basis", "tt": "tensor train",
-         "dense": "dense"}
 PLAIN = {"method", "emb_rank"}  # what a run on a curve may ask for
-RIVAL_NAMES = {PEP: "PEP, retrained", "uniform": "smaller dense", "tt": "tensor train from scratch"}
 Value = Callable[[dict[str, Any]], float]  # of a result
 
 
@@ -26,7 +26,7 @@ def name_of(result: dict[str, Any]) -> str:
 
 
 def epochs_of(result: dict[str, Any]) -> int:
-    """That it was trained on for."""
+    """For which it was fine-tuned."""
     return result["settings"]["max_epochs"]
 
 
@@ -45,15 +45,15 @@ def mean(results: Results, value: Value) -> float:
     return statistics.mean(value(result) for result in results)
 
 
-def curve_of(factored: Results, method: str, trained: bool = True) -> list[dict[str, Any]]:
+def curve_of(factored: Results, method: str, finetuned: bool = True) -> list[dict[str, Any]]:
     """Runs of a method at one rank for every field and with its layers left alone.
 
-    `trained`: only those that were trained on, for as few epochs as any.
+    `finetuned`: only those that were fine-tuned, for as few epochs as any.
     """
     plain = [result for result in factored if name_of(result) == method
              and set(result["identity"]["extra"]["compression"]) <= PLAIN]
     least = min((epochs_of(result) for result in factored if epochs_of(result)), default=0)
-    return [result for result in plain if not trained or epochs_of(result) == least > 0]
+    return [result for result in plain if not finetuned or epochs_of(result) == least > 0]
 
 
 def spectra_of(factored: Results) -> dict[str, Any]:
@@ -62,49 +62,54 @@ def spectra_of(factored: Results) -> dict[str, Any]:
                                              name_of(result) == "afm", -result["seed"]))
 
 
-def draw(page: Page, factored: Results, rivals: dict[str, list[dict[str, Any]]]) -> None:
+def draw(page: Page, factored: Results, baselines: dict[str, list[dict[str, Any]]]) -> None:
     """Six panels: scores against parameters and against bytes, spectra."""
     page.figure = budget_curve.new_figure(SIZE)
-    *scores, (fields, layers) = page.figure.subplots(3, 2)
+    *scores, spectra_panels = page.figure.subplots(3, 2)
     control = [result for result in page.behind if result["stage"] == FINETUNED
                and name_of(result) == "dense"]
-    for row, size, own, what in zip(scores, (embedding_size, table_bytes),
-                                    (parameters_of, table_bytes),
-                                    ("embedding parameters", "bytes of the embedding"),
-                                    strict=True):
-        for axes, trained in zip(row, (False, True), strict=True):
-            _curves(axes, factored, size, trained)
-            for name, runs in rivals.items():
-                _line(axes, RIVAL_NAMES[name], STYLES[name], runs, own, trained_auc)
+    sizes = ((embedding_size, parameters_of, "embedding parameters"),
+             (table_bytes, table_bytes, "bytes of the embedding"))
+    for row, (size, own, label) in zip(scores, sizes, strict=True):
+        for axes, finetuned in zip(row, (False, True), strict=True):
+            _curves(axes, factored, size, finetuned)
+            for name, runs in baselines.items():
+                _line(axes, BASELINES[name], STYLES[name], runs, own, auc_at_end)
             if control:
-                axes.axhline(mean(_shortest(control), _score(trained)), color=budget_curve.INK,
-                             linestyle=":",
-                             linewidth=1, label="dense")
-            axes.set_xscale("log")
-            axes.set_xlabel(what, fontsize=8)
-            axes.set_ylabel("test AUC", fontsize=8)
-            axes.set_title("trained on" if trained else "not trained on", fontsize=8)
-            budget_curve.tidy(axes)
-    if scores[0][1].lines:
-        scores[0][1].legend(fontsize=5.5, frameon=False)
+                axes.axhline(mean(_shortest(control), _score(finetuned)), color=budget_curve.INK,
+                             linestyle=":", linewidth=1, label="dense")
+            axes.set_title("fine-tuned" if finetuned else "before fine-tuning", fontsize=8)
+            by_epoch.finish(axes, label, "test AUC")
+            budget_curve.log_sizes(axes)
+            levels = [level for line in axes.lines for level in np.atleast_1d(line.get_ydata())]
+            budget_curve.widen_crowd(axes, levels)
+    looks = {label: handle for handle, label in
+             zip(*scores[0][1].get_legend_handles_labels(), strict=True)}
+    page.figure.legend(looks.values(), looks.keys(), fontsize=6.5, frameon=False,
+                       loc="outside lower center", ncols=4)
     spectra = spectra_of(factored)["compression"]["spectra"]
-    for axes, what in ((fields, "fields"), (layers, "layers")):
+    for axes, what in zip(spectra_panels, ("fields", "layers"), strict=True):
         _spectra(axes, spectra[what], what)
     page.figure.suptitle(page.title, fontsize=8)
 
 
 def parameters_of(result: dict[str, Any]) -> float:
-    """Of a rival's embedding."""
+    """Of a baseline's embedding."""
     return result["num_embedding_params"]
 
 
-def trained_auc(result: dict[str, Any]) -> float:
+def auc_at_end(result: dict[str, Any]) -> float:
     """Test AUC as the run ends."""
     return result["test_auc"]
 
 
-def _score(trained: bool) -> Value:
-    return trained_auc if trained else lambda result: result["without_finetuning"]["test_auc"]
+def auc_before(result: dict[str, Any]) -> float:
+    """Test AUC of the factored model before it was fine-tuned."""
+    return result["without_finetuning"]["test_auc"]
+
+
+def _score(finetuned: bool) -> Value:
+    return auc_at_end if finetuned else auc_before
 
 
 def _shortest(control: Results) -> list[dict[str, Any]]:
@@ -115,18 +120,18 @@ def _shortest(control: Results) -> list[dict[str, Any]]:
     return [result for result in usual if epochs_of(result) == min(map(epochs_of, usual))]
 
 
-def _curves(axes: Axes, results: Results, size: Value, trained: bool) -> None:
-    """A line for each method over its ranks; where they were trained on, one for AFM's longest
-    training too."""
+def _curves(axes: Axes, results: Results, size: Value, finetuned: bool) -> None:
+    """A line for each method over its ranks; where they were fine-tuned, one for AFM's longest
+    fine-tuning too."""
     for method in [name for name in AFM if name in NAMES]:
-        _line(axes, NAMES[method], AFM[method], curve_of(results, method, trained), size,
-              _score(trained))
+        _line(axes, NAMES[method], AFM[method], curve_of(results, method, finetuned), size,
+              _score(finetuned))
     most = max(map(epochs_of, results))
     least = min((epochs_of(result) for result in results if epochs_of(result)), default=most)
-    longer = [result for result in curve_of(results, "afm", trained=False)
+    longer = [result for result in curve_of(results, "afm", finetuned=False)
               if epochs_of(result) == most]
-    if trained and longer and most > least:
-        _line(axes, f"{NAMES['afm']}, {most} epochs", AFM["afm, longer"], longer, size, trained_auc)
+    if finetuned and longer and most > least:
+        _line(axes, f"{NAMES['afm']}, {most} epochs", AFM["afm, longer"], longer, size, auc_at_end)
 
 
 def _line(axes: Axes, label: str, style: Style, results: Sequence[dict[str, Any]],
@@ -134,7 +139,7 @@ def _line(axes: Axes, label: str, style: Style, results: Sequence[dict[str, Any]
     by_size: dict[float, list[float]] = defaultdict(list)
     for result in results:
         by_size[size(result)].append(score(result))
-    if by_size:
+    if len(by_size) > 1:  # a single point shows no course
         colour, marker, dashes = style
         places = sorted(by_size)
         axes.plot(places, [statistics.mean(by_size[place]) for place in places], color=colour,
@@ -143,19 +148,31 @@ def _line(axes: Axes, label: str, style: Style, results: Sequence[dict[str, Any]
 
 
 def _spectra(axes: Axes, spectra: dict[str, list[float]], what: str) -> None:
-    """Share of the variance that is left out, against the rank; what is nothing but rounding is not
-    drawn."""
-    for number, (name, values) in enumerate(spectra.items()):
-        total = sum(values)
-        left = [sum(values[rank:]) / total for rank in range(len(values))] if total else []
-        kept = [share for share in left if share > 1e-6]
-        axes.plot(range(len(kept)), kept, linewidth=1, label=name,
-                  color=COLOURS[number % len(COLOURS)],
-                  linestyle="-" if number < len(COLOURS) else "--")
+    """Share of the variance that is left out, against the rank, down to rounding.
+
+    What has fewer than two such shares is not drawn.
+    """
+    shares = {name: share for name, values in spectra.items()
+              if len(share := variance_left_out(values)) > 1}
+    if not shares:
+        by_epoch.nothing(axes, f"no {what} were factored")
+        return
+    colours = colours_of(len(shares))
+    for colour, (name, share) in zip(colours, shares.items(), strict=True):
+        axes.plot(range(len(share)), share, linewidth=1, label=name, color=colour)
     axes.set_yscale("log")
-    axes.set_xlabel("rank", fontsize=8)
-    axes.set_ylabel("variance left out", fontsize=8)
-    axes.set_title(f"spectra of {what}" if spectra else f"no {what} were factored", fontsize=8)
-    budget_curve.tidy(axes)
-    if spectra and len(spectra) <= 12:
-        axes.legend(fontsize=5.5, frameon=False)
+    axes.set_title(f"spectra of {what}", fontsize=8)
+    by_epoch.finish(axes, "rank", "variance left out")
+    if len(shares) <= 12:
+        axes.legend(fontsize=6, frameon=False)
+
+
+def variance_left_out(spectrum: Sequence[float]) -> list[float]:
+    """By rank from 0; nothing but rounding is left out.
+
+    >>> variance_left_out([3.0, 1.0, 0.0])
+    [1.0, 0.25]
+    """
+    total = sum(spectrum)
+    left = [sum(spectrum[rank:]) / total for rank in range(len(spectrum))] if total else []
+    return [share for share in left if share > 1e-6]

@@ -1,5 +1,5 @@
-"""AFM and its rivals: AUC against parameters, with and without training on, the spectra, sizes and
-speeds.
+"""AFM and its baselines: AUC against parameters before and after fine-tuning, the spectra, sizes
+and speeds.
 
 Not a figure of the paper, whose tables are not known to us; the axes are those of its claims.
 """
@@ -11,10 +11,8 @@ from pathlib import Path
 from typing import Any
 
 from studies import choice, pooling
-from studies.figures import afm_curves
+from studies.figures import afm_curves, budget_curve
 from studies.figures.afm_curves import (
-    NAMES,
-    RIVAL_NAMES,
     Value,
     curve_of,
     embedding_size,
@@ -26,29 +24,31 @@ from studies.figures.afm_curves import (
     table_bytes,
 )
 from studies.kinds import FINETUNED, PEP, Results, kind
+from studies.names import AFM as NAMES
+from studies.names import AFM_BASELINES as BASELINES
 from studies.page import RUNS, Page, runs_of, shown
 from studies.series import by_budget
-from studies.summary import markdown, spread
+from studies.table import Table, spread
 
 # what trains them
 HOW = {PEP: "compare --scheme pep", "uniform": "compare --scheme uniform", "tt": "afm"}
 HEAD = ("scheme", "asked for", "epochs", "embedding parameters", "all parameters", "multiply-adds",
-        "file, bytes", "bytes of table", "AUC, not trained on", "AUC, trained on",
-        "log-loss, not trained on",
-        "log-loss, trained on", "AUC less the control's, trained on (95 %)", "seeds")
-EQUAL_HEAD = ("AFM, rank", "parameters", "bytes of table", "AUC, trained on", "rival",
+        "file, bytes", "bytes of table", "AUC before fine-tuning", "AUC, fine-tuned",
+        "log-loss before fine-tuning",
+        "log-loss, fine-tuned", "AUC less the control's, fine-tuned (95 %)", "seeds")
+EQUAL_HEAD = ("AFM, rank", "parameters", "bytes of table", "AUC, fine-tuned", "baseline",
               "its parameters", "its AUC",
               "its bytes", "its AUC at no more bytes")
 SPEED_HEAD = ("scheme", "asked for", "on", "batch", "dense, samples/s", "factored, samples/s",
               "factor", "seeds")
-ABOUT_TABLES = ("The last table: each rival's largest table that has no more parameters than "
+ABOUT_TABLES = ("The last table: each baseline's largest table that has no more parameters than "
                 "AFM's, and its largest that takes no more bytes (a pruned table's include where "
                 "its entries belong). Intervals are of bootstrap samples of the test rows, "
                 "averaged over seeds; they do not hold the seeds' spread.")
 ABOUT_PICTURE = ("In the picture, above: test AUC against the embedding's parameters, and against "
                  "the bytes that it takes; dotted is the dense model, left as it was trained and "
-                 "right with the same further epochs. Below: share of the variance that a rank "
-                 "leaves out, by field and by layer")
+                 "right with the same epochs of fine-tuning. Below: share of the variance that a "
+                 "rank leaves out, by field and by layer")
 Group = tuple[str, list[dict[str, Any]]]  # what was asked for, as text, and the runs of it
 
 
@@ -59,17 +59,19 @@ def build(results: Results, out: Path, dataset: str, model: str) -> Page:
         results: of any data sets and models.
         out: the folder that holds runs/<run id>/; not read.
     """
-    page = Page("afm", dataset, model, f"AFM and its rivals, {shown(model)} on {shown(dataset)}")
+    page = Page("afm", dataset, model, f"AFM and its baselines, {shown(model)} on {shown(dataset)}")
     here = [result for result in results
             if result["settings"]["dataset"] == dataset and result["settings"]["model"] == model]
     usable = choice.of(page, results, model, kinds=("uniform", "tt", "pep", PEP))
     every = [result for result in here if result["stage"] == FINETUNED
              and "budget" not in result["compression"]]
-    own = of_one_source_a_seed(of_one_training([run for run in every
-                                                if may_stand(run, here, usable)]))
+    usable_ids = {run["run_id"] for run in usable}
+    sure = [run for run in every if run["compression"].get("source") in usable_ids]
+    own = of_one_source_a_seed(of_one_training(sure))
     if len(own) < len(every):
-        page.notes.append(f"Runs of other settings or lengths, of the dense training or of what "
-                          f"came after, are left out: {len(every) - len(own)}.")
+        page.left_out.append(
+            f"Left out: {len(every) - len(own)} fine-tunings whose dense run has no record or may "
+            f"not stand here itself, or of other settings or lengths.")
     factored = [result for result in own if result["compression"]["method"] != "dense"]
     if not factored:
         page.missing.append("factored models: run `python compress.py afm --run ID --emb-rank 8`")
@@ -77,28 +79,29 @@ def build(results: Results, out: Path, dataset: str, model: str) -> Page:
     page.behind = factored + [result for result in own if result not in factored]
     groups = grouped(page.behind)
     page.rows = [row(name, result) for name, runs in groups for result in runs]
-    page.notes.append(markdown(HEAD, [line(name, runs, here) for name, runs in groups]))
+    page.tables.append(Table(HEAD, [line(name, runs, here) for name, runs in groups]))
     timed = [line for name, runs in groups for line in speeds(name, runs)]
-    page.notes.append(markdown(SPEED_HEAD, timed))
+    page.tables.append(Table(SPEED_HEAD, timed))
     if not any(name_of(result) == "dense" for result in own):
-        page.missing.append("the dense model with the same further epochs: leave --no-control away")
-    rivals = rivals_of(page, usable, here)
-    page.missing += [f"{RIVAL_NAMES[name]}: no such run; `python reproduce.py {HOW[name]} --model "
+        page.missing.append("the dense model, fine-tuned for as long: leave --no-control away")
+    baselines = baselines_of(page, usable, here)
+    page.missing += [f"{BASELINES[name]}: no such run; `python reproduce.py {HOW[name]} --model "
                      f"{model}`"
-                     for name, runs in rivals.items() if not runs]
+                     for name, runs in baselines.items() if not runs]
     page.missing += fewer_seeds(
         [(f"{name}, {asked(runs[0])}, epochs {epochs_of(runs[0])}", runs) for name, runs in groups]
-        + [(f"{RIVAL_NAMES[name]} of {size:,}", each) for name, runs in rivals.items()
+        + [(f"{BASELINES[name]} of {size:,}", each) for name, runs in baselines.items()
            for size, each in by_budget(runs).items()])
-    page.notes.append(markdown(EQUAL_HEAD, equal_sizes(curve_of(factored, "afm"), rivals)))
-    page.behind += [result for runs in rivals.values() for result in runs]
-    page.notes += [ABOUT_TABLES, f"{ABOUT_PICTURE} (run {spectra_of(factored)['run_id']})."]
-    afm_curves.draw(page, factored, rivals)
+    page.tables.append(Table(EQUAL_HEAD, equal_sizes(curve_of(factored, "afm"), baselines)))
+    page.behind += [result for runs in baselines.values() for result in runs]
+    page.notes += [ABOUT_TABLES, f"{ABOUT_PICTURE} (run {spectra_of(factored)['run_id']}). "
+                   f"{budget_curve.SHADED}"]
+    afm_curves.draw(page, factored, baselines)
     return page
 
 
 def of_one_training(results: Results) -> list[dict[str, Any]]:
-    """Those whose settings, the learning rate of what came after among them, most runs share."""
+    """Those whose settings, the learning rate of the fine-tuning among them, most runs share."""
     def settings(result: dict[str, Any]) -> str:
         kept = {name: value for name, value in result["identity"]["settings"].items()
                 if name != "max_epochs"}
@@ -106,14 +109,6 @@ def of_one_training(results: Results) -> list[dict[str, Any]]:
 
     most = Counter(map(settings, results)).most_common(1)
     return [result for result in results if settings(result) == most[0][0]]
-
-
-def may_stand(result: dict[str, Any], here: Results, usable: Results) -> bool:
-    """Whether the dense run that a fine-tuning starts from may stand in a page; one without a
-    record may."""
-    source = result["compression"].get("source")
-    known = {run["run_id"] for run in here}
-    return source not in known or source in {run["run_id"] for run in usable}
 
 
 def of_one_source_a_seed(results: Results) -> list[dict[str, Any]]:
@@ -128,12 +123,12 @@ def of_one_source_a_seed(results: Results) -> list[dict[str, Any]]:
             if result["compression"].get("source", "") == most[result["seed"]]]
 
 
-def rivals_of(page: Page, usable: Results, here: Results) -> dict[str, list[dict[str, Any]]]:
+def baselines_of(page: Page, usable: Results, here: Results) -> dict[str, list[dict[str, Any]]]:
     """PEP's tickets, smaller dense tables and tensor trains as published, one run a seed at each
     size."""
     by_id = pooling.by_run(here)
     found: dict[str, list[dict[str, Any]]] = {}
-    for name in RIVAL_NAMES:
+    for name in BASELINES:
         own = choice.tickets(usable) if name == PEP else [
             run for run in usable if run["stage"] == "train" and kind(run) == name]
         counted = [run for run in own if not pooling.rewound_alone(run)]
@@ -147,7 +142,7 @@ def rivals_of(page: Page, usable: Results, here: Results) -> dict[str, list[dict
         others = [run for run in own if pooling.rewound_alone(run)
                   and choice.budget_of(run) not in sizes]
         for budget in sorted({choice.budget_of(run) for run in others}, reverse=True):
-            page.missing.append(f"{RIVAL_NAMES[name]} at {budget:,} parameters"
+            page.missing.append(f"{BASELINES[name]} at {budget:,} parameters"
                                 + choice.rewound_words(
                 [run for run in others if choice.budget_of(run) == budget]))
     return found
@@ -164,8 +159,8 @@ def fewer_seeds(groups: list[Group]) -> list[str]:
 
 
 def equal_sizes(factored: Results,
-                rivals: dict[str, list[dict[str, Any]]]) -> list[tuple[str, ...]]:
-    """Lines under EQUAL_HEAD, one a rank and a rival."""
+                baselines: dict[str, list[dict[str, Any]]]) -> list[tuple[str, ...]]:
+    """Lines under EQUAL_HEAD, one a rank and a baseline."""
     def largest(groups: list[list[dict[str, Any]]], size: Value, most: float) -> list[str]:
         fitting = [runs for runs in groups if mean(runs, size) <= most]
         best = max(fitting, key=lambda runs: mean(runs, size), default=None)
@@ -175,11 +170,11 @@ def equal_sizes(factored: Results,
     lines = []
     for rank, runs in sorted(by_rank(factored).items(), reverse=True):
         own = (mean(runs, embedding_size), mean(runs, table_bytes))
-        for name, others in rivals.items():
+        for name, others in baselines.items():
             groups = list(by_budget(others).values())
             lines.append((str(rank), *(f"{round(one):,}" for one in own),
                           spread([run["test_auc"] for run in runs]),
-                          RIVAL_NAMES[name], *largest(groups, parameters_of, own[0]),
+                          BASELINES[name], *largest(groups, parameters_of, own[0]),
                           *largest(groups, table_bytes, own[1])))
     return lines
 
@@ -253,7 +248,7 @@ def line(name: str, runs: list[dict[str, Any]], results: Results) -> tuple[str, 
         return f"{round(mean(runs, value)):,}"
 
     before = [result["without_finetuning"] for result in runs]
-    trained = bool(epochs_of(runs[0]))
+    finetuned = bool(epochs_of(runs[0]))
     adds = count(lambda result: sum(result["compression"]["multiply_adds"].values())) if (
         "multiply_adds" in runs[0]["compression"]) else "-"
     return (name, asked(runs[0]), str(epochs_of(runs[0])), count(embedding_size),
@@ -261,10 +256,10 @@ def line(name: str, runs: list[dict[str, Any]], results: Results) -> tuple[str, 
             count(lambda result: result["compression"]["file_bytes"]),
             count(lambda result: result["inference_bytes"]),
             spread([scores["test_auc"] for scores in before]),
-            spread([result["test_auc"] for result in runs]) if trained else "-",
+            spread([result["test_auc"] for result in runs]) if finetuned else "-",
             spread([scores["test_logloss"] for scores in before]),
-            spread([result["test_logloss"] for result in runs]) if trained else "-",
-            less(runs, results) if trained else "-", str(len(runs)))
+            spread([result["test_logloss"] for result in runs]) if finetuned else "-",
+            less(runs, results) if finetuned else "-", str(len(runs)))
 
 
 def speeds(name: str, runs: list[dict[str, Any]]) -> list[tuple[str, ...]]:

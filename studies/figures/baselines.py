@@ -1,13 +1,8 @@
-"""PEP beside its rivals: test AUC and log-loss against parameters and bytes, as a table and a
-figure.
-
-    python -m studies.figures.baselines tmp movielens fm        # writes tmp/figures/rivals_movielens_fm.png, prints the
-    table
-"""
+"""PEP beside its baselines: test AUC and log-loss against parameters and bytes, as a table and a
+picture, which Figures 2 to 4 and Table 1 are made of."""
 
 import json
 import statistics
-import sys
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -17,14 +12,13 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from studies import choice, pooling
-from studies.collect import results_in
 from studies.figures import budget_curve
 from studies.figures.styles import STYLES, Style, looks
 from studies.kinds import PEP, PRUNED, STEPPING_STONE, Results, kind
 from studies.names import setting, shown
 from studies.page import Page
 from studies.series import by_budget, from_last
-from studies.summary import markdown, spread
+from studies.table import Table, spread
 
 SIZE = (7.0, 5.6)  # inches: both columns of a page
 # across
@@ -192,20 +186,16 @@ def _settings_text(trial: Mapping[str, Any], by_id: Mapping[str, dict[str, Any]]
                      if name != "retrain_emb_param")
 
 
-def table(found: Sequence[Entry]) -> str:
-    """The entries in Markdown."""
-    return markdown(HEAD, [(entry.scheme + (" †" if entry.from_last else ""), entry.settings,
-                            f"{round(entry.mean('num_embedding_params')):,}",
-                            f"{round(entry.mean('inference_bytes')):,}"
-                            if entry.has("inference_bytes") else "-",
-                            spread(entry.of("test_auc")), spread(entry.of("test_logloss")),
-                            str(len(set(entry.of("seed")))))
-                           for entry in found])
+def table(found: Sequence[Entry]) -> Table:
+    """The entries, a line each."""
+    def bytes_of(entry: Entry) -> str:
+        return f"{round(entry.mean('inference_bytes')):,}" if entry.has("inference_bytes") else "-"
 
-
-def draw(found: Sequence[Entry], title: str, path: Path) -> Path:
-    """Write `picture` as PNG."""
-    return budget_curve.save(picture(found, title), path)
+    return Table(HEAD, [(shown(entry.scheme) + (" †" if entry.from_last else ""), entry.settings,
+                         f"{round(entry.mean('num_embedding_params')):,}", bytes_of(entry),
+                         spread(entry.of("test_auc")), spread(entry.of("test_logloss")),
+                         str(len(set(entry.of("seed")))))
+                        for entry in found])
 
 
 def picture(found: Sequence[Entry], title: str, absent: Sequence[int] = ()) -> Figure:
@@ -216,23 +206,30 @@ def picture(found: Sequence[Entry], title: str, absent: Sequence[int] = ()) -> F
         absent: budgets that no run has; crosses on the lower edge of the left panels.
     """
     figure = budget_curve.new_figure(SIZE)
+    least = min((entry.mean("num_embedding_params") for entry in found if entry.scheme != "LR"),
+                default=0.0)
+    absent = [size for size in absent if size >= least]  # smaller ones would stretch the axis
     panels = figure.subplots(2, 2, sharex="col", sharey="row")
     curves: dict[str, list[Entry]] = defaultdict(list)
     for entry in found:
         curves[entry.scheme].append(entry)
     styles = looks(curves)
     several = any(len(entry.results) > 1 for entry in found)
-    for (score, told), row in zip(SCORES.items(), panels, strict=True):
+    for (score, label), row in zip(SCORES.items(), panels, strict=True):
         for quantity, axes in zip(QUANTITIES, row, strict=True):
             for scheme, points in curves.items():
-                if known := [entry for entry in points if entry.has(quantity)]:
+                known = [entry for entry in points if entry.has(quantity)]
+                if len(known) > 1 or (known and scheme == "LR"):  # a single point shows no course
                     _curve(axes, scheme, known, (quantity, score), styles[scheme])
             budget_curve.log_sizes(axes)
             budget_curve.tidy(axes)
         budget_curve.mark_missing(row[0], absent)
-        row[0].set_ylabel(budget_curve.score_label(told, several), fontsize=8)
-    for axes, told in zip(panels[-1], QUANTITIES.values(), strict=True):
-        axes.set_xlabel(told, fontsize=8)
+        for axes in row:
+            budget_curve.widen_crowd(axes, [entry.mean(score) for entry in found],
+                                     low=score == "test_logloss")
+        row[0].set_ylabel(budget_curve.score_label(label, several), fontsize=8)
+    for axes, label in zip(panels[-1], QUANTITIES.values(), strict=True):
+        axes.set_xlabel(label, fontsize=8)
     handles, labels = panels[0, 0].get_legend_handles_labels()
     figure.legend(handles, labels, fontsize=6.5, frameon=False, loc="outside lower center", ncols=4)
     figure.suptitle(title, fontsize=8)
@@ -242,27 +239,8 @@ def picture(found: Sequence[Entry], title: str, absent: Sequence[int] = ()) -> F
 def _curve(axes: Axes, scheme: str, points: Sequence[Entry], against: tuple[str, str],
            style: Style) -> None:
     quantity, score = against
-    if points[0].mean("num_embedding_params") == 0:
+    if scheme == "LR":
         budget_curve.horizontal(axes, scheme, points[0].mean(score))
         return
     budget_curve.with_bars(axes, [(entry.mean(quantity), entry.of(score)) for entry in points],
                            scheme, style)
-
-
-def main() -> None:
-    """Read the command line, print, draw."""
-    if len(sys.argv) != 4:
-        sys.exit("usage: python -m studies.figures.baselines FOLDER DATASET MODEL")
-    out, dataset, model = Path(sys.argv[1]), *sys.argv[2:]
-    page = Page("rivals", dataset, model, f"{shown(model)} on {shown(dataset)}")
-    found = entries(page, choice.of(page, results_in(out), model, "linear", tuned=True),
-                    tuned_in(out, dataset, model))
-    print("\n".join([*page.left_out, *(f"missing: {line}" for line in page.missing)]))
-    if not found:
-        sys.exit(f"there are no results of {model} on {dataset} in {out} that may stand here")
-    print(table(found))
-    print(draw(found, page.title, out / "figures" / f"{page.stem}.png"))
-
-
-if __name__ == "__main__":
-    main()

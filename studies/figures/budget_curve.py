@@ -1,16 +1,21 @@
 """The figure of the paper's main claim: test AUC against the number of embedding parameters."""
 
+import io
 import logging
+import math
 import statistics
+import textwrap
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.container import ErrorbarContainer
 from matplotlib.figure import Figure
-from matplotlib.ticker import FuncFormatter, LogLocator, NullLocator
+from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator, NullLocator
 
 from studies.figures.styles import INK, Style, looks
 from studies.kinds import PEP, Results
@@ -23,9 +28,16 @@ log = logging.getLogger("pep")
 Series = dict[str, list[dict[str, Any]]]  # results by the label of their curve
 COLUMN = (3.4, 2.6)  # inches: one column of a two-column page
 MOST = 8  # curves of one column that an eye still tells apart
-# names that a legend can hold without covering curves; a longer one stands below the axes
-WITHIN = 5
-LINE = 0.14  # inches of height that each name takes there
+LINE = 0.14  # inches of height that a name takes in a legend below the axes
+SHORT = 20  # letters of names that stand two in a line there
+LETTERS = 44  # of a name that fit into a line there
+TICK = 0.3  # inches that a tick's label takes
+BESIDE = 0.7  # inches that the labels beside an axis take
+CROWD = 8  # values that can crowd
+FINE = 0.7  # share of an axis for the values that do
+APART = 0.06  # of an axis, that ticks must be
+SHADED = ("Where scores crowd at one end of an axis, the shaded rest of it has a coarser scale. "
+          "A scheme of which there is one size alone is in the table and not in the picture.")
 DPI = 200
 
 
@@ -69,11 +81,11 @@ def draw(results: Results, dataset: str, model: str, folder: Path, of: Results =
         return None
     chosen = _foremost(series, {result["run_id"] for result in of})
     if len(chosen) < len(series):
-        log.info("the figure shows %d of %d series; python -m studies.figures.baselines %s %s %s "
-                 "has every scheme",
-                 len(chosen), len(series), folder.parent, dataset, model)
+        log.info("the figure shows %d of %d series; python -m studies.pages %s fig2 --new "
+                 "has every scheme", len(chosen), len(series), folder.parent)
     width, height = COLUMN
-    figure = new_figure((width, height + LINE * len(chosen) if len(chosen) > WITHIN else height))
+    lines = sum(1 + len(label) // LETTERS for label in chosen)
+    figure = new_figure((width, height + LINE * (lines + 1)))
     axes = figure.add_subplot()
     draw_series(axes, chosen)
     axes.set_title(f"{shown(model)} on {shown(dataset)}", fontsize=8)
@@ -98,10 +110,18 @@ def new_figure(size: tuple[float, float]) -> Figure:
     return figure
 
 
-def save(figure: Figure, path: Path, about: dict[str, str] | None = None) -> Path:
-    """Write a figure, whole or not at all; `about` goes into the file's own text fields."""
+def png(figure: Figure, about: dict[str, str] | None = None) -> bytes:
+    """A figure as PNG; `about` goes into the file's own text fields."""
+    buffer = io.BytesIO()
+    figure.savefig(buffer, format="png", metadata=about)
+    return buffer.getvalue()
+
+
+def save(figure: Figure, path: Path) -> Path:
+    """Write a figure as PNG, whole or not at all."""
+    content = png(figure)
     with atomic_path(path) as temporary:
-        figure.savefig(temporary, format="png", metadata=about)
+        temporary.write_bytes(content)
     return path
 
 
@@ -135,11 +155,57 @@ def draw_series(axes: Axes, series: Series) -> None:
 
 
 def log_sizes(axes: Axes) -> None:
-    """A logarithmic axis of parameters or bytes, across."""
+    """A logarithmic axis of parameters or bytes, across, with as many ticks as have room.
+
+    To be called when everything is drawn.
+    """
     axes.set_xscale("log")
-    axes.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5), numticks=20))
+    low, high = axes.get_xlim()
+    decades = math.log10(high / low)
+    figure, place = axes.get_figure(root=True), axes.get_subplotspec()
+    assert figure is not None
+    columns = place.get_gridspec().ncols if place else 1
+    inches = figure.get_figwidth() / columns - BESIDE
+    subs = next((subs for subs in ((1, 2, 5), (1, 3)) if len(subs) * decades <= inches / TICK),
+                (1,))
+    axes.xaxis.set_major_locator(LogLocator(subs=subs, numticks=20))
     axes.xaxis.set_major_formatter(FuncFormatter(lambda count, _: short(count)))
     axes.xaxis.set_minor_locator(NullLocator())
+
+
+def widen_crowd(axes: Axes, values: Sequence[float], low: bool = False) -> None:
+    """Give most of a score's axis to the values that crowd at its good end.
+
+    The axis is linear in either part; the part of the other values is shaded, and coarser. Nothing
+    is changed where the values do not crowd.
+
+    Args:
+        values: that are drawn.
+        low: the good scores are the low ones, as of log-loss.
+    """
+    ordered = sorted(values, reverse=not low)  # good ones first
+    if len(ordered) < CROWD:
+        return
+    edge, worst, best = ordered[round(0.7 * (len(ordered) - 1))], ordered[-1], ordered[0]
+    if abs(edge - best) > 0.45 * abs(worst - best) or edge in (best, worst):
+        return
+    bottom, top = axes.get_ylim()
+    margin = 0.2 * abs(best - edge)
+    bottom, top = (best - margin, top) if low else (bottom, best + margin)
+    ends = (bottom, edge, top)
+    share = FINE if low else 1 - FINE  # of the axis, below the edge
+    axes.set_yscale("function", functions=(partial(np.interp, xp=ends, fp=(0, share, 1)),
+                                           partial(np.interp, xp=(0, share, 1), fp=ends)))
+    axes.set_ylim(bottom, top)
+    fine, coarse = ((bottom, edge), (edge, top)) if low else ((edge, top), (bottom, edge))
+    axes.axhspan(*coarse, color=INK, alpha=0.08, linewidth=0, zorder=0)
+    heights: dict[float, float] = {}  # of the ticks, the fine ones first
+    for tick in [*MaxNLocator(6).tick_values(*fine), *MaxNLocator(3).tick_values(*coarse)]:
+        height = float(np.interp(tick, ends, (0, share, 1)))
+        free = all(abs(height - other) > APART for other in heights.values())
+        if bottom <= tick <= top and free:
+            heights[float(tick)] = height
+    axes.set_yticks(list(heights), [f"{tick:.3f}" for tick in heights])
 
 
 def with_bars(axes: Axes, points: Sequence[tuple[float, Sequence[float]]], label: str,
@@ -168,14 +234,13 @@ def _label(axes: Axes, several: bool) -> None:
     axes.set_xlabel("embedding parameters", fontsize=8)
     axes.set_ylabel(score_label("test AUC", several), fontsize=8)
     tidy(axes)
-    handles, labels = axes.get_legend_handles_labels()
-    # curves first
-    order = sorted(range(len(handles)), key=lambda i: not isinstance(handles[i], ErrorbarContainer))
-    legend = axes.legend([handles[i] for i in order], [labels[i] for i in order], fontsize=6.5,
-                         frameon=False)
-    if len(handles) > WITHIN + 1:  # and what hollow means
-        legend.set_loc("upper center")
-        legend.set_bbox_to_anchor((0.5, -0.2), transform=axes.transAxes)
+    named = sorted(zip(*axes.get_legend_handles_labels(), strict=True),
+                   key=lambda pair: not isinstance(pair[0], ErrorbarContainer))  # curves first
+    handles = [handle for handle, _ in named]
+    labels = [textwrap.fill(label, LETTERS) for _, label in named]
+    columns = 2 if max(map(len, labels)) <= SHORT else 1
+    axes.legend(handles, labels, fontsize=6.5, frameon=False, ncols=columns, loc="upper center",
+                bbox_to_anchor=(0.5, -0.2))  # below the axes, where no curve runs
 
 
 def score_label(score: str, several: bool) -> str:

@@ -1,4 +1,5 @@
-"""Curves by epoch, from the curve.jsonl of run folders, as lines of a figure and rows of a csv."""
+"""Curves by epoch as lines of a figure and rows of a csv: from the curve.jsonl of run folders, or
+from the page's own csv where these are not at hand."""
 
 import json
 import statistics
@@ -14,6 +15,7 @@ from studies.figures.styles import Style
 from studies.kinds import Results
 from studies.page import RUNS, Page, runs_of
 
+PANELS = ("search", "retraining", "curves", "curve")  # of a csv's rows that are curves
 CURVE = "curve.jsonl"  # of a run's folder: one line an evaluation
 LEGEND = "Thick lines are means over seeds, as far as all seeds go; faint ones are the seeds."
 

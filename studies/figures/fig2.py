@@ -5,22 +5,22 @@ The paper gives its points in the pictures alone; its numbers here are those of 
 its section 5.1.
 """
 
-import statistics
 from collections.abc import Collection
 from operator import itemgetter
 from pathlib import Path
 from typing import Any
 
 from studies import choice, pooling
-from studies.figures import baselines
+from studies.figures import baselines, budget_curve
 from studies.figures.baselines import Entry
 from studies.figures.table4 import PAPER, beside_paper, method_of
 from studies.kinds import PEP, Results, kind
 from studies.page import OPEN, RUNS, Number, Page, needs, number, runs_of, shown
 from studies.series import from_last
+from studies.table import spread
 
 NUMBER = {"movielens": 2, "criteo": 3, "avazu": 4}
-RIVALS = ("uniform", "mgqe", "mde", "darts")  # of the paper
+BASELINES = ("uniform", "mgqe", "mde", "darts")  # of the paper
 # section 5.1, percent of AUC
 GAINS = {("criteo", "fm", "uniform"): 0.59, ("criteo", "fm", "darts"): 0.24}
 # the paper's PEP-2 to PEP-4
@@ -53,7 +53,8 @@ def build(results: Results, out: Path, dataset: str, model: str) -> Page:
     page.notes.append("Ours is the test AUC of the epoch that validation chose; the paper's "
                       "numbers are by its own protocol (the page of Table 4 compares like with "
                       "like). † cut from the search's last table. Means over seeds; bars are one "
-                      "standard deviation.")
+                      f"standard deviation. {budget_curve.SHADED}")
+    page.tables.append(baselines.table(entries))
     if entries:
         page.figure = baselines.picture(entries, page.title, _absent(page, found))
     return page
@@ -82,7 +83,7 @@ def _belongs(result: dict[str, Any], dataset: str) -> bool:
 
 def _list_missing(page: Page, entries: list[Entry], found: Results) -> None:
     schemes = {entry.scheme for entry in entries}
-    for scheme in ("LR", PEP, *RIVALS):
+    for scheme in ("LR", PEP, *BASELINES):
         runs = [result for result in found if kind(result) == scheme and result["stage"] == "train"]
         if scheme not in schemes:
             page.missing.append(
@@ -142,30 +143,34 @@ def _number(page: Page, model: str, entry: Entry) -> Number:
 
 def _gains(page: Page, model: str, entries: list[Entry],
            tuned: Collection[str] = ()) -> list[Number]:
-    """How much higher PEP's best point is than a rival's, in percent of AUC; validation says which
-    point is best.
+    """How much higher PEP's best point is than a baseline's, in percent of AUC; validation says
+    which point is best.
 
     A side that no tuning chose is called untuned: its best is of fewer trials. PEP's published
-    settings at budgets between those of its tuning do not count, as no rival has such points.
+    settings at budgets between those of its tuning do not count, as no baseline has such points.
 
     Args:
         tuned: the schemes that a tuning has chosen settings for.
     """
     best = {}
-    for scheme in (PEP, *RIVALS):
+    for scheme in (PEP, *BASELINES):
         own = [entry for entry in entries if entry.scheme == scheme and entry.has("validation_auc")
                and entry.settings != baselines.BETWEEN]
         if own:
             best[scheme] = max(own, key=lambda entry: entry.mean("validation_auc"))
     gains = []
-    for scheme in RIVALS if PEP in best else ():
+    for scheme in BASELINES if PEP in best else ():
         if scheme in best:
             ours, theirs = (f"{name} (untuned)" if tuned and name not in tuned else name
                             for name in (PEP, scheme))
-            gain = 100 * (statistics.mean(best[PEP].of("test_auc")) / best[scheme].mean("test_auc")
-                          - 1)
+            gain = 100 * (best[PEP].mean("test_auc") / best[scheme].mean("test_auc") - 1)
             paper = GAINS.get((page.dataset, model, scheme))
             gains.append(Number(f"best point of {ours} over that of {theirs}, % of AUC", [gain],
                                 min(len(best[PEP].results), len(best[scheme].results)), paper,
                                 "" if paper is None else OPEN, ".2f"))
+    if PEP in best and "uniform" in best:
+        points = [f"{shown(name)} {spread(best[name].of('test_auc'))} with {_size(best[name]):,} "
+                  f"parameters" for name in (PEP, "uniform")]
+        page.verdicts.append(f"{shown(model)} on {shown(page.dataset)}, test AUC of the best "
+                             f"point by validation: {'; '.join(points)}.")
     return gains

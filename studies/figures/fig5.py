@@ -102,7 +102,8 @@ def interactions(table: np.ndarray, sizes: Sequence[int]) -> np.ndarray:
     Raises:
         ValueError: they do not, or no two fields interact at all.
 
-    >>> interactions(np.array([[1.0, 0.0], [0.0, 2.0], [3.0, 0.0], [1.0, 1.0]]), [2, 1, 1]).round(3).tolist()
+    >>> table = np.array([[1.0, 0.0], [0.0, 2.0], [3.0, 0.0], [1.0, 1.0]])
+    >>> interactions(table, [2, 1, 1]).round(3).tolist()
     [[nan, 0.125, 0.125], [0.125, nan, 0.25], [0.125, 0.25, nan]]
     """
     if sum(sizes) != len(table):

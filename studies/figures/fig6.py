@@ -1,7 +1,7 @@
 """Figure 6: what pruning leaves of rare and of frequent features.
 
 (a) The density of feature frequencies. (b) The share of a feature's vector that is kept, by groups
-of popularity, while the search goes on; the paper calls this share "sparsity" (its footnote 8), and
+of frequency, while the search goes on; the paper calls this share "sparsity" (its footnote 8), and
 shades the spread within a group; here the shade is one standard deviation. (c) How many entries
 each feature keeps at one budget, against its frequency.
 
@@ -28,13 +28,13 @@ from studies.page import RUNS, Page, needs, number, runs_of, shown
 
 SIZE = (7.0, 2.8)  # inches: both columns of a page
 # of a search's run folder: how often each feature occurs in the training rows
-POPULARITY = "popularity.npy"
+COUNTS = ("feature_counts.npy", "popularity.npy")  # the second of older runs
 PLACES = 200  # at which a density is computed
 BINS = 24  # at most, of frequencies, equal in their logarithm
 LEVELS = 16  # at most, of kept entries
 NOTE = ("(a) Density of the features over the logarithm of their frequency in the training rows. "
         "(b) Share of a feature's vector that is kept, which the paper calls sparsity: mean of "
-        "each group of features by popularity, and one standard deviation within it. (c) Features "
+        "each group of features by frequency, and one standard deviation within it. (c) Features "
         "by their frequency and by the entries that they keep at the budget above the panel. The "
         "picture is of the lowest seed that has the files, the numbers are of all seeds; features "
         "that no training row has are in neither (a) nor (c).")
@@ -100,21 +100,26 @@ def _counted(page: Page, out: Path, search: dict[str, Any]) -> Counted | None:
     return None if frequencies is None else Counted(search, frequencies)
 
 
+def counts_file(folder: Path) -> Path:
+    """Where a search's run folder has, or should have, how often each feature occurs."""
+    return next((folder / name for name in COUNTS if (folder / name).exists()), folder / COUNTS[0])
+
+
 def frequencies_of(page: Page, out: Path, search: dict[str, Any]) -> np.ndarray | None:
     """(N,) how often each feature occurs in a search's training rows; None where that is not known,
     which is listed."""
-    path = out / "runs" / search["run_id"] / POPULARITY
+    path = counts_file(out / "runs" / search["run_id"])
     where = f"frequencies of the features, run {search['run_id']} (seed {search['seed']})"
-    file = f"{search['run_id']}/{POPULARITY}"
+    file = f"{search['run_id']}/{COUNTS[1]}"  # as pictures of older runs name it
     try:
         frequencies = (np.load(path, allow_pickle=False) if path.exists()
                        else curves.frequencies(search["manifest"]))
         page.drawn.add(file)
         return frequencies
     except FileNotFoundError:
-        page.lose(file, f"{where}: its folder has no {POPULARITY}")
+        page.lose(file, f"{where}: its folder has no {path.name}")
     except (OSError, ValueError, EOFError) as error:
-        page.lose(file, f"{where}: {POPULARITY} cannot be read ({error})")
+        page.lose(file, f"{where}: {path.name} cannot be read ({error})")
     return None
 
 

@@ -1,25 +1,26 @@
 """One colour, marker and line for each method, the same in every figure.
 
-Okabe and Ito's colours, for all kinds of eyes, and darker ones where those do not suffice. Families
-share a colour or
-two shades of it and differ in marker and line: PEP and its variants are blue, pruning after
-training is vermilion and dashed, random masks are grey. UMEC's and AFM's rivals are never in a
-figure with the schemes whose colours they repeat.
+Okabe and Ito's colours, for all kinds of eyes, and darker ones where those do not suffice. A
+family shares a colour or two shades of it and differs in marker and line: PEP and its variants are
+blue, pruning after training is vermilion and dashed, random masks are grey. The baselines of UMEC
+and AFM are never in a figure with the schemes whose colours they repeat.
 """
 
 from collections import Counter
 from collections.abc import Iterable
+from typing import Any
+
+import matplotlib
+import numpy as np
 
 from studies.kinds import PEP
 
 # for what is no method
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9")
 BLUE, RED, GREEN, PINK, ORANGE, SKY = COLOURS
+DISTINCT = (*COLOURS, "#000000", "#999999", "#882255", "#8A8A1F")
 BLACK, GREY, WINE, OLIVE, INDIGO, ROSE = (
-    "#000000",
-    "#999999",
-    "#882255",
-    "#8A8A1F",
+    *DISTINCT[len(COLOURS):],
     "#332288",
     "#CC6677",
 )
@@ -45,11 +46,11 @@ NO_RETRAINING: Style = (PALE, "", "-.")
 GRANULARITIES: dict[str, Style] = {  # by threshold_type; those of the paper's Figure 10
     "global": (SLATE, "s", ":"), "dimension": (NAVY, "^", "--"), "feature": (PALE, "D", "-."),
     "feature_dim": STYLES[PEP]}
-AFM: dict[str, Style] = {  # AFM and its rivals
+AFM: dict[str, Style] = {  # AFM and its baselines
     "afm": (INDIGO, "o", "-"), "afm, longer": (INDIGO, "^", "--"), "svd": (ROSE, "s", "-"),
     "random": (GREY, "*", ":"),
     "tt": (OLIVE, "2", "--")}
-UMEC: dict[str, Style] = {  # UMEC and its rivals
+UMEC: dict[str, Style] = {  # UMEC and its baselines
     "umec": (INDIGO, "o", "-"), "umec, faithful": (INDIGO, "^", "--"),
     "umec, scratch": (INDIGO, "D", "-."),
     "umec, one descent": (INDIGO, "d", ":"),
@@ -57,13 +58,20 @@ UMEC: dict[str, Style] = {  # UMEC and its rivals
     "group-lasso": (ORANGE, "s", "--"), "handmade": (SKY, "<", "-."), "random": (GREY, "*", ":")}
 
 
+def colours_of(count: int) -> list[Any]:
+    """As many colours as are asked for, no two of them the same."""
+    if count <= len(DISTINCT):
+        return list(DISTINCT[:count])
+    return list(matplotlib.colormaps["turbo"](np.linspace(0.05, 0.95, count)))
+
+
 def looks(labels: Iterable[str]) -> dict[str, Style]:
     """The style of each label. A variant of a method ("PEP, lr 0.1") has its colour, and a marker
     and line of its own.
 
-    >>> looks(["PEP", "PEP, lr 0.1", "PEP, lr 0.2"]) == {
-    ...     "PEP": (BLUE, "o", "-"), "PEP, lr 0.1": (BLUE, "d", "-."), "PEP, lr 0.2": (BLUE, "X", "--")}
-    True
+    >>> found = looks(["PEP", "PEP, lr 0.1", "PEP, lr 0.2"])
+    >>> [(marker, line) for _, marker, line in found.values()]
+    [('o', '-'), ('d', '-.'), ('X', '--')]
     """
     found: dict[str, Style] = {}
     variants: Counter[str] = Counter()

@@ -23,6 +23,7 @@ from studies.figures.baselines import Entry
 from studies.figures.styles import STYLES
 from studies.kinds import PEP, Results
 from studies.page import RUNS, Page, runs_of, shown
+from studies.table import Table
 
 HEAD = ("scheme", "performance", "best AUC less base's", "fewer parameters", "smallest as good",
         "its bytes",
@@ -69,23 +70,23 @@ def build(results: Results, out: Path, dataset: str, model: str) -> Page:
     for entry in fig2.points(page, found, out, dataset, model):
         if entry.scheme in STYLES and entry.has("validation_auc"):
             by_scheme[entry.scheme].append(entry)
-    page.cells = [HEAD, (BASE, _mark(True, True), "", _mark(False, False),
+    lines: list[tuple[str, ...]] = [(BASE, _mark(True, True), "", _mark(False, False),
                          f"{base[0]['num_embedding_params']:,}",
                          f"{base[0].get('inference_bytes', 0):,}", _mark(True, True), "", "", "1")]
     for scheme in STYLES:
         if scheme in by_scheme:
-            _add(page, scheme, by_scheme[scheme], base, times,
-                 _sizes(page, out, by_scheme[scheme], found))
+            sizes = _sizes(page, out, by_scheme[scheme], found)
+            lines.append(_line(page, scheme, by_scheme[scheme], base, times, sizes))
         elif scheme in PAPER:
             page.missing.append(f"{scheme}: no run")
+    page.tables.append(Table(HEAD, lines))
     page.notes.append(NOTE)
     return page
 
 
-def _add(page: Page, scheme: str, entries: Sequence[Entry], base: Results,
-         times: dict[str, list[float]] | None,
-         sizes: int | None) -> None:
-    """A scheme's line in words and in the csv."""
+def _line(page: Page, scheme: str, entries: Sequence[Entry], base: Results,
+          times: dict[str, list[float]] | None, sizes: int | None) -> tuple[str, ...]:
+    """A scheme's line under HEAD; its row of the csv goes to the page."""
     best = max(entries, key=lambda entry: entry.mean("validation_auc"))
     gain = _gain(best, base)
     smaller = [(entry, _as_good(_gain(entry, base))) for entry in entries
@@ -96,14 +97,14 @@ def _add(page: Page, scheme: str, entries: Sequence[Entry], base: Results,
     over = _over(scheme, times)
     served = _from_one(entries)
     paper = PAPER.get(scheme, (None, None, None))
-    page.cells.append((
+    line = (
         shown(scheme), _mark(_as_good(gain), paper[0]), str(gain or ""),
         _mark(fewer, paper[1]),
         f"{smallest.mean('num_embedding_params'):,.0f}" if smallest else "",
         f"{smallest.mean('inference_bytes'):,.0f}" if smallest and smallest.has("inference_bytes")
         else "",
         _mark(None if over is None else over < CHEAP, paper[2]),
-        "" if over is None else f"{100 * over:+.0f} %", str(sizes or ""), str(served)))
+        "" if over is None else f"{100 * over:+.0f} %", str(sizes or ""), str(served))
     used = [*best.results, *(smallest.results if smallest else ())]
     page.rows.append({"scheme": scheme, "best_auc": best.mean("test_auc"), "gain": gain.mean if gain
                       else "",
@@ -114,6 +115,7 @@ def _add(page: Page, scheme: str, entries: Sequence[Entry], base: Results,
                       "sizes_from_one_search": served,
                       RUNS: runs_of({run["run_id"]: run for run in used}.values())})
     page.behind += [run for run in used if run not in page.behind]
+    return line
 
 
 def _gain(entry: Entry, base: Results) -> paired.Interval | None:

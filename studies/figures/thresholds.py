@@ -1,4 +1,4 @@
-"""Beyond the paper: what moves PEP's thresholds, and does the mask that the data had a say in
+"""Beyond the paper: what moves PEP's thresholds, and does the mask that the loss had a say in
 retrain better?
 
 Searches with one cause taken away: decay on the thresholds coupled (as published), decoupled, none;

@@ -1,5 +1,5 @@
 """What UMEC's two figures share: accuracy and AUC against the compression ratio, of it and its
-rivals."""
+baselines."""
 
 import json
 import statistics
@@ -12,12 +12,13 @@ from matplotlib.axes import Axes
 
 from studies import pooling
 from studies.choice import SEEDS, words
-from studies.figures import budget_curve
+from studies.figures import budget_curve, by_epoch
 from studies.figures.styles import UMEC
 from studies.kinds import FINETUNED, Results
 from studies.page import RUNS, Number, Page, number, runs_of, shown
 
-SIZE = (7.0, 2.9)  # inches: both columns of a page
+SIZE = (7.0, 4.8)  # inches: both columns of a page
+WIDTH = 0.8  # of a budget's place, that the methods share
 MEASURES = {"test_accuracy": "test accuracy", "test_auc": "test AUC"}
 DENSE, CHANCE = "dense", "random"
 DENSE_ACCURACY = 0.78978  # of the paper's whole model
@@ -55,14 +56,15 @@ def build(page: Page, results: Results, joint: bool, methods: Sequence[str],
         for budget, runs in sorted(by_budget.items(), reverse=True):
             page.rows += [_row(method, budget, run) for run in runs]
             page.numbers += _numbers(method, budget, runs, dense, paper)
-    beside = ("" if page.sample else "The paper gives accuracy alone, of one seed, and some of its "
-                                     "models exceed their "
+    beside = ("The paper gives accuracy alone, of one seed, and some of its models exceed their "
               "budget; its numbers, read off its figure, stand beside ours as differences from its "
               "whole model. ")
+    beside = "" if page.sample else beside
     page.notes.append(
         "x is 1 less the resource of the exported model, counted from its layers. "
-        f"{beside}Every rival was trained as many steps more as UMEC; validation chose the "
-        f"epoch. Units removed at random may lie below the picture. Data: {shown(page.dataset)}.")
+        f"{beside}Every baseline was trained for as many further steps as UMEC; validation chose "
+        f"the epoch. Units removed at random may lie below the picture. Data: "
+        f"{shown(page.dataset)}.")
     if found:
         _draw(page, {method: by_budget for method, by_budget in curves.items() if by_budget})
     return page
@@ -146,42 +148,66 @@ def _numbers(method: str, budget: float, runs: Results, dense: dict[int, dict[st
 
 
 def _draw(page: Page, curves: Curves) -> None:
+    """Accuracy above, AUC below: a place for each budget, in which the methods stand side by side.
+
+    Units removed at random may fall so far below all others that these could not be told apart:
+    such points lie below the picture.
+    """
     page.figure = budget_curve.new_figure(SIZE)
-    panels = page.figure.subplots(1, 2)
+    panels = page.figure.subplots(2, 1, sharex=True)
+    methods = [method for method in curves if method != DENSE]
+    budgets = sorted({budget for method in methods for budget in curves[method]}, reverse=True)
     for axes, (field, label) in zip(panels, MEASURES.items(), strict=True):
-        for method, by_budget in curves.items():
-            _line(axes, method, by_budget, field)
-        _look_closely(axes, curves, field)
-        axes.set_xlabel("compression ratio (1 - R)", fontsize=8)
-        axes.set_ylabel(label, fontsize=8)
-        budget_curve.tidy(axes)
-    handles, labels = panels[0].get_legend_handles_labels()
-    page.figure.legend(handles, labels, fontsize=6.5, frameon=False, loc="outside lower center",
-                       ncols=4)
+        lowest, highest = _range(curves, field)
+        for number_of, method in enumerate(methods):
+            aside = WIDTH * ((number_of + 0.5) / len(methods) - 0.5)
+            places = {budgets.index(budget) + aside: [run[field] for run in runs]
+                      for budget, runs in curves[method].items() if runs}
+            if points := [(place, values) for place, values in places.items()
+                          if statistics.mean(values) >= lowest]:
+                _points(axes, method, points)
+        for runs in curves.get(DENSE, {}).values():
+            budget_curve.horizontal(axes, DENSE, statistics.mean(run[field] for run in runs))
+        axes.set_ylim(lowest, highest)
+        by_epoch.finish(axes, "", label)
+        axes.grid(visible=False, axis="x")
+        for edge in range(1, len(budgets)):
+            axes.axvline(edge - 0.5, color=budget_curve.INK, alpha=0.3, linewidth=0.6)
+    axes.set_xticks(range(len(budgets)), [_compression(curves, budget) for budget in budgets])
+    axes.set_xlabel("compression ratio (1 - R), mean of the methods", fontsize=8)
+    named = {label: handle for axes in panels
+             for handle, label in zip(*axes.get_legend_handles_labels(), strict=True)}
+    page.figure.legend(named.values(), named.keys(), fontsize=6.5, frameon=False,
+                       loc="outside lower center", ncols=4)
     page.figure.suptitle(page.title, fontsize=8)
 
 
-def _look_closely(axes: Axes, curves: Curves, field: str) -> None:
-    """Units removed at random fall so far below all others that these could not be told apart."""
-    seen = [run[field] for method, by_budget in curves.items() if method != CHANCE
-            for runs in by_budget.values() for run in runs]
-    if CHANCE in curves and seen:
-        margin = 0.1 * (max(seen) - min(seen)) or 0.01
-        axes.set_ylim(min(seen) - margin, max(seen) + margin)
+def _compression(curves: Curves, budget: float) -> str:
+    """The measured compression ratio at a budget, over all methods."""
+    ratios = [1 - run["compression"]["resource_left"] for method, by_budget in curves.items()
+              if method != DENSE for run in by_budget.get(budget, ())]
+    return f"{statistics.mean(ratios):.3g}"
 
 
-def _line(axes: Axes, method: str, by_budget: dict[float, list[dict[str, Any]]],
-          field: str) -> None:
-    groups = [by_budget[budget] for budget in sorted(by_budget, reverse=True)]
-    means = [statistics.mean(run[field] for run in runs) for runs in groups]
-    if method == DENSE:
-        budget_curve.horizontal(axes, DENSE, means[0])
-        return
-    spreads = [statistics.stdev(run[field] for run in runs) if len(runs) > 1 else 0.0
-               for runs in groups]
+def _range(curves: Curves, field: str) -> tuple[float, float]:
+    """Of a score's axis: every run but those of units removed at random."""
+    ends: list[float] = []
+    for method, by_budget in curves.items():
+        for runs in by_budget.values() if method != CHANCE or len(curves) == 1 else ():
+            values = [run[field] for run in runs]
+            spread = statistics.stdev(values) if len(values) > 1 else 0.0
+            ends += [statistics.mean(values) - spread, statistics.mean(values) + spread]
+    margin = 0.05 * (max(ends) - min(ends)) or 0.01
+    return min(ends) - margin, max(ends) + margin
+
+
+def _points(axes: Axes, method: str, points: Sequence[tuple[float, list[float]]]) -> None:
+    """One method: means and standard deviations, joined by a faint line."""
+    ordered = sorted(points)
+    places = [place for place, _ in ordered]
+    means = [statistics.mean(values) for _, values in ordered]
+    spreads = [statistics.stdev(values) if len(values) > 1 else 0.0 for _, values in ordered]
     colour, marker, line = UMEC.get(method, (budget_curve.INK, ".", ":"))
-    axes.errorbar([statistics.mean(1 - run["compression"]["resource_left"] for run in runs)
-                   for runs in groups], means,
-                  yerr=spreads if any(spreads) else None, label=shown(method), color=colour,
-                  marker=marker,
-                  linestyle=line, markersize=4, linewidth=1.1, capsize=2)
+    axes.plot(places, means, color=colour, linestyle=line, linewidth=0.7, alpha=0.35)
+    axes.errorbar(places, means, yerr=spreads if any(spreads) else None, label=shown(method),
+                  color=colour, marker=marker, linestyle="none", markersize=4, linewidth=1.1)

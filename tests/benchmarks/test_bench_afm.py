@@ -9,8 +9,7 @@ def test_every_variant_is_timed_and_costs_what_it_should(tmp_path, monkeypatch, 
     monkeypatch.setattr(bench_afm, "TURNS", 2)
     path = tmp_path / "afm.json"
     bench_afm.main(["--shape", "movielens", "--batch", "1", "--batch", "32", "--seconds", "0",
-                    "--device", "cpu",
-                    "--json", str(path)])
+                    "--device", "cpu", "--json", str(path)])
     lines = json.loads(path.read_text())
     assert [(line["batch"], line["variant"]) for line in lines] == [
         (batch, variant) for batch in (1, 32)

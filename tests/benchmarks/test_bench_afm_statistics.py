@@ -7,9 +7,8 @@ from benchmarks.bench_afm_statistics import full_sizes, made_rows, starts_of
 from data.synthetic import raw_planted
 
 SCHEMA = {"part": str, "rows": int, "seconds": float, "processor_seconds": float,
-          "rows_per_processor_second": float,
-          "extra_memory_bytes": int, "ids": int, "ids_seen": int, "threads": int, "device": str,
-          "commit": str}
+          "rows_per_processor_second": float, "extra_memory_bytes": int, "ids": int,
+          "ids_seen": int, "threads": int, "device": str, "commit": str}
 
 
 def test_every_part_leaves_a_line(tmp_path, monkeypatch, capsys):

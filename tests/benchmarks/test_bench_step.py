@@ -13,9 +13,8 @@ from models.build import build_embedding, build_model
 
 BATCH = 256
 SCHEMA = {"model": str, "variant": str, "ms_per_step": float, "samples_per_second": float,
-          "device": str,
-          "threads": int, "torch": str, "rounds": int, "steps_per_round": int, "batch_size": int,
-          "ms_per_step_of_rounds": list}
+          "device": str, "threads": int, "torch": str, "rounds": int, "steps_per_round": int,
+          "batch_size": int, "ms_per_step_of_rounds": list}
 
 
 def test_rows_and_table(tmp_path, capsys):

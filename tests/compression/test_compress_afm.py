@@ -106,7 +106,7 @@ def judged(trained, choice, how=None):
     how = how or FineTuning()
     made, control = compress_afm.factored(trained, choice, how,
                                           pick_device("cpu")), compress_afm.control(trained, how)
-    return compress_afm.judged(trained, made, control,
+    return compress_afm.compared(trained, made, control,
                                finetune.run_of(trained, how, choice.identity())), control
 
 

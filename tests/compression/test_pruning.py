@@ -8,8 +8,9 @@ import numpy as np
 import pytest
 import tiny
 
+from compression.loaded_run import load_uniform
 from compression.pruning import methods, random_mask
-from compression.pruning.methods import load_trained, prune
+from compression.pruning.methods import prune
 from engine import snapshots, stages
 from engine.checkpoint import load_checkpoint
 from engine.run import Unfinished
@@ -22,7 +23,7 @@ SIZE = sum(tiny.SIZES.values()) * tiny.SETTINGS["latent_dim"]
 def trained(tmp_path, monkeypatch):
     tiny.install(monkeypatch, DATA)
     result = tiny.train(tmp_path, embedding="uniform")
-    return load_trained(result["run_id"][:6], tiny.context(tmp_path))
+    return load_uniform(result["run_id"][:6], tiny.context(tmp_path))
 
 
 def retrain(out, folder, **changes):
@@ -33,8 +34,9 @@ def retrain(out, folder, **changes):
 def test_a_training_keeps_what_it_has_trained(trained, tmp_path):
     weights = load_checkpoint(tmp_path / "runs" / trained.run.run_id / "model.safetensors")["model"]
     assert np.array_equal(trained.table, weights["embedding.weight"].numpy())
-    assert set(trained.others) == {name for name in weights if not name.startswith("embedding.")}
-    assert not np.array_equal(trained.table, trained.initial)
+    others = {name for name in weights if not name.startswith("embedding.")}
+    assert set(trained.initial[1]) == others
+    assert not np.array_equal(trained.table, trained.initial[0])
     searched = tiny.train(tmp_path, embedding="pep", candidate_p=[SIZE], threshold_init=-15.0)
     assert not (tmp_path / "runs" / searched["run_id"] / "model.safetensors").exists()
 
@@ -52,8 +54,8 @@ def test_magnitude_keeps_the_largest_and_retrains_from_the_initial_values(traine
     assert snapshot.meta == {"source": "magnitude", "budgets": [100], "run_id": trained.run.run_id,
                              "num_embedding_params": 100}
     initial, others = snapshots.read(folder / "initial.npz")
-    assert np.array_equal(initial.table, trained.initial)
-    assert set(others) == set(trained.others)
+    assert np.array_equal(initial.table, trained.initial[0])
+    assert set(others) == set(trained.initial[1])
     results = retrain(tmp_path, folder)
     assert [result["num_embedding_params"] for result in results] == [300, 100]
     assert {result["snapshot"]["source"] for result in results} == {"magnitude"}
@@ -66,7 +68,7 @@ def test_iterative_pruning_descends_in_rounds_that_are_not_repeated(trained, tmp
     def spied(run, model, *others, **named):
         trained_under.append(int(model.embedding.mask.sum()))
         assert np.array_equal(model.embedding.weight.detach().numpy(),
-                              trained.initial * model.embedding.mask.numpy())
+                              trained.initial[0] * model.embedding.mask.numpy())
         return original(run, model, *others, **named)
 
     monkeypatch.setattr(stages, "execute", spied)
@@ -122,30 +124,30 @@ def test_rounds_must_keep_some_and_not_all(trained, tmp_path, keep):
 def test_runs_that_cannot_be_pruned_are_refused(trained, tmp_path):
     place, run_id = tiny.context(tmp_path), trained.run.run_id
     with pytest.raises(FileNotFoundError, match="there is no finished run 'nosuch'"):
-        load_trained("nosuch", place)
+        load_uniform("nosuch", place)
     other = tiny.train(tmp_path, embedding="uniform", seed=2)["run_id"]
     with pytest.raises(ValueError, match="the run's id is empty"):
-        load_trained("", place)
+        load_uniform("", place)
     for name in ("same1", "same2"):
         shutil.copytree(tmp_path / "runs" / other, tmp_path / "runs" / name)
     with pytest.raises(ValueError, match="several runs begin with 'same': same1, same2"):
-        load_trained("same", place)
+        load_uniform("same", place)
     searched = tiny.train(tmp_path, embedding="pep", candidate_p=[SIZE],
                           threshold_init=-15.0)["run_id"]
     with pytest.raises(ValueError, match=f"run {searched} is a search with embedding pep; only a "
                                          f"trained uniform"):
-        load_trained(searched, place)
+        load_uniform(searched, place)
     linear = tiny.train(tmp_path, model="linear")["run_id"]
     with pytest.raises(ValueError, match=f"run {linear} is a train with embedding none"):
-        load_trained(linear, place)
+        load_uniform(linear, place)
     (tmp_path / "runs" / other / "model.safetensors").unlink()
     with pytest.raises(FileNotFoundError,
                        match=r"has kept no weights .* run it again with --force"):
-        load_trained(other, place)
+        load_uniform(other, place)
     path = tmp_path / "runs" / run_id / "result.json"
     path.write_text(json.dumps({**json.loads(path.read_text()), "manifest": "else"}))
     with pytest.raises(ValueError, match="was trained on other data"):
-        load_trained(run_id, place)
+        load_uniform(run_id, place)
 
 
 def test_at_a_dry_place_nothing_is_written(trained, tmp_path):

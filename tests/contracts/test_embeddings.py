@@ -33,9 +33,8 @@ def low_rank(ranks):
     def make(seed):
         generator = torch.Generator().manual_seed(seed)
         codes = [Uniform(initial_table(sum(size for size, own in zip(SIZES, ranks, strict=True)
-                                           if own == rank), rank,
-                                       generator), ranks.count(rank)) for rank in sorted(set(ranks))
-                 if rank]
+                                           if own == rank), rank, generator), ranks.count(rank))
+                 for rank in sorted(set(ranks)) if rank]
         bases = [torch.randn(rank, WIDTH, generator=generator) for rank in ranks]
         return LowRank(codes, bases, torch.randn(len(SIZES), WIDTH, generator=generator), SIZES,
                        fused=seed % 2 == 0)

@@ -10,18 +10,19 @@ from models.embedding.masked import Masked
 SIZES, WIDTH = (5, 2, 9), 4
 VALUES = {"latent_dim": WIDTH, "mlp_dims": (6, 5), "dropout": 0.2, "num_heads": 2, "num_layers": 2,
           "att_dropout": 0.1, "atten_embed_dim": 8, "has_residual": True, "full_part": True,
-          "with_linear": False,
-          "threshold_type": "feature_dim", "threshold_init": -3.0, "g_type": "sigmoid", "gk": 1.0,
-          "darts_widths": (1, 2, WIDTH),
-          "mde_blocks": 3, "mde_alpha": 0.5, "mgqe_subspaces": 2, "mgqe_centroids": 8,
-          "hash_rows": 7,
+          "with_linear": False, "threshold_type": "feature_dim", "threshold_init": -3.0,
+          "g_type": "sigmoid", "gk": 1.0, "darts_widths": (1, 2, WIDTH), "mde_blocks": 3,
+          "mde_alpha": 0.5, "mgqe_subspaces": 2, "mgqe_centroids": 8, "hash_rows": 7,
           "qr_collisions": 3, "tt_rank": 2, "arch_mlp_bot": (5,), "arch_mlp_top": (7, 6),
           "arch_interaction_op": "cat"}
 TABLES = ("uniform", "pep", "masked")  # whose parameters are the entries of the table
 VARIANTS = [dict(zip(("has_residual", "full_part", "with_linear"), on, strict=True))
             for on in itertools.product((False, True), repeat=3)]
+# every model with the tables of the scripts, and every embedding in two models
 CASES = {f"{model} {embedding}": {"model": model, "embedding": embedding}
-         for model in MODELS for embedding in (*EMBEDDINGS, "masked")}
+         for model in MODELS for embedding in ("uniform", "pep", "masked")}
+CASES |= {f"{model} {embedding}": {"model": model, "embedding": embedding}
+          for model in ("fm", "deepfm") for embedding in EMBEDDINGS}
 CASES["dlrm dot"] = {"model": "dlrm", "embedding": "uniform", "arch_interaction_op": "dot"}
 CASES |= {f"autoint {variant}": {"model": "autoint", "embedding": "uniform", **variant}
           for variant in VARIANTS}
@@ -49,8 +50,7 @@ def batch(rows=32, seed=0):
 def trained_parameters(model):
     """All but the biases that a batch norm cancels: their gradient is zero up to rounding."""
     cancelled = [f"{name}.{position - 1}.bias" for name, layers in model.named_modules()
-                 if isinstance(layers, torch.nn.Sequential)
-                 for position, layer in enumerate(layers)
+                 if isinstance(layers, torch.nn.Sequential) for position, layer in enumerate(layers)
                  if isinstance(layer, torch.nn.BatchNorm1d)]
     return {name: parameter for name, parameter in model.named_parameters()
             if name not in cancelled}

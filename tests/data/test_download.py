@@ -74,9 +74,8 @@ def test_an_older_file_is_replaced(tmp_path, monkeypatch):
     assert (tmp_path / "ratings.dat").read_bytes() == b"ratings"
 
 
-@pytest.mark.parametrize("served",
-                         [archive()[:-9], archive({"ratings.dat": b"other", "users.dat": b"other"}),
-                          b""],
+@pytest.mark.parametrize("served", [archive()[:-9], archive({"ratings.dat": b"other",
+                                                             "users.dat": b"other"}), b""],
                          ids=["cut off", "another archive", "empty"])
 def test_another_checksum_is_an_error_and_nothing_is_written(tmp_path, monkeypatch, served):
     serve(monkeypatch, served)

@@ -38,9 +38,8 @@ def as_text(path, layout):
 
 def saved(frame, path, layout, **options):
     """As pandas writes it, but for what the options change."""
-    frame.to_csv(
-        path, **{"sep": layout.separator, "header": layout.has_header, "index": False, **options}
-    )
+    frame.to_csv(path, **{"sep": layout.separator, "header": layout.has_header, "index": False,
+                          **options})
 
 
 def opened(path, layout, cache):
@@ -58,11 +57,8 @@ def refused(path, layout, cache):
 
 def first_line(content, pattern):
     """Number of the first line that has a cell of this pattern."""
-    return next(
-        number
-        for number, line in enumerate(content.splitlines(), start=1)
-        if any(re.fullmatch(pattern, cell) for cell in re.split("[,\t;\x01]", line))
-    )
+    return next(number for number, line in enumerate(content.splitlines(), start=1)
+                if any(re.fullmatch(pattern, cell) for cell in re.split("[,\t;\x01]", line)))
 
 
 def upper(frame, layout):
@@ -71,12 +67,10 @@ def upper(frame, layout):
 
 
 def numbers(frame, layout, form):
-    names = [
-        column.name for column in layout.columns if column.kind == DECIMAL or column.name[0] == "I"
-    ]
-    return frame.assign(
-        **{name: [form(cell) if cell else "" for cell in frame[name]] for name in names}
-    )
+    names = [column.name for column in layout.columns if column.kind == DECIMAL or column.name[0]
+             == "I"]
+    return frame.assign(**{name: [form(cell) if cell else "" for cell in frame[name]]
+                           for name in names})
 
 
 # name -> (how the file is saved, name of the form, pattern of a cell that shows it)
@@ -144,8 +138,7 @@ def test_a_file_saved_with_other_cells_is_named_with_the_first_line_that_shows_i
 
 
 def test_criteo_through_pandas_with_its_defaults_has_a_header_of_numbers_an_index_and_floats(
-    tmp_path, published
-):
+        tmp_path, published):
     layout, path = criteo.LAYOUT, tmp_path / "raw"
     frame = pd.read_csv(published["criteo"], sep="\t", header=None)
     saved(frame, path, layout, header=True, index=True)
@@ -163,13 +156,11 @@ def test_avazu_through_pandas_with_its_defaults_has_an_index_and_large_ids(tmp_p
     layout, path = avazu.LAYOUT, tmp_path / "raw"
     frame = frame_of(published["avazu"], layout, dtype={"id": float})
     saved(frame, path, layout, index=True)
-    assert "It has a further column in front (without a name)" in refused(
-        path, layout, tmp_path / "cache"
-    )
+    assert "It has a further column in front (without a name)" in refused(path, layout,
+                                                                          tmp_path / "cache")
     saved(frame, path, layout)
-    assert "numbers with an exponent (first in line 2: " in refused(
-        path, layout, tmp_path / "cache"
-    )
+    assert "numbers with an exponent (first in line 2: " in refused(path, layout,
+                                                                    tmp_path / "cache")
 
 
 @pytest.mark.parametrize("name", LAYOUTS)
@@ -197,9 +188,8 @@ def test_hashes_that_lost_their_leading_zeros_are_named(tmp_path, published):
 def test_hours_as_dates_are_named(tmp_path, published):
     frame = as_text(published["avazu"], avazu.LAYOUT).assign(hour="2014-10-21 00:00:00")
     saved(frame, tmp_path / "raw", avazu.LAYOUT)
-    assert "The file has dates (first in line 2: '2014-" in refused(
-        tmp_path / "raw", avazu.LAYOUT, tmp_path / "cache"
-    )
+    assert "The file has dates (first in line 2: '2014-" in refused(tmp_path / "raw", avazu.LAYOUT,
+                                                                    tmp_path / "cache")
 
 
 @pytest.mark.parametrize("name", LAYOUTS)
@@ -210,9 +200,8 @@ def test_the_test_file_is_named(tmp_path, published, name):
     assert "this looks like the test file" in refused(tmp_path / "raw", layout, tmp_path / "cache")
 
 
-def test_kaggles_csv_of_criteo_is_named_and_the_command_makes_the_published_form(
-    tmp_path, published
-):
+def test_kaggles_csv_of_criteo_is_named_and_the_command_makes_the_published_form(tmp_path,
+                                                                                 published):
     frame = as_text(published["criteo"], criteo.LAYOUT)
     names = ["Label", *frame.columns[1:]]
     frame = frame.set_axis(names, axis=1)
@@ -268,11 +257,8 @@ def test_byte_order_mark_and_trailing_separator_give_the_same_rows(tmp_path, pub
     content = published[name].read_bytes()
     plain = opened(published[name], layout, tmp_path / "cache")
     separator = layout.separator.encode()
-    for changed in (
-        b"\xef\xbb\xbf" + content,
-        content.replace(b"\n", separator + b"\n"),
-        content.replace(b"\n", separator + b"\r\n"),
-    ):
+    for changed in (b"\xef\xbb\xbf" + content, content.replace(b"\n", separator + b"\n"),
+                    content.replace(b"\n", separator + b"\r\n")):
         (tmp_path / "raw").write_bytes(changed)
         found = opened(tmp_path / "raw", layout, tmp_path / "cache")
         assert (found.hash, found.manifest["bad_lines"]) == (plain.hash, 0)
@@ -321,10 +307,8 @@ def column(number, change):
 
     def changed(text):
         rows = [line.split("::") for line in text.splitlines()]
-        return "".join(
-            "::".join([*row[:number], change(row[number]), *row[number + 1 :]]) + "\n"
-            for row in rows
-        )
+        return "".join("::".join([*row[:number], change(row[number]), *row[number + 1 :]]) + "\n"
+                       for row in rows)
 
     return changed
 
@@ -379,9 +363,8 @@ def test_a_movielens_file_saved_by_another_program_is_named(tmp_path, made_data,
 
 @pytest.mark.parametrize("name", movielens.FILES)
 def test_a_byte_order_mark_in_a_movielens_file_is_passed_over(tmp_path, made_data, name):
-    folder = movielens_folder(
-        tmp_path / "ml-1m", made_data, name, lambda text: "\xef\xbb\xbf" + text
-    )
+    folder = movielens_folder(tmp_path / "ml-1m", made_data, name, lambda text: "\xef\xbb\xbf"
+                              + text)
     found, plain = movielens.read_columns(folder), movielens.read_columns(made_data)
     assert found[1].tolist() == plain[1].tolist()
     assert {key: values.tolist() for key, values in found[0].items()} == {
@@ -407,9 +390,8 @@ def test_a_folder_of_another_form_of_movielens_is_named(tmp_path, name, words):
 
 def test_the_folder_above_and_a_file_in_place_of_the_folder_are_named(tmp_path, made_data):
     movielens_folder(tmp_path / "ml-1m", made_data, "", str)
-    with pytest.raises(
-        FileNotFoundError, match=f"They are in {tmp_path / 'ml-1m'}: name that folder"
-    ):
+    with pytest.raises(FileNotFoundError,
+                       match=f"They are in {tmp_path / 'ml-1m'}: name that folder"):
         movielens.find_folder(str(tmp_path))
     with pytest.raises(FileNotFoundError, match=r"ratings\.dat is a file: .* name the folder"):
         movielens.find_folder(str(tmp_path / "ml-1m" / "ratings.dat"))

@@ -396,8 +396,7 @@ criteo.open_dataset(sys.argv[1], pathlib.Path(sys.argv[2]))
 
 
 def test_an_encoding_that_is_killed_leaves_no_set_and_what_it_left_is_swept_by_the_next_one(
-    tmp_path,
-):
+        tmp_path):
     content, cache = content_of(criteo.LAYOUT, 300), tmp_path / "cache"
     path = put(tmp_path, content)
     killed = subprocess.run([sys.executable, "-c", KILLED, path, str(cache)], cwd=ROOT)

@@ -243,13 +243,11 @@ def test_free_memory_is_what_the_system_says_is_available(monkeypatch, system, t
     assert free_memory() == 20_480
 
 
-@pytest.mark.parametrize("names", [
-    ("memory.max", "memory.current", "memory.stat", "inactive_file"),
-    ("memory/memory.limit_in_bytes", "memory/memory.usage_in_bytes", "memory/memory.stat",
-     "total_inactive_file")])
-@pytest.mark.parametrize(("limit", "free"),
-                         [("10000", 10000 - 7000 + 50), ("6000", 0), ("90000", 12 * 1024),
-                                             ("max", 12 * 1024)])
+@pytest.mark.parametrize("names", [("memory.max", "memory.current", "memory.stat", "inactive_file"),
+                                   ("memory/memory.limit_in_bytes", "memory/memory.usage_in_bytes",
+                                    "memory/memory.stat", "total_inactive_file")])
+@pytest.mark.parametrize(("limit", "free"), [("10000", 10000 - 7000 + 50), ("6000", 0),
+                                             ("90000", 12 * 1024), ("max", 12 * 1024)])
 def test_a_container_has_no_more_than_it_may_take(system, names, limit, free):
     for name, text in zip(names, (f"{limit}\n", "7000\n",
                                   f"anon 9\n{names[3]} 50\nactive_file 8\n"), strict=False):

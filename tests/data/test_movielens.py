@@ -284,8 +284,7 @@ def test_many_bad_lines_show_the_first_five_and_count_the_rest(tmp_path, lines):
 
 
 @pytest.mark.parametrize("bad", ["7::X::25::1::12345", "7::F::old::1::12345",
-                                 "7::F::25::clerk::12345", "7::F::25::1",
-                                 "u7::F::25::1::12345"])
+                                 "7::F::25::clerk::12345", "7::F::25::1", "u7::F::25::1::12345"])
 def test_a_bad_user_is_shown(tmp_path, lines, caplog, bad):
     lines["users.dat"].append(bad)
     movielens.read_columns(write_lines(tmp_path, lines))
@@ -294,8 +293,7 @@ def test_a_bad_user_is_shown(tmp_path, lines, caplog, bad):
 
 
 @pytest.mark.parametrize("bad", ["81::No year::Drama", "81::No genre (1999)::",
-                                 "81::No genre (1999)",
-                                 "m::A (1999)::Drama"])
+                                 "81::No genre (1999)", "m::A (1999)::Drama"])
 def test_a_bad_movie_is_shown(tmp_path, lines, caplog, bad):
     lines["movies.dat"].append(bad)
     movielens.read_columns(write_lines(tmp_path, lines))

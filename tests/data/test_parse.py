@@ -20,8 +20,7 @@ from data.raw.value_index import number_lines
 
 LAYOUTS = {"criteo": criteo.LAYOUT, "avazu": avazu.LAYOUT}
 TOY = Layout("toy", ",", (Column("y", LABEL), Column("n", BUCKET), Column("d", DECIMAL),
-                          Column("c", HEX)), False,
-             ("toy.txt",), "https://example.org")
+                          Column("c", HEX)), False, ("toy.txt",), "https://example.org")
 NASTY = [
     "+5", "-", "--1", "-0", "-7", "007", "1e3", "1.5", " 1", "1 ", "2", "01", "10", "-1", "",
     "NULL", "999999999",
@@ -31,8 +30,7 @@ NASTY = [
     "1\r", "\0", "1\0",
     "\x85", "99999999999999999999", "100000000000000000000", "18446744073709551616"]
 SMUDGES = [b"", b"\t", b",", b"\t\t", b"\r", b"\n", b"\r\n", b"\n\n", b"\r\r\n", b"\0", b"-", b"0",
-           b"A", b"g", b"\xd9",
-           b"\xff\xfe"]
+           b"A", b"g", b"\xd9", b"\xff\xfe"]
 
 
 class Lenient(BadLines):
@@ -182,14 +180,12 @@ def test_lines_longer_than_a_block_are_put_together(scratch, name, block_bytes):
 
 def test_a_criteo_line_by_hand(scratch):
     line = "\t".join(["1", "3", "-2", "", "0", "1", "2", "1000", "999999999", *[""] * 5, "ffffffff",
-                      "", "0000000a",
-                      *[""] * 23])
+                      "", "0000000a", *[""] * 23])
     keys, numbers, labels, shown, _ = read_fast(line.encode(), criteo.LAYOUT, scratch)
     assert keys == [[1, -4, MISSING, -2, -1, 0, 47, 429, *[MISSING] * 5, 2**32 - 1, MISSING, 10,
                      *[MISSING] * 23]]
     assert numbers[0] == pytest.approx([math.log(4), 0, 0, 0, math.log(2), math.log(3),
-                                        math.log(1001), math.log(1e9),
-                                        *[0] * 5], rel=1e-7)
+                                        math.log(1001), math.log(1e9), *[0] * 5], rel=1e-7)
     assert (labels, shown) == ([1], [])
 
 
@@ -266,9 +262,8 @@ def test_large_numbers_get_the_bucket_of_the_definition_most_of_all_where_it_cha
                                                                                -999_999_999]
     found, logs = buckets(values)
     assert found == [plain.bucket(value) for value in values]
-    assert np.array_equal(
-        logs, np.array([math.log(max(value, 0) + 1) for value in values], np.float32)
-    )
+    assert np.array_equal(logs, np.array([math.log(max(value, 0) + 1) for value in values],
+                                         np.float32))
     assert len(set(found)) > 420
 
 

@@ -131,8 +131,7 @@ def test_a_fingerprint_does_not_depend_on_name_and_time(tmp_path):
 
 
 @given(st.lists(st.binary(max_size=12).map(lambda line: line.replace(b"\n", b"")), min_size=1,
-                max_size=20),
-       st.integers(1, 60), st.booleans())
+                max_size=20), st.integers(1, 60), st.booleans())
 def test_blocks_are_whole_lines_and_together_the_file(tmp_path_factory, lines, block_bytes, ended):
     text = b"0," + b"\n".join(lines) + b"\n" * ended
     raw = RawFile(write(tmp_path_factory.getbasetemp(), text, "blocks"), TOY, block_bytes)
@@ -220,9 +219,8 @@ def test_a_header_in_a_criteo_file_is_an_error(tmp_path):
            criteo.LAYOUT)
 
 
-AVAZU_ROW = (
-    "10000169349117863715,0,14102100,1005,0" + ",a99f214a" * 9 + ",1,0,15704,320,50,1722,0,35,-1,79"
-)
+AVAZU_ROW = ("10000169349117863715,0,14102100,1005,0" + ",a99f214a" * 9
+             + ",1,0,15704,320,50,1722,0,35,-1,79")
 
 
 @pytest.mark.parametrize("first", [
@@ -419,10 +417,8 @@ def test_a_long_file_without_line_ends_is_refused_before_all_of_it_is_read(tmp_p
     raw = RawFile(write(tmp_path, before + TEXT.replace(b"\n", b"\r")), TOY, 1000)
     with pytest.raises(ValueError, match="has a line") as caught:
         list(raw.blocks())
-    assert (
-        str(caught.value)
-        == f"{raw.path} has a line of more than 5000 bytes; line ends must be LF or CRLF"
-    )
+    assert (str(caught.value)
+            == f"{raw.path} has a line of more than 5000 bytes; line ends must be LF or CRLF")
     assert 5000 < raw.position <= len(before) + 6000
 
 

@@ -175,8 +175,7 @@ def test_errors_name_rows_of_the_raw_file(tmp_path):
     refuse(save(tmp_path, **{**whole, "test": [9, 10, 11, 12]}),
            ": test names row 12, but the raw file has the rows 0 to 11", kept=without(1, 8))
     refuse(save(tmp_path, train=[0, 2, 3, 4, 5, 6, 7], validation=[1, 8], test=[9, 10, 11]),
-           ": validation has no row",
-           kept=without(1, 8))
+           ": validation has no row", kept=without(1, 8))
 
 
 # names

@@ -266,9 +266,8 @@ def write_rows(folder, made, dense=None, pieces=7, drop=0):
 @pytest.mark.parametrize("with_numbers", [False, True])
 def test_a_writer_puts_every_split_in_its_place(tmp_path, pieces, with_numbers):
     made = toy()
-    dense = (
-        np.random.default_rng(1).normal(size=(200, 4)).astype(np.float32) if with_numbers else None
-    )
+    dense = (np.random.default_rng(1).normal(size=(200, 4)).astype(np.float32) if with_numbers
+             else None)
     write_rows(tmp_path / "toy", made, dense, pieces)
     found = store.load(tmp_path / "toy", SOURCE)
     assert (found.schema, found.counts, found.manifest["positives"]) == (made.schema, made.counts,

@@ -43,12 +43,9 @@ MAKES = {
 
 
 def same(one, other):
-    return (
-        one.hash == other.hash
-        and one.schema == other.schema
-        and np.array_equal(one.ids, other.ids)
-        and np.array_equal(one.labels, other.labels)
-    )
+    return (one.hash == other.hash and one.schema == other.schema and np.array_equal(one.ids,
+                                                                                     other.ids)
+            and np.array_equal(one.labels, other.labels))
 
 
 @pytest.mark.parametrize("make", MAKES)
@@ -69,12 +66,8 @@ def test_a_shuffled_frame_keeps_each_row_together():
 
 def test_booleans_and_floats_of_0_and_1_are_labels():
     plain = store.build("toy", {"town": TOWNS}, LABELS, 7)
-    for labels in (
-        LABELS == 1,
-        LABELS.astype(float),
-        (LABELS == 1).astype(object),
-        pd.array(LABELS == 1),
-    ):
+    for labels in (LABELS == 1, LABELS.astype(float), (LABELS == 1).astype(object),
+                   pd.array(LABELS == 1)):
         assert same(store.build("toy", {"town": TOWNS}, labels, 7), plain)
 
 
@@ -122,9 +115,8 @@ def test_a_gap_is_a_value_of_its_own_in_a_field(gap):
     assert 0 not in codes[others]
 
 
-@pytest.mark.parametrize(
-    "values", [["b", None, "a", None, "b", "a"], [2.0, np.nan, 1.0, np.nan, 2.0, 1.0]]
-)
+@pytest.mark.parametrize("values", [["b", None, "a", None, "b", "a"], [2.0, np.nan, 1.0, np.nan,
+                                                                       2.0, 1.0]])
 def test_of_equal_counts_a_gap_comes_first(values):
     known = build_vocabulary(values).values.tolist()
     assert pd.isna(known[0])
@@ -152,9 +144,8 @@ def test_encode_takes_a_series_by_position_and_shows_the_first_missing_value():
 
 
 def test_columns_of_unequal_lengths_are_named_with_their_lengths():
-    with pytest.raises(
-        ValueError, match=r"same number of rows, got age 200, town 199, labels 200;"
-    ):
+    with pytest.raises(ValueError,
+                       match=r"same number of rows, got age 200, town 199, labels 200;"):
         store.build("toy", {"age": np.arange(ROWS), "town": TOWNS[1:]}, LABELS, 7)
     with pytest.raises(ValueError, match=r"got age 200, labels 198;"):
         store.build("toy", {"age": np.arange(ROWS)}, LABELS[2:], 7)
@@ -162,14 +153,9 @@ def test_columns_of_unequal_lengths_are_named_with_their_lengths():
         as_columns({}, LABELS)
 
 
-@pytest.mark.parametrize(
-    "labels",
-    [
-        with_gaps(LABELS.tolist(), None),
-        np.array(with_gaps(LABELS, np.nan)),
-        pd.Series(with_gaps(LABELS.tolist(), None), dtype="Int64"),
-    ],
-)
+@pytest.mark.parametrize("labels", [with_gaps(LABELS.tolist(), None),
+                                    np.array(with_gaps(LABELS, np.nan)),
+                                    pd.Series(with_gaps(LABELS.tolist(), None), dtype="Int64")])
 def test_labels_with_gaps_are_an_error_that_counts_them(labels):
     with pytest.raises(
         ValueError, match=r"40 of 200 labels are missing \(the first is that of row 0, from 0\)"
@@ -177,15 +163,13 @@ def test_labels_with_gaps_are_an_error_that_counts_them(labels):
         store.build("toy", {"town": TOWNS}, labels, 7)
 
 
-@pytest.mark.parametrize(
-    ("odd", "shown"), [("0", r"\['0'\]"), (0.5, r"\[0\.5\]"), (2, r"\[2\]"), ("yes", r"\['yes'\]")]
-)
+@pytest.mark.parametrize(("odd", "shown"), [("0", r"\['0'\]"), (0.5, r"\[0\.5\]"), (2, r"\[2\]"),
+                                            ("yes", r"\['yes'\]")])
 def test_other_labels_are_an_error_that_shows_value_and_row(odd, shown):
     labels = LABELS.tolist()
     labels[3] = odd
-    with pytest.raises(
-        ValueError, match=rf"labels must be 0 or 1, got {shown} \(the first in row 3, from 0\)"
-    ):
+    with pytest.raises(ValueError,
+                       match=rf"labels must be 0 or 1, got {shown} \(the first in row 3, from 0\)"):
         store.build("toy", {"town": TOWNS}, labels, 7)
 
 
@@ -195,9 +179,8 @@ def test_a_column_of_another_shape_is_an_error_that_names_it():
         match=r"column 'pair' must be one-dimensional, got a ndarray of shape \(200, 2\)",
     ):
         as_column(np.zeros((ROWS, 2)), "pair")
-    with pytest.raises(
-        ValueError, match=r"column 'set' must be one-dimensional, got a set of shape \(\)"
-    ):
+    with pytest.raises(ValueError,
+                       match=r"column 'set' must be one-dimensional, got a set of shape \(\)"):
         as_column({1, 2}, "set")
 
 

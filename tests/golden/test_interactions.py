@@ -40,8 +40,7 @@ def test_fm_is_bias_plus_weights_plus_all_pairs(width, seed):
     ids = torch.tensor([[0, 4, 7], [3, 6, 11], [1, 4, 9]], dtype=torch.int32)
     table, first = model.embedding.table().double().numpy(), values_of(model.linear)
     expected = [first["layer.bias"][0] + first["layer.fc.weight"][row, 0].sum()
-                + pairwise(table[row])
-                for row in ids.numpy()]
+                + pairwise(table[row]) for row in ids.numpy()]
     np.testing.assert_allclose(model(ids).detach(), expected, rtol=1e-5, atol=1e-5)
 
 
@@ -151,7 +150,6 @@ def test_autoint_written_out(residual, deep, linear):
                 .numpy()
             )
     if linear:
-        logits = (
-            logits + weights["linear.layer.fc.weight"][ids, 0].sum(1) + weights["linear.layer.bias"]
-        )
+        logits = (logits + weights["linear.layer.fc.weight"][ids, 0].sum(1)
+                  + weights["linear.layer.bias"])
     np.testing.assert_allclose(model(torch.tensor(ids)).detach(), logits, atol=1e-5)

@@ -20,9 +20,8 @@ from engine.evaluate import (
     resample_test,
 )
 
-SCORED = st.lists(st.tuples(st.integers(0, 1),
-                            st.sampled_from([-2.0, -1.0, 0.0, 0.5, 0.5000001, 3.0])), min_size=2,
-                  max_size=40)
+SCORED = st.lists(st.tuples(st.integers(0, 1), st.sampled_from([-2.0, -1.0, 0.0, 0.5, 0.5000001,
+                                                                3.0])), min_size=2, max_size=40)
 
 
 def by_counting(labels, scores):

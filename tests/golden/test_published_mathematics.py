@@ -11,6 +11,7 @@ table is thresholded first and where the rows are gathered first.
 import pytest
 import torch
 from torch.nn.functional import batch_norm, binary_cross_entropy_with_logits
+from training import few
 
 from engine.optim.step import Step, build_optimizer
 from models.build import build_embedding, build_model
@@ -18,12 +19,9 @@ from models.build import build_embedding, build_model
 SIZES, WIDTH, HEADS, STEPS = (9, 3, 20, 6), 6, 2, 200
 LR, DECAY, THRESHOLD = 1e-2, 1e-3, -4.0
 SETTINGS = {"embedding": "pep", "latent_dim": WIDTH, "threshold_type": "feature_dim",
-            "threshold_init": THRESHOLD,
-            "g_type": "sigmoid", "gk": 1.0, "mlp_dims": (5, 4), "dropout": 0.0,
-            "atten_embed_dim": 8,
-            "num_heads": HEADS, "num_layers": 2, "att_dropout": 0.0, "has_residual": True,
-            "full_part": True,
-            "with_linear": False}
+            "threshold_init": THRESHOLD, "g_type": "sigmoid", "gk": 1.0, "mlp_dims": (5, 4),
+            "dropout": 0.0, "atten_embed_dim": 8, "num_heads": HEADS, "num_layers": 2,
+            "att_dropout": 0.0, "has_residual": True, "full_part": True, "with_linear": False}
 
 
 def first_order(p, ids):
@@ -94,9 +92,9 @@ def batches(batch):
 
 
 # more ids than rows, and fewer
-@pytest.mark.parametrize(("batch", "clip"), [(48, 0.1), (8, 100.0)])
-@pytest.mark.parametrize("penalty", [0.0, 0.05])
-@pytest.mark.parametrize("name", ["fm", "deepfm", "autoint"])
+@pytest.mark.parametrize(("batch", "clip", "penalty"), few([
+    (48, 0.1, 0.05), (8, 100.0, 0.0), (48, 0.1, 0.0), (8, 100.0, 0.05)], 0, 1))
+@pytest.mark.parametrize("name", few(["fm", "autoint", "deepfm"], 0, 1))
 def test_200_steps_follow_the_published_mathematics(name, penalty, batch, clip):
     values = {**SETTINGS, "model": name}
     model = build_model(SIZES, values, 1, build_embedding(SIZES, values, 1)).double().train()

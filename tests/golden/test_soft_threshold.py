@@ -52,8 +52,7 @@ def gathered(whole, granularity, sizes):
 def make(granularity, gate, sizes, width, scale, seed=0):
     rng = np.random.default_rng(seed)
     embedding = Pep(torch.tensor(rng.normal(0, 0.3, (sum(sizes), width)), dtype=torch.float32),
-                    sizes,
-                    Thresholds(granularity, -1.0, gate, scale))
+                    sizes, Thresholds(granularity, -1.0, gate, scale))
     with torch.no_grad():
         embedding.thresholds += torch.tensor(rng.normal(0, 1, embedding.thresholds.shape))
     return embedding
@@ -80,11 +79,8 @@ def test_values_and_sub_gradients(granularity, gate, sizes, width, path):
     ids = np.stack([start + rng.integers(0, size, 7) for start,
                     size in zip(starts, sizes, strict=True)], axis=1)
     upstream = rng.normal(0, 1, (*ids.shape, width))
-    vectors = (
-        getattr(embedding, path)(torch.tensor(ids))
-        if path != "forward"
-        else embedding(torch.tensor(ids))
-    )
+    vectors = (getattr(embedding, path)(torch.tensor(ids)) if path != "forward"
+               else embedding(torch.tensor(ids)))
     np.testing.assert_allclose(vectors.detach(), pruned[ids], atol=1e-6)
 
     (vectors * torch.tensor(upstream, dtype=torch.float32)).sum().backward()

@@ -116,11 +116,9 @@ def test_steps(embedding, steps, clip, penalty, update):
 def test_each_parameter_is_in_exactly_one_group_with_its_own_decay(name):
     values = {"model": name, "embedding": "pep", "latent_dim": WIDTH, "threshold_type": "field",
               "threshold_init": -2.5, "g_type": "sigmoid", "gk": 1.0, "mlp_dims": (3,),
-              "dropout": 0.1,
-              "atten_embed_dim": 4, "num_heads": 2, "num_layers": 1, "att_dropout": 0.1,
-              "has_residual": True,
-              "full_part": True, "with_linear": True, "arch_mlp_bot": (5,), "arch_mlp_top": (6,),
-              "arch_interaction_op": "cat"}
+              "dropout": 0.1, "atten_embed_dim": 4, "num_heads": 2, "num_layers": 1,
+              "att_dropout": 0.1, "has_residual": True, "full_part": True, "with_linear": True,
+              "arch_mlp_bot": (5,), "arch_mlp_top": (6,), "arch_interaction_op": "cat"}
     model = build_model(SIZES, values, 1, build_embedding(SIZES, values, 1))
     groups = build_optimizer(model, LR, INSIDE_DECAY, OUTSIDE_DECAY).param_groups
     decays = {parameter: group["weight_decay"] for group in groups for parameter in group["params"]}

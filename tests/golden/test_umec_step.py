@@ -26,8 +26,7 @@ def tiny(seed=0):
 
 def state_of(model, lr=0.1):
     return SimpleNamespace(model=model, optimizer=SimpleNamespace(param_groups=[{"lr": lr}]),
-                           step=1, epoch_done=False,
-                           refresh=lambda: None)
+                           step=1, epoch_done=False, refresh=lambda: None)
 
 
 def constraint(model, budget=0.5, steps=100, **dynamics):
@@ -129,21 +128,17 @@ def follow(hook, model, by_hand, steps):
     return np.array(seen)
 
 
-@pytest.mark.parametrize("as_on_device", [False, True])
-def test_whole_steps_are_those_of_the_published_round(as_on_device):
+def test_whole_steps_are_those_of_the_published_round():
     model = tiny()
     hook, by_hand = constraint(model), Numpy(weights_of(model), 0.5)
-    hook.as_on_device = as_on_device
     seen = follow(hook, model, by_hand, 60)
     assert len(np.unique(np.ceil(seen), axis=0)) > 3  # several layers gave up several units
 
 
-@pytest.mark.parametrize("as_on_device", [False, True])
-def test_the_published_bound_keeps_punit_units_of_every_layer_fields_too(as_on_device):
+def test_the_published_bound_keeps_punit_units_of_every_layer_fields_too():
     model = tiny()
     rates = {"slr": 0.1, "ylr": 0.0, "zlr": 5.0, "punit": 2}  # without y nothing holds s back
     hook, by_hand = constraint(model, 0.28, **rates), Numpy(weights_of(model), 0.28, **rates)
-    hook.as_on_device = as_on_device
     seen = follow(hook, model, by_hand, 60)
     assert seen[-1][0] == pytest.approx(FIELDS - 2, abs=1e-7)
     assert int(hook.kept(model)[0].sum()) == 2
@@ -210,8 +205,7 @@ def test_published_numbers_of_the_resource():
     whole = torch.tensor(criteo.counts, dtype=torch.float64)
     assert (criteo.whole, float(criteo.fraction(criteo.valid))) == (705_793, 1)
     for fields, expected in ((1, .9768), (4, .9071), (5, .8839), (7, .8375), (8, .8143), (9, .7911),
-                             (10, .7679),
-                             (26, .3964)):
+                             (10, .7679), (26, .3964)):
         left = whole - torch.tensor([fields, 0, 0])
         assert float(criteo.fraction_of_counts(left)) == pytest.approx(expected, abs=5e-5)
     for kept, expected in ((.75, .558), (.5, .245), (.25, .064)):

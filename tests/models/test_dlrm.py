@@ -13,8 +13,7 @@ from models.embedding.uniform import Uniform
 
 SIZES, WIDTH = (5, 7, 3), 4
 VALUES = {"model": "dlrm", "embedding": "uniform", "latent_dim": WIDTH, "arch_mlp_bot": (6,),
-          "arch_mlp_top": (8, 5),
-          "arch_interaction_op": "cat"}
+          "arch_mlp_top": (8, 5), "arch_interaction_op": "cat"}
 
 
 def made(interaction="cat", num_dense=2, seed=1):
@@ -84,8 +83,7 @@ def test_bad_input_is_refused():
 def test_the_same_seed_gives_the_same_tables_under_every_scheme_of_one_table():
     uniform = build_embedding(SIZES, VALUES, 1).table()
     pep = build_embedding(SIZES, {**VALUES, "embedding": "pep", "threshold_type": "global",
-                                  "threshold_init": -150.0,
-                                  "g_type": "sigmoid", "gk": 1.0}, 1)
+                                  "threshold_init": -150.0, "g_type": "sigmoid", "gk": 1.0}, 1)
     assert torch.equal(uniform, pep.table())
     assert not torch.equal(uniform, build_embedding(SIZES, VALUES, 2).table())
 

@@ -199,6 +199,7 @@ def test_replace_dropout_leaves_no_nn_dropout_and_keeps_rates_and_order():
     assert isinstance(module[0], nn.Linear)
 
 
+@pytest.mark.slow  # the compiler that merges draws is the one that runs use
 def test_two_layers_draw_apart_in_one_compiled_function():
     layers = nn.ModuleList([Dropout(0.5), Dropout(0.5)])
     number_dropout(layers)

@@ -53,8 +53,7 @@ def test_without_decay_or_with_decoupled_decay_they_never_move(decay):
 
 @pytest.mark.parametrize("threshold_type", THRESHOLD_TYPES)
 def test_at_the_start_on_movielens_decay_rules_and_thresholds_rise_by_about_lr_a_step(
-    threshold_type,
-):
+        threshold_type):
     model = fm(-15.0, threshold_type)
     train(model, build_optimizer(model, 1e-3, 1e-5, 1e-5), 300)
     thresholds = model.embedding.thresholds.detach()

@@ -83,12 +83,8 @@ def test_an_id_outside_the_table_has_no_code(wrong):
 
 def test_the_operation_is_registered_as_the_compiler_expects():
     embedding = make()
-    arguments = (
-        embedding.weight.detach(),
-        torch.tensor([[1, 2]]),
-        embedding.centroids.detach(),
-        embedding.allowed,
-    )
+    arguments = (embedding.weight.detach(), torch.tensor([[1, 2]]), embedding.centroids.detach(),
+                 embedding.allowed)
     torch.library.opcheck(nearest, arguments, test_utils=("test_schema", "test_faketensor"))
 
 
@@ -143,9 +139,8 @@ def test_the_compact_form_has_the_same_bits_and_its_bytes_are_counted(rows, cent
 
 
 def trained(update="auto", **values):
-    values = {"embedding": lambda sizes,
-              width: mgqe(torch.arange(sum(sizes)), 2, 16, width, draw(), len(sizes)),
-              "latent_dim": 4, **values}
+    values = {"embedding": lambda sizes, width: mgqe(torch.arange(sum(sizes)), 2, 16, width, draw(),
+                                                     len(sizes)), "latent_dim": 4, **values}
     return Training(update, **values).run(60)
 
 

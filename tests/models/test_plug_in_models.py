@@ -101,7 +101,7 @@ def test_torchfm(name):
     cut = snapshot(model, budget)
     masked(model, cut)
     for table, module in plugged.tables.items():
-        assert torch.equal(module.weight, initial[table] * (cut.tables[table] != 0))
+        assert torch.equal(module.weight, initial[table] * (cut.values[table] != 0))
     train(model, plugged.parameter_groups(), 3)
     assert plugged.num_params() == cut.num_params() == budget
     with torch.no_grad():
@@ -112,7 +112,7 @@ def test_torchfm(name):
     assert sum(table.num_params() for table in compact.values()) == budget
     for table, module in unplug(model).items():
         assert type(module) is nn.Embedding
-        assert torch.equal(module.weight == 0, cut.tables[table] == 0)
+        assert torch.equal(module.weight == 0, cut.values[table] == 0)
     assert torch.equal(model(ids), ticket)
 
 
@@ -223,7 +223,10 @@ def run(code, folder, installed):
 def test_the_docs_example_runs_as_it_is_printed_on_the_installed_package(installed, tmp_path):
     page = (ROOT / "docs" / "plug.md").read_text()
     [code] = re.findall(r"```python\n(.*?)```", page, re.DOTALL)
-    where = "import pep; print(pep.__file__)\nimport torch; torch.manual_seed(0)\n"
+    modules = [".".join(path.relative_to(installed).with_suffix("").parts)
+               for path in (installed / "pep").rglob("*.py") if path.name != "__init__.py"]
+    where = (f"import {', '.join(modules)}\n"  # each imports without the rest of the repository
+             "import pep; print(pep.__file__)\nimport torch; torch.manual_seed(0)\n")
     place, search, ticket, size = run(where + code, tmp_path, installed).splitlines()
     assert Path(place).is_relative_to(installed)
     chance = np.log(256 / 50)  # an item of the right group, guessed among the batch's

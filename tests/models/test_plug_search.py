@@ -10,7 +10,7 @@ import pytest
 import torch
 from torch import nn
 
-from models import Plugged, Snapshot, masked, snapshot, unplug
+from models import Plugged, PrunedTables, masked, snapshot, unplug
 from models.kernels.threshold import GATES
 from models.plug_in.plug import plug
 from models.start import share_below
@@ -201,13 +201,6 @@ def test_a_compiled_model_is_watched_too(warnings):
     assert warnings.text.count("AdamW decouples") == 1
 
 
-def test_what_a_regulariser_must_leave_out_is_said_when_plugged(caplog):
-    caplog.set_level(logging.INFO, "pep")
-    plug(Two())
-    assert "plugged user, item;" in caplog.text
-    assert "pass over names that end in '.thresholds'" in caplog.text
-
-
 def test_a_step_that_is_compiled_itself_is_not_broken_by_looking_at_it(monkeypatch):
     monkeypatch.setattr("models.plug_in.watch.penalised", lambda table: pytest.fail("looked at"))
     model = Two()
@@ -225,6 +218,14 @@ def test_a_step_that_is_compiled_itself_is_not_broken_by_looking_at_it(monkeypat
 
 def squares(model):
     return 1e-5 * sum(parameter.square().sum() for parameter in model.parameters())
+
+
+def norms(model):
+    return 1e-5 * sum(parameter.norm() for parameter in model.parameters())
+
+
+def absolute(model):
+    return 1e-5 * sum(parameter.abs().sum() for parameter in model.parameters())
 
 
 def but_thresholds(model):
@@ -256,6 +257,16 @@ def test_a_regulariser_of_all_parameters_is_noticed(decay, kind, start, warnings
     assert "Adam minimises penalises the thresholds of user, item" in record.getMessage()
     assert "'.thresholds'" in record.getMessage()
     assert Plugged(model).tables["user"].mean_threshold() > start + 2e-3  # they rise
+
+
+@pytest.mark.parametrize("penalty", [norms, absolute])
+def test_other_penalties_of_all_parameters_are_noticed_once(penalty, warnings):
+    model = Two()
+    plugged = plug(model)
+    assert not warnings.text  # nothing to warn of until a penalty is seen
+    train(model, adam(plugged), 3, penalty)
+    [record] = warnings.records
+    assert "Adam minimises penalises the thresholds of user, item" in record.getMessage()
 
 
 @pytest.mark.parametrize("start", [-15.0, -3.0])
@@ -360,7 +371,7 @@ def test_a_cut_that_no_threshold_decides_is_refused(case, budget, warnings):
     assert "this cut is plain magnitude pruning and not PEP" in warnings.text
     if budget == 1000:
         kept = np.concatenate(
-            [table.numpy()[name == "item" :].ravel() for name, table in cut.tables.items()]
+            [table.numpy()[name == "item" :].ravel() for name, table in cut.values.items()]
         )
         assert len(set(np.flatnonzero(kept)) - by_magnitude(model, 1000)) <= 1
 
@@ -430,10 +441,8 @@ def test_a_search_that_is_resumed_from_a_file_is_no_loss(warnings):
     assert not warnings.text
 
 
-def test_files_of_before_have_no_meta(tmp_path):
+def test_a_file_whose_meta_is_no_json_is_refused(tmp_path):
     path = tmp_path / "cut.npz"
-    np.savez(path, names=np.array(["a"]), table_0=np.ones((2, 2)), initial_0=np.ones((2, 2)))
-    assert Snapshot.load(path).meta == {}
     np.savez(
         path,
         names=np.array(["a"]),
@@ -441,8 +450,8 @@ def test_files_of_before_have_no_meta(tmp_path):
         initial_0=np.ones((2, 2)),
         meta=np.array("{"),
     )
-    with pytest.raises(ValueError, match="is not a whole snapshot"):
-        Snapshot.load(path)
+    with pytest.raises(ValueError, match="is not a whole file of pruned tables"):
+        PrunedTables.load(path)
 
 
 @pytest.mark.parametrize("kind", ["global", "dimension", "feature", "feature_dim"])

@@ -3,6 +3,7 @@
 import copy
 import io
 
+import numpy as np
 import pytest
 import torch
 from torch import nn
@@ -37,6 +38,9 @@ WRITES = {
     "out=": lambda weight: torch.add(torch.ones(ROWS, WIDTH), 1, out=weight.data),
     "in a list": lambda weight: torch._foreach_add_([weight], 1.0),
     "transposed": lambda weight: weight.T.zero_(),
+    "data.set_": lambda weight: weight.data.set_(torch.ones(ROWS, WIDTH)),
+    "detached": lambda weight: weight.detach().zero_(),
+    "a row of the detached": lambda weight: weight.detach()[0].copy_(torch.ones(WIDTH)),
     "inplace=": lambda weight: functional.relu(weight, inplace=True),
 }
 
@@ -51,6 +55,26 @@ def test_what_would_be_lost_is_refused(write, grad, state):
     with torch.set_grad_enabled(grad), pytest.raises(RuntimeError, match=message):
         WRITES[write](model["item"].weight)
     assert all(torch.equal(value, before[name]) for name, value in model.state_dict().items())
+
+
+@pytest.mark.parametrize("state", ["searched", "masked", "compact"])
+@pytest.mark.parametrize("array", [lambda weight: weight.detach().numpy(),
+                                   lambda weight: weight.numpy(force=True),
+                                   lambda weight: np.asarray(weight.detach()[2:])])
+def test_arrays_that_share_its_memory_are_read_only(array, state):
+    weight = plugged_model(state)["item"].weight
+    with pytest.raises(ValueError, match="read-only"):
+        array(weight)[0] = 0.0
+
+
+@pytest.mark.parametrize("state", ["searched", "masked", "compact"])
+def test_assigning_and_resetting_say_what_to_do(state):
+    table = plugged_model(state)["item"]
+    for value in (nn.Parameter(torch.ones(ROWS, WIDTH)), torch.ones(ROWS, WIDTH)):
+        with pytest.raises(AttributeError, match=r"cannot be replaced; unplug\(model\), change"):
+            table.weight = value
+    with pytest.raises(RuntimeError, match=r"cannot be initialised anew; unplug\(model\), change"):
+        table.reset_parameters()
 
 
 def test_a_model_whose_reset_writes_into_it_is_told():
@@ -81,7 +105,7 @@ def test_reading_is_that_of_a_tensor():
     for read in (
         weight.clone(),
         weight + 0,
-        weight.detach(),
+        weight.detach().clone(),
         functional.embedding(torch.arange(ROWS), weight),
     ):
         assert type(read) is torch.Tensor
@@ -126,9 +150,8 @@ def test_a_compiled_model_that_reads_it():
     model = plugged_model()
     torch._dynamo.reset()
     user = torch.randn(2, WIDTH)
-    compiled = torch.compile(
-        lambda user: (user @ model["item"].weight.T).sum(), backend="aot_eager", fullgraph=True
-    )
+    compiled = torch.compile(lambda user: (user @ model["item"].weight.T).sum(),
+                             backend="aot_eager", fullgraph=True)
     torch.testing.assert_close(compiled(user), (user @ model["item"].table().T).sum())
 
 

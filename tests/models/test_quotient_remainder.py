@@ -30,10 +30,8 @@ def rows_by_hand():
 
 def test_values_gradients_and_bytes_by_hand():
     embedding, rows = make(), rows_by_hand()
-    remainders, quotients = (
-        embedding.remainders.detach().numpy(),
-        embedding.quotients.detach().numpy(),
-    )
+    remainders, quotients = (embedding.remainders.detach().numpy(),
+                             embedding.quotients.detach().numpy())
     assert (remainders.shape, quotients.shape) == ((14, WIDTH), (8, WIDTH))
     table = np.stack([remainders[r] * (1 if q is None else quotients[q]) for r, q in rows])
     starts, rng = np.cumsum((0, *SIZES[:-1])), np.random.default_rng(0)

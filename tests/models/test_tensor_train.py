@@ -40,10 +40,8 @@ def test_the_table_multiplied_out_has_the_rows_and_the_gradients_of_the_definiti
     train = fresh_tensor_train(rows, 5, 3, draw(), 2)
     ids = torch.randint(rows, (rows, 2), generator=torch.Generator().manual_seed(0))
     target = torch.randn(rows, 2, 5, generator=torch.Generator().manual_seed(1))
-    found = []
-    for vectors in (train(ids), train._of(ids)):
-        found.append((vectors, *torch.autograd.grad((vectors * target).sum(),
-                                                    [*train.parameters()])))
+    found = [(vectors, *torch.autograd.grad((vectors * target).sum(), [*train.parameters()]))
+             for vectors in (train(ids), train._of(ids))]
     assert not torch.equal(found[0][1], torch.zeros_like(found[0][1]))
     for whole, each in zip(*found, strict=True):
         torch.testing.assert_close(whole, each, rtol=1e-4, atol=1e-7)

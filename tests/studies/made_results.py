@@ -70,7 +70,8 @@ def factored(run_id, method="afm", seed=1, epochs=1, auc=0.8, size=200, layers=N
                                       "validation_auc": auc - 0.02})
     made["identity"]["extra"] = {"compression": {"method": method, **choice}}
     made["compression"] = {
-        "method": method, "parameters": {"embedding": size, "linear": 101},
+        "method": method, "source": f"dense{seed}",
+        "parameters": {"embedding": size, "linear": 101},
         "file_bytes": 4 * size + 700,
         "multiply_adds": {"embedding": 30, "mlp": 70},
         "structure": {"ranks": [2] * 4, "layers": layers or {}},
@@ -126,7 +127,7 @@ def put_times(out, dataset):
     record = {"manifest": "m", "commit": "c" * 40, "device": "d", "threads": 1, "batches": 100,
               "rounds": 3,
               "steps_per_round": 5,
-              "ms_per_step_of_rounds": {model: times for model in ("fm", "deepfm", "autoint")}}
+              "ms_per_step_of_rounds": dict.fromkeys(("fm", "deepfm", "autoint"), times)}
     path = out / "benchmarks" / f"epoch_{dataset}.json"
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_text(json.dumps(record))

@@ -1,4 +1,4 @@
-"""AFM's page: groups over seeds, both scores, speeds, rivals, and what is missing."""
+"""AFM's page: groups over seeds, both scores, speeds, baselines, and what is missing."""
 
 import csv
 
@@ -14,11 +14,17 @@ def control(run_id, seed=1, epochs=1, auc=0.82):
     made = factored(run_id, "dense", seed, epochs, auc, 800)
     made["identity"]["extra"] = {"compression": {"method": "dense"}}
     made["compression"] = {name: made["compression"][name]
-                           for name in ("method", "parameters", "file_bytes")}
+                           for name in ("method", "source", "parameters", "file_bytes")}
     return made
 
 
 def build(tmp_path, *results):
+    """The page of some runs, beside the dense runs (dense1, ...) that fine-tunings start from."""
+    seeds = {made["seed"] for made in results if made["stage"] == "finetune"}
+    return built(tmp_path, *results, *(result(f"dense{seed}", seed=seed) for seed in seeds))
+
+
+def built(tmp_path, *results):
     return afm_page.build([put(tmp_path, made) for made in results], tmp_path, "movielens", "fm")
 
 
@@ -59,7 +65,7 @@ def test_runs_that_were_timed_with_fewer_batch_sizes_are_left_out(tmp_path):
         ["1", "100", "80", "0.80", "1 |"], ["64", "1,000", "3,000", "3.00", "1 |"]]
 
 
-def test_what_was_not_trained_on_has_no_score_for_it(tmp_path):
+def test_what_was_not_fine_tuned_has_no_score_for_it(tmp_path):
     page = build(tmp_path, factored("a", emb_rank=2, epochs=0), factored("b", emb_rank=2, auc=0.81))
     starts = ("| AFM | emb-rank 2 | 0 | 200", "| AFM | emb-rank 2 | 1 | 200")
     lines = [line for line in text(page).splitlines() if line.startswith(starts)]
@@ -85,7 +91,7 @@ def test_runs_of_another_training_or_rate_are_no_seeds_of_these(tmp_path):
         other["identity"]["settings"] = {**other["identity"]["settings"], **value}
     page = build(tmp_path, factored("a", emb_rank=2), factored("b", emb_rank=2, seed=2), *others)
     assert cells(page, "AFM", "emb-rank 2", "1", "200")[-1] == "2"
-    assert any(note.endswith("are left out: 2.") for note in page.notes)
+    assert page.left_out[-1].startswith("Left out: 2 fine-tunings")
 
 
 def test_a_page_of_what_was_only_measured_is_drawn(tmp_path):
@@ -124,18 +130,20 @@ def test_curves_show_tables_alone_and_the_spectra_what_is_left_out(tmp_path):
     assert list(fields.lines[0].get_ydata()) == pytest.approx([1.0, 1 / 3])
 
 
-def test_what_was_trained_on_longer_is_a_curve_of_its_own(tmp_path):
+def test_what_was_fine_tuned_longer_is_a_curve_of_its_own(tmp_path):
     page = build(tmp_path, factored("a", emb_rank=2), factored("b", emb_rank=2, epochs=5, auc=0.83),
+                 factored("a3", emb_rank=3, size=300),
+                 factored("b3", emb_rank=3, epochs=5, auc=0.84, size=300),
                  control("c"),
                  control("d", epochs=5, auc=0.84),
                  factored("e", emb_rank=2, auc=0.5, freeze_embedding=True))
     drawn = {line.get_label(): list(line.get_ydata()) for line in page.figure.axes[1].lines}
-    assert (drawn["AFM"], drawn["AFM, 5 epochs"]) == ([0.8], [0.83])
+    assert (drawn["AFM"], drawn["AFM, 5 epochs"]) == ([0.8, 0.8], [0.83, 0.84])
     assert drawn["dense"][0] == 0.82
     assert cells(page, "AFM", "emb-rank 2, freeze-embedding true", "1", "200")[9] == "0.5000"
 
 
-def test_rivals_stand_beside_at_equal_parameters_and_at_equal_bytes(tmp_path):
+def test_baselines_stand_beside_at_equal_parameters_and_at_equal_bytes(tmp_path):
     # 200, 800 bytes
     page = build(tmp_path, factored("a", emb_rank=2), factored("b", emb_rank=2, seed=2, auc=0.82),
                  ticket("p", budget=190, auc=0.79, inference_bytes=900),
@@ -153,7 +161,7 @@ def test_rivals_stand_beside_at_equal_parameters_and_at_equal_bytes(tmp_path):
         "20", "0.6100", "80", "0.6100"]
 
 
-def test_a_rivals_runs_of_another_length_or_of_one_seed_twice_are_no_seeds(tmp_path):
+def test_a_baselines_runs_of_another_length_or_of_one_seed_twice_are_no_seeds(tmp_path):
     page = build(tmp_path, factored("a", emb_rank=2, size=900),
                  result("u", auc=0.85, own={"max_epochs": 300}),
                  result("twice", auc=0.85, own={"max_epochs": 150}),
@@ -175,10 +183,10 @@ def test_factored_models_of_a_short_training_or_of_one_trained_twice_are_left_ou
         run["compression"]["source"] = source
     page = build(tmp_path, *sources, *runs)
     assert {row["runs"] for row in page.rows} == {"a", "b"}
-    assert any(note.endswith("are left out: 2.") for note in page.notes)
+    assert page.left_out[-1].startswith("Left out: 2 fine-tunings")
 
 
-def test_tickets_with_the_embedding_alone_rewound_are_missing_rivals(tmp_path):
+def test_tickets_with_the_embedding_alone_rewound_are_missing_baselines(tmp_path):
     page = build(tmp_path, factored("a", emb_rank=2),
                  ticket("p", budget=190, own={"rewind": "embedding"}))
     assert cells(page, "2", "200", "800", "0.8000", "PEP, retrained")[5:] == ["-"] * 4
@@ -195,5 +203,12 @@ def test_intervals_are_averaged_over_seeds(tmp_path):
         "-0.0200 [-0.0400, -0.0150]")
 
 
-def test_runs_that_were_trained_on_are_in_no_other_page(tmp_path):
+def test_runs_that_were_fine_tuned_are_in_no_other_page(tmp_path):
     assert set(series_of([result("u"), factored("a", emb_rank=2), control("d")])) == {"uniform"}
+
+
+def test_fine_tunings_of_a_dense_run_without_a_record_are_left_out(tmp_path):
+    page = built(tmp_path, result("dense1"), factored("a", emb_rank=2),
+                 factored("b", emb_rank=2, seed=2))
+    assert [row["runs"] for row in page.rows] == ["a"]
+    assert page.left_out[-1].startswith("Left out: 1 fine-tunings whose dense run has no record")

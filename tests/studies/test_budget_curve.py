@@ -1,5 +1,6 @@
 """The budget curve: which runs make which points, and a file that is whole or not there."""
 
+import itertools
 import struct
 
 import pytest
@@ -171,7 +172,7 @@ def test_a_png_of_one_column_is_written(tmp_path):
     assert path == tmp_path / "figures" / "movielens_fm.png"
     content = path.read_bytes()
     assert content.startswith(b"\x89PNG")
-    assert struct.unpack(">II", content[16:24]) == (680, 520)
+    assert struct.unpack(">II", content[16:24]) == (680, 632)
     assert [file.name for file in path.parent.iterdir()] == [path.name]
 
 
@@ -206,16 +207,44 @@ def test_of_many_series_those_at_hand_the_usual_ones_and_the_longest_are_drawn(t
     assert seen == [["PEP", "uniform", "PEP, lr 7.0",
                      *(f"uniform, l2_regularization {decay} (embedding alone; the rest 1e-05)"
                        for decay in (10, 11, 8, 9)), "LR"]]
-    assert (f"shows 8 of 14 series; python -m studies.figures.baselines {tmp_path} movielens fm "
-            f"has every scheme"
-            in caplog.text)
+    said = f"shows 8 of 14 series; python -m studies.pages {tmp_path} fig2 --new has every scheme"
+    assert said in caplog.text
 
 
-def test_a_long_legend_stands_below_the_curves(tmp_path):
+def test_the_legend_stands_below_the_curves_and_has_room_there(tmp_path):
     def height(decays):
         picture = draw([run(f"r{decay}", l2_regularization=decay) for decay in decays], "movielens",
                        "fm", tmp_path)
         return struct.unpack(">II", picture.read_bytes()[16:24])[1]
 
-    assert height(range(3)) == 520
-    assert height(range(7)) > 650
+    assert height(range(7)) > height(range(3)) > 520
+    axes = drawn([run("a"), run("b", params=64, auc=0.9), LR])
+    axes.figure.canvas.draw()
+    assert axes.get_legend().get_window_extent().y1 < axes.get_window_extent().y0
+
+
+def test_values_that_crowd_get_most_of_the_axis_and_the_rest_is_shaded():
+    axes = new_figure((3.4, 2.6)).add_subplot()
+    values = [0.5, 0.6, *(0.84 + i / 1000 for i in range(10))]
+    axes.plot(values)
+    budget_curve.widen_crowd(axes, values)
+    low, high = axes.transAxes.inverted().transform(axes.transData.transform(
+        [(0, values[2]), (0, values[-1])]))[:, 1]
+    assert high - low > 0.4
+    assert len(axes.patches) == 1
+    even = new_figure((3.4, 2.6)).add_subplot()
+    even.plot(range(12))
+    budget_curve.widen_crowd(even, list(range(12)))
+    assert even.get_yscale() == "linear"
+
+
+def test_ticks_of_a_narrow_panel_keep_apart():
+    panels = new_figure((7.0, 2.9)).subplots(1, 3)
+    for axes in panels:
+        axes.plot([500, 100_000], [0, 1])
+        budget_curve.log_sizes(axes)
+    panels[0].figure.canvas.draw()
+    boxes = [label.get_window_extent() for label in panels[0].get_xticklabels()
+             if label.get_text() and 500 <= label.get_position()[0] <= 100_000]
+    assert len(boxes) > 3
+    assert all(one.x1 < other.x0 for one, other in itertools.pairwise(boxes))

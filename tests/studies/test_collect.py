@@ -5,7 +5,7 @@ import json
 import pytest
 from made_results import factored, result, ticket
 
-from studies import written
+from studies import pages
 from studies.collect import results_in
 from studies.pages import PAGES
 
@@ -76,7 +76,7 @@ def test_no_page_fails_beside_them(tmp_path):
     for name, text in BROKEN.items():
         put(tmp_path, name, text)
     for name in PAGES:
-        written.draw(name, tmp_path, "movielens", "fm", planted=False)
+        pages.draw(name, tmp_path, "movielens", "fm", synthetic=False)
 
 
 @pytest.mark.parametrize("name", ["inference_bytes", "validation_auc", "commit", "data"])

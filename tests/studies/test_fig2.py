@@ -17,6 +17,12 @@ from studies.page import write
 SEEDS = (1, 2, 3)
 
 
+def second_sizes():
+    """With them each scheme of `made` has a second size, so that it is drawn."""
+    return [ticket("t9", 1, 9000, searched="s1"),
+            result("u9", params=400, own={"latent_dim": 4})]
+
+
 def made(dataset="movielens"):
     about = {"dataset": dataset}
     return [*(lr(f"l{seed}", seed, **about) for seed in SEEDS),
@@ -112,9 +118,9 @@ def test_rows_name_their_run_and_the_picture_spans_two_columns(tmp_path):
 
 
 def test_older_runs_without_bytes_are_named_and_stay_in_the_left_panels(tmp_path):
-    results = made()
+    results = [*made(), *second_sizes()]
     for run in results:
-        if run["run_id"] in ("u1", "u2"):
+        if run["run_id"] in ("u1", "u2", "u9"):
             del run["inference_bytes"]
     page = fig2.build(results, tmp_path, "movielens", "fm")
     assert (
@@ -145,11 +151,12 @@ def test_without_runs_nothing_is_drawn(tmp_path):
 
 def test_budgets_that_no_ticket_has_are_listed_with_the_reason_and_drawn(tmp_path):
     asked = {"own": {"candidate_p": [700, 500, 72]}, "snapshots": ["700"], "params": 600}
-    page = fig2.build([*made(), search("as_reached", **asked)], tmp_path, "movielens", "fm")
+    results = [*made(), *second_sizes(), search("as_reached", **asked)]
+    page = fig2.build(results, tmp_path, "movielens", "fm")
     assert "PEP at 700 parameters: not retrained" in page.missing
     assert "PEP at 500 parameters: no search reached it" in page.missing
     [crosses] = [line for line in page.figure.axes[0].lines if line.get_label() == "no run"]
-    assert list(crosses.get_xdata()) == [72, 500, 700]
+    assert list(crosses.get_xdata()) == [500, 700]  # 72 would stretch the axis
     [legend] = page.figure.legends
     assert "no run" in [text.get_text() for text in legend.get_texts()]
 

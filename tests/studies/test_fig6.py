@@ -72,7 +72,7 @@ def test_older_searches_and_lost_files_are_named(tmp_path):
     assert page.missing[0].startswith("run s1 (seed 1) has no `sparsity`")
     assert (
         page.missing[1]
-        == "frequencies of the features, run s2 (seed 2): its folder has no popularity.npy"
+        == "frequencies of the features, run s2 (seed 2): its folder has no feature_counts.npy"
     )
     assert page.missing[2].startswith("frequencies of the features, run s3 (seed 3): "
                                       "popularity.npy cannot be read")

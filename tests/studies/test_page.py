@@ -7,7 +7,7 @@ from made_results import result, search, ticket
 
 from studies import choice
 from studies.figures import budget_curve, fig8, fig10, fig11
-from studies.page import Page, mark_planted, number, text, warnings, with_sampling_error, write
+from studies.page import Page, mark_synthetic, number, text, warnings, with_sampling_error, write
 
 RUNS = [result("a", auc=0.80), result("b", seed=2, auc=0.82)]
 
@@ -78,7 +78,7 @@ def test_a_picture_that_cannot_be_drawn_again_is_kept_and_called_older(tmp_path)
     assert picture.read_bytes() == before
     said = written[-1].read_text()
     assert "![Figure 10: made](fig10_movielens_fm.png)" in said
-    assert "**The picture is older than this page:**" in said
+    assert "**Warning:** the picture is older than this page" in said
     assert "older than this page" not in write(full(), tmp_path)[-1].read_text()  # drawn again
 
 
@@ -134,7 +134,8 @@ def test_a_row_without_runs_is_refused_and_leaves_no_file(tmp_path):
     assert not list(tmp_path.iterdir())
 
 
-@pytest.mark.parametrize("failing", ["matplotlib.figure.Figure.savefig", "pathlib.Path.write_text"])
+@pytest.mark.parametrize("failing", ["matplotlib.figure.Figure.savefig",
+                                     "pathlib.Path.write_bytes"])
 def test_a_full_disk_leaves_the_old_files_and_no_half_one(tmp_path, monkeypatch, failing):
     written = write(full(), tmp_path)
     before = {path: path.read_bytes() for path in written}
@@ -207,15 +208,13 @@ def test_runs_are_told_apart():
     assert choice.uniform(runs, 16) == []
 
 
-def test_a_planted_page_says_so_in_a_title_that_fits_the_picture():
+def test_a_synthetic_page_says_so_in_a_title_that_fits_the_picture():
     made = Page("fig11", "criteo", "fm", "Figure 11: training loss, FM on Criteo")
     made.figure = budget_curve.new_figure(budget_curve.COLUMN)
     made.figure.add_subplot()
-    mark_planted(made, "fields_of_10_values")
-    assert (
-        made.title
-        == "PLANTED DATA. Figure 11: training loss, FM on planted fields of 10 values in Criteo's format"
-    )
+    mark_synthetic(made, "fields_of_10_values")
+    assert made.title == ("SYNTHETIC DATA. Figure 11: training loss, FM on synthetic fields of 10 "
+                          "values in Criteo's format")
     written = made.figure.get_suptitle()
     assert written.replace("\n", " ") == made.title
     made.figure.canvas.draw()
@@ -224,17 +223,16 @@ def test_a_planted_page_says_so_in_a_title_that_fits_the_picture():
     assert box.x1 <= made.figure.bbox.width
 
 
-def test_a_planted_page_is_not_called_a_sample():
+def test_a_synthetic_page_is_not_called_a_sample():
     made = Page("fig11", "criteo", "fm", "Figure 11: training loss, FM on Criteo")
     made.of_sample("a sample of 1,000 of 45,840,617 rows")
-    assert "sample" not in mark_planted(made, "fields").title
+    assert "sample" not in mark_synthetic(made, "fields").title
 
 
-def test_a_planted_page_that_names_no_data_says_whose_format_it_is():
-    made = mark_planted(Page("table2", "criteo", None, "Table 2: time of an epoch"), "fields")
-    assert (
-        made.title == "PLANTED DATA. Table 2: time of an epoch, planted fields in Criteo's format"
-    )
+def test_a_synthetic_page_that_names_no_data_says_whose_format_it_is():
+    made = mark_synthetic(Page("table2", "criteo", None, "Table 2: time of an epoch"), "fields")
+    assert made.title == ("SYNTHETIC DATA. Table 2: time of an epoch, synthetic fields in "
+                          "Criteo's format")
 
 
 @pytest.mark.parametrize("build", [fig8.build, fig10.build, fig11.build])

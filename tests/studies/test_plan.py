@@ -1,11 +1,13 @@
 """What a list of runs costs, and runs whose results are older than a field."""
 
+import pickle
+from argparse import Namespace
 from dataclasses import replace
 
 import pytest
 
 from engine.run import RunContext, Unfinished
-from studies import plan
+from studies import plan, planned_runs
 from studies.plan import PlannedRun
 
 
@@ -60,3 +62,16 @@ def test_a_result_that_is_older_than_a_field_is_missing_and_run_again():
     new = plan.recorded("thresholds",
                         PlannedRun("search", ("fm", "pep"), lambda context: {"thresholds": 1}))
     assert plan.missing([new], RunContext()) == []
+
+
+@pytest.mark.parametrize("model", planned_runs.MODELS)
+def test_every_planned_run_can_be_given_to_another_process(model, tmp_path):
+    given = Namespace(dataset="movielens", model=model, seeds=[1], out=str(tmp_path), dense=None,
+                      scheme=None)
+    needs = planned_runs.everything(given)
+    for page in ("afm", "umec-fig2", "umec-fig3", "table1"):
+        needs += planned_runs.needs_of(given, page)
+    for one in needs:
+        assert one.alone or pickle.loads(pickle.dumps(one.run)), one.what
+    assert {one.what for one in needs if one.alone} == {
+        need.what for need in planned_runs.needs_of(given, "table2")}

@@ -8,6 +8,7 @@ from made_results import lr, result, search, ticket
 from engine.settings import identity, parse
 from studies import pooling
 from studies.published import PRESETS
+from studies.series import series_of
 
 
 def reason(run, *others, tuned=False):
@@ -141,3 +142,11 @@ def test_how_much_was_rewound_sets_tickets_apart():
                                                                                    False]
     assert len(pooling.averaged([whole, alone], {})) == 2
     assert pooling.key(whole, {}, rewind=False) == pooling.key(alone, {}, rewind=False)
+
+
+def test_runs_with_the_published_protocol_are_counted_and_named_as_such():
+    own = {"early_stop_metric": "published_protocol", "eval_interval": 5, "early_stop": 40}
+    run = result("p", own=own)
+    assert reason(run) == reason(run, tuned=True) == "the published protocol"
+    assert reason(ticket("t", searched="s"), search("s", own=own)) == "the published protocol"
+    assert list(series_of([run, result("u")])) == ["uniform", "uniform, published protocol"]

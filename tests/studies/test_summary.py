@@ -1,12 +1,16 @@
 """The table of everything: runs that are no equals have no mean in common."""
 
+import json
+
+import pytest
 from made_results import result, ticket
 
+from studies import summary
 from studies.summary import summarise
 
 
 def lines(*results):
-    return [(scheme, auc, seeds) for _, scheme, _, auc, _, _, seeds in summarise(results)]
+    return [(scheme, auc, seeds) for _, scheme, _, auc, _, _, _, seeds in summarise(results)]
 
 
 def test_runs_of_other_lengths_have_a_row_of_their_own_and_a_seed_counts_once():
@@ -15,7 +19,7 @@ def test_runs_of_other_lengths_have_a_row_of_their_own_and_a_seed_counts_once():
     whole = [result("a", own={"max_epochs": 150}), result("b", own={"max_epochs": 300}),
              result("c", seed=2, auc=0.82)]
     assert lines(*short, *whole) == [("uniform, d 8", "0.8100 ± 0.0141", "2"),
-                                     ("uniform, cut at 1 epochs, d 8", "0.7000 ± 0.0000", "2")]
+                                     ("uniform, cut at 1 epoch, d 8", "0.7000 ± 0.0000", "2")]
 
 
 def test_samples_and_tickets_with_the_embedding_alone_rewound_are_called_so():
@@ -23,3 +27,34 @@ def test_samples_and_tickets_with_the_embedding_alone_rewound_are_called_so():
     assert ("uniform, data x, 500 rows, d 8", "0.8000", "1") in lines(sample, result("b", seed=2))
     assert lines(ticket("p", own={"rewind": "embedding"}), ticket("q", 2)) == [
         ("PEP", "0.8000", "1"), ("PEP, embedding alone rewound", "0.8000", "1")]
+
+
+def test_hashes_are_numbered_and_epochs_and_names_are_shown():
+    made = [{**result("a", manifest="0123456789ab", model="deepfm"), "epochs": 12},
+            {**result("b", manifest="cba987654321", model="deepfm"), "epochs": 20},
+            {**result("c", seed=2, manifest="cba987654321", model="deepfm"), "epochs": 24}]
+    rows = [(model, scheme, epochs, seeds)
+            for model, scheme, _, _, _, _, epochs, seeds in summarise(made)]
+    assert sorted(rows) == [("DeepFM", "uniform, data 1, d 8", "12", "1"),
+                            ("DeepFM", "uniform, data 2, d 8", "20-24", "2")]
+
+
+def test_data_sets_come_one_after_the_other(tmp_path):
+    for run_id, dataset in (("a", "movielens"), ("b", "criteo")):
+        made = result(run_id, dataset=dataset)
+        folder = tmp_path / "runs" / run_id
+        folder.mkdir(parents=True)
+        (folder / "result.json").write_text(json.dumps(made))
+    text = summary.of_folder(tmp_path)
+    assert [line for line in text.splitlines() if line.startswith("#")] == [
+        "## Criteo", "## MovieLens-1M"]
+    assert [line.split(" | ")[1] for line in text.splitlines() if line.startswith("| FM")] == [
+        "uniform, d 24", "uniform, d 8"]
+
+
+def test_what_is_no_folder_of_results_is_refused(tmp_path):
+    (tmp_path / "runs").mkdir()
+    with pytest.raises(ValueError, match=rf"is no folder of results.* Did you mean {tmp_path}\?"):
+        summary.of_folder(tmp_path / "runs")
+    with pytest.raises(ValueError, match=r"no run in .* is finished yet"):
+        summary.of_folder(tmp_path)

@@ -41,10 +41,10 @@ def test_what_is_made_from_a_planted_file_stands_apart_and_says_so(shell, tmp_pa
     assert not (tmp_path / "out" / "runs").exists()
     assert {result["settings"]["dataset"] for result in results_in(folder)} == {"criteo"}
     table = folder / "figures" / "fig11_planted_criteo_fm.csv"
-    assert {row["data"] for row in csv.DictReader(table.open())} == {"planted"}
+    assert {row["data"] for row in csv.DictReader(table.open())} == {"synthetic"}
     words = table.with_suffix(".md").read_text()
-    assert words.startswith("# PLANTED DATA. Figure 11: training loss, FM on planted 3000 rows in "
-                            "Criteo's format")
+    assert words.startswith("# SYNTHETIC DATA. Figure 11: training loss, FM on synthetic 3000 "
+                            "rows in Criteo's format")
     assert table.with_suffix(".png").exists()
     shell("table3", "--dataset", "criteo", "--planted", 3000, "--seeds", 1)
     line = next(line for line in (folder / "figures"
@@ -62,7 +62,7 @@ def test_the_report_marks_planted_pages_and_keeps_real_ones_clear_of_them(shell,
     shell("report")
     content = (tmp_path / "out" / "report.html").read_text()
     for kind in ("3000 rows", "2000 rows 9 values"):
-        title = f"PLANTED DATA. Table 3: the data of planted {kind} in Criteo&#x27;s format"
+        title = f"SYNTHETIC DATA. Table 3: the data of synthetic {kind} in Criteo&#x27;s format"
         assert content.count(title) >= 2  # contents, heading
     assert len(set(re.findall('id="(.*?)"', content))) == len(re.findall('href="#(.*?)"',
                                                                          content)) >= 2

@@ -32,7 +32,8 @@ def cells(tmp_path, monkeypatch):
     monkeypatch.setattr(table1.fig2, "points", points)
     put_times(tmp_path, "movielens")
     page = table1.build(made(tmp_path), tmp_path, "movielens", "fm")
-    return page, {line[0]: dict(zip(table1.HEAD, line, strict=True)) for line in page.cells}
+    lines = page.tables[0].rows
+    return page, {line[0]: dict(zip(table1.HEAD, line, strict=True)) for line in lines}
 
 
 def points(page, found, *others):
@@ -74,7 +75,7 @@ def test_rows_name_their_runs_once(cells):
 
 def test_without_a_base_model_there_is_no_table(tmp_path):
     page = table1.build([], tmp_path, "movielens", "fm")
-    assert page.cells == []
+    assert page.tables == []
     assert "base model, uniform: no run (seeds 1, 2, 3)" in page.missing
 
 
@@ -82,7 +83,7 @@ def test_without_the_benchmark_the_cost_is_not_ticked(tmp_path, monkeypatch):
     monkeypatch.setattr(table1.fig2, "points", points)
     page = table1.build(made(tmp_path), tmp_path, "movielens", "fm")
     assert "times of an epoch: there is no epoch_movielens.json" in page.missing
-    assert {line[0]: line[6] for line in page.cells}["PEP"] == "? (yes)"
+    assert {line[0]: line[6] for line in page.tables[0].rows}["PEP"] == "? (yes)"
 
 
 @pytest.mark.parametrize(("gains", "tick", "smallest"), [
@@ -99,6 +100,6 @@ def test_yes_needs_an_interval_above_the_margin_and_three_seeds(tmp_path, monkey
     runs += [result(f"h{seed}", seed=seed, embedding="hash", params=300, auc=0.8 + gain)
              for seed, gain in enumerate(gains, 1)]
     page = table1.build(runs, tmp_path, "movielens", "fm")
-    line = dict(zip(table1.HEAD, page.cells[-1], strict=True))
+    line = dict(zip(table1.HEAD, page.tables[0].rows[-1], strict=True))
     assert (line["performance"], line["fewer parameters"],
             line["smallest as good"]) == (tick, tick, smallest)

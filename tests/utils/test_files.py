@@ -1,3 +1,4 @@
+import errno
 import fcntl
 import json
 import os
@@ -111,15 +112,12 @@ def test_write_json_of_what_json_cannot_hold_leaves_the_old_file(tmp_path):
 
 
 def test_hashes_are_pinned_and_parts_do_not_run_together(tmp_path):
-    assert (
-        sha256_of("ab", b"c") == "43ee655579de01ca739b3f95c1c2d3f46d353b2c0df818064ea594506cdb2617"
-    )
+    assert (sha256_of("ab", b"c")
+            == "43ee655579de01ca739b3f95c1c2d3f46d353b2c0df818064ea594506cdb2617")
     assert sha256_of("ab", "c") != sha256_of("a", "bc")
     (tmp_path / "a").write_bytes(b"abc")
-    assert (
-        sha256_of_file(tmp_path / "a")
-        == "ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad"
-    )
+    assert (sha256_of_file(tmp_path / "a")
+            == "ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad")
 
 
 def test_require_writable_makes_the_folder_and_leaves_it_empty(tmp_path):
@@ -141,9 +139,8 @@ def test_a_folder_in_which_no_file_can_be_made_is_refused(tmp_path, monkeypatch)
         raise PermissionError(13, "Permission denied")
 
     monkeypatch.setattr("utils.files.tempfile.TemporaryFile", refuse)
-    with pytest.raises(
-        OSError, match=rf"cannot write to the folder {tmp_path} .*Permission denied"
-    ):
+    with pytest.raises(OSError,
+                       match=rf"cannot write to the folder {tmp_path} .*Permission denied"):
         require_writable(tmp_path)
 
 
@@ -161,3 +158,35 @@ def test_a_file_is_synced_through_a_handle_that_may_write(tmp_path, monkeypatch)
         fcntl.fcntl(handle, fcntl.F_GETFL) & os.O_ACCMODE))
     files.write_json(tmp_path / "a.json", {})
     assert modes == [os.O_RDWR]
+
+
+class LikeSafetensors(Exception):
+    """An error without a number, as safetensors raises."""
+
+
+@pytest.mark.parametrize("error", [OSError(errno.ENOSPC, "No space left on device"),
+                                   OSError(errno.EDQUOT, "Disk quota exceeded"),
+                                   LikeSafetensors("I/O error: No space left on device")])
+def test_a_full_disk_is_named_with_the_need(tmp_path, error):
+    path = tmp_path / "there" / "model.bin"
+    with pytest.raises(OSError, match="No space left") as raised, files.atomic_path(path, 4000):
+        raise error
+    message = str(raised.value)
+    assert f"No space left in {path.parent} to write model.bin, which needs 4,000 bytes" in message
+    assert "--out (runs) or --cache (data sets)" in message
+    assert list(path.parent.iterdir()) == []
+
+
+def test_without_a_known_need_it_is_more_than_was_written(tmp_path):
+    def fill():
+        with files.atomic_path(tmp_path / "a") as temporary:
+            temporary.write_bytes(b"x" * 10)
+            raise OSError(errno.ENOSPC, "No space left on device")
+
+    with pytest.raises(OSError, match="needs more than 10 bytes"):
+        fill()
+
+
+def test_other_errors_stay_as_they_are(tmp_path):
+    with pytest.raises(OSError, match=r"^kaputt$"), files.atomic_path(tmp_path / "a", 5):
+        raise OSError("kaputt")

@@ -71,10 +71,8 @@ def test_without_waiting_a_lock_that_another_process_holds_is_an_error(tmp_path,
 def test_waiting_says_so_and_goes_on_when_the_other_process_is_done(tmp_path, holder):
     with locked(tmp_path / "lock", wait=False):
         process = holder()
-        assert (
-            process.stdout.readline()
-            == f"waiting for another process that holds {tmp_path / 'lock'}\n"
-        )
+        assert (process.stdout.readline()
+                == f"waiting for another process that holds {tmp_path / 'lock'}\n")
         (tmp_path / "note").write_text("the first is done")
     assert process.stdout.readline() == "held the first is done\n"
 

@@ -1,0 +1,143 @@
+"""Pruned tables at a budget, with the values that they started from; one file format, an .npz.
+
+The scripts, `compress.py` and `plug` share this class. A file holds the tables' names and, by
+number, `table_0`, `initial_0`, ...; `meta` is JSON. Nothing is pickled.
+"""
+
+import json
+import os
+import tempfile
+import zipfile
+import zlib
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+EMBEDDING = "embedding"  # name of the only table of the scripts' own models
+CORRUPT = (OSError, ValueError, KeyError, EOFError, TypeError, AttributeError, RuntimeError,
+           IndexError, zipfile.BadZipFile, zlib.error)  # what reading a damaged file raises
+
+
+@dataclass(frozen=True)
+class PrunedTables:
+    """The pruned tables of a model, on the CPU.
+
+    Args:
+        values: by name, (N, D), zero where an entry is pruned, and in a padding row.
+        initial: by name, (N, D), the values that a ticket restarts from; empty where they are kept
+            elsewhere (the scripts keep them once for all budgets of a search).
+        meta: how the tables came about, in plain numbers and words.
+
+    Raises:
+        ValueError: values and initial values differ in names or shapes.
+
+    >>> cut = PrunedTables({"user": torch.tensor([[0.0, 3.0]])}, {"user": torch.ones(1, 2)})
+    >>> cut.num_params(), cut.masks["user"].tolist()
+    (1, [[False, True]])
+    """
+
+    values: dict[str, Tensor]
+    initial: dict[str, Tensor] = field(default_factory=dict)
+    meta: dict[str, Any] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        pruned, initial = _shapes(self.values), _shapes(self.initial)
+        if initial and pruned != initial:
+            raise ValueError(f"pruned and initial tables must be of the same names and shapes, got "
+                             f"{pruned} and {initial}")
+
+    @property
+    def masks(self) -> dict[str, Tensor]:
+        """By name, (N, D) of bool: True where an entry is kept."""
+        return {name: table != 0 for name, table in self.values.items()}
+
+    @property
+    def table(self) -> np.ndarray[Any, Any]:
+        """The only table (N, D) of the scripts' own models."""
+        return self.values[EMBEDDING].numpy()
+
+    def num_params(self) -> int:
+        """Entries that are left in all tables together."""
+        return sum(int(torch.count_nonzero(table)) for table in self.values.values())
+
+    def save(self, path: str | os.PathLike[str], **more: np.ndarray) -> Path:
+        """Write the file, whole or not at all: under a temporary name, which then becomes `path`.
+
+        Tables in bfloat16, which NumPy lacks, are written in float32: the same values.
+
+        Args:
+            more: further arrays that the file holds.
+        """
+        path = Path(path)
+        arrays: dict[str, Any] = {"names": np.array(list(self.values), dtype=np.str_),
+                                  "meta": np.array(json.dumps(self.meta)), **more}
+        for number, name in enumerate(self.values):
+            arrays[f"table_{number}"] = _array(self.values[name])
+            if self.initial:
+                arrays[f"initial_{number}"] = _array(self.initial[name])
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with tempfile.NamedTemporaryFile(dir=path.parent, prefix=f".{path.name}.", suffix=".part",
+                                         delete=False) as file:
+            temporary = Path(file.name)
+            try:
+                np.savez_compressed(file, **arrays)
+                file.flush()
+                os.fsync(file.fileno())  # the rename must not reach the disk before the bytes do
+                temporary.chmod(0o666 & ~_umask())
+                temporary.replace(path)
+            except BaseException:
+                temporary.unlink(missing_ok=True)
+                raise
+        return path
+
+    @classmethod
+    def load(cls, path: str | os.PathLike[str]) -> "PrunedTables":
+        """Read what `save` wrote.
+
+        Raises:
+            FileNotFoundError: there is no such file.
+            ValueError: it is no such file, or corrupt.
+        """
+        return cls.load_with_more(path)[0]
+
+    @classmethod
+    def load_with_more(cls, path: str | os.PathLike[str]
+                       ) -> tuple["PrunedTables", dict[str, np.ndarray]]:
+        """The tables and the further arrays of a file; raises as `load` does."""
+        try:
+            with np.load(path, allow_pickle=False) as file:
+                arrays = {name: file[name] for name in file.files}
+            meta = json.loads(str(arrays.pop("meta")))
+            values, initial = {}, {}
+            if "names" not in arrays:  # an older file of the scripts
+                return cls({EMBEDDING: torch.from_numpy(arrays.pop("table"))}, {}, meta), arrays
+            for number, name in enumerate(arrays.pop("names")):
+                values[str(name)] = torch.from_numpy(arrays.pop(f"table_{number}"))
+                if f"initial_{number}" in arrays:
+                    initial[str(name)] = torch.from_numpy(arrays.pop(f"initial_{number}"))
+            return cls(values, initial, meta), arrays
+        except FileNotFoundError:
+            raise
+        except CORRUPT as error:
+            raise ValueError(f"{path} is not a whole file of pruned tables ({error}); make it "
+                             "again") from error
+
+
+def _shapes(tables: Mapping[str, Tensor]) -> dict[str, tuple[int, ...]]:
+    return {name: tuple(table.shape) for name, table in tables.items()}
+
+
+def _array(table: Tensor) -> np.ndarray[Any, Any]:
+    return (table.float() if table.dtype == torch.bfloat16 else table).numpy()
+
+
+def _umask() -> int:
+    """The process's umask, which can only be read by setting it."""
+    mask = os.umask(0)
+    os.umask(mask)
+    return mask

@@ -1,0 +1,55 @@
+"""What `pip install .` gives: it imports alone and lightly, and its description's example runs."""
+
+import re
+import subprocess
+import sys
+import tomllib
+from pathlib import Path
+
+import pytest
+
+import models
+
+ROOT = Path(__file__).resolve().parent.parent.parent
+LIGHT = """
+import sys
+sys.path.insert(0, {folder!r})
+import pep
+print(pep.__version__)
+heavy = {{"numba", "scipy", "pandas", "sklearn", "torchfm", "engine", "utils"}}
+print(sorted(heavy & set(sys.modules)))
+"""
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    """A folder in which the package has its installed name."""
+    made = tmp_path_factory.mktemp("site")
+    (made / "pep").symlink_to(ROOT / "models")
+    return made
+
+
+def test_it_imports_alone_and_without_numba(folder):
+    done = subprocess.run([sys.executable, "-c", LIGHT.format(folder=str(folder))], cwd=folder,
+                          capture_output=True, text=True)
+    assert done.stdout.splitlines() == [models.__version__, "[]"], done.stderr
+
+
+def test_the_example_of_its_description_runs(folder, monkeypatch):
+    text = (ROOT / "models" / "README.md").read_text()
+    assert not re.search(r"!\[|\]\((?!http)", text)  # no picture and no link that a registry lacks
+    [code] = re.findall(r"```python\n(.*?)```", text, re.DOTALL)
+    found: dict = {}
+    exec(code.replace("from pep", "from models"), found)
+    [table] = found["tables"].values()
+    assert 0 < table.num_params() <= 2_000
+
+
+def test_every_package_is_listed_and_the_typing_marker_ships():
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())
+    listed = set(project["tool"]["setuptools"]["packages"])
+    there = {".".join(("pep", *path.parent.relative_to(ROOT / "models").parts))
+             for path in (ROOT / "models").rglob("__init__.py")}
+    assert listed == there
+    assert (ROOT / "models" / "py.typed").exists()
+    assert project["project"]["readme"] == "models/README.md"
