@@ -45,7 +45,6 @@ SETTINGS = {
     "max_epochs": 40,
     "eval_interval": 1,
     "early_stop": 6,
-    "compile": "off",  # a step takes 1 ms
     "tensorboard": False,
 }
 UNIFORM_WIDTHS = (2, 4, 16)

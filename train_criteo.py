@@ -47,7 +47,6 @@ SETTINGS = {
     "eval_interval": 1,  # epochs
     "early_stop": 5,  # evaluations without gain; a search is never stopped early
     # running; none of these changes a result
-    "compile": "auto",  # on, off; auto compiles long runs
     "tensorboard": True,
     "checkpoint_seconds": 600.0,
 }

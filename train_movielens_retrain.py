@@ -33,7 +33,6 @@ SETTINGS = {
     "eval_interval": 2,  # epochs
     "early_stop": 8,  # evaluations without gain; validation decides
     # running; none of these changes a result
-    "compile": "auto",  # on, off; auto compiles long runs
     "tensorboard": True,
     "checkpoint_seconds": 60.0,
 }

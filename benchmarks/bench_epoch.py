@@ -26,10 +26,9 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 # isort: skip - the engine says how torch's threads wait, before torch
 import torch
 
-from benchmarks.bench_step import LONG_RUN, SEED, measure, our_round
+from benchmarks.bench_step import SEED, measure, our_round
 from data.loader import Loader
 from data.store import Dataset
-from engine.optim.step import choose_compiled
 from engine.record import commit, device_name
 from engine.run import RunContext, Unfinished, open_data
 from engine.settings import parse
@@ -56,7 +55,6 @@ def bench(script: dict[str, Any], context: RunContext, steps: int = STEPS,
     width = script["latent_dim"]
     widths = [max(width // 16, 1), max(width // 8, 2), width]  # the largest as wide as the others
     dataset, device = open_data(parse(script), context)
-    compiled = choose_compiled(script.get("compile", "auto"), LONG_RUN, device)
     times: dict[str, dict[str, Any]] = {}
     for model in MODELS:
         settings = {name: parse({**script, "model": model, "embedding": embedding,
@@ -64,14 +62,14 @@ def bench(script: dict[str, Any], context: RunContext, steps: int = STEPS,
                     for name, embedding in VARIANTS.items()}
         loaders = {name: _loaders(dataset, values["batch_size"], steps, device) for name,
                    values in settings.items()}
-        variants = {name: our_round(values, dataset.schema.sizes, *loaders[name], device, compiled)
+        variants = {name: our_round(values, dataset.schema.sizes, *loaders[name], device)
                     for name, values in settings.items()}
         times[model] = {name: [1e3 * spent / loaders[name][0].batches for spent in seconds]
                         for name, seconds in measure(variants, rounds, device).items()}
     batch = parse(script).train.batch_size
     made = {"dataset": script["dataset"], "manifest": dataset.hash, "commit": commit(),
             "device": device_name(device),
-            "threads": torch.get_num_threads(), "torch": torch.__version__, "compiled": compiled,
+            "threads": torch.get_num_threads(), "torch": torch.__version__,
             "batch_size": batch,
             "batches": -(-dataset.counts[0] // batch), "rounds": rounds, "steps_per_round": steps,
             "latent_dim": width,

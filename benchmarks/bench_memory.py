@@ -24,9 +24,9 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 # isort: skip - the engine says how torch's threads wait, before torch
 import torch
 
-from benchmarks.bench_scale import LONG_RUN, batches, field_sizes
+from benchmarks.bench_scale import batches, field_sizes
 from engine.loop import State
-from engine.optim.step import Step, StepForm, build_optimizer, choose_compiled
+from engine.optim.step import Step, build_optimizer
 from engine.pep.budgets import SaveAtBudgets
 from engine.record import commit, device_name, peak_memory_bytes, pick_device, reset_peak_memory
 from engine.settings import parse, parse_assignment
@@ -49,8 +49,7 @@ def measure(given: dict[str, Any], rows: int, device: torch.device) -> dict[str,
     optimizer = build_optimizer(model, train.lr, train.l2_regularization, train.decay_of_others)
     offsets = torch.tensor(np.cumsum((0, *sizes[:-1])), dtype=torch.int32, device=device)
     saver = SaveAtBudgets(model.embedding, (1,), True, lambda name, table, meta: None)
-    form = StepForm(train.batch_size, choose_compiled(train.compile, LONG_RUN, device))
-    step = Step(model, optimizer, train.grad_clip, form)
+    step = Step(model, optimizer, train.grad_clip)
     for codes, labels in batches(sizes, train.batch_size, device)[:STEPS]:
         step(codes + offsets, labels)
     saver(State(model, optimizer, torch.zeros((), device=device)))

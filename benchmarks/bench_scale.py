@@ -45,8 +45,7 @@ from torch import Tensor
 from benchmarks.published import Published, PublishedStep
 from data.synthetic.raw_planted import LAYOUTS
 from engine.loop import State
-from engine.optim.cuda_graph import maybe_cuda_graph
-from engine.optim.step import Step, StepForm, build_optimizer, choose_compiled
+from engine.optim.step import Step, build_optimizer
 from engine.pep.budgets import SaveAtBudgets
 from engine.record import (
     commit,
@@ -70,7 +69,6 @@ BATCHES = 24  # different ones, in turns
 NUMBER_SIZE = 100  # rows of a field of numbers, about
 STEPS = 200  # that are timed; a search counts after every 100
 SEED = 1
-LONG_RUN = 135_000  # steps until a published search prunes anything; the step is compiled as in one
 
 
 def field_sizes(rows: int) -> tuple[int, ...]:
@@ -147,10 +145,8 @@ def _ours(settings: Any, sizes: tuple[int, ...], variant: str,
         optimizer.state[parameter] = {"step": torch.tensor(float(SEEN), device=device),
                                       "exp_avg": torch.zeros_like(parameter),
                                       "exp_avg_sq": torch.zeros_like(parameter)}
-    form = StepForm(train.batch_size, choose_compiled(train.compile, LONG_RUN, device),
-                    "streamed" if variant == "streamed" else "lazy")
-    plain = Step(model, optimizer, train.grad_clip, form)
-    step = maybe_cuda_graph(plain, train.cuda_graph, device)
+    step = Step(model, optimizer, train.grad_clip,
+                update="streamed" if variant == "streamed" else "lazy")
     state = State(model, optimizer, torch.zeros((), device=device))
     saver = None
     if settings.model.embedding == "pep":  # a budget that is never reached
@@ -163,7 +159,7 @@ def _ours(settings: Any, sizes: tuple[int, ...], variant: str,
             saver(state)
 
     def describe() -> dict[str, Any]:
-        rows = plain.rows
+        rows = step.rows
         if rows is None:
             return {"interval": None}
         entries = sum(table.parameter.numel() for table in rows.tables.values())

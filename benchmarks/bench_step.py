@@ -4,7 +4,7 @@
 
 All variants of a model take turns, a round each, so that other work on the machine hits them alike;
 the medians over rounds are reported. A round is one epoch of `--steps` batches, so it holds its
-share of the shuffling; the first round of each variant, with the compiling, is not timed. Loading
+share of the shuffling; the first round of each variant is not timed. Loading
 is part of every variant's time, evaluation of none.
 
 published: rows one by one through torch's DataLoader, the whole table thresholded in plain eager
@@ -45,8 +45,7 @@ from data.loader import Loader
 from engine.bilevel import Bilevel
 from engine.hooks import EverySteps, require_finite
 from engine.loop import Hook, State, fit
-from engine.optim.cuda_graph import maybe_cuda_graph
-from engine.optim.step import Step, StepForm, build_optimizer, choose_compiled
+from engine.optim.step import Step, build_optimizer
 from engine.pep.budgets import SaveAtBudgets
 from engine.record import commit, device_name, pick_device, wait_for
 from engine.settings import parse
@@ -59,15 +58,14 @@ FIELD_SIZES = (278, 2, 7, 21, 3439, 81, 301)  # MovieLens-1M's
 MODELS = ("fm", "deepfm", "autoint")
 VARIANTS = ("published", "pep", "uniform", "darts")
 DARTS_WIDTHS = [4, 8, 64]  # the largest as wide as the others
-LONG_RUN = 57_700  # steps of a whole search: 100 epochs of 577
 SEED = 1
 
 Round = Callable[[], None]  # trains one epoch
 
 
 @dataclass(frozen=True)
-class RowwiseAdam:
-    """Made rows: values (rows, F) int64 counted from 0 in each field, few of them common; labels
+class Rows:
+    """Synthetic rows: values (rows, F) int64 counted from 0 in each field, few of them common; labels
     (rows,) float32."""
 
     codes: np.ndarray
@@ -79,18 +77,18 @@ class RowwiseAdam:
         return (self.codes + np.cumsum((0, *FIELD_SIZES[:-1]))).astype(np.int32)
 
 
-def made_rows(rows: int, seed: int = SEED) -> RowwiseAdam:
+def made_rows(rows: int, seed: int = SEED) -> Rows:
     """Draw rows; the same seed gives the same ones."""
     rng = np.random.default_rng(seed)
     skewed = rng.random((rows, len(FIELD_SIZES))) ** 3
-    return RowwiseAdam((skewed * np.array(FIELD_SIZES)).astype(np.int64),
+    return Rows((skewed * np.array(FIELD_SIZES)).astype(np.int64),
                        (rng.random(rows) < 0.78).astype(np.float32))
 
 
 class RowByRow(Dataset):
     """One row at a time, as torch's DataLoader asks for them."""
 
-    def __init__(self, rows: RowwiseAdam) -> None:
+    def __init__(self, rows: Rows) -> None:
         self.rows = rows
 
     def __len__(self) -> int:
@@ -101,7 +99,7 @@ class RowByRow(Dataset):
         return self.rows.codes[index], self.rows.labels[index]
 
 
-def published_round(values: dict[str, Any], rows: RowwiseAdam, device: torch.device) -> Round:
+def published_round(values: dict[str, Any], rows: Rows, device: torch.device) -> Round:
     """The published variant, ready to train."""
     generator = torch.Generator().manual_seed(SEED)
     initial = initial_table(sum(FIELD_SIZES), values["latent_dim"], generator)
@@ -119,8 +117,7 @@ def published_round(values: dict[str, Any], rows: RowwiseAdam, device: torch.dev
 
 
 def our_round(values: dict[str, Any], sizes: tuple[int, ...], loader: Loader, validation: Loader,
-              device: torch.device,
-              compiled: bool) -> Round:
+              device: torch.device) -> Round:
     """One of our variants, ready to train: the real loop, with the hooks that a search has at every
     step.
 
@@ -132,9 +129,7 @@ def our_round(values: dict[str, Any], sizes: tuple[int, ...], loader: Loader, va
     model = build_model(sizes, values, SEED, build_embedding(sizes, values, SEED)).to(device)
     optimizer = build_optimizer(model, values["lr"], values["l2_regularization"],
                                 values["l2_regularization"])
-    step = maybe_cuda_graph(Step(model, optimizer, values["grad_clip"],
-                                 StepForm(values["batch_size"], compiled)),
-                           values["cuda_graph"], device)
+    step = Step(model, optimizer, values["grad_clip"])
     state = State(model, optimizer, torch.zeros((), device=device))
     hooks: list[Hook] = [EverySteps(values["log_interval"], require_finite)]
     if values["embedding"] == "pep":
@@ -143,7 +138,7 @@ def our_round(values: dict[str, Any], sizes: tuple[int, ...], loader: Loader, va
         hooks.append(EverySteps(values["log_interval"], saver))
     if values["embedding"] == "darts":
         hooks.append(Bilevel("embedding.mixing", validation, values["darts_lr"],
-                             values["grad_clip"], lambda: compiled))
+                             values["grad_clip"]))
 
     def epoch() -> None:
         torch.set_flush_denormal(True)
@@ -152,8 +147,7 @@ def our_round(values: dict[str, Any], sizes: tuple[int, ...], loader: Loader, va
     return epoch
 
 
-def variants_of(model: str, rows: RowwiseAdam, device: torch.device,
-                compiled: bool) -> dict[str, Round]:
+def variants_of(model: str, rows: Rows, device: torch.device) -> dict[str, Round]:
     """The variants of a model by name."""
     values = {name: parse({**PRESETS["movielens"], "model": model, "embedding": name,
                            "darts_widths": DARTS_WIDTHS}).flat()
@@ -163,7 +157,7 @@ def variants_of(model: str, rows: RowwiseAdam, device: torch.device,
         loader, validation = (Loader(rows.ids, rows.labels, values[name]["batch_size"], seed,
                                      device)
                               for seed in (SEED, SEED + 1))
-        made[name] = our_round(values[name], FIELD_SIZES, loader, validation, device, compiled)
+        made[name] = our_round(values[name], FIELD_SIZES, loader, validation, device)
     return made
 
 
@@ -185,8 +179,7 @@ def measure(variants: dict[str, Round], rounds: int,
 def bench(model: str, options: argparse.Namespace) -> list[dict[str, Any]]:
     """One row a variant."""
     device, batch = pick_device(options.device), parse(PRESETS["movielens"]).train.batch_size
-    compiled = choose_compiled(options.compile, LONG_RUN, device)
-    variants = variants_of(model, made_rows(options.steps * batch), device, compiled)
+    variants = variants_of(model, made_rows(options.steps * batch), device)
     origin = {"device": device_name(device), "threads": torch.get_num_threads(),
               "torch": torch.__version__,
               "commit": commit(), "rounds": options.rounds, "steps_per_round": options.steps,
@@ -197,8 +190,7 @@ def bench(model: str, options: argparse.Namespace) -> list[dict[str, Any]]:
         middle = statistics.median(each)
         rows.append({"model": model, "variant": name, "ms_per_step": middle,
                      "samples_per_second": 1e3 * batch / middle,
-                     "ms_per_step_of_rounds": each, "compiled": compiled and name != "published",
-                     **origin})
+                     "ms_per_step_of_rounds": each, **origin})
     return rows
 
 
@@ -240,8 +232,6 @@ def main(arguments: Sequence[str] | None = None) -> None:
     options.add_argument("--threads", type=_positive,
                          help="CPU threads; torch's own choice when left away")
     options.add_argument("--device", default="auto", choices=("auto", "cpu", "cuda"))
-    options.add_argument("--compile", default="auto", choices=("auto", "on", "off"),
-                         help="auto: as in a long run")
     options.add_argument("--json", type=Path, metavar="FILE",
                          help="write the rows here, e.g. below benchmarks/results")
     given = options.parse_args(arguments)

@@ -29,7 +29,7 @@ from compression.umec.constraint import ResourceConstraint
 from compression.umec.dynamics import Dynamics
 from compression.umec.resources import Resource, layout_of
 from engine.loop import State
-from engine.optim.step import Step, StepForm, build_optimizer
+from engine.optim.step import Step, build_optimizer
 from engine.record import commit, device_name, pick_device, wait_for
 from models.dlrm import DLRM, Shape, initial_tables
 from models.embedding.uniform import Uniform
@@ -49,7 +49,7 @@ class Side:
         table = initial_tables(sizes, WIDTH, torch.Generator().manual_seed(1))
         model = DLRM(Uniform(table, FIELDS), NUMBERS, SHAPE).to(device)
         optimizer = build_optimizer(model, 0.1, 0.0, 0.0, "sgd")
-        self.step = Step(model, optimizer, 100.0, StepForm(BATCH))
+        self.step = Step(model, optimizer, 100.0)
         self.state = State(model, optimizer, torch.zeros((), device=device))
         self.hook = None
         if dynamics is not None:

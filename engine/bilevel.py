@@ -2,7 +2,6 @@
 parameter on validation rows."""
 
 from collections.abc import Callable, Iterator
-from functools import partial
 from typing import Any
 
 import torch
@@ -12,7 +11,6 @@ from torch.nn.functional import binary_cross_entropy_with_logits
 
 from data.loader import Loader
 from engine.loop import Hook, State
-from engine.optim.step import compile_gradients
 
 # (parameter, model's inputs, labels) -> gradient of the parameter
 Gradient = Callable[[Tensor, Any, Tensor], Tensor]
@@ -35,22 +33,16 @@ class Bilevel(Hook):
         validation: gives the batches, epoch after epoch.
         lr: of its Adam.
         grad_clip: largest global norm of its gradient.
-        compiled: whether to compile; called at the first step. The last, shorter batch of an epoch
-            runs eagerly.
     """
 
     name = "bilevel"
     every_step = True
 
-    def __init__(self, buffer: str, validation: Loader, lr: float, grad_clip: float,
-                 compiled: Callable[[], bool]) -> None:
+    def __init__(self, buffer: str, validation: Loader, lr: float, grad_clip: float) -> None:
         self.buffer = buffer
         self.validation = validation
         self.lr = lr
         self.grad_clip = grad_clip
-        self.compiled = compiled
-        self.eager: Gradient | None = None
-        self.full: Gradient | None = None
         self.optimizer: torch.optim.Adam | None = None
         self.loaded: dict[str, Any] | None = None
         self.batches: Iterator[tuple[Any, Tensor]] = iter(())
@@ -60,12 +52,8 @@ class Bilevel(Hook):
         """Take one step."""
         state.refresh()
         parameter = self._parameter(state.model)
-        if self.eager is None or self.full is None:
-            self.eager = partial(_gradient, state.model, self.buffer)
-            self.full = compile_gradients(self.eager) if self.compiled() else self.eager
         inputs, labels = self._batch(state.step - 1)
-        run = self.full if len(labels) == self.validation.batch_size else self.eager
-        parameter.grad = run(parameter, inputs, labels)
+        parameter.grad = _gradient(state.model, self.buffer, parameter, inputs, labels)
         torch.nn.utils.clip_grad_norm_([parameter], self.grad_clip)
         assert self.optimizer is not None
         self.optimizer.step()

@@ -17,7 +17,7 @@ from utils.locks import locked
 
 TENSOR_KEY = "$tensor"
 FORMAT = 2  # of a training's checkpoint; raise it when an older one can no longer be resumed
-SECTIONS = ("model", "optimizer", "rng", "counters", "loss_sum", "hooks", "compiled", "threads",
+SECTIONS = ("model", "optimizer", "rng", "counters", "loss_sum", "hooks", "threads",
             "seconds", "processor_seconds")  # of a training's checkpoint
 
 

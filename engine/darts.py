@@ -55,8 +55,7 @@ def _search(run: Run) -> None:
 
     def hooks_for(trainer: Trainer) -> list[Hook]:
         return [Bilevel("embedding.mixing", trainer.shuffled_validation(),
-                        run.settings.embedding.darts_lr, run.settings.train.grad_clip,
-                        lambda: trainer.compiled)]
+                        run.settings.embedding.darts_lr, run.settings.train.grad_clip)]
 
     def finish(trainer: Trainer) -> dict[str, Any]:
         path = run.folder / CHOICE

@@ -16,6 +16,7 @@ from typing import Any
 
 from data.registry import DATASETS
 from data.split import check_name
+from engine.optim.step import UPDATES
 from models.build import EMBEDDINGS, MODELS, embedding_entry
 from models.options import option, record_of
 from utils.text import unknown
@@ -76,12 +77,8 @@ class TrainSettings:
                                     choices=(*VALIDATION_METRICS, PUBLISHED_PATIENCE))
     log_interval: int = option(10, "steps between counts of the remaining parameters", low=1,
                                id_of=PEP)
-    compile: str = option("auto", "compile the step; auto: in long runs",
-                          choices=("auto", "on", "off"), in_id=False)
-    cuda_graph: str = option("auto", "replay the step as a CUDA graph",
-                             choices=("auto", "on", "off"), in_id=False)
     table_update: str = option("auto", "how tables are updated; no result depends on it",
-                               choices=("auto", "dense", "streamed", "lazy"), in_id=False)
+                               choices=UPDATES, in_id=False)
     tensorboard: bool = option(True, "write TensorBoard files", in_id=False)
     checkpoint_seconds: float = option(60.0, "seconds between checkpoints", low=0, in_id=False)
     optimizer: str = option("adam", "Adam, or plain gradient descent", choices=("adam", "sgd"))

@@ -26,8 +26,7 @@ from engine.hooks import (
     require_finite,
 )
 from engine.loop import Hook, State, fit
-from engine.optim.cuda_graph import CudaGraphStep, maybe_cuda_graph
-from engine.optim.step import Optimizer, Step, StepForm, build_optimizer, choose_compiled
+from engine.optim.step import Optimizer, Step, build_optimizer
 from engine.progress import Progress
 from engine.record import peak_memory_bytes, pick_device, provenance, reset_peak_memory
 from engine.run import ALGORITHM_VERSION, WEIGHTS, Interrupted, Run, derive
@@ -102,7 +101,6 @@ class Trainer:
             metric, patience = "auc", sys.maxsize
         self.early_stop = EarlyStop(lambda: self.evaluate.history, metric, patience)
         self.patience: str | None = None  # the metric whose patience may end this run
-        self.compiled = False
         self.seconds_before = 0.0  # of the process that was killed
         self.processor_before = 0.0
         self.started, self.processor_started = time.monotonic(), time.process_time()
@@ -136,9 +134,8 @@ class Trainer:
             self._load(path, stateful)
             log.info("resuming run %s at epoch %d, batch %d", run.run_id, self.state.epoch,
                      self.state.batch)
-        else:
-            self.compiled = choose_compiled(train.compile, self.loader.batches * train.max_epochs,
-                                            self.device)
+        step = Step(self.model, self.state.optimizer, train.grad_clip, train.l2_penalty,
+                    train.table_update)
         shown = [hook.shown for hook in own]
         title = f"{run.stage} {run.settings.model.model}/{run.settings.model.embedding}"
         progress = Progress(title, self.loader.batches, train.max_epochs,
@@ -162,16 +159,10 @@ class Trainer:
                                      self.state.step, shown, own_settings))
         with saver.listening():
             try:
-                return fit(self.state, self.loader, self._step(), [*hooks, progress, saver],
+                return fit(self.state, self.loader, step, [*hooks, progress, saver],
                            train.max_epochs)
             finally:
                 progress.close()
-
-    def _step(self) -> Step | CudaGraphStep:
-        train = self.run.settings.train
-        form = StepForm(train.batch_size, self.compiled, train.table_update)
-        step = Step(self.model, self.state.optimizer, train.grad_clip, form, train.l2_penalty)
-        return maybe_cuda_graph(step, train.cuda_graph, self.device)
 
     def result(self, reason: str) -> dict[str, Any]:
         """The record of a finished training, measured on the model as it is now."""
@@ -208,7 +199,6 @@ class Trainer:
             "seconds_per_epoch": seconds,
             "samples_per_second": self.loader.rows / seconds if seconds else None,
             **self._spent(), "peak_memory_bytes": peak_memory_bytes(self.device),
-            "compiled": self.compiled,
             **provenance(self.device),
         }
 
@@ -241,7 +231,7 @@ class Trainer:
                          "stop_reason": state.stop_reason},
             "loss_sum": state.loss_sum,
             "hooks": {name: hook.state_dict() for name, hook in stateful.items()},
-            "compiled": self.compiled, "threads": torch.get_num_threads(), **self._spent(),
+            "threads": torch.get_num_threads(), **self._spent(),
         }
 
     def _load(self, path: Path, stateful: dict[str, Hook]) -> None:
@@ -257,7 +247,7 @@ class Trainer:
         self.state.loss_sum = content["loss_sum"].to(self.device)
         for name, hook in stateful.items():
             hook.load_state_dict(content["hooks"][name])
-        self.compiled, self.seconds_before = content["compiled"], content["seconds"]
+        self.seconds_before = content["seconds"]
         self.processor_before = content["processor_seconds"]
         torch.set_rng_state(content["rng"]["cpu"])
         if "cuda" in content["rng"]:

@@ -1,10 +1,10 @@
 """Factorisation machine (Rendle 2010)."""
 
 from torch import Tensor
-from torchfm.layer import FactorizationMachine
 
 from .base import ClickModel, ModelEntry
 from .embedding.base import Embedding
+from .kernels.fm import fm
 from .linear import FirstOrder
 
 
@@ -21,11 +21,11 @@ class FM(ClickModel):
         super().__init__()
         self.embedding = embedding
         self.linear = FirstOrder(embedding.num_rows)
-        self.fm = FactorizationMachine(reduce_sum=True)
 
     def forward(self, ids: Tensor) -> Tensor:
         """ids (B, F) -> logits (B,)."""
-        return self.linear(ids) + self.fm(self.embedding(ids)).squeeze(1)
+        table, rows = self.embedding.rows(ids)
+        return fm(table, rows, self.linear.weight, ids) + self.linear.layer.bias
 
 
 ENTRY = ModelEntry(lambda embedding, sizes, own, num_dense: FM(embedding))

@@ -27,9 +27,14 @@ class FirstOrder(RowIndexed):
                               f"2 or newer, this is {np.__version__}: pip install 'numpy>=2'")
         self.layer = FeaturesLinear([num_rows])  # weights start standard normal, as in torchfm
 
+    @property
+    def weight(self) -> Tensor:
+        """(N, 1)."""
+        return self.layer.fc.weight
+
     def forward(self, ids: Tensor) -> Tensor:
         """ids (B, F) -> (B,)."""
-        return lookup(self.layer.fc.weight, ids).sum(dim=(1, 2)) + self.layer.bias
+        return lookup(self.weight, ids).sum(dim=(1, 2)) + self.layer.bias
 
 
 class Linear(ClickModel):

@@ -12,7 +12,7 @@ _THRESHOLDS: Preset = {"threshold_type": "feature_dim", "threshold_init": -15.0,
                        "g_type": "sigmoid", "gk": 1.0, "threshold_decay": "coupled",
                        "threshold_gradient": True, "budget": "exact"}
 _TRAINING: Preset = {"batch_size": 1024, "lr": 1e-3, "l2_regularization": 1e-5,
-                     "weight_decay": None, "l2_penalty": 0.0, "compile": "auto",
+                     "weight_decay": None, "l2_penalty": 0.0,
                      "tensorboard": True, "checkpoint_seconds": 60.0}
 _MOVIELENS: Preset = {
     "dataset": "movielens", "model": "fm", "embedding": "pep", "latent_dim": 64, "with_ids": False,

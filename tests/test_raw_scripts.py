@@ -15,7 +15,7 @@ from studies.published import PRESETS
 
 ROWS = 3000
 FILES = {"criteo": "train.txt", "avazu": "train"}
-QUICK = ("latent_dim=4", "max_epochs=2", "batch_size=512", "compile=off", "tensorboard=false")
+QUICK = ("latent_dim=4", "max_epochs=2", "batch_size=512", "tensorboard=false")
 SMALL = {"fm": (), "deepfm": ("mlp_dims=[8]",),
          "autoint": ("mlp_dims=[8]", "num_layers=1", "atten_embed_dim=4")}
 

@@ -21,7 +21,7 @@ from shipped import ROOT, train_movielens, train_movielens_retrain
 from engine import cli, snapshots, stages
 from studies import published
 
-BASELINE = ("latent_dim=8", "max_epochs=2", "eval_interval=1", "batch_size=256", "compile=off")
+BASELINE = ("latent_dim=8", "max_epochs=2", "eval_interval=1", "batch_size=256")
 QUICK = (*BASELINE, "candidate_p=[400, 150]")
 QUIET = "tensorboard=false"
 CROSSING = ("threshold_init=-3", "lr=0.02", "log_interval=1", "candidate_p=[1500, 1200, 900]",
@@ -33,7 +33,7 @@ KEYS = {"run_id", "stage", "seed", "settings", "identity", "manifest", "data", "
         "epochs", "steps", "selected_epoch", "validation_auc", "validation_logloss", "test_auc",
         "test_logloss", "published_protocol", "train_loss", "num_embedding_params",
         "inference_bytes", "num_embedding_params_dense", "seconds_per_epoch", "samples_per_second",
-        "seconds", "processor_seconds", "peak_memory_bytes", "compiled", "commit", "versions",
+        "seconds", "processor_seconds", "peak_memory_bytes", "commit", "versions",
         "device", "threads"}
 
 
@@ -334,7 +334,7 @@ def test_what_is_finished_is_not_run_again_even_in_another_process(after):
     assert stored(after) == before
 
 
-@pytest.mark.parametrize("assignment", ["checkpoint_seconds=5", "compile=auto", "cuda_graph=off"])
+@pytest.mark.parametrize("assignment", ["checkpoint_seconds=5", "table_update=auto"])
 def test_a_setting_without_effect_does_not_make_another_run(after, assignment):
     before = stored(after)
     assert after.search(*sets(assignment))[0] == 0

@@ -20,7 +20,7 @@ from studies import pooling
 SIZES = {"user": 150, "item": 40, "genre": 8, "gender": 2}
 SETTINGS = {"model": "fm", "latent_dim": 4, "batch_size": 64, "lr": 0.01, "max_epochs": 3,
             "eval_interval": 1, "early_stop": 2, "log_interval": 1, "mlp_dims": [8],
-            "num_layers": 1, "atten_embed_dim": 4, "threshold_init": -3.0, "compile": "off",
+            "num_layers": 1, "atten_embed_dim": 4, "threshold_init": -3.0,
             "tensorboard": False, "checkpoint_seconds": 1000.0}
 TIMES = {"seconds", "processor_seconds", "seconds_per_epoch", "samples_per_second",
          "peak_memory_bytes",

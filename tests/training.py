@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 import torch
 
-from engine.optim.step import Step, StepForm, build_optimizer
+from engine.optim.step import Step, build_optimizer
 from models.build import build_embedding, build_model
 from models.embedding.masked import Masked
 
@@ -23,8 +23,8 @@ class Training:
     """Skewed random batches, step by step; the last row of each field is in none of them, and the
     decay is felt."""
 
-    def __init__(self, update, lr=0.01, decay=0.03, clip=100.0, compiled=False, sizes=SIZES,
-                 l2_penalty=0.0, **values):
+    def __init__(self, update, lr=0.01, decay=0.03, clip=100.0, sizes=SIZES, l2_penalty=0.0,
+                 **values):
         values = {**VALUES, **values}
         self.sizes = sizes
         if values["embedding"] == "masked":
@@ -38,8 +38,7 @@ class Training:
             self.embedding = build_embedding(sizes, values, 1, lambda: torch.arange(sum(sizes)))
         self.model = build_model(sizes, values, 1, self.embedding).train()
         self.optimizer = build_optimizer(self.model, lr, decay, decay)
-        self.advance = Step(self.model, self.optimizer, clip, StepForm(BATCH, compiled, update),
-                            l2_penalty)
+        self.advance = Step(self.model, self.optimizer, clip, l2_penalty, update)
         self.step, self.losses = 0, []
 
     @property
@@ -92,6 +91,9 @@ def assert_same(one, other):
 
 
 def assert_close(one, other):
+    """All but the bias that a batch norm cancels: its gradient is nothing but rounding."""
     assert one.keys() == other.keys()
     for name in one:
+        if name.startswith("mlp.mlp.0.bias"):
+            continue
         np.testing.assert_allclose(one[name], other[name], rtol=1e-5, atol=2e-6, err_msg=name)

@@ -5,7 +5,8 @@ from pathlib import Path
 from typing import Any
 
 RUNS_CSV = Path(__file__).resolve().parent.parent / "experiments" / "runs.csv"
-GONE = ("popularity",)  # settings that had one value in every record
+# settings that had one value in every record, or changed no result
+GONE = ("popularity", "compile", "cuda_graph")
 TABLE_UPDATES = {"whole": "dense", "deferred": "lazy"}
 LINE = {"clock": "decay_only", "by_clock": "pruned_by_decay", "by_data": "pruned_by_gradient",
         "held": "kept_by_gradient"}  # of a search's thresholds

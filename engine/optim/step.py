@@ -1,51 +1,47 @@
-"""The optimiser, and the training step that takes it."""
+"""The optimiser and the training step."""
 
-import importlib.util
+import contextlib
 import logging
+import math
 import operator
-import shutil
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Iterator
 from typing import Any
 
 import torch
-import torch._dynamo
 from torch import Tensor, nn
-from torch.func import functional_call
 from torch.nn.functional import binary_cross_entropy_with_logits
 
 from engine.optim.cpu import rowwise as cpu
-from engine.optim.fused import FusedAdamStep, state_of
 from engine.optim.gpu import rowwise as gpu
 from engine.optim.gpu.adam import triton_installed
 from models.base import ClickModel, Inputs, parts_of, tables_by_row
 
 log = logging.getLogger("pep")
 
-# with fewer steps, compiling (3 to 20 s) costs more than it saves (1 to 5 ms a step)
-COMPILE_FROM_STEPS = 10_000
-
+UPDATES = ("auto", "dense", "streamed", "lazy")
 Rowwise = cpu.RowwiseAdam | gpu.RowwiseAdam
 
 
 class Adam(torch.optim.Adam):
-    """torch's fused Adam. A `Step` may update tables by row instead; their state is here all the
-    same."""
+    """torch's fused Adam, but for the tables that a `Step` updates row by row.
+
+    It holds their state all the same.
+    """
 
     rows: Rowwise | None = None
 
     def refresh(self) -> None:
-        """Bring every row of every table up to date, before parameters are read between steps."""
+        """Bring every row of every table up to date. Call it before looking at parameters."""
         if self.rows is not None:
             self.rows.refresh()
 
     def state_dict(self) -> dict[str, Any]:
-        """Of refreshed tables, so that any form of the update can go on from it."""
+        """Refreshed, so that any form of the update goes on from it."""
         self.refresh()
         return super().state_dict()
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """Moments and step counts. The next step looks for the tables again."""
+        """Moments and step counts; the next step finds the tables anew."""
         self.rows = None
         super().load_state_dict(state_dict)
 
@@ -53,8 +49,10 @@ class Adam(torch.optim.Adam):
 class Sgd(torch.optim.SGD):
     """Plain gradient descent, whose parameters are up to date after every step."""
 
+    rows = None
+
     def refresh(self) -> None:
-        """No step is taken late."""
+        """No row is ever late."""
 
 
 Optimizer = Adam | Sgd
@@ -62,21 +60,20 @@ Optimizer = Adam | Sgd
 
 def build_optimizer(model: ClickModel, lr: float, l2_regularization: float, weight_decay: float,
                     kind: str = "adam") -> Optimizer:
-    """Adam with *coupled* L2: wd * p is added to the gradient before the moments, also for
-    thresholds and for rows without data.
+    """Adam with *coupled* L2: the gradient gets wd * p before the moments, on thresholds and
+    untouched rows too.
 
-    This decay is part of PEP: it raises the thresholds where they get no gradient from the loss,
-    and it empties the rows that no batch has. Decoupled decay (AdamW) or a sparse Adam is another
-    algorithm. An embedding can name another decay for a parameter of its own, to show just that.
+    This decay is part of PEP: it raises the thresholds from where their data gradient is nil, and
+    it empties the rows that no batch touches. Decoupled decay (AdamW) or a sparse Adam is another
+    algorithm. An embedding may ask for another decay of a parameter of its own, to show just that.
 
     Args:
-        model: each parameter with `requires_grad` goes into one group: the embedding's, those of
-            its parameters with another decay, the rest.
+        model: every parameter that is trained goes into exactly one group: the embedding's, those
+            of it with another decay, the rest.
         lr: learning rate.
         l2_regularization: wd of the embedding and its thresholds.
         weight_decay: wd of everything else; the published code has one number for both.
-        kind: "adam", or "sgd" for plain gradient descent with the same decay, as DLRM and UMEC are
-            published.
+        kind: "sgd" for plain gradient descent, as DLRM and UMEC publish it, with the same decay.
     """
     decays = model.embedding.decays
     inside: dict[str, list[nn.Parameter]] = {"coupled": []}
@@ -85,8 +82,8 @@ def build_optimizer(model: ClickModel, lr: float, l2_regularization: float, weig
         if not parameter.requires_grad:
             continue
         if name.startswith("embedding."):
-            decay = decays.get(name.removeprefix("embedding."), "coupled")
-            inside.setdefault(decay, []).append(parameter)
+            inside.setdefault(decays.get(name.removeprefix("embedding."), "coupled"),
+                              []).append(parameter)
         else:
             outside.append(parameter)
     groups: list[dict[str, Any]] = [
@@ -99,78 +96,45 @@ def build_optimizer(model: ClickModel, lr: float, l2_regularization: float, weig
     return Adam(groups, lr=lr, betas=(0.9, 0.999), eps=1e-8, fused=True)
 
 
-@dataclass(frozen=True)
-class StepForm:
-    """How a step is computed; none of it changes what the step is.
-
-    Args:
-        batch_size: rows of a full batch, for which a compiled step is compiled; shorter batches run
-            eagerly.
-        compiled: compile loss and gradients into one graph.
-        update: how tables are read and updated. "dense": with gradients of the table's size (the
-            definition); "streamed" and "lazy": row by row, see `RowwiseAdam`; "auto": "lazy" where
-            the table has more rows than a batch has ids, else "dense".
-    """
-
-    batch_size: int
-    compiled: bool = False
-    update: str = "auto"
-
-
 class Step:
-    """One optimiser step: loss, gradients, clipping by global norm, Adam. Nothing here waits for a
-    GPU.
+    """One optimiser step: loss, gradients, clipping by global norm, Adam.
+
+    Nothing here waits for a GPU (no step has been taken on one yet). The parameters are those that
+    the optimiser holds at the time: a hook may put others in their place between steps.
 
     Args:
         model: whose parameters the optimiser holds.
         optimizer: of `build_optimizer`.
         grad_clip: largest global norm of the gradients.
-        form: how the step is computed.
         l2_penalty: the published penalty, added to the mean cross entropy: `l2_penalty` times the
             sum of the squares of the batch's embedding vectors (B, F, D), as pruned, divided by B.
-            Its gradient reaches V and s, and unlike weight decay's it does not vanish at s = 0. The
-            loss that the step returns is the cross entropy alone.
+            Its gradient reaches V and s alike, and that of s does not vanish at s = 0 as weight
+            decay's does. The loss that the step returns is the cross entropy alone.
+        update: how tables are updated; none of it changes what the step is. "dense": with gradients
+            of their size, by torch's Adam (the definition); "streamed", "lazy": row by row, see
+            `RowwiseAdam` of `cpu.rowwise` and `gpu.rowwise`; "auto": streamed for tables with
+            fewer rows than a batch has ids, lazy for larger ones.
     """
 
     as_on_device = False  # do on a CPU what is done on a GPU; for tests
 
-    def __init__(self, model: ClickModel, optimizer: torch.optim.Optimizer, grad_clip: float,
-                 form: StepForm, l2_penalty: float = 0.0) -> None:
+    def __init__(self, model: ClickModel, optimizer: Optimizer, grad_clip: float,
+                 l2_penalty: float = 0.0, update: str = "auto") -> None:
+        if update not in UPDATES:
+            raise ValueError(f"unknown update {update!r}; known: {', '.join(UPDATES)}")
         self.model = model
         self.optimizer = optimizer
-        self.adam = optimizer if isinstance(optimizer, Adam) else None
         self.grad_clip = grad_clip
-        self.batch_size = form.batch_size
-        self.update = form.update
+        self.l2_penalty = l2_penalty
+        self.update = update
         self.parameters: list[Tensor] = []
-        self.rest: list[Tensor] = []  # parameters that are not updated by row
-        self.rows: Rowwise | None = None
-        self.fused: Adam | None = None  # the optimiser, if it is compiled with the gradients
-        self.version = 0  # how often `_find_tables` has found other parameters
-
-        def gradients(inputs: tuple[Tensor, ...], labels: Tensor, rest: list[Tensor],
-                      gathered: dict[str, Tensor]) -> tuple[Tensor, Tensor, tuple[Tensor, ...]]:
-            logits = functional_call(model, gathered, inputs) if gathered else model(*inputs)
-            loss = binary_cross_entropy_with_logits(logits, labels)
-            total = loss
-            if l2_penalty:
-                vectors = _vectors(model, gathered, inputs[0])
-                total = loss + l2_penalty * vectors.square().sum() / len(labels)
-            small = [value for value in gathered.values() if value.requires_grad]
-            grads = torch.autograd.grad(total, [*rest, *small])
-            squares = [(grad * grad).sum() for grad in grads[:len(rest)]]
-            square_sum = torch.stack(squares).sum() if squares else loss.new_zeros(())
-            return loss.detach(), square_sum, grads
-
-        self.eager = gradients
-        self.full, self.fused_step = gradients, None
-        if form.compiled:
-            self.full = compile_gradients(gradients)
-            self.fused_step = FusedAdamStep(gradients, grad_clip, compile_gradients)
+        self.rest: list[Tensor] = []  # those that torch's optimiser updates
+        self.rows: Rowwise | None = None  # updates the others
+        self.places: dict[str, tuple[dict[str, Any], str]] = {}
 
     def __call__(self, inputs: Inputs, labels: Tensor) -> Tensor:
-        """ids (B, F), or these and dense features (B, M), and labels (B,) -> the batch's mean loss,
-        on the device.
+        """ids (B, F), perhaps with dense features (B, M), and labels (B,) -> the batch's mean loss,
+        still on the device.
 
         Raises:
             ValueError: the batch is empty.
@@ -178,158 +142,142 @@ class Step:
             FloatingPointError: a gradient that is not finite, on a CPU; the parameters stay as they
                 were.
         """
-        self.prepare(inputs, labels)
-        return self.take(inputs, labels)
-
-    def prepare(self, inputs: Inputs, labels: Tensor) -> None:
-        """What Python has to do before a step. `take` does the rest, on a GPU always with the same
-        kernels."""
         if not len(labels):
             raise ValueError("the batch is empty: there is no loss to take a step on")
-        self._find_tables(parts_of(inputs)[0].shape[1])
+        ids, *dense = parts_of(inputs)
+        self._see_parameters(ids.numel())
         if isinstance(self.rows, gpu.RowwiseAdam):
             self.rows.count()
-
-    def take(self, inputs: Inputs, labels: Tensor) -> Tensor:
-        """The step that was prepared."""
-        ids, *dense_features = parts_of(inputs)
-        full = len(labels) == self.batch_size
-        if self.fused is not None and self.fused_step is not None and full:
-            loss, norm = self.fused_step((ids, *dense_features), labels, self.rest, self.fused)
-            if not torch.isfinite(norm):
-                raise not_finite(loss, norm)
-            return loss
-        rows, gathered = self.rows, dict[str, Tensor]()
-        if rows is not None:
-            ids, gathered = rows.gather(ids)
-        run = self.full if full else self.eager
-        loss, squares, grads = run((ids, *dense_features), labels, self.rest, gathered)
-        of_rows: dict[str, Tensor] = {}
-        if rows is not None:
-            of_rows = dict(zip(rows.tables, grads[len(self.rest):], strict=True))
-            squares = squares + rows.norm_squared(of_rows)
-        norm = squares.sqrt()
-        on_cpu = not (norm.is_cuda or self.as_on_device)
-        if not on_cpu:  # an error would wait; it is raised when the losses are read
-            loss = torch.where(torch.isfinite(norm), loss, torch.nan)
-        elif not torch.isfinite(norm):
-            raise not_finite(loss, norm)
-        for parameter, grad in zip(self.rest, grads, strict=False):
-            parameter.grad = grad
-        scale: Any = 1.0
-        # on a CPU the norm is known, and a multiplication by 1 can be left out
-        if not on_cpu or norm > self.grad_clip:
-            scale = self.grad_clip / (norm + 1e-6)  # as torch does it
-            scale = float(scale) if on_cpu else scale.clamp(max=1.0)
-            torch.nn.utils.clip_grads_with_norm_(self.rest, self.grad_clip, norm, foreach=True)
-        if rows is not None:
-            for table in rows.tables.values():
-                # of a backward() elsewhere; the optimiser would take a second step with it
-                table.parameter.grad = None
-        if self.rest:
-            self.optimizer.step()
-        if rows is not None:
-            rows.apply(of_rows, scale)
+        if self.rows is None:
+            loss, grads = self._gradients((ids, *dense), labels, {})
+            own: dict[str, Tensor] = {}
+        else:
+            ids, gathered = self.rows.gather(ids)
+            loss, grads = self._gradients((ids, *dense), labels, gathered)
+            own = dict(zip(self.rows.tables, grads[len(self.rest):], strict=True))
+        self._move(loss, grads[:len(self.rest)], own)
         return loss
 
-    def _find_tables(self, fields: int) -> None:
-        """Split the optimiser's parameters into tables that are updated by row and the rest, if
-        they are not those of the last step."""
-        parameters = [parameter for group in self.optimizer.param_groups
-                      for parameter in group["params"]]
-        same = (len(parameters) == len(self.parameters)
-                and all(map(operator.is_, parameters, self.parameters)))
-        if same and (self.adam is None or self.adam.rows is self.rows):
-            return
-        self.parameters = parameters
-        self.version += 1
-        on_device = parameters[0].is_cuda or self.as_on_device
-        # by row, only coupled decay is known
-        decoupled = any(group.get("decoupled_weight_decay")
-                        for group in self.optimizer.param_groups)
-        tables: dict[str, Tensor] = {}
-        if self.adam is not None:
-            self.adam.refresh()
-            if not decoupled:
-                tables = self._tables_by_row(fields * self.batch_size)
-            kind = gpu.RowwiseAdam if on_device else cpu.RowwiseAdam
-            form = "lazy" if self.update == "auto" else self.update
-            self.rows = self.adam.rows = _rowwise(self.adam, tables, form, kind) if tables else None
-        self.rest = [parameter for parameter in parameters
-                     if not any(parameter is table for table in tables.values())]
-        self.fused = None if tables or decoupled or on_device else self.adam
+    @property
+    def waits(self) -> bool:
+        """Whether a number may be looked at between two operations: on a CPU."""
+        return not (self.as_on_device or self.parameters[0].is_cuda)
 
-    def _tables_by_row(self, ids: int) -> dict[str, Tensor]:
-        """The tables that are updated by row.
+    def _gradients(self, inputs: tuple[Tensor, ...], labels: Tensor,
+                   gathered: dict[str, Tensor]) -> tuple[Tensor, tuple[Tensor, ...]]:
+        """The loss, and the gradients of `rest` and of the gathered rows that are learned."""
+        with self._in_place(gathered):
+            loss = binary_cross_entropy_with_logits(self.model(*inputs), labels)
+            total = loss
+            if self.l2_penalty:
+                vectors = self.model.embedding(inputs[0])
+                total = loss + self.l2_penalty * vectors.square().sum() / len(labels)
+        learned = [rows for rows in gathered.values() if rows.requires_grad]
+        return loss.detach(), torch.autograd.grad(total, [*self.rest, *learned])
 
-        The rule is fixed, as the two ways differ in their last bits. FM, 4,129 x 64, batches of
-        1,024 x 7: 1.6 to 2.6 ms dense, 2.3 to 4.0 by row (two busy threads).
+    @contextlib.contextmanager
+    def _in_place(self, gathered: dict[str, Tensor]) -> Iterator[None]:
+        """The model with the gathered rows of its tables in the place of the tables."""
+        whole = {name: owner[key] for name, (owner, key) in self.places.items()}
+        try:
+            for name, rows in gathered.items():
+                owner, key = self.places[name]
+                owner[key] = rows
+            yield
+        finally:
+            for name, (owner, key) in self.places.items():
+                owner[key] = whole[name]
+
+    def _move(self, loss: Tensor, grads: tuple[Tensor, ...], own: dict[str, Tensor]) -> None:
+        """Clip the gradients and take the step with them.
 
         Args:
-            ids: in a full batch.
+            grads: of `rest`.
+            own: of the gathered rows, by table.
         """
-        if self.update == "dense":
+        squares: Any = sum(torch.dot(grad.reshape(-1), grad.reshape(-1)) for grad in grads)
+        if self.rows is not None:
+            squares = squares + self.rows.norm_squared(own)
+        if self.waits:
+            scale = self._scale(float(loss), math.sqrt(squares))
+        else:
+            norm = squares.sqrt()
+            loss.copy_(torch.where(torch.isfinite(norm), loss, torch.nan))  # seen when looked at
+            scale = (self.grad_clip / (norm + 1e-6)).clamp(max=1.0)
+        if isinstance(self.rows, cpu.RowwiseAdam):
+            self.rows.apply(own, grads, scale)
+            return
+        for parameter, grad in zip(self.rest, grads, strict=True):
+            parameter.grad = grad if self.waits and scale == 1 else grad.mul_(scale)
+        if self.rest:
+            self.optimizer.step()
+        if self.rows is not None:
+            self.rows.apply(own, torch.as_tensor(scale))
+
+    def _scale(self, loss: float, norm: float) -> float:
+        """What the gradients are multiplied by, as torch clips them."""
+        if not math.isfinite(norm):
+            raise FloatingPointError(f"the loss is {loss} and the norm of its gradients {norm}")
+        return self.grad_clip / (norm + 1e-6) if norm > self.grad_clip else 1.0
+
+    def _see_parameters(self, ids: int) -> None:
+        """Part the optimiser's parameters into row by row and the rest, when they are others than
+        before."""
+        parameters = [parameter for group in self.optimizer.param_groups
+                      for parameter in group["params"]]
+        same = len(parameters) == len(self.parameters) and all(map(operator.is_, parameters,
+                                                                   self.parameters))
+        if same and self.optimizer.rows is self.rows:
+            return
+        self.optimizer.refresh()
+        self.parameters, self.rows = parameters, None
+        tables = self._tables_by_row()
+        self.places = {name: _place(self.model, name) for name in tables}
+        self.rest = [parameter for parameter in parameters
+                     if not any(parameter is table for table in tables.values())]
+        if tables and isinstance(self.optimizer, Adam):
+            self.rows = self.optimizer.rows = self._rowwise(self.optimizer, tables, ids)
+
+    def _tables_by_row(self) -> dict[str, Tensor]:
+        """Tables that are updated row by row: with Adam and coupled decay alone."""
+        decoupled = any(group.get("decoupled_weight_decay")
+                        for group in self.optimizer.param_groups)
+        slow = self.update == "auto" and self.parameters[0].is_cuda and not triton_installed()
+        if isinstance(self.optimizer, Sgd) or self.update == "dense" or decoupled or slow:
             return {}
-        tables = tables_by_row(self.model)
-        if self.update != "auto" or not tables:
-            return tables
-        if self.parameters[0].is_cuda and not triton_installed():
-            return {}
-        rows = len(next(iter(tables.values())))
-        log.info("tables: %s (%d rows, %d ids in a batch)", "dense" if rows <= ids else "by row",
-                 rows, ids)
-        return tables if rows > ids else {}
+        return tables_by_row(self.model)
+
+    def _rowwise(self, optimizer: Adam, tables: dict[str, Tensor],
+                 ids: int) -> Rowwise:
+        groups = {id(parameter): group for group in optimizer.param_groups
+                  for parameter in group["params"]}
+
+        def of(parameter: Tensor) -> tuple[Tensor, dict, dict]:
+            return parameter, _state_of(optimizer, parameter), groups[id(parameter)]
+
+        learned = {name: of(table) for name, table in tables.items() if id(table) in groups}
+        fixed = {name: table for name, table in tables.items() if name not in learned}
+        form, count = self.update, len(next(iter(tables.values())))
+        if form == "auto":
+            form = "streamed" if count <= ids else "lazy"
+            log.info("tables are updated %s (%d rows, %d ids in a batch)", form, count, ids)
+        if not self.waits:
+            return gpu.RowwiseAdam(learned, fixed, form)
+        return cpu.RowwiseAdam(learned, fixed, form, [of(parameter) for parameter in self.rest])
 
 
-def _vectors(model: ClickModel, gathered: dict[str, Tensor], ids: Tensor) -> Tensor:
-    """The batch's vectors (B, F, D), as pruned, from gathered tables where there are some."""
-    prefix = "embedding."
-    tables = {name.removeprefix(prefix): table for name, table in gathered.items()
-              if name.startswith(prefix)}
-    return functional_call(model.embedding, tables, (ids,))
+def _place(model: nn.Module, name: str) -> tuple[dict[str, Any], str]:
+    """The dictionary of parameters or buffers that holds what is called so, and its key there."""
+    path, _, key = name.rpartition(".")
+    module = model.get_submodule(path)
+    return module._parameters if key in module._parameters else module._buffers, key
 
 
-def _rowwise(optimizer: Adam, tables: dict[str, Tensor], form: str,
-             kind: type[cpu.RowwiseAdam] | type[gpu.RowwiseAdam]) -> Rowwise:
-    """Tables that the optimiser holds are updated; the others are only gathered."""
-    group_of = {parameter: group for group in optimizer.param_groups
-                for parameter in group["params"]}
-    updated = {name: (table, state_of(optimizer, table), group_of[table])
-               for name, table in tables.items() if table in group_of}
-    fixed = {name: table for name, table in tables.items() if name not in updated}
-    return kind(updated, fixed, form)
-
-
-def not_finite(loss: Tensor, norm: Tensor) -> FloatingPointError:
-    """The error of a step that cannot be taken."""
-    return FloatingPointError(f"the loss is {float(loss)} and the norm of its gradients "
-                              f"{float(norm)}")
-
-
-def compile_gradients(function: Callable[..., Any]) -> Callable[..., Any]:
-    """Compile for one shape, forward and backward pass into one graph: with two graphs the FM step
-    takes a third longer."""
-    torch._dynamo.config.trace_autograd_ops = True  # for torch.autograd.grad inside the graph
-    # the limit counts over all models of a process
-    torch._dynamo.config.recompile_limit = 64
-    return torch.compile(function, dynamic=False, fullgraph=True)
-
-
-def choose_compiled(setting: str, steps: int, device: torch.device) -> bool:
-    """Whether to compile the step: the setting, or for `auto` whether it pays in a run of `steps`
-    steps.
-
-    The rule is fixed rather than timed, so that the same run has the same bits each time.
-    """
-    if setting != "auto":
-        return setting == "on"
-    if device.type == "cpu" and not any(shutil.which(name) for name in ("c++", "g++", "clang++")):
-        log.info("step: eager (no C++ compiler found, so the step cannot be compiled)")
-        return False
-    if device.type == "cuda" and importlib.util.find_spec("triton") is None:
-        log.info("step: eager (triton is not installed, so the step cannot be compiled)")
-        return False
-    compiled = steps >= COMPILE_FROM_STEPS
-    log.info("step: %s (%d steps planned; compiling pays from %d)", "compiled" if compiled
-             else "eager", steps, COMPILE_FROM_STEPS)
-    return compiled
+def _state_of(optimizer: torch.optim.Optimizer, parameter: Tensor) -> dict[str, Tensor]:
+    """What Adam keeps of a parameter, made where it has seen no step yet."""
+    state = optimizer.state[parameter]
+    if not state:
+        state |= {"step": torch.zeros((), device=parameter.device),
+                  "exp_avg": torch.zeros_like(parameter),
+                  "exp_avg_sq": torch.zeros_like(parameter)}
+    return state

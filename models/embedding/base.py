@@ -38,6 +38,10 @@ class Embedding(Protocol):
     def __call__(self, ids: Tensor) -> Tensor:
         """ids (B, F) -> vectors (B, F, D)."""
 
+    def rows(self, ids: Tensor) -> tuple[Tensor, Tensor]:
+        """The vectors of the ids without a copy for each place: a table (U, D), differentiable, and
+        which of its rows each id has, (B, F). Looked up, they are the embedding's own output."""
+
     def deep_input(self, ids: Tensor, vectors: Tensor | None = None) -> Tensor:
         """What a deep branch reads, (B, W). `vectors` are those of the ids, if they have been
         looked up."""
@@ -127,6 +131,12 @@ class TableEmbedding(RowIndexed):
         self.width = width
         self.num_fields = num_fields
         self.deep_width = num_fields * width
+
+    def rows(self, ids: Tensor) -> tuple[Tensor, Tensor]:
+        """Of an embedding that is no table: a row for each place, (B * F, D)."""
+        vectors = self(ids)
+        places = torch.arange(ids.numel(), dtype=torch.int32, device=ids.device)
+        return vectors.flatten(0, 1), places.view(ids.shape)
 
     def deep_input(self, ids: Tensor, vectors: Tensor | None = None) -> Tensor:
         """(B, F * D)."""

@@ -41,7 +41,11 @@ class Masked(TableEmbedding):
 
     def forward(self, ids: Tensor) -> Tensor:
         """ids (B, F) -> (B, F, D)."""
-        return lookup(self.weight * self.mask, ids)
+        return lookup(*self.rows(ids))
+
+    def rows(self, ids: Tensor) -> tuple[Tensor, Tensor]:
+        """The table and the ids."""
+        return self.weight * self.mask, ids
 
     def table(self) -> Tensor:
         """(N, D), zero outside the mask."""

@@ -31,6 +31,10 @@ class NoEmbedding(RowIndexed):
         """ids (B, F) -> (B, F, 0)."""
         return torch.zeros((*ids.shape, 0), device=ids.device)
 
+    def rows(self, ids: Tensor) -> tuple[Tensor, Tensor]:
+        """(N, 0) and the ids."""
+        return self.table().to(ids.device), ids
+
     def deep_input(self, ids: Tensor, vectors: Tensor | None = None) -> Tensor:
         """(B, 0)."""
         return self(ids).flatten(1)

@@ -6,7 +6,6 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from ..kernels.barrier import OptimizationBarrier
 from ..kernels.lookup import lookup
 from ..kernels.threshold import GATES, soft_threshold
 from ..options import Values, option
@@ -145,19 +144,22 @@ class Pep(TableEmbedding):
         always thresholded before the lookup, as its number of rows may include padding; but not by
         field, because its rows do not know their field.
         """
+        return self.table_first(ids) if self._few_rows(ids) else self.gather_first(ids)
+
+    def rows(self, ids: Tensor) -> tuple[Tensor, Tensor]:
+        """The thresholded table and the ids, or a row for each place; see `forward`."""
+        if self._few_rows(ids):
+            return soft_threshold(self.weight, self.gates(self._s)), ids
+        return super().rows(ids)
+
+    def _few_rows(self, ids: Tensor) -> bool:
         if len(self.weight) == self.num_rows:
-            table_first = self.num_rows <= ids.numel()
-        else:
-            table_first = not self._by_field
-        return self.table_first(ids) if table_first else self.gather_first(ids)
+            return self.num_rows <= ids.numel()
+        return not self._by_field
 
     def table_first(self, ids: Tensor) -> Tensor:
         """The definition: threshold the table, then look up."""
-        table = soft_threshold(self.weight, self.gates(self._s))
-        if torch.compiler.is_compiling() and not ids.is_cuda:
-            # otherwise the compiler moves the lookup first and thresholds each row of the batch
-            table = OptimizationBarrier.apply(table)
-        return lookup(table, ids)
+        return lookup(soft_threshold(self.weight, self.gates(self._s)), ids)
 
     def gather_first(self, ids: Tensor) -> Tensor:
         """Threshold only the rows that the batch holds."""

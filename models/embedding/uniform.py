@@ -20,7 +20,11 @@ class Uniform(TableEmbedding):
 
     def forward(self, ids: Tensor) -> Tensor:
         """ids (B, F) -> (B, F, D)."""
-        return lookup(self.weight, ids)
+        return lookup(*self.rows(ids))
+
+    def rows(self, ids: Tensor) -> tuple[Tensor, Tensor]:
+        """The table and the ids."""
+        return self.weight, ids
 
     def table(self) -> Tensor:
         """(N, D)."""

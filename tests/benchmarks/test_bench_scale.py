@@ -23,7 +23,6 @@ def quick(monkeypatch):
     monkeypatch.setattr(bench_scale, "BATCHES", 2)
     monkeypatch.setitem(bench_scale.PRESETS["criteo"], "batch_size", 32)
     monkeypatch.setitem(bench_scale.PRESETS["criteo"], "latent_dim", 3)
-    monkeypatch.setitem(bench_scale.PRESETS["criteo"], "compile", "off")
     monkeypatch.setattr(bench_scale, "bandwidth", lambda device: 1e9)
     monkeypatch.setattr(bench_scale, "in_a_process_of_its_own",
                         lambda given, *which: json.loads(json.dumps(measure(*which, given.steps,

@@ -7,27 +7,27 @@ import torch
 
 from benchmarks import bench_step
 from benchmarks.published import Published, PublishedStep
-from engine.optim.step import Step, StepForm, build_optimizer
+from engine.optim.step import Step, build_optimizer
 from engine.settings import parse
 from models.build import build_embedding, build_model
 
 BATCH = 256
 SCHEMA = {"model": str, "variant": str, "ms_per_step": float, "samples_per_second": float,
           "device": str, "threads": int, "torch": str, "rounds": int, "steps_per_round": int,
-          "batch_size": int, "compiled": bool, "ms_per_step_of_rounds": list}
+          "batch_size": int, "ms_per_step_of_rounds": list}
 
 
 def test_rows_and_table(tmp_path, capsys):
     path = tmp_path / "results" / "step.json"
     bench_step.main(["--model", "fm", "--steps", "2", "--rounds", "3", "--device", "cpu",
-                     "--compile", "off", "--json", str(path)])
+                     "--json", str(path)])
     rows = json.loads(path.read_text())
     assert [(row["model"], row["variant"])
             for row in rows] == [("fm", name) for name in bench_step.VARIANTS]
     for row in rows:
         assert {name: type(row[name]) for name in SCHEMA} == SCHEMA
         assert set(row) == {*SCHEMA, "commit"}
-        assert (row["rounds"], row["steps_per_round"], row["compiled"]) == (3, 2, False)
+        assert (row["rounds"], row["steps_per_round"]) == (3, 2)
         assert sorted(row["ms_per_step_of_rounds"])[1] == row["ms_per_step"] > 0
         assert row["samples_per_second"] == pytest.approx(1000 * row["batch_size"]
                                                           / row["ms_per_step"])
@@ -109,7 +109,7 @@ def test_a_published_step_is_our_step():
     before = {name: parameter.detach().clone() for name, parameter in ours.named_parameters()}
     step = Step(ours, build_optimizer(ours, values["lr"], values["l2_regularization"],
                                       values["l2_regularization"]),
-                values["grad_clip"], StepForm(BATCH))
+                values["grad_clip"])
     made, theirs = bench_step.made_rows(BATCH), PublishedStep(published, values)
     count = ours.embedding.num_params()
     step(torch.tensor(made.ids), torch.tensor(made.labels))

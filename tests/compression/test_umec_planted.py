@@ -16,7 +16,7 @@ from data.synthetic.planted_fields import Teacher
 from engine import stages
 from engine.settings import parse
 
-BASE = {"dataset": "planted_fields", **PUBLISHED, "max_epochs": 8, "compile": "off",
+BASE = {"dataset": "planted_fields", **PUBLISHED, "max_epochs": 8,
         "tensorboard": False}
 
 

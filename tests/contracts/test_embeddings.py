@@ -192,13 +192,22 @@ def test_no_embedding_has_vectors_of_width_0_and_no_parameters():
     assert not embedding.state_dict()
 
 
+@pytest.mark.parametrize("rows", [1, 40])  # fewer and more ids than the table has rows
+@pytest.mark.parametrize("name", CASES)
+def test_rows_looked_up_are_the_output(name, rows):
+    embedding = CASES[name](1).eval()
+    ids = batch(rows)
+    table, places = embedding.rows(ids)
+    torch.testing.assert_close(table[places.long()], embedding(ids))
+
+
 MEMBERS = {*Embedding.__annotations__, *(name for name in vars(Embedding) if name[0] != "_")}
 
 
 @pytest.mark.parametrize("name", [*CASES, "none"])
 def test_everything_of_the_protocol_is_there(name):
     embedding = NoEmbedding(SIZES) if name == "none" else CASES[name](1)
-    assert len(MEMBERS) == 10
+    assert len(MEMBERS) == 11
     assert {member for member in MEMBERS if not hasattr(embedding, member)} == set()
     own = {**dict(embedding.named_parameters()), **dict(embedding.named_buffers())}
     assert set(embedding.by_row or ()) <= set(own)

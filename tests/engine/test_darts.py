@@ -70,7 +70,7 @@ def test_the_hook_moves_the_mixture_down_the_validation_loss_and_nothing_else():
     assert all(parameter is not model.embedding.mixing for group in optimizer.param_groups
                for parameter in group["params"])
     loader = Loader(*DATA.split("validation"), 50, seed=3)
-    hook = Bilevel("embedding.mixing", loader, lr=0.1, grad_clip=100.0, compiled=lambda: False)
+    hook = Bilevel("embedding.mixing", loader, lr=0.1, grad_clip=100.0)
     before = {name: value.clone() for name, value in model.state_dict().items()}
     batches = [batch for epoch in range(3) for batch in loader.epoch(epoch)]
     expected, steps = model.embedding.mixing.clone().requires_grad_(), 2 * loader.batches + 1
@@ -118,8 +118,7 @@ def test_the_hook_looks_at_parameters_that_are_up_to_date():
     model = build_model(SIZES, values, 1, build_embedding(SIZES, values, 1)).train()
     optimizer, looked = build_optimizer(model, 0.01, 1e-5, 1e-5), []
     optimizer.refresh = lambda: looked.append(1)
-    hook = Bilevel("embedding.mixing", Loader(*DATA.split("validation"), 50, seed=3), 0.1, 100.0,
-                   lambda: False)
+    hook = Bilevel("embedding.mixing", Loader(*DATA.split("validation"), 50, seed=3), 0.1, 100.0)
     hook(State(model, optimizer, torch.zeros(()), step=1))
     assert looked == [1]
 
@@ -131,22 +130,6 @@ def test_the_choice_decides_the_run_and_width_and_unused_settings_do_not(tmp_pat
         {"darts_widths": [1, 2, 3]})]
     assert ids[0] == ids[1] == ids[2]
     assert len(set(ids)) == 3
-
-
-@pytest.mark.slow
-def test_the_hook_compiled_moves_the_mixture_alike():
-    values, moved = {**tiny.SETTINGS, **QUICK, "darts_widths": (1, 3)}, []
-    for compiled in (False, True):
-        model = build_model(SIZES, values, 1, build_embedding(SIZES, values, 1)).train()
-        rows = Loader(*DATA.split("validation"), 50, seed=3)
-        hook = Bilevel("embedding.mixing", rows, 0.1, 100.0, lambda compiled=compiled: compiled)
-        state = State(model, build_optimizer(model, 0.01, 1e-5, 1e-5), torch.zeros(()))
-        for _ in range(7):
-            state.step += 1
-            hook(state)
-        moved.append(model.embedding.mixing)
-    torch.testing.assert_close(*moved, rtol=1e-5, atol=1e-6)
-    assert moved[0].abs().max() > 0.3
 
 
 def test_rows_of_one_width_are_a_uniform_table():

@@ -1,34 +1,26 @@
-"""What only a CUDA device can show: recorded steps, Triton's kernels, the order made there, runs
+"""What only a CUDA device can show: Triton's kernels, the order made there, runs
 that resume."""
 
 import pytest
 import tiny
 import torch
-from training import BATCH, Training, assert_close, assert_same
+from training import BATCH, Training, assert_close
 
 from data.loader import shuffled
 from engine.hooks import Evaluate
-from engine.optim.cuda_graph import CudaGraphStep
-from engine.optim.step import Step, StepForm, build_optimizer
+from engine.optim.step import Step, build_optimizer
 
 pytestmark = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
-CASES = [{"model": "fm"}, {"model": "deepfm"}, {"model": "autoint"}, {"embedding": "uniform"},
-         {"embedding": "masked"}]
 
 
 class OnCuda(Training):
     """A training whose model and batches are on the device."""
 
-    def __init__(self, update, graphed, **values):
+    def __init__(self, update, **values):
         super().__init__(update, **values)
         self.model.cuda()
         self.optimizer = build_optimizer(self.model, 0.01, 0.03, 0.03)
-        self.plain = Step(self.model, self.optimizer, 100.0, StepForm(BATCH, update=update))
-        self.advance = CudaGraphStep(self.plain) if graphed else self.plain
-
-    @property
-    def rows(self):
-        return self.plain.rows
+        self.advance = Step(self.model, self.optimizer, 100.0, update=update)
 
     def batch(self, rows=BATCH):
         return tuple(part.cuda() for part in super().batch(rows))
@@ -41,18 +33,9 @@ class OnCuda(Training):
         return super().state()
 
 
-@pytest.mark.parametrize("update", ["dense", "streamed", "lazy"])
-@pytest.mark.parametrize("case", CASES, ids=lambda case: " ".join(case.values()))
-def test_a_cuda_graph_has_the_bits_of_the_step(case, update):
-    played, taken = (OnCuda(update, graphed, **case).run(10).run(1, 3).run(40)
-                     for graphed in (True, False))
-    assert played.advance.can
-    assert_same(played.state(), taken.state())
-
-
 @pytest.mark.parametrize("update", ["streamed", "lazy"])
 def test_triton_takes_the_steps_of_plain_torch_on_a_cpu(monkeypatch, update):
-    found = OnCuda(update, True).run(60).state()
+    found = OnCuda(update).run(60).state()
     monkeypatch.setattr(Step, "as_on_device", True)
     assert_close(found, Training(update).run(60).state())
 

@@ -202,19 +202,6 @@ def test_a_killed_retraining_goes_on(tmp_path, seen):
                value in seen[-1][0].state_dict().items())
 
 
-@pytest.mark.usefixtures("compiler")
-def test_a_killed_run_with_a_compiled_step_goes_on(tmp_path, seen):
-    settings = {**CASES["deepfm"], "compile": "on", "max_epochs": 2}
-    result = tiny.train(tmp_path / "whole", **settings)
-    assert result["compiled"]
-    expected = bits(tmp_path / "whole", result, seen)
-    assert killed(tmp_path / "killed", "before the update", 12, **settings)
-    # the checkpoint knows
-    resumed = tiny.train(tmp_path / "killed", **{**settings, "compile": "auto"})
-    resumed["settings"]["compile"] = "on"
-    same(bits(tmp_path / "killed", resumed, seen), expected)
-
-
 def test_resuming_does_not_repeat_finished_steps(tmp_path, seen, monkeypatch):
     assert killed(tmp_path, "before the update", 20, **CASES["deepfm"])
     steps, original = [], optim.Step.__call__

@@ -42,7 +42,7 @@ WRONG_TYPES = [
     ("mlp_dims", "100", "a list of whole numbers"),
     ("candidate_p", {500}, "a list of whole numbers"),
     ("retrain_emb_param", 1.5, "int or str"), ("retrain_emb_param", True, "int or str"),
-    ("retrain_emb_param", None, "int or str"), ("compile", False, "str"),
+    ("retrain_emb_param", None, "int or str"), ("table_update", False, "str"),
 ]
 
 
@@ -95,7 +95,7 @@ def test_a_start_value_that_is_not_finite_is_refused(value):
     ("dataset", "movielnes", "movielens"),
     ("vocabulary", "al", "all"), ("budget", "exactly", "exact"),
     ("rewind", "embeddings", "embedding"),
-    ("early_stop_metric", "aux", "auc"), ("compile", "of", "off")])
+    ("early_stop_metric", "aux", "auc"), ("table_update", "laz", "lazy")])
 def test_an_unknown_choice_names_the_nearest_and_all_known_ones(name, value, nearest):
     with pytest.raises(ValueError, match=f"unknown {name} '{value}'.*Known: ") as caught:
         parse({name: value})
@@ -278,8 +278,8 @@ CHANGES = {
     "threshold_decay": "none", "threshold_gradient": False, "batch_size": 99, "lr": 0.5,
     "l2_regularization": 0.5, "weight_decay": 0.5, "l2_penalty": 0.5, "grad_clip": 1.0,
     "max_epochs": 9, "eval_interval": 9, "early_stop": 9,
-    "early_stop_metric": "loss", "log_interval": 9, "compile": "off", "table_update": "dense",
-    "cuda_graph": "off", "tensorboard": False, "checkpoint_seconds": 1.0,
+    "early_stop_metric": "loss", "log_interval": 9, "table_update": "dense",
+    "tensorboard": False, "checkpoint_seconds": 1.0,
     "candidate_p": [9], "budget": "as_reached", "retrain_emb_param": 9, "re_init": True,
     "rewind": "embedding", "split": f"ids:{__file__}",
     "mde_blocks": 9, "mde_alpha": 0.2, "mgqe_subspaces": 4,
@@ -288,7 +288,7 @@ CHANGES = {
     "darts_lr": 0.5,
     "arch_mlp_bot": [9], "arch_mlp_top": [9], "arch_interaction_op": "dot", "optimizer": "sgd",
 }
-NEVER = {"split", "compile", "cuda_graph", "table_update", "tensorboard",
+NEVER = {"split", "table_update", "tensorboard",
          "checkpoint_seconds",
          "retrain_emb_param"}
 MDE, MGQE = {"mde_blocks", "mde_alpha"}, {"mgqe_subspaces", "mgqe_centroids"}

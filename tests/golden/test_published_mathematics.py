@@ -13,7 +13,7 @@ import torch
 from torch.nn.functional import batch_norm, binary_cross_entropy_with_logits
 from training import few
 
-from engine.optim.step import Step, StepForm, build_optimizer
+from engine.optim.step import Step, build_optimizer
 from models.build import build_embedding, build_model
 
 SIZES, WIDTH, HEADS, STEPS = (9, 3, 20, 6), 6, 2, 200
@@ -101,7 +101,7 @@ def test_200_steps_follow_the_published_mathematics(name, penalty, batch, clip):
     p = {key: value.detach().clone().requires_grad_() for key, value in model.named_parameters()}
     theirs = torch.optim.Adam(p.values(), lr=LR, weight_decay=DECAY, eps=1e-8)
     optimizer = build_optimizer(model, LR, DECAY, DECAY)
-    step = Step(model, optimizer, clip, StepForm(batch, update="dense"), penalty)
+    step = Step(model, optimizer, clip, penalty, "dense")
     clipped = 0
     for ids, labels in batches(batch):
         vectors = pruned(p)[ids]

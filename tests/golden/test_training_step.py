@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 import torch
 
-from engine.optim.step import Step, StepForm, build_optimizer
+from engine.optim.step import Step, build_optimizer
 from models.build import MODELS, build_embedding, build_model
 
 SIZES, WIDTH = (6, 3, 8), 4
@@ -75,20 +75,20 @@ def batches(count, rows=32):
 
 
 @pytest.mark.parametrize(
-    ("embedding", "steps", "clip", "penalty", "compiled"),
+    ("embedding", "steps", "clip", "penalty", "update"),
     [
         *(
-            (name, steps, clip, 0.0, False)
+            (name, steps, clip, 0.0, "streamed")
             for name in ("uniform", "pep")
             for steps in (1, 20)
             for clip in (100.0, 0.2)
         ),
-        *((name, steps, 100.0, 0.3, False) for name in ("uniform", "pep") for steps in (1, 20)),
-        ("pep", 20, 0.2, 0.3, True),
+        *((name, steps, 100.0, 0.3, "streamed") for name in ("uniform", "pep") for steps in (1, 20)),
+        ("pep", 20, 0.2, 0.3, "dense"),
+        ("pep", 20, 0.2, 0.3, "lazy"),
     ],
 )
-@pytest.mark.usefixtures("compiler")
-def test_steps(embedding, steps, clip, penalty, compiled):
+def test_steps(embedding, steps, clip, penalty, update):
     values = {"model": "fm", "embedding": embedding, "latent_dim": WIDTH,
               "threshold_type": "feature_dim",
               "threshold_init": -2.5, "g_type": "sigmoid", "gk": 1.0}
@@ -96,13 +96,14 @@ def test_steps(embedding, steps, clip, penalty, compiled):
     start = {NAMES[name]: value.detach().double().numpy().copy() for name,
              value in model.named_parameters()}
     numpy_adam = NumpyAdam(dict(start), clip, penalty)
-    step = Step(model, build_optimizer(model, LR, INSIDE_DECAY, OUTSIDE_DECAY), clip,
-                StepForm(32, compiled), penalty)
+    optimizer = build_optimizer(model, LR, INSIDE_DECAY, OUTSIDE_DECAY)
+    step = Step(model, optimizer, clip, penalty, update)
     clipped = 0
     for ids, labels in batches(steps):
         expected, norm = numpy_adam.step(ids, labels)
         loss = step(torch.tensor(ids, dtype=torch.int32), torch.tensor(labels, dtype=torch.float32))
         assert loss.item() == pytest.approx(expected, rel=1e-5)
+        optimizer.refresh()
         clipped += norm > clip
     assert (clipped == 0) == (clip == 100.0)
     for name, value in model.named_parameters():

@@ -5,7 +5,7 @@ import math
 import pytest
 import torch
 
-from engine.optim.step import Step, StepForm, build_optimizer
+from engine.optim.step import Step, build_optimizer
 from models.build import build_embedding, build_model
 from models.embedding.pep import THRESHOLD_TYPES, Pep, Thresholds
 from models.kernels.threshold import GATES
@@ -24,7 +24,7 @@ def fm(threshold_init, threshold_type="feature_dim", embedding="pep"):
 def train(model, optimizer, steps, untouched=0):
     """Steps on random batches that never hold the last `untouched` rows of a field."""
     generator = torch.Generator().manual_seed(0)
-    step = Step(model, optimizer, 100.0, StepForm(32))
+    step = Step(model, optimizer, 100.0)
     starts = torch.tensor([0, 6, 9])
     for _ in range(steps):
         columns = [torch.randint(size - untouched, (32,), generator=generator) for size in SIZES]

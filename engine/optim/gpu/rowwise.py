@@ -4,7 +4,7 @@ Never run on a GPU: the tests run its plain form and Triton's interpreter on a C
 
 It is `engine.optim.cpu.rowwise` with shapes that do not depend on the data. Nothing here waits for
 the device: kernels read step, rates and clip coefficient from tensors, and lists have the length of
-the batch's ids, so that a CUDA graph can replay a step (`engine.optim.cuda_graph`).
+the batch's ids, so that a CUDA graph can replay a step.
 """
 
 from dataclasses import dataclass

@@ -1,0 +1,56 @@
+import pytest
+import torch
+
+from models.kernels.fm import fm, fm_plain
+
+
+def case(dtype, rows=9, width=5, batch=7, fields=3, seed=0):
+    generator = torch.Generator().manual_seed(seed)
+    table = torch.randn(rows, width, generator=generator, dtype=dtype)
+    weights = torch.randn(2 * rows, 1, generator=generator, dtype=dtype)
+    places = torch.randint(rows, (batch, fields), generator=generator, dtype=torch.int32)
+    return table, places, weights, places + rows  # the two tables count differently
+
+
+def with_gradients(function, table, places, weights, ids):
+    table, weights = table.clone().requires_grad_(), weights.clone().requires_grad_()
+    logits = function(table, places, weights, ids)
+    grads = torch.autograd.grad((logits * torch.arange(1, len(logits) + 1)).sum(), [table, weights])
+    return logits.detach(), *grads
+
+
+@pytest.mark.parametrize(("width", "fields"), [(5, 3), (1, 3), (64, 7), (3, 1)])
+def test_logits_and_gradients_are_those_of_the_definition(width, fields):
+    fast = with_gradients(fm, *case(torch.float32, width=width, fields=fields))
+    plain = with_gradients(fm_plain, *case(torch.float32, width=width, fields=fields))
+    for one, other in zip(fast, plain, strict=True):
+        torch.testing.assert_close(one, other, rtol=1e-5, atol=1e-5)
+
+
+def test_pairwise_products_one_by_one():
+    table, places, weights, ids = case(torch.float64)
+    vectors = table[places.long()]
+    pairs = sum((vectors[:, i] * vectors[:, j]).sum(1) for i in range(3) for j in range(i))
+    torch.testing.assert_close(fm(table, places, weights, ids),
+                               pairs + weights[ids.long()].sum((1, 2)))
+
+
+def test_two_calls_have_the_same_bits():
+    first, second = (with_gradients(fm, *case(torch.float32, rows=50, width=64, batch=300))
+                     for _ in range(2))
+    assert all(torch.equal(one, other) for one, other in zip(first, second, strict=True))
+
+
+@pytest.mark.parametrize("wrong", [-1, 9])
+@pytest.mark.parametrize("which", [1, 3])
+def test_an_id_outside_is_named(wrong, which):
+    arguments = list(case(torch.float32))
+    arguments[which] = arguments[which].clone()
+    arguments[which][2, 1] = wrong if wrong < 0 else 2 * 9
+    with pytest.raises(IndexError, match="row 2 of the batch"):
+        fm(*arguments)
+
+
+def test_an_empty_batch_has_no_logits():
+    table, places, weights, ids = case(torch.float32)
+    assert fm(table, places[:0], weights, ids[:0]).shape == (0,)
