@@ -208,7 +208,7 @@ def retrain(settings: Settings, seed: int, context: RunContext,
 
 
 def _read(settings: Settings, seed: int, context: RunContext, explicit: frozenset[str],
-          only: str | None = None) -> tuple[Settings, dict[str, snapshots.Snapshot], Path, Dataset]:
+          only: str | None = None) -> tuple[Settings, dict[str, PrunedTables], Path, Dataset]:
     """The settings of the tickets, the tickets by name, their folder and the data set."""
     folder, owner = _searched(settings, seed, context, explicit)
     settings = _as_searched(settings, owner, explicit)

@@ -17,7 +17,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from .jit import njit
+from .deferred import njit
 from .lookup import lookup
 
 

@@ -7,26 +7,18 @@ batch order. On a CPU it is a numba loop: 0.06 ms for 7,168 rows of 64 into 4,12
 torch's embedding_dense_backward, one core of an AMD EPYC), and the same bits.
 """
 
-import functools
-from collections.abc import Callable
-
 import torch
 from torch import Tensor
 
+from .deferred import njit
 
-@functools.cache
-def _compiled() -> Callable[..., None]:
-    """The loop; compiled when it is first needed, so that importing this does not import numba."""
-    from .jit import njit
 
-    @njit(nogil=True)
-    def add_rows(grad, ids, out):
-        for i in range(ids.shape[0]):
-            row = ids[i]
-            for d in range(grad.shape[1]):
-                out[row, d] += grad[i, d]
-
-    return add_rows
+@njit(nogil=True)
+def _add_rows(grad, ids, out):
+    for i in range(ids.shape[0]):
+        row = ids[i]
+        for d in range(grad.shape[1]):
+            out[row, d] += grad[i, d]
 
 
 @torch.library.custom_op("pep::scatter_rows", mutates_args=())
@@ -46,7 +38,7 @@ def scatter_rows(grad: Tensor, ids: Tensor, num_rows: int) -> Tensor:
     if grad.device.type != "cpu":
         return torch.ops.aten.embedding_dense_backward(flat, ids, num_rows, -1, False)
     out = flat.new_zeros((num_rows, flat.shape[1]))
-    _compiled()(flat.numpy(), ids.numpy(), out.numpy())
+    _add_rows(flat.numpy(), ids.numpy(), out.numpy())
     return out
 
 

@@ -6,7 +6,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from .jit import njit
+from .deferred import njit
 
 # A.1 asks of g: positive, -> 0 at -inf, -> inf at +inf, bounded positive derivative, g'(s_init) <
 # 1. The paper's own sigmoid stops at 1 and so breaks the third; softplus satisfies all.
