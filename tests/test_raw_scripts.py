@@ -61,12 +61,13 @@ def test_a_fine_and_a_coarse_search_leave_their_snapshots_side_by_side_and_retra
     for grain, alias in (((), f"{name}_pep_d4_seed1"),
                          (("--coarse",), f"{name}_pep_dimension_d4_seed1")):
         sets = ("candidate_p=[900, 300]", "threshold_init=-4", *SMALL[model])
-        code, _, error = shell(f"train_{name}", "--model", model, *grain, sets=sets)
+        code, _, error = shell(f"train_{name}", "--model", model, "--alias", alias, *grain,
+                               sets=sets)
         assert code == 0, error
         folder = folder_of(tmp_path, model, alias)
         assert {"900", "300"} <= set(snapshots.names(folder))
-        code, output, error = shell(f"train_{name}_retrain", "--model", model, *grain,
-                                    sets=("retrain_emb_param=300",))
+        code, output, error = shell(f"train_{name}_retrain", "--model", model, "--alias",
+                                    alias, *grain, sets=("retrain_emb_param=300",))
         assert code == 0, error
         assert re.search(r"retrain  300†? ", output)
         seen[alias] = json.loads((folder / "search.json").read_text())["settings"]["threshold_type"]
@@ -104,13 +105,6 @@ def test_a_wrong_split_is_an_error_of_one_line_before_any_data_is_looked_for(she
     code, _, error = shell("train_criteo", "--split", split)
     assert (code, error.count("\n")) == (2, 1)
     assert message in error
-
-
-def test_the_published_start_is_run_as_one_clock(shell, caplog):
-    caplog.set_level("INFO")
-    code, _, error = shell("train_criteo", sets=("candidate_p=[300]", "lr=0.02"))
-    assert code == 0, error
-    assert "thresholds: one clock for all" in caplog.text
 
 
 def test_the_presets_hold_the_published_settings():

@@ -177,7 +177,7 @@ def test_every_run_has_its_own_folder_and_nothing_is_left_beside_the_results(fin
         stage = json.loads((folder / "result.json").read_text())["stage"]
         assert {path.name for path in folder.iterdir()} - {".lock"} == {
             "curve.jsonl", "result.json",
-            *(["tensorboard", "popularity.npy"] if stage == "search" else
+            *(["tensorboard", "feature_counts.npy"] if stage == "search" else
                                             ["model.safetensors"])}
     assert len(list(finished["out"].glob("runs/*/tensorboard/search_fm_pep_seed1/events.*"))) == 1
 

@@ -49,8 +49,6 @@ class Adam(torch.optim.Adam):
 class Sgd(torch.optim.SGD):
     """Plain gradient descent, whose parameters are up to date after every step."""
 
-    rows = None
-
     def refresh(self) -> None:
         """No row is ever late."""
 
@@ -118,12 +116,13 @@ class Step:
 
     as_on_device = False  # do on a CPU what is done on a GPU; for tests
 
-    def __init__(self, model: ClickModel, optimizer: Optimizer, grad_clip: float,
+    def __init__(self, model: ClickModel, optimizer: torch.optim.Optimizer, grad_clip: float,
                  l2_penalty: float = 0.0, update: str = "auto") -> None:
         if update not in UPDATES:
             raise ValueError(f"unknown update {update!r}; known: {', '.join(UPDATES)}")
         self.model = model
         self.optimizer = optimizer
+        self.adam = optimizer if isinstance(optimizer, Adam) else None
         self.grad_clip = grad_clip
         self.l2_penalty = l2_penalty
         self.update = update
@@ -227,23 +226,24 @@ class Step:
                       for parameter in group["params"]]
         same = len(parameters) == len(self.parameters) and all(map(operator.is_, parameters,
                                                                    self.parameters))
-        if same and self.optimizer.rows is self.rows:
+        if same and (self.adam is None or self.adam.rows is self.rows):
             return
-        self.optimizer.refresh()
+        if self.adam is not None:
+            self.adam.refresh()
         self.parameters, self.rows = parameters, None
         tables = self._tables_by_row()
         self.places = {name: _place(self.model, name) for name in tables}
         self.rest = [parameter for parameter in parameters
                      if not any(parameter is table for table in tables.values())]
-        if tables and isinstance(self.optimizer, Adam):
-            self.rows = self.optimizer.rows = self._rowwise(self.optimizer, tables, ids)
+        if tables and self.adam is not None:
+            self.rows = self.adam.rows = self._rowwise(self.adam, tables, ids)
 
     def _tables_by_row(self) -> dict[str, Tensor]:
         """Tables that are updated row by row: with Adam and coupled decay alone."""
         decoupled = any(group.get("decoupled_weight_decay")
                         for group in self.optimizer.param_groups)
         slow = self.update == "auto" and self.parameters[0].is_cuda and not triton_installed()
-        if isinstance(self.optimizer, Sgd) or self.update == "dense" or decoupled or slow:
+        if self.adam is None or self.update == "dense" or decoupled or slow:
             return {}
         return tables_by_row(self.model)
 

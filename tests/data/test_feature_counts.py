@@ -39,7 +39,7 @@ def test_whoever_builds_an_embedding_is_told_what_counts_it_needs(embedding, cou
     with pytest.raises(ValueError, match=message):
         build_embedding((5, 3), values, 1, lambda: counts)
     with pytest.raises(ValueError,
-                       match="needs to know how often each feature occurs; give `popularity`"):
+                       match="needs to know how often each feature occurs; give `counts`"):
         build_embedding((5, 3), values, 1)
 
 

@@ -237,7 +237,7 @@ def test_a_checkpoint_of_another_version_is_refused(tmp_path, seen, change, mess
 def test_a_finished_run_leaves_no_checkpoint_and_no_temporary_file(tmp_path, seen):
     result = tiny.train(tmp_path, **CASES["search"], **EACH_STEP)
     assert {path.name for path in (tmp_path / "runs" / result["run_id"]).iterdir()} == {
-        "curve.jsonl", "result.json", "popularity.npy", ".lock"}
+        "curve.jsonl", "result.json", "feature_counts.npy", ".lock"}
     [alias] = (tmp_path / "embedding" / "fm").iterdir()
     assert {path.name for path in alias.iterdir()} == {
         "550.npz", "300.npz", "20.npz", "20.magnitude.npz", "initial.npz", "search.json"}

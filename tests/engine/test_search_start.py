@@ -6,7 +6,7 @@ import tiny
 import torch
 
 from engine.pep.search_start import BEGIN, announce_pruning, steps_to_pruning
-from engine.pep.threshold_trace import Clock
+from engine.pep.threshold_trace import DecayOnlyThreshold
 from engine.settings import parse
 from models.embedding.base import initial_table
 from models.start import share_below
@@ -47,7 +47,7 @@ def test_a_start_that_prunes_a_part_is_warned_of(tmp_path, caplog):
 def test_the_expected_beginning_is_where_decay_brings_the_thresholds(changed):
     settings = parse({"threshold_init": -12.0, "lr": 2e-3, **changed})
     steps, model = steps_to_pruning(TABLE, settings), settings.embedding
-    clock = Clock(settings)
+    clock = DecayOnlyThreshold(settings)
     shares = [share_below(TABLE, model.g_type, model.gk, clock.at(int(steps * part)))
               for part in (0.9, 1.2)]
     assert shares[0] < BEGIN < shares[1]

@@ -355,8 +355,7 @@ def test_a_setting_left_at_its_neutral_default_does_not_enter_the_identity():
 
 def test_neutral_defaults_are_pinned_because_changing_one_would_rename_every_run():
     assert TrainSettings() == TrainSettings(1024, 1e-3, 1e-5, None, 0.0, 100.0, 100, 2, 8, "auc",
-                                            10, "auto", "auto",
-                                            "auto", True, 60.0)
+                                            10, "auto", True, 60.0)
     flat = parse({}).flat()
     assert (flat["model"], flat["embedding"], flat["latent_dim"]) == ("fm", "pep", 64)
     assert (flat["threshold_type"], flat["threshold_init"],

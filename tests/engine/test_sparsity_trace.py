@@ -57,7 +57,7 @@ def test_a_search_leaves_its_trajectory_and_its_popularity(tmp_path, monkeypatch
     assert len(sparsity["groups"]) == GROUPS
     assert sparsity["lines"][0]["mean"] == pytest.approx([0.0] * GROUPS, abs=0.5)
     assert sparsity["lines"][-1]["mean"][0] > sparsity["lines"][0]["mean"][0]
-    counts = np.load(tmp_path / "runs" / result["run_id"] / "popularity.npy")
+    counts = np.load(tmp_path / "runs" / result["run_id"] / "feature_counts.npy")
     assert counts.sum() == 4 * made.counts[0]
     assert result["data"] == {"rows": 1500, "positives": int(made.labels.sum()),
                               "fields": list(tiny.SIZES),

@@ -2,7 +2,7 @@
 
 import numpy as np
 import pytest
-from made_results import WIDTH, curve, lr, put, put_search, result, search, ticket
+from made_results import WIDTH, lr, put, put_search, result, search, ticket
 
 from studies.page import text, write
 from studies.pages import PAGES, SYNTHETIC, every, redraw
@@ -39,16 +39,6 @@ def test_a_page_whose_files_are_gone_is_left_as_it_is(tmp_path):
     before = page.read_text()
     (tmp_path / "runs" / "s1" / "popularity.npy").unlink()
     assert redraw(tmp_path)[0].startswith("left as it is: fig6_movielens_fm; not here: s1/")
-    assert page.read_text() == before
-
-
-def test_curves_that_are_gone_are_read_from_the_shipped_csv(tmp_path):
-    put(tmp_path, search("s1"), curve(epochs=40, last=60))
-    redraw(tmp_path, ["fig11"], new=True)
-    page = tmp_path / "figures" / "fig11_movielens_fm.csv"
-    before = page.read_text()
-    (tmp_path / "runs" / "s1" / "curve.jsonl").unlink()
-    assert redraw(tmp_path) == [f"written: {page.with_suffix('.md')}"]
     assert page.read_text() == before
 
 

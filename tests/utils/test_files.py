@@ -92,7 +92,7 @@ def test_every_file_of_a_run_has_the_mode_that_the_umask_leaves(tmp_path, monkey
              for path in tmp_path.rglob("*") if path.is_file()}
     names = {path.name for path in modes}
     assert names > {"model.safetensors", "compressed.safetensors", "result.json", "curve.jsonl",
-                    "popularity.npy", "initial.npz", "300.npz", "curve.png", "ids.npy",
+                    "feature_counts.npy", "initial.npz", "300.npz", "curve.png", "ids.npy",
                     "manifest.json", "tuned.json"}
     assert {path: oct(mode) for path, mode in modes.items() if mode != 0o666 & ~umask} == {}
 
