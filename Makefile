@@ -13,7 +13,7 @@ test: .venv/dev
 	$(DATA) $(RUN) -m pytest -n $(WORKERS) --dist loadfile -m "not slow"
 
 slow: .venv/dev
-	$(DATA) $(RUN) -m pytest -m slow
+	$(DATA) $(RUN) -m pytest -n $(WORKERS) --dist loadfile -m slow
 
 check: .venv/dev
 	$(RUN) -m ruff check .

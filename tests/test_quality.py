@@ -16,7 +16,8 @@ def data(monkeypatch):
     tiny.install(monkeypatch, tiny.dataset(rows=3000))  # the labels follow pairs of values
 
 
-@pytest.mark.parametrize(("model", "floor"), [("fm", 0.92), ("deepfm", 0.9), ("autoint", 0.89)])
+@pytest.mark.parametrize(("model", "floor"),
+                         few([("fm", 0.92), ("autoint", 0.89), ("deepfm", 0.9)], 0, 1))
 def test_models_learn_pairs(tmp_path, model, floor):
     result = tiny.train(tmp_path, model=model, embedding="uniform", **SETTINGS)
     assert result["test_auc"] > floor

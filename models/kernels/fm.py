@@ -18,6 +18,7 @@ import torch
 from torch import Tensor
 
 from .deferred import njit
+from .eager import runs_on_numba
 from .lookup import lookup
 
 
@@ -109,7 +110,7 @@ def fm(table: Tensor, rows: Tensor, weights: Tensor, ids: Tensor) -> Tensor:
     >>> fm(table, ids, torch.tensor([[0.5], [0.0], [0.0]]), ids)  # 0.5 + 2 + 3 + 6
     tensor([11.5000])
     """
-    if table.device.type != "cpu" or table.dtype != torch.float32:
+    if not runs_on_numba(table, weights):
         return fm_plain(table, rows, weights, ids)
     return _FM.apply(table.contiguous(), rows, weights.contiguous(), ids)
 

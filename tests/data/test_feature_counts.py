@@ -32,7 +32,7 @@ def test_the_rows_are_counted_in_pieces(monkeypatch):
 
 @pytest.mark.parametrize(("counts", "message"), [
     (torch.ones(8), "got torch.float32"), (torch.tensor([1] * 7 + [-1]), "got -1 for feature 7"),
-    (torch.ones(3, dtype=torch.int64), r"popularity must be 8 counts .*of shape \(3,\)")])
+    (torch.ones(3, dtype=torch.int64), r"there must be 8 counts .*of shape \(3,\)")])
 @pytest.mark.parametrize("embedding", ["mde", "mgqe"])
 def test_whoever_builds_an_embedding_is_told_what_counts_it_needs(embedding, counts, message):
     values = parse({"embedding": embedding, "latent_dim": 8, "mgqe_centroids": 4}).flat()

@@ -160,6 +160,7 @@ print(record.peak_memory_bytes(torch.device("cpu")))
 """
 
 
+@pytest.mark.slow
 def test_every_module_is_imported_without_the_modules_that_windows_lacks():
     done = subprocess.run([sys.executable, "-c", EVERYTHING], cwd=ROOT, text=True,
                           capture_output=True)

@@ -1,0 +1,16 @@
+"""When a numba loop may take the place of torch's operations."""
+
+import torch
+from torch import Tensor
+
+
+def runs_on_numba(*values: Tensor) -> bool:
+    """Whether all values are float32 on a CPU and nothing records the operations: a compiler or a
+    tracer would see a loop's result as a constant, or fail at it.
+
+    >>> runs_on_numba(torch.ones(2)), runs_on_numba(torch.ones(2).double())
+    (True, False)
+    """
+    recorded = torch.compiler.is_compiling() or torch.jit.is_tracing()
+    return not recorded and all(value.device.type == "cpu" and value.dtype == torch.float32
+                                for value in values)
