@@ -28,8 +28,10 @@ def shell(monkeypatch, tmp_path):
     tiny.publish(monkeypatch, PRESETS["criteo"])
 
     def call(*words):
-        monkeypatch.setattr("sys.argv",
-                            ["reproduce.py", *map(str, words), "--out", str(tmp_path / "out")])
+        # other processes would not see the quick settings
+        here = () if words[0] == "report" else ("--jobs", "1")
+        monkeypatch.setattr("sys.argv", ["reproduce.py", *map(str, words), *here,
+                                         "--out", str(tmp_path / "out")])
         reproduce.main()
 
     return call
