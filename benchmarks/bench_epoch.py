@@ -106,7 +106,8 @@ def _loaders(dataset: Dataset, batch_size: int, steps: int,
 def table(record: dict[str, Any]) -> str:
     """Seconds of an epoch, and how much more than the base model's, one line a model."""
     lines = [
-        f"{'model':<10}{'base s':>10}{'darts s':>10}{'pep s':>10}{'darts over base':>18}{'pep over base':>16}"
+        f"{'model':<10}{'base s':>10}{'darts s':>10}{'pep s':>10}"
+        f"{'darts over base':>18}{'pep over base':>16}"
     ]
     for model, times in record["ms_per_step_of_rounds"].items():
         base, darts, pep = (statistics.median(times[name]) * record["batches"] / 1e3

@@ -224,7 +224,8 @@ def table(made: Sequence[dict[str, Any]]) -> str:
     """One line a model, table and variant."""
     lines = [
         f"{'model':<9}{'rows':>12} "
-        f"{'variant':<10}{'ms/step':>10}{'against naive':>15}{'over uniform':>14}{'samples/s':>11}{'peak GB':>9}{'GB moved':>10}{'of copy':>9}"
+        f"{'variant':<10}{'ms/step':>10}{'against naive':>15}{'over uniform':>14}"
+        f"{'samples/s':>11}{'peak GB':>9}{'GB moved':>10}{'of copy':>9}"
     ]
     times = {(row["model"], row["num_rows"], row["variant"]): row["ms_per_step"] for row in made}
     for row in made:
@@ -287,7 +288,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
         if given.json:
             write_json(given.json, made)
     print(
-        "{device}, {threads} threads, torch {torch}, commit {commit}; a copy moves {0:.1f} GB/s".format(
+        "{device}, {threads} threads, torch {torch}, commit {commit}; a copy moves "
+        "{0:.1f} GB/s".format(
             origin["copy_bytes_per_second"] / 1e9, **origin
         )
     )

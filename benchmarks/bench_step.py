@@ -65,8 +65,8 @@ Round = Callable[[], None]  # trains one epoch
 
 @dataclass(frozen=True)
 class Rows:
-    """Synthetic rows: values (rows, F) int64 counted from 0 in each field, few of them common; labels
-    (rows,) float32."""
+    """Synthetic rows: values (rows, F) int64 counted from 0 in each field, few of them common;
+    labels (rows,) float32."""
 
     codes: np.ndarray
     labels: np.ndarray
@@ -200,7 +200,8 @@ def table(rows: Sequence[dict[str, Any]]) -> str:
     lines = [
         f"{'model':<10}"
         + "".join(f"{name + ' ms':>14}" for name in VARIANTS)
-        + f"{'pep samples/s':>16}{'pep/published':>16}{'pep over uniform':>19}{'darts over uniform':>20}"
+        + f"{'pep samples/s':>16}{'pep/published':>16}"
+        + f"{'pep over uniform':>19}{'darts over uniform':>20}"
     ]
     for model in dict.fromkeys(row["model"] for row in rows):
         by_variant = {row["variant"]: row for row in rows if row["model"] == model}

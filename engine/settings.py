@@ -261,7 +261,7 @@ def require_used(settings: Settings, names: Collection[str], also: Collection[st
 def parse_assignment(text: str) -> tuple[str, Any]:
     """`key=value` of --set; the value is a Python literal, true or false, or else a plain word.
 
-    >>> parse_assignment("mlp_dims=[100, 100]"), parse_assignment("budget=exact"), parse_assignment("re_init=true")
+    >>> tuple(map(parse_assignment, ("mlp_dims=[100, 100]", "budget=exact", "re_init=true")))
     (('mlp_dims', [100, 100]), ('budget', 'exact'), ('re_init', True))
     """
     name, equals, value = text.partition("=")

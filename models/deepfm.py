@@ -17,7 +17,8 @@ class DeepFM(ClickModel):
 
     >>> import torch
     >>> from .embedding.uniform import Uniform
-    >>> DeepFM(Uniform(torch.ones(9, 4), num_fields=2), (8,), 0.2)(torch.tensor([[0, 3], [1, 4]])).shape
+    >>> model = DeepFM(Uniform(torch.ones(9, 4), num_fields=2), (8,), 0.2)
+    >>> model(torch.tensor([[0, 3], [1, 4]])).shape
     torch.Size([2])
     """
 

@@ -52,7 +52,8 @@ class DLRM(ClickModel):
 
     >>> from .embedding.uniform import Uniform
     >>> made = DLRM(Uniform(torch.ones(9, 4), num_fields=2), 3, Shape((8,), (6, 5)))
-    >>> made(torch.tensor([[0, 3], [1, 4]]), torch.ones(2, 3)).shape, [layer.in_features for layer in made.top]
+    >>> logits = made(torch.tensor([[0, 3], [1, 4]]), torch.ones(2, 3))
+    >>> logits.shape, [layer.in_features for layer in made.top]
     (torch.Size([2]), [12, 6, 5])
     """
 

@@ -30,7 +30,8 @@ def option(default: Any, help: str, *, source: str = "", choices: Any = None,
         neutral: the value that leaves no trace in the id; the default when not given. It never
             changes, so that old runs stay reachable when a default does.
     """
-    rules = {"default": default, "help": help, "source": source, "choices": choices, "low": low, "below": below,
+    rules = {"default": default, "help": help, "source": source, "choices": choices, "low": low,
+             "below": below,
              "owner": owner, "id_of": id_of, "in_id": in_id, "id_name": id_name,
              "neutral": default if neutral is MISSING else neutral}
     return field(default=default, metadata=rules)

@@ -412,7 +412,8 @@ def umec(build: Callable[..., Page], dataset: str, synthetic: str = "") -> str:
     for budget in sorted({budget for _, budget in scores if budget < 1}, reverse=True):
         found = [scores[method, budget] for method in methods]
         rows.append((f"{budget:g}", *(spread(each) if each else "" for each in found)))
-    return Table(("budget", *(NAMES.get(name, "UMEC, one descent") for name in methods)), rows).markdown()
+    return Table(("budget", *(NAMES.get(name, "UMEC, one descent") for name in methods)),
+                 rows).markdown()
 
 
 AFM_COLUMNS = (0, 1, 2, 3, 4, 8, 9, 12, 13)  # of the page's table, under its HEAD
@@ -429,7 +430,8 @@ def afm(model: str) -> str:
     groups = afm_page.grouped([run for run in page.behind if run["stage"] == FINETUNED])
     groups.sort(key=lambda group: -group[1][0]["compression"]["parameters"]["embedding"])
     lines = [afm_page.line(name, runs, here) for name, runs in groups]
-    return Table(AFM_HEAD, [tuple(line[column] for column in AFM_COLUMNS) for line in lines]).markdown()
+    return Table(AFM_HEAD,
+                 [tuple(line[column] for column in AFM_COLUMNS) for line in lines]).markdown()
 
 
 # benchmarks

@@ -63,8 +63,9 @@ def checked(result: Any) -> dict[str, Any]:
 def _within(result: Any, name: str) -> Any:
     """What lies at a name; None where nothing does.
 
-    >>> _within({"settings": {"model": "fm"}}, "settings.model"), _within({"settings": None}, "settings.model")
-    ('fm', None)
+    >>> [_within(result, "settings.model")
+    ...  for result in ({"settings": {"model": "fm"}}, {"settings": None})]
+    ['fm', None]
     """
     for part in name.split("."):
         result = result.get(part) if isinstance(result, dict) else None

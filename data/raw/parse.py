@@ -50,7 +50,8 @@ def parse(text: np.ndarray, layout: Layout) -> Parsed:
         text: (bytes,) uint8.
 
     >>> from data.raw.layout import Column
-    >>> toy = Layout("toy", ",", (Column("y", LABEL), Column("n", BUCKET), Column("c", HEX)), False, (), "")
+    >>> columns = (Column("y", LABEL), Column("n", BUCKET), Column("c", HEX))
+    >>> toy = Layout("toy", ",", columns, False, (), "")
     >>> parsed = parse(np.frombuffer(b"1,3,000000ff\\n0,,\\n2,1,00000000\\n", np.uint8), toy)
     >>> parsed.keys.tolist()
     [[1, -1099511627776], [255, -1099511627776]]

@@ -121,6 +121,7 @@ def _note(bad: BadLines, parsed: Parsed, text: np.ndarray, first: int, layout: L
             why = f"expected {len(layout.columns)} columns, got {len(cells)}"
         else:
             wrong = layout.columns[column]
-            why = f"column {wrong.name}: expected {KIND_NAMES[wrong.kind]}, got {cells[column][:20]!r}"
+            why = (f"column {wrong.name}: expected {KIND_NAMES[wrong.kind]}, "
+                   f"got {cells[column][:20]!r}")
         bad.note(first + int(line), why, content, find_forms(line_text, layout.separator, kinds))
     bad.count += len(parsed.bad) - len(noted)

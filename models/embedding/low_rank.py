@@ -33,9 +33,10 @@ class LowRank(TableEmbedding):
         ValueError: the codes do not fit the bases and fields.
 
     >>> from .uniform import Uniform
-    >>> low = LowRank([Uniform(torch.ones(5, 1), 2)], [torch.ones(1, 3)] * 2, torch.zeros(2, 3), (2, 3), fused=True)
+    >>> low = LowRank([Uniform(torch.ones(5, 1), 2)], [torch.ones(1, 3)] * 2, torch.zeros(2, 3),
+    ...               (2, 3), fused=True)
     >>> ids = torch.tensor([[0, 2]])
-    >>> low(ids).shape, low.deep_input(ids, low(ids)).shape, low.num_params()  # 5 x 1 + 2 x 1 x 3, and no mean yet
+    >>> low(ids).shape, low.deep_input(ids, low(ids)).shape, low.num_params()
     (torch.Size([1, 2, 3]), torch.Size([1, 2]), 11)
     """
 

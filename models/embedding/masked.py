@@ -18,7 +18,8 @@ class Masked(TableEmbedding):
         mask: (N, D) of bool.
         num_fields: F.
 
-    >>> Masked(torch.ones(2, 2), torch.tensor([[True, False], [True, True]]), num_fields=1).num_params()
+    >>> mask = torch.tensor([[True, False], [True, True]])
+    >>> Masked(torch.ones(2, 2), mask, num_fields=1).num_params()
     3
     """
 

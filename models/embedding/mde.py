@@ -33,7 +33,8 @@ def mde(counts: Tensor, blocks: int, alpha: float, width: int, draw: Draw,
         ValueError: more blocks than features, or no feature occurs.
 
     >>> counts = torch.tensor([900, 80, 10, 10])
-    >>> mde(counts, 2, 0.3, 8, lambda rows, width: torch.ones(rows, width), 1).num_params()  # 1 x 8, 3 x 3, map 3 x 8
+    >>> made = mde(counts, 2, 0.3, 8, lambda rows, width: torch.ones(rows, width), 1)
+    >>> made.num_params()  # 1 x 8, 3 x 3, map 3 x 8
     41
     """
     occurrences = counts.double().numpy()

@@ -31,8 +31,9 @@ def mgqe(counts: Tensor, subspaces: int, centroids: int, width: int, draw: Draw,
     Raises:
         ValueError: the subspaces do not divide D, or there are more centroids than features.
 
-    >>> made = mgqe(torch.tensor([5, 9, 1, 1]), 2, 4, 6, lambda rows, width: torch.rand(rows, width), 1)
-    >>> made.allowed[:, 0].tolist(), made.num_params(), made.inference_bytes()  # 4 rows of 2 codes of 2 bits
+    >>> made = mgqe(torch.tensor([5, 9, 1, 1]), 2, 4, 6,
+    ...             lambda rows, width: torch.rand(rows, width), 1)
+    >>> made.allowed[:, 0].tolist(), made.num_params(), made.inference_bytes()
     ([1.0, 4.0, 1.0, 1.0], 24, 100)
     """
     if not 1 <= centroids <= len(counts):
@@ -156,7 +157,8 @@ class Coded(TableEmbedding):
         centroids: (S, K, D / S).
         num_fields: F.
 
-    >>> Coded(torch.tensor([[1, 0]]), torch.tensor([[[1.0], [2.0]], [[3.0], [4.0]]]), 1)(torch.tensor([[0]])).tolist()
+    >>> coded = Coded(torch.tensor([[1, 0]]), torch.tensor([[[1.0], [2.0]], [[3.0], [4.0]]]), 1)
+    >>> coded(torch.tensor([[0]])).tolist()
     [[[2.0, 3.0]]]
     """
 
@@ -208,7 +210,7 @@ def _bits(size: int) -> int:
 def pack(codes: Tensor, bits: int) -> Tensor:
     """Whole numbers (N, S) below 2 ** bits, lowest bits first -> uint8 (N, ceil(S * bits / 8)).
 
-    >>> pack(torch.tensor([[5, 2, 7]]), 3).tolist()  # 101, 010, 111 from the right: 11 010 101, then 1
+    >>> pack(torch.tensor([[5, 2, 7]]), 3).tolist()  # from the right: 11 010 101, then 1
     [[213, 1]]
     """
     every = ((codes[..., None] >> torch.arange(bits, device=codes.device)) & 1).flatten(1)

@@ -36,7 +36,8 @@ class Mixed(TableEmbedding):
 
     >>> from .base import initial_table
     >>> generator = torch.Generator().manual_seed(1)
-    >>> mixed = Mixed(torch.tensor([0, 1, 1, 2]), (4, 1, 0), 4, lambda *size: initial_table(*size, generator), 1)
+    >>> mixed = Mixed(torch.tensor([0, 1, 1, 2]), (4, 1, 0), 4,
+    ...               lambda *size: initial_table(*size, generator), 1)
     >>> mixed.num_params(), mixed.table().shape  # 1 x 4, 2 x 1, and the map 1 x 4
     (10, torch.Size([4, 4]))
     """

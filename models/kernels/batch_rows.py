@@ -29,7 +29,8 @@ def renumber(ids, slots, unique, local):
         U; or -1 - i when ids[i] is the first that is not in 0 .. N-1.
 
     >>> local = np.zeros(3, np.int32)
-    >>> renumber(np.array([7, 2, 7], np.int32), np.zeros(9, np.int32), np.zeros(3, np.int32), local), local.tolist()
+    >>> slots, unique = np.zeros(9, np.int32), np.zeros(3, np.int32)
+    >>> renumber(np.array([7, 2, 7], np.int32), slots, unique, local), local.tolist()
     (2, [0, 1, 0])
     """
     count = 0

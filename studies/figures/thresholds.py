@@ -4,10 +4,10 @@ retrain better?
 Searches with one cause taken away: decay on the thresholds coupled (as published), decoupled, none;
 or no gradient of the loss to them, so that decay alone moves them. Let t be the decay-only
 threshold. A pruned entry with |V| <= g(t) counts as pruned by decay, a pruned entry with |V| > g(t)
-as pruned by the gradient, and an entry that is kept though |V| <= g(t) as kept by the gradient; V is
-the search's own at that epoch (`engine.pep.threshold_trace`). Without coupled decay t does not move,
-or hardly (decoupled decay takes the share lr times decay off s at a step, 1e-8 as published). Then
-the entries below it are values that decayed to 0 themselves, of rows without data.
+as pruned by the gradient, and an entry that is kept though |V| <= g(t) as kept by the gradient; V
+is the search's own at that epoch (`engine.pep.threshold_trace`). Without coupled decay t does not
+move, or hardly (decoupled decay takes the share lr times decay off s at a step, 1e-8 as published).
+Then the entries below it are values that decayed to 0 themselves, of rows without data.
 """
 
 from collections import defaultdict
@@ -143,7 +143,8 @@ def _differences(page: Page, tickets: dict[Cause, dict[int, list[dict[str, Any]]
         learned, decay_only = tickets[PUBLISHED][budget], tickets[DECAY_ONLY][budget]
         page.numbers += [number(f"test AUC at {budget:,} parameters, {name}", runs,
                                 lambda run: run["test_auc"])
-                         for name, runs in (("learned mask", learned), ("mask of decay alone", decay_only))]
+                         for name,
+                         runs in (("learned mask", learned), ("mask of decay alone", decay_only))]
         if values := paired.differences(learned, decay_only, "test_auc"):
             gain = paired.interval(values)
             page.numbers.append(Number(f"learned less decay alone at {budget:,} parameters, paired",

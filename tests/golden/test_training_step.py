@@ -83,7 +83,8 @@ def batches(count, rows=32):
             for steps in (1, 20)
             for clip in (100.0, 0.2)
         ),
-        *((name, steps, 100.0, 0.3, "streamed") for name in ("uniform", "pep") for steps in (1, 20)),
+        *((name, steps, 100.0, 0.3, "streamed") for name in ("uniform", "pep")
+          for steps in (1, 20)),
         ("pep", 20, 0.2, 0.3, "dense"),
         ("pep", 20, 0.2, 0.3, "lazy"),
     ],

@@ -8,7 +8,8 @@ from studies.figures import thresholds
 from studies.page import write
 
 DECAY_ONLY = {"threshold_gradient": False}
-LINES = [{"epoch": epoch, "step": 100 * epoch, "kept": 800 - 10 * epoch, "pruned_by_decay": 8 * epoch,
+LINES = [{"epoch": epoch, "step": 100 * epoch, "kept": 800 - 10 * epoch,
+          "pruned_by_decay": 8 * epoch,
           "pruned_by_gradient": 2 * epoch,
           "kept_by_gradient": epoch} for epoch in range(0, 42, 2)]
 
@@ -26,7 +27,8 @@ def made(out):
     for seed in (1, 2, 3):
         runs += [put_search(out, search(f"s{seed}", seed, thresholds={"lines": LINES}), counts,
                             table(0)),
-                 put_search(out, search(f"c{seed}", seed, own=DECAY_ONLY, thresholds={"lines": LINES}),
+                 put_search(out, search(f"c{seed}", seed, own=DECAY_ONLY,
+                                        thresholds={"lines": LINES}),
                             counts,
                             table(BUDGET // 2)),
                  put(out, ticket(f"t{seed}", seed, searched=f"s{seed}", auc=0.80 + seed / 100),
