@@ -3,11 +3,13 @@
 from dataclasses import dataclass
 
 from torch import Tensor
-from torchfm.layer import FactorizationMachine, MultiLayerPerceptron
+from torchfm.layer import MultiLayerPerceptron
 
 from .base import ClickModel, ModelEntry
 from .embedding.base import Embedding
 from .kernels.dropout import replace_dropout
+from .kernels.fm import fm
+from .kernels.lookup import lookup
 from .linear import FirstOrder
 from .options import option
 
@@ -26,14 +28,14 @@ class DeepFM(ClickModel):
         super().__init__()
         self.embedding = embedding
         self.linear = FirstOrder(embedding.num_rows)
-        self.fm = FactorizationMachine(reduce_sum=True)
         self.mlp = replace_dropout(MultiLayerPerceptron(embedding.deep_width, mlp_dims, dropout))
 
     def forward(self, ids: Tensor) -> Tensor:
         """ids (B, F) -> logits (B,)."""
-        vectors = self.embedding(ids)  # (B, F, D)
-        deep = self.mlp(self.embedding.deep_input(ids, vectors))  # (B, 1)
-        return self.linear(ids) + (self.fm(vectors) + deep).squeeze(1)
+        table, rows = self.embedding.rows(ids)
+        vectors = lookup(table, rows)  # (B, F, D)
+        deep = self.mlp(self.embedding.deep_input(ids, vectors)).squeeze(1)
+        return fm(table, rows, self.linear.weight, ids) + self.linear.layer.bias + deep
 
 
 @dataclass(frozen=True)

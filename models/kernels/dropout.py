@@ -49,8 +49,8 @@ class Dropout(nn.Module):
         """Any shape."""
         if not self.training or not self.dropped:
             return x
-        return x * random_keep(x.detach(), self.dropped,
-                               self.layer) * (LEVELS / (LEVELS - self.dropped))
+        keep = random_keep(x.detach(), self.dropped, self.layer)
+        return x * (keep * (LEVELS / (LEVELS - self.dropped)))  # one product with a gradient
 
 
 def replace_dropout(module: nn.Module) -> nn.Module:
