@@ -82,7 +82,7 @@ def wait_for(device: torch.device) -> None:
 
 
 def reset_peak_memory(device: torch.device) -> None:
-    """Start counting `peak_memory_bytes` afresh, where the system can (CUDA, and Linux for the
+    """Start counting `peak_memory_bytes` anew, where the system can (CUDA, and Linux for the
     process)."""
     if device.type == "cuda":
         torch.cuda.reset_peak_memory_stats(device)

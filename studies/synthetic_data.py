@@ -1,5 +1,5 @@
-"""Planted files in the place of Criteo's and Avazu's, in a folder of their own, lest anything made
-pass for real."""
+"""Synthetic files in the place of Criteo's and Avazu's, in a folder of their own, so that nothing
+synthetic can pass for real."""
 
 import tempfile
 from dataclasses import replace

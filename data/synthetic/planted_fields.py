@@ -1,9 +1,8 @@
-"""Made rows in which it is known which fields matter: 27 fields, of which the first 12 say
-something of the label.
+"""Synthetic rows of 27 fields, of which the first 12 say something about the label.
 
 With vectors of 16 they fill a DLRM's first layer as Criteo does (432 columns), so that resources
-read the same. Another `Teacher` makes another set, lest what was chosen on one be judged on it
-alone.
+read the same. Another `Teacher` makes another set, so that what was chosen on one can be measured
+on the other.
 """
 
 from dataclasses import dataclass

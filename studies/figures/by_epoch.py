@@ -101,7 +101,7 @@ def draw(axes: Axes, lines: Sequence[Line], quantity: str, label: str) -> None:
 
 
 def nothing(axes: Axes, words: str) -> None:
-    """Say that a panel has nothing to show, lest an empty scale from 0 to 1 pass for something."""
+    """Say that a panel has nothing to show, in the place of an empty scale from 0 to 1."""
     axes.set(xticks=[], yticks=[])
     axes.text(0.5, 0.5, words, ha="center", va="center", fontsize=7, transform=axes.transAxes)
 

@@ -172,7 +172,8 @@ def _draw(page: Page, lines: Sequence[by_epoch.Line], published: Results,
         axes.yaxis.set_major_formatter(FuncFormatter(lambda count, _: budget_curve.short(count)
                                                      if count else "0"))
     if middle.get_legend_handles_labels()[0]:
-        middle.legend(fontsize=6, frameon=False, loc="center right")
+        middle.legend(fontsize=6, frameon=False, loc="center right", handlelength=1.3,
+                      bbox_to_anchor=(1.02, 0.35))
     looks = {label: handle for axes in (right, left)
              for handle, label in zip(*axes.get_legend_handles_labels(), strict=True)}
     page.figure.legend(looks.values(), looks.keys(), fontsize=6.5, frameon=False,
