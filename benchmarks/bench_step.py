@@ -17,9 +17,8 @@ darts: the search of DartsEmb over widths 4, 8 and 64: the same loop with a step
     after each step.
 
 The denormal mode belongs to a thread and is switched in the main thread alone; torch's other
-threads keep the mode
-that they were made with. It hardly matters here: denormals appear only after more steps than a
-    benchmark takes.
+threads keep the mode that they were made with. It hardly matters here: denormals appear only after
+more steps than a benchmark takes.
 """
 
 import argparse

@@ -160,8 +160,8 @@ def sparse_bytes(count: int, num_rows: int, width: int) -> int:
     serve single rows.
 
     All have 4 bytes a value. Dense: the whole table. By column numbers: one or two bytes an entry
-        and 4 a row for where
-    it starts. By bitmap: one bit an entry of the whole table and 4 bytes a row.
+    and 4 a row for where it starts. By bitmap: one bit an entry of the whole table and 4 bytes a
+    row.
 
     >>> sparse_bytes(8, 4, 2), sparse_bytes(100, 1000, 64), sparse_bytes(40_000, 1000, 64)
     (32, 4504, 172004)

@@ -95,7 +95,7 @@ class LowRank(TableEmbedding):
         fused.
 
         The codes are looked up a second time: they are narrow, and a forward that kept them would
-            have a side effect.
+        have a side effect.
         """
         if not self.fused:
             return super().deep_input(ids, vectors)

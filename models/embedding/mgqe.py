@@ -77,9 +77,8 @@ class Mgqe(TableEmbedding):
     Trained as the paper's DPQ-VQ (Chen et al. 2019): the loss sees the centroids c; its gradient
     goes straight through to x, unchanged; and c is pulled to x by the gradient of |c - x|^2, summed
     over a batch's vectors and divided by its examples. Our loss has no such term, so the pull is
-    added in the backward pass of the vectors, whatever the loss is
-    multiplied by. Only x and c matter in training, and only codes and c at inference: see
-        `compact`.
+    added in the backward pass of the vectors, whatever the loss is multiplied by. Only x and c
+    matter in training, and only codes and c at inference: see `compact`.
 
     Differs from the paper: one set of centroids for the features of all fields; the pull is divided
     by the examples, not by the number of entries, so that the coupled weight decay does not drown

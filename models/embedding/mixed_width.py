@@ -14,9 +14,8 @@ class Mixed(TableEmbedding):
     without a bias.
 
     A group of width D has no P_k (Ginart et al. 2019), one of width 0 is rows that are all zero. A
-    group
-    without rows holds nothing. Any partition of the rows will do: by popularity (`mde`), or by what
-        a search chose.
+    group without rows holds nothing. Any partition of the rows will do: by popularity (`mde`), or
+    by what a search chose.
 
     Differs from the published code, which draws each group's rows by the group's own size: here a
     row starts from the first d_k entries of its row of V0, so that popular rows, of which there are

@@ -238,10 +238,9 @@ def unplug(model: Any, compact: bool = False) -> dict[str, nn.Module]:
     weights.
 
     Pruned entries are plain zeros then: training goes on with all of them. With `compact`, tables
-        that store only what
-    is not zero are put there instead, for inference: the same vectors, no gradients, `num_bytes()`
-    says how large. A module that others hold too (feature objects that build the next model, say)
-    keeps its weight in any case.
+    that store only what is not zero are put there instead, for inference: the same vectors, no
+    gradients, `num_bytes()` says how large. A module that others hold too (feature objects that
+    build the next model, say) keeps its weight in any case.
 
     Args:
         model: a plugged model, or what `plug` returned.

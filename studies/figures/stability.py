@@ -2,11 +2,9 @@
 differ in the seed.
 
 Overlap of two masks is the number of entries that both keep over the mean of what each keeps. Two
-levels stand beside
-it: entries drawn at random from the whole table, and entries drawn at random within each feature,
-    of which each search
-keeps as many as it does. The second is what equal sizes alone would give: above it, the same
-    coordinates are kept.
+levels stand beside it: entries drawn at random from the whole table, and entries drawn at random
+within each feature, of which each search keeps as many as it does. The second is what equal sizes
+alone would give: above it, the same coordinates are kept.
 
 Sizes are compared by rank (Spearman). Part of that is frequency, which every seed shares: the
 partial correlation takes it out.
