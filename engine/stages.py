@@ -14,15 +14,16 @@ import torch
 from data import feature_counts
 from data.store import Dataset
 from engine import snapshots
+from engine.checkpoint import load_checkpoint
 from engine.darts import search_and_train
 from engine.evaluate import measure, measure_test
 from engine.initial_model import fresh_model, initial_values
 from engine.loop import Hook
 from engine.pep.budgets import SaveAtBudgets
-from engine.pep.search_start import announce_pruning, check_start
+from engine.pep.search_start import announce_pruning, check_start, start_by_rule
 from engine.pep.sparsity_trace import SparsityTrace
 from engine.pep.threshold_trace import DecayOnlyThreshold, ThresholdTrace
-from engine.run import Run, RunContext, derive, open_data
+from engine.run import WEIGHTS, Run, RunContext, derive, open_data
 from engine.settings import (
     MASKED,
     PEP,
@@ -37,6 +38,7 @@ from engine.trainer import Trainer, execute
 from models.base import ClickModel
 from models.build import build_model, fresh_table
 from models.embedding.masked import Masked
+from models.embedding.pep import AUTO
 from models.pruned_tables import PrunedTables
 from utils.files import atomic_path, sha256_of
 from utils.recorded import shipped_words, translate
@@ -117,6 +119,8 @@ def train(settings: Settings, seed: int, context: RunContext) -> dict[str, Any]:
     folder = alias_folder(context.out, settings, seed, context.alias)
     dataset, _ = open_data(settings, context)
     if searching:
+        if settings.embedding.threshold_init == AUTO:
+            settings = _with_start(settings, seed, context, dataset)
         return _search(Run(settings, seed, context, dataset, "search", {}), folder)
     run = Run(settings, seed, context, dataset, "train", {})
     if settings.scheme == "darts":
@@ -124,6 +128,26 @@ def train(settings: Settings, seed: int, context: RunContext) -> dict[str, Any]:
     if (result := run.finished()) is not None:
         return result
     return execute(run, fresh_model(run), lambda trainer: [], lambda trainer: {}, keep_best=True)
+
+
+def _with_start(settings: Settings, seed: int, context: RunContext, dataset: Dataset) -> Settings:
+    """The settings with a number for threshold_init="auto", by `start_by_rule`; a uniform table
+    with the same settings is trained first, unless its run is finished."""
+    dense = parse({**settings.flat(), "embedding": "uniform"})
+    log.info("threshold_init=auto: the start is read off a uniform table with the same settings")
+    result = train(dense, seed, replace(context, alias=None))
+    weights = context.out / "runs" / result["run_id"] / WEIGHTS
+    if not weights.exists():
+        raise FileNotFoundError(f"threshold_init=auto needs {weights}, which is gone; train it "
+                                f"again: --embedding uniform --force")
+    trained = load_checkpoint(weights)["model"]["embedding.weight"]
+    batches = -(-dataset.counts[0] // settings.train.batch_size)
+    settings = parse({**settings.flat(), "threshold_init": 0.0})  # a number, to build V0
+    initial = fresh_model(Run(settings, seed, context, dataset, "search", {})).embedding.weight
+    start = start_by_rule(initial, trained, result["selected_epoch"] * batches, settings)
+    log.info("threshold_init=auto: %g (run %s is best after epoch %d)", start, result["run_id"],
+             result["selected_epoch"])
+    return parse({**settings.flat(), "threshold_init": start})
 
 
 def _search(run: Run, folder: Path) -> dict[str, Any]:

@@ -15,6 +15,9 @@ log = logging.getLogger("pep")
 
 BEGIN = 0.01  # pruning has begun when this share of V0 lies under the thresholds
 WARN = 0.05  # of a share of the table, or more, that is pruned at the start
+MOST = 0.2  # of an untrained table, that a start by rule prunes at most
+# a start by rule lets decay reach the median of a trained table after this part of its epochs
+PART_OF_EPOCHS = 0.4
 EPS = 1e-8  # of Adam
 
 
@@ -95,3 +98,31 @@ def steps_to_pruning(values: Tensor, settings: Settings) -> float:
         force = decay * abs(model.threshold_init + target) / 2
         return (target - model.threshold_init) * (force + EPS) / (force * train.lr)
     return math.log(target / model.threshold_init) / math.log1p(-train.lr * decay)
+
+
+def start_by_rule(initial: Tensor, trained: Tensor, steps: int, settings: Settings) -> float:
+    """The start from which decay alone lifts s to the median of a trained table after
+    PART_OF_EPOCHS of the steps that the table took to its best validation score.
+
+    A model that overfits early needs its small tables early, so its thresholds start higher.
+    Coupled decay in Adam moves s by about lr a step, wherever s is. docs/thresholds.md has the
+    starts that the rule was found on and those that it was tried on.
+
+    Args:
+        initial: V0 (N, D) of the search; the start prunes at most MOST of it.
+        trained: V (N, D) of a uniform table at its best epoch.
+        steps: that it took until then.
+
+    Returns:
+        s, in tenths.
+
+    >>> import torch
+    >>> from engine.settings import parse
+    >>> table = torch.full((4, 2), 0.05)  # sigmoid(-2.9) = 0.052
+    >>> start_by_rule(table, table, 10_000, parse({}))  # 4,000 steps of 0.001
+    -7.0
+    """
+    model = settings.embedding
+    median = fitting_start(trained, model.g_type, model.gk, 0.5)
+    start = median - settings.train.lr * PART_OF_EPOCHS * steps
+    return round(min(start, fitting_start(initial, model.g_type, model.gk, MOST)), 1)

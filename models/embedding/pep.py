@@ -13,6 +13,7 @@ from .base import Blueprint, EmbeddingEntry, TableEmbedding
 
 THRESHOLD_TYPES = ("global", "dimension", "feature", "field", "feature_dim", "field_dim")
 THRESHOLD_DECAYS = ("coupled", "decoupled", "none")
+AUTO = "auto"  # a start that is read off a training without thresholds
 CHUNK = 1 << 18  # entries that are counted at a time, so that they stay in the cache
 
 
@@ -214,7 +215,9 @@ class PepSettings:
 
     threshold_type: str = option("feature_dim", "granularity: which entries share a threshold",
                                  choices=THRESHOLD_TYPES, source=_PAPER)
-    threshold_init: float = option(-15.0, "start value of every s", source=_PAPER)
+    threshold_init: float | str = option(
+        -15.0, "start value of every s; auto: by rule, from a uniform table that is trained first",
+        source=_PAPER)
     g_type: str = option("sigmoid", "the gate g", choices=GATES, source=_PAPER)
     gk: float = option(1.0, "factor of the gate", low=1e-9, source=_PAPER)
     threshold_decay: str = option("coupled", "weight decay of s; coupled as published",
@@ -224,12 +227,23 @@ class PepSettings:
 
 def _build(plan: Blueprint) -> Pep:
     own: PepSettings = plan.own
+    if isinstance(own.threshold_init, str):
+        raise ValueError(f"threshold_init={own.threshold_init} is for the training scripts, which "
+                         "replace it by a number; give the number here")
     thresholds = Thresholds(own.threshold_type, own.threshold_init, own.g_type, own.gk,
                             own.threshold_decay, own.threshold_gradient)
     return Pep(plan.table(), plan.field_sizes, thresholds)
 
 
 def _check(own: PepSettings, values: Values) -> None:
+    if isinstance(own.threshold_init, str):
+        if own.threshold_init != AUTO:
+            raise ValueError(f"threshold_init must be a number or {AUTO!r}, got "
+                             f"{own.threshold_init!r}")
+        if values["optimizer"] != "adam" or own.threshold_decay != "coupled":
+            raise ValueError(f"threshold_init={AUTO} counts on the pace of coupled decay in Adam, "
+                             f"and this run has optimizer={values['optimizer']} and "
+                             f"threshold_decay={own.threshold_decay}; give a number")
     if values["optimizer"] == "sgd" and own.threshold_decay == "decoupled":
         raise ValueError("threshold_decay=decoupled is a form of Adam's decay; with optimizer=sgd "
                          "the two are one. Leave one of them away")

@@ -5,7 +5,7 @@ import pytest
 import tiny
 import torch
 
-from engine.pep.search_start import BEGIN, announce_pruning, steps_to_pruning
+from engine.pep.search_start import BEGIN, announce_pruning, start_by_rule, steps_to_pruning
 from engine.pep.threshold_trace import DecayOnlyThreshold
 from engine.settings import parse
 from models.embedding.base import initial_table
@@ -81,3 +81,34 @@ def test_a_search_that_ends_before_pruning_begins_is_warned_of(caplog, changed, 
     announce_pruning(TABLE, parse({"max_epochs": 3, **changed}), 1000)
     [record] = [record for record in caplog.records if record.levelno == logging.WARNING]
     assert re.search(words, record.getMessage())
+
+
+def test_a_start_by_rule_is_read_off_a_uniform_table_and_is_the_search_of_that_number(tmp_path,
+                                                                                      caplog):
+    caplog.set_level(logging.INFO, "pep")
+    settings = SEARCH | {"candidate_p": [100], "lr": 0.05}
+    by_rule = tiny.train(tmp_path, **settings, threshold_init="auto")
+    start = float(re.search(r"threshold_init=auto: (-?[\d.]+) ", caplog.text)[1])
+    assert by_rule["settings"]["threshold_init"] == start
+    by_hand = tiny.train(tmp_path / "other", **settings, threshold_init=start)
+    assert by_hand["run_id"] == by_rule["run_id"]
+    dense = tiny.train(tmp_path, **settings | {"embedding": "uniform"})
+    assert f"run {dense['run_id']} is best after epoch {dense['selected_epoch']}" in caplog.text
+
+
+@pytest.mark.parametrize("steps", [0, 1000, 100_000])
+def test_a_later_best_epoch_gives_an_earlier_start_and_none_prunes_much_of_the_table(steps):
+    settings = parse(SEARCH)
+    start = start_by_rule(TABLE, 10 * TABLE, steps, settings)
+    median = start_by_rule(1000 * TABLE, 10 * TABLE, 0, settings)  # no limit from so large a V0
+    assert start <= median - 0.001 * 0.4 * steps + 0.05
+    assert share_below(TABLE, "sigmoid", 1.0, start) <= 0.2
+
+
+@pytest.mark.parametrize(("settings", "message"), [
+    ({"threshold_init": "later"}, "threshold_init must be a number or 'auto', got 'later'"),
+    ({"threshold_init": "auto", "threshold_decay": "none"}, "counts on the pace of coupled decay"),
+    ({"threshold_init": "auto", "optimizer": "sgd"}, "optimizer=sgd")])
+def test_a_start_by_rule_is_refused_where_it_cannot_be(settings, message):
+    with pytest.raises(ValueError, match=message):
+        parse(SEARCH | settings)

@@ -36,7 +36,7 @@ WRONG_TYPES = [
     ("latent_dim", None, "int"),
     ("latent_dim", [8], "int"), ("max_epochs", "ten", "int"), ("lr", "fast", "float"),
     ("lr", True, "float"),
-    ("lr", [0.1], "float"), ("threshold_init", "-15", "float"), ("with_ids", 1, "bool"),
+    ("lr", [0.1], "float"), ("gk", "-15", "float"), ("with_ids", 1, "bool"),
     ("with_ids", "yes", "bool"),
     ("model", 3, "str"), ("budget", True, "str"), ("mlp_dims", 100, "a list of whole numbers"),
     ("mlp_dims", "100", "a list of whole numbers"),
