@@ -11,6 +11,7 @@ from engine.bilevel import Bilevel
 from engine.initial_model import fresh_model
 from engine.loop import Hook
 from engine.run import Run, derive
+from engine.settings import CONSTANT
 from engine.trainer import Trainer, execute
 from models.build import build_mixed, build_model
 from utils.files import atomic_path, sha256_of
@@ -27,8 +28,9 @@ def search_and_train(run: Run) -> dict[str, Any]:
     The result is that of the training; it names the search's run under `search`.
     """
     settings = run.settings
-    searched = replace(settings,
-                       train=replace(settings.train, max_epochs=settings.embedding.darts_epochs))
+    # averages and course of the learning rate are the final training's
+    searched = replace(settings, train=replace(
+        settings.train, max_epochs=settings.embedding.darts_epochs, ema=0.0, lr_schedule=CONSTANT))
     search = replace(run, settings=searched, stage="search", extra={"stage": "search"})
     if search.finished() is None or not (search.folder / CHOICE).exists():
         _search(search)

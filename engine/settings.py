@@ -26,6 +26,7 @@ PEP = "pep"  # the embedding that is searched, with the budgets below
 NO_EMBEDDING = "none"  # what a model has that takes no embedding
 VALIDATION_METRICS = ("auc", "loss")  # that patience may look at
 PUBLISHED_PATIENCE = "published_protocol"  # patience on the mean of per-batch test AUCs
+CONSTANT, COSINE = "constant", "cosine"  # courses of the learning rate
 
 
 def _embeddings() -> tuple[str, ...]:
@@ -82,6 +83,10 @@ class TrainSettings:
     tensorboard: bool = option(True, "write TensorBoard files", in_id=False)
     checkpoint_seconds: float = option(60.0, "seconds between checkpoints", low=0, in_id=False)
     optimizer: str = option("adam", "Adam, or plain gradient descent", choices=("adam", "sgd"))
+    ema: float = option(0.0, "decay of an exponential moving average of all weights, which is "
+                        "evaluated and kept in their place; 0: none", low=0, below=1)
+    lr_schedule: str = option(CONSTANT, "course of the learning rate; cosine: to 0 over max_epochs",
+                              choices=(CONSTANT, COSINE))
 
     @property
     def decay_of_others(self) -> float:

@@ -25,6 +25,7 @@ from engine.pep.sparsity_trace import SparsityTrace
 from engine.pep.threshold_trace import DecayOnlyThreshold, ThresholdTrace
 from engine.run import WEIGHTS, Run, RunContext, derive, open_data
 from engine.settings import (
+    CONSTANT,
     MASKED,
     PEP,
     PUBLISHED_PATIENCE,
@@ -108,7 +109,8 @@ def train(settings: Settings, seed: int, context: RunContext) -> dict[str, Any]:
     finished search are copied to that folder.
 
     Raises:
-        ValueError: no budget lies within the table's size, or the embedding is `masked`.
+        ValueError: no budget lies within the table's size, the embedding is `masked`, or a search
+            has an average of its weights or a course of its learning rate.
         FileExistsError: the alias folder belongs to another search.
     """
     if settings.model.embedding == MASKED:
@@ -116,6 +118,11 @@ def train(settings: Settings, seed: int, context: RunContext) -> dict[str, Any]:
     searching = settings.scheme == PEP
     if searching and not settings.search.candidate_p:
         raise ValueError("candidate_p is empty: name at least one budget to search for")
+    if searching and (settings.train.ema or settings.train.lr_schedule != CONSTANT):
+        raise ValueError(f"a search takes ema 0 and lr_schedule {CONSTANT}, as its thresholds move "
+                         f"by about lr at each step and its snapshots are of the weights "
+                         f"themselves; got ema {settings.train.ema:g} and lr_schedule "
+                         f"{settings.train.lr_schedule}. Give both to the retraining instead")
     folder = alias_folder(context.out, settings, seed, context.alias)
     dataset, _ = open_data(settings, context)
     if searching:

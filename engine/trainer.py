@@ -14,6 +14,7 @@ import torch
 
 from data.loader import Loader
 from engine import checkpoint
+from engine.averaging import CosineRate, WeightAverage
 from engine.evaluate import Split, measure, measure_test, with_base_rate
 from engine.hooks import (
     Checkpoint,
@@ -30,7 +31,7 @@ from engine.optim.step import Optimizer, Step, build_optimizer
 from engine.progress import Progress
 from engine.record import peak_memory_bytes, pick_device, provenance, reset_peak_memory
 from engine.run import ALGORITHM_VERSION, WEIGHTS, Interrupted, Run, derive
-from engine.settings import PUBLISHED_PATIENCE, identity
+from engine.settings import COSINE, PUBLISHED_PATIENCE, identity
 from models.base import ClickModel
 from models.build import inference_bytes, num_embedding_params
 from utils.files import write_json
@@ -127,7 +128,8 @@ class Trainer:
     def train(self, own: Sequence[Hook], keep_best: bool) -> str:
         """Assemble the hooks and fit; returns the reason to stop."""
         run, train = self.run, self.run.settings.train
-        stateful = _by_name([self.evaluate, self.early_stop, *own])
+        average = WeightAverage(self.model, train.ema) if train.ema and keep_best else None
+        stateful = _by_name([self.evaluate, self.early_stop, *own, *([average] if average else [])])
         torch.manual_seed(derive(run.seed, f"{run.stage}:dropout"))
         path = run.folder / "checkpoint.safetensors"
         if path.exists() and not run.context.force:
@@ -144,9 +146,18 @@ class Trainer:
                            train.checkpoint_seconds)
         hooks: list[Hook] = [EverySteps(train.log_interval, require_finite)]
         hooks += [hook if hook.every_step else EverySteps(train.log_interval, hook) for hook in own]
-        hooks.append(EveryEpochs(train.eval_interval, train.max_epochs, self.evaluate))
+        if train.lr_schedule == COSINE:
+            rate = CosineRate(train.lr, train.max_epochs * self.loader.batches)
+            rate(self.state)
+            hooks.append(rate)
+        measure: Callable[[State], str | None] = self.evaluate
+        if average is not None:
+            hooks.append(average)
+            measure = average.measuring(self.evaluate, self.early_stop)
+        hooks.append(EveryEpochs(train.eval_interval, train.max_epochs, measure))
         if keep_best:
             self.patience = train.early_stop_metric
+            # the measure of an average calls it already, while the averages are in place
             hooks.append(self.early_stop)
         if self.patience == PUBLISHED_PATIENCE:
             hooks.append(PublishedPatience(self.evaluate.published_scores, train.early_stop))

@@ -26,7 +26,7 @@ from engine.checkpoint import load_checkpoint, save_checkpoint
 from engine.evaluate import measure
 from engine.initial_model import fresh_model
 from engine.run import Run, RunContext, Unfinished, derive
-from engine.settings import Settings, parse, parse_assignment
+from engine.settings import CONSTANT, Settings, parse, parse_assignment
 from engine.trainer import Trainer, execute
 from models.dlrm import DLRM
 from utils.text import unknown
@@ -179,7 +179,9 @@ def _kept(base: Base, task: Task, settings: Settings,
 def _descended(base: Base, task: Task, settings: Settings,
                context: RunContext) -> tuple[Tensor, DLRM, dict[str, Any]]:
     """As `_kept`, by a descent of its own run, which is not run again when it is finished."""
-    settings = replace(settings, train=replace(settings.train, max_epochs=task.epochs))
+    # averages and course of the learning rate are the small model's
+    settings = replace(settings, train=replace(settings.train, max_epochs=task.epochs, ema=0.0,
+                                               lr_schedule=CONSTANT))
     method = "umec" if task.method == AS_UMEC else task.method
     descent = replace(task, method=method, budget=min(task.along, default=task.budget))
     named = {**asdict(descent), "base": base.trained.run_id, "dynamics": _identity(descent)}

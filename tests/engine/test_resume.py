@@ -31,6 +31,8 @@ CASES = {
                  "threshold_decay": "none"},
     "decoupled": {"embedding": "pep", "candidate_p": [550, 20], "max_epochs": 4, "lr": 0.05,
                   "threshold_decay": "decoupled", "l2_regularization": 0.01},
+    "averaged": {"model": "deepfm", "embedding": "uniform", "max_epochs": 4, "mlp_dims": [32],
+                 "ema": 0.9, "lr_schedule": "cosine", "early_stop": 9},
     "by row": {"model": "deepfm", "embedding": "pep", "candidate_p": [550, 20], "max_epochs": 4,
                "lr": 0.02,
                # 198 rows; 180 ids in a batch
