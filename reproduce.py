@@ -23,10 +23,10 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from engine import cli, jobs, tuning
+from engine import cli, jobs
 from engine.run import RunContext, open_data
 from engine.settings import parse
-from studies import pages, plan, planned_runs, schemes, summary, synthetic_data, table
+from studies import pages, plan, planned_runs, schemes, summary, synthetic_data, table, tuning
 from studies.collect import results_in
 from studies.figures import fig2, fig8
 from studies.pages import PAGES

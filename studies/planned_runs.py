@@ -10,10 +10,10 @@ from typing import Any
 from benchmarks import bench_epoch
 from compression.umec import command as umec
 from compression.umec.dynamics import Dynamics
-from engine import stages, tuning
+from engine import stages
 from engine.run import RunContext
 from engine.settings import parse
-from studies import afm_runs, plan, schemes
+from studies import afm_runs, plan, schemes, tuning
 from studies.figures import extreme, table4, umec_fig2, umec_fig3
 from studies.pages import PAGES
 from studies.plan import PlannedRun

@@ -11,11 +11,12 @@ from typing import Any
 from compression.loaded_run import load_uniform
 from compression.pruning import command as pruned
 from compression.pruning import methods
-from engine import stages, tuning
+from engine import stages
 from engine.run import RunContext
 from engine.settings import parse
 from models.build import EMBEDDINGS
 from models.embedding.base import DECAYS
+from studies import tuning
 from studies.plan import PlannedRun
 from studies.published import PRESETS
 

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from engine import cli
-from studies import published
+from studies import published, script_options
 from studies.published import Preset
 
 if TYPE_CHECKING:
@@ -42,10 +42,10 @@ def retrain(description: str, script: Preset) -> None:
 
 
 def _options(description: str, script: Preset, retraining: bool) -> argparse.Namespace:
-    return cli.parser(description, _variants(script), retraining).parse_args()
+    return script_options.parser(description, _variants(script), retraining).parse_args()
 
 
-def _variants(script: Preset) -> cli.Variants:
+def _variants(script: Preset) -> script_options.Variants:
     return published.VARIANTS.get(script.get("dataset", ""), {})
 
 
@@ -65,7 +65,7 @@ def _search(options: argparse.Namespace, script: Preset) -> None:
     from engine.run import open_data
     from studies import table
 
-    settings, context, _ = cli.read(options, script, _variants(script), _usual(script))
+    settings, context, _ = script_options.read(options, script, _variants(script), _usual(script))
     if options.encode_only:
         print(open_data(settings, context)[0].describe())
     else:
@@ -94,7 +94,8 @@ def _retrain(options: argparse.Namespace, script: Preset) -> None:
     from studies.collect import results_in
     from studies.figures import budget_curve
 
-    settings, context, explicit = cli.read(options, script, _variants(script), _usual(script))
+    settings, context, explicit = script_options.read(options, script, _variants(script),
+                                                      _usual(script))
     at_once = jobs.processes(options.jobs, options.device)
     names = stages.tickets(settings, options.seed, context, explicit)
     tickets = [jobs.Job(f"retrain {settings.model.model} {name}",

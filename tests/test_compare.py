@@ -15,8 +15,8 @@ from benchmarks import bench_epoch
 from compression.afm import command as afm
 from compression.afm.compress import Choice
 from compression.finetune import FineTuning
-from engine import snapshots, tuning
-from studies import afm_runs, planned_runs, schemes
+from engine import snapshots
+from studies import afm_runs, planned_runs, schemes, tuning
 from studies.collect import results_in
 from studies.figures import extreme, table4
 from studies.figures.baselines import entries

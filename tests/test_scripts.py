@@ -19,7 +19,7 @@ from makers import tree, write_movielens
 from shipped import ROOT, train_movielens, train_movielens_retrain
 
 from engine import cli, snapshots, stages
-from studies import published
+from studies import published, script_options
 
 BASELINE = ("latent_dim=8", "max_epochs=2", "eval_interval=1", "batch_size=256")
 QUICK = (*BASELINE, "candidate_p=[400, 150]")
@@ -478,10 +478,10 @@ def test_help_shows_options_and_examples(monkeypatch, capsys, script):
 
 def test_published_means_the_published_protocol_but_for_what_the_user_sets(caplog):
     variants, preset = published.VARIANTS["movielens"], published.PRESETS["movielens"]
-    parser = cli.parser("", variants)
+    parser = script_options.parser("", variants)
     options = parser.parse_args(["--published", *sets("early_stop=3", "latent_dim=64")])
     with caplog.at_level("INFO", "pep"):
-        settings, _, explicit = cli.read(options, preset, variants, preset)
+        settings, _, explicit = script_options.read(options, preset, variants, preset)
     assert "but for the random numbers" in caplog.text  # what it cannot reproduce
     train, search = settings.train, settings.search
     assert (train.eval_interval, train.early_stop, train.log_interval) == (5, 3, 1)
@@ -489,9 +489,10 @@ def test_published_means_the_published_protocol_but_for_what_the_user_sets(caplo
     assert (search.candidate_p, settings.model.latent_dim) == ((50_000, 30_000, 20_000), 64)
     assert explicit == {"early_stop", "latent_dim"}
     assert "published" in stages.alias_folder(Path("tmp"), settings, 1, None).name
-    settings, _, _ = cli.read(parser.parse_args(["--published"]), preset, variants, preset)
+    options = parser.parse_args(["--published"])
+    settings, _, _ = script_options.read(options, preset, variants, preset)
     assert (settings.train.early_stop, settings.model.latent_dim) == (40, 32)
-    settings, _, _ = cli.read(parser.parse_args([]), preset, variants, preset)
+    settings, _, _ = script_options.read(parser.parse_args([]), preset, variants, preset)
     assert (settings.train.eval_interval, settings.train.early_stop) == (2, 8)
 
 

@@ -14,6 +14,7 @@ from data.synthetic import raw_planted
 from engine import cli, record
 from engine import run as engine_run
 from engine.run import RunContext
+from studies import script_options
 
 DEFAULT = record.ROOT / "data" / "cache"
 
@@ -34,10 +35,10 @@ def run(monkeypatch, capsys):
 
 
 def test_the_option_goes_before_the_variable_and_that_before_the_default(monkeypatch):
-    parser = cli.parser("", {})
+    parser = script_options.parser("", {})
 
     def cache(*words):
-        return cli.read(parser.parse_args(words), tiny.SETTINGS, {}, {})[1].cache
+        return script_options.read(parser.parse_args(words), tiny.SETTINGS, {}, {})[1].cache
 
     monkeypatch.setenv("PEP_CACHE", "b")
     assert str(cache("--cache", "a")) == "a"

@@ -4,7 +4,7 @@ import json
 
 import pytest
 
-from engine.tuning import chosen, chosen_for, points, tune
+from studies.tuning import chosen, chosen_for, points, tune
 
 GRID = {"d": [4, 8, 16], "k": [1, 2, 3, 4], "a": [0.1, 0.2]}
 
