@@ -44,8 +44,7 @@ class Darts(TableEmbedding):
     by_row = None
 
     def __init__(self, num_rows: int, widths: tuple[int, ...], draw: Draw, num_fields: int) -> None:
-        if len(widths) < 2 or list(widths) != sorted(set(widths)) or widths[0] < 1:
-            raise ValueError(f"darts_widths must be two or more rising widths, got {list(widths)}")
+        _require_rising(widths)
         super().__init__(num_rows, widths[-1], num_fields)
         self.widths = widths
         # (N, sum of widths)
@@ -98,9 +97,14 @@ class DartsSettings:
     darts_lr: float = option(1e-2, "Adam's, of the mixture's weights, on validation rows", low=0)
 
 
+def _require_rising(widths: tuple[int, ...]) -> None:
+    if len(widths) < 2 or list(widths) != sorted(set(widths)) or widths[0] < 1:
+        raise ValueError(f"darts_widths must be two or more rising widths, got {list(widths)}")
+
+
 ENTRY = EmbeddingEntry(
     lambda plan: Darts(plan.num_rows, plan.own.darts_widths, plan.draw, plan.num_fields),
-    DartsSettings,
+    DartsSettings, lambda own, values: _require_rising(own.darts_widths),
     grid={"darts_widths": [[1, 2, 8], [2, 4, 16], [4, 8, 32], [8, 16, 64]],
           "l2_regularization": list(DECAYS)},
     unused=("latent_dim",))

@@ -141,3 +141,8 @@ def test_logistic_regression_has_no_widths_to_search(tmp_path, monkeypatch):
     tiny.install(monkeypatch, DATA)
     monkeypatch.setattr(stages, "search_and_train", lambda run: pytest.fail("searched"))
     assert tiny.train(tmp_path, model="linear", embedding="darts")["num_embedding_params"] == 0
+
+
+def test_widths_are_checked_before_any_data_are_read():
+    with pytest.raises(ValueError, match="two or more rising widths"):
+        parse({"embedding": "darts", "darts_widths": [3, 2]})
