@@ -47,8 +47,8 @@ def place_of(options: argparse.Namespace, **others: Any) -> "RunContext":
 
 
 def main(work: Callable[[], None]) -> None:
-    """Run a script's work: messages on standard error, bad input as one line (exit code 2), 130
-    after an interrupt."""
+    """Run the work of a script that trains: messages on standard error, bad input as one line (exit
+    code 2), 130 after an interrupt."""
     import torch
 
     from engine.progress import LogHandler
@@ -58,9 +58,16 @@ def main(work: Callable[[], None]) -> None:
     # rows without data decay into denormals, which many processors handle slowly
     torch.set_flush_denormal(True)
     try:
-        work()
+        with_short_errors(work)
     except Interrupted as stop:
         sys.exit(_say(str(stop), 130))
+
+
+def with_short_errors(work: Callable[[], object]) -> None:
+    """Run the work of a command that only reads records, with exit codes as in `main`; torch is not
+    imported."""
+    try:
+        work()
     except KeyboardInterrupt:
         sys.exit(_say("interrupted; finished runs stay, and a run under way goes on from its last "
                       "checkpoint when it is started again", 130))

@@ -14,8 +14,7 @@ from engine import stages
 from engine.run import RunContext
 from engine.settings import parse
 from studies import afm_runs, plan, schemes, tuning
-from studies.figures import extreme, table4, umec_fig2, umec_fig3
-from studies.pages import PAGES
+from studies.figures import PAGES, extreme, table4, umec_fig2, umec_fig3
 from studies.plan import PlannedRun
 from studies.published import PRESETS
 
@@ -36,7 +35,6 @@ UMEC_FIGURES = {"umec-fig2": (True, umec_fig2.METHODS, tuple(umec_fig2.PAPER)),
                 "umec-fig3": (False, umec_fig3.METHODS, tuple(umec_fig3.PAPER))}
 UMEC_BASE = {"max_epochs": 20, "early_stop": 3, "tensorboard": False}
 UMEC_STEPS = 1500  # of a descent, to the nearest epoch, and one epoch at least
-MODELS = ("fm", "deepfm", "autoint")
 # fields that older searches lack
 RECORDS = {"fig6": "sparsity", "stability": "sparsity", "thresholds": "thresholds"}
 # what the paper shows of Criteo or Avazu, beside Figures 3 and 4
@@ -133,7 +131,7 @@ def everything(given: argparse.Namespace) -> list[PlannedRun]:
     needs = []
     for scheme in schemes.GRIDS:
         grid = schemes.grid(given, scheme)
-        points = tuning.points(grid, schemes.TRIALS)
+        points = tuning.points(grid, tuning.TRIALS)
         path = tuning.found(Path(given.out), given.dataset, given.model, scheme)
         size = next(iter(grid))
         first = list({str(point[size]): point for point in reversed(points)}.values())
