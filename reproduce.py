@@ -188,6 +188,5 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    # --help and wrong options answer at once; torch, which `cli.main` needs, takes seconds
-    cli.with_short_errors(lambda: read(sys.argv[1:]))
+    cli.main(lambda: read(sys.argv[1:]), trains=False)  # --help and wrong options answer at once
     cli.main(main)

@@ -171,4 +171,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    cli.with_short_errors(main)
+    cli.main(main, trains=False)

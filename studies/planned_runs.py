@@ -10,6 +10,7 @@ from typing import Any
 from benchmarks import bench_epoch
 from compression.umec import command as umec
 from compression.umec.dynamics import Dynamics
+from compression.umec.task import Task
 from engine import stages
 from engine.run import RunContext
 from engine.settings import parse
@@ -84,7 +85,7 @@ def _of_umec(given: argparse.Namespace, name: str) -> list[PlannedRun]:
     for seed, budget, method in itertools.product(given.seeds, budgets, methods):
         if method == "dense" and budget != budgets[0]:  # the dense model has no budget
             continue
-        task = umec.Task(budget, method, dynamics=dynamics)
+        task = Task(budget, method, dynamics=dynamics)
         needs.append(PlannedRun(f"dlrm {method} at {budget:g} seed {seed}", ("dlrm", "uniform"),
                                 partial(compressed, given, task, seed)))
     return needs
@@ -149,7 +150,7 @@ def everything(given: argparse.Namespace) -> list[PlannedRun]:
     return needs
 
 
-def compressed(given: argparse.Namespace, task: umec.Task, seed: int,
+def compressed(given: argparse.Namespace, task: Task, seed: int,
                context: RunContext) -> dict[str, Any]:
     """A DLRM as published, trained and made smaller by one method at one budget."""
     base = {**PRESETS[given.dataset], **umec.PUBLISHED, **UMEC_BASE}

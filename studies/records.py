@@ -87,4 +87,4 @@ def _append(folder: Path, out: Path, replace: bool) -> None:
 
 
 if __name__ == "__main__":
-    cli.with_short_errors(main)
+    cli.main(main, trains=False)
