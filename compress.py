@@ -11,6 +11,8 @@
     python compress.py umec --run ID --budget 0.5             # a DLRM: fewer fields and neurons
     python compress.py umec --run ID --budget 0.5 --budget 0.2 --one-descent
     python compress.py umec --run ID --budget 0.5 --method magnitude     # a baseline
+    python compress.py waterline --run ID --bytes 20000       # a few bits an entry, retrained
+    python compress.py lowbit --run ID --scheme uniform --bits 4         # what it is compared with
 """
 
 import argparse
@@ -18,9 +20,11 @@ from pathlib import Path
 
 from compression.afm import command as afm
 from compression.loaded_run import load_uniform
+from compression.lowbit import command as lowbit
 from compression.pruning import command as pruned
 from compression.pruning import methods
 from compression.umec import command as umec
+from compression.waterline import command as waterline
 from engine import cli
 from studies import page, table
 from studies.collect import results_in
@@ -61,6 +65,16 @@ def options() -> argparse.ArgumentParser:
     method = methods.add_parser("umec", help="a DLRM under a resource budget, and baselines")
     method.set_defaults(work=umec.work)
     umec.add_options(method)
+    method = methods.add_parser("waterline", help="a table at a number of bytes",
+                                description=waterline.__doc__,
+                                formatter_class=argparse.RawDescriptionHelpFormatter)
+    method.set_defaults(work=waterline.work)
+    waterline.add_options(method)
+    method = methods.add_parser("lowbit", help="other schemes at few bits, with its retraining",
+                                description=lowbit.__doc__,
+                                formatter_class=argparse.RawDescriptionHelpFormatter)
+    method.set_defaults(work=lowbit.work)
+    lowbit.add_options(method)
     return parser
 
 
