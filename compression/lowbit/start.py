@@ -58,7 +58,7 @@ def start_of(trained: LoadedRun, rotation: bool, columns: np.ndarray | None = No
         raise ValueError(f"the dense table has {table.shape[1]} columns; take 1 to "
                          f"{table.shape[1]} of them")
     axes = principal_axes(table, sizes) if rotation else np.eye(table.shape[1])
-    kept = torch.from_numpy((table @ axes)[:, chosen]).float()
+    kept = torch.from_numpy(np.ascontiguousarray((table @ axes)[:, chosen])).float()
     own = trained.model.state_dict()
     others = {key: value.clone() for key, value in own.items() if not key.startswith("embedding.")}
     whole = build_model(sizes, trained.settings.flat(), 0, Uniform(torch.zeros(table.shape),

@@ -135,7 +135,7 @@ class Quantised(TableEmbedding):
     def __init__(self, initial: Tensor, bits: np.ndarray, groups: np.ndarray, num_fields: int,
                  stored_bytes: int) -> None:
         super().__init__(initial.shape[0], initial.shape[1], num_fields)
-        self.weight = nn.Parameter(initial.clone())
+        self.weight = nn.Parameter(initial.clone(memory_format=torch.contiguous_format))
         self.quantiser = Quantiser(initial, bits, groups)
         self.stored_bytes = stored_bytes
 
