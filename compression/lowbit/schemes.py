@@ -21,7 +21,7 @@ from compression.waterline.rotation import of_fields
 from data import feature_counts
 from engine.run import RunContext
 from models.base import ClickModel
-from models.embedding.mgqe import Mgqe
+from models.embedding.fixed_codes import FixedCodes
 from models.embedding.quantised import (
     MOST,
     Quantised,
@@ -140,7 +140,9 @@ def _mask(trained: LoadedRun, scheme: Scheme) -> tuple[ClickModel, np.ndarray]:
 
 
 def _pq(trained: LoadedRun, scheme: Scheme) -> tuple[ClickModel, np.ndarray]:
-    """Product quantisation: each part of a row is one of a few centroids, which have few bits."""
+    """Product quantisation: each part of a row is one of a few centroids, which have few bits. The
+    codes are those of k-means on the dense rows and stay: learned on, by the straight-through
+    gradient of DPQ, they diverge at the learning rate of the other schemes."""
     start = _dense(trained, scheme)
     width, subspaces, centroids = start.table.shape[1], scheme.subspaces, scheme.centroids
     assert subspaces is not None
@@ -153,15 +155,18 @@ def _pq(trained: LoadedRun, scheme: Scheme) -> tuple[ClickModel, np.ndarray]:
                          f"{centroids}")
     generator = np.random.default_rng(trained.run.seed)
     parts = start.table.numpy()[start.seen].reshape(seen, subspaces, -1)
-    found = [kmeans2(parts[:, part], centroids, KMEANS, minit="++", rng=generator)[0]
-             for part in range(subspaces)]
-    inner = Mgqe(start.table, torch.full((len(start.table),), centroids),
-                 torch.from_numpy(np.concatenate(found, axis=1)), subspaces,
-                 len(start.field_sizes))
-    codes = -(-seen * subspaces * (centroids - 1).bit_length() // 8)
+    codes = np.full((len(start.table), subspaces), -1)
+    found = []
+    for part in range(subspaces):
+        means, codes[start.seen, part] = kmeans2(parts[:, part], centroids, KMEANS, minit="++",
+                                                 rng=generator)
+        found.append(means)
+    inner = FixedCodes(torch.from_numpy(codes), torch.from_numpy(np.stack(found)),
+                       len(start.field_sizes))
+    code_bytes = -(-seen * subspaces * (centroids - 1).bit_length() // 8)
     bits = {"centroids": scheme.bits}
     return _parts(start.model, inner, bits, {"centroids": (centroids,) * subspaces},
-                  rows_bytes(start.field_sizes) + codes), start.seen
+                  rows_bytes(start.field_sizes) + code_bytes), start.seen
 
 
 def _own_run(trained: LoadedRun, scheme: Scheme) -> tuple[ClickModel, np.ndarray]:

@@ -32,17 +32,15 @@ def _quantise(values, steps, bounds, out):
 
 
 @njit(nogil=True, error_model="numpy")
-def _errors(values, groups, bounds, tried, errors):
+def _fit(values, groups, bounds, steps, above, below):
     for i in range(values.size):
         group = groups[i]
         if group >= 0:
             bound = bounds[i]
-            for k in range(tried.shape[0]):
-                step = tried[k, group]
-                level = np.floor(values[i] / step)
-                level = min(max(level, -bound), bound - np.float32(1)) + np.float32(0.5)
-                error = np.float64(values[i] - level * step)
-                errors[k, group] += error * error
+            level = np.floor(values[i] / steps[group])
+            level = min(max(level, -bound), bound - np.float32(1)) + np.float32(0.5)
+            above[group] += values[i] * level
+            below[group] += level * level
 
 
 class _StraightThrough(torch.autograd.Function):
@@ -87,27 +85,23 @@ def codes_of(values: Tensor, steps: Tensor, bounds: Tensor) -> Tensor:
 
 
 def fitted(values: Tensor, groups: Tensor, bounds: Tensor, steps: np.ndarray) -> np.ndarray:
-    """Steps of less squared error: each moves to its neighbour 2^(1/8) times as large or as small
-    where that is better.
-
-    The step of least error for the codes as they are, <v, l> / <l, l> with l = code + 1/2, is not
-    taken: for few bits it moves so little from one round to the next that rounding holds it.
+    """The steps of least squared error for the codes that `values` have now: <v, l> / <l, l> of
+    each group, l = code + 1/2.
 
     Args:
         values, bounds: (N, D) float32.
         groups: (N, D) int32, the group of each entry; -1 for an entry of no bits.
-        steps: (G,) float32, of each group, as of `rounded`.
+        steps: (G,) float32, of each group.
 
     Returns:
-        (G,) float32, as of `rounded`.
+        (G,) float32, rounded as they are stored; a group that would get no positive step keeps its
+        own.
     """
-    stored = bytes_of(steps).astype(np.int64)
-    moves = np.array([0, -1, 1])  # of equals the step itself
-    stored = np.clip(stored + moves[:, None], 0, 255).astype(np.uint8)
-    tried, errors = steps_of(stored), np.zeros(stored.shape)
-    _errors(*(each.detach().cpu().contiguous().view(-1).numpy()
-              for each in (values, groups, bounds)), tried, errors)
-    return tried[errors.argmin(axis=0), np.arange(len(steps))]
+    above, below = np.zeros(len(steps)), np.zeros(len(steps))
+    _fit(*(each.detach().cpu().contiguous().view(-1).numpy()
+           for each in (values, groups, bounds)), steps, above, below)
+    best = np.divide(above, below, out=steps.astype(np.float64), where=below > 0)
+    return rounded(np.where(best > 0, best, steps))
 
 
 def bytes_of(steps: np.ndarray) -> np.ndarray:

@@ -47,7 +47,7 @@ def test_uniform_bits_of_the_first_columns(dense, bits):
         + -(-seen_rows() * 4 * bits // 8))
     rotated = start_of(dense, True).table
     if bits == 8:
-        torch.testing.assert_close(table[seen], rotated[seen, :4], atol=0.02, rtol=0)
+        torch.testing.assert_close(table[seen], rotated[seen, :4], atol=0.05, rtol=0)
 
 
 def test_the_largest_entries_are_kept_and_their_mask_is_counted(dense):
@@ -79,10 +79,10 @@ def test_product_quantisation_counts_codes_and_centroids(dense):
     table = model.embedding.table()
     for part in table.split(WIDTH // 2, dim=1):
         assert len(part.unique(dim=0)) <= 16
+        assert not part[~seen].any()
     assert model.embedding.inference_bytes() == (
         rows_bytes(DATA.schema.sizes) + seen_rows() + 16 * WIDTH // 2
         + steps_of(model.embedding))
-    del seen
 
 
 @pytest.mark.parametrize("name", ["qr", "mde"])
@@ -139,7 +139,7 @@ def test_the_rest_of_a_model_is_coded_and_counted(tmp_path, monkeypatch):
     ids = ids[(ids != 3).all(dim=1)]
     with torch.no_grad():
         apart = (coded(ids) - start.model(ids)).abs()
-    assert 0 < apart.max() < 0.05
+    assert 0 < apart.max() < 0.1
 
 
 def test_masks_are_counted_in_the_smaller_form():

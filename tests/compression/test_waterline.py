@@ -303,7 +303,7 @@ def test_every_ablation_is_a_run_of_its_own(tmp_path, dense):
     assert set(best) >= {"bytes", "method", "stored"}
     assert "rotation" not in best
     for wrong in ({"rows": "all"}, {"columns": "all"}, {"most": 0}, {"rung": 9}):
-        with pytest.raises(ValueError, match="takes|follow"):
+        with pytest.raises(ValueError, match=r"takes|follow"):
             Shape(**wrong)
 
 

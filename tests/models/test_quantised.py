@@ -14,7 +14,7 @@ from models.embedding.quantised import (
     step_groups,
 )
 from models.embedding.quotient_remainder import Qr
-from models.kernels.quantise import codes_of, quantise, quantise_plain, rounded
+from models.kernels.quantise import codes_of, fitted, quantise, quantise_plain, rounded
 
 SIZES, WIDTH = (70, 3, 9), 6
 
@@ -78,20 +78,15 @@ def test_large_parts_have_a_step_for_each_column_and_small_ones_share_it():
         step_groups(bits, (10, 1))
 
 
-def test_steps_end_where_no_neighbour_has_less_squared_error():
-    values, bits = made(), np.full((sum(SIZES), WIDTH), 3)
-    quantiser = of(values, bits).quantiser
-    for _ in range(20):
-        quantiser.renew(values)
-    steps, mine = quantiser.steps(), quantiser.groups == 2
-    assert np.array_equal(steps, rounded(steps))
-
-    def error(step):
-        level = quantise_plain(values[mine], torch.full((70,), float(step)), quantiser.bound[mine])
-        return (values[mine] - level).square().sum()
-
-    assert error(steps[2]) == min(error(steps[2] * 2 ** (k / 8)) for k in (-1, 0, 1))
-    assert error(steps[2]) < 0.1 * values[mine].square().sum()
+def test_a_renewal_minimises_the_squared_error_of_the_codes_and_is_one_byte():
+    values = made()
+    quantiser = of(values, np.full((sum(SIZES), WIDTH), 3)).quantiser
+    steps, mine = quantiser.steps(), (quantiser.groups == 2).numpy()
+    found = fitted(values, quantiser.groups, quantiser.bound, steps)
+    assert np.array_equal(found, rounded(found))
+    level = codes_of(values, quantiser.step, quantiser.bound).numpy()[mine] - 4 + 0.5
+    best = (values.numpy()[mine] * level).sum() / (level ** 2).sum()
+    assert abs(np.log2(found[2] / best)) <= 1 / 16 + 1e-6
 
 
 def test_renewing_follows_the_values():
@@ -99,9 +94,10 @@ def test_renewing_follows_the_values():
     before = embedding.quantiser.steps()
     with torch.no_grad():
         embedding.weight.mul_(2)
-    for _ in range(30):
+    for _ in range(60):
         embedding.renew()
-    np.testing.assert_allclose(embedding.quantiser.steps() / before, 2, rtol=0.2)
+    # not twice as large: steps that would move by less than half a notch stay
+    assert (embedding.quantiser.steps() / before > 1.3).all()
 
 
 def test_row_by_row_steps_are_those_of_the_definition():
@@ -165,4 +161,4 @@ def test_any_embedding_can_have_its_parameters_quantised(make):
     stale = (coarse.table() - coarse.inner.table()).abs().mean()
     for _ in range(40):
         coarse.renew()
-    assert (coarse.table() - coarse.inner.table()).abs().mean() < 0.8 * stale
+    assert (coarse.table() - coarse.inner.table()).abs().mean() < 0.9 * stale
