@@ -5,10 +5,13 @@ Torch, and what imports it, is imported in the functions that need it: --help do
 
 import argparse
 import logging
+import os
 import sys
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+
+from engine.distributed import launch
 
 if TYPE_CHECKING:
     from engine.run import RunContext
@@ -107,7 +110,7 @@ def place_of(options: argparse.Namespace, **others: Any) -> "RunContext":
     from engine.run import RunContext
 
     return RunContext(out=Path(options.out), cache=cache_folder(options.cache), data=options.data,
-                      device=options.device, **others)
+                      device=options.device, rank=launch.rank(), **others)
 
 
 def read(options: argparse.Namespace, script: dict[str, Any], variants: Variants,
@@ -134,7 +137,7 @@ def read(options: argparse.Namespace, script: dict[str, Any], variants: Variants
     chosen = [changed for name, changed in variants.items() if vars(options)[name]]
     if "published" in variants and options.published:
         log.info(NOT_REPRODUCED)
-    given = dict(script)
+    given = {"lanes": launch.LANES, **script} if launch.launched() else dict(script)
     for changed in chosen:
         given |= changed
     given |= explicit
@@ -160,18 +163,28 @@ def read(options: argparse.Namespace, script: dict[str, Any], variants: Variants
     return settings, context, frozenset(explicit)
 
 
-def main(work: Callable[[], None]) -> None:
+def main(work: Callable[[], None], shared: bool = False) -> None:
     """Run a script's work: messages on standard error, bad input as one line (exit code 2), 130
-    after an interrupt."""
+    after an interrupt.
+
+    Args:
+        shared: whether several processes may share the work under torchrun; only the first of them
+            prints and logs then, and the others their errors.
+    """
     import torch
 
     from engine.progress import LogHandler
     from engine.run import Interrupted
 
-    logging.basicConfig(level=logging.INFO, format="%(message)s", handlers=[LogHandler()])
+    logging.basicConfig(level=logging.ERROR if launch.rank() else logging.INFO,
+                        format="%(message)s", handlers=[LogHandler()])
+    if launch.rank():
+        sys.stdout = open(os.devnull, "w")  # noqa: SIM115 - until the process ends
     # rows without data decay into denormals, which many processors handle slowly
     torch.set_flush_denormal(True)
     try:
+        if not shared:
+            launch.refuse(f"{Path(sys.argv[0]).name}")
         work()
     except Interrupted as stop:
         sys.exit(_say(str(stop), 130))
