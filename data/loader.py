@@ -62,11 +62,13 @@ class Loader:
             raise ValueError("ids, labels and numbers must have the same number of rows, got "
                              f"{', '.join(str(len(array)) for array in arrays)}; give one of "
                              "each for each row")
-        self.place = choose_place(sum(array.nbytes for array in arrays), self.device)
-        self.ids, self.labels, *self.numbers = (put(array, self.place, self.device)
-                                                for array in arrays)
+        self.ids, self.labels, *self.numbers = self._put(arrays)
         self.batch_size = batch_size
         self.seed = seed
+
+    def _put(self, arrays: list[np.ndarray]) -> list[Tensor]:
+        self.place = choose_place(sum(array.nbytes for array in arrays), self.device)
+        return [put(array, self.place, self.device) for array in arrays]
 
     @property
     def rows(self) -> int:

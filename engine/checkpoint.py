@@ -71,33 +71,33 @@ def load_checkpoint(path: Path) -> dict[str, Any]:
             tensors = {name: opened.get_tensor(name) for name in names}
         return unpack(json.loads(text), tensors)
     except (SafetensorError, KeyError, TypeError, ValueError) as error:
-        raise _corrupt(path, str(error)) from error
+        raise corrupt(path, str(error)) from error
 
 
-def load_training(path: Path, hooks: Iterable[str]) -> dict[str, Any]:
-    """Read the checkpoint of a training that was stopped.
+def checked(content: dict[str, Any], path: Path, hooks: Iterable[str]) -> dict[str, Any]:
+    """The content of the checkpoint of a training that was stopped, if it can be resumed.
 
     Args:
-        path: of the file.
+        path: that it was read from.
         hooks: names of the run's hooks that have a state.
 
     Raises:
         ValueError: the file is corrupt, or was written by another version of this code.
     """
-    content = load_checkpoint(path)
     if content.get("format") != FORMAT:
         raise ValueError(f"the checkpoint {path} was written by another version of this code "
                          f"(format {content.get('format', 1)}, this one reads {FORMAT}); finish "
                          f"the run with that version, or start it again with --force")
     if absent := sorted(set(SECTIONS) - set(content)):
-        raise _corrupt(path, f"it has no {', '.join(absent)}")
+        raise corrupt(path, f"it has no {', '.join(absent)}")
     if (wanted := sorted(hooks)) != (found := sorted(content["hooks"])):
         raise ValueError(f"the checkpoint {path} has the hooks {', '.join(found)}, and the run has "
                          f"{', '.join(wanted)}; start it again with --force")
     return content
 
 
-def _corrupt(path: Path, why: str) -> ValueError:
+def corrupt(path: Path, why: str) -> ValueError:
+    """The error of a checkpoint that cannot be read."""
     return ValueError(f"the checkpoint {path} is corrupt ({why}); delete it, or start again with "
                       f"--force")
 

@@ -38,6 +38,7 @@ class RunContext:
     """Where a run reads and writes, and on which device. Nothing here changes a result's identity.
 
     In a dry run nothing is trained: a run that is not finished raises `Unfinished` instead.
+    Of several processes that share a run under torchrun, the one of rank 0 alone writes.
     A run that is one of several tells `report` how far it has come, and shows no bar of its own.
     `opened`, where it is a dict, keeps the data sets that were opened, so that a plan of many runs
     opens each once.
@@ -53,6 +54,7 @@ class RunContext:
     dry: bool = False
     report: Callable[[Report], None] | None = None
     opened: dict[Any, Dataset] | None = None
+    rank: int = 0
 
 
 @dataclass

@@ -118,6 +118,8 @@ class TrainSettings:
                         "evaluated and kept in their place; 0: none", low=0, below=1)
     lr_schedule: str = option(CONSTANT, "course of the learning rate; cosine: to 0 over max_epochs",
                               choices=(CONSTANT, COSINE))
+    lanes: int = option(0, "parts that a batch is cut into, for as many processes as divide them "
+                        "(torchrun, which sets it to 4); a power of two; 0: one process", low=0)
 
     @property
     def decay_of_others(self) -> float:
@@ -444,8 +446,21 @@ def _check_together(settings: Settings) -> None:
     targets = settings.search.candidate_p
     if list(targets) != sorted(set(targets), reverse=True):
         raise ValueError(f"candidate_p must be strictly decreasing, got {list(targets)}")
+    _check_lanes(settings)
     flat, model = settings.flat(), settings.model
     MODELS[model.model].check(settings.own[model.model], flat)
     if settings.scheme != MASKED:
         entry = embedding_entry(model.model, model.embedding)
         entry.check(settings.own.get(settings.scheme), flat)
+
+
+def _check_lanes(settings: Settings) -> None:
+    train = settings.train
+    if train.lanes & (train.lanes - 1):
+        raise ValueError(f"lanes must be 0 or a power of two, got {train.lanes}")
+    decay = settings.own[PEP].threshold_decay
+    if train.lanes and (train.optimizer != "adam" or train.table_update == "dense"
+                        or (settings.scheme == PEP and decay == "decoupled")):
+        raise ValueError("with lanes, tables are updated row by row in several processes: "
+                         "optimizer=sgd, table_update=dense and threshold_decay=decoupled cannot "
+                         "do that; leave them away, or run with lanes=0 and without torchrun")

@@ -32,6 +32,10 @@ class Embedding(Protocol):
         used for something else too, so the module must see tables and ids as they are."""
 
     @property
+    def sharded(self) -> str | None:
+        """How rows travel when the tables are cut over processes: see `RowIndexed`."""
+
+    @property
     def decays(self) -> Mapping[str, str]:
         """Own parameters whose weight decay is not coupled: "decoupled" or "none"."""
 
@@ -114,6 +118,10 @@ class RowIndexed(nn.Module):
     """A module that says which of its tables are read by row: see `Embedding.by_row`."""
 
     by_row: tuple[str, ...] | None = None
+    # How rows travel when the tables are cut over processes (`engine.distributed`): "vectors": a
+    # row's vector is made of it entry by entry, and is sent; "rows": the row is sent as it is;
+    # None: the tables cannot be cut.
+    sharded: str | None = None
 
 
 class TableEmbedding(RowIndexed):

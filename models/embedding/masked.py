@@ -25,6 +25,7 @@ class Masked(TableEmbedding):
 
     mask: Tensor
     by_row = ("weight", "mask")
+    sharded = "vectors"
 
     def __init__(self, initial: Tensor, mask: Tensor, num_fields: int) -> None:
         if initial.shape != mask.shape or mask.dtype != torch.bool:

@@ -20,6 +20,7 @@ class NoEmbedding(RowIndexed):
     width = 0
     deep_width = 0
     by_row = ()
+    sharded = "rows"
     decays: Mapping[str, str] = MappingProxyType({})
 
     def __init__(self, field_sizes: Sizes) -> None:

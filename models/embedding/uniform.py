@@ -14,6 +14,8 @@ class Uniform(TableEmbedding):
     torch.Size([1, 1, 2])
     """
 
+    sharded = "vectors"
+
     def __init__(self, initial: Tensor, num_fields: int) -> None:
         super().__init__(initial.shape[0], initial.shape[1], num_fields)
         self.weight = nn.Parameter(initial.clone())
