@@ -85,7 +85,7 @@ class TrainSettings:
     optimizer: str = option("adam", "Adam, or plain gradient descent", choices=("adam", "sgd"))
     ema: float = option(0.0, "decay of an exponential moving average of all weights, which is "
                         "evaluated and kept in their place; 0: none", low=0, below=1)
-    lr_schedule: str = option(CONSTANT, "course of the learning rate; cosine: to 0 over max_epochs",
+    lr_schedule: str = option(CONSTANT, "learning-rate schedule; cosine: to 0 over max_epochs",
                               choices=(CONSTANT, COSINE))
 
     @property

@@ -84,8 +84,8 @@ def check_rank(rank: int, width: int, count: float | None = None, least: int = 0
     if not least <= rank <= width:
         raise ValueError(f"a rank must lie between {least} and the width {width}, got {rank}")
     if count is not None and rank >= max(count, 1):
-        raise ValueError(f"rank {rank} cannot be told from {count:g} samples; it must be below "
-                         "their number: calibrate on more rows, or ask for less")
+        raise ValueError(f"rank {rank} cannot be estimated from {count:g} samples; it must be "
+                         "below their number: calibrate on more rows, or ask for less")
 
 
 def rank_for_energy(values: Tensor, energy: float) -> int:

@@ -2,8 +2,8 @@
 of the whole.
 
 A unit is one input of a layer of the top MLP: of the first layer a field (all columns of its
-vector; the branch of the numbers counts as one more field, the first) or one column of it; of each
-further layer one neuron of the layer before.
+vector; the branch of the dense features counts as one more field, the first) or one column of
+it; of each further layer one neuron of the layer before.
 """
 
 from collections.abc import Sequence
@@ -22,7 +22,7 @@ class Layout:
     """The sizes that resources are computed from.
 
     Args:
-        dense: columns of the branch of the numbers; 0 without one.
+        dense: columns of the branch of the dense features; 0 without one.
         width: D, columns of each field.
         rows: (F,) rows of each field's table.
         bottom: sizes of the bottom MLP, inputs first, its output (`dense`) last; () without one.
@@ -59,7 +59,7 @@ class Layout:
 
     @property
     def dense_units(self) -> int:
-        """Units of the branch of the numbers; they come first."""
+        """Units of the branch of the dense features; they come first."""
         return self.dense // self.size
 
 

@@ -13,7 +13,7 @@ from matplotlib.figure import Figure
 
 from studies import choice, pooling
 from studies.figures import budget_curve
-from studies.figures.styles import STYLES, Style, looks
+from studies.figures.styles import STYLES, Style, styles_for
 from studies.kinds import PEP, PRUNED, STEPPING_STONE, Results, kind
 from studies.names import setting, shown
 from studies.page import Page
@@ -213,13 +213,13 @@ def picture(found: Sequence[Entry], title: str, absent: Sequence[int] = ()) -> F
     curves: dict[str, list[Entry]] = defaultdict(list)
     for entry in found:
         curves[entry.scheme].append(entry)
-    styles = looks(curves)
+    styles = styles_for(curves)
     several = any(len(entry.results) > 1 for entry in found)
     for (score, label), row in zip(SCORES.items(), panels, strict=True):
         for quantity, axes in zip(QUANTITIES, row, strict=True):
             for scheme, points in curves.items():
                 known = [entry for entry in points if entry.has(quantity)]
-                if len(known) > 1 or (known and scheme == "LR"):  # a single point shows no course
+                if len(known) > 1 or (known and scheme == "LR"):  # one point makes no curve
                     _curve(axes, scheme, known, (quantity, score), styles[scheme])
             budget_curve.log_sizes(axes)
             budget_curve.tidy(axes)

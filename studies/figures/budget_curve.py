@@ -17,7 +17,7 @@ from matplotlib.container import ErrorbarContainer
 from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator, NullLocator
 
-from studies.figures.styles import INK, Style, looks
+from studies.figures.styles import INK, Style, styles_for
 from studies.kinds import PEP, Results
 from studies.names import shown
 from studies.series import by_budget, from_last, series_of
@@ -135,7 +135,7 @@ def points_of(results: Results) -> list[Point]:
 def draw_series(axes: Axes, series: Series) -> None:
     """Draw labelled results; those without embedding parameters (LR) are horizontal lines."""
     curves = {label: points_of(results) for label, results in series.items()}
-    styles = looks(curves)
+    styles = styles_for(curves)
     for label, points in curves.items():
         if points[-1].params == 0:
             horizontal(axes, label, points[-1].mean)

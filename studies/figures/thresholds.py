@@ -31,7 +31,7 @@ DECAY_ONLY: Cause = ("coupled", False)
 NAMES: dict[Cause, str] = {PUBLISHED: "coupled decay (PEP)",
                            DECAY_ONLY: "coupled decay, no loss gradient",
                            ("decoupled", True): "decoupled decay", ("none", True): "no decay"}
-LOOKS: dict[Cause, Style] = {PUBLISHED: STYLES[PEP], DECAY_ONLY: (NAVY, "^", "--"),
+CAUSE_STYLES: dict[Cause, Style] = {PUBLISHED: STYLES[PEP], DECAY_ONLY: (NAVY, "^", "--"),
                              ("decoupled", True): (PALE, "D", "-."),
                              ("none", True): (SLATE, "s", ":")}
 UNMOVED = {"none": "does not move", "decoupled": "hardly moves"}  # by threshold_decay
@@ -65,7 +65,7 @@ def build(results: Results, out: Path, dataset: str, model: str) -> Page:
             page.numbers.append(number(f"parameters at the end of the search, {name}",
                                        searches[cause],
                                        lambda run: run["num_embedding_params"], form=",.0f"))
-        if line := by_epoch.line_of(page, out, name, LOOKS[cause], searches[cause]):
+        if line := by_epoch.line_of(page, out, name, CAUSE_STYLES[cause], searches[cause]):
             lines.append(line)
     page.rows += [row for line in lines
                   for row in by_epoch.rows("search", line, ("num_embedding_params",))]
@@ -162,7 +162,7 @@ def _draw(page: Page, lines: Sequence[by_epoch.Line], published: Results,
     for cause, by_budget in tickets.items() if both else ():
         budget_curve.with_bars(right, [(budget, [run["test_auc"] for run in by_budget[budget]])
                                        for budget in both],
-                               NAMES[cause], LOOKS[cause])
+                               NAMES[cause], CAUSE_STYLES[cause])
     if both:
         budget_curve.log_sizes(right)
     else:
@@ -174,9 +174,9 @@ def _draw(page: Page, lines: Sequence[by_epoch.Line], published: Results,
     if middle.get_legend_handles_labels()[0]:
         middle.legend(fontsize=6, frameon=False, loc="center right", handlelength=1.3,
                       bbox_to_anchor=(1.02, 0.35))
-    looks = {label: handle for axes in (right, left)
+    handles = {label: handle for axes in (right, left)
              for handle, label in zip(*axes.get_legend_handles_labels(), strict=True)}
-    page.figure.legend(looks.values(), looks.keys(), fontsize=6.5, frameon=False,
+    page.figure.legend(handles.values(), handles.keys(), fontsize=6.5, frameon=False,
                        loc="outside lower center", ncols=4)
     page.figure.suptitle(page.title, fontsize=8)
 
