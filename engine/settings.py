@@ -12,6 +12,7 @@ import typing
 from collections.abc import Callable, Collection, Mapping
 from dataclasses import asdict, dataclass, field, fields
 from functools import cache
+from itertools import chain
 from typing import Any
 
 from data.registry import DATASETS
@@ -202,7 +203,7 @@ def snapshot_decides() -> list[str]:
     """The settings that a retraining takes from the search that made the snapshot."""
     shared = [item.name for item in (*fields(DataSettings), *fields(ModelSettings))
               if item.name != "embedding"]
-    own = [item.name for record in _own_records().values() for item in fields(record)]
+    own = [item.name for item in chain.from_iterable(map(fields, _own_records().values()))]
     return [*shared, "log_interval", *dict.fromkeys(own)]
 
 

@@ -97,16 +97,18 @@ def _with_tickets(given: argparse.Namespace, name: str) -> Points:
     most = SHOWN.get(given.dataset, SHOWN["movielens"])
     shown = {"retrain_emb_param": next((budget for budget in budgets if budget <= most),
                                        budgets[-1])}
+    causes = itertools.product(budgets, (CAUSES[0], CAUSES[-1]))
+    pruned = itertools.product(("pep", "magnitude"), extreme.BUDGETS)
     points: dict[str, Points] = {
         "fig5": [("uniform", {}), ("pep", shown)],
         "fig8": [("uniform", {}), ("pep", shown), ("pep", {**shown, "re_init": True})],
         "fig10": [("pep", {**shown, "threshold_type": kind}) for kind in GRANULARITIES],
         "thresholds": [*(("pep", cause) for cause in CAUSES),
                        *(("pep", {**cause, "retrain_emb_param": budget})
-                       for budget in budgets for cause in (CAUSES[0], CAUSES[-1]))],
+                         for budget, cause in causes)],
         "extreme": [("pep", {"candidate_p": [*extreme.BUDGETS]}),
                     *((scheme, {"candidate_p": [*extreme.BUDGETS], "retrain_emb_param": budget})
-                      for scheme in ("pep", "magnitude") for budget in extreme.BUDGETS),
+                      for scheme, budget in pruned),
                     *(("uniform", {"latent_dim": width}) for width in extreme.WIDTHS)],
         "table4": [(schemes.LR, {}), ("pep", {"retrain_emb_param": budgets[-1]}),
                    *_autoint_with_lr(given, budgets)],

@@ -123,9 +123,10 @@ def ranks_for_ratio(values: Sequence[Tensor], field_sizes: Sequence[int],
     limit = ratio * width * sum(field_sizes)
     ranks = [width] * len(values)
     size = sum(width * (rows + width) + width for rows in field_sizes)
-    scores = [(float(value) / (rows + width), -place, number)
-              for number, (field, rows) in enumerate(zip(values, field_sizes, strict=True))
-              for place, value in enumerate(field)]
+    scores = []
+    for number, (field, rows) in enumerate(zip(values, field_sizes, strict=True)):
+        scores += [(float(value) / (rows + width), -place, number)
+                   for place, value in enumerate(field)]
     for _, _, number in sorted(scores):
         if size <= limit:
             break

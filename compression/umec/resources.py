@@ -8,7 +8,7 @@ it; of each further layer one neuron of the layer before.
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from itertools import pairwise
+from itertools import chain, pairwise
 
 import torch
 from torch import Tensor, nn
@@ -131,8 +131,8 @@ class Resource:
         tables = kind in ("params_all", "bytes")
         of_units = [layout.size * self._layer(last[0], 1) if of_bottom
                     else 0.0] * layout.dense_units
-        of_units += [layout.size * self.by_weight * rows * tables for rows in layout.rows
-                     for _ in range(each)]
+        for rows in layout.rows:
+            of_units += [layout.size * self.by_weight * rows * tables] * each
         # (G_1,) what belongs to a unit of the first layer alone
         self.of_unit = self._tensor(of_units)
         self.by_field = 8.0 if kind == "bytes" else 0.0
@@ -215,8 +215,9 @@ def of_model(model: DLRM, kind: str) -> float:
     """
     flops = kind.startswith("flops")
     stacks = [model.top] if kind == "flops_top" else [model.top, model.bottom]
-    weights = sum(layer.weight.numel() for stack in stacks for layer in stack)
-    biases = sum(layer.bias.numel() for stack in stacks for layer in stack)
+    layers = list(chain.from_iterable(stacks))
+    weights = sum(layer.weight.numel() for layer in layers)
+    biases = sum(layer.bias.numel() for layer in layers)
     if flops:
         return 2.0 * weights + biases
     if kind == "bytes":

@@ -156,7 +156,9 @@ def _by_curve(published: Results) -> dict[tuple[str, str], list[dict[str, Any]]]
 def _list_rewound(page: Page, results: Results, found: Sequence[Entry],
                   by_id: Mapping[str, dict[str, Any]]) -> None:
     """Name the points that have nothing but tickets with the embedding alone rewound."""
-    there = {(entry.scheme, _budget(run)) for entry in found for run in entry.results}
+    there = set()
+    for entry in found:
+        there |= {(entry.scheme, _budget(run)) for run in entry.results}
     absent: dict[tuple[str, int], list[dict[str, Any]]] = defaultdict(list)
     for run in results:
         stone = run.get("snapshot", {}).get("source") == STEPPING_STONE
