@@ -69,7 +69,7 @@ def finetune(run: Run, make: Callable[[], ClickModel],
     """
     if (result := run.finished()) is not None:
         return result
-    if run.context.dry:
+    if run.context.dry_run:
         raise Unfinished(f"run {run.run_id} ({run.stage}) is not finished")
     model, before = make(), {}
     if run.extra["compression"].get(FROZEN):
@@ -110,7 +110,7 @@ def with_intervals(run: Run, result: dict[str, Any], models: Callable[[], Sequen
 
     Args:
         run: that `result` is of.
-        models: gives, when asked, the model as it ends and the one that it is held against.
+        models: gives, when asked, the model as it ends and the one that it is compared with.
         against: the other's run, for the record.
 
     Returns:
@@ -119,7 +119,7 @@ def with_intervals(run: Run, result: dict[str, Any], models: Callable[[], Sequen
     """
     if result.get(INTERVALS, {}).get("against") == against:
         return result
-    if run.context.dry:
+    if run.context.dry_run:
         raise Unfinished(f"run {run.run_id} ({run.stage}) has no intervals against {against}")
     own, other = models()
     trainer = Trainer(run, own)

@@ -28,7 +28,7 @@ def search_and_train(run: Run) -> dict[str, Any]:
     The result is that of the training; it names the search's run under `search`.
     """
     settings = run.settings
-    # averages and course of the learning rate are the final training's
+    # averages and schedule of the learning rate are the final training's
     searched = replace(settings, train=replace(
         settings.train, max_epochs=settings.embedding.darts_epochs, ema=0.0, lr_schedule=CONSTANT))
     search = replace(run, settings=searched, stage="search", extra={"stage": "search"})

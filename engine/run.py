@@ -51,7 +51,7 @@ class RunContext:
     alias: str | None = None
     force: bool = False
     overwrite: bool = False
-    dry: bool = False
+    dry_run: bool = False
     report: Callable[[Report], None] | None = None
     opened: dict[Any, Dataset] | None = None
     rank: int = 0
@@ -85,8 +85,8 @@ class Run:
         return self.context.out / "runs" / self.run_id
 
     def require_finished(self) -> None:
-        """Raise `Unfinished` in a dry context."""
-        if self.context.dry:
+        """Raise `Unfinished` in a dry run."""
+        if self.context.dry_run:
             raise Unfinished(f"run {self.run_id} ({self.stage}) is not finished")
 
     def finished(self) -> dict[str, Any] | None:

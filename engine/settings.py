@@ -5,7 +5,6 @@ class, which its registry entry names (`models.build`).
 """
 
 import ast
-import itertools
 import json
 import math
 import types
@@ -13,6 +12,7 @@ import typing
 from collections.abc import Callable, Collection, Mapping
 from dataclasses import asdict, dataclass, field, fields
 from functools import cache
+from itertools import chain
 from typing import Any
 
 from data.registry import DATASETS
@@ -116,7 +116,7 @@ class TrainSettings:
     optimizer: str = option("adam", "Adam, or plain gradient descent", choices=("adam", "sgd"))
     ema: float = option(0.0, "decay of an exponential moving average of all weights, which is "
                         "evaluated and kept in their place; 0: none", low=0, below=1)
-    lr_schedule: str = option(CONSTANT, "course of the learning rate; cosine: to 0 over max_epochs",
+    lr_schedule: str = option(CONSTANT, "learning-rate schedule; cosine: to 0 over max_epochs",
                               choices=(CONSTANT, COSINE))
     lanes: int = option(0, "parts that a batch is cut into, for as many processes as divide them "
                         "(torchrun, which sets it to 4); a power of two; 0: one process", low=0)
@@ -237,9 +237,9 @@ def known_settings() -> dict[str, Known]:
 def snapshot_decides() -> list[str]:
     """The settings that a retraining takes from the search that made the snapshot."""
     records = (DataSettings, TableSettings, ModelSettings)
-    shared = [item.name for item in itertools.chain.from_iterable(map(fields, records))
+    shared = [item.name for item in chain.from_iterable(map(fields, records))
               if item.name not in ("embedding", "name")]
-    own = [item.name for record in _own_records().values() for item in fields(record)]
+    own = [item.name for item in chain.from_iterable(map(fields, _own_records().values()))]
     return [*shared, "log_interval", *dict.fromkeys(own)]
 
 

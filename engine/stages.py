@@ -110,7 +110,7 @@ def train(settings: Settings, seed: int, context: RunContext) -> dict[str, Any]:
 
     Raises:
         ValueError: no budget lies within the table's size, the embedding is `masked`, or a search
-            has an average of its weights or a course of its learning rate.
+            has an average of its weights or a schedule of its learning rate.
         FileExistsError: the alias folder belongs to another search.
     """
     if settings.model.embedding == MASKED:

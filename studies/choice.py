@@ -73,7 +73,7 @@ def tickets(results: Results, re_init: bool = False, moved_by: Cause = PUBLISHED
 
 def _asked(run: dict[str, Any], moved_by: Cause, granularities: Collection[str],
            with_linear: bool) -> bool:
-    """Whether a search or ticket has what a page asks for of `pooling.ASKED`."""
+    """Whether a search or ticket has what a page asks for of `pooling.VARIED`."""
     settings = run["settings"]
     return (cause(run) == moved_by and settings["threshold_type"] in granularities
             and settings.get("with_linear", False) == with_linear)

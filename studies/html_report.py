@@ -7,6 +7,7 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from datetime import date
 from html import escape
+from itertools import chain
 from pathlib import Path
 
 from studies.kinds import Results
@@ -57,8 +58,9 @@ def write(pages: Sequence[Shown], results: Results, path: Path) -> Path:
 
 def _verdict(pages: Sequence[Page]) -> list[str]:
     """What the pages come to, and how many of the paper's numbers are met."""
-    lines = list(dict.fromkeys(line for page in pages for line in page.verdicts))
-    beside = [number for page in pages for number in page.shown_numbers
+    lines = list(dict.fromkeys(chain.from_iterable(page.verdicts for page in pages)))
+    numbers = chain.from_iterable(page.shown_numbers for page in pages)
+    beside = [number for number in numbers
               if number.paper is not None and number.sampling is not None]
     if beside:
         found = Counter(number.verdict for number in beside)

@@ -10,6 +10,7 @@ import textwrap
 from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
+from itertools import chain
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -332,7 +333,8 @@ def _csv(rows: Sequence[dict[str, Any]]) -> str:
     nameless = [row for row in rows if not row.get(RUNS)]
     if nameless:
         raise ValueError(f"a row of a page names no run: {nameless[0]}")
-    columns = [name for name in dict.fromkeys(name for row in rows for name in row) if name != RUNS]
+    names = dict.fromkeys(chain.from_iterable(rows))
+    columns = [name for name in names if name != RUNS]
     file = io.StringIO()
     writer = csv.DictWriter(file, [*columns, RUNS], lineterminator="\n")
     writer.writeheader()

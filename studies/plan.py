@@ -46,7 +46,7 @@ def _with_field(name: str, one: PlannedRun, context: RunContext) -> dict[str, An
     result = one.run(context)
     if name in result:
         return result
-    if context.dry:
+    if context.dry_run:
         raise Unfinished(f"{one.what}: the result is older than its field `{name}`")
     return one.run(replace(context, force=True))
 
@@ -55,7 +55,7 @@ def missing(needs: Sequence[PlannedRun], context: RunContext) -> list[PlannedRun
     """Those that are not finished; nothing is trained to find out, and each data set is opened
     once."""
     found = []
-    dry = replace(context, dry=True, opened={})
+    dry = replace(context, dry_run=True, opened={})
     with quiet():
         for need in needs:
             try:

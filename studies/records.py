@@ -34,8 +34,8 @@ def keep_drawn(out: Path, folder: Path = SHIPPED, without: Collection[str] = ())
     """
     by_id = {run["run_id"]: run for run in results_in(folder)}
     data = fig5.fields_by_manifest(list(by_id.values()))
-    drawn = {file for made in existing(folder, out) for file in made.drawn
-             if file.split("/")[0] not in without}
+    files = set().union(*(made.drawn for made in existing(folder, out)))
+    drawn = {file for file in files if file.split("/")[0] not in without}
     found: dict[str, curves.Evaluations] = {}
     count = 0
     for file in sorted(drawn):

@@ -152,7 +152,8 @@ def _snapshots(given: argparse.Namespace, scheme: str, own: tuning.Point, seed: 
     return methods.prune(trained, scheme, tables, replace(context, alias=default))
 
 
-def need(given: argparse.Namespace, scheme: str, point: tuning.Point, seed: int) -> PlannedRun:
+def planned_run(given: argparse.Namespace, scheme: str, point: tuning.Point,
+                seed: int) -> PlannedRun:
     """One run of a plan."""
     model = "linear" if scheme == LR else given.model
     words = tuning.describe({name: value for name, value in point.items() if name != "candidate_p"})
@@ -179,5 +180,6 @@ def comparison(given: argparse.Namespace) -> list[PlannedRun]:
             continue
         else:
             points = [trial["settings"] for trial in tuning.chosen(path)]
-        needs += [need(given, scheme, point, seed) for seed in given.seeds for point in points]
+        for seed in given.seeds:
+            needs += [planned_run(given, scheme, point, seed) for point in points]
     return needs

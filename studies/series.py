@@ -2,6 +2,7 @@
 budget."""
 
 from collections import defaultdict
+from itertools import chain
 from typing import Any
 
 from studies import names, pooling
@@ -31,7 +32,7 @@ def series_of(results: Results) -> dict[str, list[dict[str, Any]]]:
     series: dict[str, list[dict[str, Any]]] = defaultdict(list)
     for scheme in sorted(kinds, key=lambda name: (name != PEP, name == "LR", name)):
         members = kinds[scheme]
-        known = {name for _, facts in members for name in facts}
+        known = set(chain.from_iterable(facts for _, facts in members))
         varying = sorted(name for name in known
                          if len({facts.get(name) for _, facts in members}) > 1)
         labels = [", ".join([scheme, *(facts[name] for name in varying if name in facts),

@@ -80,8 +80,8 @@ def points(grid: Mapping[str, Sequence[Any]], trials: int) -> list[Point]:
     combinations = list(itertools.product(*(grid[name] for name in others)))
     each = min(len(combinations), trials // len(grid[size]))
     taken = [combinations[round(place)] for place in np.linspace(0, len(combinations) - 1, each)]
-    return [{size: value, **dict(zip(others, rest, strict=True))} for value in grid[size]
-            for rest in taken]
+    return [{size: value, **dict(zip(others, rest, strict=True))}
+            for value, rest in itertools.product(grid[size], taken)]
 
 
 def require_no_fewer(path: Path, wanted: Sequence[Point]) -> None:

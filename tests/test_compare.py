@@ -65,7 +65,8 @@ def test_tuning_chooses_and_the_comparison_runs_every_scheme_at_it(shell, tmp_pa
              for path in (tmp_path / "tuned").glob("*.json")}
     assert {name: len(trials) for name, trials in tuned.items()} == {"uniform": 2, "darts": 1}
     shell(reproduce, "compare", "--seeds", 1, 2)
-    found = entries(Page("rivals", "movielens", "fm", "all schemes"), results_in(tmp_path), tuned)
+    page = Page("baselines", "movielens", "fm", "all schemes")
+    found = entries(page, results_in(tmp_path), tuned)
     shown = {(entry.scheme, round(entry.mean("num_embedding_params"))): len(entry.results)
              for entry in found}
     for scheme in ("PEP", "magnitude pruning", "iterative pruning", "random mask",
@@ -91,7 +92,8 @@ def test_pruning_and_pep_are_tuned_budget_by_budget(shell, tmp_path, monkeypatch
                                     / f"movielens_fm_{scheme}.json").read_text())["chosen"]
         assert [trial["num_embedding_params"] for trial in tuned[scheme]] == [100, 300]
     shell(reproduce, "compare", "--scheme", "pep", "--scheme", "magnitude", "--seeds", 1, 2)
-    found = entries(Page("rivals", "movielens", "fm", "all schemes"), results_in(tmp_path), tuned)
+    page = Page("baselines", "movielens", "fm", "all schemes")
+    found = entries(page, results_in(tmp_path), tuned)
     # what magnitude pruning started from
     found = [entry for entry in found if entry.scheme != "uniform"]
     assert [(entry.scheme, entry.mean("num_embedding_params"), len(entry.results))

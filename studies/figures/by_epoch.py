@@ -68,12 +68,13 @@ def evaluations_in(path: Path) -> list[dict[str, Any]]:
 
 def rows(panel: str, line: Line, quantities: Sequence[str]) -> list[dict[str, Any]]:
     """One row a run and evaluation."""
-    return [{"panel": panel, "line": line.label, "seed": result["seed"],
-             "epoch": evaluation["epoch"],
-             "step": evaluation["step"], **{name: evaluation[name] for name in quantities},
-             RUNS: runs_of([result])}
-            for result, curve in zip(line.results, line.curves, strict=True)
-            for evaluation in curve]
+    names = ("epoch", "step", *quantities)
+    found: list[dict[str, Any]] = []
+    for result, curve in zip(line.results, line.curves, strict=True):
+        about = {"panel": panel, "line": line.label, "seed": result["seed"]}
+        found += [{**about, **{name: evaluation[name] for name in names}, RUNS: runs_of([result])}
+                  for evaluation in curve]
+    return found
 
 
 def results_as_rows(line: str, results: Results, quantities: Sequence[str]) -> list[dict[str, Any]]:

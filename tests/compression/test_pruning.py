@@ -151,7 +151,7 @@ def test_runs_that_cannot_be_pruned_are_refused(trained, tmp_path):
 
 
 def test_at_a_dry_place_nothing_is_written(trained, tmp_path):
-    place = tiny.context(tmp_path, dry=True)
+    place = tiny.context(tmp_path, dry_run=True)
     assert not prune(trained, "magnitude", methods.by_magnitude(trained, [100]), place).exists()
     with pytest.raises(Unfinished, match="is not finished"):
         methods.iteratively(trained, [100], 0.5, place)

@@ -3,7 +3,7 @@
 import csv
 
 import pytest
-from made_results import factored, put, result, ticket
+from synthetic_results import factored, put, result, ticket
 
 from studies.figures import afm_page
 from studies.page import text, write

@@ -3,7 +3,7 @@
 import json
 
 import pytest
-from made_results import factored, result, ticket
+from synthetic_results import factored, result, ticket
 
 from studies import pages
 from studies.collect import results_in

@@ -9,7 +9,7 @@ import sys
 from pathlib import Path
 
 import pytest
-from made_results import lr, result, search, ticket
+from synthetic_results import lr, result, search, ticket
 
 from studies.figures import fig2
 from studies.page import write

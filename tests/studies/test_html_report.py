@@ -3,7 +3,7 @@
 import re
 from html.parser import HTMLParser
 
-from made_results import put, result
+from synthetic_results import put, result
 
 from studies import html_report
 from studies.page import Page, number

@@ -6,7 +6,8 @@ from types import SimpleNamespace
 
 import numpy as np
 import pytest
-from made_results import (
+from PIL import Image
+from synthetic_results import (
     BUDGET,
     SIZES,
     curve,
@@ -17,7 +18,6 @@ from made_results import (
     search,
     ticket,
 )
-from PIL import Image
 
 from compression.loaded_run import find_result
 from engine import stages
