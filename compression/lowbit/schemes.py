@@ -78,6 +78,8 @@ class Scheme:
         """For a run's id and for tables."""
         given = {name: value for name, value in vars(self).items() if value is not None}
         own = given.pop("name")
+        if own == "pq":
+            given["codes"] = "kmeans"
         if own in OWN_RUNS or given["rotation"]:
             del given["rotation"]
         return {"method": "lowbit", "scheme": own, **given}
