@@ -21,7 +21,7 @@ from compression.waterline.rotation import of_fields
 from data import feature_counts
 from engine.run import RunContext
 from models.base import ClickModel
-from models.embedding.fixed_codes import FixedCodes
+from models.embedding.product import Product
 from models.embedding.quantised import (
     MOST,
     Quantised,
@@ -78,6 +78,8 @@ class Scheme:
         """For a run's id and for tables."""
         given = {name: value for name, value in vars(self).items() if value is not None}
         own = given.pop("name")
+        if own == "pq":
+            given["centroids_are"] = "renewed"
         if own in OWN_RUNS or given["rotation"]:
             del given["rotation"]
         return {"method": "lowbit", "scheme": own, **given}
@@ -140,9 +142,8 @@ def _mask(trained: LoadedRun, scheme: Scheme) -> tuple[ClickModel, np.ndarray]:
 
 
 def _pq(trained: LoadedRun, scheme: Scheme) -> tuple[ClickModel, np.ndarray]:
-    """Product quantisation: each part of a row is one of a few centroids, which have few bits. The
-    codes are those of k-means on the dense rows and stay: learned on, by the straight-through
-    gradient of DPQ, they diverge at the learning rate of the other schemes."""
+    """Product quantisation: each part of a row is one of a few centroids, which start from k-means
+    on the dense rows and have few bits."""
     start = _dense(trained, scheme)
     width, subspaces, centroids = start.table.shape[1], scheme.subspaces, scheme.centroids
     assert subspaces is not None
@@ -155,18 +156,12 @@ def _pq(trained: LoadedRun, scheme: Scheme) -> tuple[ClickModel, np.ndarray]:
                          f"{centroids}")
     generator = np.random.default_rng(trained.run.seed)
     parts = start.table.numpy()[start.seen].reshape(seen, subspaces, -1)
-    codes = np.full((len(start.table), subspaces), -1)
-    found = []
-    for part in range(subspaces):
-        means, codes[start.seen, part] = kmeans2(parts[:, part], centroids, KMEANS, minit="++",
-                                                 rng=generator)
-        found.append(means)
-    inner = FixedCodes(torch.from_numpy(codes), torch.from_numpy(np.stack(found)),
-                       len(start.field_sizes))
-    code_bytes = -(-seen * subspaces * (centroids - 1).bit_length() // 8)
-    bits = {"centroids": scheme.bits}
-    return _parts(start.model, inner, bits, {"centroids": (centroids,) * subspaces},
-                  rows_bytes(start.field_sizes) + code_bytes), start.seen
+    found = [kmeans2(parts[:, part], centroids, KMEANS, minit="++", rng=generator)[0]
+             for part in range(subspaces)]
+    start.model.embedding = Product(start.table, start.seen, torch.from_numpy(np.stack(found)),
+                                    scheme.bits, len(start.field_sizes),
+                                    rows_bytes(start.field_sizes))
+    return start.model, start.seen
 
 
 def _own_run(trained: LoadedRun, scheme: Scheme) -> tuple[ClickModel, np.ndarray]:
