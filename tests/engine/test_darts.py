@@ -11,6 +11,7 @@ from engine import stages
 from engine.bilevel import Bilevel
 from engine.loop import State
 from engine.optim.step import build_optimizer
+from engine.settings import parse
 from models.build import build_embedding, build_mixed, build_model
 from models.embedding.base import initial_table
 from models.embedding.darts import Darts
