@@ -14,7 +14,7 @@ from engine.evaluate import resample_test
 from engine.run import WEIGHTS, Run, Unfinished
 from engine.trainer import Trainer, execute
 from models.base import ClickModel
-from utils.files import write_json
+from utils.files import write_record
 
 STAGE = "finetune"
 DRAWS = 500  # samples of the test rows for an interval
@@ -128,7 +128,7 @@ def with_intervals(run: Run, result: dict[str, Any], models: Callable[[], Sequen
     for name, values in scores.items():
         found |= {name: _middle(values), f"{name}_less": _middle(values - others[name])}
     result = {**result, INTERVALS: found}
-    write_json(run.folder / "result.json", result)
+    write_record(run.folder / "result.json", result)
     return result
 
 

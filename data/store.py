@@ -12,6 +12,7 @@ from typing import Any
 
 import numpy as np
 
+from data import checksums
 from data.columns import as_columns
 from data.encode import build_vocabulary, encode, field_of_known
 from data.schema import Schema
@@ -211,6 +212,7 @@ def new_folder(folder: Path, source: dict[str, Any]) -> Iterator[Path]:
     try:
         with naming_a_full_disk(folder, temporary):
             yield temporary
+            checksums.write(temporary)
         shutil.rmtree(folder, ignore_errors=True)
         try:
             temporary.rename(folder)
@@ -223,14 +225,16 @@ def new_folder(folder: Path, source: dict[str, Any]) -> Iterator[Path]:
 
 
 def load(folder: Path, source: dict[str, Any]) -> Dataset | None:
-    """Open a stored data set as memory maps, or return None when it is absent, of another source or
-    unreadable.
+    """Open a stored data set as memory maps, or return None when it is absent, of another source,
+    unreadable or not what was written.
 
     The maps are copy-on-write: the files are never written to.
     """
     try:
         manifest = json.loads((folder / "manifest.json").read_text())
         if manifest.pop("source") != source or manifest["format"] != FORMAT_VERSION:
+            return None
+        if not checksums.hold(folder):
             return None
         ids = np.load(folder / "ids.npy", mmap_mode="c")
         labels = np.load(folder / "labels.npy", mmap_mode="c")
@@ -239,7 +243,8 @@ def load(folder: Path, source: dict[str, Any]) -> Dataset | None:
         rows, counts = manifest["rows"], tuple(manifest["counts"])
         schema = Schema(manifest["dataset"], tuple(manifest["fields"]), tuple(manifest["sizes"]))
         kept = Vocabulary.open(folder / VOCABULARY)
-    except (OSError, EOFError, ValueError, KeyError, TypeError, AttributeError):
+    except (OSError, EOFError, ValueError, KeyError, TypeError, AttributeError,
+            RecursionError):
         return None
     if ids.shape != (rows, schema.num_fields) or labels.shape != (rows,):
         return None

@@ -8,14 +8,16 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors import SafetensorError, safe_open
+from safetensors import safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
-from utils.files import atomic_path
+from models.npz import digest_of
+from utils.files import atomic_path, sha256_of
 from utils.locks import locked
 
 TENSOR_KEY = "$tensor"
+DIGEST = "digest"  # beside a file's content; older files have none
 FORMAT = 2  # of a training's checkpoint; raise it when an older one can no longer be resumed
 SECTIONS = ("model", "optimizer", "rng", "counters", "loss_sum", "hooks", "threads",
             "seconds", "processor_seconds")  # of a training's checkpoint
@@ -56,7 +58,7 @@ def save_checkpoint(path: Path, content: dict[str, Any]) -> None:
     text = json.dumps(pack(content, tensors))
     need = len(text) + sum(tensor.nbytes for tensor in tensors.values())
     with atomic_path(path, need) as temporary:
-        save_file(tensors, temporary, metadata={"content": text})
+        save_file(tensors, temporary, metadata={"content": text, DIGEST: _digest(text, tensors)})
 
 
 def load_checkpoint(path: Path) -> dict[str, Any]:
@@ -67,10 +69,15 @@ def load_checkpoint(path: Path) -> dict[str, Any]:
     """
     try:
         with safe_open(path, framework="pt") as opened:
-            text, names = opened.metadata()["content"], opened.keys()
+            metadata, names = opened.metadata(), opened.keys()
             tensors = {name: opened.get_tensor(name) for name in names}
+        text = metadata["content"]
+        if metadata.get(DIGEST, digest := _digest(text, tensors)) != digest:
+            raise ValueError("its content is not what was written: another checksum")
         return unpack(json.loads(text), tensors)
-    except (SafetensorError, KeyError, TypeError, ValueError) as error:
+    except FileNotFoundError:
+        raise
+    except Exception as error:  # damage may show in any way
         raise corrupt(path, str(error)) from error
 
 
@@ -94,6 +101,13 @@ def checked(content: dict[str, Any], path: Path, hooks: Iterable[str]) -> dict[s
         raise ValueError(f"the checkpoint {path} has the hooks {', '.join(found)}, and the run has "
                          f"{', '.join(wanted)}; start it again with --force")
     return content
+
+
+def _digest(text: str, tensors: dict[str, Tensor]) -> str:
+    """Over all that a file holds."""
+    arrays = {f"{name} {each.dtype} {tuple(each.shape)}":
+              each.reshape(-1).view(torch.uint8).numpy() for name, each in tensors.items()}
+    return sha256_of(text, digest_of(arrays))
 
 
 def corrupt(path: Path, why: str) -> ValueError:

@@ -17,11 +17,12 @@ from engine.progress import Report
 from engine.record import pick_device
 from engine.settings import Settings, identity
 from models.build import MODELS
-from utils.files import require_writable, sha256_of
+from utils.files import read_record, require_writable, sha256_of
 
 log = logging.getLogger("pep")
 
 WEIGHTS = "model.safetensors"  # in a run's folder: the trained weights
+NEEDED = ("run_id", "stage", "seed", "settings", "identity", "manifest")  # in every result
 ALGORITHM_VERSION = 1  # raise it when the same settings would give other results
 
 
@@ -99,13 +100,27 @@ class Run:
         if self.context.force or not path.exists():
             self.require_finished()
             return None
-        try:
-            result = json.loads(path.read_text())
-        except ValueError as error:
-            raise ValueError(f"{path} is corrupt ({error}); delete it, or run again with "
-                             f"--force") from error
+        result = read_result(path)
         log.info("run %s is finished: %s", self.run_id, self.folder)
         return result
+
+
+def read_result(path: Path) -> dict[str, Any]:
+    """The result of a finished run.
+
+    Raises:
+        ValueError: the file is corrupt, or of another run than its folder.
+    """
+    try:
+        result = read_record(path)
+        if absent := sorted(set(NEEDED) - set(result)):
+            raise ValueError(f"it lacks {', '.join(absent)}")
+        if result["run_id"] != path.parent.name:
+            raise ValueError(f"it is of the run {result['run_id']!r}")
+    except ValueError as error:
+        raise ValueError(f"{path} is corrupt ({error}); delete it, or run again with "
+                         f"--force") from error
+    return result
 
 
 def derive(seed: int, purpose: str) -> int:

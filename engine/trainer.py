@@ -36,7 +36,7 @@ from engine.run import ALGORITHM_VERSION, WEIGHTS, Interrupted, Run, derive
 from engine.settings import COSINE, PUBLISHED_PATIENCE, identity
 from models.base import ClickModel
 from models.build import inference_bytes, num_embedding_params
-from utils.files import write_json
+from utils.files import write_record
 
 log = logging.getLogger("pep")
 
@@ -81,7 +81,7 @@ def execute(run: Run, model: ClickModel, hooks_for: Callable[["Trainer"], Sequen
         # so that it is the same now as when it is read back
         result = json.loads(json.dumps(result))
         if trainer.writes:
-            write_json(run.folder / "result.json", result)
+            write_record(run.folder / "result.json", result)
             trainer.forget()
         return result
 

@@ -7,8 +7,6 @@ number, `table_0`, `initial_0`, ...; `meta` is JSON. Nothing is pickled.
 import json
 import os
 import tempfile
-import zipfile
-import zlib
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -18,9 +16,11 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from .npz import read_npz, write_npz
+
 EMBEDDING = "embedding"  # name of the only table of the scripts' own models
-CORRUPT = (OSError, ValueError, KeyError, EOFError, TypeError, AttributeError, RuntimeError,
-           IndexError, zipfile.BadZipFile, zlib.error)  # what reading a damaged file raises
+CORRUPT = (OSError, ValueError, KeyError, TypeError, AttributeError, RuntimeError,
+           IndexError)  # what a file of other arrays raises
 
 
 @dataclass(frozen=True)
@@ -85,7 +85,7 @@ class PrunedTables:
                                          delete=False) as file:
             temporary = Path(file.name)
             try:
-                np.savez_compressed(file, **arrays)
+                write_npz(file, arrays)
                 file.flush()
                 os.fsync(file.fileno())  # the rename must not reach the disk before the bytes do
                 temporary.chmod(0o666 & ~_umask())
@@ -110,8 +110,7 @@ class PrunedTables:
                        ) -> tuple["PrunedTables", dict[str, np.ndarray]]:
         """The tables and the further arrays of a file; raises as `load` does."""
         try:
-            with np.load(path, allow_pickle=False) as file:
-                arrays = {name: file[name] for name in file.files}
+            arrays = read_npz(path)
             meta = json.loads(str(arrays.pop("meta")))
             values, initial = {}, {}
             if "names" not in arrays:  # an older file of the scripts

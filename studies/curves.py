@@ -22,6 +22,8 @@ SHIPPED = Path(__file__).resolve().parent.parent / "experiments"
 RUNS_CSV = "runs.csv"
 FOLDER = "curves"
 TRACES = ("sparsity", "thresholds")  # of a result: `lines`, one an epoch
+UNUSED = "unused_unknown_rows"
+DATA_COLUMNS = ("manifest", "rows", "positives", UNUSED, "fields", "field_sizes")
 # of an evaluation, what a picture draws
 DRAWN = ("epoch", "step", "train_loss", "test_auc", "test_logloss", "num_embedding_params")
 
@@ -99,6 +101,8 @@ def read_tables(folder: Path) -> Tables:
             "rows": int(row["rows"]), "positives": int(row["positives"]), "field_sizes": fields}
         if row["fields"]:
             tables.data[row["manifest"]]["fields"] = row["fields"].split()
+        if row.get(UNUSED):  # older results lack it
+            tables.data[row["manifest"]][UNUSED] = int(row[UNUSED])
     for row in _read(folder / FOLDER / "spectra.csv"):
         part = tables.spectra.setdefault(row["run_id"], {}).setdefault(row["part"], {})
         if row["name"]:
@@ -110,7 +114,7 @@ def read_tables(folder: Path) -> Tables:
 
 def write_tables(folder: Path, tables: Tables) -> None:
     """Write the tables beside folder/runs.csv, each file whole or not at all."""
-    _write(folder / FOLDER / "data.csv", ("manifest", "rows", "positives", "fields", "field_sizes"),
+    _write(folder / FOLDER / "data.csv", DATA_COLUMNS,
            [{"manifest": manifest, **data, "fields": " ".join(data.get("fields", ())),
              "field_sizes": flat.dump(data["field_sizes"])}
             for manifest, data in sorted(tables.data.items())])

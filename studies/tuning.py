@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from utils.files import write_json
+from utils.files import read_record, write_record
 
 log = logging.getLogger("pep")
 
@@ -126,7 +126,7 @@ def tune(wanted: Sequence[Point], run: Callable[[Point], dict[str, Any]], path: 
         if key not in best or trial["validation_auc"] > best[key]["validation_auc"]:
             best[key] = trial
     chosen = sorted(best.values(), key=lambda trial: trial["num_embedding_params"])
-    write_json(path, {**about, "trials": trials, "chosen": chosen})
+    write_record(path, {**about, "trials": trials, "chosen": chosen})
     return [trial["settings"] for trial in chosen]
 
 
@@ -146,7 +146,7 @@ def chosen(path: Path) -> list[dict[str, Any]]:
 def _read(path: Path, name: str) -> list[dict[str, Any]]:
     """A file's list of trials."""
     try:
-        trials = json.loads(path.read_text())[name]
+        trials = read_record(path)[name]
         if not trials or not all(trial["settings"] and trial["num_embedding_params"]
                                  for trial in trials):
             raise ValueError(f"no trials under {name!r}")

@@ -11,6 +11,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+CHECKSUM = "checksum"  # among a record's keys in its file; older files have none
 FULL = (errno.ENOSPC, errno.EDQUOT)  # the disk is full, or the user's share of it
 
 
@@ -90,6 +91,47 @@ def write_json(path: Path, value: Any) -> None:
     text = json.dumps(value, indent=2, sort_keys=True) + "\n"
     with atomic_path(path) as temporary:
         temporary.write_text(text)
+
+
+def write_record(path: Path, record: dict[str, Any]) -> None:
+    """Write a record and its checksum, whole or not at all."""
+    record = json.loads(json.dumps(record))  # keys are text, as when it is read
+    write_json(path, {**record, CHECKSUM: checksum_of(record)})
+
+
+def read_record(path: Path) -> dict[str, Any]:
+    """Read what `write_record` wrote.
+
+    Raises:
+        FileNotFoundError: there is no such file.
+        ValueError: it is no record, or was changed after it was written; the message says why and
+            leaves the path to the caller.
+
+    >>> import tempfile
+    >>> path = Path(tempfile.mkdtemp()) / "a.json"
+    >>> write_record(path, {"auc": 0.84})
+    >>> read_record(path)
+    {'auc': 0.84}
+    >>> _ = path.write_text(path.read_text().replace("0.84", "0.85"))
+    >>> read_record(path)
+    Traceback (most recent call last):
+    ValueError: it was changed after it was written: its checksum is of another content
+    """
+    try:
+        record = json.loads(path.read_text())
+    except RecursionError as error:
+        raise ValueError("it is nested too deep") from error
+    if not isinstance(record, dict):
+        raise ValueError(f"it holds a {type(record).__name__}, not a record")
+    found = record.pop(CHECKSUM, None)
+    if found is not None and found != checksum_of(record):
+        raise ValueError("it was changed after it was written: its checksum is of another content")
+    return record
+
+
+def checksum_of(record: dict[str, Any]) -> str:
+    """Of the values of a record, whatever their order."""
+    return sha256_of(json.dumps(record, sort_keys=True))[:16]
 
 
 def sha256_of(*parts: bytes | str) -> str:
