@@ -13,6 +13,7 @@ from data.raw.forms import form_of_cell
 from data.raw.layout import ID
 from data.raw.lines import LineFile
 from data.split import RANDOM, SPLITS, identity, require_both_classes
+from models.vocabulary import BUCKET, LOG_SQUARED, FieldInfo
 from utils.files import sha256_of, sha256_of_file
 
 log = logging.getLogger("pep")
@@ -29,6 +30,7 @@ FIRST_RATING = 956_703_932  # time stamp of the data set's first rating, seconds
 EXPECTED_ROWS = 739_012  # ratings of 1, 2, 4 and 5 in the official archive
 SPLIT_SEED = 20_210_118
 RULES_VERSION = 1
+TIMESTAMP = FieldInfo("timestamp", BUCKET, rule=LOG_SQUARED, origin=FIRST_RATING)
 
 
 def find_folder(folder: str | None) -> Path:
@@ -97,7 +99,8 @@ def open_dataset(folder: str | None, cache: Path, with_ids: bool = False, vocabu
     if dataset is None:
         log.info("encoding MovieLens-1M from %s", raw)
         columns, labels = read_columns(raw, with_ids)
-        dataset = store.build(NAME, columns, labels, SPLIT_SEED, vocabulary, split)
+        dataset = store.build(NAME, columns, labels, SPLIT_SEED, vocabulary, split,
+                              {"timestamp": TIMESTAMP})
         store.save(dataset, target, source)
     positives = [int(dataset.split(part)[1].sum()) for part in SPLITS]
     require_both_classes(NAME, positives, dataset.counts)  # of an older set too

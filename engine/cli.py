@@ -39,7 +39,7 @@ def add_place_options(options: argparse.ArgumentParser) -> None:
 
 def place_of(options: argparse.Namespace, **others: Any) -> "RunContext":
     """The place that --out, --cache, --data and --device name; `others` are its other fields."""
-    from engine.record import cache_folder
+    from data.store import cache_folder
     from engine.run import RunContext
 
     return RunContext(out=Path(options.out), cache=cache_folder(options.cache), data=options.data,

@@ -2,7 +2,6 @@
 
 import contextlib
 import importlib.metadata
-import os
 import platform
 import subprocess
 import sys
@@ -17,17 +16,6 @@ except ImportError:  # Windows
     resource = None  # type: ignore[assignment]
 
 ROOT = Path(__file__).resolve().parent.parent
-
-
-def cache_folder(chosen: str | None = None) -> Path:
-    """Where encoded data sets are kept: the chosen folder, else $PEP_CACHE, else data/cache.
-
-    >>> cache_folder("/scratch/encoded").name
-    'encoded'
-    """
-    if chosen is not None:
-        return Path(chosen)
-    return Path(os.environ.get("PEP_CACHE") or ROOT / "data" / "cache")
 
 
 def pick_device(name: str) -> torch.device:

@@ -11,8 +11,7 @@ from typing import Any
 import torch
 
 from data.registry import DATASETS, WITH_DENSE
-from data.store import Dataset
-from engine import record
+from data.store import Dataset, cache_folder
 from engine.progress import Report
 from engine.record import pick_device
 from engine.settings import Settings, identity
@@ -44,7 +43,7 @@ class RunContext:
     """
 
     out: Path = Path("tmp")
-    cache: Path = field(default_factory=record.cache_folder)
+    cache: Path = field(default_factory=cache_folder)
     data: str | None = None
     device: str = "auto"
     alias: str | None = None

@@ -259,7 +259,7 @@ def write_rows(folder, made, dense=None, pieces=7, drop=0):
             done = [before + size for before, size in zip(done, sizes, strict=True)]
             writer.add(sizes, made.ids[order].astype(np.int64), made.labels[order].astype(np.int8),
                        numbers[order])
-        writer.finish({"vocabulary": "all"}, SOURCE)
+        writer.finish({"vocabulary": "all"}, SOURCE, made.vocabulary)
 
 
 @pytest.mark.parametrize("pieces", [1, 7, 150])
