@@ -142,7 +142,8 @@ def _values(weight: Tensor, bias: Tensor) -> tuple[Tensor, Tensor]:
 def _folded(weight: Tensor, bias: Tensor, norm: nn.BatchNorm1d) -> tuple[Tensor, Tensor]:
     """A linear layer and the batch norm behind it as one layer."""
     mean, variance = norm.running_mean, norm.running_var
-    assert mean is not None and variance is not None
+    assert mean is not None
+    assert variance is not None
     factor = norm.weight.detach().double() / (variance.double() + norm.eps).sqrt()
     shifted = (bias.double() - mean.double()) * factor + norm.bias.detach().double()
     return (weight.double() * factor[:, None]).float(), shifted.float()
