@@ -11,20 +11,19 @@
     python compress.py umec --run ID --budget 0.5             # a DLRM: fewer fields and neurons
     python compress.py umec --run ID --budget 0.5 --budget 0.2 --one-descent
     python compress.py umec --run ID --budget 0.5 --method magnitude     # a baseline
+    python compress.py waterline --run ID --bytes 20000       # a few bits an entry, retrained
+    python compress.py lowbit --run ID --scheme uniform --bits 4         # what it is compared with
 """
 
 import argparse
 from pathlib import Path
 
-from compression.afm import command as afm
-from compression.loaded_run import load_uniform
-from compression.pruning import command as pruned
-from compression.pruning import methods
-from compression.umec import command as umec
+from compression.afm import options as afm
+from compression.lowbit import command as lowbit
+from compression.pruning import KEEP
+from compression.umec import task as umec
+from compression.waterline import command as waterline
 from engine import cli
-from studies import page, table
-from studies.collect import results_in
-from studies.figures import afm_page
 
 
 def options() -> argparse.ArgumentParser:
@@ -36,7 +35,7 @@ def options() -> argparse.ArgumentParser:
                        ("imp", "iterative magnitude pruning, rewound"),
                        ("random", "a random mask")):
         method = methods.add_parser(name, help=what)
-        method.set_defaults(work=prune, pruning=name, keep=pruned.KEEP, like=[], per=None)
+        method.set_defaults(work=prune, pruning=name, keep=KEEP, like=[], per=None)
         method.add_argument("--run", required=True,
                             help="id of a finished training of a uniform table, or its start")
         method.add_argument("--budget", type=int, action="append", default=[],
@@ -46,7 +45,7 @@ def options() -> argparse.ArgumentParser:
                                             "method, width and seed)")
         method.add_argument("--overwrite", action="store_true",
                             help="take over another run's alias folder")
-    methods.choices["imp"].add_argument("--keep", type=float, default=pruned.KEEP,
+    methods.choices["imp"].add_argument("--keep", type=float, default=KEEP,
                                         help="share of the entries a round leaves")
     methods.choices["random"].add_argument("--like", type=Path, action="append", default=[],
                                            help="a snapshot whose number of entries in each field "
@@ -59,13 +58,27 @@ def options() -> argparse.ArgumentParser:
     method.set_defaults(work=factor)
     afm.add_options(method)
     method = methods.add_parser("umec", help="a DLRM under a resource budget, and baselines")
-    method.set_defaults(work=umec.work)
+    method.set_defaults(work=shrink)
     umec.add_options(method)
+    method = methods.add_parser("waterline", help="a table at a number of bytes",
+                                description=waterline.__doc__,
+                                formatter_class=argparse.RawDescriptionHelpFormatter)
+    method.set_defaults(work=waterline.work)
+    waterline.add_options(method)
+    method = methods.add_parser("lowbit", help="other schemes at few bits, with its retraining",
+                                description=lowbit.__doc__,
+                                formatter_class=argparse.RawDescriptionHelpFormatter)
+    method.set_defaults(work=lowbit.work)
+    lowbit.add_options(method)
     return parser
 
 
 def prune(args: argparse.Namespace) -> None:
     """Write snapshots of a pruned table, and print how to retrain them."""
+    from compression.loaded_run import load_uniform
+    from compression.pruning import command as pruned
+    from compression.pruning import methods
+
     method = args.pruning
     if method == "random" and bool(args.budget) == bool(args.like):
         raise ValueError("random takes either --budget or --like")
@@ -89,13 +102,25 @@ def prune(args: argparse.Namespace) -> None:
 
 def factor(args: argparse.Namespace) -> None:
     """Factor a model by AFM, print the results, and write the page of this data set and model."""
-    results, context = afm.work(args)
+    from compression.afm import command
+    from studies import page, table
+    from studies.collect import results_in
+    from studies.figures import afm_page
+
+    results, context = command.work(args)
     print(table.of_results(results))
     settings = results[0]["settings"]
     built = afm_page.build(results_in(context.out), context.out, settings["dataset"],
                            settings["model"])
     for path in page.write(built, context.out / "pages"):
         print(path)
+
+
+def shrink(args: argparse.Namespace) -> None:
+    """Compress a DLRM under its budgets, and print the results."""
+    from compression.umec import command
+
+    command.work(args)
 
 
 def main() -> None:
@@ -105,4 +130,5 @@ def main() -> None:
 
 
 if __name__ == "__main__":
+    cli.main(options().parse_args, trains=False)  # --help answers at once
     cli.main(main)

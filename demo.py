@@ -11,20 +11,8 @@ with them.
 
 import argparse
 from pathlib import Path
-from typing import Any
 
-import numpy as np
-import torch
-from scipy.stats import spearmanr
-
-from data.store import Dataset
-from data.synthetic import planted
-from engine import cli, snapshots, stages
-from engine.evaluate import auc
-from engine.run import RunContext
-from engine.settings import parse
-from studies import table
-from studies.figures import demo_figure
+from engine import cli
 
 SETTINGS = {
     "dataset": "planted",
@@ -47,44 +35,6 @@ SETTINGS = {
     "early_stop": 6,
     "tensorboard": False,
 }
-UNIFORM_WIDTHS = (2, 4, 16)
-
-
-def learn(settings: dict[str, Any], seed: int, context: RunContext) -> list[dict[str, Any]]:
-    """Search, then retrain every budget: the results of the tickets, most parameters first."""
-    stages.train(parse(settings), seed, context)
-    return stages.retrain(parse(settings), seed, context)
-
-
-def uniform(settings: dict[str, Any], widths: tuple[int, ...], seed: int,
-            context: RunContext) -> list[dict[str, Any]]:
-    """The same model with one width for every feature: one result a width."""
-    return [stages.train(parse({**settings, "embedding": "uniform", "latent_dim": width}), seed,
-                         context)
-            for width in widths]
-
-
-def pruned_table(settings: dict[str, Any], count: int, seed: int,
-                 context: RunContext) -> np.ndarray:
-    """The table (N, D) that the search saved at a budget, zero where it was pruned."""
-    folder = stages.alias_folder(context.out, parse(settings), seed, context.alias)
-    return snapshots.read(folder / f"{count}.npz")[0].table
-
-
-def recovered_widths(pruned: np.ndarray, dataset: Dataset) -> dict[str, float]:
-    """Entries kept of the vector that a training row looks up, on average, in each field.
-
-    So a feature counts as often as it occurs. An average over a field's features would mostly
-    describe rare ones, whose vectors are pruned in every field.
-    """
-    schema, ids = dataset.schema, dataset.split("train")[0]
-    kept = np.count_nonzero(pruned, axis=1)  # (N,)
-    return dict(zip(schema.fields, kept[ids].mean(axis=0).tolist(), strict=True))
-
-
-def teacher_auc(dataset: Dataset) -> float:
-    """What the true logits score on the test rows."""
-    return auc(dataset.split("test")[1], planted.teacher_logits("test"))
 
 
 def options() -> argparse.Namespace:
@@ -104,41 +54,11 @@ def options() -> argparse.Namespace:
 def main() -> None:
     """Run everything, print the table, draw the figure."""
     given = options()
-    # steps as small as these gain nothing from a second thread and, on a busy machine, lose much
-    torch.set_num_threads(1)
-    # the folder is the demo's own
-    context = RunContext(out=given.out, device="cpu", force=given.force, overwrite=True)
-    dataset = planted.open_dataset(None, context.cache)
-    baselines = uniform(SETTINGS, UNIFORM_WIDTHS, given.seed, context)
-    tickets = learn(SETTINGS, given.seed, context)
-    best, dense = teacher_auc(dataset), baselines[-1]["test_auc"]
-    runs = [(f"uniform d {run['settings']['latent_dim']}", run) for run in baselines]
-    runs += [("PEP, retrained", run) for run in tickets]
-    rows = []
-    for name, run in runs:
-        score = run["test_auc"]
-        rows.append([name, f"{run['num_embedding_params']:,}", f"{score:.4f}",
-                     f"{score - dense:+.4f}", f"{score - best:+.4f}"])
-    rows.append(["teacher", f"{planted.num_params():,}", f"{best:.4f}", f"{best - dense:+.4f}", ""])
-    head = ["model", "parameters", "test AUC", f"against d {SETTINGS['latent_dim']}",
-            "against the teacher"]
-    print(table.plain(head, rows))
+    from studies.figures import demo
 
-    widths = {field.name: field.width for field in planted.FIELDS}
-    recovered = recovered_widths(pruned_table(SETTINGS, planted.num_params(), given.seed, context),
-                                 dataset)
-    print(f"\nwidths recovered at {planted.num_params():,} parameters (kept entries of the vector "
-          f"a row looks up)")
-    print(table.plain(["field", "features", "planted", "recovered"],
-                      [[field.name, str(field.size), str(field.width),
-                        f"{recovered[field.name]:.1f}"]
-                       for field in planted.FIELDS]))
-    correlation = spearmanr(list(widths.values()), list(recovered.values())).statistic
-    print(f"rank correlation of recovered and planted widths: {correlation:.2f}")
-    path = demo_figure.draw(given.out / f"demo_seed{given.seed}.png", [*baselines, *tickets], best,
-                            widths, recovered)
-    print(f"figure: {path}")
+    demo.run(SETTINGS, given.seed, given.out, given.force)
 
 
 if __name__ == "__main__":
+    cli.main(options, trains=False)  # --help answers at once
     cli.main(main)

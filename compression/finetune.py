@@ -77,7 +77,7 @@ def finetune(run: Run, make: Callable[[], ClickModel],
     trains = run.settings.train.max_epochs > 0
 
     def hooks_for(trainer: Trainer) -> list:
-        before.update(_scores(trainer))
+        before.update(scores(trainer))
         return []
 
     def finish(trainer: Trainer) -> dict[str, Any]:
@@ -93,7 +93,8 @@ def finetune(run: Run, make: Callable[[], ClickModel],
     return execute(run, model, hooks_for, finish, keep_best=trains)
 
 
-def _scores(trainer: Trainer) -> dict[str, float]:
+def scores(trainer: Trainer) -> dict[str, float]:
+    """Of a trainer's model as it is now, on the validation and the test rows."""
     validation = asdict(trainer.evaluate.validation(trainer.model))
     return {**{f"validation_{name}": value for name, value in validation.items()},
             **trainer.evaluate.test(trainer.model)}

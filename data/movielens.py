@@ -6,6 +6,7 @@ import re
 from pathlib import Path
 
 import numpy as np
+from tqdm import tqdm
 
 from data import store
 from data.raw.download import fetch_zip
@@ -167,7 +168,9 @@ def _ratings(file: LineFile, users: dict[bytes, tuple[str, int, int, str]],
              movies: dict[bytes, tuple[int, str]]) -> dict[str, np.ndarray]:
     ratings, seconds, who, what = [], [], [], []
     scale = {b"1": 1, b"2": 2, b"3": 3, b"4": 4, b"5": 5}
-    for number, (user, movie, rating, time) in file.rows():
+    rows = tqdm(file.rows(), f"reading {file.path.name}", len(file.lines), unit="rows",
+                unit_scale=True, disable=None)
+    for number, (user, movie, rating, time) in rows:
         if user not in users or movie not in movies or rating not in scale or not time.isdigit():
             file.bad(number, "expected a known user::a known movie::1 to 5::seconds")
         elif rating != b"3":

@@ -46,20 +46,28 @@ def place_of(options: argparse.Namespace, **others: Any) -> "RunContext":
                       device=options.device, **others)
 
 
-def main(work: Callable[[], None]) -> None:
+def main(work: Callable[[], object], trains: bool = True) -> None:
     """Run a script's work: messages on standard error, bad input as one line (exit code 2), 130
-    after an interrupt."""
-    import torch
+    after an interrupt.
 
-    from engine.progress import LogHandler
-    from engine.run import Interrupted
+    Args:
+        trains: False for a command that reads records alone, and for a first look at the options:
+            torch, which takes seconds, is not imported.
+    """
+    interrupted: tuple[type[Exception], ...] = ()
+    if trains:
+        import torch
 
-    logging.basicConfig(level=logging.INFO, format="%(message)s", handlers=[LogHandler()])
-    # rows without data decay into denormals, which many processors handle slowly
-    torch.set_flush_denormal(True)
+        from engine.progress import LogHandler
+        from engine.run import Interrupted
+
+        logging.basicConfig(level=logging.INFO, format="%(message)s", handlers=[LogHandler()])
+        # rows without data decay into denormals, which many processors handle slowly
+        torch.set_flush_denormal(True)
+        interrupted = (Interrupted,)
     try:
         work()
-    except Interrupted as stop:
+    except interrupted as stop:
         sys.exit(_say(str(stop), 130))
     except KeyboardInterrupt:
         sys.exit(_say("interrupted; finished runs stay, and a run under way goes on from its last "

@@ -12,6 +12,7 @@ import torch
 
 from data.registry import DATASETS, WITH_DENSE
 from data.store import Dataset, cache_folder
+from data.table.options import OwnTable
 from engine.progress import Report
 from engine.record import pick_device
 from engine.settings import Settings, identity
@@ -119,12 +120,21 @@ def open_data(settings: Settings, context: RunContext) -> tuple[Dataset, torch.d
     device = pick_device(context.device)
     require_writable(context.out)
     data = settings.data
-    opener = DATASETS[data.dataset]
-    if MODELS[settings.model.model].reads_dense:
-        opener = WITH_DENSE.get(data.dataset, opener)
-    arguments = (context.data, context.cache, data.with_ids, data.vocabulary, data.split)
+    reads_dense = MODELS[settings.model.model].reads_dense
+    if data.dataset not in DATASETS:
+        from data.table.encode import open_table  # pyarrow, which only own tables need
+
+        opener: Callable[..., Dataset] = open_table
+        arguments: tuple[Any, ...] = (context.data, context.cache, OwnTable(
+            data.dataset, settings.table.options, data.split, data.vocabulary, reads_dense))
+    else:
+        opener = DATASETS[data.dataset]
+        if reads_dense:
+            opener = WITH_DENSE.get(data.dataset, opener)
+        arguments = (context.data, context.cache, data.with_ids, data.vocabulary, data.split)
     if context.opened is None:
         return opener(*arguments), device
-    if (opener, *arguments) not in context.opened:
-        context.opened[opener, *arguments] = opener(*arguments)
-    return context.opened[opener, *arguments], device
+    key = (opener, *map(repr, arguments))
+    if key not in context.opened:
+        context.opened[key] = opener(*arguments)
+    return context.opened[key], device

@@ -129,4 +129,13 @@ def _check(own: AutoIntSettings, values: Values) -> None:
     own.attention()
 
 
-ENTRY = ModelEntry(_build, AutoIntSettings, _check)
+def _vector_weights(model: AutoInt) -> list[Tensor]:
+    readers: list[Tensor] = [model.project.weight]
+    if model.residual is not None:
+        readers.append(model.residual.weight)
+    if model.mlp is not None:
+        readers.append(model.mlp.get_parameter("mlp.0.weight"))
+    return readers
+
+
+ENTRY = ModelEntry(_build, AutoIntSettings, _check, vector_weights=_vector_weights)

@@ -51,6 +51,9 @@ class ModelEntry:
         reads_dense: whether it reads a data set's dense features beside its categories.
         initial_table: (rows of each field, D, generator) -> V0 (N, D), where the model has its own
             way to draw it.
+        vector_weights: of a model whose logits stay what they are when all vectors are rotated by
+            R (D, D) and these weights with them: matrices (W, D) that read the vector of any field,
+            or (W, F * D) that read all fields' side by side. None: the model is not invariant.
     """
 
     build: Callable[[Any, Sizes, Any, int], ClickModel]
@@ -59,6 +62,7 @@ class ModelEntry:
     embedding: EmbeddingEntry | None = None
     reads_dense: bool = False
     initial_table: Callable[[Sizes, int, torch.Generator], Tensor] | None = None
+    vector_weights: Callable[[Any], list[Tensor]] | None = None
 
 
 def tables_by_row(model: ClickModel) -> dict[str, Tensor]:

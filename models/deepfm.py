@@ -48,4 +48,4 @@ class MlpSettings:
 
 ENTRY = ModelEntry(
     lambda embedding, sizes, own, num_dense: DeepFM(embedding, own.mlp_dims, own.dropout),
-    MlpSettings)
+    MlpSettings, vector_weights=lambda model: [model.mlp.get_parameter("mlp.0.weight")])

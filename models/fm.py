@@ -28,4 +28,5 @@ class FM(ClickModel):
         return fm(table, rows, self.linear.weight, ids) + self.linear.layer.bias
 
 
-ENTRY = ModelEntry(lambda embedding, sizes, own, num_dense: FM(embedding))
+ENTRY = ModelEntry(lambda embedding, sizes, own, num_dense: FM(embedding),
+                   vector_weights=lambda model: [])

@@ -22,6 +22,8 @@ TEXT, WHOLE, BUCKET = "text", "whole", "bucket"
 KINDS = (TEXT, WHOLE, BUCKET)
 LOG_SQUARED, QUANTILES = "log2", "quantiles"
 RULES = (LOG_SQUARED, QUANTILES)
+DATE_PARTS = ("hour", "weekday", "day", "month", "year")  # weekday: 0 is Monday
+DAY = 86_400  # seconds
 NOT_FOUND = -1  # the id of a value that is not known, in a field without an id for those
 UNKNOWN = "(any other value)"  # what `Field.value` says of a field's unknown id
 PER_BUCKET = 4  # values that share a bucket, on average
@@ -43,8 +45,7 @@ class FieldInfo:
         unknown, unknown_count: the id of all values that have none of their own, and its rows;
             None: there is no such id.
         missing, missing_count: the id of a gap, and its rows; None: a gap is an unknown value.
-        part: of a date that the value is, such as "hour"; of a column of several values, the
-            position.
+        part: of a date, one of DATE_PARTS: the column has times, and their part is the value.
     """
 
     name: str
@@ -197,6 +198,64 @@ def buckets_of(numbers: np.ndarray, info: FieldInfo) -> np.ndarray:
     return buckets
 
 
+def seconds_of(values: Any, field: str) -> np.ndarray:
+    """(n,) float64 seconds since 1970 of times: numbers, or texts of these, are seconds; other
+    texts are read as ISO 8601 without a zone. NaN for a gap.
+
+    Raises:
+        ValueError: a text is no time; it is named with its field.
+
+    >>> seconds_of(["1970-01-02 00:00:01", "", "1970-01-01"], "time").tolist()
+    [86401.0, nan, 0.0]
+    """
+    if isinstance(values, np.ndarray) and values.dtype.kind in "fiu":
+        return values.astype(np.float64)
+    packed = pack(values)
+    texts = [packed.get(place) for place in range(len(packed))]
+    first = next((text for text in texts if text), "")
+    if first.replace(".", "", 1).lstrip("-").isdecimal() and len(first) > 5:
+        return numbers_of(packed, field)
+    try:
+        times = np.array([text or "NaT" for text in texts], "datetime64[s]")
+    except ValueError:
+        wrong = next(text for text in texts if text and not _is_time(text))
+        raise ValueError(f"field {field!r} is of times, got {wrong[:40]!r}; write "
+                         "2026-01-31 23:59:59, or seconds since 1970") from None
+    return np.where(np.isnat(times), np.nan, times.astype(np.int64).astype(np.float64))
+
+
+def _is_time(text: str) -> bool:
+    try:
+        np.datetime64(text, "s")
+    except ValueError:
+        return False
+    return True
+
+
+def date_part(values: Any, part: str, field: str) -> Packed:
+    """One part of times (see `seconds_of`), as texts.
+
+    >>> date_part(["2026-01-31 23:59:59", None], "weekday", "time").get(0)
+    '5'
+    """
+    seconds = seconds_of(values, field)
+    gaps = np.isnan(seconds)
+    times = np.nan_to_num(seconds).astype(np.int64)
+    days = times.astype("datetime64[s]").astype("datetime64[D]")
+    if part == "hour":
+        found = times % DAY // 3600
+    elif part == "weekday":
+        found = (days.astype(np.int64) + 3) % 7
+    elif part == "day":
+        found = (days - days.astype("datetime64[M]")).astype(np.int64) + 1
+    elif part == "month":
+        found = days.astype("datetime64[M]").astype(np.int64) % 12 + 1
+    else:
+        found = days.astype("datetime64[Y]").astype(np.int64) + 1970
+    return pack([None if gap else str(value)
+                 for gap, value in zip(gaps.tolist(), found.tolist(), strict=True)])
+
+
 @dataclass(frozen=True, eq=False)
 class Field:
     """The known values of one field, in the order of their hashes.
@@ -239,7 +298,8 @@ class Field:
         """
         if self.info.kind == BUCKET:
             return self._of_buckets(numbers_of(values, self.name))
-        packed = pack(values)
+        packed = (pack(values) if self.info.part is None
+                  else date_part(values, self.info.part, self.name))
         if self.info.kind == WHOLE:
             packed = _without_zeros(packed)
         ids = self._find(packed)

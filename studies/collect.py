@@ -7,6 +7,14 @@ from studies import result_files, runs_csv
 from studies.curves import RUNS_CSV, SHIPPED
 
 
+def require_results(out: Path) -> None:
+    """Raise ValueError where a folder holds no results."""
+    if not (out / "runs").is_dir() and not (out / RUNS_CSV).exists():
+        inner = f" Did you mean {out.parent}?" if out.name == "runs" else ""
+        raise ValueError(f"{out} is no folder of results: it holds neither runs/ nor "
+                         f"{RUNS_CSV}.{inner}")
+
+
 def results_in(out: Path, shipped: bool = False, planted: str = "") -> list[dict[str, Any]]:
     """Every result under out/runs and in out/runs.csv, in the order of run ids.
 

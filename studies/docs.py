@@ -38,16 +38,15 @@ from studies.figures import (
 )
 from studies.figures.table4 import PAPER, method_of
 from studies.kinds import FINETUNED, PEP, Results, kind
-from studies.names import shown
+from studies.names import MODELS, shown
 from studies.page import Page
 from studies.series import from_last
 from studies.table import Table, spread
 
 TABLE = re.compile(r"(<!-- table: (\S+) -->\n).*?(<!-- end -->)", re.DOTALL)
-BENCHMARKS = Path("benchmarks/results")
+BENCHMARKS = SHIPPED.parent / "benchmarks" / "results"
 CUT, ALONE = " †", " ‡"
 MOVIELENS = "movielens"
-MODELS = ("fm", "deepfm", "autoint")
 Run = dict[str, Any]
 Rows = list[tuple[str, ...]]
 Select = Callable[[Results], Results]
@@ -461,12 +460,12 @@ def epoch_speed() -> str:
     page = table2.build([], SHIPPED, MOVIELENS, "fm")
     seconds = {(row["model"], row["variant"]): row["seconds_of_an_epoch"] for row in page.rows}
     rows: Rows = []
-    for model in table2.MODELS:
+    for model in MODELS:
         base, pep, darts = (seconds[model, name] for name in ("base", "pep", "darts"))
         rows.append((shown(model), f"{base:.2f}", f"{pep:.2f}", f"{darts:.2f}",
                      f"{100 * (pep / base - 1):+.0f} %", f"{100 * (darts / base - 1):+.0f} %"))
     means = [statistics.mean(100 * (seconds[model, name] / seconds[model, "base"] - 1)
-                             for model in table2.MODELS) for name in ("pep", "darts")]
+                             for model in MODELS) for name in ("pep", "darts")]
     papers = [table2.INCREASE[name] for name in ("pep", "darts")]
     rows.append(("mean (paper, Criteo)", "", "", "",
                  *(f"{mean:+.1f} % ({paper:+} %)" for mean, paper in zip(means, papers,

@@ -4,9 +4,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from scipy.stats import spearmanr
 
-from models.pruned_tables import PrunedTables
 from studies import curves
 from studies.page import Page
 
@@ -47,6 +45,8 @@ def read(out: Path, search: dict[str, Any], budget: int) -> np.ndarray:
         ValueError, KeyError: it cannot be read.
         OtherSearchError: the file is by now of another search, and nothing is shipped.
     """
+    from models.pruned_tables import PrunedTables  # and torch with it
+
     path = path_of(out, search, f"{budget}.npz")
     owner = None
     if path.exists():
@@ -78,6 +78,8 @@ def rank_correlation(one: np.ndarray, other: np.ndarray) -> float:
     >>> round(rank_correlation(np.array([1, 2, 3]), np.array([10, 30, 20])), 3)
     0.5
     """
+    from scipy.stats import spearmanr  # half a second
+
     if not np.ptp(one) or not np.ptp(other):
         return float("nan")
     return float(spearmanr(one, other).statistic)

@@ -4,6 +4,7 @@ import json
 from collections.abc import Mapping
 from typing import Any
 
+MODELS = ("fm", "deepfm", "autoint")  # of the paper's tables
 SHOWN = {"movielens": "MovieLens-1M", "criteo": "Criteo", "avazu": "Avazu", "linear": "LR",
          "fm": "FM",
          "deepfm": "DeepFM", "autoint": "AutoInt", "mde": "MDE", "mgqe": "MGQE",

@@ -1,54 +1,25 @@
-"""The pages of the papers' figures and tables by name, and the ways to write them.
+"""Drawing pages from records; nothing is trained.
 
-Each module has `build(results, out, dataset, model) -> Page`, which reads result files and the run
-folders under `out`; `studies.page.write` writes what it returns.
-
-    python -m studies.pages experiments              # every page and picture there, drawn anew
+    python -m studies.pages                          # every page and picture of experiments/figures
+    python -m studies.pages tmp                      # those of tmp/figures
     python -m studies.pages tmp fig2 table4 --new    # or some of them, also those not there yet
 """
 
 import argparse
-import sys
-from collections import defaultdict
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Any
 
-from studies import choice, html_report, page, pooling
-from studies.collect import results_in
-from studies.figures import (
-    afm_page,
-    budget_curve,
-    extreme,
-    fig2,
-    fig5,
-    fig6,
-    fig8,
-    fig10,
-    fig11,
-    stability,
-    table1,
-    table2,
-    table3,
-    table4,
-    thresholds,
-    umec_fig2,
-    umec_fig3,
-)
+from engine import cli
+from studies import choice, docs, html_report, page, pooling, runs_csv
+from studies.collect import require_results, results_in
+from studies.curves import RUNS_CSV, SHIPPED
+from studies.figures import OF_OTHER_DATA, PAGES, budget_curve, build, scale_curve
 from studies.kinds import PEP, Results
+from studies.names import MODELS
 from studies.page import Page
+from utils.text import unknown
 
-# of the raw files that were made for shipped runs: manifest -> kind of synthetic data
-SYNTHETIC = {"c6df12f646e9fb35": "20000_rows_10_values"}
-MODELS = ("fm", "deepfm", "autoint")
-PAGES: dict[str, Callable[[Results, Path, str, str], Page]] = {
-    "fig2": fig2.build,  # and 3 and 4, by the data set
-    "fig5": fig5.build, "fig6": fig6.build, "fig8": fig8.build,  # and 9
-    "fig10": fig10.build, "fig11": fig11.build,
-    "table1": table1.build, "table2": table2.build, "table3": table3.build, "table4": table4.build,
-    "thresholds": thresholds.build, "extreme": extreme.build, "stability": stability.build,
-    "umec-fig2": umec_fig2.build, "umec-fig3": umec_fig3.build,
-    "afm": afm_page.build}
+FIGURES = "figures"  # the folder of pages and pictures, beside the records
 
 
 def draw(name: str, out: Path, dataset: str, model: str, synthetic: bool) -> list[str]:
@@ -58,10 +29,10 @@ def draw(name: str, out: Path, dataset: str, model: str, synthetic: bool) -> lis
         out: the folder with the runs; the page goes to out/figures.
         synthetic: all that is in `out` was made from synthetic data.
     """
-    made = PAGES[name](results_in(out), out, dataset, model)
+    made = build(name, results_in(out), out, dataset, model)
     if synthetic:
         made = page.mark_synthetic(made, out.name)
-    files = page.write(made, out / "figures")
+    files = page.write(made, out / FIGURES)
     return [*map(str, files), *(f"missing: {line}" for line in made.missing)]
 
 
@@ -69,57 +40,104 @@ def every(out: Path, names: Sequence[str] = tuple(PAGES), kind: str = "") -> Ite
     """The pages of all data sets and models that have runs in a folder.
 
     Args:
-        kind: of the synthetic data that all runs there were made from. Without one, the runs from a
-            file of SYNTHETIC have pages of their own.
+        kind: of the synthetic data that all runs there were made from.
     """
-    sets: dict[str, list[dict[str, Any]]] = defaultdict(list)
-    for run in results_in(out):
-        sets[kind or SYNTHETIC.get(run["manifest"], "")].append(run)
-    for kind, own in sets.items() if sets else [("", [])]:
-        datasets = sorted({run["settings"]["dataset"] for run in own})
-        for dataset in datasets or ["movielens"]:  # to say what is missing where there is no run
-            seen: set[str] = set()
-            for name in names:
-                for model in MODELS:
-                    built = PAGES[name](own, out, dataset, model)
-                    if built.stem not in seen:  # some show all models
-                        seen.add(built.stem)
-                        yield page.mark_synthetic(built, kind) if kind else built
+    results = results_in(out)
+    datasets = sorted({run["settings"]["dataset"] for run in results})
+    for dataset in datasets or ["movielens"]:  # to say what is missing where there is no run
+        seen: set[str] = set()
+        for name in names:
+            for model in MODELS:
+                built = build(name, results, out, dataset, model)
+                if built.stem not in seen:  # some show all models
+                    seen.add(built.stem)
+                    yield page.mark_synthetic(built, kind) if kind else built
 
 
-def redraw(out: Path, names: Sequence[str] = tuple(PAGES), new: bool = False) -> list[str]:
-    """Write each page of out/figures anew, and each model's budget curve; returns a line a page.
-
-    A page that needs files which are not here now is left as it is.
+def existing(folder: Path = SHIPPED, out: Path | None = None) -> Iterator[Page]:
+    """The pages whose text is in folder/figures, made anew from the records in `folder`.
 
     Args:
-        new: write pages that are not there yet, too.
+        out: where the files of runs are looked for before those in folder/curves; absent: `folder`.
+
+    Raises:
+        ValueError: a csv is of another form, or a page is of no figure or table that we know.
     """
-    lines, folder = [], out / "figures"
-    for built in every(out, names):
-        there = (folder / f"{built.stem}.md").exists()
-        if there and (built.lost or not built.rows):
-            lost = ", ".join(sorted(built.lost)[:3]) or "its records"
-            lines.append(f"left as it is: {built.stem}; not here: {lost}")
-        elif built.rows and (there or new):
-            lines.append(f"written: {page.write(built, folder)[-1]}")
-    results = results_in(out)
+    if (folder / RUNS_CSV).exists():
+        kinds = runs_csv.kinds(folder / RUNS_CSV)
+        results = {kind: results_in(folder, planted=kind) for kind in kinds}
+    else:  # a folder of runs, or one of those that reproduce.py --planted makes
+        results = dict.fromkeys(["", folder.resolve().name], results_in(folder))
+    for path in sorted((folder / FIGURES).glob("*.md")):
+        name, dataset, model, synthetic = _parts(path.stem)
+        if name not in {*PAGES, *OF_OTHER_DATA}:
+            raise ValueError(f"{path} is of no page that we know; there are: {', '.join(PAGES)}")
+        for kind in results:
+            if bool(kind) == synthetic:
+                made = build(name, results[kind], out or folder, dataset, model)
+                yield page.mark_synthetic(made, kind) if synthetic else made
+
+
+def _parts(stem: str) -> tuple[str, str, str, bool]:
+    """Page, data set, model, and whether the data are synthetic, of a file's name.
+
+    >>> _parts("umec-fig2_planted_criteo_dlrm"), _parts("table2_movielens")
+    (('umec-fig2', 'criteo', 'dlrm', True), ('table2', 'movielens', 'fm', False))
+    >>> _parts("umec-fig2_planted_fields_dlrm")
+    ('umec-fig2', 'planted_fields', 'dlrm', False)
+    """
+    name, _, rest = stem.partition("_")
+    dataset, _, model = rest.rpartition("_")
+    if model not in (*MODELS, "dlrm"):  # the page shows all of them
+        dataset, model = rest, MODELS[0]
+    synthetic = dataset.startswith("planted_") and dataset != "planted_fields"
+    return name, dataset.removeprefix("planted_") if synthetic else dataset, model, synthetic
+
+
+def redraw(folder: Path = SHIPPED, names: Sequence[str] = tuple(PAGES), new: bool = False,
+           to: Path | None = None) -> list[str]:
+    """Write each page of folder/figures anew, and each model's budget curve, and the picture of
+    the benchmark that is shipped; returns a line a page or picture.
+
+    A picture that shows more than can be drawn now stays, and its page says so.
+
+    Args:
+        names: those of the pages to write.
+        new: write pages that are not there yet, too.
+        to: the folder to write to; absent: folder/figures.
+    """
+    shown = folder / FIGURES
+    to = to or shown
+    wanted = {*names, *(other for other, (name, _) in OF_OTHER_DATA.items() if name in names)}
+    found = every(folder, names) if new else existing(folder)
+    lines = [f"written: {page.write(made, to)[-1]}" for made in found
+              if made.rows and made.name in wanted]
+    if set(names) != set(PAGES):
+        return lines
+    results = results_in(folder)
     for dataset in sorted({run["settings"]["dataset"] for run in results}):
         for model in MODELS:
-            path = folder / f"{dataset}_{model}.png"
+            path = shown / f"{dataset}_{model}.png"
             own = _as_published(results, dataset, model) if path.exists() else []
-            if budget_curve.draw(own, dataset, model, folder):
-                lines.append(f"written: {path}")
+            if budget_curve.draw(own, dataset, model, to):
+                lines.append(f"written: {to / path.name}")
+    if folder == SHIPPED:
+        path = scale_curve.draw(docs.benchmarks("scale")[0], "fm", to / "scale_fm.png")
+        lines.append(f"written: {path}")
     return lines
 
 
-def _as_published(results: Results, dataset: str, model: str) -> list[dict[str, Any]]:
-    """PEP's tickets and uniform tables of the published settings: a model's budget curve."""
+def _as_published(results: Results, dataset: str, model: str) -> Results:
+    """PEP's tickets and uniform tables of the published settings: a model's budget curve.
+
+    Tickets with the embedding alone rewound, which the legend calls so, stand for the others where
+    there are no others.
+    """
     found = choice.of(Page("", dataset, model, ""), results, model, kinds=(PEP, "uniform"))
     by_id = pooling.by_run(results)
-    tickets = [run for run in choice.tickets(found)
-               if not pooling.rewound_alone(run) and pooling.published(run, by_id)]
-    return tickets + [run for run in found if run["stage"] == "train"]
+    tickets = [run for run in choice.tickets(found) if pooling.published(run, by_id)]
+    whole = [run for run in tickets if not pooling.rewound_alone(run)]
+    return (whole or tickets) + [run for run in found if run["stage"] == "train"]
 
 
 def report(out: Path, synthetic: Path) -> Path:
@@ -129,25 +147,28 @@ def report(out: Path, synthetic: Path) -> Path:
         out: the folder with the runs.
         synthetic: the one with a folder for each kind of synthetic data.
     """
-    made = [(built, out / "figures") for built in every(out)]
+    made = [(built, out / FIGURES) for built in every(out)]
     for folder in sorted(path for path in synthetic.glob("*") if path.is_dir()):
-        made += [(built, folder / "figures") for built in every(folder, kind=folder.name)]
+        made += [(built, folder / FIGURES) for built in every(folder, kind=folder.name)]
     return html_report.write(made, results_in(out), out / "report.html")
 
 
-def main(arguments: Sequence[str] | None = None) -> None:
-    """Read the command line, draw."""
-    options = argparse.ArgumentParser(description="Draw the pages of a folder of runs anew from "
-                                                  "its records; nothing is trained.")
-    options.add_argument("folder", type=Path, help="with runs/, tuned/ and figures/")
-    options.add_argument("pages", nargs="*", choices=[[], *PAGES], metavar="page",
+def main() -> None:
+    """The command."""
+    options = argparse.ArgumentParser(description=__doc__,
+                                      formatter_class=argparse.RawDescriptionHelpFormatter)
+    options.add_argument("folder", type=Path, nargs="?", default=SHIPPED,
+                         help="with the records and figures/ (default: the shipped records)")
+    options.add_argument("pages", nargs="*", metavar="page",
                          help=f"some of {', '.join(PAGES)}; all when absent")
     options.add_argument("--new", action="store_true", help="pages that are not there yet, too")
-    given = options.parse_args(arguments)
-    if not (given.folder / "runs").exists():
-        sys.exit(f"{given.folder} has no runs/; give the folder that --out named, such as tmp")
+    given = options.parse_args()
+    require_results(given.folder)
+    for name in given.pages:
+        if name not in PAGES:
+            raise ValueError(unknown("page", name, tuple(PAGES)))
     print("\n".join(redraw(given.folder, given.pages or tuple(PAGES), given.new)))
 
 
 if __name__ == "__main__":
-    main()
+    cli.main(main, trains=False)

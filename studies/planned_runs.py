@@ -10,12 +10,12 @@ from typing import Any
 from benchmarks import bench_epoch
 from compression.umec import command as umec
 from compression.umec.dynamics import Dynamics
+from compression.umec.task import Task
 from engine import stages
 from engine.run import RunContext
 from engine.settings import parse
 from studies import afm_runs, plan, schemes, tuning
-from studies.figures import extreme, table4, umec_fig2, umec_fig3
-from studies.pages import PAGES
+from studies.figures import PAGES, extreme, table4, umec_fig2, umec_fig3
 from studies.plan import PlannedRun
 from studies.published import PRESETS
 
@@ -36,7 +36,6 @@ UMEC_FIGURES = {"umec-fig2": (True, umec_fig2.METHODS, tuple(umec_fig2.PAPER)),
                 "umec-fig3": (False, umec_fig3.METHODS, tuple(umec_fig3.PAPER))}
 UMEC_BASE = {"max_epochs": 20, "early_stop": 3, "tensorboard": False}
 UMEC_STEPS = 1500  # of a descent, to the nearest epoch, and one epoch at least
-MODELS = ("fm", "deepfm", "autoint")
 # fields that older searches lack
 RECORDS = {"fig6": "sparsity", "stability": "sparsity", "thresholds": "thresholds"}
 # what the paper shows of Criteo or Avazu, beside Figures 3 and 4
@@ -86,7 +85,7 @@ def _of_umec(given: argparse.Namespace, name: str) -> list[PlannedRun]:
     for seed, budget, method in itertools.product(given.seeds, budgets, methods):
         if method == "dense" and budget != budgets[0]:  # the dense model has no budget
             continue
-        task = umec.Task(budget, method, dynamics=dynamics)
+        task = Task(budget, method, dynamics=dynamics)
         needs.append(PlannedRun(f"dlrm {method} at {budget:g} seed {seed}", ("dlrm", "uniform"),
                                 partial(compressed, given, task, seed)))
     return needs
@@ -133,7 +132,7 @@ def everything(given: argparse.Namespace) -> list[PlannedRun]:
     needs = []
     for scheme in schemes.GRIDS:
         grid = schemes.grid(given, scheme)
-        points = tuning.points(grid, schemes.TRIALS)
+        points = tuning.points(grid, tuning.TRIALS)
         path = tuning.found(Path(given.out), given.dataset, given.model, scheme)
         size = next(iter(grid))
         first = list({str(point[size]): point for point in reversed(points)}.values())
@@ -151,7 +150,7 @@ def everything(given: argparse.Namespace) -> list[PlannedRun]:
     return needs
 
 
-def compressed(given: argparse.Namespace, task: umec.Task, seed: int,
+def compressed(given: argparse.Namespace, task: Task, seed: int,
                context: RunContext) -> dict[str, Any]:
     """A DLRM as published, trained and made smaller by one method at one budget."""
     base = {**PRESETS[given.dataset], **umec.PUBLISHED, **UMEC_BASE}

@@ -27,8 +27,8 @@ from collections import Counter, defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, NamedTuple
 
-from engine.settings import PUBLISHED_PATIENCE
 from studies.kinds import COMPRESSED, FREE, Results, kind
+from studies.published import PATIENCE
 
 Result = dict[str, Any]
 
@@ -119,7 +119,7 @@ def as_published(result: Result) -> bool:
 
 def published_protocol(result: Result) -> bool:
     """Whether a run was made with --published, which has a protocol of its own."""
-    return result["settings"].get("early_stop_metric") == PUBLISHED_PATIENCE
+    return result["settings"].get("early_stop_metric") == PATIENCE
 
 
 def rewound_alone(result: Result) -> bool:

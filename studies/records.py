@@ -1,60 +1,25 @@
-"""The shipped records: experiments/runs.csv, what pictures need beside it, and the pages of both.
+"""The shipped records: experiments/runs.csv, and what pictures need beside it.
 
     python -m studies.records tmp               # append what is new in tmp/runs to the csv
     python -m studies.records tmp --replace     # and take the new results of runs that are in it
-    python -m studies.records --draw            # draw every page of experiments/figures again
 
 Weights, snapshots and whole curves stay where they were made; what the shipped pictures draw of
-them goes to experiments/curves.
+them goes to experiments/curves. `python -m studies.pages` draws the pages again.
 """
 
 import argparse
-import sys
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Collection, Sequence
 from pathlib import Path
 
 import numpy as np
 
-from studies import curves, masks, page, runs_csv
+from engine import cli
+from studies import curves, masks, runs_csv
 from studies.collect import results_in
 from studies.curves import RUNS_CSV, SHIPPED
 from studies.figures import by_epoch, fig5, fig6
-from studies.page import Page
-from studies.pages import PAGES
-from studies.runs_csv import append, read
-
-__all__ = ["append", "draw", "keep_drawn", "pages", "read"]
-MODELS = ("fm", "deepfm", "autoint", "dlrm")
-FIGURES = "figures"
-
-
-def pages(folder: Path = SHIPPED, out: Path | None = None) -> Iterator[Page]:
-    """The pages whose text is in folder/figures, made anew from folder/runs.csv.
-
-    Args:
-        out: where the files of runs are looked for before those in folder/curves; absent: nowhere.
-
-    Raises:
-        ValueError: the csv is of another form, or a page is of no figure or table that we know.
-    """
-    kinds = runs_csv.kinds(folder / RUNS_CSV)
-    results = {kind: results_in(folder, planted=kind) for kind in kinds}
-    for path in sorted((folder / FIGURES).glob("*.md")):
-        name, dataset, model, planted = _parts(path.stem)
-        if name not in PAGES:
-            raise ValueError(f"{path} is of no page that we know; there are: {', '.join(PAGES)}")
-        for kind in [kind for kind in kinds if bool(kind) == planted]:
-            made = PAGES[name](results[kind], out or folder, dataset, model)
-            yield page.mark_synthetic(made, kind) if planted else made
-
-
-def draw(folder: Path = SHIPPED, to: Path | None = None) -> list[Path]:
-    """Write the pages of `pages`; returns the files.
-
-    Args:
-        to: where to; absent: where they are.
-    """
-    return [file for made in pages(folder) for file in page.write(made, to or folder / FIGURES)]
+from studies.pages import existing
+from studies.runs_csv import append
 
 
 def keep_drawn(out: Path, folder: Path = SHIPPED, without: Collection[str] = ()) -> int:
@@ -69,7 +34,7 @@ def keep_drawn(out: Path, folder: Path = SHIPPED, without: Collection[str] = ())
     """
     by_id = {run["run_id"]: run for run in results_in(folder)}
     data = fig5.fields_by_manifest(list(by_id.values()))
-    drawn = {file for made in pages(folder, out) for file in made.drawn
+    drawn = {file for made in existing(folder, out) for file in made.drawn
              if file.split("/")[0] not in without}
     found: dict[str, curves.Evaluations] = {}
     count = 0
@@ -96,44 +61,18 @@ def keep_drawn(out: Path, folder: Path = SHIPPED, without: Collection[str] = ())
     return count
 
 
-def _parts(stem: str) -> tuple[str, str, str, bool]:
-    """Page, data set, model, and whether the data are planted, of a file's name.
-
-    >>> _parts("umec-fig2_planted_criteo_dlrm"), _parts("table2_movielens")
-    (('umec-fig2', 'criteo', 'dlrm', True), ('table2', 'movielens', 'fm', False))
-    >>> _parts("umec-fig2_planted_fields_dlrm")
-    ('umec-fig2', 'planted_fields', 'dlrm', False)
-    """
-    name, _, rest = stem.partition("_")
-    dataset, _, model = rest.rpartition("_")
-    if model not in MODELS:  # the page shows all of them
-        dataset, model = rest, MODELS[0]
-    planted = dataset.startswith("planted_") and dataset != "planted_fields"
-    return name, dataset.removeprefix("planted_") if planted else dataset, model, planted
-
-
 def main(arguments: Sequence[str] | None = None) -> None:
     """The command."""
     options = argparse.ArgumentParser(description=__doc__,
                                       formatter_class=argparse.RawDescriptionHelpFormatter)
-    options.add_argument("out", type=Path, nargs="?",
-                         help="the folder that holds runs/, such as tmp")
+    options.add_argument("out", type=Path, help="the folder that holds runs/, such as tmp")
     options.add_argument("--replace", action="store_true",
                          help="of runs that are known with another result, take the one of `out`")
     options.add_argument("--to", type=Path, default=SHIPPED, metavar="FOLDER",
                          help="another folder than experiments, for trials; curves that are not in "
                               "`out` are looked for in experiments all the same")
-    options.add_argument("--draw", action="store_true", help="draw the shipped pages again")
     given = options.parse_args(arguments)
-    if given.out is None and not given.draw:
-        options.error("name the folder that holds runs/ (such as tmp), or give --draw")
-    try:
-        if given.out is not None:
-            _append(given.to, given.out, given.replace)
-        if given.draw:
-            print("\n".join(map(str, draw(given.to))))
-    except (OSError, ValueError) as error:
-        sys.exit(f"error: {error}")
+    _append(given.to, given.out, given.replace)
 
 
 def _append(folder: Path, out: Path, replace: bool) -> None:
@@ -148,4 +87,4 @@ def _append(folder: Path, out: Path, replace: bool) -> None:
 
 
 if __name__ == "__main__":
-    main()
+    cli.main(main, trains=False)

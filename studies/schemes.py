@@ -22,7 +22,6 @@ from studies.published import PRESETS
 
 # as published; the grids below vary the embedding's own decay alone
 OF_OTHERS = {"weight_decay": 1e-5}
-TRIALS = 12  # of every scheme
 # of PEP and pruning, in parameters, by data set and model; the last are the paper's PEP-0, its
 # Table 4
 BUDGETS = {

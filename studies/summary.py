@@ -5,15 +5,14 @@
     python /path/to/reproduce.py summary   # from any folder; of tmp there
 """
 
+import argparse
 import re
 import statistics
-import sys
 from pathlib import Path
 from typing import Any
 
 from engine import cli
-from studies.collect import results_in
-from studies.curves import RUNS_CSV
+from studies.collect import require_results, results_in
 from studies.kinds import Results
 from studies.names import shown
 from studies.series import by_budget, from_last, series_of
@@ -75,10 +74,7 @@ def of_folder(out: Path) -> str:
     Raises:
         ValueError: it is no folder of results.
     """
-    if not (out / "runs").is_dir() and not (out / RUNS_CSV).exists():
-        inner = f" Did you mean {out.parent}?" if out.name == "runs" else ""
-        raise ValueError(f"{out} is no folder of results: it holds neither runs/ nor "
-                         f"{RUNS_CSV}.{inner}")
+    require_results(out)
     results = results_in(out)
     if not results:
         raise ValueError(f"no run in {out} is finished yet")
@@ -94,9 +90,13 @@ def of_folder(out: Path) -> str:
 
 
 def main() -> None:
-    """`python -m studies.summary FOLDER`."""
-    print(of_folder(Path(sys.argv[1] if len(sys.argv) > 1 else "tmp")))
+    """The command."""
+    options = argparse.ArgumentParser(description=__doc__,
+                                      formatter_class=argparse.RawDescriptionHelpFormatter)
+    options.add_argument("folder", type=Path, nargs="?", default=Path("tmp"),
+                         help="of the results (default: tmp)")
+    print(of_folder(options.parse_args().folder))
 
 
 if __name__ == "__main__":
-    cli.main(main)
+    cli.main(main, trains=False)

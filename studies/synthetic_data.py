@@ -11,7 +11,6 @@ from data.synthetic import raw_planted
 from engine.run import RunContext
 
 LAYOUTS = {"criteo": criteo.LAYOUT, "avazu": avazu.LAYOUT}
-ROWS = 1_000_000
 # of --out: a folder for each length of file, with the files, runs, snapshots and figures
 FOLDER = "planted"
 

@@ -14,6 +14,7 @@ from utils.files import write_json
 
 log = logging.getLogger("pep")
 
+TRIALS = 12  # of every scheme
 Point = dict[str, Any]  # the settings of one trial that differ from the script's
 KEPT = ("run_id", "num_embedding_params", "inference_bytes", "validation_auc", "validation_logloss",
         "epochs",

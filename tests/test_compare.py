@@ -16,7 +16,7 @@ from compression.afm import command as afm
 from compression.afm.compress import Choice
 from compression.finetune import FineTuning
 from engine import snapshots
-from studies import afm_runs, planned_runs, schemes, tuning
+from studies import afm_runs, names, planned_runs, schemes, tuning
 from studies.collect import results_in
 from studies.figures import extreme, table4
 from studies.figures.baselines import entries
@@ -348,7 +348,7 @@ def test_the_report_is_one_file_with_what_there_is_and_what_there_is_not(shell, 
 
 def test_the_cost_of_everything_is_told_by_model_without_training(shell, tmp_path, monkeypatch,
                                                                   capsys):
-    monkeypatch.setattr(planned_runs, "MODELS", ("fm",))
+    monkeypatch.setattr(names, "MODELS", ("fm",))
     monkeypatch.setattr(planned_runs, "PAGES", {"fig11": None, "table3": None})
     monkeypatch.setattr(schemes, "GRIDS", {"uniform": {"latent_dim": [4]}})
     shell(reproduce, "fig11", "--seeds", 1)

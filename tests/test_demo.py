@@ -5,14 +5,15 @@ import pytest
 from makers import tree
 from scipy.stats import spearmanr
 
-import demo
+import demo as script
 from data.synthetic import planted
 from engine import stages
 from engine.run import RunContext
+from studies.figures import demo
 
 WIDTHS = {field.name: field.width for field in planted.FIELDS}
 BUDGET = planted.num_params()
-SETTINGS = {**demo.SETTINGS, "candidate_p": [BUDGET], "max_epochs": 25}
+SETTINGS = {**script.SETTINGS, "candidate_p": [BUDGET], "max_epochs": 25}
 # the dense model of the same width scores 0.816 to 0.822 over four seeds, tickets 0.831 to 0.832
 FLOOR = 0.825
 LEAST_CORRELATION = 0.85  # 0.92 to 0.95 over four seeds
@@ -87,19 +88,19 @@ def test_recovered_widths_count_a_feature_as_often_as_it_occurs(learned):
 
 def test_the_script_prints_draws_and_reuses_its_runs(tmp_path, monkeypatch, capsys):
     for name, value in (("max_epochs", 1), ("batch_size", 4096)):
-        monkeypatch.setitem(demo.SETTINGS, name, value)
+        monkeypatch.setitem(script.SETTINGS, name, value)
     monkeypatch.setattr("sys.argv", ["demo.py", "--out", str(tmp_path), "--seed", "3"])
-    demo.main()
+    script.main()
     first, runs = capsys.readouterr().out, tree(tmp_path / "runs")
     assert (tmp_path / "demo_seed3.png").read_bytes().startswith(b"\x89PNG")
     assert "rank correlation" in first
     assert first.count("PEP, retrained") == 3
 
-    demo.main()
+    script.main()
     assert capsys.readouterr().out == first
     assert tree(tmp_path / "runs") == runs
 
     # an edited dict is another search in the same folder
-    monkeypatch.setitem(demo.SETTINGS, "max_epochs", 2)
-    demo.main()
+    monkeypatch.setitem(script.SETTINGS, "max_epochs", 2)
+    script.main()
     assert capsys.readouterr().out != first

@@ -5,17 +5,18 @@ import numpy as np
 import pytest
 from scipy.stats import spearmanr
 
-import demo
+import demo as script
 from compression.loaded_run import load_uniform
 from compression.pruning import methods, random_mask
 from data.synthetic import planted
 from engine import stages
 from engine.run import RunContext
 from engine.settings import parse
+from studies.figures import demo
 
 WIDTHS = [field.width for field in planted.FIELDS]
 BUDGET = planted.num_params()
-SETTINGS = {**demo.SETTINGS, "max_epochs": 25}
+SETTINGS = {**script.SETTINGS, "max_epochs": 25}
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 

@@ -7,12 +7,10 @@ from pathlib import Path
 import numpy as np
 
 from compression.loaded_run import LoadedRun
-from compression.pruning import methods, random_mask
+from compression.pruning import KEEP, methods, random_mask
 from engine import snapshots
 from engine.run import RunContext, derive
 from utils.files import sha256_of
-
-KEEP = 0.5  # share of the entries that a round of iterative pruning leaves
 
 
 @dataclass(frozen=True)

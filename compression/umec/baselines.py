@@ -21,7 +21,6 @@ from compression.umec.units import (
 from engine.loop import Hook
 from models.dlrm import DLRM
 
-METHODS = ("magnitude", "taylor", "group-lasso", "random", "uniform", "handmade")
 BATCHES = 50  # over which Taylor's importance is added up
 
 

@@ -8,7 +8,7 @@ stage is an ordinary run: a finished one is not run again, a killed one resumes.
 import argparse
 import logging
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import asdict, dataclass, replace
 from itertools import islice
 from typing import Any, cast
 
@@ -18,8 +18,9 @@ from compression.loaded_run import LoadedRun, load_model
 from compression.umec import baselines
 from compression.umec.constraint import ResourceConstraint
 from compression.umec.dynamics import Dynamics
-from compression.umec.resources import GROUPS, KINDS, Layout, Resource, layout_of, of_model
+from compression.umec.resources import Layout, Resource, layout_of, of_model
 from compression.umec.shrink import shrink, zero
+from compression.umec.task import AS_UMEC, DENSE, Task
 from data.loader import Loader
 from engine import cli
 from engine.checkpoint import load_checkpoint, save_checkpoint
@@ -33,60 +34,17 @@ from utils.text import unknown
 
 log = logging.getLogger("pep")
 
-AS_UMEC = "as-umec"  # magnitude, with as many units of each layer as UMEC has left
 # the model and its training
 PUBLISHED: dict[str, Any] = {"model": "dlrm", "embedding": "uniform", "latent_dim": 16,
                              "arch_mlp_bot": [512, 256, 64],
                              "arch_mlp_top": [512, 256], "arch_interaction_op": "cat",
                              "optimizer": "sgd", "lr": 0.1,
                              "batch_size": 128, "l2_regularization": 0.0, "eval_interval": 1}
-METHODS = ("umec", *baselines.METHODS, AS_UMEC, "dense")
 TRAIN_ON = ("umec", "group-lasso")  # their descent has trained the weights that are left
 # of a task, what the run id of its descent depends on
 IDENTITY = ("base", "method", "resource", "groups", "dynamics", "epochs", "budget", "strength",
             "keep_fields")
-DENSE = "numbers"  # the branch of the dense features, among the names of fields
 FILE = "compressed.safetensors"  # of a descent's run folder: weights and what is kept
-
-
-@dataclass(frozen=True)
-class Task:
-    """What to make of a trained DLRM.
-
-    Args:
-        budget: B, a fraction of the whole model's `resource`.
-        method: one of METHODS.
-        resource, groups: see `compression.umec.resources`.
-        dynamics: of UMEC; its limits hold for the baselines too.
-        keep_fields: names of fields that stay.
-        epochs: of the descent; a baseline without one is fine-tuned for as many epochs more.
-        finetune_epochs: of the small model, at most; validation chooses among them.
-        scratch: initialise the small model again instead of keeping the weights that are left.
-        strength: of group LASSO.
-        along: budgets that one descent passes, this one among them; (): this budget alone.
-    """
-
-    budget: float
-    method: str = "umec"
-    resource: str = "flops_top"
-    groups: str = "field"
-    dynamics: Dynamics = field(default_factory=Dynamics)
-    keep_fields: tuple[str, ...] = ()
-    epochs: int = 2
-    finetune_epochs: int = 2
-    scratch: bool = False
-    strength: float = 0.01
-    along: tuple[float, ...] = ()
-
-    def __post_init__(self) -> None:
-        if self.along and (self.method not in ("umec", AS_UMEC) or self.budget not in self.along):
-            raise ValueError(f"one descent through the budgets {self.along} is for umec and "
-                             f"{AS_UMEC} at one of them; this is {self.method} at {self.budget}")
-        if self.method not in METHODS:
-            raise ValueError(unknown("method", self.method, METHODS))
-        if min(self.epochs, self.finetune_epochs) < 1:
-            raise ValueError(f"epochs and finetune_epochs must be at least 1, got {self.epochs} "
-                             f"and {self.finetune_epochs}")
 
 
 @dataclass(frozen=True)
@@ -295,52 +253,6 @@ def _left(base: Base, kept: Tensor) -> dict[str, Any]:
     columns = kept[0, :layout.counts[0]].cpu().view(len(names), -1).sum(1) * layout.size
     return {"widths": dict(zip(names, columns.tolist(), strict=True)),
             "neurons": kept[1:].sum(1).tolist()}
-
-
-def add_options(method: argparse.ArgumentParser) -> None:
-    """The options of `compress.py umec`."""
-    rates = Dynamics()
-    method.add_argument("--run", required=True,
-                        help="id of a finished training of a DLRM, or its start")
-    method.add_argument("--budget", type=float, action="append", required=True,
-                        help="fraction of the resource that may be spent; may be repeated")
-    method.add_argument("--one-descent", action="store_true",
-                        help="to the least budget, through the others on the way")
-    method.add_argument("--method", default="umec", choices=METHODS, help="umec or a baseline")
-    method.add_argument("--mode", default="joint", choices=("joint", "fields"),
-                        help="neurons too, or fields alone")
-    method.add_argument("--groups", default="field", choices=GROUPS,
-                        help="whole fields, or a width for each field")
-    method.add_argument("--resource", default="flops_top", choices=KINDS,
-                        help="what the budget is of")
-    for name, default, what in (("slr", rates.slr, "rate of s"), ("ylr", rates.ylr, "rate of y"),
-                                ("zlr", rates.zlr, "rate of z"),
-                                ("sl2wd", rates.sl2wd, "decay of s")):
-        method.add_argument(f"--{name}", type=float, default=default, help=what)
-    method.add_argument("--punit", type=int, default=1,
-                        help="remove neurons in multiples of it; with --faithful at least as many "
-                             "fields stay")
-    method.add_argument("--min-keep", type=int, default=1, help="units that each layer keeps")
-    method.add_argument("--keep-fields", default="",
-                        help=f"names of fields that stay, with commas; also {DENSE}")
-    method.add_argument("--zclamp", action="store_true",
-                        help="faithful: bound z by what holds the hardest layer")
-    method.add_argument("--faithful", action="store_true",
-                        help="the published dynamics; the budget may be exceeded")
-    method.add_argument("--score", choices=("weight", "weight_x_emb_rms"),
-                        help="what orders fields: the energy of their "
-                        "weights (published, and the default of --faithful), or this times their "
-                        "vectors' mean square")
-    method.add_argument("--epochs", type=int, default=Task.epochs, help="of the descent")
-    method.add_argument("--finetune-epochs", type=int, default=Task.finetune_epochs,
-                        help="of the small model, at most")
-    method.add_argument("--finetune-from", default="pruned", choices=("pruned", "scratch"),
-                        help="its first values")
-    method.add_argument("--strength", type=float, default=Task.strength, help="of group LASSO")
-    method.add_argument("--set", action="append", default=[], metavar="KEY=VALUE",
-                        help="change a setting of the base")
-    method.add_argument("--force", action="store_true", help="run again what is finished")
-    cli.add_place_options(method)
 
 
 def work(args: argparse.Namespace) -> None:

@@ -13,10 +13,8 @@ from itertools import pairwise
 import torch
 from torch import Tensor, nn
 
+from compression.umec.task import GROUPS, KINDS
 from models.dlrm import DLRM
-
-KINDS = ("flops_top", "flops_all", "params_all", "bytes")
-GROUPS = ("field", "field_dim")
 
 
 @dataclass(frozen=True)

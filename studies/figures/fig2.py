@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from studies import choice, pooling
-from studies.figures import baselines, budget_curve
+from studies.figures import baselines, budget_curve, name_of
 from studies.figures.baselines import Entry
 from studies.figures.table4 import PAPER, beside_paper, method_of
 from studies.kinds import PEP, Results, kind
@@ -19,7 +19,6 @@ from studies.page import OPEN, RUNS, Number, Page, needs, number, runs_of, shown
 from studies.series import from_last
 from studies.table import spread
 
-NUMBER = {"movielens": 2, "criteo": 3, "avazu": 4}
 BASELINES = ("uniform", "mgqe", "mde", "darts")  # of the paper
 # section 5.1, percent of AUC
 GAINS = {("criteo", "fm", "uniform"): 0.59, ("criteo", "fm", "darts"): 0.24}
@@ -34,9 +33,9 @@ def build(results: Results, out: Path, dataset: str, model: str) -> Page:
         results: of any data sets and models.
         out: the folder that holds tuned/, by which the settings of tuned schemes are chosen.
     """
-    figure = NUMBER.get(dataset, 2)
-    page = Page(f"fig{figure}", dataset, model,
-                f"Figure {figure}: AUC against size, {shown(model)} on {shown(dataset)}")
+    name = name_of("fig2", dataset)
+    page = Page(name, dataset, model,
+                f"Figure {name[3:]}: AUC against size, {shown(model)} on {shown(dataset)}")
     found = choice.of(page, results, model, "linear", tuned=True)
     entries = points(page, found, out, dataset, model)
     _list_missing(page, entries, [result for result in found if _belongs(result, dataset)])

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from studies import choice
-from studies.figures import budget_curve, by_epoch
+from studies.figures import budget_curve, by_epoch, name_of
 from studies.figures.fig10 import SHARE
 from studies.figures.styles import NO_RETRAINING, RE_INIT, STYLES
 from studies.kinds import PEP, Results
@@ -21,7 +21,6 @@ from studies.page import RUNS, Number, Page, number, runs_of, shown
 
 SIZE = (7.0, 2.8)  # inches: both columns of a page
 MEASURES = {"test_logloss": "test log-loss", "test_auc": "test AUC"}
-NUMBER = {"criteo": 8, "avazu": 9}
 LEVEL = "no retraining"
 
 
@@ -32,8 +31,9 @@ def build(results: Results, out: Path, dataset: str, model: str) -> Page:
         results: of any data sets and models.
         out: the folder that holds runs/<run id>/.
     """
-    figure = f"Figure {NUMBER[dataset]}" if dataset in NUMBER else "As Figures 8 and 9"
-    page = Page(f"fig{NUMBER.get(dataset, 8)}", dataset, model,
+    name = name_of("fig8", dataset)
+    figure = f"Figure {name[3:]}" if dataset in ("criteo", "avazu") else "As Figures 8 and 9"
+    page = Page(name, dataset, model,
                 f"{figure}: ticket, fresh values, no retraining and base model, {shown(model)} on "
                 f"{shown(dataset)}")
     found = choice.of(page, results, model, kinds=("pep", PEP, "uniform"))

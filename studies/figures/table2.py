@@ -10,13 +10,13 @@ from pathlib import Path
 from typing import Any
 
 from studies.kinds import Results
+from studies.names import MODELS
 from studies.page import RUNS, Number, Page, shown
 
 VARIANTS = {"base": "base model", "darts": "DartsEmb", "pep": "PEP"}
 PAPER = {"criteo": {"fm": {"base": 1_039, "darts": 2_239, "pep": 1_341},
                     "deepfm": {"base": 1_222, "darts": 2_285, "pep": 1_525},
                     "autoint": {"base": 1_642, "darts": 3_154, "pep": 1_963}}}
-MODELS = ("fm", "deepfm", "autoint")
 INCREASE = {"darts": 98.02, "pep": 24.47}  # the paper's averages, percent of the base model's time
 NEEDED = ("manifest", "commit", "device", "threads", "batches", "rounds", "steps_per_round",
           "ms_per_step_of_rounds")

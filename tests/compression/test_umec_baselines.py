@@ -10,6 +10,7 @@ from torch.nn.functional import binary_cross_entropy_with_logits
 
 from compression.umec import baselines
 from compression.umec.dynamics import Dynamics
+from compression.umec.task import BASELINES
 from compression.umec.units import energies_of
 
 
@@ -18,7 +19,7 @@ def batches():
     return [((ids, numbers), labels), ((ids[:7], numbers[:7]), labels[:7])]
 
 
-@pytest.mark.parametrize("method", baselines.METHODS)
+@pytest.mark.parametrize("method", BASELINES)
 @pytest.mark.parametrize("budget", [0.8, 0.35, 0.1])
 def test_every_rival_meets_the_budget_and_gives_up_no_more_than_it_must(method, budget):
     model = made()

@@ -61,6 +61,19 @@ def test_with_ids_adds_user_and_movie(tmp_path):
     assert columns["movie"].tolist() == [10, 20, 10, 20]
 
 
+def test_reading_the_ratings_has_a_bar_over_all_lines(tmp_path, monkeypatch):
+    bars = []
+
+    def bar(rows, title, total, **named):
+        rows = list(rows)
+        bars.append((title, total, len(rows)))
+        return rows
+
+    monkeypatch.setattr(movielens, "tqdm", bar)
+    movielens.read_columns(write_lines(tmp_path, BY_HAND))
+    assert bars == [("reading ratings.dat", 7, 7)]
+
+
 def test_codes_are_made_after_rows_are_dropped(tmp_path):
     lines = {**BY_HAND, "ratings.dat": BY_HAND["ratings.dat"] * 40}  # both classes in each split
     dataset = open_from(tmp_path, lines)

@@ -286,12 +286,15 @@ CHANGES = {
     "mgqe_centroids": 64,
     "hash_rows": 9, "qr_collisions": 9, "tt_rank": 9, "darts_widths": [3, 4], "darts_epochs": 9,
     "darts_lr": 0.5,
+    "label": "click", "name": "mine", "fields": ["a"], "dense": ["a"], "bucket": {"a": "log2"},
+    "dates": {"a": "hour"}, "ignore": ["a"], "positive": ["5"], "min_count": 9,
     "arch_mlp_bot": [9], "arch_mlp_top": [9], "arch_interaction_op": "dot", "optimizer": "sgd",
     "ema": 0.9, "lr_schedule": "cosine",
 }
-NEVER = {"split", "table_update", "tensorboard",
-         "checkpoint_seconds",
-         "retrain_emb_param"}
+OWN_TABLE = {"label", "name", "fields", "dense", "bucket", "dates", "ignore", "positive",
+             "min_count"}  # the data's hash tells their values apart
+NEVER = {"split", "table_update", "tensorboard", "checkpoint_seconds",
+         "retrain_emb_param"} | OWN_TABLE
 MDE, MGQE = {"mde_blocks", "mde_alpha"}, {"mgqe_subspaces", "mgqe_centroids"}
 DARTS = {"darts_widths", "darts_epochs", "darts_lr"}
 BASELINES = MDE | MGQE | DARTS | {"hash_rows", "qr_collisions", "tt_rank"}

@@ -7,7 +7,7 @@ from made_results import factored, result, ticket
 
 from studies import pages
 from studies.collect import results_in
-from studies.pages import PAGES
+from studies.figures import PAGES
 
 
 def put(out, name, text):

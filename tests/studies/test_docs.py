@@ -17,7 +17,7 @@ import torch
 import models
 from engine.settings import parse, parse_assignment
 from studies import docs
-from studies.pages import PAGES
+from studies.figures import PAGES
 
 ROOT = Path(__file__).parents[2]
 PAGES_OF_DOCS = sorted((ROOT / "docs").glob("*.md"))

@@ -8,6 +8,7 @@ import pytest
 
 from engine.run import RunContext, Unfinished
 from studies import plan, planned_runs
+from studies.names import MODELS
 from studies.plan import PlannedRun
 
 
@@ -64,7 +65,7 @@ def test_a_result_that_is_older_than_a_field_is_missing_and_run_again():
     assert plan.missing([new], RunContext()) == []
 
 
-@pytest.mark.parametrize("model", planned_runs.MODELS)
+@pytest.mark.parametrize("model", MODELS)
 def test_every_planned_run_can_be_given_to_another_process(model, tmp_path):
     given = Namespace(dataset="movielens", model=model, seeds=[1], out=str(tmp_path), dense=None,
                       scheme=None)

@@ -1,0 +1,107 @@
+"""Running what a figure or table of the paper needs, and writing its page: the work of
+`reproduce.py`, whose command line each function takes as `given`."""
+
+import argparse
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from engine import jobs
+from engine.run import RunContext, open_data
+from engine.settings import parse
+from studies import names, pages, plan, planned_runs, schemes, synthetic_data, table, tuning
+from studies.collect import results_in
+from studies.figures import PAGES
+from studies.plan import PlannedRun
+from studies.published import PRESETS
+
+
+def cost(given: argparse.Namespace, context: RunContext) -> None:
+    """Print what everything costs, by data set and model."""
+    results = results_in(context.out, shipped=True)
+    lines = []
+    for dataset in datasets(given):
+        own = [result for result in results if result["settings"]["dataset"] == dataset]
+        for model in names.MODELS:
+            needs = planned_runs.everything(with_options(given, dataset=dataset, model=model))
+            lines += [(dataset, model, *line) for line in plan.cost(needs, own, context)]
+    print(table.plain(("data set", "model", *plan.COST_HEAD), lines))
+
+
+def tune(given: argparse.Namespace, context: RunContext) -> None:
+    """Run one scheme's trials with one seed and write what validation chose."""
+    if given.planted is not None:
+        context = synthetic_data.planted(context, given.dataset, given.planted,
+                                         given.planted_values, write=True)
+    given = with_size(given, context)
+    wanted = schemes.points(given, given.embedding, given.trials, given.settings_of)
+    path = tuning.file_of(context.out, given.dataset, given.model, given.embedding)
+    tuning.require_no_fewer(path, wanted)
+    run_all([schemes.need(given, given.embedding, point, given.seed) for point in wanted], given,
+            context)
+    if given.dry_run:
+        return
+    about = {"dataset": given.dataset, "model": given.model, "embedding": given.embedding,
+             "seed": given.seed}
+    if given.settings_of is not None:
+        about["settings_of"] = given.settings_of
+    with plan.quiet():  # all of them are finished now
+        tuning.tune(wanted, lambda point: schemes.run(given, given.embedding, point, given.seed,
+                                                      context),
+                    path, about, partial(schemes.training, given, given.embedding))
+    print(path)
+
+
+def with_size(given: argparse.Namespace, context: RunContext) -> argparse.Namespace:
+    """The options with `dense`, the number of parameters of the whole table.
+
+    Raises:
+        FileNotFoundError: the data set is not there.
+    """
+    settings = parse({**PRESETS[given.dataset], "model": given.model})
+    data, _ = open_data(settings, context)
+    return with_options(given, dense=data.schema.num_rows * settings.model.latent_dim)
+
+
+def run_all(needs: list[PlannedRun], given: argparse.Namespace, context: RunContext) -> None:
+    """Print what is missing and, without --dry-run, run it."""
+    at_once = jobs.processes(given.jobs, given.device)
+    wanted = plan.missing(needs, context)
+    seconds = plan.seconds_of(wanted, [result for result in results_in(context.out, shipped=True)
+                                       if result["settings"]["dataset"] == given.dataset])
+    print(plan.describe(wanted, seconds), flush=True)
+    if not given.dry_run:
+        plan.run_all(wanted, seconds, context, at_once)
+
+
+def reproduce(given: argparse.Namespace, context: RunContext) -> None:
+    """One command on one data set. One that is not there is skipped; its page is drawn from the
+    runs that there are."""
+    if given.planted is not None:
+        context = synthetic_data.planted(context, given.dataset, given.planted,
+                                         given.planted_values, write=not given.dry_run)
+    given = with_options(given, out=str(context.out))
+    try:
+        if given.planted is None:
+            synthetic_data.require_real(context, given.dataset)
+        if given.planted is None or Path(str(context.data)).exists():  # a dry run writes no file
+            given = with_size(given, context)
+    except FileNotFoundError as error:
+        print(f"skipped: {given.dataset} is not there ({error})")
+    else:
+        compare = given.what == "compare"
+        run_all(schemes.comparison(given) if compare else planned_runs.needs_of(given, given.what),
+                given, context)
+    if given.what in PAGES and not given.dry_run:
+        print("\n".join(pages.draw(given.what, context.out, given.dataset, given.model,
+                                   given.planted is not None)))
+
+
+def datasets(given: argparse.Namespace) -> list[str]:
+    """Those that --dataset names."""
+    return list(PRESETS) if given.dataset == "all" else [given.dataset]
+
+
+def with_options(given: argparse.Namespace, **changes: Any) -> argparse.Namespace:
+    """The command line with some options changed."""
+    return argparse.Namespace(**{**vars(given), **changes})
