@@ -107,5 +107,6 @@ def sum_of_squares(values):
 def copy_rows(table, rows, out):
     """out[i] = table[rows[i]]."""
     for i in range(rows.size):
-        for d in range(table.shape[1]):
-            out[i, d] = table[rows[i], d]
+        source, target = table[rows[i]], out[i]  # so that the loop below is one of vectors
+        for d in range(target.size):
+            target[d] = source[d]
