@@ -135,7 +135,7 @@ class Trainer:
             log.info("resuming run %s at epoch %d, batch %d", run.run_id, self.state.epoch,
                      self.state.batch)
         step = Step(self.model, self.state.optimizer, train.grad_clip, train.l2_penalty,
-                    train.table_update)
+                    train.table_update, run.settings.flat()["precision"])
         shown = [hook.shown for hook in own]
         title = f"{run.stage} {run.settings.model.model}/{run.settings.model.embedding}"
         progress = Progress(title, self.loader.batches, train.max_epochs,

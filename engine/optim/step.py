@@ -113,12 +113,15 @@ class Step:
             of their size, by torch's Adam (the definition); "streamed", "lazy": row by row, see
             `RowwiseAdam` of `cpu.rowwise` and `gpu.rowwise`; "auto": streamed for tables with
             fewer rows than a batch has ids, lazy for larger ones.
+        precision: of matrix products, "float32" or "bfloat16" (torch's autocast); parameters,
+            gradients and moments are float32 in both.
     """
 
     as_on_device = False  # do on a CPU what is done on a GPU; for tests
 
     def __init__(self, model: ClickModel, optimizer: torch.optim.Optimizer, grad_clip: float,
-                 l2_penalty: float = 0.0, update: str = "auto") -> None:
+                 l2_penalty: float = 0.0, update: str = "auto",
+                 precision: str = "float32") -> None:
         if update not in UPDATES:
             raise ValueError(f"unknown update {update!r}; known: {', '.join(UPDATES)}")
         self.model = model
@@ -127,6 +130,7 @@ class Step:
         self.grad_clip = grad_clip
         self.l2_penalty = l2_penalty
         self.update = update
+        self.precision = precision
         self.parameters: list[Tensor] = []
         self.rest: list[Tensor] = []  # those that are updated as they are
         self.names: list[str] = []  # of these, in the model
@@ -176,7 +180,9 @@ class Step:
                    gathered: dict[str, Tensor]) -> tuple[Tensor, tuple[Tensor, ...]]:
         """The loss, and the gradients of `rest` and of the gathered rows that are learned."""
         with self._in_place(gathered):
-            loss = binary_cross_entropy_with_logits(self.model(*inputs), labels)
+            with torch.autocast(labels.device.type, torch.bfloat16, self.precision == "bfloat16"):
+                logits = self.model(*inputs)
+            loss = binary_cross_entropy_with_logits(logits.float(), labels)
             total = loss
             if self.l2_penalty:
                 vectors = self.model.embedding(inputs[0])

@@ -345,3 +345,16 @@ def test_an_fm_needs_no_autograd_where_its_gradient_is_written_down(case, alone,
     for update in ("streamed", "lazy"):
         Training(update, **case).run(1)
     assert not asked if alone else len(asked) == 2
+
+
+def test_products_in_bfloat16_move_float32_parameters_almost_as_float32_ones():
+    def trained(**own):
+        training = Training("auto", model="deepfm")
+        training.advance = Step(training.model, training.optimizer, 100.0, **own)
+        return training.run(5).state()
+
+    exact, rounded = trained(), trained(precision="bfloat16")
+    weight = "mlp.mlp.0.weight"
+    assert rounded[weight].dtype == np.float32
+    assert not np.array_equal(exact[weight], rounded[weight])
+    np.testing.assert_allclose(rounded["losses"], exact["losses"], rtol=0.02)

@@ -85,7 +85,7 @@ def test_loss_and_gradients_by_hand_are_those_of_autograd(name, size):
             for name in model.embedding.by_row}
     rows["linear.layer.fc.weight"] = model.linear.weight.detach().numpy()
     value, found = model.by_hand(rows, ids.numpy(), labels.numpy())
-    assert value == pytest.approx(float(loss), rel=1e-6)
+    assert value == pytest.approx(loss.item(), rel=1e-6)
     grads = {name: parameter.grad for name, parameter in model.named_parameters()}
     assert found.keys() == grads.keys()
     for name, grad in grads.items():
