@@ -106,12 +106,13 @@ class Loader:
 
     def _gather(self, rows: Tensor) -> list[Tensor]:
         if self.place != "mapped":
-            return [self._send(array[rows]) for array in (self.ids, self.labels, *self.numbers)]
+            return [self._send(array.index_select(0, rows))
+                    for array in (self.ids, self.labels, *self.numbers)]
         ascending, position = rows.sort()
         gathered = []
         for array in (self.ids, self.labels, *self.numbers):
             chunk = torch.empty((len(rows), *array.shape[1:]), dtype=array.dtype)
-            chunk[position] = array[ascending]
+            chunk[position] = array.index_select(0, ascending)
             gathered.append(self._send(chunk))
         return gathered
 

@@ -31,6 +31,26 @@ def pick_device(name: str) -> torch.device:
                         if name == "auto" else name)
 
 
+def require_precision(name: str, device: torch.device) -> None:
+    """Whether products of bfloat16 are fast there: they are emulated elsewhere, and slow.
+
+    Raises:
+        ValueError: they are asked for and the processor or GPU has none.
+    """
+    if name != "bfloat16":
+        return
+    if device.type == "cuda":
+        has = torch.cuda.is_bf16_supported(including_emulation=False)
+    elif platform.machine().lower() in ("x86_64", "amd64"):
+        has = torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported()
+    else:
+        has = torch.ops.mkldnn._is_mkldnn_bf16_supported()
+    if not has:
+        raise ValueError(f"precision=bfloat16 was asked for, but {device_name(device)} has no "
+                         f"instructions for products of bfloat16 (avx512_bf16 or AMX on a PC); use "
+                         f"--set precision=float32")
+
+
 def provenance(device: torch.device) -> dict[str, Any]:
     """Commit, versions, device and threads of this process."""
     versions = {name: importlib.metadata.version(name)

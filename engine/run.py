@@ -135,6 +135,7 @@ def derive(seed: int, purpose: str) -> int:
 def open_data(settings: Settings, context: RunContext) -> tuple[Dataset, torch.device]:
     """Check the device and the output folder, then open the data set."""
     device = pick_device(context.device)
+    record.require_precision(settings.flat()["precision"], device)
     require_writable(context.out)
     data = settings.data
     reads_dense = MODELS[settings.model.model].reads_dense

@@ -181,7 +181,7 @@ class Trainer:
     def _step(self) -> Step:
         train = self.run.settings.train
         return Step(self.model, self.state.optimizer, train.grad_clip, train.l2_penalty,
-                    train.table_update)
+                    train.table_update, self.run.settings.flat()["precision"])
 
     def _saver(self, save: Callable[[State], None], step: Step) -> Checkpoint:
         return Checkpoint(save, self.run.settings.train.checkpoint_seconds)

@@ -2,6 +2,7 @@ import json
 
 import pytest
 
+from engine import record, run
 from engine.run import Run, RunContext
 from engine.settings import (
     TrainSettings,
@@ -368,3 +369,22 @@ def test_neutral_defaults_are_pinned_because_changing_one_would_rename_every_run
                                          "mgqe_subspaces", "mgqe_centroids", "qr_collisions",
                                          "tt_rank", "mlp_dims", "num_heads", "att_dropout")}
     assert tuple(own.values()) == ((2, 4, 16), 8, 0.1, 1000, 8, 256, 4, 16, (100, 100), 2, 0.4)
+
+
+def test_bfloat16_is_refused_before_any_data_is_read_where_the_processor_has_none(monkeypatch,
+                                                                                 tmp_path):
+    monkeypatch.setattr(record.torch.cpu, "_is_avx512_bf16_supported", lambda: False)
+    monkeypatch.setattr(record.torch.cpu, "_is_amx_tile_supported", lambda: False)
+    monkeypatch.setattr(record.platform, "machine", lambda: "x86_64")
+    monkeypatch.setitem(run.DATASETS, "movielens", lambda *given: pytest.fail("data was read"))
+    settings = parse({"model": "deepfm", "precision": "bfloat16"})
+    with pytest.raises(ValueError, match="has no instructions for products of bfloat16"):
+        run.open_data(settings, RunContext(out=tmp_path, device="cpu"))
+
+
+def test_precision_is_in_the_id_only_where_it_is_another_and_belongs_to_models_with_products():
+    own = [identity(parse({"model": "deepfm", "precision": name}))
+           for name in ("float32", "bfloat16")]
+    assert own[0] == identity(parse({"model": "deepfm"})) != own[1]
+    with pytest.raises(ValueError, match="precision is a setting of model deepfm"):
+        require_used(parse({"precision": "bfloat16"}), ["precision"])
