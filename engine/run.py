@@ -14,7 +14,7 @@ from data.registry import DATASETS, WITH_DENSE
 from data.store import Dataset, cache_folder
 from data.table.options import OwnTable
 from engine.progress import Report
-from engine.record import pick_device
+from engine.record import pick_device, require_precision
 from engine.settings import Settings, identity
 from models.build import MODELS
 from utils.files import read_record, require_writable, sha256_of
@@ -135,7 +135,7 @@ def derive(seed: int, purpose: str) -> int:
 def open_data(settings: Settings, context: RunContext) -> tuple[Dataset, torch.device]:
     """Check the device and the output folder, then open the data set."""
     device = pick_device(context.device)
-    record.require_precision(settings.flat()["precision"], device)
+    require_precision(settings.flat()["precision"], device)
     require_writable(context.out)
     data = settings.data
     reads_dense = MODELS[settings.model.model].reads_dense

@@ -12,6 +12,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
+from urllib.parse import unquote
 
 import numpy as np
 
@@ -100,7 +101,8 @@ def read_tables(folder: Path) -> Tables:
         tables.data[row["manifest"]] = {
             "rows": int(row["rows"]), "positives": int(row["positives"]), "field_sizes": fields}
         if row["fields"]:
-            tables.data[row["manifest"]]["fields"] = row["fields"].split()
+            tables.data[row["manifest"]]["fields"] = [unquote(name)
+                                                      for name in row["fields"].split()]
         if row.get(UNUSED):  # older results lack it
             tables.data[row["manifest"]][UNUSED] = int(row[UNUSED])
     for row in _read(folder / FOLDER / "spectra.csv"):
@@ -115,7 +117,8 @@ def read_tables(folder: Path) -> Tables:
 def write_tables(folder: Path, tables: Tables) -> None:
     """Write the tables beside folder/runs.csv, each file whole or not at all."""
     _write(folder / FOLDER / "data.csv", DATA_COLUMNS,
-           [{"manifest": manifest, **data, "fields": " ".join(data.get("fields", ())),
+           [{"manifest": manifest, **data,
+             "fields": " ".join(map(flat.as_name, data.get("fields", ()))),
              "field_sizes": flat.dump(data["field_sizes"])}
             for manifest, data in sorted(tables.data.items())])
     rows = []
