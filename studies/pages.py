@@ -34,6 +34,7 @@ from studies.figures import (
     thresholds,
     umec_fig2,
     umec_fig3,
+    waterline,
 )
 from studies.kinds import PEP, Results
 from studies.page import Page
@@ -48,7 +49,7 @@ PAGES: dict[str, Callable[[Results, Path, str, str], Page]] = {
     "table1": table1.build, "table2": table2.build, "table3": table3.build, "table4": table4.build,
     "thresholds": thresholds.build, "extreme": extreme.build, "stability": stability.build,
     "umec-fig2": umec_fig2.build, "umec-fig3": umec_fig3.build,
-    "afm": afm_page.build}
+    "afm": afm_page.build, "waterline": waterline.build}
 
 
 def draw(name: str, out: Path, dataset: str, model: str, synthetic: bool) -> list[str]:

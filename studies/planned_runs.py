@@ -13,7 +13,7 @@ from compression.umec.dynamics import Dynamics
 from engine import stages, tuning
 from engine.run import RunContext
 from engine.settings import parse
-from studies import afm_runs, plan, schemes
+from studies import afm_runs, plan, schemes, waterline_runs
 from studies.figures import extreme, table4, umec_fig2, umec_fig3
 from studies.pages import PAGES
 from studies.plan import PlannedRun
@@ -51,6 +51,8 @@ def needs_of(given: argparse.Namespace, name: str) -> list[PlannedRun]:
         return [bench_epoch.need(PRESETS[given.dataset]), *schemes.comparison(given)]
     if name == "afm":
         return _of_afm(given)
+    if name == "waterline":
+        return waterline_runs.needs(given)
     if name in UMEC_FIGURES:
         return _of_umec(given, name)
     if name not in (*WITHOUT_TICKETS, *WITH_TICKETS):
