@@ -77,7 +77,7 @@ def finetune(run: Run, make: Callable[[], ClickModel],
     trains = run.settings.train.max_epochs > 0
 
     def hooks_for(trainer: Trainer) -> list:
-        before.update(scores(trainer))
+        before.update(scores(trainer, trainer.model))
         return []
 
     def finish(trainer: Trainer) -> dict[str, Any]:
@@ -93,11 +93,11 @@ def finetune(run: Run, make: Callable[[], ClickModel],
     return execute(run, model, hooks_for, finish, keep_best=trains)
 
 
-def scores(trainer: Trainer) -> dict[str, float]:
-    """Of a trainer's model as it is now, on the validation and the test rows."""
-    validation = asdict(trainer.evaluate.validation(trainer.model))
+def scores(trainer: Trainer, model: ClickModel) -> dict[str, float]:
+    """Of a model as it is now, on the validation and the test rows of a training."""
+    validation = asdict(trainer.evaluate.validation(model))
     return {**{f"validation_{name}": value for name, value in validation.items()},
-            **trainer.evaluate.test(trainer.model)}
+            **trainer.evaluate.test(model)}
 
 
 def with_intervals(run: Run, result: dict[str, Any], models: Callable[[], Sequence[ClickModel]],

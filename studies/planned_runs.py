@@ -14,7 +14,7 @@ from compression.umec.task import Task
 from engine import stages
 from engine.run import RunContext
 from engine.settings import parse
-from studies import afm_runs, plan, schemes, tuning
+from studies import afm_runs, plan, schemes, tuning, waterline_runs
 from studies.figures import PAGES, extreme, table4, umec_fig2, umec_fig3
 from studies.plan import PlannedRun
 from studies.published import PRESETS
@@ -50,6 +50,8 @@ def runs_behind(given: argparse.Namespace, name: str) -> list[PlannedRun]:
         return [bench_epoch.planned_run(PRESETS[given.dataset]), *schemes.comparison(given)]
     if name == "afm":
         return _of_afm(given)
+    if name == "waterline":
+        return waterline_runs.needs(given)
     if name in UMEC_FIGURES:
         return _of_umec(given, name)
     if name not in (*WITHOUT_TICKETS, *WITH_TICKETS):

@@ -22,7 +22,7 @@ KEPT = ("run_id", "num_embedding_params", "inference_bytes", "validation_auc", "
 
 
 # settings of a retraining, not of the search before it
-RETRAINING = ("retrain_emb_param", "re_init", "rewind")
+RETRAINING = ("retrain_emb_param", "re_init", "rewind", "ema", "lr_schedule")
 # what was chosen here, for those who do not tune
 SHIPPED = Path(__file__).parents[1] / "experiments" / "tuned"
 

@@ -2,6 +2,7 @@
 
     python compress.py lowbit --run ID --scheme uniform --bits 4 --width 16
     python compress.py lowbit --run ID --scheme mask --bits 4 --width 16 --keep 20000
+    python compress.py lowbit --run ID --scheme mask --bits 4 --width 16 --bytes 20000
     python compress.py lowbit --run ID --scheme mask --bits 4        # the run is a retrained ticket
     python compress.py lowbit --run ID --scheme pq --bits 4 --subspaces 4 --centroids 256
     python compress.py lowbit --run ID --scheme qr --bits 4          # the run's embedding is qr
@@ -34,6 +35,7 @@ def add_options(method: argparse.ArgumentParser) -> None:
     method.add_argument("--bits", type=int, required=True, help="of every stored value")
     method.add_argument("--width", type=int, help="uniform, mask, pq: the first columns alone")
     method.add_argument("--keep", type=int, help="mask: entries that are kept, of a uniform table")
+    method.add_argument("--bytes", type=int, help="mask: as many entries as these bytes hold")
     method.add_argument("--subspaces", type=int, help="pq: codes of a row")
     method.add_argument("--centroids", type=int, help="pq: values of a code")
     method.add_argument("--no-rotation", action="store_true", help="leave the table as it is")
@@ -44,7 +46,8 @@ def add_options(method: argparse.ArgumentParser) -> None:
 
 def work(args: argparse.Namespace) -> None:
     """Run the command and print a line."""
-    scheme = Scheme(args.scheme, args.bits, args.width, args.keep, args.subspaces, args.centroids,
+    scheme = Scheme(args.scheme, args.bits, args.width, args.keep, args.bytes,
+                    args.subspaces, args.centroids,
                     not args.no_rotation)
     trained = schemes.load(args.run, scheme, cli.place_of(args, force=args.force))
     print(describe(compress(trained, scheme,

@@ -6,6 +6,7 @@ gives out ids can take any order over. Everything that is stored is counted: a h
 of each kind a field has, steps, masks, codebooks, codes.
 """
 
+import bisect
 import copy
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -46,8 +47,10 @@ class Scheme:
         name: of SCHEMES.
         bits: of every stored value; of pq of the centroids.
         width: of uniform, mask and pq: the first columns of the rotated table; None for all.
-        keep: of mask: entries that are kept, those of largest magnitude; None for the run's own
-            mask.
+        keep: of mask: entries that are kept, those of largest magnitude; None, without `bytes`,
+            for the run's own mask.
+        bytes: of mask: as many entries as everything stored takes these bytes for, or the few more
+            that the next entry takes.
         subspaces, centroids: of pq: codes of a row, and the values that each can have.
         rotation: of uniform, mask and pq: to the principal axes first.
     """
@@ -56,6 +59,7 @@ class Scheme:
     bits: int
     width: int | None = None
     keep: int | None = None
+    bytes: int | None = None
     subspaces: int | None = None
     centroids: int | None = None
     rotation: bool = True
@@ -66,11 +70,14 @@ class Scheme:
         if not 1 <= self.bits <= MOST:
             raise ValueError(f"--bits takes 1 to {MOST}, got {self.bits}")
         wanted = {"subspaces": ("pq",), "centroids": ("pq",), "keep": ("mask",),
+                  "bytes": ("mask",),
                   "width": ("uniform", "mask", "pq")}
         for option, schemes in wanted.items():
             if getattr(self, option) is not None and self.name not in schemes:
                 raise ValueError(f"--{option} belongs to {' and '.join(schemes)}; leave it away "
                                  f"with {self.name}")
+        if self.keep is not None and self.bytes is not None:
+            raise ValueError("mask takes either --keep or --bytes")
         if self.name == "pq" and (not self.subspaces or not self.centroids):
             raise ValueError("pq needs --subspaces and --centroids")
 
@@ -92,7 +99,7 @@ def load(run_id: str, scheme: Scheme, context: RunContext) -> LoadedRun:
         FileNotFoundError: no such run, or it kept no weights.
         ValueError: it is a training of another embedding than the scheme takes.
     """
-    if scheme.name in ("uniform", "pq") or scheme.keep is not None:
+    if scheme.name in ("uniform", "pq") or scheme.keep or scheme.bytes:
         return load_uniform(run_id, context)
     found = load_model(run_id, context)
     wanted = scheme.name if scheme.name in OWN_RUNS else MASKED
@@ -123,22 +130,47 @@ def _uniform(trained: LoadedRun, scheme: Scheme) -> tuple[ClickModel, np.ndarray
 
 def _mask(trained: LoadedRun, scheme: Scheme) -> tuple[ClickModel, np.ndarray]:
     """The entries of largest magnitude, or those of the run's own mask, at the same bits."""
-    if scheme.keep is None:
+    if scheme.keep is None and scheme.bytes is None:
         seen = feature_counts.count(trained.dataset).numpy() > 0
         model, table = copy.deepcopy(trained.model), trained.table
         start = Start(model, seen.astype(np.int64), trained.dataset.schema.sizes)
         kept = (table != 0) & seen[:, None]
     else:
         start = _dense(trained, scheme)
-        size = np.abs(start.table.numpy()) * start.seen[:, None]
-        if not 0 < scheme.keep <= np.count_nonzero(size):
-            raise ValueError(f"--keep must lie between 1 and the {np.count_nonzero(size):,} "
-                             f"entries of seen rows, got {scheme.keep}")
-        least = np.partition(size.reshape(-1), -scheme.keep)[-scheme.keep]
-        kept = size >= least
-    masks = sum(mask_bytes(kept[rows], count_bytes(max(start.field_sizes)))
-                for rows in of_fields(start.field_sizes))
-    return _quantised(start, kept * scheme.bits, HEADER.size + masks), start.seen
+        kept = _largest(start, scheme)
+    return _quantised(start, kept * scheme.bits, HEADER.size + _masks(start, kept)), start.seen
+
+
+def _masks(start: Start, kept: np.ndarray) -> int:
+    count = count_bytes(max(start.field_sizes))
+    return sum(mask_bytes(kept[rows], count) for rows in of_fields(start.field_sizes))
+
+
+def _largest(start: Start, scheme: Scheme) -> np.ndarray:
+    """(N, D) of bool: the entries of largest magnitude, by number or by bytes."""
+    size = np.abs(start.table.numpy()) * start.seen[:, None]
+    most = int(np.count_nonzero(size))
+    order = np.sort(size, axis=None)
+
+    def of(count: int) -> np.ndarray:
+        return size >= order[len(order) - count]
+
+    if scheme.keep is not None:
+        if not 0 < scheme.keep <= most:
+            raise ValueError(f"--keep must lie between 1 and the {most:,} entries of seen rows, "
+                             f"got {scheme.keep}")
+        return of(scheme.keep)
+
+    def stored(count: int) -> int:
+        bits = of(count) * scheme.bits
+        steps = int(step_groups(bits, start.field_sizes).max(initial=-1)) + 1
+        return HEADER.size + _masks(start, of(count)) + steps + -(-int(bits.sum()) // 8)
+
+    assert scheme.bytes is not None
+    if not stored(1) <= scheme.bytes <= stored(most):
+        raise ValueError(f"a mask over {start.table.shape[1]} columns takes {stored(1):,} to "
+                         f"{stored(most):,} bytes, got --bytes {scheme.bytes}")
+    return of(bisect.bisect_left(range(1, most), scheme.bytes, key=stored) + 1)
 
 
 def _pq(trained: LoadedRun, scheme: Scheme) -> tuple[ClickModel, np.ndarray]:
