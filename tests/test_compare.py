@@ -173,7 +173,7 @@ def test_settings_of_a_model_that_was_not_tuned_are_asked_for(shell):
 def test_budgets_fit_the_table(shell, tmp_path, monkeypatch, capsys):
     monkeypatch.setitem(schemes.BUDGETS, ("movielens", "fm"), [SIZE + 1, 300, 100])
     shell(reproduce, "compare", "--scheme", "imp", "--seeds", 3, "--dry-run")
-    assert "2 runs are missing" in capsys.readouterr().out
+    assert "2 runs missing" in capsys.readouterr().out
     monkeypatch.setitem(schemes.BUDGETS, ("movielens", "fm"), [SIZE + 1])
     with pytest.raises(ValueError, match=rf"the table has {SIZE} parameters, the budgets of fm on "
                                          rf"movielens are"):
@@ -276,9 +276,9 @@ def test_what_would_be_run_is_listed_without_running(shell, tmp_path, capsys):
     shell(reproduce, "compare", "--scheme", "imp", "--scheme", "imp", "--seeds", 3, 3, "--dry-run")
     said = capsys.readouterr().out.splitlines()
     lines = [line.partition(" (about")[0] for line in said]  # by the shipped records
-    assert said[0].startswith("4 runs are missing, about ")
+    assert said[0].startswith("4 runs missing, about ")
     assert lines[1] == "  fm uniform latent_dim=2 l2_regularization=1e-05 seed 1"
-    assert said[-3].startswith("2 runs are missing, about ")
+    assert said[-3].startswith("2 runs missing, about ")
     assert lines[-2:] == ["  fm imp retrain_emb_param=300 seed 3",
                           "  fm imp retrain_emb_param=100 seed 3"]
     assert not (tmp_path / "runs").exists()
@@ -287,7 +287,7 @@ def test_what_would_be_run_is_listed_without_running(shell, tmp_path, capsys):
 
 def test_the_times_of_table_2_are_measured_once(shell, tmp_path, capsys):
     shell(reproduce, "table2", "--dry-run")
-    assert "1 run is missing" in capsys.readouterr().out
+    assert "1 run missing" in capsys.readouterr().out
     shell(reproduce, "table2")
     assert "epoch_movielens" in (tmp_path / "figures" / "table2_movielens.csv").read_text()
     record = tmp_path / "benchmarks" / "epoch_movielens.json"
@@ -509,7 +509,7 @@ def test_shipped_settings_and_times_are_used(shell, tmp_path, monkeypatch, capsy
     capsys.readouterr()
     shell(reproduce, "compare", "--scheme", "uniform", "--scheme", "lr", "--seeds", 7, "--dry-run")
     lines = capsys.readouterr().out.splitlines()
-    assert lines[0].startswith("3 runs are missing, about ")
+    assert lines[0].startswith("3 runs missing, about ")
     assert [line.partition(" (about ")[0].split()[:2] for line in lines[1:]] == [
         ["fm", "uniform"], ["fm", "uniform"], ["linear", "lr"]]
     assert all("(about" in line for line in lines[1:])  # LR by the shipped records, nobody ran it
