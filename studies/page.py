@@ -24,6 +24,7 @@ from studies.kinds import Results
 from studies.names import shown
 from studies.table import Table, spread
 from utils.files import atomic_path
+from utils.text import counted
 
 HEAD = ("number", "ours (mean ± s.d.)", "seeds", "paper", "difference", "sampling error", "why")
 OPEN = "not explained yet"  # of a difference
@@ -317,7 +318,7 @@ def _several(what: str, found: Sequence[str]) -> list[str]:
     counts = Counter(found)
     if len(counts) < 2:
         return []
-    listed = ", ".join(f"{name} ({count} run{'s' * (count > 1)})" for name,
+    listed = ", ".join(f"{name} ({counted(count, 'run')})" for name,
                        count in counts.most_common())
     return [f"**Warning:** the runs come from {len(counts)} {what}: {listed}."]
 

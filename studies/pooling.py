@@ -29,6 +29,7 @@ from typing import Any, NamedTuple
 
 from studies.kinds import COMPRESSED, FREE, Results, kind
 from studies.published import PATIENCE
+from utils.text import counted
 
 Result = dict[str, Any]
 
@@ -275,7 +276,7 @@ def words(left: Mapping[str, int]) -> str:
     >>> words(Counter({"other lengths": 3, "other data": 1}))
     '1 run of other data, 3 runs of other lengths'
     """
-    return ", ".join(f"{count} run{'s' * (count > 1)} of {reason}"
+    return ", ".join(f"{counted(count, 'run')} of {reason}"
                      for reason, count in sorted(left.items()))
 
 

@@ -7,6 +7,7 @@ from typing import Any
 from studies.kinds import FINETUNED
 from utils.files import read_record
 from utils.recorded import translate_result
+from utils.text import counted
 
 Kinds = dict[str, type | tuple[type, ...]]
 NUMBER = (int, float)
@@ -41,7 +42,7 @@ def in_folder(out: Path) -> list[dict[str, Any]]:
         except (OSError, ValueError) as error:
             unreadable.append(f"  {path}: {error}")
     if unreadable:
-        print("\n".join([f"{len(unreadable)} results cannot be read and are left out:",
+        print("\n".join([f"{counted(len(unreadable), 'result')} left out, because unreadable:",
                          *unreadable]), file=sys.stderr)
     return found
 

@@ -30,6 +30,7 @@ from studies.names import AFM_BASELINES as BASELINES
 from studies.page import RUNS, Page, runs_of, shown
 from studies.series import by_budget
 from studies.table import Table, spread
+from utils.text import counted
 
 # what trains them
 HOW = {PEP: "compare --scheme pep", "uniform": "compare --scheme uniform", "tt": "afm"}
@@ -70,9 +71,9 @@ def build(results: Results, out: Path, dataset: str, model: str) -> Page:
     sure = [run for run in every if run["compression"].get("source") in usable_ids]
     own = of_one_source_a_seed(of_one_training(sure))
     if len(own) < len(every):
-        page.left_out.append(
-            f"Left out: {len(every) - len(own)} fine-tunings whose dense run has no record or may "
-            f"not stand here itself, or of other settings or lengths.")
+        left = counted(len(every) - len(own), "fine-tuning")
+        page.left_out.append(f"Left out: {left} whose dense run has no record or may not stand "
+                             "here itself, or of other settings or lengths.")
     factored = [result for result in own if result["compression"]["method"] != "dense"]
     if not factored:
         page.missing.append("factored models: run `python compress.py afm --run ID --emb-rank 8`")

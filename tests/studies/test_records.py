@@ -228,7 +228,7 @@ def test_files_of_a_result_that_was_left_out_are_not_kept(experiments, capsys):
     put(out, result("u1", auc=0.7), curve(end=0.7))
     put(out, result("u2", seed=2), curve(end=0.7))
     records.main([str(out), "--to", str(folder)])
-    assert "1 runs have another result" in capsys.readouterr().out
+    assert f"another result in {out}: 1 run," in capsys.readouterr().out
     assert curves.evaluations("u1") == before
     assert curves.evaluations("u2")[-1]["test_auc"] == curve(end=0.7)[-1]["test_auc"]
 
