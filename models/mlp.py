@@ -24,9 +24,8 @@ class Mlp(MultiLayerPerceptron):
         """(B, width) -> (B, 1)."""
         layers = list(self.mlp)
         while layers:
-            if len(layers) >= 3 and fits(*layers[:3], x):
-                norm, _, dropout = layers[:3]
-                x, layers = norm_relu_dropout(x, norm, dropout), layers[3:]
+            if len(layers) >= 3 and fits(layers[0], layers[1], layers[2], x):
+                x, layers = norm_relu_dropout(x, layers[0], layers[2]), layers[3:]
             else:
                 x, layers = layers[0](x), layers[1:]
         return x

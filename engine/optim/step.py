@@ -16,6 +16,7 @@ from engine.optim.gpu import rowwise as gpu
 from engine.optim.gpu.adam import triton_installed
 from models.base import ClickModel, Inputs, parts_of, tables_by_row
 from models.embedding.base import Arrays
+from models.kernels.eager import widened
 
 log = logging.getLogger("pep")
 
@@ -182,7 +183,7 @@ class Step:
         with self._in_place(gathered):
             with torch.autocast(labels.device.type, torch.bfloat16, self.precision == "bfloat16"):
                 logits = self.model(*inputs)
-            loss = binary_cross_entropy_with_logits(logits.float(), labels)
+            loss = binary_cross_entropy_with_logits(widened(logits), labels)
             total = loss
             if self.l2_penalty:
                 vectors = self.model.embedding(inputs[0])

@@ -14,7 +14,7 @@ from torch import Tensor
 
 from .deferred import njit
 from .dropout import LEVELS, random_bits
-from .eager import runs_on_numba
+from .eager import runs_on_numba, widened
 
 
 @njit(nogil=True, error_model="numpy", fastmath={"reassoc", "contract"})
@@ -131,7 +131,7 @@ def attention(mixed: Tensor, heads: int, dropped: int) -> Tensor:
     >>> attention(torch.tensor([[[0.0, 0.0, 1.0], [0.0, 0.0, 3.0]]]), 1, 0).tolist()
     [[[2.0], [2.0]]]
     """
-    mixed = mixed.float()  # of a product in bfloat16
+    mixed = widened(mixed)
     if not runs_on_numba(mixed):
         return attention_plain(mixed, heads, dropped)
     return _Attention.apply(mixed.contiguous(), heads, dropped)

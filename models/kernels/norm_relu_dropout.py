@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from .deferred import njit
 from .dropout import LEVELS, Dropout, random_bits
-from .eager import runs_on_numba
+from .eager import runs_on_numba, widened
 
 
 @njit(nogil=True, error_model="numpy", fastmath={"contract"})
@@ -109,7 +109,7 @@ def fits(norm: nn.Module, relu: nn.Module, dropout: nn.Module, x: Tensor) -> boo
     return (type(norm) is nn.BatchNorm1d and type(relu) is nn.ReLU and type(dropout) is Dropout
             and norm.training and dropout.training and norm.affine and norm.track_running_stats
             and norm.momentum is not None and len(x) > 1 and x.dim() == 2
-            and runs_on_numba(x.float()))
+            and runs_on_numba(widened(x)))
 
 
 def norm_relu_dropout(x: Tensor, norm: nn.BatchNorm1d, dropout: Dropout) -> Tensor:
@@ -122,5 +122,5 @@ def norm_relu_dropout(x: Tensor, norm: nn.BatchNorm1d, dropout: Dropout) -> Tens
     >>> norm_relu_dropout(x, norm, Dropout(0.0)).detach().round(decimals=3).tolist()
     [[0.0], [1.0]]
     """
-    return _NormReluDropout.apply(x.float().contiguous(), norm.weight, norm.bias, norm,
+    return _NormReluDropout.apply(widened(x).contiguous(), norm.weight, norm.bias, norm,
                                   dropout.dropped)

@@ -272,7 +272,8 @@ def test_run_id_follows_seed_data_and_extra(monkeypatch):
 CHANGES = {
     "dataset": None, "with_ids": True, "vocabulary": "train", "model": "deepfm",
     "embedding": "uniform",
-    "latent_dim": 16, "mlp_dims": [9], "dropout": 0.1, "num_heads": 4, "num_layers": 1,
+    "latent_dim": 16, "mlp_dims": [9], "dropout": 0.1, "precision": "bfloat16",
+    "num_heads": 4, "num_layers": 1,
     "att_dropout": 0.1,
     "atten_embed_dim": 32, "has_residual": False, "full_part": False, "with_linear": True,
     "threshold_type": "global", "threshold_init": -9.0, "g_type": "softplus", "gk": 2.0,
@@ -304,7 +305,7 @@ THRESHOLDS = {"threshold_type", "threshold_init", "g_type", "gk", "threshold_dec
               "candidate_p", "budget", "log_interval"}
 ATTENTION = {"num_heads", "num_layers", "att_dropout", "atten_embed_dim", "has_residual",
              "full_part", "with_linear"}
-MLP, TICKET = {"mlp_dims", "dropout"}, {"re_init", "rewind"}
+MLP, TICKET = {"mlp_dims", "dropout", "precision"}, {"re_init", "rewind"}
 ARCH = {"arch_mlp_bot", "arch_mlp_top", "arch_interaction_op"}
 WITHOUT_EFFECT = {
     ("fm", "pep"): NEVER | ARCH | BASELINES | ATTENTION | MLP | TICKET,
