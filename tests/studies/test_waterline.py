@@ -122,8 +122,8 @@ def test_the_runs_of_a_plan_are_resumable_and_the_best_trial_is_taken(tmp_path, 
     trials = waterline_runs.trials(given, "uniform", 600)[:2]
     monkeypatch.setattr(waterline_runs, "trials", lambda given, name, budget: trials)
     with pytest.raises(Unfinished):
-        waterline_runs._best(given, "uniform", 600, 2, tiny.context(tmp_path, dry=True))
-    assert method(context) == method(tiny.context(tmp_path, dry=True))
+        waterline_runs._best(given, "uniform", 600, 2, tiny.context(tmp_path, dry_run=True))
+    assert method(context) == method(tiny.context(tmp_path, dry_run=True))
     results = [waterline_runs.run(given, trial, 1, context) for trial in trials]
     best = results.index(waterline_runs.chosen(results))
     found = waterline_runs._best(given, "uniform", 600, 2, context)
