@@ -22,8 +22,9 @@ of the rows have long become even: every row is visited at least every 32 steps,
 as many nothing is fresh any more. No row has decayed to nothing by then, which would make ours
 faster. Loading is not in it.
 
-With --processes, the search's step in so many processes under torchrun, each with one thread, beside
-one process without lanes (0): processor time, peak of memory and bytes sent, of one rank and a step.
+With --processes, the search's step in so many processes under torchrun, each with one thread,
+beside one process without lanes (0): a step's processor time and the peak of memory of the busiest
+rank, and the bytes that all ranks send.
 """
 
 import argparse
@@ -126,7 +127,8 @@ def measure(model: str, variant: str, rows: int, steps: int,
     wait_for(device)
     seconds = (time.perf_counter() - started) / steps
     return {"ms_per_step": 1e3 * seconds,
-            "processor_ms_per_step": 1e3 * (time.process_time() - processor) / steps, "samples_per_second": batch_size / seconds,
+            "processor_ms_per_step": 1e3 * (time.process_time() - processor) / steps,
+            "samples_per_second": batch_size / seconds,
             "peak_memory_bytes": peak_memory_bytes(device), "distinct_rows": round(distinct),
             **describe()}
 
