@@ -17,6 +17,7 @@ from torch import Tensor
 
 from engine.checkpoint import corrupt, pack, unpack
 from engine.distributed.shards import Shards
+from engine.distributed.world import naming_a_lost_process
 from utils.files import atomic_path
 
 RECORD = "content.json"  # written last: a folder without it is not whole
@@ -26,7 +27,7 @@ for _noisy in ("hf_storage", "filesystem", "planner_helpers"):
 
 
 def save(folder: Path, step: int, content: dict[str, Any], shards: Shards,
-         is_cut: "tuple[str, ...]") -> None:
+         is_cut: tuple[str, ...]) -> None:
     """Write folder/<step>, whole or not at all, and delete what was there before.
 
     Args:
@@ -47,8 +48,14 @@ def save(folder: Path, step: int, content: dict[str, Any], shards: Shards,
         shutil.rmtree(place, ignore_errors=True)
         place.mkdir(parents=True)
     world.wait()
-    dcp.save(tensors, storage_writer=dcp.HuggingFaceStorageWriter(str(place),
-                                                                  save_distributed=True))
+    try:
+        with naming_a_lost_process(world.rank):
+            dcp.save(tensors, storage_writer=dcp.HuggingFaceStorageWriter(str(place),
+                                                                          save_distributed=True))
+    except dcp.CheckpointException as error:  # not an Exception
+        why = {f"rank {rank}": str(failure[0]) for rank, failure in error.failures.items()}
+        raise OSError(f"the checkpoint {place} could not be written ({why}); the one before it "
+                      f"stays. Make room there, or choose another folder with --out") from error
     if world.rank == 0:
         with atomic_path(place / RECORD) as temporary:
             temporary.write_text(text)
@@ -77,8 +84,8 @@ def load(folder: Path, shards: Shards) -> dict[str, Any] | None:
             lane = name.partition(LANE)[2]
             if not lane or int(lane) in shards.world.own:
                 tensors[name] = torch.empty(about.size, dtype=about.properties.dtype)
-        dcp.load(tensors, storage_reader=reader)
-    except Exception as error:  # of the many kinds that torch's reader raises
+        dcp.load(tensors, storage_reader=reader, no_dist=True)
+    except (Exception, dcp.CheckpointException) as error:  # what a damaged file makes readers raise
         raise corrupt(place, str(error).splitlines()[-1]) from error
     parts: dict[str, list[Tensor]] = {}
     for name in sorted(tensors, key=lambda name: int(name.partition(LANE)[2] or 0)):

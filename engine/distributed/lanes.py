@@ -137,6 +137,12 @@ class LaneModel:
         self.generator = torch.Generator()
         self._replace(self.model, meeting, index)
 
+    def put(self, names: Sequence[str], tables: Sequence[Tensor]) -> None:
+        """Put tables, as they are, in the place of parameters."""
+        for name, table in zip(names, tables, strict=True):
+            path, _, key = name.rpartition(".")
+            self.model.get_submodule(path)._parameters[key] = table  # type: ignore[assignment]
+
     def _replace(self, module: nn.Module, meeting: Meeting, index: int) -> None:
         for name, child in module.named_children():
             if isinstance(child, nn.BatchNorm1d):
@@ -207,7 +213,9 @@ class LaneStep(Step):
         slots = slots[:-1, 0].long()
         outgoing = self._outgoing(gathered)
         table = self.shards.send(request, outgoing.detach()[slots])
-        loss, grads, by_row = self._over_lanes(batch, int(rows), local, table)
+        widths = [self.rows.tables[name].parameter.shape[1] for name in self.names]
+        tables = [part.contiguous().requires_grad_() for part in table.split(widths, 1)]
+        loss, grads, by_row = self._over_lanes(batch, int(rows), local, tables)
         back = self.shards.send_back(request, by_row).split(request.asking)
         sums = []
         for places, grad in zip(slots.split(request.asking), back, strict=True):
@@ -228,23 +236,24 @@ class LaneStep(Step):
                  if rows.requires_grad and not (self.by_vector and name in inside)]
         if self.by_vector:
             count = len(next(iter(gathered.values())))
-            whole = -(-count // WHOLE_VECTORS) * WHOLE_VECTORS
-            padded = {name: pad(rows, (0, 0, 0, whole - count)) for name, rows in inside.items()}
+            more = -count % WHOLE_VECTORS
+            padded = {name: pad(rows, (0, 0, 0, more)) for name, rows in inside.items()}
             with self._in_place(padded):
-                vectors, _ = self.model.embedding.rows(torch.arange(whole))
+                vectors, _ = self.model.embedding.rows(torch.arange(count + more))
             parts.insert(0, vectors[:count])
         return torch.cat(parts, 1)
 
     def _over_lanes(self, batch: Sequence[Lane], rows: int, local: Tensor,
-                    table: Tensor) -> tuple[Tensor, list[Tensor], Tensor]:
-        """The loss, the gradients of `rest`, and those of the rows of `table` by the own lanes."""
+                    tables: Sequence[Tensor]) -> tuple[Tensor, list[Tensor], Tensor]:
+        """The loss, the gradients of `rest`, and those of the rows of `tables`, side by side, by
+        the own lanes."""
         self.meeting.rows = torch.tensor(lane_sizes(rows, self.world.lanes)).float()[:, None]
         sizes = [len(labels) for _, labels in batch]
         works = list(zip(range(len(batch)), batch, local.split(sizes), strict=True))
 
-        def work(index: int, lane: Lane, ids: Tensor) -> tuple[Tensor, Tensor]:
+        def work(index: int, lane: Lane, ids: Tensor) -> tuple[Tensor, list[Tensor]]:
             try:
-                return self._lane(index, lane, ids, table, rows)
+                return self._lane(index, lane, ids, tables, rows)
             except BaseException:
                 self.meeting.barrier.abort()  # so that the other lanes do not wait for this one
                 raise
@@ -264,49 +273,47 @@ class LaneStep(Step):
         shapes = [parameter.shape for parameter in self.rest]
         pieces = flat[3:].split([shape.numel() for shape in shapes])
         grads = [piece.view(shape) for piece, shape in zip(pieces, shapes, strict=True)]
-        return flat[2].clone(), grads, tree([by_row for _, by_row in done])
+        by_table = zip(*(by_row for _, by_row in done), strict=True)
+        return flat[2].clone(), grads, torch.cat([tree(of_lanes) for of_lanes in by_table], 1)
 
-    def _lane(self, index: int, lane: Lane, ids: Tensor, table: Tensor,
-              rows: int) -> tuple[Tensor, Tensor]:
-        """(loss and gradients of `rest` in one tensor, gradient of the rows of `table`)."""
+    def _lane(self, index: int, lane: Lane, ids: Tensor, tables: Sequence[Tensor],
+              rows: int) -> tuple[Tensor, list[Tensor]]:
+        """(loss and gradients of `rest` in one tensor, gradients of the tables of the rows)."""
         (inputs, labels), own = lane, self.lanes[index]
         assert self.rows is not None
         own.generator.manual_seed(derive(
             self.seed, f"dropout:{self.rows.step}:{self.world.own[index]}"))
-        chosen, again = numbered(ids, np.zeros(len(table), np.int32))
-        places = torch.from_numpy(chosen).long()
-        # one row more where there are N: by that number an embedding knows its whole table
-        extra = int(len(chosen) == len(self.slots))
-        of_lane = pad(table[places], (0, 0, 0, extra))
-        tables = self._put(own.model, of_lane)
-        logits = own.model(again, *parts_of(inputs)[1:])
+        of_lane = tables
+        if not self.by_vector:  # sums over the rows of a table are then those of the lane's rows
+            chosen, ids = numbered(ids, np.zeros(len(tables[0]), np.int32))
+            places = torch.from_numpy(chosen).long()
+            # one row more where there are N: by that number an embedding knows its whole table
+            more = int(len(chosen) == len(self.slots))
+            of_lane = [pad(table.detach()[places], (0, 0, 0, more)).requires_grad_()
+                       for table in tables]
+        own.put(self.names, of_lane)
+        logits = own.model(ids, *parts_of(inputs)[1:])
         loss = binary_cross_entropy_with_logits(logits, labels, reduction="sum") / rows
         total = loss
         if self.l2_penalty:
-            vectors = own.model.embedding(again)
+            vectors = own.model.embedding(ids)
             total = loss + self.l2_penalty * vectors.square().sum() / rows
-        grads = torch.autograd.grad(total, [*self.rest, *tables])
+        grads = torch.autograd.grad(total, [*self.rest, *of_lane])
         dense = [loss.detach().view(1), *(grad.reshape(-1) for grad in grads[:len(self.rest)])]
-        by_row = torch.zeros_like(table)
-        by_row[places] = torch.cat(grads[len(self.rest):], 1)[:len(chosen)]
+        by_row = list(grads[len(self.rest):])
+        if not self.by_vector:
+            by_row = [torch.zeros_like(table).index_copy_(0, places, grad[:len(places)])
+                      for table, grad in zip(tables, by_row, strict=True)]
         return torch.cat(dense), by_row
 
-    def _put(self, model: ClickModel, of_lane: Tensor) -> list[Tensor]:
-        """Cut the columns of `of_lane` into the tables of a lane's model."""
+    @property
+    def names(self) -> list[str]:
+        """Of the tables whose rows go to the lanes."""
         assert self.rows is not None
-        inside = [name for name in self.rows.tables if name.startswith("embedding.")]
-        names = [name for name in self.rows.tables if name not in inside]
-        if self.by_vector:
-            names = ["embedding.weight", *names]
-            widths = [model.embedding.width]
-        else:
-            names, widths = list(self.rows.tables), []
-        widths += [self.rows.tables[name].parameter.shape[1] for name in names[len(widths):]]
-        tables = [part.contiguous().requires_grad_() for part in of_lane.split(widths, 1)]
-        for name, table in zip(names, tables, strict=True):
-            path, _, key = name.rpartition(".")
-            model.get_submodule(path)._parameters[key] = table  # type: ignore[assignment]
-        return tables
+        if not self.by_vector:
+            return list(self.rows.tables)
+        others = [name for name in self.rows.tables if not name.startswith("embedding.")]
+        return ["embedding.weight", *others]
 
     def _norm(self, grads: Sequence[Tensor], by_table: dict[str, Tensor]) -> float:
         """Global norm of the gradients, the squares of rows added up in an order of their own."""

@@ -23,6 +23,8 @@ from engine.distributed.world import BROADCAST, World
 from models.base import ClickModel, tables_by_row
 
 GOLDEN = (math.sqrt(5) - 1) / 2
+# neighbours that stay together: frequent ones often are in one batch, and Adam moves rows in blocks
+GROUP = 8
 SMALL = 1 << 24  # bytes of a whole table that is kept in memory; a larger one is kept in a file
 DIGIT = 16  # bits that are counted at a time where an n-th value is searched
 
@@ -68,9 +70,10 @@ class Shards:
         self.world = world
         self.folder = folder
         self.num_rows = rows = embedding.num_rows
-        self.factor = next(factor for factor in range(max(int(GOLDEN * rows), 1), 2 * rows)
-                           if math.gcd(factor, rows) == 1)
-        self.inverse = pow(self.factor, -1, rows)
+        self.groups = groups = max(rows // GROUP, 1)
+        self.factor = next(factor for factor in range(max(int(GOLDEN * groups), 1), 2 * groups)
+                           if math.gcd(factor, groups) == 1)
+        self.inverse = pow(self.factor, -1, groups)
         bounds = np.array([rows * lane // world.lanes for lane in range(world.lanes + 1)])
         self.edges = bounds[::world.lanes // world.size]  # of the processes' shards
         self.first, self.last = self.edges[world.rank], self.edges[world.rank + 1]
@@ -90,11 +93,16 @@ class Shards:
 
     def places(self, rows: np.ndarray) -> np.ndarray:
         """Where rows stand in the pseudo-random order."""
-        return rows.astype(np.int64) * self.factor % self.num_rows
+        return self._moved(rows.astype(np.int64), self.factor)
 
     def rows_at(self, places: np.ndarray) -> np.ndarray:
         """The inverse of `places`."""
-        return places.astype(np.int64) * self.inverse % self.num_rows
+        return self._moved(places.astype(np.int64), self.inverse)
+
+    def _moved(self, rows: np.ndarray, factor: int) -> np.ndarray:
+        group, within = np.divmod(rows, GROUP)
+        moved = group * factor % self.groups * GROUP + within
+        return np.where(group < self.groups, moved, rows)  # the last rows are no whole group
 
     def views(self, embedding: Any) -> list[Any]:
         """The embedding with the rows of one part in the place of its tables, for each own part."""

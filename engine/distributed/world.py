@@ -2,7 +2,8 @@
 
 import json
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from datetime import timedelta
 from functools import wraps
 from typing import Any
@@ -33,17 +34,27 @@ def tree(parts: Parts) -> Tensor:
     return parts[0]
 
 
-def _or_say_who_is_gone(collective: Callable[..., Any]) -> Callable[..., Any]:
-    """Let an error of a collective operation say what happened and what to do."""
+@contextmanager
+def naming_a_lost_process(rank: int) -> Iterator[None]:
+    """Let an error of a collective operation in the block say what happened and what to do.
+
+    Raises:
+        ConnectionError: another process has ended, or has not answered for SILENCE.
+    """
+    try:
+        yield
+    except RuntimeError as error:
+        why = str(error).partition("] ")[2] or str(error)
+        why = why.partition(". ")[0].splitlines()[0]
+        raise ConnectionError(f"rank {rank} has lost another process of the run ({why}); the same "
+                              f"command goes on from the last checkpoint") from error
+
+
+def _guarded(collective: Callable[..., Any]) -> Callable[..., Any]:
     @wraps(collective)
     def call(self: "World", *arguments: Any, **named: Any) -> Any:
-        try:
+        with naming_a_lost_process(self.rank):
             return collective(self, *arguments, **named)
-        except RuntimeError as error:
-            raise ConnectionError(
-                f"rank {self.rank} has lost another process of the run, or waited for it for "
-                f"{SILENCE}: {str(error).splitlines()[0]}. The same command goes on from the last "
-                f"checkpoint") from error
     return call
 
 
@@ -77,13 +88,13 @@ class World:
         self.own = range(self.rank * share, (self.rank + 1) * share)
         self.bytes_sent = 0  # to other processes, for benchmarks
 
-    @_or_say_who_is_gone
+    @_guarded
     def gather(self, tensor: Tensor) -> Tensor:
         """Tensors of one shape, (...), of all processes -> (processes, ...)."""
-        out = tensor.new_empty((self.size, *tensor.shape))
         if self.size == 1:
-            return out.copy_(tensor)
-        dist.all_gather(list(out.unbind()), tensor.contiguous())
+            return tensor[None]
+        out = tensor.new_empty((self.size, *tensor.shape))
+        dist.all_gather_single(out.view(-1), tensor.contiguous().view(-1))
         self.bytes_sent += tensor.nbytes * (self.size - 1)
         return out
 
@@ -95,7 +106,7 @@ class World:
         """The sum over the lanes of all processes, of one tensor of each own lane."""
         return tree(self.gather(tree(parts)).unbind())
 
-    @_or_say_who_is_gone
+    @_guarded
     def exchange(self, tensor: Tensor, out: Sequence[int], back: Sequence[int]) -> Tensor:
         """Send the first out[0] rows to process 0, and so on; returns back[0] rows of process 0,
         then those of the others."""
@@ -107,21 +118,21 @@ class World:
         self.bytes_sent += tensor.nbytes - own
         return received
 
-    @_or_say_who_is_gone
+    @_guarded
     def total(self, counts: Tensor) -> Tensor:
         """Sums (int64) over the processes."""
         if self.size > 1:
             dist.all_reduce(counts)
         return counts
 
-    @_or_say_who_is_gone
+    @_guarded
     def from_rank(self, rank: int, tensor: Tensor) -> Tensor:
         """The tensor of one process, written over that of the others."""
         if self.size > 1:
             dist.broadcast(tensor, src=rank)
         return tensor
 
-    @_or_say_who_is_gone
+    @_guarded
     def wait(self) -> None:
         """Until all processes are here."""
         if self.size > 1:
@@ -150,12 +161,17 @@ def _join() -> None:
         dist.init_process_group("gloo", store=dist.HashStore(), rank=0, world_size=1)
         return
     wait = timedelta(seconds=JOIN_SECONDS)
-    address = f"{os.environ.get('MASTER_ADDR')}:{os.environ.get('MASTER_PORT')}"
+    rank, size = int(os.environ["RANK"]), int(os.environ["WORLD_SIZE"])
+    host, port = os.environ["MASTER_ADDR"], int(os.environ["MASTER_PORT"])
+    address = f"{host}:{port}"
     try:
-        store, rank, size = next(dist.rendezvous("env://", timeout=wait))
+        if os.environ.get("TORCHELASTIC_USE_AGENT_STORE") == "True":  # torchrun's own
+            store = next(dist.rendezvous("env://", timeout=wait))[0]
+        else:
+            store = dist.TCPStore(host, port, size, rank == 0, wait, wait_for_workers=False)
     except RuntimeError as error:
         raise ConnectionError(
-            f"rank {os.environ['RANK']} cannot meet the others at {address} "
+            f"rank {rank} cannot meet the others at {address} "
             f"({str(error).splitlines()[0]}): if the port is taken, give another one with "
             f"--master-port; if not, rank 0 has not started within {JOIN_SECONDS:.0f} s"
         ) from error
