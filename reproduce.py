@@ -6,6 +6,7 @@ page.
     python reproduce.py compare --dry-run           # what is missing, and how long it may take
     python reproduce.py fig10                       # a figure or table of the paper
     python reproduce.py thresholds                  # beyond the paper; also stability, extreme, afm
+    python reproduce.py frappe --data DIR           # every scheme on Frappe, AUC against parameters
     python reproduce.py umec-fig2 --dataset criteo  # UMEC's figures; also --dataset planted_fields
     python reproduce.py fig2 --dataset criteo --planted    # on a synthetic file in Criteo's format
     python reproduce.py plan --dataset all          # runs and hours of all this, done and open
@@ -40,6 +41,8 @@ from utils.text import unknown
 OF_OTHER_DATA = {f"fig{number}": ("fig2", dataset) for dataset, number in fig2.NUMBER.items()}
 OF_OTHER_DATA |= {f"fig{number}": ("fig8", dataset) for dataset, number in fig8.NUMBER.items()}
 OF_OTHER_DATA = {name: page for name, page in OF_OTHER_DATA.items() if name != page[0]}
+# no paper's figure: every scheme on a leaderboard's split
+OF_OTHER_DATA["frappe"] = ("fig2", "frappe")
 FIGURES = (*PAGES, *OF_OTHER_DATA)  # and tables
 COMMANDS = ("tune", "compare", "plan", "report", "summary", *FIGURES)
 NO_SET = ("reproduce.py runs the published and the tuned settings, so it takes no --set; to run "

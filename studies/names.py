@@ -4,7 +4,8 @@ import json
 from collections.abc import Mapping
 from typing import Any
 
-SHOWN = {"movielens": "MovieLens-1M", "criteo": "Criteo", "avazu": "Avazu", "linear": "LR",
+SHOWN = {"movielens": "MovieLens-1M", "criteo": "Criteo", "avazu": "Avazu", "frappe": "Frappe",
+         "linear": "LR",
          "fm": "FM",
          "deepfm": "DeepFM", "autoint": "AutoInt", "mde": "MDE", "mgqe": "MGQE",
          "darts": "DartsEmb",
