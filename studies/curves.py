@@ -26,6 +26,8 @@ TRACES = ("sparsity", "thresholds")  # of a result: `lines`, one an epoch
 # of an evaluation, what a picture draws
 DRAWN = ("epoch", "step", "train_loss", "test_auc", "test_logloss", "num_embedding_params")
 
+UNUSED = "unused_unknown_rows"  # of a data set: ids of unknown values that no row has
+
 Evaluations = list[dict[str, Any]]
 
 
@@ -98,6 +100,8 @@ def read_tables(folder: Path) -> Tables:
         fields = flat.load(row["field_sizes"])
         tables.data[row["manifest"]] = {
             "rows": int(row["rows"]), "positives": int(row["positives"]), "field_sizes": fields}
+        if row.get(UNUSED):
+            tables.data[row["manifest"]][UNUSED] = int(row[UNUSED])
         if row["fields"]:
             tables.data[row["manifest"]]["fields"] = [unquote(name)
                                                       for name in row["fields"].split()]
@@ -112,7 +116,10 @@ def read_tables(folder: Path) -> Tables:
 
 def write_tables(folder: Path, tables: Tables) -> None:
     """Write the tables beside folder/runs.csv, each file whole or not at all."""
-    _write(folder / FOLDER / "data.csv", ("manifest", "rows", "positives", "fields", "field_sizes"),
+    # a column that only some data sets have, and that older files lack
+    unused = (UNUSED,) if any(UNUSED in data for data in tables.data.values()) else ()
+    _write(folder / FOLDER / "data.csv",
+           ("manifest", "rows", "positives", "fields", "field_sizes", *unused),
            [{"manifest": manifest, **data,
              "fields": " ".join(map(flat.as_name, data.get("fields", ()))),
              "field_sizes": flat.dump(data["field_sizes"])}
