@@ -28,6 +28,8 @@ DATA_COLUMNS = ("manifest", "rows", "positives", UNUSED, "fields", "field_sizes"
 # of an evaluation, what a picture draws
 DRAWN = ("epoch", "step", "train_loss", "test_auc", "test_logloss", "num_embedding_params")
 
+UNUSED = "unused_unknown_rows"  # of a data set: ids of unknown values that no row has
+
 Evaluations = list[dict[str, Any]]
 
 
@@ -100,6 +102,8 @@ def read_tables(folder: Path) -> Tables:
         fields = flat.load(row["field_sizes"])
         tables.data[row["manifest"]] = {
             "rows": int(row["rows"]), "positives": int(row["positives"]), "field_sizes": fields}
+        if row.get(UNUSED):
+            tables.data[row["manifest"]][UNUSED] = int(row[UNUSED])
         if row["fields"]:
             tables.data[row["manifest"]]["fields"] = [unquote(name)
                                                       for name in row["fields"].split()]

@@ -20,7 +20,7 @@ from studies.plan import PlannedRun
 from studies.published import PRESETS
 
 # most parameters that Figures 5, 8 and 10 show
-SHOWN = {"movielens": 23_675, "criteo": 100_000, "avazu": 100_000}
+SHOWN = {"movielens": 23_675, "criteo": 100_000, "avazu": 100_000, "frappe": 20_000}
 GRANULARITIES = ("feature_dim", "dimension", "feature", "global")  # Figure 10's
 # a scheme each, and the settings that differ from the script's
 Points = list[tuple[str, tuning.Point]]

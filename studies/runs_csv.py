@@ -59,7 +59,10 @@ COMMON: dict[str, Any] = {
     "split": "random", "table_update": "auto", "tensorboard": False,
     "threshold_decay": "coupled", "threshold_gradient": True, "threshold_init": -15.0,
     "threshold_type": "feature_dim", "tt_rank": 16, "vocabulary": "all", "weight_decay": 1e-05,
-    "with_ids": False, "with_linear": False}
+    "with_ids": False, "with_linear": False,
+    # of own tables
+    "label": "", "name": "", "fields": [], "dense": [], "bucket": "quantiles", "dates": None,
+    "ignore": [], "positive": [], "min_count": 10}
 
 
 def read(path: Path, planted: str = "") -> list[Result]:
