@@ -151,7 +151,9 @@ def _forms(name: str, budget: int, rows: int, width: int) -> list[Form]:
                  for each in widths for bits in (2, 3, 4, 8)]
     if name == "pq":
         sized = [(rows * parts * math.log2(size) / 8 + size * each * 4 / 8,
-                  (Scheme("pq", 4, each, subspaces=parts, centroids=size), ()))
+                  # rotated where columns are left away; all columns are better as they are
+                  (Scheme("pq", 4, each, subspaces=parts, centroids=size, rotation=each < width),
+                   ()))
                  for each in widths[-2:] for parts in (1, 2, 4, 8, 16) if parts <= each
                  for size in (64, 256)]
     if name == "qr":

@@ -25,6 +25,7 @@ from models.base import ClickModel
 from models.embedding.product import Product
 from models.embedding.quantised import (
     MOST,
+    RENEWALS,
     Quantised,
     QuantisedParts,
     Quantiser,
@@ -86,7 +87,7 @@ class Scheme:
         given = {name: value for name, value in vars(self).items() if value is not None}
         own = given.pop("name")
         if own == "pq":
-            given["centroids_are"] = "renewed"
+            given["centroids_are"] = "weighted means"
         if own in OWN_RUNS or given["rotation"]:
             del given["rotation"]
         return {"method": "lowbit", "scheme": own, **given}
@@ -175,7 +176,7 @@ def _largest(start: Start, scheme: Scheme) -> np.ndarray:
 
 def _pq(trained: LoadedRun, scheme: Scheme) -> tuple[ClickModel, np.ndarray]:
     """Product quantisation: each part of a row is one of a few centroids, which start from k-means
-    on the dense rows and have few bits."""
+    on the dense rows, where a row weighs as often as it is seen, and have few bits."""
     start = _dense(trained, scheme)
     width, subspaces, centroids = start.table.shape[1], scheme.subspaces, scheme.centroids
     assert subspaces is not None
@@ -190,9 +191,12 @@ def _pq(trained: LoadedRun, scheme: Scheme) -> tuple[ClickModel, np.ndarray]:
     parts = start.table.numpy()[start.seen].reshape(seen, subspaces, -1)
     found = [kmeans2(parts[:, part], centroids, KMEANS, minit="++", rng=generator)[0]
              for part in range(subspaces)]
-    start.model.embedding = Product(start.table, start.seen, torch.from_numpy(np.stack(found)),
-                                    scheme.bits, len(start.field_sizes),
-                                    rows_bytes(start.field_sizes))
+    product = Product(start.table, start.counts.astype(np.float64),
+                      torch.from_numpy(np.stack(found)), scheme.bits, len(start.field_sizes),
+                      rows_bytes(start.field_sizes))
+    for _ in range(RENEWALS):
+        product.renew()
+    start.model.embedding = product
     return start.model, start.seen
 
 

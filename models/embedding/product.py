@@ -33,7 +33,8 @@ class Product(TableEmbedding):
 
     Args:
         initial: (N, D) values to start from.
-        seen: (N,) of bool; the other rows are zero and have no codes.
+        importance: (N,) floats, what each row weighs in the means; rows of 0 are zero and have no
+            codes.
         centroids: (S, K, D / S) values to start from.
         bits: of an entry of a centroid.
         num_fields: F.
@@ -42,13 +43,15 @@ class Product(TableEmbedding):
 
     by_row = ("weight", "seen")
     seen: Tensor  # (N, 1) of 0 and 1
+    importance: Tensor  # (N, 1)
     centroids: Tensor  # (S, K, D / S)
 
-    def __init__(self, initial: Tensor, seen: np.ndarray, centroids: Tensor, bits: int,
+    def __init__(self, initial: Tensor, importance: np.ndarray, centroids: Tensor, bits: int,
                  num_fields: int, others: int) -> None:
         super().__init__(initial.shape[0], initial.shape[1], num_fields)
         self.weight = nn.Parameter(initial.clone(memory_format=torch.contiguous_format))
-        self.register_buffer("seen", torch.from_numpy(seen)[:, None].float())
+        self.register_buffer("importance", torch.from_numpy(importance)[:, None].float())
+        self.register_buffer("seen", (self.importance > 0).float())
         self.register_buffer("centroids", centroids.clone())
         matrix = self._matrix()
         each = np.full(matrix.shape, bits)
@@ -56,7 +59,7 @@ class Product(TableEmbedding):
         self.quantiser = Quantiser(matrix, each, groups)
         self.quantiser.by_row = None  # it has no row of the table
         parts, size, _ = centroids.shape
-        codes = -(-int(seen.sum()) * parts * max(size - 1, 1).bit_length() // 8)
+        codes = -(-int(self.seen.sum()) * parts * max(size - 1, 1).bit_length() // 8)
         values = int(groups.max()) + 1 + -(-int(each.sum()) // 8)
         self.stored_bytes = others + codes + values
 
@@ -82,16 +85,15 @@ class Product(TableEmbedding):
         """A round of k-means on the rows as they are; a centroid without a row stays."""
         centroids = self.coded()
         parts, size, width = centroids.shape
-        rows = self.weight[self.seen[:, 0] > 0]
+        rows, importance = (each[self.seen[:, 0] > 0] for each in (self.weight, self.importance))
         ids = torch.arange(len(rows), dtype=torch.int32, device=rows.device)[:, None]
         allowed = torch.full((len(rows), 1), float(size), device=rows.device)
         codes = nearest(rows, ids, centroids, allowed)[:, 0]
         for part in range(parts):
             own = rows[:, part * width:(part + 1) * width]
-            sums = torch.zeros_like(centroids[part]).index_add_(0, codes[:, part], own)
-            counts = torch.bincount(codes[:, part], minlength=size)[:, None]
-            self.centroids[part] = torch.where(counts > 0, sums / counts.clamp(min=1),
-                                               self.centroids[part])
+            sums = torch.zeros_like(centroids[part]).index_add_(0, codes[:, part], own * importance)
+            total = importance.new_zeros((size, 1)).index_add_(0, codes[:, part], importance)
+            self.centroids[part] = torch.where(total > 0, sums / total, self.centroids[part])
         self.quantiser.renew(self._matrix())
 
     @torch.no_grad()

@@ -15,8 +15,8 @@ def made(seed=1, bits=8, rows=ROWS):
     generator = torch.Generator().manual_seed(seed)
     table = torch.randn(rows, PARTS * EACH, generator=generator)
     centroids = torch.stack([table[:SIZE, :EACH], table[:SIZE, EACH:]])
-    seen = np.arange(rows) % 5 > 0
-    return Product(table, seen, centroids, bits, 2, HEADER.size)
+    counts = np.arange(rows) % 5.0  # every fifth row was never seen
+    return Product(table, counts, centroids, bits, 2, HEADER.size)
 
 
 def test_each_part_is_the_nearest_centroid_and_rows_never_seen_are_zero():
@@ -40,10 +40,10 @@ def test_the_gradient_goes_straight_through_to_seen_rows():
 
 def test_renewing_lowers_the_error_of_seen_rows_and_is_a_round_of_k_means():
     product = made()
-    seen = product.seen[:, 0] > 0
 
-    def error():
-        return float((product.table() - product.weight)[seen].detach().square().sum())
+    def error():  # a row weighs as often as it is seen
+        squares = (product.table() - product.weight).detach().square()
+        return float((squares * product.importance).sum())
 
     errors = [error()]
     for _ in range(8):
@@ -65,7 +65,7 @@ def test_bytes_are_codes_of_seen_rows_centroids_and_steps():
 def test_row_by_row_steps_are_those_of_the_definition(model):
     def build(sizes, width):
         table = torch.randn(sum(sizes), width, generator=torch.Generator().manual_seed(3))
-        return Product(table, np.arange(sum(sizes)) % 3 > 0, table[:4].clone()[None], 8,
+        return Product(table, np.arange(sum(sizes)) % 3.0, table[:4].clone()[None], 8,
                        len(sizes), 0)
 
     dense, streamed, lazy = (Training(form, embedding=build, model=model).run(5).state()
