@@ -1,6 +1,7 @@
 """Files of others: each trial changes one file and reads it as the code does. Nothing but a refusal
 that names the file, or the very content that was written, may come of it."""
 
+import contextlib
 import json
 import shutil
 import sys
@@ -64,7 +65,7 @@ def _make(folder: Path) -> dict[str, Kind]:
     works.tune(out)
     works.darts(out)
     [alias] = (out / "embedding" / "fm").iterdir()
-    weights = sorted(out.glob("runs/*/model.safetensors"))[0]
+    weights = min(out.glob("runs/*/model.safetensors"))
     run_id = weights.parent.name
     checkpoint = _checkpoint(folder / "stopped")
     hooks = list(load_checkpoint(checkpoint)["hooks"])
@@ -89,7 +90,9 @@ def _make(folder: Path) -> dict[str, Kind]:
                             loaded_run.find_result(run_id, works.context(out))),
         "result.json, by pages": Kind(weights.with_name("result.json"), "json", _by_pages),
         "chosen widths": Kind(widths, "npz", darts.read_choice),
-        "tuned settings": Kind(out / "tuned" / "movielens_fm_uniform.json", "json", tuning.chosen),
+        # made to be edited
+        "tuned settings": Kind(out / "tuned" / "movielens_fm_uniform.json", "json", tuning.chosen,
+                               lambda content: isinstance(content, list)),
         "split": Kind(folder / "parts.npz", "npz", _split, _is_split),
         "runs.csv": Kind(folder / "csv" / "runs.csv", "csv", runs_csv.read,
                          lambda content: isinstance(content, list)),
@@ -108,10 +111,8 @@ def _checkpoint(out: Path) -> Path:
             raise Stop
 
     context = works.context(out, report=stop)
-    try:
+    with contextlib.suppress(Stop):
         works.stages.train(works.settings(**works.PEP), works.SEED, context)
-    except Stop:
-        pass
     [path] = out.glob("runs/*/checkpoint.safetensors")
     return path
 
