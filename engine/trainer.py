@@ -30,7 +30,7 @@ from engine.loop import Hook, State, fit
 from engine.optim.step import Optimizer, Step, build_optimizer
 from engine.progress import Progress
 from engine.record import peak_memory_bytes, pick_device, provenance, reset_peak_memory
-from engine.run import ALGORITHM_VERSION, WEIGHTS, Interrupted, Run, derive
+from engine.run import ALGORITHM_VERSION, CHECKPOINT, WEIGHTS, Interrupted, Run, derive
 from engine.settings import COSINE, PUBLISHED_PATIENCE, identity
 from models.base import ClickModel
 from models.build import inference_bytes, num_embedding_params
@@ -76,7 +76,7 @@ def execute(run: Run, model: ClickModel, hooks_for: Callable[["Trainer"], Sequen
         # so that it is the same now as when it is read back
         result = json.loads(json.dumps(result))
         write_record(run.folder / "result.json", result)
-        (run.folder / "checkpoint.safetensors").unlink(missing_ok=True)
+        (run.folder / CHECKPOINT).unlink(missing_ok=True)
         return result
 
 
@@ -131,7 +131,7 @@ class Trainer:
         average = WeightAverage(self.model, train.ema) if train.ema and keep_best else None
         stateful = _by_name([self.evaluate, self.early_stop, *own, *([average] if average else [])])
         torch.manual_seed(derive(run.seed, f"{run.stage}:dropout"))
-        path = run.folder / "checkpoint.safetensors"
+        path = run.folder / CHECKPOINT
         if path.exists() and not run.context.force:
             self._load(path, stateful)
             log.info("resuming run %s at epoch %d, batch %d", run.run_id, self.state.epoch,

@@ -65,8 +65,9 @@ def spoilt(line: bytes, separator: bytes, rng: np.random.Generator) -> bytes:
         if kind > 2 and line:
             changed = bytearray(line)
             at = int(rng.integers(len(changed)))
-            put = BYTES[rng.integers(len(BYTES))] if rng.random() < 0.7 else int(rng.integers(1, 256))
-            changed[at:at + int(rng.integers(2))] = bytes([put])
+            usual = rng.random() < 0.7
+            put = BYTES[rng.integers(len(BYTES))] if usual else rng.integers(1, 256)
+            changed[at:at + int(rng.integers(2))] = bytes([int(put)])
             line = bytes(changed)
     # a NUL byte refuses the whole file, so that one in many has it
     nul = b"\0" if rng.random() < 1e-4 else b""
