@@ -18,7 +18,14 @@ from data.encode import build_vocabulary, encode, field_of_known
 from data.schema import Schema
 from data.split import RANDOM, SPLITS, parts_of, require_both_classes
 from models.vocabulary import TEXT, WHOLE, FieldInfo, Vocabulary
-from utils.files import naming_a_full_disk, require_writable, sha256_of, write_json
+from utils.files import (
+    naming_a_full_disk,
+    remove_left_behind,
+    require_writable,
+    sha256_of,
+    temporary_prefix,
+    write_json,
+)
 
 FORMAT_VERSION = 2
 VOCABULARY = "vocabulary"  # folder beside the arrays: what the raw values became
@@ -206,7 +213,8 @@ def new_folder(folder: Path, source: dict[str, Any]) -> Iterator[Path]:
     """Yield a temporary folder; rename it to `folder`, in the place of an older one, when the block
     ends well."""
     require_writable(folder.parent, "--cache (or PEP_CACHE)")
-    temporary = Path(tempfile.mkdtemp(prefix=f".{folder.name}.", dir=folder.parent))
+    remove_left_behind(folder)
+    temporary = Path(tempfile.mkdtemp(prefix=temporary_prefix(folder), dir=folder.parent))
     # mkdtemp's own mode shuts out others who share the cache
     temporary.chmod(folder.parent.stat().st_mode & 0o777)
     try:

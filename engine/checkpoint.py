@@ -17,7 +17,7 @@ from utils.files import atomic_path, sha256_of
 from utils.locks import locked
 
 TENSOR_KEY = "$tensor"
-DIGEST = "digest"  # beside a file's content; older files have none
+DIGEST = "$digest"  # among a file's content, over all else; older files have none
 FORMAT = 2  # of a training's checkpoint; raise it when an older one can no longer be resumed
 SECTIONS = ("model", "optimizer", "rng", "counters", "loss_sum", "hooks", "threads",
             "seconds", "processor_seconds")  # of a training's checkpoint
@@ -55,10 +55,12 @@ def unpack(value: Any, tensors: dict[str, Tensor]) -> Any:
 def save_checkpoint(path: Path, content: dict[str, Any]) -> None:
     """Write nested content as one file, whole or not at all."""
     tensors: dict[str, Tensor] = {}
-    text = json.dumps(pack(content, tensors))
+    packed = pack(content, tensors)
+    # beside the content and not in a field of its own, whose place in the file would be random
+    text = json.dumps({**packed, DIGEST: _digest(packed, tensors)})
     need = len(text) + sum(tensor.nbytes for tensor in tensors.values())
     with atomic_path(path, need) as temporary:
-        save_file(tensors, temporary, metadata={"content": text, DIGEST: _digest(text, tensors)})
+        save_file(tensors, temporary, metadata={"content": text})
 
 
 def load_checkpoint(path: Path) -> dict[str, Any]:
@@ -71,10 +73,11 @@ def load_checkpoint(path: Path) -> dict[str, Any]:
         with safe_open(path, framework="pt") as opened:
             metadata, names = opened.metadata(), opened.keys()
             tensors = {name: opened.get_tensor(name) for name in names}
-        text = metadata["content"]
-        if metadata.get(DIGEST, digest := _digest(text, tensors)) != digest:
+        packed = json.loads(metadata["content"])
+        found = packed.pop(DIGEST, None)
+        if found is not None and found != _digest(packed, tensors):
             raise ValueError("its content is not what was written: another checksum")
-        return unpack(json.loads(text), tensors)
+        return unpack(packed, tensors)
     except FileNotFoundError:
         raise
     except Exception as error:  # damage may show in any way
@@ -103,11 +106,11 @@ def checked(content: dict[str, Any], path: Path, hooks: Iterable[str]) -> dict[s
     return content
 
 
-def _digest(text: str, tensors: dict[str, Tensor]) -> str:
+def _digest(packed: dict[str, Any], tensors: dict[str, Tensor]) -> str:
     """Over all that a file holds."""
     arrays = {f"{name} {each.dtype} {tuple(each.shape)}":
               each.reshape(-1).view(torch.uint8).numpy() for name, each in tensors.items()}
-    return sha256_of(text, digest_of(arrays))
+    return sha256_of(json.dumps(packed, sort_keys=True), digest_of(arrays))
 
 
 def corrupt(path: Path, why: str) -> ValueError:

@@ -4,8 +4,10 @@ Torch, and what imports it, is imported in the functions that need it: --help do
 """
 
 import argparse
+import contextlib
 import logging
 import os
+import signal
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -78,14 +80,22 @@ def main(work: Callable[[], object], trains: bool = True, shared: bool = False) 
             launch.refuse(f"{Path(sys.argv[0]).name}")
         work()
     except interrupted as stop:
+        _ignore_interrupts()
         sys.exit(_say(str(stop), 130))
     except KeyboardInterrupt:
+        _ignore_interrupts()
         sys.exit(_say("interrupted; finished runs stay, and a run under way goes on from its last "
                       "checkpoint when it is started again", 130))
     except (ValueError, OSError, FloatingPointError) as error:
         if "--traceback" in sys.argv:
             raise
         sys.exit(_say(f"error: {error}", 2))
+
+
+def _ignore_interrupts() -> None:
+    """A second Ctrl-C must not put a traceback in the place of the message."""
+    with contextlib.suppress(ValueError):  # only the main thread may say so
+        signal.signal(signal.SIGINT, signal.SIG_IGN)
 
 
 def _say(message: str, code: int) -> int:

@@ -1,5 +1,6 @@
 """A run: settings, seed, data and places, and the id of the result that they determine."""
 
+import contextlib
 import hashlib
 import json
 import logging
@@ -13,6 +14,7 @@ import torch
 from data.registry import DATASETS, WITH_DENSE
 from data.store import Dataset, cache_folder
 from data.table.options import OwnTable
+from engine.checkpoint import only_one
 from engine.progress import Report
 from engine.record import pick_device, require_precision
 from engine.settings import Settings, identity
@@ -22,6 +24,7 @@ from utils.files import read_record, require_writable, sha256_of
 log = logging.getLogger("pep")
 
 WEIGHTS = "model.safetensors"  # in a run's folder: the trained weights
+CHECKPOINT = "checkpoint.safetensors"  # there too, while it is trained
 NEEDED = ("run_id", "stage", "seed", "settings", "identity", "manifest")  # in every result
 ALGORITHM_VERSION = 1  # raise it when the same settings would give other results
 
@@ -101,8 +104,18 @@ class Run:
             self.require_finished()
             return None
         result = read_result(path)
+        self._remove_checkpoint()
         log.info("run %s is finished: %s", self.run_id, self.folder)
         return result
+
+
+    def _remove_checkpoint(self) -> None:
+        """Remove what is left where a process was killed right after it had written the result."""
+        checkpoint = self.folder / CHECKPOINT
+        if checkpoint.exists() and not self.context.dry:
+            # another process may be running it again by force; the folder may be read-only
+            with contextlib.suppress(OSError), only_one(self.folder):
+                checkpoint.unlink(missing_ok=True)
 
 
 def read_result(path: Path) -> dict[str, Any]:

@@ -8,7 +8,7 @@ import numpy as np
 import torch
 
 from models.pruned_tables import EMBEDDING, PrunedTables
-from utils.files import read_record, sha256_of, write_record
+from utils.files import atomic_path, read_record, sha256_of, write_record
 
 INITIAL = "initial"
 MAGNITUDE = ".magnitude"  # suffix of the |V|-only cut beside a budget that the search did not reach
@@ -49,7 +49,10 @@ def pruned_table(table: np.ndarray, meta: dict[str, Any]) -> PrunedTables:
 def save(folder: Path, name: str, table: np.ndarray, meta: dict[str, Any],
          **more: np.ndarray) -> Path:
     """Write folder/name.npz, whole or not at all."""
-    return pruned_table(table, meta).save(folder / f"{name}.npz", **more)
+    path = folder / f"{name}.npz"
+    with atomic_path(path) as temporary, temporary.open("wb") as file:
+        pruned_table(table, meta).write(file, **more)
+    return path
 
 
 def read(path: Path) -> tuple[PrunedTables, dict[str, np.ndarray]]:

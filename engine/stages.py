@@ -3,7 +3,6 @@ tickets."""
 
 import json
 import logging
-import shutil
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -40,7 +39,7 @@ from models.build import build_model, fresh_table
 from models.embedding.masked import Masked
 from models.embedding.pep import AUTO
 from models.pruned_tables import PrunedTables
-from utils.files import atomic_path, sha256_of
+from utils.files import atomic_path, copy_file, sha256_of
 from utils.recorded import shipped_words, translate
 
 log = logging.getLogger("pep")
@@ -362,7 +361,7 @@ def _copy_from_other_aliases(folder: Path, run_id: str) -> None:
         owner = snapshots.owner_of(record.parent)
         if record.parent != folder and owner is not None and owner["run_id"] == run_id:
             for name in snapshots.names(record.parent):
-                shutil.copyfile(record.parent / f"{name}.npz", folder / f"{name}.npz")
+                copy_file(record.parent / f"{name}.npz", folder / f"{name}.npz")
 
 
 def _save(trainer: Trainer, folder: Path, name: str, table: np.ndarray,
@@ -387,6 +386,10 @@ def _copy_snapshots(result: dict[str, Any], folder: Path, owner: dict[str, Any],
                     context: RunContext) -> bool:
     """Copy a finished search's snapshots to `folder`, if they are not there; False when they are
     gone and the search must run again."""
+    named = [result["alias"], *result["snapshots"]]
+    if odd := [name for name in named if not isinstance(name, str) or Path(name).name != name]:
+        raise ValueError(f"the result of run {owner['run_id']} is corrupt: it names {odd[0]!r}, "
+                         f"which is no plain file name; run it again with --force")
     source = folder.parent / result["alias"]
     there = snapshots.owner_of(source)
     files = [f"{name}.npz" for name in (snapshots.INITIAL, *result["snapshots"])]
@@ -398,7 +401,7 @@ def _copy_snapshots(result: dict[str, Any], folder: Path, owner: dict[str, Any],
     if folder != source and not context.rank:
         snapshots.claim(folder, owner, context.overwrite)
         for file in files:
-            shutil.copyfile(source / file, folder / file)
+            copy_file(source / file, folder / file)
     return True
 
 

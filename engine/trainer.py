@@ -32,7 +32,7 @@ from engine.loop import Hook, State, fit
 from engine.optim.step import Optimizer, Step, build_optimizer
 from engine.progress import Progress
 from engine.record import peak_memory_bytes, pick_device, provenance, reset_peak_memory
-from engine.run import ALGORITHM_VERSION, WEIGHTS, Interrupted, Run, derive
+from engine.run import ALGORITHM_VERSION, CHECKPOINT, WEIGHTS, Interrupted, Run, derive
 from engine.settings import COSINE, PUBLISHED_PATIENCE, identity
 from models.base import ClickModel
 from models.build import inference_bytes, num_embedding_params
@@ -165,7 +165,7 @@ class Trainer:
 
     @property
     def _path(self) -> Path:
-        return self.run.folder / "checkpoint.safetensors"
+        return self.run.folder / CHECKPOINT
 
     def forget(self) -> None:
         """Delete the checkpoint of a finished run."""

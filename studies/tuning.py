@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from utils.files import read_record, write_record
+from utils.files import read_record, write_json
 
 log = logging.getLogger("pep")
 
@@ -126,7 +126,7 @@ def tune(wanted: Sequence[Point], run: Callable[[Point], dict[str, Any]], path: 
         if key not in best or trial["validation_auc"] > best[key]["validation_auc"]:
             best[key] = trial
     chosen = sorted(best.values(), key=lambda trial: trial["num_embedding_params"])
-    write_record(path, {**about, "trials": trials, "chosen": chosen})
+    write_json(path, {**about, "trials": trials, "chosen": chosen})
     return [trial["settings"] for trial in chosen]
 
 

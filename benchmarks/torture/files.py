@@ -90,7 +90,9 @@ def _make(folder: Path) -> dict[str, Kind]:
                             loaded_run.find_result(run_id, works.context(out))),
         "result.json, by pages": Kind(weights.with_name("result.json"), "json", _by_pages),
         "chosen widths": Kind(widths, "npz", darts.read_choice),
-        "tuned settings": Kind(out / "tuned" / "movielens_fm_uniform.json", "json", tuning.chosen),
+        # made to be edited
+        "tuned settings": Kind(out / "tuned" / "movielens_fm_uniform.json", "json", tuning.chosen,
+                               lambda content: isinstance(content, list)),
         "split": Kind(folder / "parts.npz", "npz", _split, _is_split),
         "runs.csv": Kind(folder / "csv" / "runs.csv", "csv", runs_csv.read,
                          lambda content: isinstance(content, list)),
