@@ -108,11 +108,10 @@ class Run:
         log.info("run %s is finished: %s", self.run_id, self.folder)
         return result
 
-
     def _remove_checkpoint(self) -> None:
         """Remove what is left where a process was killed right after it had written the result."""
         checkpoint = self.folder / CHECKPOINT
-        if checkpoint.exists() and not self.context.dry:
+        if checkpoint.exists() and not self.context.dry_run:
             # another process may be running it again by force; the folder may be read-only
             with contextlib.suppress(OSError), only_one(self.folder):
                 checkpoint.unlink(missing_ok=True)
