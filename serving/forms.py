@@ -7,6 +7,7 @@ import torch
 
 from models.base import ClickModel
 from models.serving.model import ServedModel
+from models.serving.tables import ServedTable
 from models.serving.values import check_type
 from serving.parts import served_parts
 from serving.tables import served_table
@@ -34,6 +35,13 @@ def served(model: ClickModel, values: str) -> tuple[ServedModel, np.ndarray]:
     torch.Size([3])
     """
     check_type(values)
-    model = copy.deepcopy(model).cpu().eval()
-    table, new_ids = served_table(model.embedding, values)
-    return ServedModel(table, served_parts(model, new_ids, values), model.num_dense), new_ids
+    table, new_ids = served_table(copy.deepcopy(model.embedding).cpu(), values)
+    return served_with(model, table, new_ids, values), new_ids
+
+
+@torch.no_grad()
+def served_with(model: ClickModel, table: ServedTable, new_ids: np.ndarray,
+                values: str) -> ServedModel:
+    """A model in its exported form around a table that is in it already; see `served`."""
+    own = copy.deepcopy(model, {id(model.embedding): None}).cpu().eval()
+    return ServedModel(table, served_parts(own, new_ids, values), own.num_dense)

@@ -193,7 +193,7 @@ class Attention(Part):
                 numbers: Tensor | None) -> Tensor:
         """(B,)."""
         crossed = self._layer("project")(vectors)  # (B, F, width)
-        _fields, width = crossed.shape[1:]
+        width = crossed.shape[2]
         for depth in range(self.depth):
             mixed = self._layer(f"in.{depth}")(crossed)
             mixed = mixed.unflatten(2, (3, self.heads, width // self.heads))

@@ -6,7 +6,7 @@ says what its file holds (`tensors`), and in a few plain numbers what it is (`sh
 two it is made again. A new kind is a class and a line in KINDS.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from itertools import accumulate
 from typing import Any, ClassVar
 
@@ -17,6 +17,7 @@ from torch import Tensor, nn
 from ..embedding.hashing import KEYS, hashed
 from ..embedding.quotient_remainder import places_of
 from ..embedding.tensor_train import TensorTrain
+from ..packed_table import PackedTable, from_bytes
 from .compact import BITS, Compact, CompactRows
 from .values import Rows, small
 
@@ -498,6 +499,44 @@ class PerFieldTable(ServedTable):
         return cls(rows, shape["of"], (shape["rows"], shape["width"], shape["fields"]))
 
 
+class PackedRows(ServedTable):
+    """Codes of 1 to 8 bits, whose number follows from row and column (the water line: see
+    `models.packed_table`). Rows stand in that table's own order."""
+
+    kind = "packed"
+
+    def __init__(self, packed: PackedTable) -> None:
+        super().__init__(packed.num_rows, packed.width, len(packed.field_sizes))
+        self.packed = packed
+        self.look_up: Callable[[Tensor], Tensor] = packed.lookup
+
+    def vectors(self, ids: Tensor) -> Tensor:
+        """(B, F, D)."""
+        return self.look_up(ids)
+
+    def codes(self) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+        """A byte for each code: codes (N, D) uint8, the slot of each row (N,), and bits and steps
+        (slots, D); the step of an entry without bits is 0."""
+        slots = self.packed.slots
+        of_row = torch.from_numpy(np.repeat(np.arange(len(slots.width)), np.diff(slots.first)))
+        bits = torch.from_numpy(slots.bits.astype(np.int64))
+        steps = torch.from_numpy(np.where(slots.bits > 0, slots.steps, 0).astype(np.float32))
+        table = self.packed.lookup(torch.arange(self.num_rows))
+        own_steps, own_bits = steps[of_row], bits[of_row]
+        levels = torch.where(own_bits > 0, table / own_steps.clamp(min=1e-38), 0)
+        codes = (levels - 0.5 + torch.pow(2.0, own_bits.float() - 1)).round()
+        return torch.where(own_bits > 0, codes, 0).to(torch.uint8), of_row, bits, steps
+
+    def tensors(self, name: str) -> Tensors:
+        """The packed file's bytes."""
+        return {name: np.frombuffer(self.packed.to_bytes(), np.uint8)}
+
+    @classmethod
+    def make(cls, shape: dict[str, Any], tensors: Tensors, name: str) -> "PackedRows":
+        """From the packed file's bytes."""
+        return cls(from_bytes(tensors[name].tobytes()))
+
+
 class _Buffer(nn.Module):
     """A tensor that belongs to a module of a list."""
 
@@ -511,7 +550,7 @@ class _Buffer(nn.Module):
 KINDS: dict[str, type[ServedTable]] = {
     each.kind: each for each in (NoTable, DenseTable, CompactTable, CodedTable, MixedTable,
                                  HashTable, QrTable, TensorTrainTable, LowRankTable,
-                                 PerFieldTable)}
+                                 PerFieldTable, PackedRows)}
 
 
 def read_table(shape: dict[str, Any], tensors: Tensors, name: str) -> ServedTable:

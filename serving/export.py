@@ -1,0 +1,186 @@
+"""A finished run to a folder that scores raw rows: see `export.py`.
+
+The exported model is held against the run's own on all validation rows before anything is written.
+"""
+
+import logging
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from data import avazu, criteo
+from data.loader import in_order
+from data.raw.layout import LABEL, Layout
+from engine.evaluate import auc, logloss
+from engine.record import provenance
+from engine.run import RunContext
+from models.serving import artefact
+from models.serving.artefact import Artefact
+from models.serving.model import ServedModel
+from models.serving.tables import PackedRows
+from models.serving.values import FLOAT16, FLOAT32, INT8, check_type
+from serving import onnx
+from serving.forms import served, served_with
+from serving.runs import TrainedModel, load_trained
+
+log = logging.getLogger("pep")
+
+LAYOUTS = {layout.name: layout for layout in (criteo.LAYOUT, avazu.LAYOUT)}
+# how far an exported model may be from the run: probabilities for float32, else AUC
+ALLOWED = {FLOAT32: 1e-6, FLOAT16: 1e-5, INT8: 1e-4}
+FEW_PAIRS = 10  # pairs of a positive and a negative row that any type may put in another order
+
+
+@dataclass(frozen=True)
+class Exported:
+    """What was written, and where."""
+
+    folder: Path
+    manifest: dict[str, Any]
+
+
+def export(run_id: str, folder: Path | str, values: str = FLOAT32, context: RunContext | None = None,
+           with_onnx: bool = False) -> Exported:
+    """Export a finished run.
+
+    Args:
+        run_id: of a training, a retraining or a compressed model, or its start.
+        folder: new; it is there whole, or not at all.
+        values: the type of the table's values: float32, float16 or int8.
+        context: where the run and its data lie.
+        with_onnx: write model.onnx too.
+
+    Raises:
+        FileNotFoundError, ValueError: as `serving.runs.load_trained`; or the exported model differs
+            from the run's by more than its type allows.
+        FileExistsError: the folder has something in it.
+        ImportError: ONNX is asked for and not installed.
+    """
+    check_type(values)
+    if with_onnx:
+        onnx.require()
+    folder = Path(folder)
+    if folder.exists() and any(folder.iterdir()):  # before minutes are spent
+        raise FileExistsError(f"{folder} is there already and not empty; name a new folder")
+    trained = load_trained(run_id, context or RunContext())
+    vocabulary = trained.run.dataset.vocabulary
+    if vocabulary is None:
+        raise ValueError(f"run {trained.result['run_id']} was trained on rows that came encoded: "
+                         "there is no vocabulary to read raw rows by")
+    model, new_ids = _served(trained, values)
+    parity = compared(trained, model, new_ids, values)
+    made = Artefact(model, vocabulary.renumbered(new_ids), _about(trained, values, parity))
+
+    def more(temporary: Path) -> None:
+        if with_onnx:
+            onnx.write(model, temporary / onnx.FILE)
+
+    manifest = artefact.write(made, folder, more)
+    log.info("exported run %s to %s", trained.result["run_id"], folder)
+    return Exported(folder, manifest)
+
+
+def _served(trained: TrainedModel, values: str) -> tuple[ServedModel, np.ndarray]:
+    if trained.packed is None:
+        return served(trained.model, values)
+    table, places = trained.packed
+    return served_with(trained.model, PackedRows(table), places, values), places
+
+
+@torch.no_grad()
+def compared(trained: TrainedModel, model: ServedModel, new_ids: np.ndarray,
+             values: str) -> dict[str, Any]:
+    """Scores of the validation rows by the run's model and by the exported one.
+
+    Returns:
+        The largest difference of two probabilities, and AUC and log-loss of both.
+
+    Raises:
+        ValueError: they differ by more than the type allows.
+    """
+    dataset = trained.run.dataset
+    ids, labels = dataset.split("validation")
+    numbers = dataset.numbers("validation") if trained.model.num_dense else None
+    arrays = [torch.from_numpy(np.asarray(ids))]
+    arrays += [] if numbers is None else [torch.from_numpy(np.asarray(numbers))]
+    moved = torch.from_numpy(new_ids)
+    own, other = [], []
+    for batch in zip(*(in_order(array, torch.device("cpu")) for array in arrays), strict=True):
+        own.append(trained.model.cpu()(*batch))
+        other.append(model(moved[batch[0].long()], *batch[1:]))
+    before, after = torch.cat(own).numpy(), torch.cat(other).numpy()
+    apart = float(np.abs(_probabilities(before) - _probabilities(after)).max())
+    found = {"rows": len(labels), "largest_difference": apart,
+             "auc": auc(labels, before), "auc_exported": auc(labels, after),
+             "logloss": logloss(labels, before), "logloss_exported": logloss(labels, after)}
+    positives = int(labels.sum())
+    pairs = positives * (len(labels) - positives)
+    lost = abs(found["auc"] - found["auc_exported"])
+    wrong = (apart > ALLOWED[values] if values == FLOAT32
+             else lost > ALLOWED[values] + FEW_PAIRS / pairs)
+    if wrong or not np.isfinite(after).all():
+        raise ValueError(f"run {trained.result['run_id']} cannot be exported in {values}: on its "
+                         f"validation rows probabilities differ by up to {apart:.2g}, the AUC by "
+                         f"{lost:.2g}; allowed is {ALLOWED[values]:g} of "
+                         f"{'a probability' if values == FLOAT32 else 'AUC'}. Nothing was written; "
+                         "take a wider type with --values, or report a defect for float32")
+    return found
+
+
+def _probabilities(logits: np.ndarray) -> np.ndarray:
+    return 1 / (1 + np.exp(-logits.astype(np.float64)))
+
+
+def _about(trained: TrainedModel, values: str, parity: dict[str, Any]) -> dict[str, Any]:
+    """The manifest, without what `artefact.write` adds."""
+    run, result = trained.run, trained.result
+    keys = ("validation_auc", "validation_logloss", "test_auc", "test_logloss",
+            "num_embedding_params", "num_embedding_params_dense")
+    return {"run_id": result["run_id"], "stage": result["stage"], "seed": result["seed"],
+            "settings": result["settings"], "dataset": run.dataset.schema.name,
+            "data": run.dataset.hash, "values": values,
+            "fields": list(run.dataset.schema.fields),
+            "field_sizes": list(run.dataset.schema.sizes),
+            "raw": _raw(trained), "dense": _dense_columns(trained),
+            "metrics": {key: result[key] for key in keys if key in result}, "parity": parity,
+            "exported_by": {key: value for key, value in provenance(torch.device("cpu")).items()
+                            if key in ("commit", "versions")}}
+
+
+def _raw(trained: TrainedModel) -> dict[str, Any]:
+    """What a file of raw rows looks like."""
+    settings = trained.run.settings.flat()
+    layout = LAYOUTS.get(trained.run.dataset.schema.name)
+    if layout is None:
+        label = settings.get("label") or None
+        return {"separator": ",", "header": True, "columns": None, "label": label}
+    return {"separator": layout.separator, "header": layout.has_header,
+            "columns": [column.name for column in layout.columns],
+            "label": next(column.name for column in layout.columns if column.kind == LABEL)}
+
+
+def _dense_columns(trained: TrainedModel) -> list[str]:
+    """Columns of numbers that the model reads beside its fields, in their order."""
+    dataset = trained.run.dataset
+    if not trained.model.num_dense:
+        return []
+    layout: Layout | None = LAYOUTS.get(dataset.schema.name)
+    names = layout.numbers if layout is not None else trained.run.settings.flat().get("dense", ())
+    if len(names) != trained.model.num_dense:
+        raise ValueError(f"the model reads {trained.model.num_dense} dense features, and their "
+                         f"columns are not known (there are {len(names)} of these: {list(names)})")
+    return list(names)
+
+
+def describe(exported: Exported) -> str:
+    """A few lines: what was written, its size by parts, and how near it is to the run."""
+    manifest = exported.manifest
+    sizes, parity = manifest["bytes"], manifest["parity"]
+    total = sum(sizes.values())
+    parts = ", ".join(f"{name.replace('_', ' ')} {size:,}" for name, size in sizes.items())
+    return (f"{exported.folder}: run {manifest['run_id']}, {manifest['values']}, {total:,} bytes "
+            f"({parts})\nvalidation AUC {parity['auc_exported']:.6f} (run: {parity['auc']:.6f}), "
+            f"probabilities differ by at most {parity['largest_difference']:.1g}")

@@ -1,0 +1,162 @@
+"""Any finished run with its trained model: a training, a ticket's retraining, a compressed model."""
+
+import copy
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from compression.afm.structure import empty_like
+from compression.loaded_run import find_result, load_model, run_of_record, weights_of
+from compression.waterline.shape import ORDER, PACKED
+from engine import darts
+from engine.initial_model import fresh_model
+from engine.run import ALGORITHM_VERSION, Run, RunContext
+from models.base import ClickModel
+from models.build import build_mixed, build_model
+from models.dlrm import DLRM, Layers
+from models.embedding.masked import Masked
+from models.embedding.per_field import PerField
+from models.embedding.uniform import Uniform
+from models.kernels.quantise import quantise
+from models.packed_table import PackedTable
+from models.packed_table import load as load_packed
+
+STAGES = ("train", "retrain", "finetune")
+
+
+@dataclass(frozen=True)
+class TrainedModel:
+    """A finished run.
+
+    Args:
+        run: with its data.
+        model: as validation chose it, in evaluation mode.
+        result: the run's record.
+        packed: the table as the water line has packed it, and where each id stands in it, (N,).
+    """
+
+    run: Run
+    model: ClickModel
+    result: dict[str, Any]
+    packed: tuple[PackedTable, np.ndarray] | None = None
+
+
+def load_trained(run_id: str, context: RunContext) -> TrainedModel:
+    """A finished run by its id, or the beginning of it; its folder is only read.
+
+    Raises:
+        FileNotFoundError: there is no such finished run, it kept no weights, or its data are not
+            there.
+        ValueError: it is a search, which has nothing to serve; it was made by another version of
+            this code; or its data have changed.
+    """
+    result = find_result(run_id, context)
+    name = f"run {result['run_id']}"
+    version = result["identity"].get("algorithm_version")
+    if version != ALGORITHM_VERSION:
+        raise ValueError(f"{name} was made by another version of this code (version {version}, "
+                         f"this is {ALGORITHM_VERSION}), which would build another model; export "
+                         "it with that version, or train it again with --force")
+    if result["stage"] not in STAGES:
+        raise ValueError(f"{name} is a {result['stage']}, which has no model to serve; export a "
+                         "retraining of its snapshots, a baseline or a compressed model")
+    run = run_of_record(result, context)
+    weights = weights_of(run.folder)
+    if result["stage"] != "finetune":
+        model, packed = _trained(run, result, weights, context), None
+    else:
+        model, packed = _compressed(run, result, weights, context)
+    try:
+        model.load_state_dict(weights)
+    except RuntimeError as error:
+        raise ValueError(f"{name} has the weights of another model than its record says "
+                         f"({error}); run it again with --force") from error
+    return TrainedModel(run, _with_plain_table(model, run.folder), result, packed)
+
+
+def _trained(run: Run, result: dict[str, Any], weights: dict[str, Tensor],
+             context: RunContext) -> ClickModel:
+    """A model of a training or retraining; its values mean nothing."""
+    sizes, settings = run.dataset.schema.sizes, run.settings
+    embedding: Any
+    if "embedding.mask" in weights:
+        embedding = Masked(weights["embedding.weight"], weights["embedding.mask"] != 0, len(sizes))
+    elif "search" in result:  # DartsEmb: the widths that its search chose
+        path = context.out / "runs" / result["search"] / darts.CHOICE
+        if not path.exists():
+            raise FileNotFoundError(f"run {result['run_id']} has the widths that the search "
+                                    f"{result['search']} chose, and {path} is gone; run it again "
+                                    "with --force")
+        with np.load(path, allow_pickle=False) as arrays:
+            widths = torch.from_numpy(arrays["widths"])
+        embedding = build_mixed(widths, settings.embedding.darts_widths, sizes, 0)
+    else:
+        return fresh_model(run)
+    return build_model(sizes, settings.flat(), 0, embedding, run.dataset.num_dense)
+
+
+def _compressed(run: Run, result: dict[str, Any], weights: dict[str, Tensor],
+                context: RunContext) -> tuple[Any, tuple[PackedTable, np.ndarray] | None]:
+    """A model of the shape that a compression gave; its values mean nothing."""
+    made = result["compression"]
+    if "base" in made:  # UMEC and its baselines
+        return _shrunk(run, result, weights), None
+    source = load_model(made["source"], context).model
+    if "structure" in made:
+        return empty_like(source, made["structure"], run.dataset.schema.sizes), None
+    if "embedding.quantiser.step" in weights:
+        model: Any = copy.deepcopy(source)
+        model.embedding = _Levels(weights, run.dataset.schema.num_fields)
+        if not (run.folder / PACKED).exists():
+            return model, None
+        order = np.load(run.folder / ORDER, allow_pickle=False)
+        return model, (load_packed(run.folder / PACKED), order)
+    return copy.deepcopy(source), None
+
+
+def _shrunk(run: Run, result: dict[str, Any], weights: dict[str, Tensor]) -> DLRM:
+    """A DLRM without fields, columns and neurons: all sizes stand in its weights, but for the
+    widths of fields."""
+    settings, sizes = run.settings, run.dataset.schema.sizes
+    whole: Any = build_model(sizes, settings.flat(), 0, Uniform(torch.zeros(
+        sum(sizes), settings.model.latent_dim), len(sizes)), run.dataset.num_dense)
+    widths = result["compression"]["widths"]
+    # which columns they are is all one to a model that reads them side by side
+    kept = [tuple(range(widths[field])) for field in run.dataset.schema.fields]
+    whole.embedding = PerField(torch.zeros(sum(sizes), settings.model.latent_dim), sizes, kept)
+    whole.top, whole.bottom = _layers(weights, "top"), _layers(weights, "bottom")
+    whole.num_dense = whole.num_dense if len(whole.bottom) else 0
+    return whole
+
+
+def _layers(weights: dict[str, Tensor], name: str) -> Layers:
+    made = Layers()
+    while (weight := weights.get(f"{name}.{len(made)}.weight")) is not None:
+        made.append(nn.Linear(weight.shape[1], weight.shape[0]))
+    return made
+
+
+class _Levels(nn.Module):
+    """The parameters of a quantised table."""
+
+    def __init__(self, weights: dict[str, Tensor], num_fields: int) -> None:
+        super().__init__()
+        self.weight = nn.Parameter(weights["embedding.weight"].clone())
+        self.quantiser = nn.Module()
+        for name in ("step", "bound"):
+            self.quantiser.register_buffer(name, weights[f"embedding.quantiser.{name}"].clone())
+        self.num_fields = num_fields
+
+
+@torch.no_grad()
+def _with_plain_table(model: Any, folder: Path) -> ClickModel:
+    """The model with a quantised table as the plain table of its levels."""
+    if isinstance(model.embedding, _Levels):
+        own = model.embedding
+        levels = quantise(own.weight, own.quantiser.step, own.quantiser.bound)
+        model.embedding = Uniform(levels, own.num_fields)
+    return model.eval()
