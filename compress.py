@@ -11,14 +11,18 @@
     python compress.py umec --run ID --budget 0.5             # a DLRM: fewer fields and neurons
     python compress.py umec --run ID --budget 0.5 --budget 0.2 --one-descent
     python compress.py umec --run ID --budget 0.5 --method magnitude     # a baseline
+    python compress.py waterline --run ID --bytes 20000       # a few bits an entry, retrained
+    python compress.py lowbit --run ID --scheme uniform --bits 4         # what it is compared with
 """
 
 import argparse
 from pathlib import Path
 
 from compression.afm import options as afm
+from compression.lowbit import command as lowbit
 from compression.pruning import KEEP
 from compression.umec import task as umec
+from compression.waterline import command as waterline
 from engine import cli
 
 
@@ -56,6 +60,16 @@ def options() -> argparse.ArgumentParser:
     method = methods.add_parser("umec", help="a DLRM under a resource budget, and baselines")
     method.set_defaults(work=shrink)
     umec.add_options(method)
+    method = methods.add_parser("waterline", help="a table at a number of bytes",
+                                description=waterline.__doc__,
+                                formatter_class=argparse.RawDescriptionHelpFormatter)
+    method.set_defaults(work=waterline.work)
+    waterline.add_options(method)
+    method = methods.add_parser("lowbit", help="other schemes at few bits, with its retraining",
+                                description=lowbit.__doc__,
+                                formatter_class=argparse.RawDescriptionHelpFormatter)
+    method.set_defaults(work=lowbit.work)
+    lowbit.add_options(method)
     return parser
 
 

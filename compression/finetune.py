@@ -14,7 +14,7 @@ from engine.evaluate import resample_test
 from engine.run import WEIGHTS, Run, Unfinished
 from engine.trainer import Trainer, execute
 from models.base import ClickModel
-from utils.files import write_json
+from utils.files import write_record
 
 STAGE = "finetune"
 DRAWS = 500  # samples of the test rows for an interval
@@ -77,7 +77,7 @@ def finetune(run: Run, make: Callable[[], ClickModel],
     trains = run.settings.train.max_epochs > 0
 
     def hooks_for(trainer: Trainer) -> list:
-        before.update(_scores(trainer))
+        before.update(scores(trainer, trainer.model))
         return []
 
     def finish(trainer: Trainer) -> dict[str, Any]:
@@ -93,10 +93,11 @@ def finetune(run: Run, make: Callable[[], ClickModel],
     return execute(run, model, hooks_for, finish, keep_best=trains)
 
 
-def _scores(trainer: Trainer) -> dict[str, float]:
-    validation = asdict(trainer.evaluate.validation(trainer.model))
+def scores(trainer: Trainer, model: ClickModel) -> dict[str, float]:
+    """Of a model as it is now, on the validation and the test rows of a training."""
+    validation = asdict(trainer.evaluate.validation(model))
     return {**{f"validation_{name}": value for name, value in validation.items()},
-            **trainer.evaluate.test(trainer.model)}
+            **trainer.evaluate.test(model)}
 
 
 def with_intervals(run: Run, result: dict[str, Any], models: Callable[[], Sequence[ClickModel]],
@@ -127,7 +128,7 @@ def with_intervals(run: Run, result: dict[str, Any], models: Callable[[], Sequen
     for name, values in scores.items():
         found |= {name: _middle(values), f"{name}_less": _middle(values - others[name])}
     result = {**result, INTERVALS: found}
-    write_json(run.folder / "result.json", result)
+    write_record(run.folder / "result.json", result)
     return result
 
 

@@ -1,16 +1,17 @@
 """Columns of raw values to vocabularies, and columns to codes."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
 import pandas as pd
 
 from data.columns import as_column
+from models.vocabulary import Field, FieldInfo, as_text, field_of
 
 
 @dataclass(frozen=True)
-class Vocabulary:
+class KnownValues:
     """The known values of one field, in code order. `unknown` is the code of every other value, or
     None.
 
@@ -21,6 +22,7 @@ class Vocabulary:
 
     values: np.ndarray  # (known,) one dtype
     unknown: int | None
+    counts: np.ndarray | None = None  # (known,) rows that had each value
 
     @property
     def size(self) -> int:
@@ -28,7 +30,7 @@ class Vocabulary:
         return len(self.values) + (self.unknown is not None)
 
 
-def build_vocabulary(column: Any, with_unknown: bool = False, field: str = "column") -> Vocabulary:
+def build_vocabulary(column: Any, with_unknown: bool = False, field: str = "column") -> KnownValues:
     """Count a column's values and give them codes.
 
     Args:
@@ -57,17 +59,17 @@ def build_vocabulary(column: Any, with_unknown: bool = False, field: str = "colu
     else:
         counts = counts[1:]
     order = np.argsort(-counts, kind="stable")  # values are sorted, so ties stay in value order
-    return Vocabulary(known[order], len(known) if with_unknown else None)
+    return KnownValues(known[order], len(known) if with_unknown else None, counts[order])
 
 
-def encode(column: Any, vocabulary: Vocabulary, field: str) -> np.ndarray:
+def encode(column: Any, vocabulary: KnownValues, field: str) -> np.ndarray:
     """Codes (rows,) int32 of a column; its values are taken by position.
 
     Raises:
         ValueError: a value is not in a vocabulary that has no unknown code; the message names field
             and value.
 
-    >>> encode(np.array([7, 5, 9]), Vocabulary(np.array([5, 7]), unknown=2), "age").tolist()
+    >>> encode(np.array([7, 5, 9]), KnownValues(np.array([5, 7]), unknown=2), "age").tolist()
     [1, 0, 2]
     """
     values = as_column(column, field)
@@ -79,6 +81,28 @@ def encode(column: Any, vocabulary: Vocabulary, field: str) -> np.ndarray:
                              "vocabulary")
         codes = np.where(missing, vocabulary.unknown, codes)
     return codes.astype(np.int32)
+
+
+def field_of_known(known: KnownValues, offset: int, info: FieldInfo) -> Field:
+    """The values of a field as they are kept with the encoded rows.
+
+    Args:
+        known: as counted.
+        offset: the field's first row of the whole table.
+        info: name and kind; the ids of gaps and unknown values are filled in.
+    """
+    texts = [as_text(value) for value in known.values]
+    counts = np.zeros(len(texts), np.int64) if known.counts is None else known.counts
+    ids = offset + np.arange(len(texts))
+    gaps = [place for place, text in enumerate(texts) if text is None]
+    if gaps:
+        [gap] = gaps
+        info = replace(info, missing=offset + gap, missing_count=int(counts[gap]))
+        texts.pop(gap)
+        counts, ids = np.delete(counts, gap), np.delete(ids, gap)
+    if known.unknown is not None:
+        info = replace(info, unknown=offset + known.unknown)
+    return field_of(info, texts, ids, counts)
 
 
 def _index(values: np.ndarray) -> pd.Index:

@@ -1,6 +1,7 @@
 """Encoded data sets on disk: memory-mapped arrays and a manifest, whole or not there at all."""
 
 import json
+import os
 import shutil
 import tempfile
 from collections.abc import Iterator, Mapping
@@ -11,13 +12,23 @@ from typing import Any
 
 import numpy as np
 
+from data import checksums
 from data.columns import as_columns
-from data.encode import build_vocabulary, encode
+from data.encode import build_vocabulary, encode, field_of_known
 from data.schema import Schema
 from data.split import RANDOM, SPLITS, parts_of, require_both_classes
-from utils.files import naming_a_full_disk, require_writable, sha256_of, write_json
+from models.vocabulary import TEXT, WHOLE, FieldInfo, Vocabulary
+from utils.files import (
+    naming_a_full_disk,
+    remove_left_behind,
+    require_writable,
+    sha256_of,
+    temporary_prefix,
+    write_json,
+)
 
-FORMAT_VERSION = 1
+FORMAT_VERSION = 2
+VOCABULARY = "vocabulary"  # folder beside the arrays: what the raw values became
 VOCABULARIES = ("all", "train")  # rows over which values are counted
 
 
@@ -32,6 +43,7 @@ class Dataset:
         counts: rows of train, validation and test.
         manifest: what the rows are and how they were made; `manifest["content"]` identifies them.
         dense: (rows, M) float32, the numbers of a data set that has some.
+        vocabulary: what the raw values became; None for rows that came encoded.
     """
 
     schema: Schema
@@ -40,6 +52,7 @@ class Dataset:
     counts: tuple[int, int, int]
     manifest: dict[str, Any]
     dense: np.ndarray | None = None
+    vocabulary: Vocabulary | None = None
 
     @property
     def hash(self) -> str:
@@ -99,7 +112,8 @@ class Dataset:
 
 
 def build(name: str, columns: Mapping[str, Any], labels: Any, split_seed: int,
-          vocabulary: str = "all", split: str = RANDOM) -> Dataset:
+          vocabulary: str = "all", split: str = RANDOM,
+          kinds: Mapping[str, FieldInfo] | None = None) -> Dataset:
     """Split and encode raw columns; row i is the i-th value of each, whatever indexes they carry.
 
     Args:
@@ -111,6 +125,7 @@ def build(name: str, columns: Mapping[str, Any], labels: Any, split_seed: int,
         vocabulary: "all" counts values over all rows, as the paper's Table 3 does; "train" over the
             training rows only, with one unknown code a field.
         split: see `data.split.parts_of`.
+        kinds: what the values of a field are, where it is more than text or whole numbers.
 
     Raises:
         ValueError: columns and labels differ in length, a label is missing or neither 0 nor 1, a
@@ -127,9 +142,13 @@ def build(name: str, columns: Mapping[str, Any], labels: Any, split_seed: int,
     train_only = vocabulary == "train"
     ids = np.empty((len(labels), len(columns)), np.int32)
     sizes: list[int] = []
+    kept = []
     for position, (field, column) in enumerate(columns.items()):
         known = build_vocabulary(column[parts[0]] if train_only else column, train_only, field)
         ids[:, position] = encode(column[order], known, field) + sum(sizes)
+        whole = WHOLE if column.dtype.kind in "iu" else TEXT
+        info = (kinds or {}).get(field, FieldInfo(field, whole))
+        kept.append(field_of_known(known, sum(sizes), info))
         sizes.append(known.size)
     schema = Schema(name, tuple(columns), tuple(sizes))
     ordered = labels[order]
@@ -143,7 +162,7 @@ def build(name: str, columns: Mapping[str, Any], labels: Any, split_seed: int,
         "content": sha256_of(ids.tobytes(), ordered.tobytes(),
                              json.dumps([sizes, list(counts)]))[:16],
     }
-    return Dataset(schema, ids, ordered, counts, manifest)
+    return Dataset(schema, ids, ordered, counts, manifest, vocabulary=Vocabulary(tuple(kept)))
 
 
 def check_vocabulary(vocabulary: str) -> None:
@@ -159,7 +178,34 @@ def save(dataset: Dataset, folder: Path, source: dict[str, Any]) -> None:
     with new_folder(folder, source) as temporary:
         np.save(temporary / "ids.npy", dataset.ids)
         np.save(temporary / "labels.npy", dataset.labels)
+        if dataset.vocabulary is not None:
+            dataset.vocabulary.write(temporary / VOCABULARY)
         write_json(temporary / "manifest.json", {**dataset.manifest, "source": source})
+
+
+def cache_folder(chosen: str | None = None) -> Path:
+    """Where encoded data sets are kept: the chosen folder, else $PEP_CACHE, else data/cache.
+
+    >>> cache_folder("/scratch/encoded").name
+    'encoded'
+    """
+    if chosen is not None:
+        return Path(chosen)
+    return Path(os.environ.get("PEP_CACHE") or Path(__file__).parent / "cache")
+
+
+def manifests(cache: Path) -> dict[Path, dict[str, Any]]:
+    """The sets in a cache that this code reads: folder -> manifest, with `source`; newest first."""
+    found = {}
+    paths = [path for path in cache.glob("*/manifest.json") if not path.parent.name.startswith(".")]
+    for path in sorted(paths, key=lambda path: path.stat().st_mtime, reverse=True):
+        try:
+            manifest = json.loads(path.read_text())
+        except ValueError:
+            continue
+        if isinstance(manifest, dict) and manifest.get("format") == FORMAT_VERSION:
+            found[path.parent] = manifest
+    return found
 
 
 @contextmanager
@@ -167,12 +213,14 @@ def new_folder(folder: Path, source: dict[str, Any]) -> Iterator[Path]:
     """Yield a temporary folder; rename it to `folder`, in the place of an older one, when the block
     ends well."""
     require_writable(folder.parent, "--cache (or PEP_CACHE)")
-    temporary = Path(tempfile.mkdtemp(prefix=f".{folder.name}.", dir=folder.parent))
+    remove_left_behind(folder)
+    temporary = Path(tempfile.mkdtemp(prefix=temporary_prefix(folder), dir=folder.parent))
     # mkdtemp's own mode shuts out others who share the cache
     temporary.chmod(folder.parent.stat().st_mode & 0o777)
     try:
         with naming_a_full_disk(folder, temporary):
             yield temporary
+            checksums.write(temporary)
         shutil.rmtree(folder, ignore_errors=True)
         try:
             temporary.rename(folder)
@@ -185,8 +233,8 @@ def new_folder(folder: Path, source: dict[str, Any]) -> Iterator[Path]:
 
 
 def load(folder: Path, source: dict[str, Any]) -> Dataset | None:
-    """Open a stored data set as memory maps, or return None when it is absent, of another source or
-    unreadable.
+    """Open a stored data set as memory maps, or return None when it is absent, of another source,
+    unreadable or not what was written.
 
     The maps are copy-on-write: the files are never written to.
     """
@@ -194,16 +242,22 @@ def load(folder: Path, source: dict[str, Any]) -> Dataset | None:
         manifest = json.loads((folder / "manifest.json").read_text())
         if manifest.pop("source") != source or manifest["format"] != FORMAT_VERSION:
             return None
+        if not checksums.hold(folder):
+            return None
         ids = np.load(folder / "ids.npy", mmap_mode="c")
         labels = np.load(folder / "labels.npy", mmap_mode="c")
         numbers = manifest.get("numbers", 0)
         dense = np.load(folder / "dense.npy", mmap_mode="c") if numbers else None
         rows, counts = manifest["rows"], tuple(manifest["counts"])
         schema = Schema(manifest["dataset"], tuple(manifest["fields"]), tuple(manifest["sizes"]))
-    except (OSError, EOFError, ValueError, KeyError, TypeError, AttributeError):
+        kept = Vocabulary.open(folder / VOCABULARY)
+    except (OSError, EOFError, ValueError, KeyError, TypeError, AttributeError,
+            RecursionError):
         return None
     if ids.shape != (rows, schema.num_fields) or labels.shape != (rows,):
         return None
     if dense is not None and dense.shape != (rows, numbers):
         return None
-    return Dataset(schema, ids, labels, counts, manifest, dense)
+    if [field.size for field in kept.fields] != list(schema.sizes):
+        return None
+    return Dataset(schema, ids, labels, counts, manifest, dense, kept)

@@ -101,7 +101,7 @@ class CosineRate(Hook):
         >>> [round(rate.at(step), 3) for step in (0, 50, 100)]
         [0.1, 0.05, 0.0]
         """
-        return self.lr * (1 + math.cos(math.pi * min(step / self.total, 1))) / 2
+        return self.lr * (1 + math.cos(math.pi * min(step / max(self.total, 1), 1))) / 2
 
     def __call__(self, state: State) -> None:
         """Set it in all groups of the optimiser."""

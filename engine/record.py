@@ -2,7 +2,6 @@
 
 import contextlib
 import importlib.metadata
-import os
 import platform
 import subprocess
 import sys
@@ -19,17 +18,6 @@ except ImportError:  # Windows
 ROOT = Path(__file__).resolve().parent.parent
 
 
-def cache_folder(chosen: str | None = None) -> Path:
-    """Where encoded data sets are kept: the chosen folder, else $PEP_CACHE, else data/cache.
-
-    >>> cache_folder("/scratch/encoded").name
-    'encoded'
-    """
-    if chosen is not None:
-        return Path(chosen)
-    return Path(os.environ.get("PEP_CACHE") or ROOT / "data" / "cache")
-
-
 def pick_device(name: str) -> torch.device:
     """`auto` (CUDA when there is one), `cpu` or `cuda`.
 
@@ -41,6 +29,27 @@ def pick_device(name: str) -> torch.device:
                          "device; use --device auto or cpu, or install a CUDA build of torch")
     return torch.device("cuda" if name == "auto" and torch.cuda.is_available() else "cpu"
                         if name == "auto" else name)
+
+
+def has_bfloat16(device: torch.device) -> bool:
+    """Whether the processor or GPU multiplies in bfloat16 itself; emulated, it is slow."""
+    if device.type == "cuda":
+        return torch.cuda.is_bf16_supported(including_emulation=False)
+    if platform.machine().lower() in ("x86_64", "amd64"):
+        return torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported()
+    return torch.ops.mkldnn._is_mkldnn_bf16_supported()
+
+
+def require_precision(name: str, device: torch.device) -> None:
+    """Nothing where the device has the precision.
+
+    Raises:
+        ValueError: bfloat16 is asked for, and `has_bfloat16` does not hold.
+    """
+    if name == "bfloat16" and not has_bfloat16(device):
+        raise ValueError(f"precision=bfloat16 was asked for, but {device_name(device)} has no "
+                         f"instructions for products of bfloat16 (avx512_bf16 or AMX on a PC); use "
+                         f"--set precision=float32")
 
 
 def provenance(device: torch.device) -> dict[str, Any]:

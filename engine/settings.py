@@ -17,6 +17,7 @@ from typing import Any
 
 from data.registry import DATASETS
 from data.split import check_name
+from data.table.options import TableOptions, check_split
 from engine.optim.step import UPDATES
 from models.build import EMBEDDINGS, MODELS, embedding_entry
 from models.options import option, record_of
@@ -45,6 +46,35 @@ class DataSettings:
     # the data's hash, which is in the id, tells splits apart
     split: str = option("random", "random: 80/10/10; ids:FILE: an .npz of row numbers for train, "
                         "validation and test", in_id=False)
+
+
+@dataclass(frozen=True)
+class TableSettings:
+    """How a table of the user's own becomes fields; the data's hash, which is in the id, tells two
+    such readings apart."""
+
+    label: str = option("", "own table: the column to predict, of two values", in_id=False)
+    name: str = option("", "own table: the data set's name; empty: its file's", in_id=False)
+    fields: tuple[str, ...] = option((), "own table: columns that are fields; none named: all "
+                                     "others", in_id=False)
+    dense: tuple[str, ...] = option((), "own table: columns that DLRM reads as numbers, and others "
+                                    "as buckets floor(ln(v)^2)", in_id=False)
+    bucket: str | Mapping[str, Any] = option(
+        "quantiles", "own table: rule of columns of numbers, quantiles, quantiles:N, log2 or none; "
+        "one for all that have fractions, or {column: rule}", in_id=False)
+    dates: Mapping[str, Any] | None = option(
+        None, "own table: {column: parts of its times that become fields, of hour, weekday, day, "
+        "month, year}", in_id=False)
+    ignore: tuple[str, ...] = option((), "own table: columns that are left out", in_id=False)
+    positive: tuple[str, ...] = option((), "own table: the label's values that count as 1; none "
+                                       "named: 1, true, yes", in_id=False)
+    min_count: int = option(10, "own table: rarer values share their field's unknown id", low=1,
+                            in_id=False)
+
+    @property
+    def options(self) -> TableOptions:
+        """As the reader takes them."""
+        return TableOptions.of(asdict(self))
 
 
 @dataclass(frozen=True)
@@ -88,6 +118,8 @@ class TrainSettings:
                         "evaluated and kept in their place; 0: none", low=0, below=1)
     lr_schedule: str = option(CONSTANT, "learning-rate schedule; cosine: to 0 over max_epochs",
                               choices=(CONSTANT, COSINE))
+    lanes: int = option(0, "parts that a batch is cut into, for as many processes as divide them "
+                        "(torchrun, which sets it to 4); a power of two; 0: one process", low=0)
 
     @property
     def decay_of_others(self) -> float:
@@ -127,6 +159,7 @@ class Settings:
     """
 
     data: DataSettings
+    table: TableSettings
     model: ModelSettings
     train: TrainSettings
     search: SearchSettings
@@ -145,14 +178,16 @@ class Settings:
 
     def flat(self) -> dict[str, Any]:
         """Every setting by its published name."""
-        records = [self.data, self.model, *self.own.values(), self.train, self.search, self.retrain]
+        records = [self.data, self.table, self.model, *self.own.values(), self.train, self.search,
+                   self.retrain]
         named: dict[str, Any] = {}
         for record in records:
             named |= asdict(record)
         return named
 
 
-RECORDS: dict[str, type] = {"data": DataSettings, "model": ModelSettings, "train": TrainSettings,
+RECORDS: dict[str, type] = {"data": DataSettings, "table": TableSettings,
+                            "model": ModelSettings, "train": TrainSettings,
                             "search": SearchSettings, "retrain": RetrainSettings}
 
 
@@ -201,8 +236,9 @@ def known_settings() -> dict[str, Known]:
 
 def snapshot_decides() -> list[str]:
     """The settings that a retraining takes from the search that made the snapshot."""
-    shared = [item.name for item in (*fields(DataSettings), *fields(ModelSettings))
-              if item.name != "embedding"]
+    records = (DataSettings, TableSettings, ModelSettings)
+    shared = [item.name for item in chain.from_iterable(map(fields, records))
+              if item.name not in ("embedding", "name")]
     own = [item.name for item in chain.from_iterable(map(fields, _own_records().values()))]
     return [*shared, "log_interval", *dict.fromkeys(own)]
 
@@ -224,7 +260,8 @@ def parse(given: dict[str, Any]) -> Settings:
     for name in given:
         if name not in known:
             raise ValueError(unknown("setting", name, known))
-    checked = {name: _check(known[name], value) for name, value in given.items()}
+    free = {"dataset"} if "label" in given else set()  # an own table is in no registry
+    checked = {name: _check(known[name], value, name in free) for name, value in given.items()}
     records: dict[str, Any] = {key: record_of(record, checked) for key, record in RECORDS.items()}
     own: dict[str, Any] = {name: record_of(record, checked)
                            for name, record in _own_records().items()}
@@ -248,6 +285,10 @@ def require_used(settings: Settings, names: Collection[str], also: Collection[st
     ValueError: mde_blocks is a setting of embedding mde, and this run has model fm and embedding
     pep, for which it changes nothing; leave it away, or add --embedding mde
     """
+    of_tables = sorted(set(names) & {item.name for item in fields(TableSettings)})
+    if of_tables and settings.data.dataset in DATASETS:
+        raise ValueError(f"{of_tables[0]} is for a table of your own, and the data set is "
+                         f"{settings.data.dataset}; use train_table.py, or leave it away")
     if settings.scheme == MASKED:
         return
     known, used = known_settings(), {settings.model.model, settings.scheme, *also}
@@ -354,18 +395,26 @@ def _choices(rules: Mapping[str, Any]) -> Collection[str] | None:
     return choices() if callable(choices) else choices
 
 
-def _check(known: Known, value: Any) -> Any:
+def _check(known: Known, value: Any, free: bool = False) -> Any:
+    """The value as it is kept; with `free`, any name is allowed."""
     name, kind, rules = known.name, known.kind, known.rules
-    if typing.get_origin(kind) is tuple and isinstance(value, (list, tuple)):
+    if kind == tuple[str, ...] and isinstance(value, (list, tuple, str, int)):
+        listed = value.split(",") if isinstance(value, str) else value
+        listed = [listed] if isinstance(listed, int) else listed
+        value = tuple(_typed(name, str(element) if isinstance(element, int) else element, str,
+                             value) for element in listed if element != "")
+    elif typing.get_origin(kind) is tuple and isinstance(value, (list, tuple)):
         value = tuple(_typed(name, element, int, value) for element in value)
     else:
         value = _typed(name, value, kind, value)
     choices = _choices(rules)
-    if choices is not None and value not in choices:
+    if choices is not None and value not in choices and not free:
         raise ValueError(unknown(name, value, choices))
     if value is None:
         return value
     for element in value if isinstance(value, tuple) else (value,):
+        if isinstance(element, str | dict):
+            continue
         too_low = rules["low"] is not None and not element >= rules["low"]
         if too_low or (rules["below"] is not None and not element < rules["below"]):
             upper = f" and below {rules['below']}" if rules["below"] is not None else ""
@@ -379,25 +428,39 @@ def _typed(name: str, value: Any, kind: Any, whole: Any) -> Any:
     whole_number = isinstance(value, int) and not isinstance(value, bool)
     if whole_number and (kind is float or float in typing.get_args(kind)):
         return float(value)
-    allowed = (
-        typing.get_args(kind)
-        if isinstance(kind, types.UnionType)
-        else (typing.get_origin(kind) or kind,)
-    )
+    parts = typing.get_args(kind) if isinstance(kind, types.UnionType) else (kind,)
+    allowed = tuple(typing.get_origin(part) or part for part in parts)
     if not isinstance(value, allowed) or (isinstance(value, bool) and bool not in allowed):
-        names = {tuple: "a list of whole numbers", types.NoneType: "None"}
+        names = {Mapping: "a dict", tuple: "a list of names" if kind == tuple[str, ...] else
+                 "a list of whole numbers", types.NoneType: "None"}
         wanted = " or ".join(names.get(one, one.__name__) for one in allowed)
         raise ValueError(f"{name} must be {wanted}, got {whole!r} ({type(value).__name__})")
     return value
 
 
 def _check_together(settings: Settings) -> None:
-    check_name(settings.data.split)
+    if settings.data.dataset not in DATASETS:
+        check_split(settings.data.split)
+    else:
+        check_name(settings.data.split)
     targets = settings.search.candidate_p
     if list(targets) != sorted(set(targets), reverse=True):
         raise ValueError(f"candidate_p must be strictly decreasing, got {list(targets)}")
+    _check_lanes(settings)
     flat, model = settings.flat(), settings.model
     MODELS[model.model].check(settings.own[model.model], flat)
     if settings.scheme != MASKED:
         entry = embedding_entry(model.model, model.embedding)
         entry.check(settings.own.get(settings.scheme), flat)
+
+
+def _check_lanes(settings: Settings) -> None:
+    train = settings.train
+    if train.lanes & (train.lanes - 1):
+        raise ValueError(f"lanes must be 0 or a power of two, got {train.lanes}")
+    decay = settings.own[PEP].threshold_decay
+    if train.lanes and (train.optimizer != "adam" or train.table_update == "dense"
+                        or (settings.scheme == PEP and decay == "decoupled")):
+        raise ValueError("with lanes, tables are updated row by row in several processes: "
+                         "optimizer=sgd, table_update=dense and threshold_decay=decoupled cannot "
+                         "do that; leave them away, or run with lanes=0 and without torchrun")

@@ -4,10 +4,11 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
-from .embedding.base import Embedding, EmbeddingEntry, RowIndexed
+from .embedding.base import Arrays, Embedding, EmbeddingEntry, RowIndexed
 from .options import NoSettings, Sizes, Values, no_check
 
 # what a batch gives a model: ids (B, F), or these and numbers (B, M)
@@ -38,6 +39,22 @@ class ClickModel(nn.Module):
     embedding: Any  # an `Embedding`; nn.Module's own typing cannot say so
     num_dense = 0  # M
 
+    def by_hand(self, rows: Arrays, ids: np.ndarray,
+                labels: np.ndarray) -> tuple[float, Arrays] | None:
+        """A training step's loss and gradients without autograd, of a model whose gradient is
+        written down; else None.
+
+        Args:
+            rows: the batch's rows (U, D) of each of `tables_by_row`, by name; copies, written over.
+            ids: (B, F) int32 below U.
+            labels: (B,).
+
+        Returns:
+            The mean cross entropy, and the gradients of the rows and of all other parameters, by
+            name.
+        """
+        return None
+
 
 @dataclass(frozen=True)
 class ModelEntry:
@@ -51,6 +68,9 @@ class ModelEntry:
         reads_dense: whether it reads a data set's dense features beside its categories.
         initial_table: (rows of each field, D, generator) -> V0 (N, D), where the model has its own
             way to draw it.
+        vector_weights: of a model whose logits stay what they are when all vectors are rotated by
+            R (D, D) and these weights with them: matrices (W, D) that read the vector of any field,
+            or (W, F * D) that read all fields' side by side. None: the model is not invariant.
     """
 
     build: Callable[[Any, Sizes, Any, int], ClickModel]
@@ -59,6 +79,7 @@ class ModelEntry:
     embedding: EmbeddingEntry | None = None
     reads_dense: bool = False
     initial_table: Callable[[Sizes, int, torch.Generator], Tensor] | None = None
+    vector_weights: Callable[[Any], list[Tensor]] | None = None
 
 
 def tables_by_row(model: ClickModel) -> dict[str, Tensor]:

@@ -14,13 +14,13 @@ from compression.umec.task import Task
 from engine import stages
 from engine.run import RunContext
 from engine.settings import parse
-from studies import afm_runs, plan, schemes, tuning
+from studies import afm_runs, plan, schemes, tuning, waterline_runs
 from studies.figures import PAGES, extreme, table4, umec_fig2, umec_fig3
 from studies.plan import PlannedRun
 from studies.published import PRESETS
 
 # most parameters that Figures 5, 8 and 10 show
-SHOWN = {"movielens": 23_675, "criteo": 100_000, "avazu": 100_000}
+SHOWN = {"movielens": 23_675, "criteo": 100_000, "avazu": 100_000, "frappe": 20_000}
 GRANULARITIES = ("feature_dim", "dimension", "feature", "global")  # Figure 10's
 # a scheme each, and the settings that differ from the script's
 Points = list[tuple[str, tuning.Point]]
@@ -50,6 +50,8 @@ def runs_behind(given: argparse.Namespace, name: str) -> list[PlannedRun]:
         return [bench_epoch.planned_run(PRESETS[given.dataset]), *schemes.comparison(given)]
     if name == "afm":
         return _of_afm(given)
+    if name == "waterline":
+        return waterline_runs.needs(given)
     if name in UMEC_FIGURES:
         return _of_umec(given, name)
     if name not in (*WITHOUT_TICKETS, *WITH_TICKETS):

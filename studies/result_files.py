@@ -1,11 +1,11 @@
 """The result.json files of run folders: found, checked, in today's words."""
 
-import json
 import sys
 from pathlib import Path
 from typing import Any
 
 from studies.kinds import FINETUNED
+from utils.files import read_record
 from utils.recorded import translate_result
 from utils.text import counted
 
@@ -38,7 +38,7 @@ def in_folder(out: Path) -> list[dict[str, Any]]:
     found, unreadable = [], []
     for path in sorted((out / "runs").glob("*/result.json")):
         try:
-            found.append(checked(json.loads(path.read_text())))
+            found.append(checked(read_record(path)))
         except (OSError, ValueError) as error:
             unreadable.append(f"  {path}: {error}")
     if unreadable:

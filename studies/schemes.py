@@ -34,6 +34,7 @@ BUDGETS = {
     ("avazu", "fm"): [300_000, 100_000, 10_000, 1_479],
     ("avazu", "deepfm"): [300_000, 100_000, 10_000, 2_215],
     ("avazu", "autoint"): [300_000, 100_000, 10_000, 2_805],
+    **{("frappe", model): [50_000, 20_000, 10_000, 5_000] for model in ("fm", "deepfm", "autoint")},
 }
 # retrain snapshots
 PRUNED = ("pep", "magnitude", "imp", "random", "random_per_field", "random_per_feature")

@@ -10,7 +10,9 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from data.table.options import ALLOWED, own_name
 from engine import cli
+from engine.distributed import launch
 
 if TYPE_CHECKING:
     from engine.run import RunContext
@@ -28,13 +30,14 @@ NOT_REPRODUCED = (
     "and nothing does there. A run has no end but its budgets (search) or its patience on test AUC")
 
 
-def parser(description: str, variants: Variants,
-           retraining: bool = False) -> argparse.ArgumentParser:
+def parser(description: str, variants: Variants, retraining: bool = False,
+           own_table: bool = False) -> argparse.ArgumentParser:
     """The options of a training script.
 
     Args:
         variants: the script's own options that change several settings at once.
         retraining: for a script that retrains snapshots rather than one that searches or trains.
+        own_table: for one of a user's own table.
     """
     options = argparse.ArgumentParser(description=description,
                                       formatter_class=argparse.RawDescriptionHelpFormatter)
@@ -54,11 +57,16 @@ def parser(description: str, variants: Variants,
     for name, changed in variants.items():
         options.add_argument(f"--{name}", action="store_true",
                              help=f"short for these settings: {changed}".replace("%", "%%"))
-    options.add_argument("--data", help="folder with the raw files; for Criteo and Avazu also the "
-                                        "file itself")
-    options.add_argument("--split",
-                         help="random (80/10/10), or ids:FILE, an .npz of row numbers for train, "
-                         "validation and test")
+    if own_table:
+        options.add_argument("--data", help="the table: CSV, TSV, Parquet, or a folder of parts")
+        options.add_argument("--label", help="the column to predict")
+        options.add_argument("--split", help=ALLOWED)
+    else:
+        options.add_argument("--data", help="folder with the raw files; for Criteo and Avazu also "
+                                            "the file itself")
+        options.add_argument("--split",
+                             help="random (80/10/10), or ids:FILE, an .npz of row numbers for "
+                             "train, validation and test")
     options.add_argument("--device", default="auto", choices=("auto", "cpu", "cuda"),
                          help="where to train")
     options.add_argument("--alias", help="name of the snapshot folder (default: dataset, "
@@ -66,7 +74,8 @@ def parser(description: str, variants: Variants,
     options.add_argument("--out", default="tmp", help="where snapshots and results go")
     cli.add_cache_option(options)
     options.add_argument("--force", action="store_true", help="run again what is finished")
-    options.set_defaults(encode_only=False, overwrite=False, retraining=retraining)
+    options.set_defaults(encode_only=False, overwrite=False, retraining=retraining,
+                         own_table=own_table)
     if retraining:
         cli.add_jobs_option(options)
     else:
@@ -93,20 +102,25 @@ def read(options: argparse.Namespace, script: dict[str, Any], variants: Variants
         ValueError: a setting is unknown or wrong, or was set by hand and is another embedding's or
             model's than the run's.
     """
+    from data.registry import DATASETS
     from engine.settings import MASKED, PEP, parse, parse_assignment, require_used
     from engine.stages import NAMED, default_alias
     from studies import tuning
 
     by_hand = dict(parse_assignment(text) for text in options.set)
     named = {"model": options.model, "embedding": options.embedding, "split": options.split}
+    if options.own_table:
+        named["label"] = options.label
     explicit = by_hand | {name: value for name, value in named.items() if value}
     chosen = [changed for name, changed in variants.items() if vars(options)[name]]
     if "published" in variants and options.published:
         log.info(textwrap.fill(NOT_REPRODUCED, 80))
-    given = dict(script)
+    given = {"lanes": launch.LANES, **script} if launch.launched() else dict(script)
     for changed in chosen:
         given |= changed
     given |= explicit
+    if options.own_table:
+        given["dataset"] = own_name(options.data, given.get("name", ""), DATASETS)
     alias, tuned = options.alias, {}
     if options.tuned is not None:
         flat = parse(given).flat()

@@ -6,6 +6,7 @@ The command line is read before anything heavy is imported, so that --help answe
 import argparse
 import shlex
 import sys
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -15,7 +16,10 @@ from studies import published, script_options
 from studies.published import Preset
 
 if TYPE_CHECKING:
+    from engine.run import RunContext
     from engine.settings import Settings
+
+BUDGET_SHARES = (0.5, 0.2, 0.1, 0.05, 0.02, 0.01)  # of an own table, where no budget is named
 
 
 def search(description: str, script: Preset) -> None:
@@ -27,7 +31,8 @@ def search(description: str, script: Preset) -> None:
         script: its settings.
     """
     options = _options(description, script, retraining=False)
-    cli.main(lambda: _settings(script) if options.settings else _search(options, script))
+    cli.main(lambda: _settings(script) if options.settings else _search(options, script),
+             shared=True)
 
 
 def retrain(description: str, script: Preset) -> None:
@@ -38,11 +43,13 @@ def retrain(description: str, script: Preset) -> None:
         description, script: as for `search`.
     """
     options = _options(description, script, retraining=True)
-    cli.main(lambda: _settings(script) if options.settings else _retrain(options, script))
+    cli.main(lambda: _settings(script) if options.settings else _retrain(options, script),
+             shared=True)
 
 
 def _options(description: str, script: Preset, retraining: bool) -> argparse.Namespace:
-    return script_options.parser(description, _variants(script), retraining).parse_args()
+    return script_options.parser(description, _variants(script), retraining,
+                                 own_table="label" in script).parse_args()
 
 
 def _variants(script: Preset) -> script_options.Variants:
@@ -66,14 +73,34 @@ def _search(options: argparse.Namespace, script: Preset) -> None:
     from studies import table
 
     settings, context, _ = script_options.read(options, script, _variants(script), _usual(script))
+    if options.own_table:
+        settings = _shown(settings, context)
     if options.encode_only:
-        print(open_data(settings, context)[0].describe())
+        if not options.own_table:
+            print(open_data(settings, context)[0].describe())
     else:
         result = stages.train(settings, options.seed, context)
         print(table.of_results([result]))
         if result["stage"] == "search":
             folder = stages.alias_folder(context.out, settings, options.seed, context.alias)
             print(f"snapshots: {folder}\nto retrain them: {_next(options, settings, folder)}")
+
+
+def _shown(settings: "Settings", context: "RunContext") -> "Settings":
+    """Print what an own table became; a search without budgets gets shares of the table."""
+    from data.table.encode import describe
+    from engine.run import open_data
+    from engine.settings import PEP
+
+    dataset, _ = open_data(settings, context)
+    print(describe(dataset))
+    if settings.scheme != PEP or settings.search.candidate_p:
+        return settings
+    entries = dataset.schema.num_rows * settings.model.latent_dim
+    budgets = tuple(dict.fromkeys(max(int(share * entries), 1) for share in BUDGET_SHARES))
+    print(f"table of {dataset.schema.num_rows:,} x {settings.model.latent_dim} = {entries:,} "
+          f"parameters; budgets: {', '.join(f'{budget:,}' for budget in budgets)}")
+    return replace(settings, search=replace(settings.search, candidate_p=budgets))
 
 
 def _next(options: argparse.Namespace, settings: "Settings", folder: Path) -> str:
@@ -103,6 +130,8 @@ def _retrain(options: argparse.Namespace, script: Preset) -> None:
                                 only=name))
                for name in names]
     results = [result for [result] in jobs.run_all(tickets, context, at_once)]
+    if context.rank:
+        return
     print(table.of_results(results))
     ran = results[0]["settings"]
     figure = budget_curve.draw(results_in(context.out), ran["dataset"], ran["model"],

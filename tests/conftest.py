@@ -3,6 +3,7 @@
 import contextlib
 import functools
 import os
+import signal
 from pathlib import Path
 
 import hypothesis
@@ -39,6 +40,13 @@ def pytest_terminal_summary(terminalreporter):
             terminalreporter.write_line(f"  {name}")
     else:
         terminalreporter.write_line("no real-data test was skipped")
+
+
+@pytest.fixture(autouse=True)
+def interrupts():
+    """A command that was interrupted ignores further interrupts; the suite does not."""
+    yield
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 @pytest.fixture

@@ -20,6 +20,7 @@ from tqdm import tqdm
 from data import split as splits
 from data import store
 from data.raw.bad_lines import BadLines
+from data.raw.kept_values import vocabulary_of
 from data.raw.layout import Layout
 from data.raw.source import RawFile, find_file, fingerprint
 from data.raw.value_index import Numbered, number_lines
@@ -84,7 +85,7 @@ def open_raw(layout: Layout, folder: str | None, cache: Path, with_ids: bool, vo
 def encode_file(layout: Layout, path: Path, folder: Path, source: dict[str, Any],
                 split: str = splits.RANDOM) -> None:
     """Encode a raw file into `folder`: ids.npy, labels.npy, dense.npy (for a layout with numbers),
-    manifest.json.
+    vocabulary/, manifest.json.
 
     Args:
         source: stored in the manifest; its `vocabulary` says over which rows values are counted.
@@ -101,8 +102,10 @@ def encode_file(layout: Layout, path: Path, folder: Path, source: dict[str, Any]
             part_of_row[rows] = position
         counts = (len(parts[0]), len(parts[1]), len(parts[2]))
         del parts
-        tables, sizes = _code_tables(numbered, layout,
-                                     part_of_row if source["vocabulary"] == "train" else None)
+        tallies = _tallies(numbered, layout,
+                           part_of_row if source["vocabulary"] == "train" else None)
+        tables, sizes = _code_tables(numbered, layout, tallies)
+        vocabulary = vocabulary_of(numbered, layout, tables, tallies)
         names = tuple(layout.fields[position] for position in layout.encoded)
         writer = Writer(folder, Schema(layout.name, names, tuple(sizes)), counts,
                         len(layout.numbers), pool)
@@ -110,15 +113,13 @@ def encode_file(layout: Layout, path: Path, folder: Path, source: dict[str, Any]
         writer.finish({"min_count": layout.min_count, "bad_lines": bad.count,
                        "vocabulary": source["vocabulary"],
                        "distinct": [int(np.count_nonzero(numbered.counters[position].counts))
-                                    for position in layout.encoded]}, source)
+                                    for position in layout.encoded]}, source, vocabulary)
 
 
-def _code_tables(numbered: Numbered, layout: Layout,
-                 part_of_row: np.ndarray | None) -> tuple[list[np.ndarray], list[int]]:
-    """For each field, the global id of each number; and the field sizes. Rows outside train count
-    unless None."""
-    counters = [numbered.counters[position] for position in layout.encoded]
-    tallies = [counter.counts for counter in counters]
+def _tallies(numbered: Numbered, layout: Layout,
+             part_of_row: np.ndarray | None) -> list[np.ndarray]:
+    """For each field, the rows of each number: of all, or, given the parts, of train alone."""
+    tallies = [numbered.counters[position].counts for position in layout.encoded]
     if part_of_row is not None:
         tallies = [np.zeros_like(tally) for tally in tallies]
         first = 0
@@ -127,6 +128,13 @@ def _code_tables(numbered: Numbered, layout: Layout,
             for tally, column in zip(tallies, ids[layout.encoded], strict=True):
                 tally += np.bincount(column[of_train], minlength=len(tally))
             first += len(labels)
+    return tallies
+
+
+def _code_tables(numbered: Numbered, layout: Layout,
+                 tallies: list[np.ndarray]) -> tuple[list[np.ndarray], list[int]]:
+    """For each field, the global id of each number; and the field sizes."""
+    counters = [numbered.counters[position] for position in layout.encoded]
     tables: list[np.ndarray] = []
     sizes: list[int] = []
     for counter, tally in zip(counters, tallies, strict=True):

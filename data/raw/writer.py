@@ -11,13 +11,14 @@ import numpy as np
 
 from data.schema import Schema
 from data.split import SPLITS, require_both_classes
-from data.store import FORMAT_VERSION
+from data.store import FORMAT_VERSION, VOCABULARY
+from models.vocabulary import Vocabulary
 from utils.files import sha256_of, write_json
 
 
 class Writer:
     """Writes ids.npy, labels.npy, dense.npy (when there are numbers) and, at the end,
-    manifest.json.
+    vocabulary/ and manifest.json.
 
     Args:
         folder: exists.
@@ -64,8 +65,9 @@ class Writer:
             job.result()
         self.pending = []
 
-    def finish(self, manifest: dict[str, Any], source: dict[str, Any]) -> None:
-        """Close the files and write the manifest.
+    def finish(self, manifest: dict[str, Any], source: dict[str, Any],
+               vocabulary: Vocabulary) -> None:
+        """Close the files, write the vocabulary and, last, the manifest.
 
         Raises:
             ValueError: a split has one class alone.
@@ -73,6 +75,7 @@ class Writer:
         self.wait()
         require_both_classes(self.schema.name, self.positives.tolist(), self.counts)
         digests = [digest for file in self.files for digest in file.close()]
+        vocabulary.write(self.folder / VOCABULARY)
         sizes, counts = list(self.schema.sizes), list(self.counts)
         write_json(self.folder / "manifest.json", {
             "format": FORMAT_VERSION, "dataset": self.schema.name,

@@ -48,21 +48,15 @@ class Qr(TableEmbedding):
             raise ValueError(f"qr_collisions must lie in 2 .. {max(field_sizes)}, the size of the "
                              f"largest field; got {collisions}")
         factor = initial.square().mean().sqrt().rsqrt()  # 1 / sqrt(r)
-        remainders, quotients, places = [], [], []
-        # rows of either so far; row 0 of the quotients is the 1 that plain rows are multiplied by
-        below, behind = 0, 1
-        for rows in initial.split(field_sizes):
-            own, m = torch.arange(len(rows)), -(-len(rows) // collisions)
-            many = -(-len(rows) // m)
-            if m + many < len(rows):
-                remainders.append(rows[:m] * factor)
-                quotients.append(rows[m:m + many] * factor)
-                places.append(torch.stack([below + own % m, behind + own // m]))
-                behind += many
-            else:
+        remainders, quotients = [], []
+        places = places_of(field_sizes, collisions)
+        for rows, own in zip(initial.split(field_sizes), places, strict=True):
+            if int(own[0, 1]) == 0:
                 remainders.append(rows)
-                places.append(torch.stack([below + own, torch.zeros_like(own)]))
-            below += len(remainders[-1])
+                continue
+            m, many = _shared(len(rows), collisions)
+            remainders.append(rows[:m] * factor)
+            quotients.append(rows[m:m + many] * factor)
         if not quotients:
             raise ValueError(f"no field gets smaller with qr_collisions {collisions}: the fields "
                              f"have {', '.join(map(str, field_sizes))} features; choose another, "
@@ -71,7 +65,8 @@ class Qr(TableEmbedding):
             nn.Parameter(torch.cat(remainders)),
             nn.Parameter(torch.cat(quotients)),
         )
-        self.register_buffer("places", torch.cat(places, 1).T.int().contiguous(), persistent=False)
+        self.collisions, self.field_sizes = collisions, field_sizes
+        self.register_buffer("places", torch.cat(places), persistent=False)
 
     def forward(self, ids: Tensor) -> Tensor:
         """ids (B, F) -> (B, F, D)."""
@@ -95,6 +90,33 @@ class Qr(TableEmbedding):
     def inference_bytes(self) -> int:
         """Both tables at 4 bytes a value."""
         return 4 * (self.remainders.numel() + self.quotients.numel())
+
+
+def places_of(field_sizes: tuple[int, ...], collisions: int) -> list[Tensor]:
+    """Rows of each feature in the remainders and in the quotients, (V, 2) int32 for each field; 0
+    stands for no quotient, and the first has number 1.
+
+    >>> [places.tolist() for places in places_of((6, 1), 3)]
+    [[[0, 1], [1, 1], [0, 2], [1, 2], [0, 3], [1, 3]], [[2, 0]]]
+    """
+    places, below, behind = [], 0, 1
+    for size in field_sizes:
+        own = torch.arange(size, dtype=torch.int32)
+        m, many = _shared(size, collisions)
+        if m + many < size:
+            places.append(torch.stack([below + own % m, behind + own // m], dim=1))
+            behind += many
+            below += m
+        else:
+            places.append(torch.stack([below + own, torch.zeros_like(own)], dim=1))
+            below += size
+    return places
+
+
+def _shared(size: int, collisions: int) -> tuple[int, int]:
+    """Remainder and quotient rows of a field."""
+    m = -(-size // collisions)
+    return m, -(-size // m)
 
 
 @dataclass(frozen=True)

@@ -64,9 +64,9 @@ class TensorTrain(TableEmbedding):
 
     def forward(self, ids: Tensor) -> Tensor:
         """ids (B, F) -> (B, F, D)."""
-        return lookup(self._rows(), ids) if ids.numel() >= self.num_rows else self._of(ids)
+        return lookup(self._rows(), ids) if ids.numel() >= self.num_rows else self.of_ids(ids)
 
-    def _of(self, ids: Tensor) -> Tensor:
+    def of_ids(self, ids: Tensor) -> Tensor:
         """The definition: a product for each id."""
         rest, digits = ids, []
         for radix in reversed(self.radices[1:]):

@@ -1,7 +1,6 @@
 """PEP beside its baselines: test AUC and log-loss against parameters and bytes, as a table and a
 picture, which Figures 2 to 4 and Table 1 are made of."""
 
-import json
 import statistics
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
@@ -19,6 +18,7 @@ from studies.names import setting, shown
 from studies.page import Page
 from studies.series import by_budget, from_last
 from studies.table import Table, spread
+from utils.files import read_record
 
 SIZE = (7.0, 5.6)  # inches: both columns of a page
 # across
@@ -62,9 +62,7 @@ def tuned_in(out: Path, dataset: str, model: str) -> dict[str, Sequence[dict[str
     found = {}
     for path in sorted((out / "tuned").glob(f"{dataset}_{model}_*.json")):
         try:
-            found[path.stem.removeprefix(f"{dataset}_{model}_")] = json.loads(path.read_text())[
-                "chosen"
-            ]
+            found[path.stem.removeprefix(f"{dataset}_{model}_")] = read_record(path)["chosen"]
         except (ValueError, KeyError, TypeError) as error:
             raise ValueError(
                 f"{path} is corrupt ({error}); delete it, or run `reproduce.py tune`"

@@ -25,6 +25,7 @@ from engine.evaluate import Split, measure
 from engine.initial_model import fresh_model
 from engine.optim import step as optim
 from engine.run import pick_device
+from utils.files import read_record, write_record
 
 DATA = tiny.dataset(rows=3000)
 SETTINGS = {"model": "deepfm", "embedding": "uniform", "latent_dim": 10, "mlp_dims": [12, 10],
@@ -123,10 +124,9 @@ def test_intervals_hold_both_models_against_each_other_on_the_same_test_rows(out
         assert low_less < result[name] - control[name] < high_less
         assert high_less - low_less < high - low  # what both get wrong cancels
     path = out / "runs" / result["run_id"] / "result.json"
-    path.write_text(json.dumps({name: value for name, value in result.items()
-                                if name != "intervals"}))
+    write_record(path, {name: value for name, value in result.items() if name != "intervals"})
     # an older record gets them
-    assert with_control(trained, Choice(emb_rank=1))[0] == result == json.loads(path.read_text())
+    assert with_control(trained, Choice(emb_rank=1))[0] == result == read_record(path)
     monkeypatch.setattr(finetune, "resample_test", None)  # and none is measured twice
     assert with_control(trained, Choice(emb_rank=1))[0] == result
 
@@ -347,15 +347,14 @@ def test_bad_input_is_refused_and_nothing_is_written(out, source, words, message
 
 def test_a_checkpoint_of_another_model_is_refused(out, source):
     path = out / "runs" / source[1] / "result.json"
-    record = json.loads(path.read_text())
-    path.write_text(json.dumps({**record, "settings": {**record["settings"], "mlp_dims": [9, 9]}}))
+    record = read_record(path)
+    write_record(path, {**record, "settings": {**record["settings"], "mlp_dims": [9, 9]}})
     assert "checkpoint of another model" in refused(out, source, "--emb-rank", "3")
-    path.write_text(json.dumps({**record,
-                                "settings": {**record["settings"], "embedding": "darts"}}))
+    write_record(path, {**record, "settings": {**record["settings"], "embedding": "darts"}})
     assert "is DartsEmb's" in refused(out, source, "--emb-rank", "3")
-    path.write_text(json.dumps({**record, "stage": "search"}))
+    write_record(path, {**record, "stage": "search"})
     assert "only a trained or retrained model" in refused(out, source, "--emb-rank", "3")
-    path.write_text(json.dumps({**record, "manifest": "other"}))
+    write_record(path, {**record, "manifest": "other"})
     assert "other data" in refused(out, source, "--emb-rank", "3")
     path.write_text(json.dumps(record))
     (path.parent / "model.safetensors").unlink()

@@ -3,7 +3,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from data.encode import Vocabulary, build_vocabulary, encode
+from data.encode import KnownValues, build_vocabulary, encode
 
 integers = st.lists(st.integers(-50, 50), min_size=1, max_size=60).map(np.array)
 words = st.lists(st.text("abAZ09 -é", max_size=3), min_size=1, max_size=60).map(np.array)
@@ -49,4 +49,4 @@ def test_values_outside_the_vocabulary_get_the_unknown_code_alone(known, column)
 
 def test_a_value_without_a_code_is_an_error_that_names_field_and_value():
     with pytest.raises(ValueError, match=r"field 'age'.*99"):
-        encode(np.array([5, 99]), Vocabulary(np.array([5]), unknown=None), "age")
+        encode(np.array([5, 99]), KnownValues(np.array([5]), unknown=None), "age")

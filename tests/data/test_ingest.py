@@ -358,7 +358,7 @@ def test_a_damaged_set_is_made_again(toy, monkeypatch, name, damage):
     DAMAGES[damage](folder / name)
     is_as_defined(open_set(path, cache), content, TOY)
     assert sorted(file.name for file in folder.iterdir()) == ["dense.npy", "ids.npy", "labels.npy",
-                                                              "manifest.json"]
+                                                              "manifest.json", "vocabulary"]
     assert folders(cache) == [folder.name]
     forbid(monkeypatch)
     is_as_defined(open_set(path, cache), content, TOY)

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from data import store
+from data import checksums, store
 from data.raw.writer import Writer
 from data.schema import Schema
 from data.split import split_rows
@@ -259,7 +259,8 @@ def write_rows(folder, made, dense=None, pieces=7, drop=0):
             done = [before + size for before, size in zip(done, sizes, strict=True)]
             writer.add(sizes, made.ids[order].astype(np.int64), made.labels[order].astype(np.int8),
                        numbers[order])
-        writer.finish({"vocabulary": "all"}, SOURCE)
+        writer.finish({"vocabulary": "all"}, SOURCE, made.vocabulary)
+    checksums.write(folder)
 
 
 @pytest.mark.parametrize("pieces", [1, 7, 150])

@@ -11,6 +11,7 @@ from engine import stages
 from engine.bilevel import Bilevel
 from engine.loop import State
 from engine.optim.step import build_optimizer
+from engine.settings import parse
 from models.build import build_embedding, build_mixed, build_model
 from models.embedding.base import initial_table
 from models.embedding.darts import Darts
@@ -141,3 +142,8 @@ def test_logistic_regression_has_no_widths_to_search(tmp_path, monkeypatch):
     tiny.install(monkeypatch, DATA)
     monkeypatch.setattr(stages, "search_and_train", lambda run: pytest.fail("searched"))
     assert tiny.train(tmp_path, model="linear", embedding="darts")["num_embedding_params"] == 0
+
+
+def test_widths_are_checked_before_any_data_are_read():
+    with pytest.raises(ValueError, match="two or more rising widths"):
+        parse({"embedding": "darts", "darts_widths": [3, 2]})

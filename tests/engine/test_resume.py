@@ -98,7 +98,7 @@ PLACES = {
     "after the snapshot": (snapshots, "save", None, True),
     "halfway through the checkpoint": (checkpoint, "save_file", half_a_file, True),
     "after the checkpoint": (Checkpoint, "__call__", None, True),
-    "before the result": (engine.trainer, "write_json", None, False),
+    "before the result": (engine.trainer, "write_record", None, False),
 }
 
 

@@ -41,7 +41,7 @@ def test_the_table_multiplied_out_has_the_rows_and_the_gradients_of_the_definiti
     ids = torch.randint(rows, (rows, 2), generator=torch.Generator().manual_seed(0))
     target = torch.randn(rows, 2, 5, generator=torch.Generator().manual_seed(1))
     found = [(vectors, *torch.autograd.grad((vectors * target).sum(), [*train.parameters()]))
-             for vectors in (train(ids), train._of(ids))]
+             for vectors in (train(ids), train.of_ids(ids))]
     assert not torch.equal(found[0][1], torch.zeros_like(found[0][1]))
     for whole, each in zip(*found, strict=True):
         torch.testing.assert_close(whole, each, rtol=1e-4, atol=1e-7)

@@ -1,0 +1,150 @@
+"""Loops over packed text: values lie one behind the other in `text`, value i from starts[i] to
+starts[i + 1]. Importing this file imports numba."""
+
+import math
+
+import numpy as np
+
+from .kernels.jit import njit
+
+_PRIME, _SEED = np.uint64(0x100000001B3), np.uint64(0xCBF29CE484222325)
+_MIX, _HALF, _REST = np.uint64(0x9E3779B97F4A7C15), np.uint64(32), np.uint64(29)
+_ZERO, _MINUS, _PLUS, _POINT = 48, 45, 43, 46
+EXACT_DIGITS = 15  # of a whole number that a float64 holds exactly
+POWERS = 10.0 ** np.arange(EXACT_DIGITS + 1)  # exact, so that one division rounds correctly
+PLAIN, OTHER, EMPTY = 0, 1, 2  # how a text reads as a number
+
+
+@njit(nogil=True)
+def hash_text(text, start, end):
+    """64-bit hash of text[start:end]: FNV-1a, then mixed so that its top bits are good."""
+    value = _SEED
+    for at in range(start, end):
+        value = (value ^ np.uint64(text[at])) * _PRIME
+    value = (value ^ (value >> _HALF)) * _MIX
+    return value ^ (value >> _REST)
+
+
+@njit(nogil=True)
+def same_text(text, start, end, other, other_start, other_end):
+    """Whether text[start:end] == other[other_start:other_end]."""
+    if end - start != other_end - other_start:
+        return False
+    i = 0
+    while i < end - start and text[start + i] == other[other_start + i]:
+        i += 1
+    return i == end - start
+
+
+@njit(nogil=True)
+def hash_all(text, starts, hashes):
+    """hashes[i] = the hash of value i."""
+    for i in range(len(hashes)):
+        hashes[i] = hash_text(text, np.int64(starts[i]), np.int64(starts[i + 1]))
+
+
+@njit(nogil=True)
+def first_repeated(text, starts, order, hashes):
+    """A value that comes twice, by its place in `order` (sorted by hash); -1: all differ."""
+    for i in range(len(order)):
+        j = i + 1
+        while j < len(order) and hashes[order[j]] == hashes[order[i]]:
+            one, two = order[i], order[j]
+            if same_text(text, starts[one], starts[one + 1], text, starts[two], starts[two + 1]):
+                return i
+            j += 1
+    return -1
+
+
+@njit(nogil=True)
+def take(text, starts, order, taken, taken_starts):
+    """Pack the values `order` into `taken`; taken_starts[i + 1] is filled from taken_starts[0]
+    on."""
+    at = np.int64(taken_starts[0])
+    for i in range(len(order)):
+        for source in range(starts[order[i]], starts[order[i] + 1]):
+            taken[at] = text[source]
+            at += 1
+        taken_starts[i + 1] = at
+
+
+@njit(nogil=True)
+def find(query, query_starts, text, starts, tags, buckets, shift, found):
+    """found[i] = the position of query i among the values, -1 where it is none of them.
+
+    Args:
+        tags: (values,) the low byte of each hash.
+        buckets: values whose hash begins with b stand from buckets[b] to buckets[b + 1].
+        shift: 64 minus the bits of b.
+    """
+    hashes = np.empty(len(found), np.uint64)
+    hash_all(query, query_starts, hashes)
+    for i in range(len(found)):  # a loop of its own: the processor waits for many values at once
+        bucket = np.int64(hashes[i] >> shift) if len(buckets) > 2 else 0
+        found[i] = _next_tag(tags, hashes[i], buckets[bucket], buckets[bucket + 1])
+    for i in range(len(found)):
+        place = found[i]
+        start, end = np.int64(query_starts[i]), np.int64(query_starts[i + 1])
+        # equal hashes may be of other text: the bytes decide
+        while place >= 0 and not same_text(query, start, end, text, np.int64(starts[place]),
+                                           np.int64(starts[place + 1])):
+            bucket = np.int64(hashes[i] >> shift) if len(buckets) > 2 else 0
+            place = _next_tag(tags, hashes[i], place + 1, buckets[bucket + 1])
+        found[i] = place
+
+
+@njit(nogil=True)
+def _next_tag(tags, value, start, end):
+    """The first place from `start` on whose tag is the hash's; -1: none before `end`."""
+    tag = np.uint8(value & np.uint64(255))
+    for place in range(start, end):
+        if tags[place] == tag:
+            return place
+    return -1
+
+
+@njit(nogil=True)
+def read_numbers(text, starts, numbers, kinds):
+    """Read each value as a decimal number: kinds[i] is PLAIN where that is exact, EMPTY, or OTHER
+    where Python's `float` must look (exponents, many digits, no number)."""
+    for i in range(len(numbers)):
+        at, end = np.int64(starts[i]), np.int64(starts[i + 1])
+        kinds[i] = OTHER
+        numbers[i] = math.nan
+        if at == end:
+            kinds[i] = EMPTY
+            continue
+        negative = text[at] == _MINUS
+        if negative or text[at] == _PLUS:
+            at += 1
+        whole, digits, behind, point = np.int64(0), 0, 0, False
+        while at < end:
+            digit = np.int64(text[at]) - _ZERO
+            if 0 <= digit <= 9:
+                if digits <= EXACT_DIGITS:
+                    whole = whole * 10 + digit
+                digits += 1
+                behind += point
+            elif text[at] == _POINT and not point:
+                point = True
+            else:
+                break
+            at += 1
+        if at == end and 0 < digits <= EXACT_DIGITS:
+            number = whole / POWERS[behind]
+            numbers[i] = -number if negative else number
+            kinds[i] = PLAIN
+
+
+@njit(nogil=True)
+def log_squared(numbers, origin, buckets):
+    """buckets[i] = floor(ln(v)^2) for v > 2, else floor(v) - 2, of v = numbers[i] - origin."""
+    for i in range(len(numbers)):
+        value = numbers[i] - origin
+        if value > 2:
+            log = math.log(value)
+            buckets[i] = np.int64(math.floor(log * log))
+        elif value > -9.0e18:
+            buckets[i] = np.int64(math.floor(value)) - 2
+        else:
+            buckets[i] = np.iinfo(np.int64).min

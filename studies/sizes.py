@@ -1,0 +1,221 @@
+"""The kept width of every feature of a run, with its raw value and count, and a picture of them.
+
+    python -m studies.sizes RUN                         # sizes_RUN.csv and sizes_RUN.png
+    python -m studies.sizes RUN --format parquet
+    python -m studies.sizes SEARCH --budget 20000       # a snapshot of a search
+
+RUN is the id, or its beginning, of a retrained ticket or a trained baseline.
+"""
+
+import argparse
+import csv
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from compression.loaded_run import find_result, run_of_record, weights_of
+from data.store import Dataset
+from engine import cli, snapshots
+from engine.initial_model import fresh_model
+from engine.run import RunContext
+from models.embedding.masked import Masked
+from models.vocabulary import QUANTILES, FieldInfo
+from studies.figures.budget_curve import new_figure, save
+from studies.figures.styles import DISTINCT, INK
+from utils.files import atomic_path
+
+COLUMNS = ("field", "value", "meaning", "count", "share_of_rows", "kept_width",
+           "share_of_kept")
+VALUE, GAP, RARE = "value", "gap", "rare"  # what an id means
+BINS = 12  # of counts, in the picture
+MOST_LINES = len(DISTINCT)
+
+
+@dataclass(frozen=True)
+class FieldSizes:
+    """The features of one field, in the order of their ids.
+
+    Args:
+        name: of the field.
+        values: raw values, of buckets by floor(ln(v)^2) their numbers; None for a gap and for rare
+            values.
+        meanings: VALUE, GAP or RARE.
+        counts: rows that have each, of those over which values were counted.
+        kept: entries of each vector that are kept.
+    """
+
+    name: str
+    values: list[str | None]
+    meanings: list[str]
+    counts: np.ndarray
+    kept: np.ndarray
+
+    def lines(self) -> Iterator[tuple[Any, ...]]:
+        """Yield what stands under COLUMNS."""
+        rows, entries = max(int(self.counts.sum()), 1), max(int(self.kept.sum()), 1)
+        for place, value in enumerate(self.values):
+            count, kept = int(self.counts[place]), int(self.kept[place])
+            yield (self.name, value, self.meanings[place], count, count / rows, kept,
+                   kept / entries)
+
+
+def sizes_of(dataset: Dataset, kept: np.ndarray) -> list[FieldSizes]:
+    """The features of each field.
+
+    Args:
+        kept: (N,) entries that are kept of each row of the table.
+
+    Raises:
+        ValueError: the data set has no vocabulary.
+    """
+    if dataset.vocabulary is None:
+        raise ValueError(f"the data set {dataset.schema.name} was encoded without its values; "
+                         "encode it again")
+    found = []
+    for field in dataset.vocabulary.fields:
+        entries = list(field.entries())
+        ids = np.array([row for row, _, _ in entries])
+        special = {field.unknown: RARE, field.info.missing: GAP}
+        meanings = [special.get(row, VALUE) for row in ids.tolist()]
+        values = [_raw(field.info, str(value)) if meaning == VALUE else None
+                  for (_, value, _), meaning in zip(entries, meanings, strict=True)]
+        found.append(FieldSizes(field.name, values, meanings,
+                                np.array([count for _, _, count in entries]), kept[ids]))
+    return found
+
+
+def _raw(info: FieldInfo, value: str) -> str:
+    """A value as it stands in the table; of quantiles, from which number to which.
+
+    >>> _raw(FieldInfo("price", "bucket", rule="quantiles", edges=(1.0, 2.5)), "1")
+    '[1, 2.5)'
+    """
+    if info.rule != QUANTILES:
+        return value
+    edges = [float("-inf"), *info.edges, float("inf")]
+    return f"[{edges[int(value)]:g}, {edges[int(value) + 1]:g})"
+
+
+def kept_of(run_id: str, budget: str | None, context: RunContext) -> tuple[str, Dataset,
+                                                                           np.ndarray]:
+    """The run's id, its data set, and the entries kept of each row of its table, (N,).
+
+    Args:
+        budget: of a search, which snapshot; None: the smallest.
+
+    Raises:
+        FileNotFoundError: no such run or snapshot, or it kept no weights.
+        ValueError: it has no table of vectors, or its data have changed.
+    """
+    result = find_result(run_id, context)
+    run = run_of_record(result, context)
+    if run.settings.scheme == "none":
+        raise ValueError(f"run {result['run_id']} is of a model without vectors")
+    if result["stage"] == "search":
+        folder = context.out / "embedding" / run.settings.model.model / result["alias"]
+        name = budget or str(min(int(name) for name in result["snapshots"] if name.isdecimal()))
+        if name not in result["snapshots"]:
+            raise FileNotFoundError(f"the search {result['run_id']} has no snapshot {name!r}; it "
+                                    f"has {', '.join(result['snapshots'])}")
+        table = snapshots.read(folder / f"{name}.npz")[0].table
+        return f"{result['run_id']}_{name}", run.dataset, (table != 0).sum(axis=1)
+    if budget is not None:
+        raise ValueError(f"--budget is of a search; run {result['run_id']} is a {result['stage']}")
+    weights = weights_of(context.out / "runs" / result["run_id"])
+    sizes = run.dataset.schema.sizes
+    if result["stage"] == "retrain":
+        mask = weights["embedding.mask"] != 0
+        embedding = Masked(weights["embedding.weight"], mask, len(sizes))
+        return result["run_id"], run.dataset, (embedding.table() != 0).sum(dim=1).numpy()
+    model = fresh_model(run)
+    model.load_state_dict(weights)
+    table = model.embedding.table().detach().numpy()
+    return result["run_id"], run.dataset, (table != 0).sum(axis=1)
+
+
+def write(sizes: list[FieldSizes], path: Path) -> None:
+    """Write a line for each feature to a .csv or .parquet."""
+    with atomic_path(path) as temporary:
+        if path.suffix == ".csv":
+            with temporary.open("w", newline="", encoding="utf-8") as file:
+                writer = csv.writer(file)
+                writer.writerow(COLUMNS)
+                for field in sizes:
+                    writer.writerows(field.lines())
+            return
+        import pyarrow as pa
+        import pyarrow.parquet as pq
+
+        columns = list(zip(*(line for field in sizes for line in field.lines()), strict=True))
+        pq.write_table(pa.table(dict(zip(COLUMNS, map(list, columns), strict=True))), temporary)
+
+
+def picture(sizes: list[FieldSizes], title: str, path: Path) -> None:
+    """Draw the mean kept width against the count, a line for each of the largest fields."""
+    figure = new_figure((7, 4.5))
+    axes = figure.subplots()
+    largest = sorted(sizes, key=lambda field: -len(field.values))[:MOST_LINES]
+    for field, colour in zip(largest, DISTINCT, strict=False):
+        came = field.counts > 0
+        counts, widths = field.counts[came], field.kept[came]
+        if not len(counts):
+            continue
+        edges = np.unique(np.geomspace(counts.min(), counts.max() + 1, BINS + 1).round())
+        place = np.digitize(counts, edges)
+        there = np.unique(place)
+        across = [np.exp(np.log(counts[place == one]).mean()) for one in there]
+        up = [widths[place == one].mean() for one in there]
+        axes.plot(across, up, marker="o", markersize=4, color=colour,
+                  label=f"{field.name} ({len(field.values):,})")
+    axes.set_xscale("log")
+    axes.set_xlabel("rows with the value")
+    axes.set_ylabel("kept width, mean of the values of such counts")
+    axes.set_title(title, fontsize=10)
+    axes.tick_params(colors=INK)
+    axes.legend(fontsize=8, title="field (its values)", title_fontsize=8, frameon=False)
+    save(figure, path)
+
+
+def summary(sizes: list[FieldSizes]) -> str:
+    """A line for each field: its features, how many are left with nothing, and its share."""
+    entries = max(sum(int(field.kept.sum()) for field in sizes), 1)
+    lines = [f"{'field':24} {'features':>10} {'of width 0':>10} {'mean width':>10} "
+             f"{'entries':>10} {'share':>7}"]
+    for field in sizes:
+        kept = int(field.kept.sum())
+        lines.append(f"{field.name:24} {len(field.kept):>10,} {int((field.kept == 0).sum()):>10,} "
+                     f"{field.kept.mean():>10.2f} {kept:>10,} {kept / entries:>7.1%}")
+    return "\n".join(lines)
+
+
+def show(options: argparse.Namespace) -> None:
+    """Write the file and the picture of a run, and print the summary."""
+    name, dataset, kept = kept_of(options.run, options.budget, cli.place_of(options))
+    sizes = sizes_of(dataset, kept)
+    folder = Path(options.out) / "sizes"
+    target = folder / f"sizes_{name}.{options.format}"
+    write(sizes, target)
+    drawing = target.with_suffix(".png")
+    picture(sizes, f"{dataset.schema.name}, run {name}: {int(kept.sum()):,} "
+            f"entries kept, {len(kept):,} features", drawing)
+    print(f"{summary(sizes)}\nsizes: {target}\npicture: {drawing}")
+
+
+def main(arguments: list[str] | None = None) -> None:
+    """Read the command line and show a run's sizes."""
+    options = argparse.ArgumentParser(description=__doc__,
+                                      formatter_class=argparse.RawDescriptionHelpFormatter)
+    options.add_argument("run", metavar="RUN")
+    options.add_argument("--budget", metavar="NAME", help="of a search: which snapshot (default: "
+                         "the smallest)")
+    options.add_argument("--format", choices=("csv", "parquet"), default="csv")
+    cli.add_place_options(options)
+    given = options.parse_args(arguments)
+    cli.main(lambda: show(given))
+
+
+if __name__ == "__main__":
+    main()

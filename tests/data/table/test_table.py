@@ -1,0 +1,514 @@
+"""A user's table to an encoded set: cell by cell an obvious version in pandas, and bad input in
+words."""
+
+import gzip
+import logging
+import os
+import zipfile
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pyarrow as pa
+import pyarrow.csv as pa_csv
+import pyarrow.parquet as pq
+import pytest
+
+from data.split import SPLITS, split_rows
+from data.table import count, encode, read
+from data.table.encode import describe, open_table
+from data.table.options import SPLIT_SEED, OwnTable, TableOptions, check_split
+
+NASTY = ["a", "b", "", "Zürich", 'say "hi"', "x,y", "two\nlines", "日本", "NaN", "null", "007", "7",
+         "7.0", " spaced ", "true", "0"]
+
+
+def frame_of(rows=600, seed=0):
+    """Gaps, unicode, quotes, separators and line ends in cells, mixed types, one value, unique
+    values."""
+    rng = np.random.default_rng(seed)
+    return pd.DataFrame({
+        "id": [f"u{row}" for row in range(rows)], "click": rng.integers(0, 2, rows).astype(str),
+        "odd, name": rng.choice(NASTY, rows), "one": "same",
+        "mixed": rng.choice(["1", "2.5", "text", "", "2026-01-31", "true"], rows),
+        "gaps": rng.choice(["", "", "x"], rows), "skewed": (rng.random(rows) ** 3 * 60).astype(
+            int).astype(str),
+        "price": [f"{price:.2f}" if price > 5 else "" for price in rng.gamma(2, 20, rows)]})
+
+
+def codes(column, min_count):
+    """(ids from 0, size) of a column of texts, in pandas."""
+    counts = column.value_counts()
+    known = sorted(counts.index[counts >= min_count], key=lambda value: (-counts[value], value))
+    return column.map({value: code for code, value in enumerate(known)}).fillna(
+        len(known)).astype(int).to_numpy(), len(known) + 1
+
+
+def defined(frame, min_count, order, left_out=("click",)):
+    """(ids (rows, F), sizes) in split order."""
+    columns, offset, sizes = [], 0, []
+    for name in frame.columns.difference(left_out, sort=False):
+        column = frame[name]
+        if name == "price":
+            numbers = pd.to_numeric(column)
+            edges = np.unique(np.quantile(numbers.dropna(), np.arange(1, 20) / 20))
+            found = pd.cut(numbers, [-np.inf, *edges, np.inf], right=False, labels=False)
+            # zeros in front, so that texts sort as numbers do
+            column = found.map(lambda bucket: "" if np.isnan(bucket) else f"{int(bucket):09}")
+        ids, size = codes(column, min_count)
+        columns.append(ids + offset)
+        offset += size
+        sizes.append(size)
+    return np.stack(columns, axis=1)[order], sizes
+
+
+def order_of(rows, seed=SPLIT_SEED):
+    return np.concatenate(split_rows(rows, seed))
+
+
+def put(folder, frame, name="table.csv", **how):
+    path = folder / name
+    path.parent.mkdir(parents=True, exist_ok=True)
+    frame.to_csv(path, index=False, **how)
+    return path
+
+
+def open_own(data, folder, split="auto", vocabulary="all", **options):
+    own = OwnTable("toy", TableOptions(**{"label": "click", "min_count": 3, **options}), split,
+                   vocabulary)
+    return open_table(data, folder / "cache", own)
+
+
+def is_as_defined(dataset, frame, min_count=3, order=None, left_out=("click", "id")):
+    order = order_of(len(frame)) if order is None else order
+    ids, sizes = defined(frame, min_count, order, left_out)
+    assert list(dataset.schema.sizes) == sizes
+    assert np.array_equal(dataset.ids, ids)
+    assert dataset.labels.tolist() == frame["click"].astype(float).to_numpy()[order].tolist()
+
+
+def test_every_cell_of_a_nasty_table_is_as_pandas_says(tmp_path):
+    frame = frame_of()
+    dataset = open_own(put(tmp_path, frame), tmp_path)
+    is_as_defined(dataset, frame)
+    assert dataset.manifest["table"]["ignored"] == {
+        "id": "no value comes 3 times or more (min_count)"}
+    unique = open_own(put(tmp_path, frame), tmp_path, min_count=1)
+    is_as_defined(unique, frame, 1, left_out=("click",))
+
+
+def test_raw_cells_look_up_to_the_encoded_ids_and_counts_are_right(tmp_path):
+    frame = frame_of()
+    dataset = open_own(put(tmp_path, frame), tmp_path)
+    order = order_of(len(frame))
+    for position, name in enumerate(dataset.schema.fields):
+        field = dataset.vocabulary.field(name)
+        assert np.array_equal(field.lookup(frame[name].to_numpy()[order].tolist()),
+                              dataset.ids[:, position])
+    assert dataset.vocabulary.counts().tolist() == np.bincount(
+        dataset.ids.ravel(), minlength=dataset.schema.num_rows).tolist()
+
+
+def make_gzip(path):
+    packed = path.with_suffix(".csv.gz")
+    packed.write_bytes(gzip.compress(path.read_bytes()))
+    return packed
+
+
+def make_zip(path):
+    packed = path.with_suffix(".zip")
+    with zipfile.ZipFile(packed, "w") as archive:
+        archive.write(path, "inside.csv")
+    return packed
+
+
+def make_zstd(path):
+    packed = path.with_suffix(".csv.zst")
+    with pa.CompressedOutputStream(str(packed), "zstd") as stream:
+        stream.write(path.read_bytes())
+    return packed
+
+
+def make_parquet(path):
+    packed = path.with_suffix(".parquet")
+    frame = pd.read_csv(path, dtype=str, keep_default_na=False)
+    pq.write_table(pa.Table.from_pandas(frame, preserve_index=False), packed)
+    return packed
+
+
+def make_parts(path):
+    folder = path.parent / "parts"
+    frame = pd.read_csv(path, dtype=str, keep_default_na=False)
+    for part, rows in enumerate(np.array_split(np.arange(len(frame)), 3)):
+        # the columns of a part may stand in another order
+        put(folder, frame.iloc[rows, ::1 if part else -1], f"part-{part:05}.csv")
+    (folder / "_SUCCESS").touch()
+    return folder
+
+
+def make_tsv(path):
+    frame = pd.read_csv(path, dtype=str, keep_default_na=False)
+    return put(path.parent, frame, "table.tsv", sep="\t")
+
+
+def make_frame(path):
+    return pd.read_csv(path, dtype=str, keep_default_na=False)
+
+
+def make_arrow(path):
+    strings = pa_csv.ConvertOptions(column_types={name: pa.string() for name in frame_of(1)})
+    parse = pa_csv.ParseOptions(newlines_in_values=True)
+    return pa_csv.read_csv(path, convert_options=strings, parse_options=parse)
+
+
+@pytest.mark.parametrize("make", [make_gzip, make_zip, make_zstd, make_parquet, make_parts,
+                                  make_tsv, make_frame, make_arrow])
+def test_a_table_is_the_same_in_every_form(tmp_path, make):
+    frame = frame_of()
+    path = put(tmp_path, frame)
+    found = open_own(make(path), tmp_path)
+    if make is make_parts:  # its first part has the columns the other way round
+        found_fields = found.schema.fields
+        assert set(found_fields) == set(frame.columns) - {"click", "id"}
+        assert np.array_equal(found.labels, open_own(path, tmp_path).labels)
+        frame = frame.iloc[:, ::-1]
+    is_as_defined(found, frame)
+
+
+def test_typed_columns_are_read_as_they_are_written(tmp_path):
+    rows = 60
+    typed = pd.DataFrame({
+        "click": np.arange(rows) % 2 == 0, "age": pd.array([None, 7, 8] * 20, dtype="Int64"),
+        "share": [0.5, 1.0, np.nan] * 20, "flag": [True, False, None] * 20,
+        "kind": pd.Categorical(["x", "y", "x"] * 20), "mixed": [1, "a", None] * 20,
+        "day": pd.to_datetime(["2026-01-31 00:00:00", "2026-02-01 03:04:05", None] * 20)})
+    texts = pd.DataFrame({
+        "click": np.where(typed["click"], "true", "false"), "age": ["", "7", "8"] * 20,
+        "share": ["0.5", "1", ""] * 20, "flag": ["true", "false", ""] * 20,
+        "kind": ["x", "y", "x"] * 20, "mixed": ["1", "a", ""] * 20,
+        "day": ["2026-01-31 00:00:00", "2026-02-01 03:04:05", ""] * 20})
+    found = open_own(typed, tmp_path, bucket="none")
+    plain = open_own(put(tmp_path, texts), tmp_path, bucket="none")
+    assert np.array_equal(found.ids, plain.ids)
+    assert np.array_equal(found.labels, plain.labels)
+    lookup = found.vocabulary.field("share").lookup(typed["share"].to_numpy())
+    assert np.array_equal(lookup[order_of(rows)], found.ids[:, 1])
+
+
+# how numbers and dates are read
+
+
+def test_dense_columns_are_numbers_for_one_model_and_buckets_for_others(tmp_path):
+    frame = frame_of()
+    path = put(tmp_path, frame)
+    options = TableOptions("click", dense=("skewed", "price"), min_count=3)
+    numbers = open_table(path, tmp_path / "cache", OwnTable("toy", options, with_dense=True))
+    buckets = open_table(path, tmp_path / "cache", OwnTable("toy", options))
+    assert {"skewed", "price"} & set(numbers.schema.fields) == set()
+    assert {"skewed", "price"} <= set(buckets.schema.fields)
+    order = order_of(len(frame))
+    values = frame[["skewed", "price"]].apply(pd.to_numeric).to_numpy()[order]
+    assert np.allclose(numbers.dense, np.nan_to_num(np.log1p(values)))
+    field = buckets.vocabulary.field("skewed")
+    assert field.info.rule == "log2"
+    expected = [str(int(np.log(v) ** 2)) if v > 2 else str(int(v) - 2) for v in values[:, 0]]
+    ids = buckets.ids[:, buckets.schema.fields.index("skewed")]
+    meanings = [field.value(row) for row in ids]
+    assert [one for one, other in zip(meanings, expected, strict=True)
+            if one not in (other, "(any other value)")] == []
+
+
+def test_dates_become_their_parts(tmp_path):
+    times = pd.date_range("2026-01-30", periods=200, freq="7h")
+    frame = pd.DataFrame({"click": np.arange(200) % 2, "at": times.astype(str)})
+    dataset = open_own(put(tmp_path, frame), tmp_path, min_count=1,
+                       dates={"at": ("hour", "weekday", "day", "month", "year")})
+    assert dataset.schema.fields == ("at.hour", "at.weekday", "at.day", "at.month", "at.year")
+    order = order_of(200)
+    for position, part in enumerate(("hour", "weekday", "day", "month", "year")):
+        field = dataset.vocabulary.field(f"at.{part}")
+        expected = getattr(times, part).astype(str)[order].tolist()
+        assert [field.value(row) for row in dataset.ids[:, position]] == expected
+        assert field.lookup(frame["at"][order].tolist()).tolist() == dataset.ids[
+            :, position].tolist()
+
+
+def test_quantiles_of_a_long_column_are_of_a_sample(tmp_path, monkeypatch):
+    monkeypatch.setattr(encode, "SAMPLE", 500)
+    rng = np.random.default_rng(0)
+    frame = pd.DataFrame({"click": rng.integers(0, 2, 3000), "x": rng.random(3000)})
+    dataset = open_own(put(tmp_path, frame), tmp_path, bucket="quantiles:4")
+    edges = dataset.vocabulary.field("x").info.edges
+    assert np.allclose(edges, [0.25, 0.5, 0.75], atol=0.08)
+    again = open_own(put(tmp_path / "again", frame), tmp_path, bucket="quantiles:4")
+    assert again.vocabulary.field("x").info.edges == edges
+
+
+# splits
+
+
+def split_sizes(dataset):
+    return dict(zip(SPLITS, dataset.counts, strict=True))
+
+
+def test_a_split_by_time_puts_the_latest_rows_last(tmp_path):
+    rng = np.random.default_rng(0)
+    frame = frame_of(300).assign(at=rng.permutation(300) + 1_700_000_000)
+    dataset = open_own(put(tmp_path, frame), tmp_path, "time:at")
+    latest = frame["at"].argsort(kind="stable").to_numpy()
+    order = np.concatenate([np.sort(latest[:240]), np.sort(latest[240:270]),
+                            np.sort(latest[270:])])
+    is_as_defined(dataset, frame, order=order, left_out=("click", "id", "at"))
+    assert "at" in dataset.manifest["table"]["ignored"]
+
+
+def test_a_split_by_a_column_that_names_the_part(tmp_path):
+    rng = np.random.default_rng(9)
+    frame = frame_of(300).assign(part=rng.choice(["train", "valid", "Test"], 300))
+    order = np.concatenate([np.flatnonzero(frame["part"] == name)
+                            for name in ("train", "valid", "Test")])
+    is_as_defined(open_own(put(tmp_path, frame), tmp_path, "column:part"), frame, order=order,
+                  left_out=("click", "id", "part"))
+
+
+def test_three_files_are_the_split(tmp_path):
+    frame = frame_of(300)
+    cuts = {"train": slice(0, 200), "valid": slice(200, 260), "test": slice(260, 300)}
+    for name, rows in cuts.items():
+        put(tmp_path / "three", frame.iloc[rows], f"{name}.csv")
+    dataset = open_own(tmp_path / "three", tmp_path)
+    assert split_sizes(dataset) == {"train": 200, "validation": 60, "test": 40}
+    is_as_defined(dataset, frame, order=np.arange(300))
+    random = open_own(tmp_path / "three", tmp_path, "random:5")
+    is_as_defined(random, frame, order=order_of(300, seed=5))
+
+
+def test_a_vocabulary_of_the_training_rows(tmp_path):
+    frame = frame_of()
+    dataset = open_own(put(tmp_path, frame), tmp_path, vocabulary="train")
+    train = frame.iloc[split_rows(len(frame), SPLIT_SEED)[0]]
+    field = dataset.vocabulary.field("mixed")
+    counts = train["mixed"].value_counts()
+    assert {value or "": number for _, value, number in field.entries()} == {
+        **counts.to_dict(), "(any other value)": 0}
+
+
+def test_labels_in_words_and_those_that_are_named(tmp_path):
+    frame = frame_of(200)
+    words = frame.assign(click=np.where(frame["click"] == "1", "Yes", "no"))
+    stars = frame.assign(click=np.where(frame["click"] == "1", "5", "3"))
+    plain = open_own(put(tmp_path, frame), tmp_path).labels
+    assert np.array_equal(open_own(put(tmp_path, words, "words.csv"), tmp_path).labels, plain)
+    named = open_own(put(tmp_path, stars, "stars.csv"), tmp_path, positive=("5",))
+    assert np.array_equal(named.labels, plain)
+
+
+# the cache
+
+
+def test_a_set_is_read_back_and_a_changed_file_is_encoded_again(tmp_path, monkeypatch):
+    path = put(tmp_path, frame_of())
+    first = open_own(path, tmp_path)
+    os.utime(path, ns=(1, 1))  # touched, and nothing else
+    assert open_own(path, tmp_path).hash == first.hash
+    put(tmp_path, frame_of(seed=1))
+    assert open_own(path, tmp_path).hash != first.hash
+
+
+def test_without_a_file_the_set_is_found_in_the_cache_unless_its_file_changed(tmp_path):
+    path = put(tmp_path, frame_of())
+    first = open_own(path, tmp_path)
+    assert open_own(None, tmp_path).hash == first.hash
+    with pytest.raises(FileNotFoundError, match=r"no encoded sets in .* are called 'toy'"):
+        open_own(None, tmp_path, min_count=4)
+    put(tmp_path, frame_of(seed=1))
+    with pytest.raises(ValueError, match=r"table\.csv has changed since it was encoded"):
+        open_own(None, tmp_path)
+    path.unlink()
+    assert open_own(None, tmp_path).hash == first.hash
+
+
+def test_a_file_that_changes_while_it_is_read_is_refused(tmp_path, monkeypatch):
+    path = put(tmp_path, frame_of())
+    spool = encode.spool
+
+    def slowly(*arguments):
+        found = spool(*arguments)
+        path.write_text(path.read_text() + "x")
+        return found
+
+    monkeypatch.setattr(encode, "spool", slowly)
+    with pytest.raises(ValueError, match="changed while it was read"):
+        open_own(path, tmp_path)
+    assert [left.name for left in (tmp_path / "cache").iterdir() if left.is_dir()] == []
+
+
+def test_the_summary_says_what_was_read_and_left_out(tmp_path):
+    words = describe(open_own(put(tmp_path, frame_of()), tmp_path, ignore=("one",)))
+    assert "toy: 600 rows (train 480" in words
+    assert "left out: id (no value comes 3 times or more (min_count))" in words
+    assert "left out: one (asked for)" in words
+    assert [line.split()[:3] for line in words.splitlines() if line.startswith("gaps")] == [
+        ["gaps", "text", "2"]]
+
+
+# bad input
+
+
+@pytest.mark.parametrize(("options", "why"), [
+    ({"label": "clik"}, "did you mean 'click'"),
+    ({"label": ""}, "which column is the label.*id, click"),
+    ({"fields": ("skewd",)}, "fields: the table has no such column.*did you mean 'skewed'"),
+    ({"fields": ("click",)}, "fields names the label"),
+    ({"label": "mixed"}, r"label 'mixed' has|rows have no label"),
+    ({"label": "skewed"}, r"has \d+ values: .*must be 0 or 1.*positive"),
+    ({"positive": ("9",)}, "the label 'click' has no value '9'"),
+    ({"fields": ("id", "one")}, "min_count=3 leaves the field 'id' empty"),
+    ({"min_count": 5000}, "leaves every field empty"),
+    ({"bucket": "deciles"}, "a rule must be 'quantiles'"),
+    ({"bucket": {"mixed": "log2"}}, "'mixed' is of numbers, got '.*bucket={'mixed': 'none'}"),
+    ({"dates": {"mixed": ("hour",)}}, "'mixed' is of times, got"),
+    ({"dates": {"mixed": ("hours",)}}, "unknown part 'hours'; did you mean 'hour'"),
+    ({"ignore": ("one",), "fields": ("one",)}, "'one' is in ignore and also in fields"),
+])
+def test_options_that_do_not_fit_are_refused(tmp_path, options, why):
+    with pytest.raises(ValueError, match=f"(?s){why}"):
+        open_own(put(tmp_path, frame_of()), tmp_path, **options)
+
+
+@pytest.mark.parametrize(("split", "why"), [
+    ("time:mixed", "'mixed' is of times, got|rows have no 'mixed'"),
+    ("time:gaps", "'gaps' is of times, got 'x'|rows have no"),
+    ("column:mixed", "its values must be train, validation"),
+    ("column:prt", "did you mean 'price'|no such column"),
+    ("by day", "split must be auto"),
+])
+def test_splits_that_cannot_be_made_are_refused(tmp_path, split, why):
+    with pytest.raises(ValueError, match=why):
+        open_own(put(tmp_path, frame_of()), tmp_path, split)
+
+
+def test_a_copy_of_the_label_is_named(tmp_path, caplog):
+    frame = frame_of()
+    frame["copy"] = np.where(frame["click"] == "1", "bought", "left")
+    with caplog.at_level(logging.WARNING):
+        open_own(put(tmp_path, frame), tmp_path)
+    [said] = [record.getMessage() for record in caplog.records if "copy" in record.getMessage()]
+    assert "field 'copy' tells the label 'click' in every row" in said
+
+
+def files(folder, **content):
+    for name, text in content.items():
+        path = folder / name.replace("_", ".")
+        path.parent.mkdir(exist_ok=True, parents=True)
+        path.write_bytes(text if isinstance(text, bytes) else text.encode())
+    return folder
+
+
+ROWS = "click,town\n" + "1,Rome\n0,Oslo\n" * 40
+
+
+@pytest.mark.parametrize(("content", "why"), [
+    ({"a_csv": ""}, "is empty"),
+    ({"a_csv": "click,town\n"}, "no row behind its header"),
+    ({"a_csv": "click\n1\n0\n"}, "has one column"),
+    ({"a_csv": ROWS.replace("Rome", "Köln").encode("latin-1")}, "is not UTF-8.*iconv"),
+    ({"a_csv": ROWS.encode("utf-16")}, "UTF-16|not UTF-8"),
+    ({"a_csv": "click,town,town\n" + "1,a,b\n" * 20}, "two columns are called 'town'"),
+    ({"a_csv": ",".join(f"c{i}" for i in range(70_000)) + "\n1\n"}, "70,000 columns, more than"),
+    ({"a_csv": gzip.compress(ROWS.encode())[:-12]}, "cannot be read|damaged"),
+    ({"a_csv": ROWS.replace("1,Rome", "1,Rome,x")}, "80 lines cannot be used|lines cannot be used"),
+    ({"part-0_csv": ROWS, "part-2_csv": ROWS}, "part 1 is missing"),
+    ({"a_csv": ROWS, "b_csv": ROWS.replace("town", "city")}, "the columns differ.*has 'city'"),
+    ({"a_csv": ROWS.replace("0,Oslo", ",Oslo")}, "40 rows have no label"),
+    ({"a_csv": "<!DOCTYPE html><html>,</html>\n1,2\n"}, "web page"),
+    ({"a_csv": b"PAR1" + b"x" * 50}, "cannot be read"),
+    ({"a_csv": b"PAR1"}, "cannot be read"),
+])
+def test_files_that_cannot_be_read_are_named(tmp_path, content, why):
+    folder = files(tmp_path / "raw", **content)
+    with pytest.raises(ValueError, match=f"(?s){why}"):
+        open_own(folder, tmp_path)
+    cache = tmp_path / "cache"
+    assert not cache.exists() or not any(path.is_dir() for path in cache.iterdir())
+
+
+def test_a_cut_off_parquet_file_is_named(tmp_path):
+    path = tmp_path / "t.parquet"
+    pq.write_table(pa.Table.from_pandas(frame_of()), path)
+    path.write_bytes(path.read_bytes()[:-100])
+    with pytest.raises(ValueError, match=r"t\.parquet cannot be read"):
+        open_own(path, tmp_path)
+
+
+def test_nested_columns_are_refused(tmp_path):
+    path = tmp_path / "t.parquet"
+    pq.write_table(pa.table({"click": [1, 0], "tags": [["a"], []]}), path)
+    with pytest.raises(ValueError, match=r"column 'tags' is nested \(list<"):
+        open_own(path, tmp_path)
+
+
+def test_a_few_bad_lines_are_shown_and_left_out(tmp_path, caplog):
+    frame = frame_of(3000)
+    path = put(tmp_path, frame.drop(columns=["odd, name"]))
+    path.write_text(path.read_text() + "too,few\n")
+    dataset = open_own(path, tmp_path)
+    assert sum(dataset.counts) == 3000
+    assert dataset.manifest["bad_lines"] == 1
+    assert "expected 7 columns, got 2: b'too,few'" in caplog.text
+
+
+def test_more_values_than_can_be_numbered_are_refused(tmp_path, monkeypatch):
+    monkeypatch.setattr(count, "MOST", 5)
+    monkeypatch.setattr(count.TextCounter.__init__, "__defaults__", (200,))
+    with pytest.raises(ValueError, match="column 'id' has more than 200 distinct values"):
+        open_own(put(tmp_path, frame_of(2000)), tmp_path)
+
+
+def test_a_column_without_a_name_is_left_out(tmp_path):
+    frame = frame_of()
+    path = tmp_path / "t.csv"
+    frame.to_csv(path)  # with pandas' index
+    dataset = open_own(path, tmp_path)
+    is_as_defined(dataset, frame)
+    assert "(a column without a name)" in dataset.manifest["table"]["ignored"]
+
+
+def test_no_such_file_and_no_table_in_a_folder(tmp_path):
+    with pytest.raises(FileNotFoundError, match="no file or folder"):
+        open_own(tmp_path / "nosuch.csv", tmp_path)
+    with pytest.raises(FileNotFoundError, match="has no table"):
+        open_own(files(tmp_path / "raw", notes_md="x"), tmp_path)
+
+
+def test_split_names():
+    for split in ("auto", "random", "random:3", "time:at", "column:part"):
+        check_split(split)
+    for split in ("time:", "random:x", "ids:nosuch.npz"):
+        with pytest.raises(ValueError, match="split"):
+            check_split(split)
+
+
+@pytest.mark.real
+def test_frappe_is_as_pandas_says(tmp_path):
+    folder = Path(os.environ["PEP_DATA"]) / "frappe"
+    names = ("train", "valid", "test")
+    frames = [pd.read_csv(folder / f"{name}.csv", dtype=str) for name in names]
+    frame = pd.concat(frames, ignore_index=True)
+    dataset = open_own(folder, tmp_path, label="label", min_count=1)
+    assert dataset.counts == (202_027, 57_722, 28_860)
+    ids, sizes = defined(frame, 1, np.arange(len(frame)), ("label",))
+    assert list(dataset.schema.sizes) == sizes
+    assert sum(sizes) - len(sizes) == 5_382
+    assert np.array_equal(dataset.ids, ids)
+    assert np.array_equal(dataset.labels, frame["label"].astype(float))
+
+
+def test_the_reader_keeps_to_batches(tmp_path, monkeypatch):
+    """A large file comes in many batches, so that memory does not grow with it."""
+    monkeypatch.setattr(read, "BLOCK_BYTES", 2_000)
+    frame = frame_of()
+    table = read.Table.of(put(tmp_path, frame))
+    batches = [batch for _, batch in table.batches(["click"])]
+    assert len(batches) > 5
+    is_as_defined(open_own(put(tmp_path, frame), tmp_path), frame)
