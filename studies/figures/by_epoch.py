@@ -15,7 +15,6 @@ from studies.figures.styles import Style
 from studies.kinds import Results
 from studies.page import RUNS, Page, runs_of
 
-PANELS = ("search", "retraining", "curves", "curve")  # of a csv's rows that are curves
 CURVE = "curve.jsonl"  # of a run's folder: one line an evaluation
 LEGEND = "Thick lines are means over seeds, as far as all seeds go; faint ones are the seeds."
 

@@ -5,7 +5,7 @@ from functools import partial
 
 import pytest
 import tiny
-from made_results import result
+from synthetic_results import result
 
 from engine.run import Unfinished
 from studies import plan, waterline_runs
