@@ -118,14 +118,6 @@ def retrain(run: Run, make: Callable[[], tuple[ClickModel, np.ndarray]],
     return execute(run, model, hooks_for, end, keep_best=trains)
 
 
-def add_retraining_options(method: argparse.ArgumentParser) -> None:
-    """How long and how fast the retraining is."""
-    method.add_argument("--epochs", type=int, help="of retraining; 0 only measures")
-    method.add_argument("--lr", type=float, help="of retraining, at its start")
-    method.add_argument("--decay", type=float,
-                        help="of the table in retraining (default: the dense run's)")
-
-
 def retraining_of(args: argparse.Namespace, model: str) -> Retraining:
     """What the command line asks for, filled up with what is usual for a model."""
     own = usual(model)

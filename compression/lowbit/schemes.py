@@ -17,6 +17,7 @@ import torch
 from scipy.cluster.vq import kmeans2
 
 from compression.loaded_run import LoadedRun, load_model, load_uniform
+from compression.lowbit.options import SCHEMES
 from compression.lowbit.start import Start, start_of
 from compression.waterline.rotation import of_fields
 from data import feature_counts
@@ -34,7 +35,6 @@ from models.embedding.quantised import (
 from models.options import Sizes
 from models.packed_table import HEADER, count_bytes
 
-SCHEMES = ("uniform", "mask", "pq", "qr", "mde")
 OWN_RUNS = ("qr", "mde")  # schemes that quantise a run of that very embedding
 MASKED = "masked"
 KMEANS = 20  # rounds

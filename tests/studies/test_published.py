@@ -72,7 +72,7 @@ def test_a_retraining_trains_as_the_search_does_but_for_its_length(dataset):
 def test_help_imports_no_torch():
     code = ("import sys; sys.argv = ['x', '--help']\n"
             "for name in ('train_criteo', 'train_criteo_retrain', 'train_table', 'reproduce', "
-            "'demo'):\n"
+            "'demo', 'compress'):\n"
             "    try:\n        exec(open(f'{name}.py').read(), {'__name__': '__main__'})\n"
             "    except SystemExit as stop:\n        assert stop.code == 0\n"
             "print(sorted({'torch', 'pandas', 'numba', 'matplotlib'} & {*sys.modules}))")
