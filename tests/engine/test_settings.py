@@ -287,6 +287,7 @@ CHANGES = {
     "hash_rows": 9, "qr_collisions": 9, "tt_rank": 9, "darts_widths": [3, 4], "darts_epochs": 9,
     "darts_lr": 0.5,
     "arch_mlp_bot": [9], "arch_mlp_top": [9], "arch_interaction_op": "dot", "optimizer": "sgd",
+    "lanes": 4,
 }
 NEVER = {"split", "table_update", "tensorboard",
          "checkpoint_seconds",
