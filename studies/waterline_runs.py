@@ -75,10 +75,6 @@ def needs(given: argparse.Namespace) -> list[PlannedRun]:
         found += [PlannedRun(f"{model} waterline {budget} bytes seed {seed}", about,
                              partial(_waterline, given, Shape(), budget, seed))
                   for seed in given.seeds]
-    for name, shape in ABLATIONS.items():
-        found += [PlannedRun(f"{model} waterline {ABLATED} bytes, {name}, seed {seed}", about,
-                             partial(_waterline, given, shape, ABLATED, seed))
-                  for seed in given.seeds]
     first = given.seeds[0]
     for budget in budgets:
         for name in BASELINES:
@@ -89,6 +85,9 @@ def needs(given: argparse.Namespace) -> list[PlannedRun]:
             found += [PlannedRun(f"{model} {name} near {budget} bytes, the best trial, seed "
                                  f"{seed}", about, partial(_best, given, name, budget, seed))
                       for seed in given.seeds[1:] if every]
+    found += [PlannedRun(f"{model} waterline {ABLATED} bytes, {name}, seed {first}", about,
+                         partial(_waterline, given, shape, ABLATED, first))
+              for name, shape in ABLATIONS.items()]
     return list({need.what: need for need in found}.values())
 
 

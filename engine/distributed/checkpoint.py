@@ -80,7 +80,8 @@ def load(folder: Path, shards: Shards) -> dict[str, Any] | None:
         text = json.loads((place / RECORD).read_text())
         reader = dcp.HuggingFaceStorageReader(str(place))
         tensors: dict[str, Any] = {}
-        for name, about in reader.read_metadata().state_dict_metadata.items():
+        found: dict[str, Any] = dict(reader.read_metadata().state_dict_metadata)
+        for name, about in found.items():
             lane = name.partition(LANE)[2]
             if not lane or int(lane) in shards.world.own:
                 tensors[name] = torch.empty(about.size, dtype=about.properties.dtype)
@@ -90,6 +91,6 @@ def load(folder: Path, shards: Shards) -> dict[str, Any] | None:
     parts: dict[str, list[Tensor]] = {}
     for name in sorted(tensors, key=lambda name: int(name.partition(LANE)[2] or 0)):
         parts.setdefault(name.partition(LANE)[0], []).append(tensors[name])
-    joined = {name: torch.cat(found) if len(found) > 1 else found[0]
-              for name, found in parts.items()}
+    joined = {name: torch.cat(of_name) if len(of_name) > 1 else of_name[0]
+              for name, of_name in parts.items()}
     return unpack(text, joined)

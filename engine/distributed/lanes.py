@@ -18,6 +18,7 @@ from torch.nn.functional import binary_cross_entropy_with_logits, pad
 
 from engine.distributed.shards import Shards, with_tables
 from engine.distributed.world import World, tree
+from engine.optim.cpu.rowwise import RowwiseAdam
 from engine.optim.step import Step
 from engine.run import derive
 from models.base import ClickModel, Inputs, parts_of
@@ -104,10 +105,11 @@ class LaneBatchNorm(nn.Module):
     def note(self, mean: Tensor, variance: Tensor) -> None:
         """Move the running statistics, once for all lanes of this process."""
         if self.index == 0:
-            rows, rate = float(self.meeting.rows.sum()), self.norm.momentum
-            self.norm.running_mean.lerp_(mean, rate)
-            self.norm.running_var.lerp_(variance * (rows / (rows - 1)), rate)
-            self.norm.num_batches_tracked += 1
+            rows, norm = float(self.meeting.rows.sum()), self.norm
+            rate = norm.momentum or 0.1  # torch's own default; no model here has another
+            norm.get_buffer("running_mean").lerp_(mean, rate)
+            norm.get_buffer("running_var").lerp_(variance * (rows / (rows - 1)), rate)
+            norm.get_buffer("num_batches_tracked").add_(1)
 
 
 class LaneDropout(nn.Module):
@@ -198,13 +200,13 @@ class LaneStep(Step):
             return Uniform(torch.zeros(1, embedding.width), embedding.num_fields)
         return with_tables(embedding, {})
 
-    def __call__(self, batch: Sequence[Lane], rows: Any) -> Tensor:
-        """The batches of the own lanes and the number of rows of the whole batch -> its mean
+    def __call__(self, batch: Any, rows: Tensor) -> Tensor:
+        """The own lanes of a batch (a list of `Lane`) and the rows of the whole batch -> its mean
         loss; raises as `Step` does."""
         ids = [parts_of(inputs)[0] for inputs, _ in batch]
         every = torch.cat(ids)
         self._see_parameters(every.numel())
-        assert self.rows is not None
+        assert isinstance(self.rows, RowwiseAdam)
         unique, local = numbered(every, self.slots)
         request = self.shards.request(unique)
         # one row more, so that no shard is ever without one; it gets no gradient
@@ -317,7 +319,7 @@ class LaneStep(Step):
 
     def _norm(self, grads: Sequence[Tensor], by_table: dict[str, Tensor]) -> float:
         """Global norm of the gradients, the squares of rows added up in an order of their own."""
-        assert self.rows is not None
+        assert isinstance(self.rows, RowwiseAdam)
         rows = self.rows.unique
         squares = np.zeros(len(rows))
         for grad in by_table.values():

@@ -292,6 +292,7 @@ CHANGES = {
     "dates": {"a": "hour"}, "ignore": ["a"], "positive": ["5"], "min_count": 9,
     "arch_mlp_bot": [9], "arch_mlp_top": [9], "arch_interaction_op": "dot", "optimizer": "sgd",
     "ema": 0.9, "lr_schedule": "cosine",
+    "lanes": 4,
 }
 OWN_TABLE = {"label", "name", "fields", "dense", "bucket", "dates", "ignore", "positive",
              "min_count"}  # the data's hash tells their values apart
