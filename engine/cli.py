@@ -86,7 +86,7 @@ def main(work: Callable[[], object], trains: bool = True, shared: bool = False) 
         _ignore_interrupts()
         sys.exit(_say("interrupted; finished runs stay, and a run under way goes on from its last "
                       "checkpoint when it is started again", 130))
-    except (ValueError, OSError, FloatingPointError) as error:
+    except (ValueError, OSError, FloatingPointError, ImportError) as error:
         if "--traceback" in sys.argv:
             raise
         sys.exit(_say(f"error: {error}", 2))

@@ -7,10 +7,12 @@ if TYPE_CHECKING:
     from .plug_in.plug import Plugged, masked, plug, unplug
     from .plug_in.snapshot import snapshot
     from .pruned_tables import PrunedTables
+    from .serving.scorer import Scorer, load
 
 __version__ = "0.2.0"
-__all__ = ["Plugged", "PrunedTables", "masked", "plug", "snapshot", "unplug"]
-_HOMES = {"PrunedTables": ".pruned_tables", "snapshot": ".plug_in.snapshot"}
+__all__ = ["Plugged", "PrunedTables", "Scorer", "load", "masked", "plug", "snapshot", "unplug"]
+_HOMES = {"PrunedTables": ".pruned_tables", "snapshot": ".plug_in.snapshot",
+          "Scorer": ".serving.scorer", "load": ".serving.scorer"}
 
 
 def __getattr__(name: str) -> Any:

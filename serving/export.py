@@ -42,8 +42,8 @@ class Exported:
     manifest: dict[str, Any]
 
 
-def export(run_id: str, folder: Path | str, values: str = FLOAT32, context: RunContext | None = None,
-           with_onnx: bool = False) -> Exported:
+def export(run_id: str, folder: Path | str, values: str = FLOAT32,
+           context: RunContext | None = None, with_onnx: bool = False) -> Exported:
     """Export a finished run.
 
     Args:

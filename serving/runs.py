@@ -1,4 +1,4 @@
-"""Any finished run with its trained model: a training, a ticket's retraining, a compressed model."""
+"""Any finished run with its trained model: a baseline, a retrained ticket, a compressed model."""
 
 import copy
 from dataclasses import dataclass

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from ..options import NoSettings, Sizes, Values, no_check
+from ..serving.compact import stored_bytes
 
 Arrays = dict[str, np.ndarray]  # by name of a parameter or buffer
 ByHand = tuple[np.ndarray, Callable[[np.ndarray], Arrays]]
@@ -72,7 +73,7 @@ class Embedding(Protocol):
         from."""
 
     def inference_bytes(self) -> int:
-        """Bytes needed to look vectors up, float32 values and whatever says where they belong."""
+        """Bytes that the table takes in the file of an exported model, in float32."""
 
 
 @dataclass(frozen=True)
@@ -176,25 +177,16 @@ class TableEmbedding(RowIndexed):
         """Counted when asked."""
         return int(torch.count_nonzero(self.table()))
 
+    @torch.no_grad()
+    def kept_per_row(self) -> Tensor:
+        """(N,) entries of each row that are not zero."""
+        return torch.count_nonzero(self.table(), dim=1)
+
     def inference_bytes(self) -> int:
-        """Of a dense table or of its non-zero entries, whichever takes less."""
-        return sparse_bytes(self.num_params(), self.num_rows, self.width)
-
-
-def sparse_bytes(count: int, num_rows: int, width: int) -> int:
-    """Bytes of a table (N, D) with `count` non-zero entries, in the smallest of three forms that
-    serve single rows.
-
-    All have 4 bytes a value. Dense: the whole table. By column numbers: one or two bytes an entry
-    and 4 a row for where it starts. By bitmap: one bit an entry of the whole table and 4 bytes a
-    row.
-
-    >>> sparse_bytes(8, 4, 2), sparse_bytes(100, 1000, 64), sparse_bytes(40_000, 1000, 64)
-    (32, 4504, 172004)
-    """
-    starts = 4 * (num_rows + 1)
-    dense, by_column = 4 * num_rows * width, (4 + (1 if width <= 256 else 2)) * count + starts
-    return min(dense, by_column, 4 * count + -(-num_rows * width // 8) + starts)
+        """Of a dense table or of a compact one (see `models.serving.compact`), whichever takes
+        less, as an exported model's file holds it in float32."""
+        compact = stored_bytes(self.kept_per_row().cpu().numpy(), self.width)
+        return min(4 * self.num_rows * self.width, compact)
 
 
 def initial_table(num_rows: int, width: int, generator: torch.Generator) -> Tensor:

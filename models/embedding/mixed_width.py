@@ -112,13 +112,9 @@ class Mixed(TableEmbedding):
         return sum(int(torch.count_nonzero(parameter)) for parameter in self.parameters())
 
     def inference_bytes(self) -> int:
-        """Rows and maps at 4 bytes a value, and where each row lies, 2 or 4 bytes.
-
-        Ids that were given out in the order of the groups would need no such positions; ours are
-        the data set's.
-        """
-        values = sum(parameter.numel() for parameter in self.parameters())
-        return 4 * values + self.num_rows * (2 if sum(map(len, self.tables)) < 1 << 16 else 4)
+        """Rows and maps at 4 bytes a value. Ids are given out in the order of the groups at export,
+        so that nothing has to say where a row lies."""
+        return 4 * sum(parameter.numel() for parameter in self.parameters())
 
 
 def _check(group: Tensor, widths: Sequence[int], width: int) -> None:

@@ -203,6 +203,11 @@ class Pep(TableEmbedding):
         return int(torch.stack(counts).sum())
 
     @torch.no_grad()
+    def kept_per_row(self) -> Tensor:
+        """(N,) entries of each row that are not pruned."""
+        return torch.cat([torch.count_nonzero(kept, dim=1) for _, kept in self.kept_by_chunk()])
+
+    @torch.no_grad()
     def kept_by_chunk(self) -> Iterator[tuple[slice, Tensor]]:
         """Which entries are kept, a few rows at a time, so that no second table is made.
 

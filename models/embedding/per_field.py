@@ -104,6 +104,5 @@ class PerField(TableEmbedding):
         return sum(table.numel() for table in self.tables)
 
     def inference_bytes(self) -> int:
-        """Values at 4 bytes, and for each field that is left where it starts and its width, 4 bytes
-        each."""
-        return 4 * self.num_params() + 8 * sum(bool(columns) for columns in self.kept)
+        """Values at 4 bytes."""
+        return 4 * self.num_params()

@@ -12,6 +12,7 @@ and 0.050 ms float16, where a lookup in a dense float32 table takes 0.067 ms.
 """
 
 import functools
+import importlib.util
 import logging
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -55,11 +56,7 @@ def has_avx512() -> bool:
     """Whether the processor spreads 16 values at once, and numba is there; the choice is logged."""
     flags = Path("/proc/cpuinfo")
     found = flags.exists() and " avx512f " in flags.read_text()
-    if found:
-        try:
-            import numba  # noqa: F401
-        except ImportError:
-            found = False
+    found = found and importlib.util.find_spec("numba") is not None
     log.info("compact tables are looked up %s", "by mask (AVX-512)" if found
              else "as dense kept rows (no AVX-512, or no numba)")
     return found

@@ -13,6 +13,8 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor, nn
 
+from ..kernels.eager import runs_on_numba
+from ..kernels.fm import fm
 from .tables import ServedTable, Tensors
 from .values import Rows
 
@@ -90,8 +92,11 @@ class Pairs(Part):
                 numbers: Tensor | None) -> Tensor:
         """(B,)."""
         assert vectors is not None
-        sums = vectors.sum(dim=1)
-        return (sums.square().sum(dim=1) - vectors.square().sum(dim=(1, 2))) / 2
+        if runs_on_numba(vectors):  # the bits of the training's own
+            batch, fields = ids.shape
+            places = torch.arange(batch * fields, dtype=torch.int32).view(batch, fields)
+            return fm(vectors.flatten(0, 1), places, torch.zeros(1, 1), places[:, :0])
+        return (vectors.sum(dim=1).square() - vectors.square().sum(dim=1)).sum(dim=1) / 2
 
 
 class Stack(nn.Module):

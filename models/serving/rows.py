@@ -1,0 +1,270 @@
+"""Raw rows as users have them, in memory or in files, to columns of raw values."""
+
+import csv
+import difflib
+import gzip
+import io
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from ..vocabulary import Packed
+
+BLOCK = 1 << 22  # bytes of a file at a time
+ROWS = 1 << 16  # of a Parquet file at a time
+SEPARATORS = {".csv": ",", ".tsv": "\t", ".txt": "\t"}
+
+
+@dataclass
+class Columns:
+    """Some rows.
+
+    Args:
+        values: by column, (rows,) values as `models.vocabulary.as_text` takes them, or `Packed`.
+        rows: how many.
+        bad: by row, from 0, why it cannot be used; in all columns it has an empty value.
+    """
+
+    values: dict[str, Any]
+    rows: int
+    bad: dict[int, str] = field(default_factory=dict)
+
+
+def columns_of(rows: Any, needed: Sequence[str]) -> Columns:
+    """The needed columns of rows in memory.
+
+    Args:
+        rows: a DataFrame or Arrow table; columns by name, each a sequence of values, or for one row
+            each a value; a sequence of such rows; or rows of bare values (rows, columns), array or
+            lists, in the order of `needed`.
+
+    Raises:
+        ValueError: a column is missing, or bare rows have another number of values.
+        TypeError: it is nothing of this.
+
+    >>> columns_of({"town": "Rome", "age": 7}, ["age", "town"]).values
+    {'age': [7], 'town': ['Rome']}
+    """
+    if isinstance(rows, Mapping):
+        require(list(rows), needed)
+        single = not any(_is_sequence(rows[name]) for name in needed)
+        values = {name: [rows[name]] if single else rows[name] for name in needed}
+    elif hasattr(rows, "column_names") or hasattr(rows, "columns"):
+        names = getattr(rows, "column_names", None)
+        require(list(rows.columns if names is None else names), needed)
+        values = {name: _listed(rows[name]) for name in needed}
+    elif isinstance(rows, np.ndarray | Sequence) and not isinstance(rows, str | bytes):
+        listed = list(rows)
+        if listed and isinstance(listed[0], Mapping):
+            for row in listed:
+                require(list(row), needed)
+            values = {name: [row[name] for row in listed] for name in needed}
+        else:
+            wrong = [place for place, row in enumerate(listed)
+                     if not _is_sequence(row) or len(row) != len(needed)]
+            if wrong:
+                raise ValueError(f"row {wrong[0]} must be of {len(needed)} values, in this order: "
+                                 f"{', '.join(needed)}; got {listed[wrong[0]]!r:.80}")
+            values = {name: [row[place] for row in listed] for place, name in enumerate(needed)}
+    else:
+        raise TypeError("rows must be a DataFrame, a dict of columns, a list of dicts or an array "
+                        f"of raw values, got a {type(rows).__name__}")
+    lengths = {name: len(column) for name, column in values.items()}
+    if len(set(lengths.values())) > 1:
+        raise ValueError(f"columns must have the same number of rows, got {lengths}")
+    return Columns(values, next(iter(lengths.values()), 0))
+
+
+def _is_sequence(value: Any) -> bool:
+    return hasattr(value, "__len__") and not isinstance(value, str | bytes | Mapping)
+
+
+def _listed(column: Any) -> Any:
+    """A column of a DataFrame or Arrow table as `as_text` takes it."""
+    if hasattr(column, "to_pylist"):
+        return column.to_pylist()
+    values = getattr(column, "to_numpy", None)
+    return column if values is None else values()
+
+
+def require(there: Sequence[Any], needed: Sequence[str]) -> None:
+    """Raise a ValueError that names missing columns and the nearest ones that are there."""
+    missing = [name for name in needed if name not in there]
+    if not missing:
+        return
+    near = difflib.get_close_matches(missing[0], [str(name) for name in there], 3, 0.5)
+    hint = f" (near {missing[0]!r}: {', '.join(near)})" if near else ""
+    raise ValueError(f"the rows lack {len(missing)} of the model's {len(needed)} columns: "
+                     f"{', '.join(missing[:10])}{hint}; they have "
+                     f"{', '.join(map(str, list(there)[:20])) or 'none'}")
+
+
+@dataclass(frozen=True)
+class FileForm:
+    """What a file of raw rows looks like.
+
+    Args:
+        separator: one character.
+        header: whether the first line names the columns.
+        columns: in their order, the label among them; None where a header tells.
+        label: the label's column, which may be missing.
+    """
+
+    separator: str
+    header: bool
+    columns: Sequence[str] | None
+    label: str | None
+
+
+def read_file(path: Path, form: FileForm, needed: Sequence[str]) -> Iterator[Columns]:
+    """The needed columns of a CSV, TSV or Parquet file, some rows at a time; CSV and TSV may be
+    packed by gzip.
+
+    Raises:
+        FileNotFoundError: there is no such file.
+        ValueError: it is empty, lacks columns, or lines of it are of no known layout.
+        ImportError: it is Parquet, and pyarrow is not installed.
+    """
+    if not path.is_file():
+        raise FileNotFoundError(f"there is no file {path}")
+    if path.suffix == ".parquet":
+        return _read_parquet(path, needed)
+    return _read_text(path, form, needed)
+
+
+def _read_parquet(path: Path, needed: Sequence[str]) -> Iterator[Columns]:
+    try:
+        import pyarrow.parquet as parquet
+    except ImportError as error:
+        raise ImportError(f"reading {path.name} needs pyarrow, which is not installed: pip install "
+                          "pyarrow; or write the rows as CSV") from error
+    opened = parquet.ParquetFile(path)
+    require(opened.schema_arrow.names, needed)
+    for batch in opened.iter_batches(ROWS, columns=list(needed)):
+        yield Columns({name: batch.column(name).to_pylist() for name in needed}, batch.num_rows)
+
+
+def _read_text(path: Path, form: FileForm, needed: Sequence[str]) -> Iterator[Columns]:
+    packed = path.suffix == ".gz"
+    suffix = path.with_suffix("").suffix if packed else path.suffix
+    # an own table may be saved with either separator; a published layout has its own
+    separator = form.separator if form.columns else SEPARATORS.get(suffix, form.separator)
+    with gzip.open(path) if packed else path.open("rb") as file:
+        first = file.readline()
+        if not first.strip():
+            raise ValueError(f"{path} is empty; it must hold rows of {', '.join(needed)}")
+        names = _names(path, first, separator, form, needed)
+        lines = file
+        left = first if names is None else b""
+        if names is None:  # no header: columns by position
+            names = _by_position(path, first, separator, form)
+        quoted = False
+        while block := lines.read(BLOCK):
+            left += block
+            end = left.rfind(b"\n") + 1
+            quoted = quoted or b'"' in left
+            if quoted:  # a quoted cell may hold line breaks: the rest is read by Python's csv
+                break
+            if end:
+                yield _cells(left[:end], separator, names, needed)
+            left = left[end:]
+        if quoted:
+            yield from _quoted(left, lines, separator, names, needed)
+        elif left:
+            yield _cells(left + b"\n", separator, names, needed)
+
+
+def _names(path: Path, first: bytes, separator: str, form: FileForm,
+           needed: Sequence[str]) -> list[str] | None:
+    """The columns that a first line names; None where it is a row and the layout has no header.
+
+    Raises:
+        ValueError: a header must be there and is not, or lacks columns.
+    """
+    text = first.decode("utf-8-sig", errors="replace").rstrip("\r\n")
+    cells = next(csv.reader([text], delimiter=separator), [])
+    if set(needed) <= set(cells):
+        return cells
+    if not form.header:
+        return None
+    try:
+        require(cells, needed)
+    except ValueError as error:
+        raise ValueError(f"{path}: {error}. The first line must name the columns, separated by "
+                         f"{separator!r}") from None
+    return cells
+
+
+def _by_position(path: Path, first: bytes, separator: str, form: FileForm) -> list[str]:
+    """The columns of a file without a header, with or without the label."""
+    assert form.columns is not None
+    count = first.rstrip(b"\r\n").count(separator.encode()) + 1
+    without = [name for name in form.columns if name != form.label]
+    for names in (list(form.columns), without):
+        if count == len(names):
+            return names
+    raise ValueError(f"{path}: the first line has {count} cells between {separator!r}, expected "
+                     f"{len(form.columns)}, or {len(without)} without the label; the columns are "
+                     f"{', '.join(form.columns)}")
+
+
+def _cells(text: bytes, separator: str, names: list[str], needed: Sequence[str]) -> Columns:
+    from .cells import column_of, find_cells
+
+    block = np.frombuffer(text, np.uint8)
+    lines = int(np.count_nonzero(block == 10))
+    starts = np.empty((lines, len(names)), np.int64)
+    ends = np.empty_like(starts)
+    rows = find_cells(block, ord(separator), len(names), starts, ends)
+    wrong = np.flatnonzero(starts[:, 0] < 0)
+    bad = {int(row): f"{int(ends[row, 0])} cells in place of {len(names)}" for row in wrong}
+    starts[wrong], ends[wrong] = 0, 0
+    places = {name: names.index(name) for name in needed}
+    values = {name: Packed(*column_of(block, np.ascontiguousarray(starts[:, place]),
+                                      np.ascontiguousarray(ends[:, place])))
+              for name, place in places.items()}
+    return Columns(values, rows, bad)
+
+
+def _quoted(left: bytes, file: Any, separator: str, names: list[str],
+            needed: Sequence[str]) -> Iterator[Columns]:
+    """The rest of a file in which cells stand in quotes."""
+    stream = io.TextIOWrapper(io.BufferedReader(_Joined(left, file)), "utf-8", newline="")
+    places = {name: names.index(name) for name in needed}
+    rows: list[list[str]] = []
+    for row in csv.reader(stream, delimiter=separator):
+        rows.append(row)
+        if len(rows) == ROWS:
+            yield _of_lists(rows, places, len(names))
+            rows = []
+    if rows:
+        yield _of_lists(rows, places, len(names))
+
+
+def _of_lists(rows: list[list[str]], places: dict[str, int], count: int) -> Columns:
+    bad = {number: f"{len(row)} cells in place of {count}" for number, row in enumerate(rows)
+           if len(row) != count}
+    whole = [[""] * count if number in bad else row for number, row in enumerate(rows)]
+    return Columns({name: [row[place] for row in whole] for name, place in places.items()},
+                   len(rows), bad)
+
+
+class _Joined(io.RawIOBase):
+    """Some bytes, and then the rest of a file."""
+
+    def __init__(self, first: bytes, file: Any) -> None:
+        self.first, self.file = first, file
+
+    def readable(self) -> bool:
+        """It is."""
+        return True
+
+    def readinto(self, buffer: Any) -> int:
+        """Fill a buffer."""
+        data = self.first[:len(buffer)] if self.first else self.file.read(len(buffer))
+        self.first = self.first[len(data):] if self.first else b""
+        buffer[:len(data)] = data
+        return len(data)

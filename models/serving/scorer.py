@@ -1,0 +1,202 @@
+"""Raw rows to probabilities: `load(folder).score(rows)`."""
+
+import logging
+import os
+import tempfile
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from ..vocabulary import BUCKET, NOT_FOUND, Field, Packed, numbers_of, pack
+from .artefact import Artefact, read
+from .rows import Columns, FileForm, columns_of, read_file
+
+log = logging.getLogger("pep")
+
+SHOWN = 3  # bad rows that a message names
+NUMBERS = 1 << 20  # numbers of vectors at a time, so that they stay in the cache
+
+
+def load(folder: str | os.PathLike[str]) -> "Scorer":
+    """Open a folder that `export.py` wrote.
+
+    Raises:
+        FileNotFoundError: there is no exported model, or a file of it is missing.
+        ValueError: it is of a newer format, or damaged.
+    """
+    return Scorer(read(folder))
+
+
+@dataclass(frozen=True)
+class ScoredFile:
+    """What became of a file: its rows, and why some could not be scored."""
+
+    rows: int
+    bad: int
+    examples: tuple[str, ...]
+
+
+class Scorer:
+    """An exported model with its vocabulary.
+
+    A value that is not in its field's vocabulary gets the id that the field keeps for unknown
+    values, on which rare values were trained. A field without such an id (MovieLens with
+    `vocabulary="all"`) adds nothing for it: its vector and its weight are zero.
+
+    Args:
+        artefact: see `load`.
+    """
+
+    def __init__(self, artefact: Artefact) -> None:
+        self.model = artefact.model
+        self.vocabulary = artefact.vocabulary
+        self.manifest = artefact.manifest
+        self.dense: list[str] = artefact.manifest.get("dense", [])
+        names = [_column(field) for field in self.vocabulary.fields] + self.dense
+        self.columns = list(dict.fromkeys(names))  # what rows need
+        per_row = self.model.table.num_fields * max(self.model.table.width, 1)
+        self.batch = int(np.clip(NUMBERS // per_row, 64, 1 << 14))
+
+    def __repr__(self) -> str:
+        return (f"Scorer(run {self.manifest['run_id']}, {self.manifest['dataset']}, "
+                f"{len(self.vocabulary.fields)} fields, {self.manifest['values']})")
+
+    def score(self, rows: Any) -> np.ndarray:
+        """Probabilities (rows,) float32 of raw rows; NaN for a row that cannot be used, which a
+        warning names.
+
+        Args:
+            rows: see `models.serving.rows.columns_of`; a label column is not looked at.
+
+        Raises:
+            ValueError, TypeError: columns are missing, or the rows are of no known form.
+        """
+        columns = columns_of(rows, self.columns)
+        found = self.score_columns(columns)
+        if columns.bad:
+            log.warning("%d of %d rows cannot be scored: %s", len(columns.bad), columns.rows,
+                        "; ".join(_examples(columns.bad, 0)))
+        return found
+
+    def score_columns(self, columns: Columns) -> np.ndarray:
+        """The same of columns; further bad rows are noted in them."""
+        ids, numbers = self.encode(columns)
+        found = self.score_ids(ids, numbers)
+        found[list(columns.bad)] = np.nan
+        return found
+
+    @torch.inference_mode()
+    def score_ids(self, ids: np.ndarray, numbers: np.ndarray | None = None) -> np.ndarray:
+        """Probabilities (rows,) of ids (rows, F) in the exported numbering, and dense features."""
+        found = np.empty(len(ids), np.float32)
+        every = torch.from_numpy(ids)
+        dense = None if numbers is None else torch.from_numpy(numbers)
+        for start in range(0, len(ids), self.batch):
+            part = slice(start, start + self.batch)
+            logits = self.model(every[part], None if dense is None else dense[part])
+            found[part] = torch.sigmoid(logits).numpy()
+        return found
+
+    def encode(self, columns: Columns) -> tuple[np.ndarray, np.ndarray | None]:
+        """Ids (rows, F) int32, N for a value without an id, and dense features (rows, M) if the
+        model reads some. Rows with a value of the wrong kind are noted in `columns.bad`."""
+        fields = self.vocabulary.fields
+        ids = np.empty((columns.rows, len(fields)), np.int32)
+        for place, field in enumerate(fields):
+            values = columns.values[_column(field)]
+            try:
+                found = field.lookup(values)
+            except ValueError:
+                found = field.lookup(_without_bad(field, values, columns.bad))
+            ids[:, place] = found
+        ids[ids == NOT_FOUND] = self.model.table.num_rows
+        if not self.dense:
+            return ids, None
+        numbers = np.empty((columns.rows, len(self.dense)), np.float32)
+        for place, name in enumerate(self.dense):
+            try:
+                read = numbers_of(columns.values[name], name)
+            except ValueError:
+                read = numbers_of(_numbers_alone(columns.values[name], name, columns.bad), name)
+            if self.manifest["dataset"] == "criteo":  # as published: nothing below 0
+                read = np.maximum(read, 0)
+            numbers[:, place] = np.nan_to_num(np.sign(read) * np.log1p(np.abs(read)))
+        return ids, numbers
+
+    def score_file(self, path: str | os.PathLike[str], out: str | os.PathLike[str],
+                   progress: Callable[[int], None] = lambda rows: None) -> ScoredFile:
+        """Score a CSV, TSV or Parquet file, and write a CSV of `row,probability`, whole or not at
+        all; the probability of a bad row is empty.
+
+        Args:
+            progress: told how many rows were scored since the last time.
+
+        Raises:
+            FileNotFoundError, ImportError, ValueError: see `models.serving.rows.read_file`; or no
+                row could be used.
+        """
+        out, rows, bad, examples = Path(out), 0, 0, []
+        form = FileForm(**self.manifest["raw"])
+        out.parent.mkdir(parents=True, exist_ok=True)
+        handle, name = tempfile.mkstemp(prefix=f".{out.name}.", suffix=".part", dir=out.parent)
+        try:
+            with os.fdopen(handle, "w") as file:
+                file.write("row,probability\n")
+                for columns in read_file(Path(path), form, self.columns):
+                    found = self.score_columns(columns)
+                    if len(examples) < SHOWN:
+                        examples += _examples(columns.bad, rows)
+                    file.writelines(_lines(found, rows))
+                    rows, bad = rows + columns.rows, bad + len(columns.bad)
+                    progress(columns.rows)
+            if rows == bad:
+                raise ValueError(f"{path}: none of its {rows:,} rows could be scored"
+                                 f"{': ' if examples else '; it is empty'}{'; '.join(examples)}")
+            os.chmod(name, 0o644)
+            os.replace(name, out)
+        except BaseException:
+            Path(name).unlink(missing_ok=True)
+            raise
+        return ScoredFile(rows, bad, tuple(examples[:SHOWN]))
+
+
+def _lines(found: np.ndarray, first: int) -> list[str]:
+    return [f"{row},\n" if value != value else f"{row},{value:.7g}\n"
+            for row, value in enumerate(found.tolist(), first)]
+
+
+def _examples(bad: dict[int, str], first: int) -> list[str]:
+    return [f"row {first + row}: {why}" for row, why in sorted(bad.items())[:SHOWN]]
+
+
+def _column(field: Field) -> str:
+    """The raw table's column of a field."""
+    return field.info.column or field.name
+
+
+def _without_bad(field: Field, values: Any, bad: dict[int, str]) -> Any:
+    """The values of a field with gaps in the place of those that it cannot read, each noted."""
+    if field.info.kind == BUCKET:
+        return _numbers_alone(values, field.name, bad)
+    return _readable(values, field.lookup, bad)
+
+
+def _numbers_alone(values: Any, name: str, bad: dict[int, str]) -> list[Any]:
+    return _readable(values, lambda one: numbers_of(one, name), bad)
+
+
+def _readable(values: Any, read: Callable[[Any], Any], bad: dict[int, str]) -> list[Any]:
+    """Values, None in the place of each that `read` refuses."""
+    packed = values if isinstance(values, Packed) else pack(values)
+    listed: list[Any] = [packed.get(place) for place in range(len(packed))]
+    for place, value in enumerate(listed):
+        try:
+            read([value])
+        except ValueError as error:
+            listed[place] = None
+            bad.setdefault(place, str(error).split(";")[0])
+    return listed
