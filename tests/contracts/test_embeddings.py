@@ -212,3 +212,4 @@ def test_everything_of_the_protocol_is_there(name):
     own = {**dict(embedding.named_parameters()), **dict(embedding.named_buffers())}
     assert set(embedding.by_row or ()) <= set(own)
     assert set(embedding.decays.values()) <= {"decoupled", "none"}
+    assert embedding.sharded in (None, "vectors", "rows")
