@@ -50,6 +50,16 @@ def interrupts():
 
 
 @pytest.fixture
+def dead_process():
+    """The number of a process that has ended."""
+    child = os.fork()
+    if not child:
+        os._exit(0)
+    os.waitpid(child, 0)
+    return child
+
+
+@pytest.fixture
 def real_data() -> Path:
     return Path(os.environ["PEP_DATA"])
 

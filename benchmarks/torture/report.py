@@ -71,4 +71,59 @@ def _origin(done: dict[str, Any]) -> list[str]:
             f"Machine: {', '.join(machines)}."]
 
 
-MENDED: tuple[Mended, ...] = ()
+MENDED = (
+    Mended("files", "A changed number in a checkpoint or in a model's weights was taken. They have "
+           "a checksum over all that they hold.",
+           "tests/engine/test_resume.py::test_a_checkpoint_with_one_changed_number_is_refused"),
+    Mended("files", "Swapped, retyped or changed arrays in a snapshot or an initial table were "
+           "taken. The file has a checksum over names, types, shapes and values.",
+           "tests/models/test_npz.py::test_a_changed_array_is_refused_though_the_archive_is_whole"),
+    Mended("files", "A changed number in result.json or search.json was taken. Both have a "
+           "checksum.",
+           "tests/engine/test_resume.py::test_a_result_that_was_changed_is_an_error_that_names_it"),
+    Mended("files", "A changed id, label or manifest of an encoded set was taken. The checksums of "
+           "all its files stand beside them; a damaged set is named and encoded again.",
+           "tests/data/test_store.py::"
+           "test_a_set_with_one_changed_bit_is_not_read_and_said_to_be_damaged"),
+    Mended("files", "A packed array of 256 MiB of zeros, or of any size, was unpacked. What takes "
+           "more than the available memory is refused before it is unpacked.",
+           "tests/models/test_npz.py::"
+           "test_a_file_that_unpacks_to_more_than_the_memory_is_refused_unread"),
+    Mended("files", "An array that declares 2^40 rows ended in an error of memory. Its size is "
+           "held against its bytes first.",
+           "tests/models/test_npz.py::"
+           "test_a_shape_that_its_bytes_do_not_fill_is_refused_before_memory_is_taken"),
+    Mended("files", "Deeply nested brackets ended in a traceback. They are a named refusal.",
+           "tests/utils/test_files.py::test_what_is_no_record_is_refused_with_a_reason"),
+    Mended("files", "A damaged result of `compress.py --run`, DartsEmb's widths or runs.csv was "
+           "refused without its name.",
+           "tests/studies/test_records.py::"
+           "test_a_csv_with_bytes_that_are_no_text_is_an_error_that_names_it"),
+    Mended("files", "Names of an alias or of snapshots in a result could lead to other folders. "
+           "They must be plain names.",
+           "tests/engine/test_resume.py::test_names_in_a_result_lead_nowhere_else"),
+    Mended("files", "A run of today could not be added to runs.csv: its table of data lacked a "
+           "column.",
+           "tests/studies/test_records.py::test_what_a_run_of_today_says_of_its_data_is_kept"),
+    Mended("kills", "A process killed while it wrote a snapshot, a tuning or an encoded set left a "
+           "temporary file for good. The next write of the same file removes it.",
+           "tests/utils/test_files.py::"
+           "test_the_next_write_removes_what_dead_processes_left_and_nothing_else"),
+    Mended("kills", "A process killed between its result and the end left its checkpoint for good.",
+           "tests/engine/test_resume.py::test_a_checkpoint_that_outlived_its_run_is_removed"),
+    Mended("kills", "A second Ctrl-C put a traceback in the place of the message.",
+           "tests/engine/test_resume.py::"
+           "test_a_second_interrupt_puts_no_traceback_in_the_place_of_the_message"),
+    Mended("kills", "Snapshots were copied to another alias in place: a kill left half a file.",
+           "tests/utils/test_files.py::test_a_copy_is_whole_or_not_there"),
+    Mended("disk", "A limit on the size of files, and numpy's short write, named neither path nor "
+           "need; so did a full disk under a snapshot.",
+           "tests/utils/test_files.py::"
+           "test_a_limit_on_files_and_a_short_write_are_named_with_the_need"),
+    Mended("rows", "A raw line with a quote and a carriage return ended in a traceback. It is a "
+           "bad line like others.",
+           "tests/data/test_forms.py::"
+           "test_quotes_and_a_carriage_return_in_a_line_are_no_form_and_no_traceback"),
+    Mended("settings", "DartsEmb's widths were checked after the data were read.",
+           "tests/engine/test_darts.py::test_widths_are_checked_before_any_data_are_read"),
+)

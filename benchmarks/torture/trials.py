@@ -14,10 +14,11 @@ import torch
 from tqdm import tqdm
 
 from engine.record import commit, device_name
+from engine.run import Interrupted
 from utils.files import write_json
 
 KEPT = 20  # faults whose words are kept, of each kind
-SAVED_EVERY = 50  # trials
+SAVED_EVERY = 10  # trials
 
 
 @dataclass(frozen=True)
@@ -57,6 +58,8 @@ def run(name: str, trial: Trial, trials: int, folder: Path) -> dict[str, Any]:
     for seed in tqdm(range(done["trials"], trials), desc=name, disable=None):
         try:
             outcome = trial(seed, folder / name)
+        except Interrupted:
+            raise  # the campaign itself was told to end
         except Exception as error:
             words = "".join(traceback.format_exception_only(error)).strip()
             where = traceback.extract_tb(error.__traceback__)[-1]

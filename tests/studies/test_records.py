@@ -6,6 +6,7 @@ from types import SimpleNamespace
 
 import numpy as np
 import pytest
+import tiny
 from PIL import Image
 from synthetic_results import (
     BUDGET,
@@ -75,6 +76,24 @@ def test_what_is_written_is_read_back(tmp_path, made):
     assert runs_csv.append(path, tmp_path) == ([made["run_id"]], [])
     [found] = runs_csv.read(path)
     assert json.dumps(found, sort_keys=True) == json.dumps(kept(made), sort_keys=True)
+
+
+def test_what_a_run_of_today_says_of_its_data_is_kept(tmp_path, monkeypatch):
+    tiny.install(monkeypatch, tiny.dataset())
+    made = tiny.train(tmp_path, embedding="uniform", max_epochs=1)
+    path = tmp_path / "shipped" / "runs.csv"
+    runs_csv.append(path, tmp_path)
+    assert runs_csv.read(path)[0]["data"] == made["data"]
+
+
+@pytest.mark.parametrize("damage", [b"\xff\xfe", b"\0" * 9])
+def test_a_csv_with_bytes_that_are_no_text_is_an_error_that_names_it(tmp_path, damage):
+    path = tmp_path / "shipped" / "runs.csv"
+    put(tmp_path, result("a"))
+    runs_csv.append(path, tmp_path)
+    path.write_bytes(path.read_bytes() + damage)
+    with pytest.raises(ValueError, match=f"{path}.*restore it"):
+        runs_csv.read(path)
 
 
 def test_a_run_is_one_line_until_it_is_replaced(tmp_path):
