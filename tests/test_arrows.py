@@ -158,7 +158,7 @@ def exits(node, inside=None):
 
 def test_only_main_exits():
     found = {name_of(path): set(exits(nodes_of(path)[0])) for path in SOURCES}
-    del found["benchmarks/torture/kills.py"]  # the child of a fork must never return
+    found["benchmarks/torture/kills.py"].remove("start")  # of a child that it forked
     assert {name: around for name, around in found.items() if around - {"main"}} == {}
     assert any(found.values())
 
