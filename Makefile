@@ -4,7 +4,7 @@ RUN := .venv/bin/python
 WORKERS ?= 2 # processes that run the suite
 DATA := $(if $(PEP_DATA),PEP_DATA=$(abspath $(PEP_DATA)))
 
-.PHONY: demo test check slow bench clean
+.PHONY: demo test check slow bench torture clean
 
 demo: .venv/run
 	$(RUN) demo.py
@@ -22,6 +22,10 @@ check: .venv/dev
 
 bench: .venv/dev
 	$(RUN) benchmarks/bench_step.py
+
+torture: .venv/dev
+	$(RUN) -m benchmarks.torture
+	$(RUN) -m benchmarks.torture --report
 
 .venv/run: requirements.txt
 	@$(PYTHON) -c 'import sys; sys.exit("Python 3.11 or newer is needed, this is " + sys.version.split()[0] if sys.version_info < (3, 11) else 0)'

@@ -19,10 +19,10 @@ import argparse
 from pathlib import Path
 
 from compression.afm import options as afm
-from compression.lowbit import command as lowbit
+from compression.lowbit import options as lowbit
 from compression.pruning import KEEP
 from compression.umec import task as umec
-from compression.waterline import command as waterline
+from compression.waterline import options as waterline
 from engine import cli
 
 
@@ -63,12 +63,12 @@ def options() -> argparse.ArgumentParser:
     method = methods.add_parser("waterline", help="a table at a number of bytes",
                                 description=waterline.__doc__,
                                 formatter_class=argparse.RawDescriptionHelpFormatter)
-    method.set_defaults(work=waterline.work)
+    method.set_defaults(work=to_bytes)
     waterline.add_options(method)
     method = methods.add_parser("lowbit", help="other schemes at few bits, with its retraining",
                                 description=lowbit.__doc__,
                                 formatter_class=argparse.RawDescriptionHelpFormatter)
-    method.set_defaults(work=lowbit.work)
+    method.set_defaults(work=few_bits)
     lowbit.add_options(method)
     return parser
 
@@ -119,6 +119,20 @@ def factor(args: argparse.Namespace) -> None:
 def shrink(args: argparse.Namespace) -> None:
     """Compress a DLRM under its budgets, and print the results."""
     from compression.umec import command
+
+    command.work(args)
+
+
+def to_bytes(args: argparse.Namespace) -> None:
+    """Compress a table to its numbers of bytes, and print a line for each."""
+    from compression.waterline import command
+
+    command.work(args)
+
+
+def few_bits(args: argparse.Namespace) -> None:
+    """Compress a table by another scheme at few bits, and print a line."""
+    from compression.lowbit import command
 
     command.work(args)
 

@@ -6,6 +6,7 @@ page.
     python reproduce.py compare --dry-run           # what is missing, and how long it may take
     python reproduce.py fig10                       # a figure or table of the paper
     python reproduce.py thresholds                  # beyond the paper; also stability, extreme, afm
+    python reproduce.py frappe --data DIR           # every scheme on Frappe, AUC against parameters
     python reproduce.py umec-fig2 --dataset criteo  # UMEC's figures; also --dataset planted_fields
     python reproduce.py fig2 --dataset criteo --planted    # on a synthetic file in Criteo's format
     python reproduce.py plan --dataset all          # runs and hours of all this, done and open

@@ -118,9 +118,9 @@ def main(arguments: Sequence[str] | None = None) -> None:
     options.add_argument("--device", default="auto", choices=("auto", "cpu", "cuda"))
     options.add_argument("--json", type=Path, metavar="FILE", help="write the numbers here")
     chosen = options.parse_args(arguments)
-    lines = [line for name in chosen.shape or SHAPES
-             for line in measure(name, chosen.batch or BATCHES, chosen.seconds,
-                                 pick_device(chosen.device))]
+    lines = []
+    for name in chosen.shape or SHAPES:
+        lines += measure(name, chosen.batch or BATCHES, chosen.seconds, pick_device(chosen.device))
     print(f"{lines[0]['device']}, {lines[0]['threads']} threads, commit {lines[0]['commit']}")
     for line in lines:
         print("{shape:<10} {batch:>7,}  {variant:<25} {samples_per_second:>12,.0f} samples/s  "

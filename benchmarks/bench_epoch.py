@@ -78,14 +78,14 @@ def bench(script: dict[str, Any], context: RunContext, steps: int = STEPS,
     return made
 
 
-def need(script: dict[str, Any]) -> PlannedRun:
+def planned_run(script: dict[str, Any]) -> PlannedRun:
     """The benchmark as one run of a plan; a whole record is not measured again."""
 
     def run(context: RunContext) -> dict[str, Any]:
         path = record_of(context.out, script["dataset"])
         record = None if context.force else record_at(Page("table2", script["dataset"], None, ""),
                                                       path)
-        if record is None and context.dry:
+        if record is None and context.dry_run:
             raise Unfinished(f"there is no whole {path}")
         return record or bench(script, context)
 

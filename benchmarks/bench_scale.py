@@ -4,6 +4,7 @@ uniform base model.
     python benchmarks/bench_scale.py --json benchmarks/results/scale.json
     python benchmarks/bench_scale.py --model deepfm --rows 1086810 --variant naive --variant lazy
     --variant uniform
+    python benchmarks/bench_scale.py --processes 1 2 4 --rows 200000 --rows 1086810
 
 Fields are as large as Criteo's beside each other, scaled to `--rows`; a value's share in a batch
 falls as one over its rank, so 1,024 x 39 ids hold some 11,000 distinct rows of 1,086,810 (the first
@@ -20,6 +21,10 @@ the median over them is reported. Steps are timed from the 15,001st of Adam's co
 of the rows have long become even: every row is visited at least every 32 steps, so that after twice
 as many nothing is fresh any more. No row has decayed to nothing by then, which would make ours
 faster. Loading is not in it.
+
+With --processes, the search's step in so many processes under torchrun, each with one thread,
+beside one process without lanes (0): a step's processor time and the peak of memory of the busiest
+rank, and the bytes that all ranks send.
 """
 
 import argparse
@@ -69,6 +74,7 @@ BATCHES = 24  # different ones, in turns
 NUMBER_SIZE = 100  # rows of a field of numbers, about
 STEPS = 200  # that are timed; a search counts after every 100
 SEED = 1
+LANES = 4
 
 
 def field_sizes(rows: int) -> tuple[int, ...]:
@@ -115,12 +121,14 @@ def measure(model: str, variant: str, rows: int, steps: int,
     for number in range(warm):
         step(*made[number % BATCHES])
     wait_for(device)
-    started = time.perf_counter()
+    started, processor = time.perf_counter(), time.process_time()
     for number in range(steps):
         step(*made[number % BATCHES])
     wait_for(device)
     seconds = (time.perf_counter() - started) / steps
-    return {"ms_per_step": 1e3 * seconds, "samples_per_second": batch_size / seconds,
+    return {"ms_per_step": 1e3 * seconds,
+            "processor_ms_per_step": 1e3 * (time.process_time() - processor) / steps,
+            "samples_per_second": batch_size / seconds,
             "peak_memory_bytes": peak_memory_bytes(device), "distinct_rows": round(distinct),
             **describe()}
 
@@ -133,6 +141,14 @@ def _naive(values: dict[str, Any], sizes: tuple[int, ...],
     return PublishedStep(Published(values, initial, sizes).to(device).train(), values)
 
 
+def _seen(optimizer: Any, model: Any, device: torch.device) -> None:
+    """Let Adam have counted SEEN steps."""
+    for parameter in model.parameters():
+        optimizer.state[parameter] = {"step": torch.tensor(float(SEEN), device=device),
+                                      "exp_avg": torch.zeros_like(parameter),
+                                      "exp_avg_sq": torch.zeros_like(parameter)}
+
+
 def _ours(settings: Any, sizes: tuple[int, ...], variant: str,
           device: torch.device) -> tuple[Callable[[Tensor, Tensor], Any], int,
                                          Callable[[], dict[str, Any]]]:
@@ -141,10 +157,7 @@ def _ours(settings: Any, sizes: tuple[int, ...], variant: str,
     model = build_model(sizes, values, SEED,
                         build_embedding(sizes, values, SEED)).to(device).train()
     optimizer = build_optimizer(model, train.lr, train.l2_regularization, train.decay_of_others)
-    for parameter in model.parameters():
-        optimizer.state[parameter] = {"step": torch.tensor(float(SEEN), device=device),
-                                      "exp_avg": torch.zeros_like(parameter),
-                                      "exp_avg_sq": torch.zeros_like(parameter)}
+    _seen(optimizer, model, device)
     step = Step(model, optimizer, train.grad_clip,
                 update="streamed" if variant == "streamed" else "lazy")
     state = State(model, optimizer, torch.zeros((), device=device))
@@ -171,6 +184,82 @@ def _ours(settings: Any, sizes: tuple[int, ...], variant: str,
                 "bytes_moved": int(24 * visited)}  # value and two moments, read and written
 
     return advance, 80, describe
+
+
+def measure_rank(model: str, rows: int, steps: int) -> dict[str, Any]:
+    """What one of several processes spends on a step of a search; of the busiest."""
+    from engine.distributed.lanes import LaneStep, lane_sizes
+    from engine.distributed.shards import Shards
+    from engine.distributed.world import World
+
+    torch.set_num_threads(1)
+    torch.set_flush_denormal(True)
+    settings = parse({**PRESETS["criteo"], "model": model, "embedding": "pep", "lanes": LANES,
+                      "threshold_init": -15.0})
+    sizes, train, values = field_sizes(rows), settings.train, settings.flat()
+    world = World(LANES)
+    offsets = torch.tensor(np.cumsum((0, *sizes[:-1])), dtype=torch.int32)
+    lanes = lane_sizes(train.batch_size, LANES)
+    own = slice(world.own.start, world.own.stop)
+    made = [list(zip((codes + offsets).split(lanes)[own], labels.split(lanes)[own], strict=True))
+            for codes, labels in batches(sizes, train.batch_size, torch.device("cpu"))]
+    reset_peak_memory(torch.device("cpu"))
+    built = build_model(sizes, values, SEED, build_embedding(sizes, values, SEED)).train()
+    shards = Shards(built, world, Path("."))
+    optimizer = build_optimizer(built, train.lr, train.l2_regularization, train.decay_of_others)
+    _seen(optimizer, built, torch.device("cpu"))
+    step = LaneStep(shards, built, SEED, optimizer, train.grad_clip)
+    saver = SaveAtBudgets(built.embedding, (1,), True, lambda name, table, meta: None)
+    state = State(built, optimizer, torch.zeros(()))
+    for number in range(80 + steps):
+        if number == 80:
+            world.wait()
+            sent, started = world.bytes_sent, time.perf_counter()
+            processor = time.process_time()
+        step(made[number % BATCHES], torch.tensor(train.batch_size))
+        state.step += 1
+        if state.step % train.log_interval == 0:
+            saver(state)
+    spent = [1e3 * (time.perf_counter() - started) / steps,
+             1e3 * (time.process_time() - processor) / steps,
+             float(peak_memory_bytes(torch.device("cpu")) or 0), (world.bytes_sent - sent) / steps]
+    everyone = world.gather(torch.tensor(spent, dtype=torch.float64))
+    most, total = everyone.max(0).values.tolist(), everyone.sum(0).tolist()
+    return {"rank": world.rank, "ms_per_step": most[0], "processor_ms_per_step": most[1],
+            "peak_memory_bytes": int(most[2]), "bytes_per_step": total[3]}
+
+
+def of_processes(given: argparse.Namespace, rows: int, origin: dict[str, Any]
+                 ) -> list[dict[str, Any]]:
+    """One row a number of processes; 0 is one process without lanes."""
+    made = []
+    for count in (0, *given.processes):
+        found = [_one_world(given, count, rows) for _ in range(given.rounds)]
+        made.append({"model": "fm", "variant": "processes", "processes": count, "num_rows": rows,
+                     "lanes": LANES if count else 0, **origin, "threads": 1,
+                     **{name: statistics.median(one[name] for one in found)
+                        for name in ("ms_per_step", "processor_ms_per_step", "peak_memory_bytes",
+                                     "bytes_per_step")}})
+        print("{num_rows:>12,} rows, {processes} processes: {processor_ms_per_step:.1f} processor "
+              "ms, {ms_per_step:.1f} ms, {0:.0f} MB, {1:.3f} MB sent".format(
+                  made[-1]["peak_memory_bytes"] / 1e6, made[-1]["bytes_per_step"] / 1e6,
+                  **made[-1]))
+    return made
+
+
+def _one_world(given: argparse.Namespace, count: int, rows: int) -> dict[str, Any]:
+    tail = [__file__, "--child", "fm", "ranks" if count else "lazy", str(rows), "--steps",
+            str(given.steps), "--device", "cpu", "--threads", "1"]
+    head = [sys.executable]
+    if count:
+        head += ["-m", "torch.distributed.run", "--standalone", f"--nproc-per-node={count}"]
+    done = subprocess.run([*head, *tail], capture_output=True, text=True, check=False)
+    if done.returncode:
+        raise RuntimeError(f"{' '.join(tail)} ended with code "
+                           f"{done.returncode}:\n{done.stderr[-2000:]}")
+    first = [line for line in map(json.loads, done.stdout.splitlines())
+             if not line.get("rank")]
+    return {"bytes_per_step": 0.0, **first[0]}
 
 
 def bandwidth(device: torch.device) -> float:
@@ -258,6 +347,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
                          help=f"may be repeated; {ROWS} when left away")
     options.add_argument("--variant", action="append", choices=VARIANTS,
                          help="may be repeated; all when left away")
+    options.add_argument("--processes", type=int, nargs="+",
+                         help="the search's step of fm in so many processes, and nothing else")
     options.add_argument("--rounds", type=int, default=3, help="processes of each variant")
     options.add_argument("--steps", type=int, default=STEPS, help="that are timed in each process")
     options.add_argument("--threads", type=int,
@@ -275,13 +366,22 @@ def main(arguments: Sequence[str] | None = None) -> None:
     device = pick_device(given.device)
     if given.child:
         model, variant, rows = given.child
-        print(json.dumps(measure(model, variant, int(rows), given.steps, device)))
+        if variant == "ranks":
+            print(json.dumps(measure_rank(model, int(rows), given.steps)))
+        else:
+            print(json.dumps(measure(model, variant, int(rows), given.steps, device)))
         return
     given.variant = tuple(dict.fromkeys(given.variant or VARIANTS))
     origin = {"device": device_name(device), "threads": torch.get_num_threads(),
               "torch": torch.__version__,
               "commit": commit(), "copy_bytes_per_second": bandwidth(device)}
     made: list[dict[str, Any]] = []
+    for rows in given.rows or ROWS[:2] if given.processes else ():
+        made += of_processes(given, rows, origin)
+        if given.json:
+            write_json(given.json, made)
+    if given.processes:
+        return
     for model, rows in itertools.product(dict.fromkeys(given.model or ("fm",)),
                                          dict.fromkeys(given.rows or ROWS)):
         made += bench(given, model, rows, origin)

@@ -15,6 +15,7 @@ pep: our loop with the search's own hooks, which count the non-zeros every `log_
 uniform: the same loop around a dense table.
 darts: the search of DartsEmb over widths 4, 8 and 64: the same loop with a step on validation rows
     after each step.
+pep_bfloat16: as pep, with products in bfloat16; of models with an MLP, on a processor that has it.
 
 The denormal mode belongs to a thread and is switched in the main thread alone; torch's other
 threads keep the mode that they were made with. It hardly matters here: denormals appear only after
@@ -46,7 +47,7 @@ from engine.hooks import EverySteps, require_finite
 from engine.loop import Hook, State, fit
 from engine.optim.step import Step, build_optimizer
 from engine.pep.budgets import SaveAtBudgets
-from engine.record import commit, device_name, pick_device, wait_for
+from engine.record import commit, device_name, has_bfloat16, pick_device, wait_for
 from engine.settings import parse
 from models.build import build_embedding, build_model
 from models.embedding.base import initial_table
@@ -56,6 +57,7 @@ from utils.files import write_json
 FIELD_SIZES = (278, 2, 7, 21, 3439, 81, 301)  # MovieLens-1M's
 MODELS = ("fm", "deepfm", "autoint")
 VARIANTS = ("published", "pep", "uniform", "darts")
+ROUNDED = "pep_bfloat16"
 DARTS_WIDTHS = [4, 8, 64]  # the largest as wide as the others
 SEED = 1
 
@@ -128,7 +130,7 @@ def our_round(values: dict[str, Any], sizes: tuple[int, ...], loader: Loader, va
     model = build_model(sizes, values, SEED, build_embedding(sizes, values, SEED)).to(device)
     optimizer = build_optimizer(model, values["lr"], values["l2_regularization"],
                                 values["l2_regularization"])
-    step = Step(model, optimizer, values["grad_clip"])
+    step = Step(model, optimizer, values["grad_clip"], precision=values["precision"])
     state = State(model, optimizer, torch.zeros((), device=device))
     hooks: list[Hook] = [EverySteps(values["log_interval"], require_finite)]
     if values["embedding"] == "pep":
@@ -151,6 +153,8 @@ def variants_of(model: str, rows: Rows, device: torch.device) -> dict[str, Round
     values = {name: parse({**PRESETS["movielens"], "model": model, "embedding": name,
                            "darts_widths": DARTS_WIDTHS}).flat()
               for name in VARIANTS[1:]}
+    if model != "fm" and has_bfloat16(device):
+        values[ROUNDED] = {**values["pep"], "precision": "bfloat16"}
     made = {"published": published_round(values["pep"], rows, device)}
     for name in values:
         loader, validation = (Loader(rows.ids, rows.labels, values[name]["batch_size"], seed,
@@ -200,7 +204,7 @@ def table(rows: Sequence[dict[str, Any]]) -> str:
         f"{'model':<10}"
         + "".join(f"{name + ' ms':>14}" for name in VARIANTS)
         + f"{'pep samples/s':>16}{'pep/published':>16}"
-        + f"{'pep over uniform':>19}{'darts over uniform':>20}"
+        + f"{'pep over uniform':>19}{'darts over uniform':>20}{'pep bfloat16 ms':>17}"
     ]
     for model in dict.fromkeys(row["model"] for row in rows):
         by_variant = {row["variant"]: row for row in rows if row["model"] == model}
@@ -211,6 +215,7 @@ def table(rows: Sequence[dict[str, Any]]) -> str:
             + "".join(f"{value:>14.3f}" for value in times)
             + f"{by_variant['pep']['samples_per_second']:>16,.0f}{published / pep:>15.2f}x"
             + f"{100 * (pep / uniform - 1):>+18.1f}%{100 * (darts / uniform - 1):>+19.1f}%"
+            + (f"{by_variant[ROUNDED]['ms_per_step']:>17.3f}" if ROUNDED in by_variant else "")
         )
     return "\n".join(lines)
 

@@ -21,7 +21,7 @@ class CalibrationBatches:
 
     Args:
         run: whose rows.
-        numbers: give them too, for a model that reads them.
+        dense: give the dense features too, for a model that reads them.
         device: of the batches.
         rows: at most so many; None for all.
         batch: rows in one; None for BATCH.
@@ -30,12 +30,12 @@ class CalibrationBatches:
         ValueError: fewer than 1 row.
     """
 
-    def __init__(self, run: Run, numbers: bool, device: torch.device, rows: int | None = None,
+    def __init__(self, run: Run, dense: bool, device: torch.device, rows: int | None = None,
                  batch: int | None = None) -> None:
         if rows is not None and rows < 1:
             raise ValueError(f"there are no calibration data: {rows} samples were asked for; take "
                              f"at least 1")
-        given = run.dataset.numbers("train") if numbers else None
+        given = run.dataset.numbers("train") if dense else None
         self.batch = batch or BATCH
         self.loader = Loader(*run.dataset.split("train"), self.batch,
                              derive(run.seed, "calibration"), device, given)
@@ -43,7 +43,7 @@ class CalibrationBatches:
 
     def batches(self, title: str, done: int = 0,
                 save: Callable[[int], None] | None = None) -> Iterator[Any]:
-        """Yield ids (B, F), or these and numbers, after the first `done` batches.
+        """Yield ids (B, F), or these and dense features, after the first `done` batches.
 
         `save(batches used)` is called now and then and at the end.
         """

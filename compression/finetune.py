@@ -14,7 +14,7 @@ from engine.evaluate import resample_test
 from engine.run import WEIGHTS, Run, Unfinished
 from engine.trainer import Trainer, execute
 from models.base import ClickModel
-from utils.files import write_json
+from utils.files import write_record
 
 STAGE = "finetune"
 DRAWS = 500  # samples of the test rows for an interval
@@ -69,7 +69,7 @@ def finetune(run: Run, make: Callable[[], ClickModel],
     """
     if (result := run.finished()) is not None:
         return result
-    if run.context.dry:
+    if run.context.dry_run:
         raise Unfinished(f"run {run.run_id} ({run.stage}) is not finished")
     model, before = make(), {}
     if run.extra["compression"].get(FROZEN):
@@ -77,7 +77,7 @@ def finetune(run: Run, make: Callable[[], ClickModel],
     trains = run.settings.train.max_epochs > 0
 
     def hooks_for(trainer: Trainer) -> list:
-        before.update(scores(trainer))
+        before.update(scores(trainer, trainer.model))
         return []
 
     def finish(trainer: Trainer) -> dict[str, Any]:
@@ -93,11 +93,11 @@ def finetune(run: Run, make: Callable[[], ClickModel],
     return execute(run, model, hooks_for, finish, keep_best=trains)
 
 
-def scores(trainer: Trainer) -> dict[str, float]:
-    """Of a trainer's model as it is now, on the validation and the test rows."""
-    validation = asdict(trainer.evaluate.validation(trainer.model))
+def scores(trainer: Trainer, model: ClickModel) -> dict[str, float]:
+    """Of a model as it is now, on the validation and the test rows of a training."""
+    validation = asdict(trainer.evaluate.validation(model))
     return {**{f"validation_{name}": value for name, value in validation.items()},
-            **trainer.evaluate.test(trainer.model)}
+            **trainer.evaluate.test(model)}
 
 
 def with_intervals(run: Run, result: dict[str, Any], models: Callable[[], Sequence[ClickModel]],
@@ -110,7 +110,7 @@ def with_intervals(run: Run, result: dict[str, Any], models: Callable[[], Sequen
 
     Args:
         run: that `result` is of.
-        models: gives, when asked, the model as it ends and the one that it is held against.
+        models: gives, when asked, the model as it ends and the one that it is compared with.
         against: the other's run, for the record.
 
     Returns:
@@ -119,7 +119,7 @@ def with_intervals(run: Run, result: dict[str, Any], models: Callable[[], Sequen
     """
     if result.get(INTERVALS, {}).get("against") == against:
         return result
-    if run.context.dry:
+    if run.context.dry_run:
         raise Unfinished(f"run {run.run_id} ({run.stage}) has no intervals against {against}")
     own, other = models()
     trainer = Trainer(run, own)
@@ -128,7 +128,7 @@ def with_intervals(run: Run, result: dict[str, Any], models: Callable[[], Sequen
     for name, values in scores.items():
         found |= {name: _middle(values), f"{name}_less": _middle(values - others[name])}
     result = {**result, INTERVALS: found}
-    write_json(run.folder / "result.json", result)
+    write_record(run.folder / "result.json", result)
     return result
 
 

@@ -1,6 +1,5 @@
 """Finished trainings that are loaded again: their records, their data, their models."""
 
-import json
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -12,7 +11,7 @@ import torch
 from data.store import Dataset
 from engine.checkpoint import load_checkpoint
 from engine.initial_model import fresh_model, initial_values
-from engine.run import WEIGHTS, Run, RunContext, open_data
+from engine.run import WEIGHTS, Run, RunContext, open_data, read_result
 from engine.settings import Settings, parse
 from models.base import ClickModel
 from models.build import build_model
@@ -62,7 +61,7 @@ def find_result(run_id: str, context: RunContext) -> dict[str, Any]:
 
     Raises:
         FileNotFoundError: no such finished run.
-        ValueError: no id, or several runs begin so.
+        ValueError: no id, or several runs begin so, or the record is corrupt.
     """
     if not run_id:
         raise ValueError("the run's id is empty: name it, or its start")
@@ -73,7 +72,7 @@ def find_result(run_id: str, context: RunContext) -> dict[str, Any]:
     if len(found) > 1:
         raise ValueError(f"several runs begin with {run_id!r}: "
                          f"{', '.join(path.parent.name for path in found)}")
-    return json.loads(found[0].read_text())
+    return read_result(found[0])
 
 
 def run_of_record(result: dict[str, Any], context: RunContext) -> Run:

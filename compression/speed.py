@@ -22,8 +22,8 @@ def samples_per_second(model: nn.Module, inputs: Inputs, batch: int, seconds: fl
     faster than it is.
 
     Args:
-        inputs: ids (rows, F), or these and numbers, on the model's device; repeated where they are
-            fewer than a batch.
+        inputs: ids (rows, F), or these and dense features, on the model's device; repeated where
+            they are fewer than a batch.
     """
     given = tuple(part.repeat(-(-batch // len(part)), 1)[:batch] for part in parts_of(inputs))
     was_training = model.training

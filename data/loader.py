@@ -62,11 +62,13 @@ class Loader:
             raise ValueError("ids, labels and numbers must have the same number of rows, got "
                              f"{', '.join(str(len(array)) for array in arrays)}; give one of "
                              "each for each row")
-        self.place = choose_place(sum(array.nbytes for array in arrays), self.device)
-        self.ids, self.labels, *self.numbers = (put(array, self.place, self.device)
-                                                for array in arrays)
+        self.ids, self.labels, *self.numbers = self._put(arrays)
         self.batch_size = batch_size
         self.seed = seed
+
+    def _put(self, arrays: list[np.ndarray]) -> list[Tensor]:
+        self.place = choose_place(sum(array.nbytes for array in arrays), self.device)
+        return [put(array, self.place, self.device) for array in arrays]
 
     @property
     def rows(self) -> int:
@@ -104,12 +106,13 @@ class Loader:
 
     def _gather(self, rows: Tensor) -> list[Tensor]:
         if self.place != "mapped":
-            return [self._send(array[rows]) for array in (self.ids, self.labels, *self.numbers)]
+            return [self._send(array.index_select(0, rows))
+                    for array in (self.ids, self.labels, *self.numbers)]
         ascending, position = rows.sort()
         gathered = []
         for array in (self.ids, self.labels, *self.numbers):
             chunk = torch.empty((len(rows), *array.shape[1:]), dtype=array.dtype)
-            chunk[position] = array[ascending]
+            chunk[position] = array.index_select(0, ascending)
             gathered.append(self._send(chunk))
         return gathered
 

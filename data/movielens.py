@@ -1,4 +1,5 @@
-"""MovieLens-1M as PEP uses it: ratings of 3 dropped, seven fields, label = rating above 3."""
+"""MovieLens as PEP uses it: ratings of 3 dropped, label = rating above 3; of MovieLens-1M seven
+fields. Its other forms are read too, see `data.movielens_forms`."""
 
 import logging
 import os
@@ -8,7 +9,7 @@ from pathlib import Path
 import numpy as np
 from tqdm import tqdm
 
-from data import store
+from data import movielens_forms, store
 from data.raw.download import fetch_zip
 from data.raw.forms import form_of_cell
 from data.raw.layout import ID
@@ -35,8 +36,8 @@ TIMESTAMP = FieldInfo("timestamp", BUCKET, rule=LOG_SQUARED, origin=FIRST_RATING
 
 
 def find_folder(folder: str | None) -> Path:
-    """The folder with `ratings.dat`: the given one, else $PEP_DATA/ml-1m, else data/ml-1m
-    (downloaded when absent).
+    """The folder with `ratings.dat`, or the files of another form: the given one, else
+    $PEP_DATA/ml-1m, else data/ml-1m (downloaded when absent).
 
     Raises:
         FileNotFoundError: a given folder lacks a file, or nothing is there and the download fails.
@@ -53,7 +54,7 @@ def find_folder(folder: str | None) -> Path:
 
 def _with_all_files(folder: Path, origin: str) -> Path:
     missing = [name for name in FILES if not (folder / name).is_file()]
-    if missing:
+    if missing and movielens_forms.form_of(folder) is None:
         raise FileNotFoundError(
             f"{origin}: {folder} lacks {', '.join(missing)}; it must hold the unpacked "
             f"MovieLens-1M files {', '.join(FILES)} (from {URL}). {_other_form(folder)}demo.py "
@@ -70,9 +71,9 @@ def _other_form(folder: Path) -> str:
         if all((inner / name).is_file() for name in FILES):
             return f"They are in {inner}: name that folder. "
     others = {"ml-1m.zip": f"unpack it: unzip {folder / 'ml-1m.zip'} -d {folder}",
-              "u.data": "it is of MovieLens-100k, another data set",
-              "ratings.csv": "it is of a newer MovieLens (20M, 25M, latest), whose users have no "
-                             "age, gender or zip code, or of a converted one; take ml-1m.zip",
+              "u.data": "it is of MovieLens-100k, which needs u.user and u.item too",
+              "ratings.csv": "it is of a newer MovieLens (20M, 25M, latest), which needs "
+                             "movies.csv too",
               "ratings.dat.gz": "unpack it: gunzip",
               "ratings.parquet": "take the text files of ml-1m.zip"}
     found = next((name for name in others if (folder / name).is_file()), None)
@@ -91,17 +92,22 @@ def open_dataset(folder: str | None, cache: Path, with_ids: bool = False, vocabu
         split: see `data.split.parts_of`; row numbers are those of the ratings that are not 3.
     """
     raw = find_folder(folder)
-    hashes = {name: sha256_of_file(raw / name) for name in FILES}
+    form = None if (raw / FILES[0]).is_file() else movielens_forms.form_of(raw)
+    names = FILES if form is None else movielens_forms.FORMS[form]
+    hashes = {name: sha256_of_file(raw / name) for name in names}
     source = {"files": hashes, "rules": RULES_VERSION, "split_seed": SPLIT_SEED,
               "split": identity(split)}
     key = sha256_of(*hashes.values(), identity(split))[:8]
     target = cache / f"{NAME}-{9 if with_ids else 7}-{vocabulary}-{key}"
     dataset = store.load(target, source)
     if dataset is None:
-        log.info("encoding MovieLens-1M from %s", raw)
-        columns, labels = read_columns(raw, with_ids)
-        dataset = store.build(NAME, columns, labels, SPLIT_SEED, vocabulary, split,
-                              {"timestamp": TIMESTAMP})
+        log.info("encoding %s from %s", form or "MovieLens-1M", raw)
+        if form is None:
+            columns, labels = read_columns(raw, with_ids)
+            kinds = {"timestamp": TIMESTAMP}
+        else:
+            columns, labels, kinds = movielens_forms.read_columns(raw, form, with_ids)
+        dataset = store.build(NAME, columns, labels, SPLIT_SEED, vocabulary, split, kinds)
         store.save(dataset, target, source)
     positives = [int(dataset.split(part)[1].sum()) for part in SPLITS]
     require_both_classes(NAME, positives, dataset.counts)  # of an older set too

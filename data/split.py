@@ -1,17 +1,17 @@
 """Which rows are for training, validation and test: a random split, or one that was made
 elsewhere."""
 
-import zipfile
-import zlib
 from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
 
+from models.npz import read_npz
 from utils.files import sha256_of_file
 
 SPLITS = ("train", "validation", "test")
 RANDOM, IDS = "random", "ids:"
+MOST_BYTES = 64  # of a split's file, unpacked, for each line of the raw file
 
 
 def split_rows(rows: int, seed: int) -> list[np.ndarray]:
@@ -74,7 +74,7 @@ def parts_of(split: str, rows: int, seed: int, kept: np.ndarray | None = None) -
     path = Path(split.removeprefix(IDS))
     lines = rows if kept is None else len(kept)
     part_of_line = np.full(lines, len(SPLITS), np.uint8)
-    for position, (name, ids) in enumerate(_read(path).items()):
+    for position, (name, ids) in enumerate(_read(path, lines).items()):
         beyond = ids[(ids < 0) | (ids >= lines)]
         if len(beyond):
             raise ValueError(f"{path}: {name} names row {beyond[0]}, but the raw file has the rows "
@@ -123,22 +123,12 @@ def require_both_classes(name: str, positives: Sequence[int], counts: Sequence[i
                 f"(split='{IDS}FILE') with both labels in each part")
 
 
-def _read(path: Path) -> dict[str, np.ndarray]:
+def _read(path: Path, lines: int) -> dict[str, np.ndarray]:
     """name -> row numbers."""
     try:
-        with np.load(path, allow_pickle=False) as arrays:
-            found = {name: arrays[name] for name in SPLITS}
-    except (
-        ValueError,
-        OSError,
-        KeyError,
-        EOFError,
-        AttributeError,
-        TypeError,
-        RuntimeError,
-        zipfile.BadZipFile,
-        zlib.error,
-    ) as error:
+        arrays = read_npz(path, MOST_BYTES * lines + (1 << 20))
+        found = {name: arrays[name] for name in SPLITS}
+    except (ValueError, OSError, KeyError) as error:
         raise ValueError(
             f"{path} must be an .npz with the arrays {', '.join(SPLITS)} ({error})"
         ) from error

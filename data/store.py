@@ -12,12 +12,20 @@ from typing import Any
 
 import numpy as np
 
+from data import checksums
 from data.columns import as_columns
 from data.encode import build_vocabulary, encode, field_of_known
 from data.schema import Schema
 from data.split import RANDOM, SPLITS, parts_of, require_both_classes
 from models.vocabulary import TEXT, WHOLE, FieldInfo, Vocabulary
-from utils.files import naming_a_full_disk, require_writable, sha256_of, write_json
+from utils.files import (
+    naming_a_full_disk,
+    remove_left_behind,
+    require_writable,
+    sha256_of,
+    temporary_prefix,
+    write_json,
+)
 
 FORMAT_VERSION = 2
 VOCABULARY = "vocabulary"  # folder beside the arrays: what the raw values became
@@ -205,12 +213,14 @@ def new_folder(folder: Path, source: dict[str, Any]) -> Iterator[Path]:
     """Yield a temporary folder; rename it to `folder`, in the place of an older one, when the block
     ends well."""
     require_writable(folder.parent, "--cache (or PEP_CACHE)")
-    temporary = Path(tempfile.mkdtemp(prefix=f".{folder.name}.", dir=folder.parent))
+    remove_left_behind(folder)
+    temporary = Path(tempfile.mkdtemp(prefix=temporary_prefix(folder), dir=folder.parent))
     # mkdtemp's own mode shuts out others who share the cache
     temporary.chmod(folder.parent.stat().st_mode & 0o777)
     try:
         with naming_a_full_disk(folder, temporary):
             yield temporary
+            checksums.write(temporary)
         shutil.rmtree(folder, ignore_errors=True)
         try:
             temporary.rename(folder)
@@ -223,14 +233,16 @@ def new_folder(folder: Path, source: dict[str, Any]) -> Iterator[Path]:
 
 
 def load(folder: Path, source: dict[str, Any]) -> Dataset | None:
-    """Open a stored data set as memory maps, or return None when it is absent, of another source or
-    unreadable.
+    """Open a stored data set as memory maps, or return None when it is absent, of another source,
+    unreadable or not what was written.
 
     The maps are copy-on-write: the files are never written to.
     """
     try:
         manifest = json.loads((folder / "manifest.json").read_text())
         if manifest.pop("source") != source or manifest["format"] != FORMAT_VERSION:
+            return None
+        if not checksums.hold(folder):
             return None
         ids = np.load(folder / "ids.npy", mmap_mode="c")
         labels = np.load(folder / "labels.npy", mmap_mode="c")
@@ -239,7 +251,8 @@ def load(folder: Path, source: dict[str, Any]) -> Dataset | None:
         rows, counts = manifest["rows"], tuple(manifest["counts"])
         schema = Schema(manifest["dataset"], tuple(manifest["fields"]), tuple(manifest["sizes"]))
         kept = Vocabulary.open(folder / VOCABULARY)
-    except (OSError, EOFError, ValueError, KeyError, TypeError, AttributeError):
+    except (OSError, EOFError, ValueError, KeyError, TypeError, AttributeError,
+            RecursionError):
         return None
     if ids.shape != (rows, schema.num_fields) or labels.shape != (rows,):
         return None

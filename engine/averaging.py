@@ -1,4 +1,4 @@
-"""Weight averaging and the course of the learning rate: two hooks that any training may have."""
+"""Weight averaging and the schedule of the learning rate: two hooks that any training may have."""
 
 import math
 from collections.abc import Callable, Iterator

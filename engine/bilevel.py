@@ -1,7 +1,7 @@
 """The upper level of a bilevel search: after each step on training rows, one step of another
 parameter on validation rows."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from typing import Any
 
 import torch
@@ -11,9 +11,6 @@ from torch.nn.functional import binary_cross_entropy_with_logits
 
 from data.loader import Loader
 from engine.loop import Hook, State
-
-# (parameter, model's inputs, labels) -> gradient of the parameter
-Gradient = Callable[[Tensor, Any, Tensor], Tensor]
 
 
 def _gradient(model: nn.Module, name: str, parameter: Tensor, inputs: Any,

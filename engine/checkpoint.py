@@ -8,14 +8,16 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors import SafetensorError, safe_open
+from safetensors import safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
-from utils.files import atomic_path
+from models.npz import digest_of
+from utils.files import atomic_path, sha256_of
 from utils.locks import locked
 
 TENSOR_KEY = "$tensor"
+DIGEST = "$digest"  # among a file's content, over all else; older files have none
 FORMAT = 2  # of a training's checkpoint; raise it when an older one can no longer be resumed
 SECTIONS = ("model", "optimizer", "rng", "counters", "loss_sum", "hooks", "threads",
             "seconds", "processor_seconds")  # of a training's checkpoint
@@ -53,7 +55,9 @@ def unpack(value: Any, tensors: dict[str, Tensor]) -> Any:
 def save_checkpoint(path: Path, content: dict[str, Any]) -> None:
     """Write nested content as one file, whole or not at all."""
     tensors: dict[str, Tensor] = {}
-    text = json.dumps(pack(content, tensors))
+    packed = pack(content, tensors)
+    # beside the content and not in a field of its own, whose place in the file would be random
+    text = json.dumps({**packed, DIGEST: _digest(packed, tensors)})
     need = len(text) + sum(tensor.nbytes for tensor in tensors.values())
     with atomic_path(path, need) as temporary:
         save_file(tensors, temporary, metadata={"content": text})
@@ -67,37 +71,50 @@ def load_checkpoint(path: Path) -> dict[str, Any]:
     """
     try:
         with safe_open(path, framework="pt") as opened:
-            text, names = opened.metadata()["content"], opened.keys()
+            metadata, names = opened.metadata(), opened.keys()
             tensors = {name: opened.get_tensor(name) for name in names}
-        return unpack(json.loads(text), tensors)
-    except (SafetensorError, KeyError, TypeError, ValueError) as error:
-        raise _corrupt(path, str(error)) from error
+        packed = json.loads(metadata["content"])
+        found = packed.pop(DIGEST, None)
+        if found is not None and found != _digest(packed, tensors):
+            raise ValueError("its content is not what was written: another checksum")
+        return unpack(packed, tensors)
+    except FileNotFoundError:
+        raise
+    except Exception as error:  # damage may show in any way
+        raise corrupt(path, str(error)) from error
 
 
-def load_training(path: Path, hooks: Iterable[str]) -> dict[str, Any]:
-    """Read the checkpoint of a training that was stopped.
+def checked(content: dict[str, Any], path: Path, hooks: Iterable[str]) -> dict[str, Any]:
+    """The content of the checkpoint of a training that was stopped, if it can be resumed.
 
     Args:
-        path: of the file.
+        path: that it was read from.
         hooks: names of the run's hooks that have a state.
 
     Raises:
         ValueError: the file is corrupt, or was written by another version of this code.
     """
-    content = load_checkpoint(path)
     if content.get("format") != FORMAT:
         raise ValueError(f"the checkpoint {path} was written by another version of this code "
                          f"(format {content.get('format', 1)}, this one reads {FORMAT}); finish "
                          f"the run with that version, or start it again with --force")
     if absent := sorted(set(SECTIONS) - set(content)):
-        raise _corrupt(path, f"it has no {', '.join(absent)}")
+        raise corrupt(path, f"it has no {', '.join(absent)}")
     if (wanted := sorted(hooks)) != (found := sorted(content["hooks"])):
         raise ValueError(f"the checkpoint {path} has the hooks {', '.join(found)}, and the run has "
                          f"{', '.join(wanted)}; start it again with --force")
     return content
 
 
-def _corrupt(path: Path, why: str) -> ValueError:
+def _digest(packed: dict[str, Any], tensors: dict[str, Tensor]) -> str:
+    """Over all that a file holds."""
+    arrays = {f"{name} {each.dtype} {tuple(each.shape)}":
+              each.reshape(-1).view(torch.uint8).numpy() for name, each in tensors.items()}
+    return sha256_of(json.dumps(packed, sort_keys=True), digest_of(arrays))
+
+
+def corrupt(path: Path, why: str) -> ValueError:
+    """The error of a checkpoint that cannot be read."""
     return ValueError(f"the checkpoint {path} is corrupt ({why}); delete it, or start again with "
                       f"--force")
 

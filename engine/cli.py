@@ -4,11 +4,16 @@ Torch, and what imports it, is imported in the functions that need it: --help do
 """
 
 import argparse
+import contextlib
 import logging
+import os
+import signal
 import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+
+from engine.distributed import launch
 
 if TYPE_CHECKING:
     from engine.run import RunContext
@@ -43,16 +48,18 @@ def place_of(options: argparse.Namespace, **others: Any) -> "RunContext":
     from engine.run import RunContext
 
     return RunContext(out=Path(options.out), cache=cache_folder(options.cache), data=options.data,
-                      device=options.device, **others)
+                      device=options.device, rank=launch.rank(), **others)
 
 
-def main(work: Callable[[], object], trains: bool = True) -> None:
+def main(work: Callable[[], object], trains: bool = True, shared: bool = False) -> None:
     """Run a script's work: messages on standard error, bad input as one line (exit code 2), 130
     after an interrupt.
 
     Args:
         trains: False for a command that reads records alone, and for a first look at the options:
             torch, which takes seconds, is not imported.
+        shared: whether several processes may share the work under torchrun; only the first of them
+            prints and logs then, and the others their errors.
     """
     interrupted: tuple[type[Exception], ...] = ()
     if trains:
@@ -61,21 +68,34 @@ def main(work: Callable[[], object], trains: bool = True) -> None:
         from engine.progress import LogHandler
         from engine.run import Interrupted
 
-        logging.basicConfig(level=logging.INFO, format="%(message)s", handlers=[LogHandler()])
+        logging.basicConfig(level=logging.ERROR if launch.rank() else logging.INFO,
+                            format="%(message)s", handlers=[LogHandler()])
         # rows without data decay into denormals, which many processors handle slowly
         torch.set_flush_denormal(True)
         interrupted = (Interrupted,)
+    if launch.rank():
+        sys.stdout = open(os.devnull, "w")  # noqa: SIM115 - until the process ends
     try:
+        if not shared:
+            launch.refuse(f"{Path(sys.argv[0]).name}")
         work()
     except interrupted as stop:
+        _ignore_interrupts()
         sys.exit(_say(str(stop), 130))
     except KeyboardInterrupt:
+        _ignore_interrupts()
         sys.exit(_say("interrupted; finished runs stay, and a run under way goes on from its last "
                       "checkpoint when it is started again", 130))
     except (ValueError, OSError, FloatingPointError, ImportError) as error:
         if "--traceback" in sys.argv:
             raise
         sys.exit(_say(f"error: {error}", 2))
+
+
+def _ignore_interrupts() -> None:
+    """A second Ctrl-C must not put a traceback in the place of the message."""
+    with contextlib.suppress(ValueError):  # only the main thread may say so
+        signal.signal(signal.SIGINT, signal.SIG_IGN)
 
 
 def _say(message: str, code: int) -> int:

@@ -2,6 +2,7 @@
 
 import logging
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -14,6 +15,7 @@ from engine.run import Run, derive
 from engine.settings import CONSTANT
 from engine.trainer import Trainer, execute
 from models.build import build_mixed, build_model
+from models.npz import read_npz, write_npz
 from utils.files import atomic_path, sha256_of
 
 log = logging.getLogger("pep")
@@ -28,14 +30,13 @@ def search_and_train(run: Run) -> dict[str, Any]:
     The result is that of the training; it names the search's run under `search`.
     """
     settings = run.settings
-    # averages and course of the learning rate are the final training's
+    # averages and schedule of the learning rate are the final training's
     searched = replace(settings, train=replace(
         settings.train, max_epochs=settings.embedding.darts_epochs, ema=0.0, lr_schedule=CONSTANT))
     search = replace(run, settings=searched, stage="search", extra={"stage": "search"})
     if search.finished() is None or not (search.folder / CHOICE).exists():
         _search(search)
-    with np.load(search.folder / CHOICE, allow_pickle=False) as arrays:
-        widths = arrays["widths"]
+    widths = read_choice(search.folder / CHOICE)
     chosen, features = np.unique(widths, return_counts=True)
     counts = dict(zip(chosen.tolist(), features.tolist(), strict=True))
     log.info("features by their chosen width: %s", counts)
@@ -52,6 +53,19 @@ def search_and_train(run: Run) -> dict[str, Any]:
     return execute(run, model, lambda trainer: [], lambda trainer: record, keep_best=True)
 
 
+def read_choice(path: Path) -> np.ndarray:
+    """The width of each feature, (N,), that a search has chosen.
+
+    Raises:
+        ValueError: the file is corrupt.
+    """
+    try:
+        return read_npz(path)["widths"]
+    except (ValueError, KeyError) as error:
+        raise ValueError(f"{path} is corrupt ({error}); delete it, and the search is run "
+                         f"again") from error
+
+
 def _search(run: Run) -> None:
     model = fresh_model(run)
 
@@ -62,7 +76,7 @@ def _search(run: Run) -> None:
     def finish(trainer: Trainer) -> dict[str, Any]:
         path = run.folder / CHOICE
         with atomic_path(path) as temporary, temporary.open("wb") as file:
-            np.savez_compressed(file, widths=model.embedding.chosen().cpu().numpy())
+            write_npz(file, {"widths": model.embedding.chosen().cpu().numpy()})
         return {}
 
     execute(run, model, hooks_for, finish, keep_best=False)

@@ -34,14 +34,21 @@ class Split:
                  numbers: np.ndarray | None = None) -> None:
         self.device = torch.device(device)
         arrays = [ids] if numbers is None else [ids, numbers]
-        place = choose_place(sum(array.nbytes for array in arrays), self.device)
-        self.ids, *self.numbers = (put(array, place, self.device) for array in arrays)
+        self.ids, *self.numbers = self._put(arrays)
         self.labels = np.asarray(labels)
+
+    def _put(self, arrays: list[np.ndarray]) -> list[Tensor]:
+        place = choose_place(sum(array.nbytes for array in arrays), self.device)
+        return [put(array, place, self.device) for array in arrays]
 
     def batches(self) -> Iterator[tuple[Tensor, ...]]:
         """What a model is called with, batch by batch."""
         arrays = [self.ids, *self.numbers]
         return zip(*(in_order(array, self.device) for array in arrays), strict=True)
+
+    def logits(self, model: nn.Module) -> Tensor:
+        """What a model in evaluation mode gives for all rows, (rows,)."""
+        return torch.cat([model(*inputs) for inputs in self.batches()])
 
 
 def auc(labels: np.ndarray, scores: np.ndarray) -> float:
@@ -147,7 +154,7 @@ def logits_of(model: nn.Module, split: Split) -> np.ndarray:
     was_training = model.training
     model.eval()
     try:
-        return torch.cat([model(*inputs) for inputs in split.batches()]).float().cpu().numpy()
+        return split.logits(model).float().cpu().numpy()
     finally:
         model.train(was_training)
 

@@ -61,14 +61,14 @@ class Evaluate(Hook):
     Args:
         validation: measures the validation rows.
         test: measures the test rows.
-        curve: JSON-lines file with one line an evaluation.
+        curve: JSON-lines file with one line an evaluation; None: nothing is written.
     """
 
     name = "evaluate"
 
     def __init__(self, validation: Callable[[ClickModel], Metrics],
                  test: Callable[[ClickModel], dict[str, float]],
-                 curve: Path) -> None:
+                 curve: Path | None) -> None:
         self.validation = validation
         self.test = test
         self.curve = curve
@@ -85,6 +85,8 @@ class Evaluate(Hook):
             "validation_accuracy": metrics.accuracy,
             "num_embedding_params": num_embedding_params(state.model)})
         self.test_history.append(self.test(state.model))
+        if self.curve is None:
+            return
         lines = [json.dumps({**line, **test}) + "\n"
                  for line, test in zip(self.history, self.test_history, strict=True)]
         with atomic_path(self.curve) as temporary:

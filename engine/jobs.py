@@ -26,6 +26,7 @@ from typing import Any
 import torch
 from tqdm import tqdm
 
+from engine.distributed import launch
 from engine.progress import BAR, BESIDE_DESCRIPTION, Report, fitting
 from engine.record import pick_device
 from engine.run import Interrupted, RunContext
@@ -76,8 +77,13 @@ def processes(asked: int | None, device: str) -> int:
         device: --device: auto, cpu or cuda.
 
     Raises:
-        ValueError: it is below 1 or above MOST_A_CORE a core.
+        ValueError: it is below 1 or above MOST_A_CORE a core, or torchrun has started this process.
     """
+    if launch.launched():
+        if asked is not None:
+            raise ValueError(f"--jobs {asked} and torchrun both start processes: with torchrun all "
+                             f"of them share each run; leave --jobs away")
+        return 1
     if asked is None:
         return cores() if pick_device(device).type == "cpu" else 1
     most = MOST_A_CORE * cores()
@@ -102,7 +108,7 @@ def run_all(jobs: Sequence[Job], context: RunContext, at_once: int = 1) -> list[
         RunsFailed: some failed; the message names them. A single job raises its own error.
         Interrupted: the user ended it.
     """
-    board = _Board(jobs)
+    board = _Board(jobs, shown=not context.rank)
     outcomes: dict[int, _Outcome] = {}
     own = [index for index, job in enumerate(jobs) if job.alone]
     others = [index for index, job in enumerate(jobs) if not job.alone]
@@ -177,7 +183,7 @@ class _Board:
     """One bar over all jobs, whose time left counts them by their weight; lines without a
     terminal."""
 
-    def __init__(self, jobs: Sequence[Job]) -> None:
+    def __init__(self, jobs: Sequence[Job], shown: bool = True) -> None:
         self.jobs = jobs
         self.shares: dict[int, float] = {}  # of the jobs that run
         self.ends: list[float] = []  # shares at which finished runs had stopped
@@ -185,7 +191,7 @@ class _Board:
         self.weight_done = 0.0
         self.auc: float | None = None
         self.bar = tqdm(total=sum(job.weight for job in jobs), bar_format=BAR, smoothing=0,
-                        disable=None, dynamic_ncols=True, file=sys.stderr)
+                        disable=None if shown else True, dynamic_ncols=True, file=sys.stderr)
 
     def start(self, index: int) -> None:
         """A job begins in this process."""

@@ -31,6 +31,27 @@ def pick_device(name: str) -> torch.device:
                         if name == "auto" else name)
 
 
+def has_bfloat16(device: torch.device) -> bool:
+    """Whether the processor or GPU multiplies in bfloat16 itself; emulated, it is slow."""
+    if device.type == "cuda":
+        return torch.cuda.is_bf16_supported(including_emulation=False)
+    if platform.machine().lower() in ("x86_64", "amd64"):
+        return torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported()
+    return torch.ops.mkldnn._is_mkldnn_bf16_supported()
+
+
+def require_precision(name: str, device: torch.device) -> None:
+    """Nothing where the device has the precision.
+
+    Raises:
+        ValueError: bfloat16 is asked for, and `has_bfloat16` does not hold.
+    """
+    if name == "bfloat16" and not has_bfloat16(device):
+        raise ValueError(f"precision=bfloat16 was asked for, but {device_name(device)} has no "
+                         f"instructions for products of bfloat16 (avx512_bf16 or AMX on a PC); use "
+                         f"--set precision=float32")
+
+
 def provenance(device: torch.device) -> dict[str, Any]:
     """Commit, versions, device and threads of this process."""
     versions = {name: importlib.metadata.version(name)

@@ -1,5 +1,6 @@
 """A run: settings, seed, data and places, and the id of the result that they determine."""
 
+import contextlib
 import hashlib
 import json
 import logging
@@ -13,15 +14,18 @@ import torch
 from data.registry import DATASETS, WITH_DENSE
 from data.store import Dataset, cache_folder
 from data.table.options import OwnTable
+from engine.checkpoint import only_one
 from engine.progress import Report
-from engine.record import pick_device
+from engine.record import pick_device, require_precision
 from engine.settings import Settings, identity
 from models.build import MODELS
-from utils.files import require_writable, sha256_of
+from utils.files import read_record, require_writable, sha256_of
 
 log = logging.getLogger("pep")
 
 WEIGHTS = "model.safetensors"  # in a run's folder: the trained weights
+CHECKPOINT = "checkpoint.safetensors"  # there too, while it is trained
+NEEDED = ("run_id", "stage", "seed", "settings", "identity", "manifest")  # in every result
 ALGORITHM_VERSION = 1  # raise it when the same settings would give other results
 
 
@@ -38,6 +42,7 @@ class RunContext:
     """Where a run reads and writes, and on which device. Nothing here changes a result's identity.
 
     In a dry run nothing is trained: a run that is not finished raises `Unfinished` instead.
+    Of several processes that share a run under torchrun, the one of rank 0 alone writes.
     A run that is one of several tells `report` how far it has come, and shows no bar of its own.
     `opened`, where it is a dict, keeps the data sets that were opened, so that a plan of many runs
     opens each once.
@@ -50,9 +55,10 @@ class RunContext:
     alias: str | None = None
     force: bool = False
     overwrite: bool = False
-    dry: bool = False
+    dry_run: bool = False
     report: Callable[[Report], None] | None = None
     opened: dict[Any, Dataset] | None = None
+    rank: int = 0
 
 
 @dataclass
@@ -83,8 +89,8 @@ class Run:
         return self.context.out / "runs" / self.run_id
 
     def require_finished(self) -> None:
-        """Raise `Unfinished` in a dry context."""
-        if self.context.dry:
+        """Raise `Unfinished` in a dry run."""
+        if self.context.dry_run:
             raise Unfinished(f"run {self.run_id} ({self.stage}) is not finished")
 
     def finished(self) -> dict[str, Any] | None:
@@ -97,13 +103,36 @@ class Run:
         if self.context.force or not path.exists():
             self.require_finished()
             return None
-        try:
-            result = json.loads(path.read_text())
-        except ValueError as error:
-            raise ValueError(f"{path} is corrupt ({error}); delete it, or run again with "
-                             f"--force") from error
+        result = read_result(path)
+        self._remove_checkpoint()
         log.info("run %s is finished: %s", self.run_id, self.folder)
         return result
+
+    def _remove_checkpoint(self) -> None:
+        """Remove what is left where a process was killed right after it had written the result."""
+        checkpoint = self.folder / CHECKPOINT
+        if checkpoint.exists() and not self.context.dry_run:
+            # another process may be running it again by force; the folder may be read-only
+            with contextlib.suppress(OSError), only_one(self.folder):
+                checkpoint.unlink(missing_ok=True)
+
+
+def read_result(path: Path) -> dict[str, Any]:
+    """The result of a finished run.
+
+    Raises:
+        ValueError: the file is corrupt, or of another run than its folder.
+    """
+    try:
+        result = read_record(path)
+        if absent := sorted(set(NEEDED) - set(result)):
+            raise ValueError(f"it lacks {', '.join(absent)}")
+        if result["run_id"] != path.parent.name:
+            raise ValueError(f"it is of the run {result['run_id']!r}")
+    except ValueError as error:
+        raise ValueError(f"{path} is corrupt ({error}); delete it, or run again with "
+                         f"--force") from error
+    return result
 
 
 def derive(seed: int, purpose: str) -> int:
@@ -118,6 +147,7 @@ def derive(seed: int, purpose: str) -> int:
 def open_data(settings: Settings, context: RunContext) -> tuple[Dataset, torch.device]:
     """Check the device and the output folder, then open the data set."""
     device = pick_device(context.device)
+    require_precision(settings.flat()["precision"], device)
     require_writable(context.out)
     data = settings.data
     reads_dense = MODELS[settings.model.model].reads_dense

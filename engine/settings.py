@@ -5,7 +5,6 @@ class, which its registry entry names (`models.build`).
 """
 
 import ast
-import itertools
 import json
 import math
 import types
@@ -13,6 +12,7 @@ import typing
 from collections.abc import Callable, Collection, Mapping
 from dataclasses import asdict, dataclass, field, fields
 from functools import cache
+from itertools import chain
 from typing import Any
 
 from data.registry import DATASETS
@@ -116,8 +116,10 @@ class TrainSettings:
     optimizer: str = option("adam", "Adam, or plain gradient descent", choices=("adam", "sgd"))
     ema: float = option(0.0, "decay of an exponential moving average of all weights, which is "
                         "evaluated and kept in their place; 0: none", low=0, below=1)
-    lr_schedule: str = option(CONSTANT, "course of the learning rate; cosine: to 0 over max_epochs",
+    lr_schedule: str = option(CONSTANT, "learning-rate schedule; cosine: to 0 over max_epochs",
                               choices=(CONSTANT, COSINE))
+    lanes: int = option(0, "parts that a batch is cut into, for as many processes as divide them "
+                        "(torchrun, which sets it to 4); a power of two; 0: one process", low=0)
 
     @property
     def decay_of_others(self) -> float:
@@ -235,9 +237,9 @@ def known_settings() -> dict[str, Known]:
 def snapshot_decides() -> list[str]:
     """The settings that a retraining takes from the search that made the snapshot."""
     records = (DataSettings, TableSettings, ModelSettings)
-    shared = [item.name for item in itertools.chain.from_iterable(map(fields, records))
+    shared = [item.name for item in chain.from_iterable(map(fields, records))
               if item.name not in ("embedding", "name")]
-    own = [item.name for record in _own_records().values() for item in fields(record)]
+    own = [item.name for item in chain.from_iterable(map(fields, _own_records().values()))]
     return [*shared, "log_interval", *dict.fromkeys(own)]
 
 
@@ -444,8 +446,21 @@ def _check_together(settings: Settings) -> None:
     targets = settings.search.candidate_p
     if list(targets) != sorted(set(targets), reverse=True):
         raise ValueError(f"candidate_p must be strictly decreasing, got {list(targets)}")
+    _check_lanes(settings)
     flat, model = settings.flat(), settings.model
     MODELS[model.model].check(settings.own[model.model], flat)
     if settings.scheme != MASKED:
         entry = embedding_entry(model.model, model.embedding)
         entry.check(settings.own.get(settings.scheme), flat)
+
+
+def _check_lanes(settings: Settings) -> None:
+    train = settings.train
+    if train.lanes & (train.lanes - 1):
+        raise ValueError(f"lanes must be 0 or a power of two, got {train.lanes}")
+    decay = settings.own[PEP].threshold_decay
+    if train.lanes and (train.optimizer != "adam" or train.table_update == "dense"
+                        or (settings.scheme == PEP and decay == "decoupled")):
+        raise ValueError("with lanes, tables are updated row by row in several processes: "
+                         "optimizer=sgd, table_update=dense and threshold_decay=decoupled cannot "
+                         "do that; leave them away, or run with lanes=0 and without torchrun")

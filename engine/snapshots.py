@@ -1,7 +1,6 @@
 """Pruned tables at their budgets: `<alias folder>/<number of parameters>.npz`, with the initial
 table beside them."""
 
-import json
 from pathlib import Path
 from typing import Any
 
@@ -9,7 +8,7 @@ import numpy as np
 import torch
 
 from models.pruned_tables import EMBEDDING, PrunedTables
-from utils.files import sha256_of, write_json
+from utils.files import atomic_path, read_record, sha256_of, write_record
 
 INITIAL = "initial"
 MAGNITUDE = ".magnitude"  # suffix of the |V|-only cut beside a budget that the search did not reach
@@ -50,7 +49,10 @@ def pruned_table(table: np.ndarray, meta: dict[str, Any]) -> PrunedTables:
 def save(folder: Path, name: str, table: np.ndarray, meta: dict[str, Any],
          **more: np.ndarray) -> Path:
     """Write folder/name.npz, whole or not at all."""
-    return pruned_table(table, meta).save(folder / f"{name}.npz", **more)
+    path = folder / f"{name}.npz"
+    with atomic_path(path) as temporary, temporary.open("wb") as file:
+        pruned_table(table, meta).write(file, **more)
+    return path
 
 
 def read(path: Path) -> tuple[PrunedTables, dict[str, np.ndarray]]:
@@ -129,7 +131,7 @@ def claim(folder: Path, search: dict[str, Any], overwrite: bool, empty: bool = F
                 f"or give --overwrite to replace its snapshots")
         for path in folder.glob("*.npz"):
             path.unlink()
-    write_json(folder / "search.json", search)
+    write_record(folder / "search.json", search)
 
 
 def owner_of(folder: Path) -> dict[str, Any] | None:
@@ -142,7 +144,7 @@ def owner_of(folder: Path) -> dict[str, Any] | None:
     if not path.exists():
         return None
     try:
-        owner = json.loads(path.read_text())
+        owner = read_record(path)
         owner["run_id"], owner["settings"]["dataset"], owner["seed"], owner["manifest"]
     except (ValueError, KeyError, TypeError) as error:
         raise ValueError(

@@ -3,7 +3,6 @@ tickets."""
 
 import json
 import logging
-import shutil
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -36,18 +35,18 @@ from engine.settings import (
     snapshot_decides,
 )
 from engine.trainer import Trainer, execute
-from models.base import ClickModel
 from models.build import build_model, fresh_table
 from models.embedding.masked import Masked
 from models.embedding.pep import AUTO
 from models.pruned_tables import PrunedTables
-from utils.files import atomic_path, sha256_of
+from utils.files import atomic_path, copy_file, sha256_of
 from utils.recorded import shipped_words, translate
 
 log = logging.getLogger("pep")
 
 # in a search's run folder: how often each feature occurs in the training rows
 FEATURE_COUNTS = "feature_counts.npy"
+TABLE = "embedding.weight"  # of a model whose embedding is one table
 
 
 # what the default alias names by itself
@@ -110,7 +109,7 @@ def train(settings: Settings, seed: int, context: RunContext) -> dict[str, Any]:
 
     Raises:
         ValueError: no budget lies within the table's size, the embedding is `masked`, or a search
-            has an average of its weights or a course of its learning rate.
+            has an average of its weights or a schedule of its learning rate.
         FileExistsError: the alias folder belongs to another search.
     """
     if settings.model.embedding == MASKED:
@@ -181,9 +180,10 @@ def _search(run: Run, folder: Path) -> dict[str, Any]:
 
     def hooks_for(trainer: Trainer) -> list[Hook]:  # called when the run's lock is held
         nonlocal saver
-        snapshots.claim(folder, owner, context.overwrite, empty=context.force)
-        _save_initial(folder, model, run.run_id)
-        if not context.force:
+        if trainer.writes:
+            snapshots.claim(folder, owner, context.overwrite, empty=context.force)
+        _save_initial(trainer, folder)
+        if trainer.writes and not context.force:
             _copy_from_other_aliases(folder, run.run_id)
         saver = SaveAtBudgets(
             model.embedding, targets, settings.search.budget == "exact",
@@ -195,9 +195,10 @@ def _search(run: Run, folder: Path) -> dict[str, Any]:
         epoch = trainer.state.epoch + round(trainer.state.batch / trainer.loader.batches, 3)
         sparsity.record(epoch)
         thresholds.record(epoch, trainer.state.step)
-        path = run.folder / FEATURE_COUNTS
-        with atomic_path(path) as temporary, temporary.open("wb") as file:
-            np.save(file, counts.numpy())
+        if trainer.writes:
+            path = run.folder / FEATURE_COUNTS
+            with atomic_path(path) as temporary, temporary.open("wb") as file:
+                np.save(file, counts.numpy())
         return {"alias": folder.name, "budgets_not_reached": unmet,
                 "differing": saver.differing, "snapshots": snapshots.names(folder),
                 "sparsity": sparsity.result(), "thresholds": thresholds.result()}
@@ -345,9 +346,12 @@ def _usable_targets(settings: Settings, dataset: Dataset) -> tuple[int, ...]:
     return usable
 
 
-def _save_initial(folder: Path, model: ClickModel, run_id: str) -> None:
-    initial, others = initial_values(model)  # taken before the first step
-    snapshots.save(folder, snapshots.INITIAL, initial, {"run_id": run_id}, **others)
+def _save_initial(trainer: Trainer, folder: Path) -> None:
+    initial, others = initial_values(trainer.model)  # taken before the first step
+    initial = trainer.whole(TABLE, initial)
+    others = {name: trainer.whole(name, value) for name, value in others.items()}
+    if trainer.writes:
+        snapshots.save(folder, snapshots.INITIAL, initial, {"run_id": trainer.run.run_id}, **others)
 
 
 def _copy_from_other_aliases(folder: Path, run_id: str) -> None:
@@ -357,7 +361,7 @@ def _copy_from_other_aliases(folder: Path, run_id: str) -> None:
         owner = snapshots.owner_of(record.parent)
         if record.parent != folder and owner is not None and owner["run_id"] == run_id:
             for name in snapshots.names(record.parent):
-                shutil.copyfile(record.parent / f"{name}.npz", folder / f"{name}.npz")
+                copy_file(record.parent / f"{name}.npz", folder / f"{name}.npz")
 
 
 def _save(trainer: Trainer, folder: Path, name: str, table: np.ndarray,
@@ -372,14 +376,20 @@ def _save(trainer: Trainer, folder: Path, name: str, table: np.ndarray,
     finally:
         trainer.model.embedding = searched
     scores = {"validation_auc": validation.auc, "validation_logloss": validation.logloss, **test}
-    snapshots.save(folder, name, table,
-                   {**meta, "run_id": trainer.run.run_id, "without_retraining": scores})
+    table = trainer.whole(TABLE, table)
+    if trainer.writes:
+        snapshots.save(folder, name, table,
+                       {**meta, "run_id": trainer.run.run_id, "without_retraining": scores})
 
 
 def _copy_snapshots(result: dict[str, Any], folder: Path, owner: dict[str, Any],
                     context: RunContext) -> bool:
     """Copy a finished search's snapshots to `folder`, if they are not there; False when they are
     gone and the search must run again."""
+    named = [result["alias"], *result["snapshots"]]
+    if odd := [name for name in named if not isinstance(name, str) or Path(name).name != name]:
+        raise ValueError(f"the result of run {owner['run_id']} is corrupt: it names {odd[0]!r}, "
+                         f"which is no plain file name; run it again with --force")
     source = folder.parent / result["alias"]
     there = snapshots.owner_of(source)
     files = [f"{name}.npz" for name in (snapshots.INITIAL, *result["snapshots"])]
@@ -388,10 +398,10 @@ def _copy_snapshots(result: dict[str, Any], folder: Path, owner: dict[str, Any],
         log.warning("run %s is finished, but its snapshots are no longer in %s: searching again",
                     owner["run_id"], source)
         return False
-    if folder != source:
+    if folder != source and not context.rank:
         snapshots.claim(folder, owner, context.overwrite)
         for file in files:
-            shutil.copyfile(source / file, folder / file)
+            copy_file(source / file, folder / file)
     return True
 
 

@@ -5,7 +5,8 @@ import logging
 import statistics
 import sys
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +16,7 @@ import torch
 from data.loader import Loader
 from engine import checkpoint
 from engine.averaging import CosineRate, WeightAverage
+from engine.distributed import launch
 from engine.evaluate import Split, measure, measure_test, with_base_rate
 from engine.hooks import (
     Checkpoint,
@@ -30,13 +32,15 @@ from engine.loop import Hook, State, fit
 from engine.optim.step import Optimizer, Step, build_optimizer
 from engine.progress import Progress
 from engine.record import peak_memory_bytes, pick_device, provenance, reset_peak_memory
-from engine.run import ALGORITHM_VERSION, WEIGHTS, Interrupted, Run, derive
+from engine.run import ALGORITHM_VERSION, CHECKPOINT, WEIGHTS, Interrupted, Run, derive
 from engine.settings import COSINE, PUBLISHED_PATIENCE, identity
 from models.base import ClickModel
 from models.build import inference_bytes, num_embedding_params
-from utils.files import write_json
+from utils.files import write_record
 
 log = logging.getLogger("pep")
+
+LANE_STAGES = ("search", "train", "retrain")  # that several processes may share
 
 
 def execute(run: Run, model: ClickModel, hooks_for: Callable[["Trainer"], Sequence[Hook]],
@@ -56,10 +60,8 @@ def execute(run: Run, model: ClickModel, hooks_for: Callable[["Trainer"], Sequen
         FloatingPointError: the loss or a gradient is not finite; step and run are named.
     """
     run.require_finished()
-    with checkpoint.only_one(run.folder):
-        for part in run.folder.glob(".*.part*"):  # left by a process that was killed while it wrote
-            part.unlink()
-        trainer = Trainer(run, model)
+    with alone(run):
+        trainer = trainer_of(run, model)
         own = hooks_for(trainer)
         try:
             reason = trainer.train(own, keep_best)
@@ -71,32 +73,65 @@ def execute(run: Run, model: ClickModel, hooks_for: Callable[["Trainer"], Sequen
         if keep_best:
             trainer.state.refresh()  # no late step may be taken on the weights that are loaded now
             model.load_state_dict(trainer.early_stop.best_weights)
-            checkpoint.save_checkpoint(run.folder / WEIGHTS, {"model": model.state_dict()})
+            weights = {name: trainer.whole(name, value)
+                       for name, value in model.state_dict().items()}
+            if trainer.writes:
+                checkpoint.save_checkpoint(run.folder / WEIGHTS, {"model": weights})
         result = with_base_rate({**trainer.result(reason), **finish(trainer)}, run.dataset)
         # so that it is the same now as when it is read back
         result = json.loads(json.dumps(result))
-        write_json(run.folder / "result.json", result)
-        (run.folder / "checkpoint.safetensors").unlink(missing_ok=True)
+        if trainer.writes:
+            write_record(run.folder / "result.json", result)
+            trainer.forget()
         return result
+
+
+@contextmanager
+def alone(run: Run) -> Iterator[None]:
+    """Hold the run's folder for this process, or for the first of those that share the run."""
+    if run.context.rank:
+        yield
+        return
+    with checkpoint.only_one(run.folder):
+        for part in run.folder.glob(".*.part*"):  # left by a process that was killed while it wrote
+            part.unlink()
+        yield
+
+
+def trainer_of(run: Run, model: ClickModel) -> "Trainer":
+    """The trainer of a run in one process, or in several where it has lanes.
+
+    Raises:
+        ValueError: torchrun has started several processes for a run that is trained in one.
+    """
+    if run.stage in LANE_STAGES and run.settings.train.lanes:
+        from engine.distributed.trainer import LaneTrainer
+
+        return LaneTrainer(run, model)
+    launch.refuse(f"the stage {run.stage!r} with lanes={run.settings.train.lanes}")
+    return Trainer(run, model)
 
 
 class Trainer:
     """Model, data, optimiser and hooks during one training."""
 
+    writes = True  # whether this process writes the files of the run
+
     def __init__(self, run: Run, model: ClickModel) -> None:
         self.run = run
         self.device = pick_device(run.context.device)
         reset_peak_memory(self.device)
-        self.model = model.to(self.device)
+        self.model = self._placed(model)
         self.loader = self._shuffled("train", "order")
-        self.validation = Split(*run.dataset.split("validation"), self.device,
-                                self._dense_features("validation"))
-        self.test = Split(*run.dataset.split("test"), self.device, self._dense_features("test"))
+        self.validation = self._split(*run.dataset.split("validation"), self.device,
+                                      self._dense_features("validation"))
+        self.test = self._split(*run.dataset.split("test"), self.device,
+                                self._dense_features("test"))
         self.state = State(model, self._optimizer(), torch.zeros((), device=self.device))
         self.evaluate = Evaluate(
             lambda model: measure(model, self.validation),
             lambda model: measure_test(model, self.test, self.loader.batch_size),
-            run.folder / "curve.jsonl")
+            run.folder / "curve.jsonl" if self.writes else None)
         metric, patience = run.settings.train.early_stop_metric, run.settings.train.early_stop
         if metric == PUBLISHED_PATIENCE:  # `PublishedPatience` stops; this one keeps the weights
             metric, patience = "auc", sys.maxsize
@@ -112,9 +147,46 @@ class Trainer:
 
     def _shuffled(self, split: str, purpose: str) -> Loader:
         run = self.run
-        return Loader(*run.dataset.split(split), run.settings.train.batch_size,
-                      derive(run.seed, f"{run.stage}:{purpose}"), self.device,
-                      self._dense_features(split))
+        return self._loader(*run.dataset.split(split), run.settings.train.batch_size,
+                            derive(run.seed, f"{run.stage}:{purpose}"), self.device,
+                            self._dense_features(split))
+
+    # what `LaneTrainer` does in another way
+    _loader: Callable[..., Loader] = Loader
+    _split: Callable[..., Split] = Split
+
+    def _placed(self, model: ClickModel) -> ClickModel:
+        return model.to(self.device)
+
+    def whole(self, name: str, value: Any) -> Any:
+        """A parameter, or an array of its shape, with its rows of all processes; of use where
+        `writes` is True alone."""
+        return value
+
+    @property
+    def _path(self) -> Path:
+        return self.run.folder / CHECKPOINT
+
+    def forget(self) -> None:
+        """Delete the checkpoint of a finished run."""
+        self._path.unlink(missing_ok=True)
+
+    def _save(self, stateful: dict[str, Hook]) -> None:
+        checkpoint.save_checkpoint(self._path, self._content(stateful))
+
+    def _saved(self) -> dict[str, Any] | None:
+        """What the checkpoint holds; None where there is none."""
+        return checkpoint.load_checkpoint(self._path) if self._path.exists() else None
+
+    def _step(self) -> Step:
+        train = self.run.settings.train
+        return Step(self.model, self.state.optimizer, train.grad_clip, train.l2_penalty,
+                    train.table_update, self.run.settings.flat()["precision"])
+
+    def _saver(self, save: Callable[[State], None], step: Step) -> Checkpoint:
+        return Checkpoint(save, self.run.settings.train.checkpoint_seconds)
+
+    _progress: Callable[..., Progress] = Progress
 
     def _dense_features(self, split: str) -> np.ndarray | None:
         """(rows, M) for a model that reads them."""
@@ -131,19 +203,17 @@ class Trainer:
         average = WeightAverage(self.model, train.ema) if train.ema and keep_best else None
         stateful = _by_name([self.evaluate, self.early_stop, *own, *([average] if average else [])])
         torch.manual_seed(derive(run.seed, f"{run.stage}:dropout"))
-        path = run.folder / "checkpoint.safetensors"
-        if path.exists() and not run.context.force:
-            self._load(path, stateful)
+        content = None if run.context.force else self._saved()
+        if content is not None:
+            self._restore(checkpoint.checked(content, self._path, stateful), stateful)
             log.info("resuming run %s at epoch %d, batch %d", run.run_id, self.state.epoch,
                      self.state.batch)
-        step = Step(self.model, self.state.optimizer, train.grad_clip, train.l2_penalty,
-                    train.table_update)
+        step = self._step()
         shown = [hook.shown for hook in own]
         title = f"{run.stage} {run.settings.model.model}/{run.settings.model.embedding}"
-        progress = Progress(title, self.loader.batches, train.max_epochs,
-                            lambda: self.evaluate.history, shown, run.context.report)
-        saver = Checkpoint(lambda state: checkpoint.save_checkpoint(path, self._content(stateful)),
-                           train.checkpoint_seconds)
+        progress = self._progress(title, self.loader.batches, train.max_epochs,
+                                  lambda: self.evaluate.history, shown, run.context.report)
+        saver = self._saver(lambda state: self._save(stateful), step)
         hooks: list[Hook] = [EverySteps(train.log_interval, require_finite)]
         hooks += [hook if hook.every_step else EverySteps(train.log_interval, hook) for hook in own]
         if train.lr_schedule == COSINE:
@@ -161,7 +231,7 @@ class Trainer:
             hooks.append(self.early_stop)
         if self.patience == PUBLISHED_PATIENCE:
             hooks.append(PublishedPatience(self.evaluate.published_scores, train.early_stop))
-        if train.tensorboard:
+        if train.tensorboard and self.writes:
             values = run.settings
             name = f"{run.stage}_{values.model.model}_{values.model.embedding}_seed{run.seed}"
             # what changes the result, with the names in the run's id
@@ -245,9 +315,8 @@ class Trainer:
             "threads": torch.get_num_threads(), **self._spent(),
         }
 
-    def _load(self, path: Path, stateful: dict[str, Hook]) -> None:
+    def _restore(self, content: dict[str, Any], stateful: dict[str, Hook]) -> None:
         """Go on from a checkpoint."""
-        content = checkpoint.load_training(path, stateful)
         if content["threads"] != torch.get_num_threads():
             log.warning("the checkpoint was written with %d threads, now there are %d: the last "
                         "bits may differ", content["threads"], torch.get_num_threads())

@@ -1,17 +1,17 @@
 """AutoInt (Song et al. 2019): self-attention between the fields."""
 
-import math
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
-from torchfm.layer import MultiLayerPerceptron
 
 from .base import ClickModel, ModelEntry
 from .deepfm import MlpSettings
 from .embedding.base import Embedding
-from .kernels.dropout import Dropout, replace_dropout
+from .kernels.attention import attention
+from .kernels.dropout import Dropout
 from .linear import FirstOrder
+from .mlp import Mlp
 from .options import Sizes, Values, option
 
 
@@ -43,15 +43,10 @@ class SelfAttention(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """(B, F, width) -> (B, F, width)."""
-        batch, fields, width = x.shape
-        heads = self.layer.num_heads
         # (B, F, 3 * width)
         mixed = nn.functional.linear(x, self.layer.in_proj_weight, self.layer.in_proj_bias)
-        mixed = mixed.view(batch, fields, 3, heads, width // heads)
-        query, key, value = mixed.permute(2, 0, 3, 1, 4)  # each (B, heads, F, width / heads)
-        scores = query @ key.transpose(2, 3) / math.sqrt(width // heads)  # (B, heads, F, F)
-        attended = self.dropout(torch.softmax(scores, dim=-1)) @ value  # (B, heads, F, .)
-        return self.layer.out_proj(attended.transpose(1, 2).reshape(batch, fields, width))
+        dropped = self.dropout.dropped if self.training else 0
+        return self.layer.out_proj(attention(mixed, self.layer.num_heads, dropped))
 
 
 class AutoInt(ClickModel):
@@ -78,8 +73,7 @@ class AutoInt(ClickModel):
         self.output = nn.Linear(num_fields * width, 1)
         self.mlp = None
         if mlp_dims is not None:
-            self.mlp = replace_dropout(MultiLayerPerceptron(embedding.deep_width, mlp_dims,
-                                                            dropout))
+            self.mlp = Mlp(embedding.deep_width, mlp_dims, dropout)
         self.linear = FirstOrder(embedding.num_rows) if with_linear else None
 
     def forward(self, ids: Tensor) -> Tensor:

@@ -4,10 +4,11 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
-from .embedding.base import Embedding, EmbeddingEntry, RowIndexed
+from .embedding.base import Arrays, Embedding, EmbeddingEntry, RowIndexed
 from .options import NoSettings, Sizes, Values, no_check
 
 # what a batch gives a model: ids (B, F), or these and numbers (B, M)
@@ -37,6 +38,22 @@ class ClickModel(nn.Module):
 
     embedding: Any  # an `Embedding`; nn.Module's own typing cannot say so
     num_dense = 0  # M
+
+    def by_hand(self, rows: Arrays, ids: np.ndarray,
+                labels: np.ndarray) -> tuple[float, Arrays] | None:
+        """A training step's loss and gradients without autograd, of a model whose gradient is
+        written down; else None.
+
+        Args:
+            rows: the batch's rows (U, D) of each of `tables_by_row`, by name; copies, written over.
+            ids: (B, F) int32 below U.
+            labels: (B,).
+
+        Returns:
+            The mean cross entropy, and the gradients of the rows and of all other parameters, by
+            name.
+        """
+        return None
 
 
 @dataclass(frozen=True)

@@ -3,14 +3,13 @@
 from dataclasses import dataclass
 
 from torch import Tensor
-from torchfm.layer import MultiLayerPerceptron
 
 from .base import ClickModel, ModelEntry
 from .embedding.base import Embedding
-from .kernels.dropout import replace_dropout
 from .kernels.fm import fm
 from .kernels.lookup import lookup
 from .linear import FirstOrder
+from .mlp import Mlp
 from .options import option
 
 
@@ -28,7 +27,7 @@ class DeepFM(ClickModel):
         super().__init__()
         self.embedding = embedding
         self.linear = FirstOrder(embedding.num_rows)
-        self.mlp = replace_dropout(MultiLayerPerceptron(embedding.deep_width, mlp_dims, dropout))
+        self.mlp = Mlp(embedding.deep_width, mlp_dims, dropout)
 
     def forward(self, ids: Tensor) -> Tensor:
         """ids (B, F) -> logits (B,)."""
@@ -44,6 +43,8 @@ class MlpSettings:
 
     mlp_dims: tuple[int, ...] = option((100, 100), "hidden layers of the MLP", low=1)
     dropout: float = option(0.2, "dropout of the MLP", low=0, below=1)
+    precision: str = option("float32", "of the matrix products of a training step; evaluation is "
+                            "in float32", choices=("float32", "bfloat16"))
 
 
 ENTRY = ModelEntry(

@@ -21,7 +21,8 @@ class Shape:
     """The layers of a DLRM.
 
     Args:
-        bottom: hidden sizes of the MLP on the numbers; its last layer is as wide as a vector.
+        bottom: hidden sizes of the MLP on the dense features; its last layer is as wide as a
+            vector.
         top: hidden sizes of the MLP on everything; its last layer has one output.
         interaction: "cat" or "dot".
     """
@@ -32,8 +33,8 @@ class Shape:
 
 
 class DLRM(ClickModel):
-    """An MLP on the numbers beside a vector for each field; all of these, or their dot products,
-    into another MLP.
+    """An MLP on the dense features beside a vector for each field; all of these, or their dot
+    products, into another MLP.
 
     `cat`: the top MLP reads [bottom(numbers), e_1, .., e_F] as they stand. `dot`: it reads
     bottom(numbers) and the products of every two of these vectors. Without numbers the bottom MLP
@@ -88,7 +89,8 @@ class DLRM(ClickModel):
         dense = []
         if len(self.bottom):
             if numbers is None:
-                raise ValueError(f"this DLRM reads {self.num_dense} numbers a row, and got none")
+                raise ValueError(f"this DLRM reads {self.num_dense} dense features a row, and "
+                                 "got none")
             dense = [through(self.bottom, numbers).relu()]  # (B, D)
         if self.interaction == "cat":
             read = self.embedding.deep_input(ids)

@@ -7,20 +7,20 @@ number, `table_0`, `initial_0`, ...; `meta` is JSON. Nothing is pickled.
 import json
 import os
 import tempfile
-import zipfile
-import zlib
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 import numpy as np
 import torch
 from torch import Tensor
 
+from .npz import read_npz, write_npz
+
 EMBEDDING = "embedding"  # name of the only table of the scripts' own models
-CORRUPT = (OSError, ValueError, KeyError, EOFError, TypeError, AttributeError, RuntimeError,
-           IndexError, zipfile.BadZipFile, zlib.error)  # what reading a damaged file raises
+CORRUPT = (OSError, ValueError, KeyError, TypeError, AttributeError, RuntimeError,
+           IndexError)  # what a file of other arrays raises
 
 
 @dataclass(frozen=True)
@@ -68,24 +68,16 @@ class PrunedTables:
     def save(self, path: str | os.PathLike[str], **more: np.ndarray) -> Path:
         """Write the file, whole or not at all: under a temporary name, which then becomes `path`.
 
-        Tables in bfloat16, which NumPy lacks, are written in float32: the same values.
-
         Args:
             more: further arrays that the file holds.
         """
         path = Path(path)
-        arrays: dict[str, Any] = {"names": np.array(list(self.values), dtype=np.str_),
-                                  "meta": np.array(json.dumps(self.meta)), **more}
-        for number, name in enumerate(self.values):
-            arrays[f"table_{number}"] = _array(self.values[name])
-            if self.initial:
-                arrays[f"initial_{number}"] = _array(self.initial[name])
         path.parent.mkdir(parents=True, exist_ok=True)
         with tempfile.NamedTemporaryFile(dir=path.parent, prefix=f".{path.name}.", suffix=".part",
                                          delete=False) as file:
             temporary = Path(file.name)
             try:
-                np.savez_compressed(file, **arrays)
+                self.write(file, **more)
                 file.flush()
                 os.fsync(file.fileno())  # the rename must not reach the disk before the bytes do
                 temporary.chmod(0o666 & ~_umask())
@@ -94,6 +86,19 @@ class PrunedTables:
                 temporary.unlink(missing_ok=True)
                 raise
         return path
+
+    def write(self, file: IO[bytes], **more: np.ndarray) -> None:
+        """Write the tables, and further arrays, into an open file.
+
+        Tables in bfloat16, which NumPy lacks, are written in float32: the same values.
+        """
+        arrays: dict[str, Any] = {"names": np.array(list(self.values), dtype=np.str_),
+                                  "meta": np.array(json.dumps(self.meta)), **more}
+        for number, name in enumerate(self.values):
+            arrays[f"table_{number}"] = _array(self.values[name])
+            if self.initial:
+                arrays[f"initial_{number}"] = _array(self.initial[name])
+        write_npz(file, arrays)
 
     @classmethod
     def load(cls, path: str | os.PathLike[str]) -> "PrunedTables":
@@ -110,8 +115,7 @@ class PrunedTables:
                        ) -> tuple["PrunedTables", dict[str, np.ndarray]]:
         """The tables and the further arrays of a file; raises as `load` does."""
         try:
-            with np.load(path, allow_pickle=False) as file:
-                arrays = {name: file[name] for name in file.files}
+            arrays = read_npz(path)
             meta = json.loads(str(arrays.pop("meta")))
             values, initial = {}, {}
             if "names" not in arrays:  # an older file of the scripts

@@ -1,5 +1,6 @@
 """The runs behind AFM's page: what is factored, how, and each one's dense control."""
 
+import itertools
 from collections.abc import Callable
 from dataclasses import replace
 from functools import lru_cache, partial
@@ -16,7 +17,8 @@ from studies.plan import PlannedRun
 RANKS = (8, 2, 4, 16, 32)
 # what the page compares, for each seed; what says most comes first
 STUDY: list[tuple[Choice, FineTuning]] = [
-    *((Choice(method, emb_rank=rank), FineTuning()) for rank in RANKS for method in ("afm", "svd")),
+    *((Choice(method, emb_rank=rank), FineTuning())
+      for rank, method in itertools.product(RANKS, ("afm", "svd"))),
     (Choice(mlp_rank=16), FineTuning()),
     *((Choice(emb_rank=8, mlp_rank=16, act=act, act_init=start), FineTuning())
       for act, start in (("none", "paper"), ("relu", "paper"), ("relu", "shift"))),

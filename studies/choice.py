@@ -7,6 +7,7 @@ from studies import pooling
 from studies.kinds import COMPRESSED, PEP, STEPPING_STONE, Results, kind
 from studies.names import shown
 from studies.page import Page
+from utils.text import counted
 
 SEEDS = (1, 2, 3)  # that every number of the paper's figures should have
 # of the thresholds' movement: their decay, and whether the loss's gradient reaches them
@@ -73,7 +74,7 @@ def tickets(results: Results, re_init: bool = False, moved_by: Cause = PUBLISHED
 
 def _asked(run: dict[str, Any], moved_by: Cause, granularities: Collection[str],
            with_linear: bool) -> bool:
-    """Whether a search or ticket has what a page asks for of `pooling.ASKED`."""
+    """Whether a search or ticket has what a page asks for of `pooling.VARIED`."""
     settings = run["settings"]
     return (cause(run) == moved_by and settings["threshold_type"] in granularities
             and settings.get("with_linear", False) == with_linear)
@@ -129,8 +130,7 @@ def of_most_seeds(page: Page, what: str, results: Results, every: Results) -> li
         return []
     best = max(sets, key=len)
     if others := sum(len(each) for each in sets if each is not best):
-        page.notes.append(f"{what}: {others} runs of other settings are left out." if others > 1
-                          else f"{what}: 1 run of another setting is left out.")
+        page.notes.append(f"{what}: left out, {counted(others, 'run')} of other settings.")
     return best
 
 

@@ -12,6 +12,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
+from urllib.parse import unquote
 
 import numpy as np
 
@@ -22,8 +23,12 @@ SHIPPED = Path(__file__).resolve().parent.parent / "experiments"
 RUNS_CSV = "runs.csv"
 FOLDER = "curves"
 TRACES = ("sparsity", "thresholds")  # of a result: `lines`, one an epoch
+UNUSED = "unused_unknown_rows"
+DATA_COLUMNS = ("manifest", "rows", "positives", UNUSED, "fields", "field_sizes")
 # of an evaluation, what a picture draws
 DRAWN = ("epoch", "step", "train_loss", "test_auc", "test_logloss", "num_embedding_params")
+
+UNUSED = "unused_unknown_rows"  # of a data set: ids of unknown values that no row has
 
 Evaluations = list[dict[str, Any]]
 
@@ -97,8 +102,13 @@ def read_tables(folder: Path) -> Tables:
         fields = flat.load(row["field_sizes"])
         tables.data[row["manifest"]] = {
             "rows": int(row["rows"]), "positives": int(row["positives"]), "field_sizes": fields}
+        if row.get(UNUSED):
+            tables.data[row["manifest"]][UNUSED] = int(row[UNUSED])
         if row["fields"]:
-            tables.data[row["manifest"]]["fields"] = row["fields"].split()
+            tables.data[row["manifest"]]["fields"] = [unquote(name)
+                                                      for name in row["fields"].split()]
+        if row.get(UNUSED):  # older results lack it
+            tables.data[row["manifest"]][UNUSED] = int(row[UNUSED])
     for row in _read(folder / FOLDER / "spectra.csv"):
         part = tables.spectra.setdefault(row["run_id"], {}).setdefault(row["part"], {})
         if row["name"]:
@@ -110,8 +120,9 @@ def read_tables(folder: Path) -> Tables:
 
 def write_tables(folder: Path, tables: Tables) -> None:
     """Write the tables beside folder/runs.csv, each file whole or not at all."""
-    _write(folder / FOLDER / "data.csv", ("manifest", "rows", "positives", "fields", "field_sizes"),
-           [{"manifest": manifest, **data, "fields": " ".join(data.get("fields", ())),
+    _write(folder / FOLDER / "data.csv", DATA_COLUMNS,
+           [{"manifest": manifest, **data,
+             "fields": " ".join(map(flat.as_name, data.get("fields", ()))),
              "field_sizes": flat.dump(data["field_sizes"])}
             for manifest, data in sorted(tables.data.items())])
     rows = []

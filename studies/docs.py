@@ -19,6 +19,7 @@ import sys
 from collections import defaultdict
 from collections.abc import Callable, Sequence
 from functools import cache
+from itertools import chain
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -182,9 +183,9 @@ def regression() -> Line:
 @cache
 def tickets(model: str) -> list[Line]:
     """PEP at every budget of a model that any ticket has, largest first."""
-    budgets = {choice.budget_of(run) for alone in (False, True)
-               for run in shipped(alone) if run["settings"]["model"] == model
-               and run["stage"] == "retrain" and kind(run) == PEP}
+    budgets = {choice.budget_of(run) for run in [*shipped(False), *shipped(True)]
+               if run["settings"]["model"] == model and run["stage"] == "retrain"
+               and kind(run) == PEP}
     lines = [ticket(model, budget) for budget in sorted(budgets, reverse=True)]
     return [line for line in lines if line.runs]
 
@@ -382,8 +383,8 @@ def to_the_extreme() -> str:
                               and kind(run) == extreme.MAGNITUDE], size)
 
         def narrow(found: Results, size: int = size) -> Results:
-            return [run for width in extreme.WIDTHS for run in choice.uniform(found, width)
-                    if run["num_embedding_params"] == size]
+            runs = chain.from_iterable(choice.uniform(found, width) for width in extreme.WIDTHS)
+            return [run for run in runs if run["num_embedding_params"] == size]
 
         rows += difference(ours, pruned, extreme.MAGNITUDE)
         rows += difference(ours, narrow, extreme.UNIFORM)

@@ -7,6 +7,7 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from datetime import date
 from html import escape
+from itertools import chain
 from pathlib import Path
 
 from studies.kinds import Results
@@ -14,6 +15,7 @@ from studies.names import shown
 from studies.page import OLDER, Page, picture, warnings
 from studies.table import Table
 from utils.files import atomic_path
+from utils.text import counted
 
 STYLE = """
 body { font: 16px/1.5 system-ui, sans-serif; max-width: 76rem; margin: 0 auto; padding: 1rem;
@@ -57,8 +59,9 @@ def write(pages: Sequence[Shown], results: Results, path: Path) -> Path:
 
 def _verdict(pages: Sequence[Page]) -> list[str]:
     """What the pages come to, and how many of the paper's numbers are met."""
-    lines = list(dict.fromkeys(line for page in pages for line in page.verdicts))
-    beside = [number for page in pages for number in page.shown_numbers
+    lines = list(dict.fromkeys(chain.from_iterable(page.verdicts for page in pages)))
+    numbers = chain.from_iterable(page.shown_numbers for page in pages)
+    beside = [number for number in numbers
               if number.paper is not None and number.sampling is not None]
     if beside:
         found = Counter(number.verdict for number in beside)
@@ -73,7 +76,7 @@ def _about(results: Results) -> str:
     """When and where."""
     devices = Counter(run.get("device") or "an unnamed device" for run in results)
     listed = ", ".join(f"{name} ({count})" for name, count in devices.most_common())
-    runs = f"{len(results):,} runs, by device: {listed}." if results else "No run yet."
+    runs = f"{counted(len(results), 'run')}, by device: {listed}." if results else "No run yet."
     machine = escape(f"{platform.system()} {platform.machine()}")
     return f'<p class="about">Written on {date.today()} on {machine}. {escape(runs)}</p>'
 
@@ -118,5 +121,6 @@ def _missing(pages: Sequence[Page]) -> list[str]:
         lines += [f"<li>{escape(page.title)}: {escape(line)}</li>" for line in absent]
     if not lines:
         return ["<p>Nothing is missing.</p>"]
-    return [f'<details class="missing"><summary>What has not been run ({len(lines):,} lines)'
-            f"</summary><ul>{''.join(lines)}</ul></details>"]
+    how_many = counted(len(lines), "line")
+    return [f'<details class="missing"><summary>What has not been run ({how_many})</summary>'
+            f"<ul>{''.join(lines)}</ul></details>"]

@@ -10,8 +10,9 @@ PRUNED = {"cut_last_magnitude": "cut by |V| alone", "magnitude": "magnitude prun
           "random_per_feature": "random mask, PEP's size of a feature"}  # by a snapshot's source
 STEPPING_STONE = "imp_round"  # a source, of iterative pruning's rounds before the last
 FINETUNED = "finetune"  # a stage: a compressed model, or its control, fine-tuned
-# stages of UMEC, AFM and their baselines, which have pages of their own
-COMPRESSED = ("compress", FINETUNED)
+# stages of UMEC, AFM, the water line and their baselines, which have pages of their own
+QUANTISED = "quantise"  # a stage: a table of few bits an entry, retrained
+COMPRESSED = ("compress", FINETUNED, QUANTISED)
 FREE = ("candidate_p",)  # settings that name budgets and change none of the tables at them
 
 Results = Sequence[dict[str, Any]]

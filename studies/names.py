@@ -5,7 +5,8 @@ from collections.abc import Mapping
 from typing import Any
 
 MODELS = ("fm", "deepfm", "autoint")  # of the paper's tables
-SHOWN = {"movielens": "MovieLens-1M", "criteo": "Criteo", "avazu": "Avazu", "linear": "LR",
+SHOWN = {"movielens": "MovieLens-1M", "criteo": "Criteo", "avazu": "Avazu", "frappe": "Frappe",
+         "linear": "LR",
          "fm": "FM",
          "deepfm": "DeepFM", "autoint": "AutoInt", "mde": "MDE", "mgqe": "MGQE",
          "darts": "DartsEmb",

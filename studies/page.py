@@ -10,6 +10,7 @@ import textwrap
 from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
+from itertools import chain
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -23,6 +24,7 @@ from studies.kinds import Results
 from studies.names import shown
 from studies.table import Table, spread
 from utils.files import atomic_path
+from utils.text import counted
 
 HEAD = ("number", "ours (mean ± s.d.)", "seeds", "paper", "difference", "sampling error", "why")
 OPEN = "not explained yet"  # of a difference
@@ -316,7 +318,7 @@ def _several(what: str, found: Sequence[str]) -> list[str]:
     counts = Counter(found)
     if len(counts) < 2:
         return []
-    listed = ", ".join(f"{name} ({count} run{'s' * (count > 1)})" for name,
+    listed = ", ".join(f"{name} ({counted(count, 'run')})" for name,
                        count in counts.most_common())
     return [f"**Warning:** the runs come from {len(counts)} {what}: {listed}."]
 
@@ -332,7 +334,8 @@ def _csv(rows: Sequence[dict[str, Any]]) -> str:
     nameless = [row for row in rows if not row.get(RUNS)]
     if nameless:
         raise ValueError(f"a row of a page names no run: {nameless[0]}")
-    columns = [name for name in dict.fromkeys(name for row in rows for name in row) if name != RUNS]
+    names = dict.fromkeys(chain.from_iterable(rows))
+    columns = [name for name in names if name != RUNS]
     file = io.StringIO()
     writer = csv.DictWriter(file, [*columns, RUNS], lineterminator="\n")
     writer.writeheader()

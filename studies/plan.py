@@ -11,6 +11,7 @@ from typing import Any
 
 from engine import jobs
 from engine.run import RunContext, Unfinished
+from utils.text import counted
 
 log = logging.getLogger("pep")
 
@@ -46,7 +47,7 @@ def _with_field(name: str, one: PlannedRun, context: RunContext) -> dict[str, An
     result = one.run(context)
     if name in result:
         return result
-    if context.dry:
+    if context.dry_run:
         raise Unfinished(f"{one.what}: the result is older than its field `{name}`")
     return one.run(replace(context, force=True))
 
@@ -55,7 +56,7 @@ def missing(needs: Sequence[PlannedRun], context: RunContext) -> list[PlannedRun
     """Those that are not finished; nothing is trained to find out, and each data set is opened
     once."""
     found = []
-    dry = replace(context, dry=True, opened={})
+    dry = replace(context, dry_run=True, opened={})
     with quiet():
         for need in needs:
             try:
@@ -103,12 +104,12 @@ def describe(needs: Sequence[PlannedRun], seconds: Sequence[float | None]) -> st
     """The plan as text, with an estimate where there is one.
 
     >>> print(describe([PlannedRun("fm mde seed 1", ("fm", "mde"), print)], [300.0]))
-    1 run is missing, about 5 min one after the other:
+    1 run missing, about 5 min one after the other:
       fm mde seed 1 (about 5 min)
     """
     if not needs:
         return "nothing is missing"
-    head = f"{len(needs)} runs are missing" if len(needs) > 1 else "1 run is missing"
+    head = f"{counted(len(needs), 'run')} missing"
     known = [each for each in seconds if each]
     if known:
         head += f", about {_long(sum(known))} one after the other"

@@ -14,13 +14,13 @@ from compression.umec.task import Task
 from engine import stages
 from engine.run import RunContext
 from engine.settings import parse
-from studies import afm_runs, plan, schemes, tuning
+from studies import afm_runs, plan, schemes, tuning, waterline_runs
 from studies.figures import PAGES, extreme, table4, umec_fig2, umec_fig3
 from studies.plan import PlannedRun
 from studies.published import PRESETS
 
 # most parameters that Figures 5, 8 and 10 show
-SHOWN = {"movielens": 23_675, "criteo": 100_000, "avazu": 100_000}
+SHOWN = {"movielens": 23_675, "criteo": 100_000, "avazu": 100_000, "frappe": 20_000}
 GRANULARITIES = ("feature_dim", "dimension", "feature", "global")  # Figure 10's
 # a scheme each, and the settings that differ from the script's
 Points = list[tuple[str, tuning.Point]]
@@ -42,14 +42,16 @@ RECORDS = {"fig6": "sparsity", "stability": "sparsity", "thresholds": "threshold
 ELSEWHERE = ("table2", "table3", "table4", "fig8", "fig11")
 
 
-def needs_of(given: argparse.Namespace, name: str) -> list[PlannedRun]:
+def runs_behind(given: argparse.Namespace, name: str) -> list[PlannedRun]:
     """The runs behind a figure or table of the paper."""
     if name == "table2":
-        return [bench_epoch.need(PRESETS[given.dataset])]
+        return [bench_epoch.planned_run(PRESETS[given.dataset])]
     if name == "table1":
-        return [bench_epoch.need(PRESETS[given.dataset]), *schemes.comparison(given)]
+        return [bench_epoch.planned_run(PRESETS[given.dataset]), *schemes.comparison(given)]
     if name == "afm":
         return _of_afm(given)
+    if name == "waterline":
+        return waterline_runs.needs(given)
     if name in UMEC_FIGURES:
         return _of_umec(given, name)
     if name not in (*WITHOUT_TICKETS, *WITH_TICKETS):
@@ -59,7 +61,7 @@ def needs_of(given: argparse.Namespace, name: str) -> list[PlannedRun]:
     needs = []
     for seed in given.seeds:
         for scheme, point in points:
-            one = schemes.need(given, scheme, point, seed)
+            one = schemes.planned_run(given, scheme, point, seed)
             if field and "retrain" not in one.what:
                 one = plan.recorded(field, one)
             needs.append(one)
@@ -74,7 +76,7 @@ def _of_afm(given: argparse.Namespace) -> list[PlannedRun]:
     for same in zip(*studies, strict=True):
         needs += same
     for rank in TRAINS:
-        needs += [schemes.need(given, "tt", {"tt_rank": rank}, seed) for seed in given.seeds]
+        needs += [schemes.planned_run(given, "tt", {"tt_rank": rank}, seed) for seed in given.seeds]
     return needs
 
 
@@ -97,16 +99,18 @@ def _with_tickets(given: argparse.Namespace, name: str) -> Points:
     most = SHOWN.get(given.dataset, SHOWN["movielens"])
     shown = {"retrain_emb_param": next((budget for budget in budgets if budget <= most),
                                        budgets[-1])}
+    causes = itertools.product(budgets, (CAUSES[0], CAUSES[-1]))
+    pruned = itertools.product(("pep", "magnitude"), extreme.BUDGETS)
     points: dict[str, Points] = {
         "fig5": [("uniform", {}), ("pep", shown)],
         "fig8": [("uniform", {}), ("pep", shown), ("pep", {**shown, "re_init": True})],
         "fig10": [("pep", {**shown, "threshold_type": kind}) for kind in GRANULARITIES],
         "thresholds": [*(("pep", cause) for cause in CAUSES),
                        *(("pep", {**cause, "retrain_emb_param": budget})
-                       for budget in budgets for cause in (CAUSES[0], CAUSES[-1]))],
+                         for budget, cause in causes)],
         "extreme": [("pep", {"candidate_p": [*extreme.BUDGETS]}),
                     *((scheme, {"candidate_p": [*extreme.BUDGETS], "retrain_emb_param": budget})
-                      for scheme in ("pep", "magnitude") for budget in extreme.BUDGETS),
+                      for scheme, budget in pruned),
                     *(("uniform", {"latent_dim": width}) for width in extreme.WIDTHS)],
         "table4": [(schemes.LR, {}), ("pep", {"retrain_emb_param": budgets[-1]}),
                    *_autoint_with_lr(given, budgets)],
@@ -137,16 +141,16 @@ def everything(given: argparse.Namespace) -> list[PlannedRun]:
         size = next(iter(grid))
         first = list({str(point[size]): point for point in reversed(points)}.values())
         chosen = [trial["settings"] for trial in tuning.chosen(path)] if path.exists() else first
-        needs += [schemes.need(given, scheme, point, 1) for point in points]
+        needs += [schemes.planned_run(given, scheme, point, 1) for point in points]
         for point in chosen:
-            needs += [schemes.need(given, scheme, point, seed) for seed in given.seeds]
+            needs += [schemes.planned_run(given, scheme, point, seed) for seed in given.seeds]
     pages = PAGES if given.model == "fm" else ("table4",)
     shown = [name for name in pages if given.dataset == "movielens" or name in ELSEWHERE]
     # with the tunings above, or of the sibling systems
     counted = ("fig2", "table1", "afm", *UMEC_FIGURES)
     for name in shown:
         if name not in counted:
-            needs += needs_of(given, name)
+            needs += runs_behind(given, name)
     return needs
 
 
@@ -159,7 +163,7 @@ def compressed(given: argparse.Namespace, task: Task, seed: int,
                  1)
     task = replace(task, epochs=epochs, finetune_epochs=-(-epochs // 2),
                    budget=1.0 if task.method == "dense" else task.budget)
-    loaded = umec.load(result["run_id"], task.groups, replace(context, dry=False))
+    loaded = umec.load(result["run_id"], task.groups, replace(context, dry_run=False))
     return umec.compress(loaded, task, context)
 
 

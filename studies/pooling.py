@@ -11,7 +11,7 @@ a line:
   that most runs have, says so in its title, and puts nothing beside the paper.
 - **Not the published protocol** (`--published`), whose runs are counted under that name.
 - **The published settings** (DEPARTURES and DECAYS), but for those that a page asks for by itself
-  (ASKED), or those that a tuning has chosen. A ticket's search counts like the ticket.
+  (VARIED), or those that a tuning has chosen. A ticket's search counts like the ticket.
 - **Every weight rewound.** A retraining starts all weights, not the table alone, from the values
   that the search began with, as the published code does in effect. Where only tickets with the
   table alone rewound exist, the point is missing, and the page says that they exist.
@@ -29,18 +29,22 @@ from typing import Any, NamedTuple
 
 from studies.kinds import COMPRESSED, FREE, Results, kind
 from studies.published import PATIENCE
+from utils.text import counted
 
 Result = dict[str, Any]
 
-ROWS = {"movielens": 739_012, "criteo": 45_840_617, "avazu": 40_428_967}
-LENGTH = {"movielens": 100, "criteo": 30, "avazu": 30}  # max_epochs of the scripts
+ROWS = {"movielens": 739_012, "criteo": 45_840_617, "avazu": 40_428_967, "frappe": 288_609}
+# max_epochs of the presets
+LENGTH = {"movielens": 100, "criteo": 30, "avazu": 30, "frappe": 150}
 _LARGE = {"early_stop": 5, "eval_interval": 1, "latent_dim": 24, "log_interval": 100,
           "threshold_init": -150.0, "mlp_dims": [400, 400, 400], "att_dropout": 0.0}
 DEPARTURES: dict[str, dict[str, Any]] = {  # of the scripts from the neutral defaults, and those
     # of a search that a ticket's identity does not name
-    "movielens": {"threshold_init": -15.0}, "criteo": _LARGE, "avazu": _LARGE}
+    "movielens": {"threshold_init": -15.0}, "criteo": _LARGE, "avazu": _LARGE,
+    "frappe": {"threshold_init": -15.0, "lr": 3e-3, "eval_interval": 1,
+               "mlp_dims": [400, 400, 400]}}
 DECAYS = {"l2_regularization": 1e-5, "weight_decay": 1e-5, "l2_penalty": 0.0}  # of the scripts
-ASKED = ("threshold_type", "threshold_decay", "threshold_gradient", "with_linear", "re_init",
+VARIED = ("threshold_type", "threshold_decay", "threshold_gradient", "with_linear", "re_init",
          "rewind", "mde_blocks", "mde_alpha", "mgqe_subspaces", "mgqe_centroids", "darts_widths",
          "hash_rows", "qr_collisions", "tt_rank")  # a page names the value that it shows
 PROTOCOL = ("budget", "log_interval", "early_stop_metric", "latent_dim", "eval_interval",
@@ -99,14 +103,14 @@ def full_length(result: Result) -> bool:
 
 
 def as_published(result: Result) -> bool:
-    """Whether a run has the published settings of its data set, but for those of ASKED.
+    """Whether a run has the published settings of its data set, but for those of VARIED.
 
     A training's width is asked for too: a page shows small tables beside PEP's.
     """
     settings = result["settings"]
     wanted = DEPARTURES.get(settings["dataset"], {})
     own = settings_of(result)
-    skipped = {*ASKED, *NAMED, *FREE, "max_epochs"}
+    skipped = {*VARIED, *NAMED, *FREE, "max_epochs"}
     if result["stage"] == "train":
         skipped.add("latent_dim")
     if any(own.get(name, value) != value for name, value in DECAYS.items()):
@@ -275,7 +279,7 @@ def words(left: Mapping[str, int]) -> str:
     >>> words(Counter({"other lengths": 3, "other data": 1}))
     '1 run of other data, 3 runs of other lengths'
     """
-    return ", ".join(f"{count} run{'s' * (count > 1)} of {reason}"
+    return ", ".join(f"{counted(count, 'run')} of {reason}"
                      for reason, count in sorted(left.items()))
 
 

@@ -20,6 +20,7 @@ from studies.curves import RUNS_CSV, SHIPPED
 from studies.figures import by_epoch, fig5, fig6
 from studies.pages import existing
 from studies.runs_csv import append
+from utils.text import counted
 
 
 def keep_drawn(out: Path, folder: Path = SHIPPED, without: Collection[str] = ()) -> int:
@@ -34,8 +35,8 @@ def keep_drawn(out: Path, folder: Path = SHIPPED, without: Collection[str] = ())
     """
     by_id = {run["run_id"]: run for run in results_in(folder)}
     data = fig5.fields_by_manifest(list(by_id.values()))
-    drawn = {file for made in existing(folder, out) for file in made.drawn
-             if file.split("/")[0] not in without}
+    files = set().union(*(made.drawn for made in existing(folder, out)))
+    drawn = {file for file in files if file.split("/")[0] not in without}
     found: dict[str, curves.Evaluations] = {}
     count = 0
     for file in sorted(drawn):
@@ -78,12 +79,14 @@ def main(arguments: Sequence[str] | None = None) -> None:
 def _append(folder: Path, out: Path, replace: bool) -> None:
     path = folder / RUNS_CSV
     written, differ = append(path, out, replace)
-    print(f"{path}: {len(runs_csv.lines(path))} runs, {len(written)} of them written now")
+    runs = counted(len(runs_csv.lines(path)), "run")
+    print(f"{path}: {runs}, {len(written)} of them written now")
     if differ:
-        print(f"{len(differ)} runs have another result in {out}; their lines and curves were left "
-              f"as they are (--replace takes the new ones): {' '.join(differ)}")
+        others = counted(len(differ), "run")
+        print(f"another result in {out}: {others}, whose lines and curves were left as they are "
+              f"(--replace takes the new ones): {' '.join(differ)}")
     kept = keep_drawn(out, folder, differ)
-    print(f"{folder / curves.FOLDER}: kept what pictures draw of {kept} files")
+    print(f"{folder / curves.FOLDER}: kept what pictures draw of {counted(kept, 'file')}")
 
 
 if __name__ == "__main__":

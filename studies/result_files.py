@@ -1,12 +1,13 @@
 """The result.json files of run folders: found, checked, in today's words."""
 
-import json
 import sys
 from pathlib import Path
 from typing import Any
 
 from studies.kinds import FINETUNED
+from utils.files import read_record
 from utils.recorded import translate_result
+from utils.text import counted
 
 Kinds = dict[str, type | tuple[type, ...]]
 NUMBER = (int, float)
@@ -37,11 +38,11 @@ def in_folder(out: Path) -> list[dict[str, Any]]:
     found, unreadable = [], []
     for path in sorted((out / "runs").glob("*/result.json")):
         try:
-            found.append(checked(json.loads(path.read_text())))
+            found.append(checked(read_record(path)))
         except (OSError, ValueError) as error:
             unreadable.append(f"  {path}: {error}")
     if unreadable:
-        print("\n".join([f"{len(unreadable)} results cannot be read and are left out:",
+        print("\n".join([f"{counted(len(unreadable), 'result')} left out, because unreadable:",
                          *unreadable]), file=sys.stderr)
     return found
 

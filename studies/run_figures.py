@@ -37,8 +37,8 @@ def tune(given: argparse.Namespace, context: RunContext) -> None:
     wanted = schemes.points(given, given.embedding, given.trials, given.settings_of)
     path = tuning.file_of(context.out, given.dataset, given.model, given.embedding)
     tuning.require_no_fewer(path, wanted)
-    run_all([schemes.need(given, given.embedding, point, given.seed) for point in wanted], given,
-            context)
+    needs = [schemes.planned_run(given, given.embedding, point, given.seed) for point in wanted]
+    run_all(needs, given, context)
     if given.dry_run:
         return
     about = {"dataset": given.dataset, "model": given.model, "embedding": given.embedding,
@@ -89,9 +89,11 @@ def reproduce(given: argparse.Namespace, context: RunContext) -> None:
     except FileNotFoundError as error:
         print(f"skipped: {given.dataset} is not there ({error})")
     else:
-        compare = given.what == "compare"
-        run_all(schemes.comparison(given) if compare else planned_runs.needs_of(given, given.what),
-                given, context)
+        if given.what == "compare":
+            needs = schemes.comparison(given)
+        else:
+            needs = planned_runs.runs_behind(given, given.what)
+        run_all(needs, given, context)
     if given.what in PAGES and not given.dry_run:
         print("\n".join(pages.draw(given.what, context.out, given.dataset, given.model,
                                    given.planted is not None)))

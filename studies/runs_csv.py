@@ -59,7 +59,10 @@ COMMON: dict[str, Any] = {
     "split": "random", "table_update": "auto", "tensorboard": False,
     "threshold_decay": "coupled", "threshold_gradient": True, "threshold_init": -15.0,
     "threshold_type": "feature_dim", "tt_rank": 16, "vocabulary": "all", "weight_decay": 1e-05,
-    "with_ids": False, "with_linear": False}
+    "with_ids": False, "with_linear": False,
+    # of own tables
+    "label": "", "name": "", "fields": [], "dense": [], "bucket": "quantiles", "dates": None,
+    "ignore": [], "positive": [], "min_count": 10}
 
 
 def read(path: Path, planted: str = "") -> list[Result]:
@@ -88,15 +91,18 @@ def lines(path: Path) -> list[dict[str, str]]:
         FileNotFoundError: there is no such file.
         ValueError: it has other columns than this version writes, or a line is cut short.
     """
-    with path.open(newline="") as file:
-        reader = csv.DictReader(file)
-        names = tuple(reader.fieldnames or ())
-        if set(names) != set(HEAD):
-            raise ValueError(
-                f"{path} is of another form. Columns that are not known: {_listed(names, HEAD)}; "
-                f"columns that it lacks: {_listed(HEAD, names)}. Take the file that belongs to "
-                f"this version of the code (git checkout -- {path})")
-        found = list(reader)
+    try:
+        with path.open(newline="", encoding="utf-8") as file:
+            reader = csv.DictReader(file)
+            names, found = tuple(reader.fieldnames or ()), list(reader)
+    except (csv.Error, UnicodeDecodeError) as error:
+        raise ValueError(f"{path} cannot be read ({error}); restore it (git checkout -- "
+                         f"{path})") from error
+    if set(names) != set(HEAD):
+        raise ValueError(
+            f"{path} is of another form. Columns that are not known: {_listed(names, HEAD)}; "
+            f"columns that it lacks: {_listed(HEAD, names)}. Take the file that belongs to "
+            f"this version of the code (git checkout -- {path})")
     for number, line in enumerate(found, 2):
         if None in line or None in line.values():
             raise ValueError(f"{path}, line {number} has not the columns of the head: it was cut "

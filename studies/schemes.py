@@ -34,6 +34,7 @@ BUDGETS = {
     ("avazu", "fm"): [300_000, 100_000, 10_000, 1_479],
     ("avazu", "deepfm"): [300_000, 100_000, 10_000, 2_215],
     ("avazu", "autoint"): [300_000, 100_000, 10_000, 2_805],
+    **{("frappe", model): [50_000, 20_000, 10_000, 5_000] for model in ("fm", "deepfm", "autoint")},
 }
 # retrain snapshots
 PRUNED = ("pep", "magnitude", "imp", "random", "random_per_field", "random_per_feature")
@@ -152,7 +153,8 @@ def _snapshots(given: argparse.Namespace, scheme: str, own: tuning.Point, seed: 
     return methods.prune(trained, scheme, tables, replace(context, alias=default))
 
 
-def need(given: argparse.Namespace, scheme: str, point: tuning.Point, seed: int) -> PlannedRun:
+def planned_run(given: argparse.Namespace, scheme: str, point: tuning.Point,
+                seed: int) -> PlannedRun:
     """One run of a plan."""
     model = "linear" if scheme == LR else given.model
     words = tuning.describe({name: value for name, value in point.items() if name != "candidate_p"})
@@ -179,5 +181,6 @@ def comparison(given: argparse.Namespace) -> list[PlannedRun]:
             continue
         else:
             points = [trial["settings"] for trial in tuning.chosen(path)]
-        needs += [need(given, scheme, point, seed) for seed in given.seeds for point in points]
+        for seed in given.seeds:
+            needs += [planned_run(given, scheme, point, seed) for point in points]
     return needs

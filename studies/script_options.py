@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from data.table.options import ALLOWED, own_name
 from engine import cli
+from engine.distributed import launch
 
 if TYPE_CHECKING:
     from engine.run import RunContext
@@ -114,7 +115,7 @@ def read(options: argparse.Namespace, script: dict[str, Any], variants: Variants
     chosen = [changed for name, changed in variants.items() if vars(options)[name]]
     if "published" in variants and options.published:
         log.info(textwrap.fill(NOT_REPRODUCED, 80))
-    given = dict(script)
+    given = {"lanes": launch.LANES, **script} if launch.launched() else dict(script)
     for changed in chosen:
         given |= changed
     given |= explicit

@@ -31,7 +31,8 @@ def search(description: str, script: Preset) -> None:
         script: its settings.
     """
     options = _options(description, script, retraining=False)
-    cli.main(lambda: _settings(script) if options.settings else _search(options, script))
+    cli.main(lambda: _settings(script) if options.settings else _search(options, script),
+             shared=True)
 
 
 def retrain(description: str, script: Preset) -> None:
@@ -42,7 +43,8 @@ def retrain(description: str, script: Preset) -> None:
         description, script: as for `search`.
     """
     options = _options(description, script, retraining=True)
-    cli.main(lambda: _settings(script) if options.settings else _retrain(options, script))
+    cli.main(lambda: _settings(script) if options.settings else _retrain(options, script),
+             shared=True)
 
 
 def _options(description: str, script: Preset, retraining: bool) -> argparse.Namespace:
@@ -128,6 +130,8 @@ def _retrain(options: argparse.Namespace, script: Preset) -> None:
                                 only=name))
                for name in names]
     results = [result for [result] in jobs.run_all(tickets, context, at_once)]
+    if context.rank:
+        return
     print(table.of_results(results))
     ran = results[0]["settings"]
     figure = budget_curve.draw(results_in(context.out), ran["dataset"], ran["model"],

@@ -2,10 +2,12 @@
 budget."""
 
 from collections import defaultdict
+from itertools import chain
 from typing import Any
 
 from studies import names, pooling
 from studies.kinds import COMPRESSED, PEP, STEPPING_STONE, Results, kind
+from utils.text import counted
 
 
 def series_of(results: Results) -> dict[str, list[dict[str, Any]]]:
@@ -31,7 +33,7 @@ def series_of(results: Results) -> dict[str, list[dict[str, Any]]]:
     series: dict[str, list[dict[str, Any]]] = defaultdict(list)
     for scheme in sorted(kinds, key=lambda name: (name != PEP, name == "LR", name)):
         members = kinds[scheme]
-        known = {name for _, facts in members for name in facts}
+        known = set(chain.from_iterable(facts for _, facts in members))
         varying = sorted(name for name in known
                          if len({facts.get(name) for _, facts in members}) > 1)
         labels = [", ".join([scheme, *(facts[name] for name in varying if name in facts),
@@ -97,10 +99,6 @@ def _labels(result: dict[str, Any]) -> dict[str, str]:
     return labels
 
 
-def _epochs(count: int) -> str:
-    return f"{count} epoch{'s' * (count != 1)}"
-
-
 def _marks(result: dict[str, Any], by_id: dict[str, dict[str, Any]],
            rows: dict[str, int]) -> list[str]:
     """What sets a run apart from whole ones, and is said even where all runs share it."""
@@ -111,10 +109,10 @@ def _marks(result: dict[str, Any], by_id: dict[str, dict[str, Any]],
     if pooling.published_protocol(result):
         marks.append("published protocol")
     elif not pooling.full_length(result):
-        marks.append(f"cut at {_epochs(result['settings']['max_epochs'])}")
+        marks.append(f"cut at {counted(result['settings']['max_epochs'], 'epoch')}")
     if (parent is not None and not pooling.published_protocol(parent)
             and not pooling.full_length(parent)):
-        marks.append(f"search of {_epochs(parent['settings']['max_epochs'])}")
+        marks.append(f"search of {counted(parent['settings']['max_epochs'], 'epoch')}")
     whole = pooling.ROWS.get(result["settings"].get("dataset", ""))
     here = rows.get(result["manifest"])
     if whole is not None and here is not None and here != whole:

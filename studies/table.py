@@ -71,7 +71,9 @@ def of_results(results: Sequence[dict[str, Any]]) -> str:
             for r in results]
     lines = [plain(head, rows),
              "* published protocol: mean of per-batch AUCs, best epoch picked on test"]
-    notes = [note(result) for result in results for note in (of_budgets, of_ticket, of_base_rate)]
+    notes = []
+    for result in results:
+        notes += [of_budgets(result), of_ticket(result), of_base_rate(result)]
     return "\n".join([*lines, *dict.fromkeys(line for line in notes if line)])
 
 

@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from utils.files import write_json
+from utils.files import read_record, write_json
 
 log = logging.getLogger("pep")
 
@@ -22,7 +22,7 @@ KEPT = ("run_id", "num_embedding_params", "inference_bytes", "validation_auc", "
 
 
 # settings of a retraining, not of the search before it
-RETRAINING = ("retrain_emb_param", "re_init", "rewind")
+RETRAINING = ("retrain_emb_param", "re_init", "rewind", "ema", "lr_schedule")
 # what was chosen here, for those who do not tune
 SHIPPED = Path(__file__).parents[1] / "experiments" / "tuned"
 
@@ -80,8 +80,8 @@ def points(grid: Mapping[str, Sequence[Any]], trials: int) -> list[Point]:
     combinations = list(itertools.product(*(grid[name] for name in others)))
     each = min(len(combinations), trials // len(grid[size]))
     taken = [combinations[round(place)] for place in np.linspace(0, len(combinations) - 1, each)]
-    return [{size: value, **dict(zip(others, rest, strict=True))} for value in grid[size]
-            for rest in taken]
+    return [{size: value, **dict(zip(others, rest, strict=True))}
+            for value, rest in itertools.product(grid[size], taken)]
 
 
 def require_no_fewer(path: Path, wanted: Sequence[Point]) -> None:
@@ -146,7 +146,7 @@ def chosen(path: Path) -> list[dict[str, Any]]:
 def _read(path: Path, name: str) -> list[dict[str, Any]]:
     """A file's list of trials."""
     try:
-        trials = json.loads(path.read_text())[name]
+        trials = read_record(path)[name]
         if not trials or not all(trial["settings"] and trial["num_embedding_params"]
                                  for trial in trials):
             raise ValueError(f"no trials under {name!r}")

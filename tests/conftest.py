@@ -3,6 +3,7 @@
 import contextlib
 import functools
 import os
+import signal
 from pathlib import Path
 
 import hypothesis
@@ -39,6 +40,23 @@ def pytest_terminal_summary(terminalreporter):
             terminalreporter.write_line(f"  {name}")
     else:
         terminalreporter.write_line("no real-data test was skipped")
+
+
+@pytest.fixture(autouse=True)
+def interrupts():
+    """A command that was interrupted ignores further interrupts; the suite does not."""
+    yield
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+
+
+@pytest.fixture
+def dead_process():
+    """The number of a process that has ended."""
+    child = os.fork()
+    if not child:
+        os._exit(0)
+    os.waitpid(child, 0)
+    return child
 
 
 @pytest.fixture

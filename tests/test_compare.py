@@ -65,7 +65,8 @@ def test_tuning_chooses_and_the_comparison_runs_every_scheme_at_it(shell, tmp_pa
              for path in (tmp_path / "tuned").glob("*.json")}
     assert {name: len(trials) for name, trials in tuned.items()} == {"uniform": 2, "darts": 1}
     shell(reproduce, "compare", "--seeds", 1, 2)
-    found = entries(Page("rivals", "movielens", "fm", "all schemes"), results_in(tmp_path), tuned)
+    page = Page("baselines", "movielens", "fm", "all schemes")
+    found = entries(page, results_in(tmp_path), tuned)
     shown = {(entry.scheme, round(entry.mean("num_embedding_params"))): len(entry.results)
              for entry in found}
     for scheme in ("PEP", "magnitude pruning", "iterative pruning", "random mask",
@@ -91,7 +92,8 @@ def test_pruning_and_pep_are_tuned_budget_by_budget(shell, tmp_path, monkeypatch
                                     / f"movielens_fm_{scheme}.json").read_text())["chosen"]
         assert [trial["num_embedding_params"] for trial in tuned[scheme]] == [100, 300]
     shell(reproduce, "compare", "--scheme", "pep", "--scheme", "magnitude", "--seeds", 1, 2)
-    found = entries(Page("rivals", "movielens", "fm", "all schemes"), results_in(tmp_path), tuned)
+    page = Page("baselines", "movielens", "fm", "all schemes")
+    found = entries(page, results_in(tmp_path), tuned)
     # what magnitude pruning started from
     found = [entry for entry in found if entry.scheme != "uniform"]
     assert [(entry.scheme, entry.mean("num_embedding_params"), len(entry.results))
@@ -171,7 +173,7 @@ def test_settings_of_a_model_that_was_not_tuned_are_asked_for(shell):
 def test_budgets_fit_the_table(shell, tmp_path, monkeypatch, capsys):
     monkeypatch.setitem(schemes.BUDGETS, ("movielens", "fm"), [SIZE + 1, 300, 100])
     shell(reproduce, "compare", "--scheme", "imp", "--seeds", 3, "--dry-run")
-    assert "2 runs are missing" in capsys.readouterr().out
+    assert "2 runs missing" in capsys.readouterr().out
     monkeypatch.setitem(schemes.BUDGETS, ("movielens", "fm"), [SIZE + 1])
     with pytest.raises(ValueError, match=rf"the table has {SIZE} parameters, the budgets of fm on "
                                          rf"movielens are"):
@@ -274,9 +276,9 @@ def test_what_would_be_run_is_listed_without_running(shell, tmp_path, capsys):
     shell(reproduce, "compare", "--scheme", "imp", "--scheme", "imp", "--seeds", 3, 3, "--dry-run")
     said = capsys.readouterr().out.splitlines()
     lines = [line.partition(" (about")[0] for line in said]  # by the shipped records
-    assert said[0].startswith("4 runs are missing, about ")
+    assert said[0].startswith("4 runs missing, about ")
     assert lines[1] == "  fm uniform latent_dim=2 l2_regularization=1e-05 seed 1"
-    assert said[-3].startswith("2 runs are missing, about ")
+    assert said[-3].startswith("2 runs missing, about ")
     assert lines[-2:] == ["  fm imp retrain_emb_param=300 seed 3",
                           "  fm imp retrain_emb_param=100 seed 3"]
     assert not (tmp_path / "runs").exists()
@@ -285,7 +287,7 @@ def test_what_would_be_run_is_listed_without_running(shell, tmp_path, capsys):
 
 def test_the_times_of_table_2_are_measured_once(shell, tmp_path, capsys):
     shell(reproduce, "table2", "--dry-run")
-    assert "1 run is missing" in capsys.readouterr().out
+    assert "1 run missing" in capsys.readouterr().out
     shell(reproduce, "table2")
     assert "epoch_movielens" in (tmp_path / "figures" / "table2_movielens.csv").read_text()
     record = tmp_path / "benchmarks" / "epoch_movielens.json"
@@ -299,9 +301,8 @@ def test_the_times_of_table_2_are_measured_once(shell, tmp_path, capsys):
     assert len(record.read_bytes()) > 500
 
 
-@pytest.mark.parametrize("page", [page for page in reproduce.PAGES if page != "table2"])
-def test_the_runs_behind_a_page_are_made_once_and_the_page_is_written(shell, tmp_path, monkeypatch,
-                                                                      capsys, page):
+def test_the_runs_behind_every_page_are_made_once_and_the_pages_are_written(shell, tmp_path,
+                                                                            monkeypatch, capsys):
     monkeypatch.setitem(planned_runs.SHOWN, "movielens", 100)
     monkeypatch.setattr(schemes, "GRIDS", dict.fromkeys(schemes.PRUNED))
     # FM has no layers: left out
@@ -311,27 +312,36 @@ def test_the_runs_behind_a_page_are_made_once_and_the_page_is_written(shell, tmp
     monkeypatch.setattr(planned_runs, "UMEC_STEPS", 8)
     monkeypatch.setattr(planned_runs, "UMEC_FIGURES",
                         {"umec-fig2": (True, ("umec", "magnitude", "dense"), (0.5,)),
-                                                  "umec-fig3": (False, ("umec", "group-lasso",
-                                                                        "dense"), (0.9,))})
-    # one seed has nothing to be compared with
-    seeds = ("--seeds", 1, 2) if page == "stability" else ("--seeds", 1)
-    shell(reproduce, page, *seeds)
-    made = {path.parent.name for path in (tmp_path / "runs").glob("*/result.json")}
-    assert made
-    said = capsys.readouterr().out.splitlines()
-    [text] = (tmp_path / "figures").glob(f"{page}_movielens*.md")
-    assert text.with_suffix(".csv").exists()
-    assert {str(text), str(text.with_suffix(".csv"))} <= set(said)
-    assert any(name in text.with_suffix(".csv").read_text() for name in made)
-    shell(reproduce, page, *seeds, "--dry-run")
-    assert capsys.readouterr().out.splitlines()[0] == "nothing is missing"
-    gone = min(made)
-    (tmp_path / "runs" / gone / "result.json").unlink()
-    shell(reproduce, page, *seeds, "--dry-run")
-    assert "missing" in (said := capsys.readouterr().out)
-    assert "nothing" not in said
-    shell(reproduce, page, *seeds)
-    assert {path.parent.name for path in (tmp_path / "runs").glob("*/result.json")} == made
+                         "umec-fig3": (False, ("umec", "group-lasso", "dense"), (0.9,))})
+
+    def runs():
+        return {path.parent.name for path in (tmp_path / "runs").glob("*/result.json")}
+
+    for page in reproduce.PAGES:
+        if page == "table2":  # has no runs
+            continue
+        # one seed has nothing to be compared with
+        words = (page, "--seeds", 1, *([2] if page == "stability" else []))
+        before = runs()
+        shell(reproduce, *words)
+        said = capsys.readouterr().out.splitlines()
+        [text] = (tmp_path / "figures").glob(f"{page}_movielens*.md")
+        table = text.with_suffix(".csv")
+        assert {str(text), str(table)} <= set(said)
+        every = runs()
+        assert any(name in table.read_text() for name in every)
+        shell(reproduce, *words, "--dry-run")
+        assert capsys.readouterr().out.splitlines()[0] == "nothing is missing"
+        if every == before:  # they are those of the pages above
+            continue
+        gone = min(every - before)
+        (tmp_path / "runs" / gone / "result.json").unlink()
+        shell(reproduce, *words, "--dry-run")
+        assert "missing" in (said := capsys.readouterr().out)
+        assert "nothing" not in said
+        shell(reproduce, *words)
+        assert runs() == every
+        capsys.readouterr()
 
 
 def test_the_report_is_one_file_with_what_there_is_and_what_there_is_not(shell, tmp_path,
@@ -507,7 +517,7 @@ def test_shipped_settings_and_times_are_used(shell, tmp_path, monkeypatch, capsy
     capsys.readouterr()
     shell(reproduce, "compare", "--scheme", "uniform", "--scheme", "lr", "--seeds", 7, "--dry-run")
     lines = capsys.readouterr().out.splitlines()
-    assert lines[0].startswith("3 runs are missing, about ")
+    assert lines[0].startswith("3 runs missing, about ")
     assert [line.partition(" (about ")[0].split()[:2] for line in lines[1:]] == [
         ["fm", "uniform"], ["fm", "uniform"], ["linear", "lr"]]
     assert all("(about" in line for line in lines[1:])  # LR by the shipped records, nobody ran it

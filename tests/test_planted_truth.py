@@ -1,4 +1,4 @@
-"""What the rivals do with the planted truth: each recovers or respects of it what its method
+"""What the baselines do with the planted truth: each recovers or respects of it what its method
 promises."""
 
 import numpy as np

@@ -10,8 +10,11 @@ import pandas as pd
 import pytest
 import torch
 
+from compression.loaded_run import load_uniform
+from compression.pruning import methods
 from data import vocabulary
-from studies import scripts
+from engine.run import RunContext
+from studies import runs_csv, scripts, sizes
 
 QUICK = {"latent_dim": 4, "max_epochs": 3, "eval_interval": 1, "batch_size": 256, "lr": 0.02,
          "threshold_init": -3.0, "log_interval": 1, "tensorboard": False, "min_count": 2}
@@ -115,6 +118,34 @@ def test_a_first_run_that_lacks_something_says_what(searched, arguments, why):
     said, code = say(folder, scripts.search, TABLE, *given)
     assert code == 2
     assert why in said
+
+
+def test_a_trained_table_is_pruned_and_measured_without_naming_its_file(searched):
+    folder, _ = searched
+    said, code = say(folder, scripts.search, TABLE, "--data", str(folder / "my clicks.csv"),
+                     "--label", "click", "--embedding", "uniform")
+    assert code == 0, said
+    [run] = [result["run_id"] for result in results(folder)
+             if result["stage"] == "train" and result["settings"]["model"] == "fm"]
+    context = RunContext(out=folder / "out", cache=folder / "cache", device="cpu")
+    trained = load_uniform(run, context)
+    pruned = methods.by_magnitude(trained, [50])
+    assert np.count_nonzero(pruned[50]) == 50
+    _, dataset, kept = sizes.kept_of(run, None, context)
+    assert sum(len(field.values) for field in sizes.sizes_of(dataset, kept)) == len(kept)
+
+
+def test_its_runs_are_recorded_and_read_back(searched, tmp_path):
+    """Also with a column whose name would part the names of a line."""
+    clicks().rename(columns={"item": "the item/no=1"}).to_csv(tmp_path / "c.csv", index=False)
+    said, code = say(tmp_path, scripts.search, TABLE, "--data", str(tmp_path / "c.csv"), "--label",
+                     "click", "--embedding", "uniform", "--set", "bucket={'price': 'quantiles:4'}")
+    assert code == 0, said
+    [result] = results(tmp_path)
+    runs_csv.append(tmp_path / "runs.csv", tmp_path / "out")
+    [read] = runs_csv.read(tmp_path / "runs.csv")
+    assert read["data"]["fields"] == result["data"]["fields"] == ["user", "the item/no=1", "price"]
+    assert read["settings"]["bucket"] == {"price": "quantiles:4"}
 
 
 def test_settings_of_own_tables_are_refused_for_other_data_sets(searched):

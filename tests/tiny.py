@@ -24,7 +24,7 @@ SETTINGS = {"model": "fm", "latent_dim": 4, "batch_size": 64, "lr": 0.01, "max_e
             "tensorboard": False, "checkpoint_seconds": 1000.0}
 TIMES = {"seconds", "processor_seconds", "seconds_per_epoch", "samples_per_second",
          "peak_memory_bytes",
-         "commit"}  # may differ
+         "commit", "checksum"}  # may differ
 
 
 def dataset(rows: int = 1500, seed: int = 0) -> Dataset:

@@ -1,9 +1,12 @@
 """Files that are either whole or not there: write to a temporary name, then rename."""
 
 import errno
+import glob
 import hashlib
 import json
 import os
+import platform
+import re
 import shutil
 import tempfile
 from collections.abc import Iterator
@@ -11,7 +14,9 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-FULL = (errno.ENOSPC, errno.EDQUOT)  # the disk is full, or the user's share of it
+CHECKSUM = "checksum"  # among a record's keys in its file; older files have none
+FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)  # the disk, the user's share, or a file's limit
+NO_SPACE = r"No space left|\d+ requested and \d+ written"
 
 
 @contextmanager
@@ -29,14 +34,17 @@ def naming_a_full_disk(path: Path, temporary: Path, need: int | None = None) -> 
     try:
         yield
     except Exception as error:
-        # safetensors has an error of its own, without a number
+        # safetensors has an error of its own and numpy one of a short write, without a number
         number = getattr(error, "errno", None)
-        if number not in FULL and "No space left" not in str(error):
+        if number is None and "File too large" in str(error):
+            number = errno.EFBIG
+        if number not in FULL and not re.search(NO_SPACE, str(error)):
             raise
+        what = "No space left" if number != errno.EFBIG else "File too large (see ulimit -f)"
         wanted = f"{need:,}" if need else f"more than {_bytes_in(temporary):,}"
         free = shutil.disk_usage(path.parent).free
         raise OSError(number or errno.ENOSPC,
-                      f"No space left in {path.parent} to write {path.name}, which needs {wanted} "
+                      f"{what} in {path.parent} to write {path.name}, which needs {wanted} "
                       f"bytes (free: {free:,}); make room there, or choose another folder with "
                       f"--out (runs) or --cache (data sets)") from error
 
@@ -66,7 +74,8 @@ def atomic_path(path: Path, need: int | None = None) -> Iterator[Path]:
     'whole'
     """
     path.parent.mkdir(parents=True, exist_ok=True)
-    handle, name = tempfile.mkstemp(prefix=f".{path.name}.", suffix=f".part{path.suffix}",
+    remove_left_behind(path)
+    handle, name = tempfile.mkstemp(prefix=temporary_prefix(path), suffix=f".part{path.suffix}",
                                     dir=path.parent)
     os.close(handle)
     temporary = Path(name)
@@ -85,11 +94,91 @@ def atomic_path(path: Path, need: int | None = None) -> Iterator[Path]:
         raise
 
 
+def temporary_prefix(path: Path) -> str:
+    """Of the names under which this process writes a file or folder before it is renamed."""
+    return f".{path.name}.{platform.node()}-{os.getpid()}."
+
+
+def remove_left_behind(path: Path) -> None:
+    """Remove what processes of this machine that were killed have left of a file or folder.
+
+    A writer on another machine, or one that is alive, is left alone.
+    """
+    if os.name != "posix":  # elsewhere, asking whether a process is alive ends it
+        return
+    start = f".{path.name}.{platform.node()}-"
+    for left in path.parent.glob(f"{glob.escape(start)}*"):
+        number = left.name.removeprefix(start).partition(".")[0]
+        if not number.isdigit() or _alive(int(number)):
+            continue
+        if left.is_dir() and not left.is_symlink():
+            shutil.rmtree(left, ignore_errors=True)
+        else:
+            left.unlink(missing_ok=True)
+
+
+def _alive(process: int) -> bool:
+    try:
+        os.kill(process, 0)
+    except ProcessLookupError:
+        return False
+    except PermissionError:  # another user's
+        return True
+    return True
+
+
+def copy_file(source: Path, target: Path) -> None:
+    """Copy a file, whole or not at all."""
+    with atomic_path(target, source.stat().st_size) as temporary:
+        shutil.copyfile(source, temporary)
+
+
 def write_json(path: Path, value: Any) -> None:
     """Write `value` as indented JSON, whole or not at all."""
     text = json.dumps(value, indent=2, sort_keys=True) + "\n"
     with atomic_path(path) as temporary:
         temporary.write_text(text)
+
+
+def write_record(path: Path, record: dict[str, Any]) -> None:
+    """Write a record and its checksum, whole or not at all."""
+    record = json.loads(json.dumps(record))  # keys are text, as when it is read
+    write_json(path, {**record, CHECKSUM: checksum_of(record)})
+
+
+def read_record(path: Path) -> dict[str, Any]:
+    """Read what `write_record` wrote.
+
+    Raises:
+        FileNotFoundError: there is no such file.
+        ValueError: it is no record, or was changed after it was written; the message says why and
+            leaves the path to the caller.
+
+    >>> import tempfile
+    >>> path = Path(tempfile.mkdtemp()) / "a.json"
+    >>> write_record(path, {"auc": 0.84})
+    >>> read_record(path)
+    {'auc': 0.84}
+    >>> _ = path.write_text(path.read_text().replace("0.84", "0.85"))
+    >>> read_record(path)
+    Traceback (most recent call last):
+    ValueError: it was changed after it was written: its checksum is of another content
+    """
+    try:
+        record = json.loads(path.read_text())
+    except RecursionError as error:
+        raise ValueError("it is nested too deep") from error
+    if not isinstance(record, dict):
+        raise ValueError(f"it holds a {type(record).__name__}, not a record")
+    found = record.pop(CHECKSUM, None)
+    if found is not None and found != checksum_of(record):
+        raise ValueError("it was changed after it was written: its checksum is of another content")
+    return record
+
+
+def checksum_of(record: dict[str, Any]) -> str:
+    """Of the values of a record, whatever their order."""
+    return sha256_of(json.dumps(record, sort_keys=True))[:16]
 
 
 def sha256_of(*parts: bytes | str) -> str:

@@ -2,6 +2,7 @@
 
 import json
 from typing import Any
+from urllib.parse import quote, unquote
 
 
 def as_text(value: Any) -> str:
@@ -31,9 +32,13 @@ def from_text(text: str) -> Any:
 def dump(values: dict[str, Any]) -> str:
     """A nested dict as a line, its names in order.
 
-    Raises:
-        ValueError: a name is empty or holds a space, a slash or "=".
+    What would part names (spaces, slashes, "=") is written as %20 and so on.
 
+    Raises:
+        ValueError: a name is empty.
+
+    >>> dump({"my price": 1})
+    'my%20price=1'
     >>> dump({"method": "umec", "dynamics": {"slr": 0.05, "keep": []}, "extra": {}})
     'dynamics/keep=[] dynamics/slr=0.05 extra={} method=umec'
     """
@@ -49,7 +54,7 @@ def load(line: str) -> dict[str, Any]:
     found: dict[str, Any] = {}
     for part in line.split():
         path, _, text = part.partition("=")
-        *outer, name = path.split("/")
+        *outer, name = map(unquote, path.split("/"))
         inner = found
         for each in outer:
             inner = inner.setdefault(each, {})
@@ -60,14 +65,23 @@ def load(line: str) -> dict[str, Any]:
 def _leaves(values: dict[str, Any], before: str = "") -> dict[str, Any]:
     found: dict[str, Any] = {}
     for name, value in values.items():
-        if name.split() != [name] or "/" in name or "=" in name:
-            raise ValueError(f"the name {name!r} cannot be written: it is empty, or holds a space, "
-                             f"a slash or an equals sign")
+        if not name:
+            raise ValueError("a name is empty, and cannot be written")
         if isinstance(value, dict) and value:
-            found |= _leaves(value, f"{before}{name}/")
+            found |= _leaves(value, f"{before}{as_name(name)}/")
         else:
-            found[before + name] = value
+            found[before + as_name(name)] = value
     return found
+
+
+def as_name(name: str) -> str:
+    """A name without what parts names; `urllib.parse.unquote` reads it.
+
+    >>> as_name("genres"), as_name("a b/c=1%")
+    ('genres', 'a%20b%2Fc%3D1%25')
+    """
+    return "".join(quote(letter, safe="") if letter.isspace() or letter in "/=%" else letter
+                   for letter in name)
 
 
 def _is_word(value: str) -> bool:

@@ -1,7 +1,16 @@
-"""Messages for names that are not known."""
+"""Parts of messages."""
 
 import difflib
 from collections.abc import Iterable
+
+
+def counted(count: int, noun: str) -> str:
+    """A count and what it is of.
+
+    >>> counted(1, "run"), counted(2000, "run")
+    ('1 run', '2,000 runs')
+    """
+    return f"{count:,} {noun}{'s' * (count != 1)}"
 
 
 def unknown(kind: str, name: object, known: Iterable[str]) -> str:

@@ -44,12 +44,12 @@ class Watched(dict[Any, Dataset]):
         return self.dataset
 
 
-def small_dataset(seed: int = 0) -> Dataset:
+def small_dataset(seed: int = 0, rows: int = ROWS) -> Dataset:
     """Random rows, with dense features, so that every model can read them."""
     rng = np.random.default_rng(seed)
-    columns = {name: rng.integers(0, size, ROWS) for name, size in SIZES.items()}
-    made = store.build("small", columns, np.arange(ROWS) % 2, split_seed=1)
-    dense = rng.random((ROWS, 2), dtype=np.float32)
+    columns = {name: rng.integers(0, size, rows) for name, size in SIZES.items()}
+    made = store.build("small", columns, np.arange(rows) % 2, split_seed=1)
+    dense = rng.random((rows, 2), dtype=np.float32)
     return Dataset(made.schema, made.ids, made.labels, made.counts, made.manifest, dense)
 
 

@@ -2,6 +2,7 @@
 from."""
 
 import json
+import os
 import traceback
 from collections import Counter
 from collections.abc import Callable
@@ -9,13 +10,15 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import torch
 from tqdm import tqdm
 
-from engine.record import commit
+from engine.record import commit, device_name
+from engine.run import Interrupted
 from utils.files import write_json
 
 KEPT = 20  # faults whose words are kept, of each kind
-SAVED_EVERY = 50  # trials
+SAVED_EVERY = 10  # trials
 
 
 @dataclass(frozen=True)
@@ -49,11 +52,14 @@ def run(name: str, trial: Trial, trials: int, folder: Path) -> dict[str, Any]:
     """
     path = folder / f"{name}.json"
     done = json.loads(path.read_text()) if path.exists() else {
-        "trials": 0, "outcomes": {}, "faults": 0, "first_faults": [], "commits": []}
+        "trials": 0, "outcomes": {}, "faults": 0, "first_faults": [], "commits": [],
+        "machines": []}
     counts = Counter(done["outcomes"])
     for seed in tqdm(range(done["trials"], trials), desc=name, disable=None):
         try:
             outcome = trial(seed, folder / name)
+        except Interrupted:
+            raise  # the campaign itself was told to end
         except Exception as error:
             words = "".join(traceback.format_exception_only(error)).strip()
             where = traceback.extract_tb(error.__traceback__)[-1]
@@ -66,5 +72,7 @@ def run(name: str, trial: Trial, trials: int, folder: Path) -> dict[str, Any]:
         done |= {"trials": seed + 1, "outcomes": dict(sorted(counts.items()))}
         if (seed + 1) % SAVED_EVERY == 0 or seed + 1 == trials:
             done["commits"] = sorted({*done["commits"], commit() or "unknown"})
+            machine = f"{device_name(torch.device('cpu'))}, {os.cpu_count()} cores"
+            done["machines"] = sorted({*done["machines"], machine})
             write_json(path, done)
     return done

@@ -177,27 +177,27 @@ def calibrated(trained: LoadedRun, choice: Choice, device: torch.device) -> Comp
     factored model."""
     model, run = trained.model.to(device), trained.run
     layers = choice.layers_of(model)
-    sweep = CalibrationBatches(run, model.num_dense > 0, device, choice.max_samples)
+    calibration = CalibrationBatches(run, model.num_dense > 0, device, choice.max_samples)
     moments: dict[str, Moments] = {}
     if layers and not choice.sequential:
         # the run may be trained again
         weights = sha256_of_file(run.context.out / "runs" / trained.run_id / WEIGHTS)
-        name = sha256_of(*layers, str(sweep.rows), weights)[:12]
+        name = sha256_of(*layers, str(calibration.rows), weights)[:12]
         kept = run.context.out / "afm" / trained.run_id / f"{name}.safetensors"
-        moments = layer_statistics(model, sweep, layers, kept)
+        moments = layer_statistics(model, calibration, layers, kept)
     counts = feature_counts.count(run.dataset)
     fields = table_moments(model.embedding.table(), counts, run.dataset.schema.sizes,
                            choice.smoothing)
 
     def measure(current: Any, names: list[str]) -> dict[str, Moments]:
         return {name: moments[name] for name in names} if not choice.sequential else layer_moments(
-            current, sweep.batches(f"calibrating {', '.join(names)}"), names)
+            current, calibration.batches(f"calibrating {', '.join(names)}"), names)
 
     return compress(model, choice, fields, run.dataset.schema, measure,
-                    lambda: sweep.batches("looking for the least codes"), run.seed)
+                    lambda: calibration.batches("looking for the least codes"), run.seed)
 
 
-def layer_statistics(model: Any, sweep: CalibrationBatches, layers: list[str],
+def layer_statistics(model: Any, calibration: CalibrationBatches, layers: list[str],
                      kept: Path) -> dict[str, Moments]:
     """Moments of the dense model's layers, kept in a file, from which an interrupted pass goes
     on."""
@@ -213,5 +213,5 @@ def layer_statistics(model: Any, sweep: CalibrationBatches, layers: list[str],
         save_checkpoint(kept, {"done": number,
                                "moments": {name: each.content() for name, each in found.items()}})
 
-    layer_moments(model, sweep.batches("calibrating", done, save), layers, found)
+    layer_moments(model, calibration.batches("calibrating", done, save), layers, found)
     return found

@@ -187,8 +187,8 @@ class Reader:
 
 
 def probe(model: nn.Module, field_sizes: Sequence[int], rows: int = 16) -> Inputs:
-    """A batch to try a model with, where the model is: ids (rows, F) drawn evenly, and numbers
-    (rows, M) if read."""
+    """A batch to try a model with, where the model is: ids (rows, F) drawn evenly, and dense
+    features (rows, M) if read."""
     generator = torch.Generator().manual_seed(0)
     starts = torch.tensor([0, *accumulate(field_sizes[:-1])])
     ids = torch.stack([torch.randint(size, (rows,), generator=generator) for size in field_sizes],
@@ -247,8 +247,8 @@ def fuse(model: Any, inputs: Inputs) -> Any:
 
     Args:
         model: with a factored table that is not fused, in evaluation mode.
-        inputs: ids (B, F), or these and numbers, to try it with; the fused model must give the same
-            logits.
+        inputs: ids (B, F), or these and dense features, to try it with; the fused model must give
+            the same logits.
 
     Raises:
         ValueError: no layer reads the table's vectors unchanged, or something else reads them too.

@@ -84,8 +84,8 @@ def check_rank(rank: int, width: int, count: float | None = None, least: int = 0
     if not least <= rank <= width:
         raise ValueError(f"a rank must lie between {least} and the width {width}, got {rank}")
     if count is not None and rank >= max(count, 1):
-        raise ValueError(f"rank {rank} cannot be told from {count:g} samples; it must be below "
-                         "their number: calibrate on more rows, or ask for less")
+        raise ValueError(f"rank {rank} cannot be estimated from {count:g} samples; it must be "
+                         "below their number: calibrate on more rows, or ask for less")
 
 
 def rank_for_energy(values: Tensor, energy: float) -> int:
@@ -123,9 +123,10 @@ def ranks_for_ratio(values: Sequence[Tensor], field_sizes: Sequence[int],
     limit = ratio * width * sum(field_sizes)
     ranks = [width] * len(values)
     size = sum(width * (rows + width) + width for rows in field_sizes)
-    scores = [(float(value) / (rows + width), -place, number)
-              for number, (field, rows) in enumerate(zip(values, field_sizes, strict=True))
-              for place, value in enumerate(field)]
+    scores = []
+    for number, (field, rows) in enumerate(zip(values, field_sizes, strict=True)):
+        scores += [(float(value) / (rows + width), -place, number)
+                   for place, value in enumerate(field)]
     for _, _, number in sorted(scores):
         if size <= limit:
             break

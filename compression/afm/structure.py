@@ -80,7 +80,7 @@ def multiply_adds(model: nn.Module, inputs: Inputs) -> dict[str, int]:
     (FM, attention) and element-wise work are the same in both models and are not.
 
     Args:
-        inputs: of one row: ids (1, F), or these and numbers.
+        inputs: of one row: ids (1, F), or these and dense features.
     """
     counts: dict[str, int] = {}
 

@@ -2,7 +2,7 @@
 
 import argparse
 from collections.abc import Callable
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -11,7 +11,6 @@ from compression.finetune import scores
 from compression.loaded_run import LoadedRun
 from compression.lowbit import whole_model
 from engine import checkpoint
-from engine.evaluate import measure, measure_test
 from engine.loop import Hook, State
 from engine.run import WEIGHTS, Run
 from engine.settings import COSINE
@@ -101,7 +100,7 @@ def retrain(run: Run, make: Callable[[], tuple[ClickModel, np.ndarray]],
     trains = run.settings.train.max_epochs > 0
 
     def hooks_for(trainer: Trainer) -> list[Hook]:
-        before.update(scores(trainer))
+        before.update(scores(trainer, trainer.model))
         return [RenewSteps(model.embedding)]
 
     def end(trainer: Trainer) -> dict[str, Any]:
@@ -110,24 +109,13 @@ def retrain(run: Run, make: Callable[[], tuple[ClickModel, np.ndarray]],
         name, sizes = run.settings.model.model, run.dataset.schema.sizes
         whole, others = whole_model.coded(model, name, seen, sizes)
         table = model.embedding.inference_bytes()
-        found = {f"validation_{key}": value
-                 for key, value in asdict(measure(whole, trainer.validation)).items()}
-        found |= measure_test(whole, trainer.test, trainer.loader.batch_size)
         untrained = {} if trains else {"train_loss": None}
         return {**untrained, "without_finetuning": before, "compression": {
             **run.extra["compression"], "source": run.extra["source"],
             "stored": {"table": table, "others": others, "whole": table + others},
-            "whole_model": found, **finish(model)}}
+            "whole_model": scores(trainer, whole), **finish(model)}}
 
     return execute(run, model, hooks_for, end, keep_best=trains)
-
-
-def add_retraining_options(method: argparse.ArgumentParser) -> None:
-    """How long and how fast the retraining is."""
-    method.add_argument("--epochs", type=int, help="of retraining; 0 only measures")
-    method.add_argument("--lr", type=float, help="of retraining, at its start")
-    method.add_argument("--decay", type=float,
-                        help="of the table in retraining (default: the dense run's)")
 
 
 def retraining_of(args: argparse.Namespace, model: str) -> Retraining:

@@ -6,6 +6,7 @@ gives out ids can take any order over. Everything that is stored is counted: a h
 of each kind a field has, steps, masks, codebooks, codes.
 """
 
+import bisect
 import copy
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -16,14 +17,16 @@ import torch
 from scipy.cluster.vq import kmeans2
 
 from compression.loaded_run import LoadedRun, load_model, load_uniform
+from compression.lowbit.options import SCHEMES
 from compression.lowbit.start import Start, start_of
 from compression.waterline.rotation import of_fields
 from data import feature_counts
 from engine.run import RunContext
 from models.base import ClickModel
-from models.embedding.fixed_codes import FixedCodes
+from models.embedding.product import Product
 from models.embedding.quantised import (
     MOST,
+    RENEWALS,
     Quantised,
     QuantisedParts,
     Quantiser,
@@ -32,7 +35,6 @@ from models.embedding.quantised import (
 from models.options import Sizes
 from models.packed_table import HEADER, count_bytes
 
-SCHEMES = ("uniform", "mask", "pq", "qr", "mde")
 OWN_RUNS = ("qr", "mde")  # schemes that quantise a run of that very embedding
 MASKED = "masked"
 KMEANS = 20  # rounds
@@ -46,8 +48,10 @@ class Scheme:
         name: of SCHEMES.
         bits: of every stored value; of pq of the centroids.
         width: of uniform, mask and pq: the first columns of the rotated table; None for all.
-        keep: of mask: entries that are kept, those of largest magnitude; None for the run's own
-            mask.
+        keep: of mask: entries that are kept, those of largest magnitude; None, without `bytes`,
+            for the run's own mask.
+        bytes: of mask: as many entries as everything stored takes these bytes for, or the few more
+            that the next entry takes.
         subspaces, centroids: of pq: codes of a row, and the values that each can have.
         rotation: of uniform, mask and pq: to the principal axes first.
     """
@@ -56,6 +60,7 @@ class Scheme:
     bits: int
     width: int | None = None
     keep: int | None = None
+    bytes: int | None = None
     subspaces: int | None = None
     centroids: int | None = None
     rotation: bool = True
@@ -66,11 +71,14 @@ class Scheme:
         if not 1 <= self.bits <= MOST:
             raise ValueError(f"--bits takes 1 to {MOST}, got {self.bits}")
         wanted = {"subspaces": ("pq",), "centroids": ("pq",), "keep": ("mask",),
+                  "bytes": ("mask",),
                   "width": ("uniform", "mask", "pq")}
         for option, schemes in wanted.items():
             if getattr(self, option) is not None and self.name not in schemes:
                 raise ValueError(f"--{option} belongs to {' and '.join(schemes)}; leave it away "
                                  f"with {self.name}")
+        if self.keep is not None and self.bytes is not None:
+            raise ValueError("mask takes either --keep or --bytes")
         if self.name == "pq" and (not self.subspaces or not self.centroids):
             raise ValueError("pq needs --subspaces and --centroids")
 
@@ -78,6 +86,8 @@ class Scheme:
         """For a run's id and for tables."""
         given = {name: value for name, value in vars(self).items() if value is not None}
         own = given.pop("name")
+        if own == "pq":
+            given["centroids_are"] = "weighted means"
         if own in OWN_RUNS or given["rotation"]:
             del given["rotation"]
         return {"method": "lowbit", "scheme": own, **given}
@@ -90,7 +100,7 @@ def load(run_id: str, scheme: Scheme, context: RunContext) -> LoadedRun:
         FileNotFoundError: no such run, or it kept no weights.
         ValueError: it is a training of another embedding than the scheme takes.
     """
-    if scheme.name in ("uniform", "pq") or scheme.keep is not None:
+    if scheme.name in ("uniform", "pq") or scheme.keep or scheme.bytes:
         return load_uniform(run_id, context)
     found = load_model(run_id, context)
     wanted = scheme.name if scheme.name in OWN_RUNS else MASKED
@@ -121,28 +131,52 @@ def _uniform(trained: LoadedRun, scheme: Scheme) -> tuple[ClickModel, np.ndarray
 
 def _mask(trained: LoadedRun, scheme: Scheme) -> tuple[ClickModel, np.ndarray]:
     """The entries of largest magnitude, or those of the run's own mask, at the same bits."""
-    if scheme.keep is None:
+    if scheme.keep is None and scheme.bytes is None:
         seen = feature_counts.count(trained.dataset).numpy() > 0
         model, table = copy.deepcopy(trained.model), trained.table
         start = Start(model, seen.astype(np.int64), trained.dataset.schema.sizes)
         kept = (table != 0) & seen[:, None]
     else:
         start = _dense(trained, scheme)
-        size = np.abs(start.table.numpy()) * start.seen[:, None]
-        if not 0 < scheme.keep <= np.count_nonzero(size):
-            raise ValueError(f"--keep must lie between 1 and the {np.count_nonzero(size):,} "
-                             f"entries of seen rows, got {scheme.keep}")
-        least = np.partition(size.reshape(-1), -scheme.keep)[-scheme.keep]
-        kept = size >= least
-    masks = sum(mask_bytes(kept[rows], count_bytes(max(start.field_sizes)))
-                for rows in of_fields(start.field_sizes))
-    return _quantised(start, kept * scheme.bits, HEADER.size + masks), start.seen
+        kept = _largest(start, scheme)
+    return _quantised(start, kept * scheme.bits, HEADER.size + _masks(start, kept)), start.seen
+
+
+def _masks(start: Start, kept: np.ndarray) -> int:
+    count = count_bytes(max(start.field_sizes))
+    return sum(mask_bytes(kept[rows], count) for rows in of_fields(start.field_sizes))
+
+
+def _largest(start: Start, scheme: Scheme) -> np.ndarray:
+    """(N, D) of bool: the entries of largest magnitude, by number or by bytes."""
+    size = np.abs(start.table.numpy()) * start.seen[:, None]
+    most = int(np.count_nonzero(size))
+    order = np.sort(size, axis=None)
+
+    def of(count: int) -> np.ndarray:
+        return size >= order[len(order) - count]
+
+    if scheme.keep is not None:
+        if not 0 < scheme.keep <= most:
+            raise ValueError(f"--keep must lie between 1 and the {most:,} entries of seen rows, "
+                             f"got {scheme.keep}")
+        return of(scheme.keep)
+
+    def stored(count: int) -> int:
+        bits = of(count) * scheme.bits
+        steps = int(step_groups(bits, start.field_sizes).max(initial=-1)) + 1
+        return HEADER.size + _masks(start, of(count)) + steps + -(-int(bits.sum()) // 8)
+
+    assert scheme.bytes is not None
+    if not stored(1) <= scheme.bytes <= stored(most):
+        raise ValueError(f"a mask over {start.table.shape[1]} columns takes {stored(1):,} to "
+                         f"{stored(most):,} bytes, got --bytes {scheme.bytes}")
+    return of(bisect.bisect_left(range(1, most), scheme.bytes, key=stored) + 1)
 
 
 def _pq(trained: LoadedRun, scheme: Scheme) -> tuple[ClickModel, np.ndarray]:
-    """Product quantisation: each part of a row is one of a few centroids, which have few bits. The
-    codes are those of k-means on the dense rows and stay: learned on, by the straight-through
-    gradient of DPQ, they diverge at the learning rate of the other schemes."""
+    """Product quantisation: each part of a row is one of a few centroids, which start from k-means
+    on the dense rows, where a row weighs as often as it is seen, and have few bits."""
     start = _dense(trained, scheme)
     width, subspaces, centroids = start.table.shape[1], scheme.subspaces, scheme.centroids
     assert subspaces is not None
@@ -155,18 +189,15 @@ def _pq(trained: LoadedRun, scheme: Scheme) -> tuple[ClickModel, np.ndarray]:
                          f"{centroids}")
     generator = np.random.default_rng(trained.run.seed)
     parts = start.table.numpy()[start.seen].reshape(seen, subspaces, -1)
-    codes = np.full((len(start.table), subspaces), -1)
-    found = []
-    for part in range(subspaces):
-        means, codes[start.seen, part] = kmeans2(parts[:, part], centroids, KMEANS, minit="++",
-                                                 rng=generator)
-        found.append(means)
-    inner = FixedCodes(torch.from_numpy(codes), torch.from_numpy(np.stack(found)),
-                       len(start.field_sizes))
-    code_bytes = -(-seen * subspaces * (centroids - 1).bit_length() // 8)
-    bits = {"centroids": scheme.bits}
-    return _parts(start.model, inner, bits, {"centroids": (centroids,) * subspaces},
-                  rows_bytes(start.field_sizes) + code_bytes), start.seen
+    found = [kmeans2(parts[:, part], centroids, KMEANS, minit="++", rng=generator)[0]
+             for part in range(subspaces)]
+    product = Product(start.table, start.counts.astype(np.float64),
+                      torch.from_numpy(np.stack(found)), scheme.bits, len(start.field_sizes),
+                      rows_bytes(start.field_sizes))
+    for _ in range(RENEWALS):
+        product.renew()
+    start.model.embedding = product
+    return start.model, start.seen
 
 
 def _own_run(trained: LoadedRun, scheme: Scheme) -> tuple[ClickModel, np.ndarray]:

@@ -30,7 +30,7 @@ def prune(trained: LoadedRun, method: str, tables: dict[int, np.ndarray], contex
     """Write the pruned tables, by budget, as snapshots into the method's alias folder; returns the
     folder.
 
-    With a dry context nothing is written.
+    In a dry run nothing is written.
 
     Args:
         how: options that change these tables against the method's defaults; kept with them.
@@ -43,7 +43,7 @@ def prune(trained: LoadedRun, method: str, tables: dict[int, np.ndarray], contex
     default = (f"{settings.data.dataset}_{method}_d{settings.model.latent_dim}_"
                f"seed{run.seed}")
     folder = alias_folder(context.out, settings, run.seed, context.alias or default)
-    if context.dry:
+    if context.dry_run:
         return folder
     owner = {"run_id": f"{run.run_id}-{method}", "settings": settings.flat(), "seed": run.seed,
              "manifest": run.dataset.hash}

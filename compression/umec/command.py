@@ -48,7 +48,7 @@ FILE = "compressed.safetensors"  # of a descent's run folder: weights and what i
 
 
 @dataclass(frozen=True)
-class Base:
+class LoadedDLRM:
     """A trained DLRM, and the sizes of its layers."""
 
     trained: LoadedRun
@@ -65,7 +65,7 @@ class Base:
         return cast(DLRM, self.trained.model)  # `load` refuses any other
 
 
-def load(run_id: str, groups: str, context: RunContext) -> Base:
+def load(run_id: str, groups: str, context: RunContext) -> LoadedDLRM:
     """Load a trained DLRM by its run's id.
 
     Raises:
@@ -78,10 +78,10 @@ def load(run_id: str, groups: str, context: RunContext) -> Base:
     if kind != "uniform":
         raise ValueError(f"run {trained.run_id} has {kind} tables; only uniform ones can be "
                          "compressed by UMEC. Train one with --embedding uniform")
-    return Base(trained, layout)
+    return LoadedDLRM(trained, layout)
 
 
-def compress(base: Base, task: Task, context: RunContext,
+def compress(base: LoadedDLRM, task: Task, context: RunContext,
              changes: dict[str, Any] | None = None) -> dict[str, Any]:
     """Choose what stays, build the small model and train it.
 
@@ -107,7 +107,7 @@ def compress(base: Base, task: Task, context: RunContext,
     run = replace(base.run, settings=of_small, context=context, stage="finetune", extra=about)
     if (result := run.finished()) is not None:
         return result
-    if context.dry:
+    if context.dry_run:
         raise Unfinished(f"run {run.run_id} ({run.stage}) is not finished")
     small = shrink(model, base.layout, kept, derive(base.run.seed, "scratch") if scratch else None)
     whole = Resource(base.layout, task.resource).whole
@@ -120,24 +120,24 @@ def compress(base: Base, task: Task, context: RunContext,
                    keep_best=True)
 
 
-def _kept(base: Base, task: Task, settings: Settings,
+def _kept(base: LoadedDLRM, task: Task, settings: Settings,
           context: RunContext) -> tuple[Tensor, DLRM, dict[str, Any]]:
     """What stays, (L, G), the model to take it from, and what the descent recorded, if there was
     one."""
     resource = Resource(base.layout, task.resource)
     if task.method in ("umec", "group-lasso", AS_UMEC):
         return _descended(base, task, settings, context)
-    if task.method == "dense" or context.dry:
+    if task.method == "dense" or context.dry_run:
         return resource.valid, base.model, {}
     kept = baselines.choose(task.method, base.model, resource, task.budget, task.dynamics,
                             lambda: _batches(base), derive(base.run.seed, "random"))
     return kept, base.model, {}
 
 
-def _descended(base: Base, task: Task, settings: Settings,
+def _descended(base: LoadedDLRM, task: Task, settings: Settings,
                context: RunContext) -> tuple[Tensor, DLRM, dict[str, Any]]:
     """As `_kept`, by a descent of its own run, which is not run again when it is finished."""
-    # averages and course of the learning rate are the small model's
+    # averages and schedule of the learning rate are the small model's
     settings = replace(settings, train=replace(settings.train, max_epochs=task.epochs, ema=0.0,
                                                lr_schedule=CONSTANT))
     method = "umec" if task.method == AS_UMEC else task.method
@@ -159,7 +159,7 @@ def _descended(base: Base, task: Task, settings: Settings,
     return kept, model, record
 
 
-def _descend(run: Run, base: Base, task: Task) -> dict[str, Any]:
+def _descend(run: Run, base: LoadedDLRM, task: Task) -> dict[str, Any]:
     """Train under the constraint (or under group LASSO), and write weights and masks."""
     model, hooks = cast(DLRM, fresh_model(base.run)), list[Any]()
     model.load_state_dict(base.model.state_dict())
@@ -210,7 +210,7 @@ def _file(budget: float, last: float) -> str:
     return FILE if budget == last else f"compressed_{budget:g}.safetensors"
 
 
-def _batches(base: Base) -> list[tuple[Any, Tensor]]:
+def _batches(base: LoadedDLRM) -> list[tuple[Any, Tensor]]:
     """Training batches, by which Taylor's importance is measured."""
     train, dataset = base.run.settings.train, base.run.dataset
     loader = Loader(*dataset.split("train"), train.batch_size, derive(base.run.seed, "taylor"),
@@ -228,13 +228,13 @@ def _identity(task: Task) -> dict[str, Any]:
     return named
 
 
-def _names(base: Base) -> list[str]:
+def _names(base: LoadedDLRM) -> list[str]:
     """Names of the fields, the branch of the dense features first where there is one."""
     fields = list(base.run.dataset.schema.fields)
     return [DENSE, *fields] if base.layout.dense else fields
 
 
-def _units(base: Base, names: Sequence[str]) -> tuple[int, ...]:
+def _units(base: LoadedDLRM, names: Sequence[str]) -> tuple[int, ...]:
     """Units of the first layer that belong to fields."""
     known = _names(base)
     each = base.layout.width // base.layout.size
@@ -247,7 +247,7 @@ def _units(base: Base, names: Sequence[str]) -> tuple[int, ...]:
     return tuple(units)
 
 
-def _left(base: Base, kept: Tensor) -> dict[str, Any]:
+def _left(base: LoadedDLRM, kept: Tensor) -> dict[str, Any]:
     """Widths of the fields that are left, by name, and neurons by layer."""
     layout, names = base.layout, _names(base)
     columns = kept[0, :layout.counts[0]].cpu().view(len(names), -1).sum(1) * layout.size

@@ -2,13 +2,13 @@
 of the whole.
 
 A unit is one input of a layer of the top MLP: of the first layer a field (all columns of its
-vector; the branch of the numbers counts as one more field, the first) or one column of it; of each
-further layer one neuron of the layer before.
+vector; the branch of the dense features counts as one more field, the first) or one column of
+it; of each further layer one neuron of the layer before.
 """
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from itertools import pairwise
+from itertools import chain, pairwise
 
 import torch
 from torch import Tensor, nn
@@ -22,7 +22,7 @@ class Layout:
     """The sizes that resources are computed from.
 
     Args:
-        dense: columns of the branch of the numbers; 0 without one.
+        dense: columns of the branch of the dense features; 0 without one.
         width: D, columns of each field.
         rows: (F,) rows of each field's table.
         bottom: sizes of the bottom MLP, inputs first, its output (`dense`) last; () without one.
@@ -59,7 +59,7 @@ class Layout:
 
     @property
     def dense_units(self) -> int:
-        """Units of the branch of the numbers; they come first."""
+        """Units of the branch of the dense features; they come first."""
         return self.dense // self.size
 
 
@@ -131,8 +131,8 @@ class Resource:
         tables = kind in ("params_all", "bytes")
         of_units = [layout.size * self._layer(last[0], 1) if of_bottom
                     else 0.0] * layout.dense_units
-        of_units += [layout.size * self.by_weight * rows * tables for rows in layout.rows
-                     for _ in range(each)]
+        for rows in layout.rows:
+            of_units += [layout.size * self.by_weight * rows * tables] * each
         # (G_1,) what belongs to a unit of the first layer alone
         self.of_unit = self._tensor(of_units)
         self.by_field = 8.0 if kind == "bytes" else 0.0
@@ -215,8 +215,9 @@ def of_model(model: DLRM, kind: str) -> float:
     """
     flops = kind.startswith("flops")
     stacks = [model.top] if kind == "flops_top" else [model.top, model.bottom]
-    weights = sum(layer.weight.numel() for stack in stacks for layer in stack)
-    biases = sum(layer.bias.numel() for stack in stacks for layer in stack)
+    layers = list(chain.from_iterable(stacks))
+    weights = sum(layer.weight.numel() for layer in layers)
+    biases = sum(layer.bias.numel() for layer in layers)
     if flops:
         return 2.0 * weights + biases
     if kind == "bytes":

@@ -1,10 +1,4 @@
-"""`compress.py waterline`: a table at a number of bytes, retrained and packed.
-
-    python train_movielens.py --recipe_fm                    # a dense model; prints the run's id
-    python compress.py waterline --run ID --bytes 20000
-    python compress.py waterline --run ID --bytes 10000 --bytes 35000
-    python compress.py waterline --run ID --bytes 20000 --most 4    # ablations: see --help
-"""
+"""The work of `compress.py waterline`, whose options stand in `compression.waterline.options`."""
 
 import argparse
 from collections.abc import Sequence
@@ -13,7 +7,6 @@ from typing import Any
 from compression.loaded_run import LoadedRun, load_uniform
 from compression.lowbit.retraining import (
     Retraining,
-    add_retraining_options,
     describe,
     retrain,
     retraining_of,
@@ -29,31 +22,10 @@ from engine.run import Run
 METHOD = "waterline"
 
 
-def add_options(method: argparse.ArgumentParser) -> None:
-    """Of the command line."""
-    usual = Shape()
-    method.add_argument("--run", required=True,
-                        help="id of a finished training of a uniform table, or its start")
-    method.add_argument("--bytes", type=int, action="append", required=True,
-                        help="everything stored of the table; may be repeated")
-    method.add_argument("--no-rotation", action="store_true",
-                        help="leave the table as it is: of a model that no rotation leaves alone")
-    method.add_argument("--rows", choices=(shapes.ENERGY, shapes.COUNTS, shapes.NOTHING),
-                        default=usual.rows, help="what a row's bits follow: count and energy "
-                        "(default), its count alone, or nothing")
-    method.add_argument("--columns", choices=(shapes.COLUMN, shapes.FIELD), default=usual.columns,
-                        help="what a column's bits follow: itself (default), or its field")
-    method.add_argument("--most", type=int, default=usual.most, help="bits of an entry at most")
-    method.add_argument("--rung", type=int, default=usual.rung,
-                        help="every entry has so many bits or none")
-    add_retraining_options(method)
-    cli.add_place_options(method)
-    method.add_argument("--force", action="store_true", help="run again what is finished")
-
-
 def work(args: argparse.Namespace) -> None:
     """Run the command and print a line a budget."""
-    shape = Shape(not args.no_rotation, args.rows, args.columns, args.most, args.rung)
+    most = Shape.most if args.most is None else args.most
+    shape = Shape(not args.no_rotation, args.rows, args.columns, most, args.rung)
     trained = load_uniform(args.run, cli.place_of(args, force=args.force))
     how = retraining_of(args, trained.settings.model.model)
     for result in compress(trained, shape, args.bytes, how):

@@ -12,6 +12,7 @@ from compression.calibration import CalibrationBatches
 from compression.loaded_run import LoadedRun
 from compression.lowbit.start import Start, start_of
 from compression.waterline.allocation import Allocation, Level, column_worth, row_classes
+from compression.waterline.options import COLUMN, COUNTS, ENERGY, FIELD, NOTHING
 from compression.waterline.rotation import of_fields
 from compression.waterline.sensitivity import ROWS, sensitivities
 from engine.record import pick_device
@@ -20,8 +21,6 @@ from models.embedding.quantised import MOST, Quantised, step_groups
 from models.kernels.quantise import bytes_of, codes_of
 from models.packed_table import UNSEEN, PackedTable, pack
 
-ENERGY, COUNTS, NOTHING = "energy", "counts", "nothing"  # what a row's class follows
-COLUMN, FIELD = "column", "field"  # what a column's number follows
 PACKED = "table.packed"  # in a run's folder
 ORDER = "row_order.npy"  # where each id of the data set stands in it
 

@@ -201,8 +201,12 @@ def _split(line: str, separator: str, columns: int) -> tuple[list[str], str]:
 
 
 def _unquoted(line: str, separator: str) -> list[str]:
-    """Cells of a line of csv; those that were in quotes keep them."""
-    cells = next(csv.reader([line], delimiter=separator), [])
+    """Cells of a line of csv; those that were in quotes keep them. None where it is no csv: a
+    carriage return inside of it, or a quote that spans too much."""
+    try:
+        cells = next(csv.reader([line], delimiter=separator), [])
+    except csv.Error:
+        return []
     return [f'"{cell}"' if separator in cell else cell for cell in cells]
 
 

@@ -73,8 +73,8 @@ def draw(rows: int = ROWS, seed: int = SEED) -> Drawn:
     codes = np.empty((rows, len(FIELDS)), np.int32)
     first, total, squares = np.zeros(rows), np.zeros((rows, width)), np.zeros(rows)
     for position, field in enumerate(FIELDS):
-        popularity = np.arange(1, field.size + 1) ** -ZIPF
-        drawn = rng.choice(field.size, rows, p=popularity / popularity.sum())
+        frequency = np.arange(1, field.size + 1) ** -ZIPF
+        drawn = rng.choice(field.size, rows, p=frequency / frequency.sum())
         table = rng.standard_normal((field.size, width)) * (np.arange(width) < field.width)
         first += rng.standard_normal(field.size)[drawn]
         total += table[drawn]  # (rows, width)
@@ -102,7 +102,7 @@ def open_dataset(folder: str | None, cache: Path, with_ids: bool = False, vocabu
     """Make and encode the data set; nothing is read or written, so `folder` and `cache` are not
     looked at.
 
-    Codes run by falling popularity within each field, as in every data set; fields keep their order
+    Codes run by falling frequency within each field, as in every data set; fields keep their order
     and widths.
 
     Raises:

@@ -59,7 +59,8 @@ def open_table(data: Any, cache: Path, request: OwnTable) -> store.Dataset:
     """The encoded set, from the cache when it was made from the same table by the same rules.
 
     Args:
-        data: a path, a pandas DataFrame, an Arrow table; None: the set of this name in the cache.
+        data: a path, a pandas DataFrame, an Arrow table; None: $PEP_DATA/<name>, or the set of
+            this name in the cache.
         cache: where encoded sets are kept.
         request: name and rules.
 
@@ -68,6 +69,9 @@ def open_table(data: Any, cache: Path, request: OwnTable) -> store.Dataset:
         ValueError: the table cannot be used; every message says what to do.
     """
     store.check_vocabulary(request.vocabulary)
+    shared = Path(os.environ.get("PEP_DATA", ""), request.name)
+    if data is None and os.environ.get("PEP_DATA") and shared.exists():
+        data = shared
     if data is None:
         return _from_cache(request, cache)
     table = Table.of(data)

@@ -15,6 +15,8 @@ from engine.optim.cpu import rowwise as cpu
 from engine.optim.gpu import rowwise as gpu
 from engine.optim.gpu.adam import triton_installed
 from models.base import ClickModel, Inputs, parts_of, tables_by_row
+from models.embedding.base import Arrays
+from models.kernels.eager import widened
 
 log = logging.getLogger("pep")
 
@@ -112,12 +114,15 @@ class Step:
             of their size, by torch's Adam (the definition); "streamed", "lazy": row by row, see
             `RowwiseAdam` of `cpu.rowwise` and `gpu.rowwise`; "auto": streamed for tables with
             fewer rows than a batch has ids, lazy for larger ones.
+        precision: of matrix products, "float32" or "bfloat16" (torch's autocast); parameters,
+            gradients and moments are float32 in both.
     """
 
     as_on_device = False  # do on a CPU what is done on a GPU; for tests
 
     def __init__(self, model: ClickModel, optimizer: torch.optim.Optimizer, grad_clip: float,
-                 l2_penalty: float = 0.0, update: str = "auto") -> None:
+                 l2_penalty: float = 0.0, update: str = "auto",
+                 precision: str = "float32") -> None:
         if update not in UPDATES:
             raise ValueError(f"unknown update {update!r}; known: {', '.join(UPDATES)}")
         self.model = model
@@ -126,8 +131,10 @@ class Step:
         self.grad_clip = grad_clip
         self.l2_penalty = l2_penalty
         self.update = update
+        self.precision = precision
         self.parameters: list[Tensor] = []
-        self.rest: list[Tensor] = []  # those that torch's optimiser updates
+        self.rest: list[Tensor] = []  # those that are updated as they are
+        self.names: list[str] = []  # of these, in the model
         self.rows: Rowwise | None = None  # updates the others
         self.places: dict[str, tuple[dict[str, Any], str]] = {}
 
@@ -149,11 +156,19 @@ class Step:
             self.rows.count()
         if self.rows is None:
             loss, grads = self._gradients((ids, *dense), labels, {})
-            own: dict[str, Tensor] = {}
+            self._move(loss, grads, {})
+            return loss
+        if isinstance(self.rows, cpu.RowwiseAdam):
+            local, arrays = self.rows.gather_arrays(ids)
+            if not self.l2_penalty and not dense:
+                found = self.model.by_hand(arrays, local, labels.numpy())
+                if found is not None:
+                    return self._move_by_hand(*found)
+            ids, gathered = self.rows.as_tensors(local, arrays)
         else:
             ids, gathered = self.rows.gather(ids)
-            loss, grads = self._gradients((ids, *dense), labels, gathered)
-            own = dict(zip(self.rows.tables, grads[len(self.rest):], strict=True))
+        loss, grads = self._gradients((ids, *dense), labels, gathered)
+        own = dict(zip(self.rows.tables, grads[len(self.rest):], strict=True))
         self._move(loss, grads[:len(self.rest)], own)
         return loss
 
@@ -166,7 +181,9 @@ class Step:
                    gathered: dict[str, Tensor]) -> tuple[Tensor, tuple[Tensor, ...]]:
         """The loss, and the gradients of `rest` and of the gathered rows that are learned."""
         with self._in_place(gathered):
-            loss = binary_cross_entropy_with_logits(self.model(*inputs), labels)
+            with torch.autocast(labels.device.type, torch.bfloat16, self.precision == "bfloat16"):
+                logits = self.model(*inputs)
+            loss = binary_cross_entropy_with_logits(widened(logits), labels)
             total = loss
             if self.l2_penalty:
                 vectors = self.model.embedding(inputs[0])
@@ -187,18 +204,19 @@ class Step:
             for name, (owner, key) in self.places.items():
                 owner[key] = whole[name]
 
-    def _move(self, loss: Tensor, grads: tuple[Tensor, ...], own: dict[str, Tensor]) -> None:
+    def _move(self, loss: Tensor, grads: tuple[Tensor, ...], own: dict[str, Any]) -> None:
         """Clip the gradients and take the step with them.
 
         Args:
             grads: of `rest`.
             own: of the gathered rows, by table.
         """
-        squares: Any = sum(torch.dot(grad.reshape(-1), grad.reshape(-1)) for grad in grads)
+        flat = [grad.reshape(-1) for grad in grads]
+        squares: Any = sum(torch.dot(grad, grad) for grad in flat)
         if self.rows is not None:
             squares = squares + self.rows.norm_squared(own)
         if self.waits:
-            scale = self._scale(float(loss), math.sqrt(squares))
+            scale = self._scale(float(loss), math.sqrt(squares))  # the only number waited for
         else:
             norm = squares.sqrt()
             loss.copy_(torch.where(torch.isfinite(norm), loss, torch.nan))  # seen when looked at
@@ -212,6 +230,15 @@ class Step:
             self.optimizer.step()
         if self.rows is not None:
             self.rows.apply(own, torch.as_tensor(scale))
+
+    def _move_by_hand(self, value: float, found: Arrays) -> Tensor:
+        """Take the step with a loss and gradients by name, see `ClickModel.by_hand`; returns the
+        loss."""
+        loss = torch.tensor(value, dtype=torch.float32)
+        grads = tuple(torch.from_numpy(found[name]) for name in self.names)
+        assert self.rows is not None
+        self._move(loss, grads, {name: found[name] for name in self.rows.tables})
+        return loss
 
     def _scale(self, loss: float, norm: float) -> float:
         """What the gradients are multiplied by, as torch clips them."""
@@ -235,6 +262,8 @@ class Step:
         self.places = {name: _place(self.model, name) for name in tables}
         self.rest = [parameter for parameter in parameters
                      if not any(parameter is table for table in tables.values())]
+        named = {id(parameter): name for name, parameter in self.model.named_parameters()}
+        self.names = [named[id(parameter)] for parameter in self.rest]
         if tables and self.adam is not None:
             self.rows = self.adam.rows = self._rowwise(self.adam, tables, ids)
 

@@ -37,6 +37,9 @@ class SaveAtBudgets(Hook):
         self.open = list(targets)
         self.exact = exact
         self.save = save
+        # other functions of the same results where the table is cut over processes
+        self.cut_to: Callable[[np.ndarray, np.ndarray, int], np.ndarray] = snapshots.cut_to
+        self.count: Callable[[np.ndarray], int] = np.count_nonzero
         # by budget that `finish` cut: see there
         self.differing: dict[int, int] = {}
         # V and s at the last count above the next budget; as-reached budgets are never cut
@@ -81,9 +84,9 @@ class SaveAtBudgets(Hook):
         weight = self.embedding.weight.detach().cpu().numpy()
         left = self.embedding.num_params() if self.open else 0
         for target in self.open:
-            by_magnitude = snapshots.cut_to(weight, np.abs(weight), target)
+            by_magnitude = self.cut_to(weight, np.abs(weight), target)
             by_margin = self._cut_by_margin(target, **self._values())
-            differing = int(np.count_nonzero((by_margin != 0) & (by_magnitude == 0)))
+            differing = int(self.count((by_margin != 0) & (by_magnitude == 0)))
             self.differing[target] = differing
             meta = {"epoch": state.epoch, "step": state.step, "cut_from": left}
             self._save(str(target), by_margin, {**meta, "source": "cut_last",
@@ -101,10 +104,10 @@ class SaveAtBudgets(Hook):
     def _cut_by_margin(self, target: int, weight: Tensor, thresholds: Tensor) -> np.ndarray:
         margins = self.embedding.margins_of(weight, thresholds)
         values = torch.sign(weight) * margins
-        return snapshots.cut_to(values.cpu().numpy(), margins.cpu().numpy(), target)
+        return self.cut_to(values.cpu().numpy(), margins.cpu().numpy(), target)
 
     def _save(self, name: str, table: np.ndarray, meta: dict[str, Any]) -> None:
-        self.save(name, table, {**meta, "num_embedding_params": int(np.count_nonzero(table))})
+        self.save(name, table, {**meta, "num_embedding_params": int(self.count(table))})
 
     def state_dict(self) -> dict[str, Any]:
         """The open budgets, and V and s at the last count above the next."""

@@ -1,6 +1,7 @@
 """What a search has pruned of rare and of frequent features, epoch by epoch (Figure 6 of the
 paper)."""
 
+from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -35,6 +36,8 @@ class SparsityTrace(Hook):
         self.about = [{"features": len(group), "least": int(counts[group].min()),
                        "most": int(counts[group].max())} for group in self.groups]
         self.lines: list[dict[str, Any]] = []
+        # rows (N, ...) from those of this process, where the table is cut over several
+        self.whole: Callable[[Tensor], Tensor] = lambda rows: rows
 
     def __call__(self, state: State) -> None:
         """Add a line when an epoch is due."""
@@ -47,7 +50,8 @@ class SparsityTrace(Hook):
         if self.lines and self.lines[-1]["epoch"] == epoch:
             return
         table = self.embedding.table()
-        sparsity = 1 - torch.count_nonzero(table, dim=1).double().cpu() / table.shape[1]
+        left = self.whole(torch.count_nonzero(table, dim=1))
+        sparsity = 1 - left.double().cpu() / table.shape[1]
         parts = [sparsity[group] for group in self.groups]
         self.lines.append({"epoch": epoch, "mean": [round(float(part.mean()), 6) for part in parts],
                            "std": [round(float(part.std(correction=0)), 6) for part in parts]})

@@ -1,6 +1,8 @@
 """How far decay alone, and how far the loss's gradient, have moved PEP's thresholds and pruned the
 table, epoch by epoch."""
 
+import math
+from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -70,6 +72,8 @@ class ThresholdTrace(Hook):
         self.decay_only = decay_only
         self.interval = interval
         self.lines: list[dict[str, Any]] = []
+        # summaries of the parts of the table
+        self.parts: Callable[[float], Tensor] = lambda level: summary(embedding, level)[None]
 
     def __call__(self, state: State) -> None:
         """Add a line when an epoch is due."""
@@ -82,44 +86,9 @@ class ThresholdTrace(Hook):
         """Add a line of the table as it is, unless there is one of this step."""
         if self.lines and self.lines[-1]["step"] == step:
             return
-        s, decay_only = self.embedding.thresholds.detach(), self.decay_only.at(step)
-        kept, by_decay, by_gradient, kept_by_gradient = self._counts(s, decay_only)
-        mean_of_kept, mean_of_pruned = self._means(s)
-        self.lines.append({
-            "epoch": epoch, "step": step, "decay_only": decay_only,
-            "least": float(s.min()), "most": float(s.max()),
-            "mean": float(s.mean(dtype=torch.float64)),
-            "mean_of_kept": mean_of_kept, "mean_of_pruned": mean_of_pruned,
-            "kept": kept, "pruned_by_decay": by_decay, "pruned_by_gradient": by_gradient,
-            "kept_by_gradient": kept_by_gradient})
-
-    def _counts(self, s: Tensor, decay_only: float) -> list[int]:
-        """Entries kept, pruned by decay, pruned by the gradient, and kept by it."""
-        embedding = self.embedding
-        level = embedding.scale * embedding.gate(s.new_tensor(decay_only))
-        counts = torch.zeros(4, dtype=torch.int64, device=s.device)
-        for rows, kept in embedding.kept_by_chunk():
-            below = embedding.weight[rows].abs() <= level
-            counts += torch.stack([kept.sum(), (below & ~kept).sum(), (~below & ~kept).sum(),
-                                   (below & kept).sum()])
-        return counts.tolist()
-
-    def _means(self, s: Tensor) -> tuple[float | None, float | None]:
-        """Mean s of the entries kept and of those pruned; None where there are none, or where
-        entries have no threshold of their own."""
-        one_for_all = s.numel() == 1
-        if not one_for_all and s.shape != self.embedding.weight.shape:
-            return None, None
-        sums = torch.zeros(2, dtype=torch.float64, device=s.device)
-        counts = torch.zeros(2, dtype=torch.int64, device=s.device)
-        for rows, kept in self.embedding.kept_by_chunk():
-            own = (s if one_for_all else s[rows]).expand_as(kept)
-            sums += torch.stack([own[kept].sum(dtype=torch.float64),
-                                 own[~kept].sum(dtype=torch.float64)])
-            counts += torch.stack([kept.sum(), (~kept).sum()])
-        of_kept, of_pruned = (float(total) / int(count) if count else None
-                              for total, count in zip(sums, counts, strict=True))
-        return of_kept, of_pruned
+        decay_only = self.decay_only.at(step)
+        self.lines.append({"epoch": epoch, "step": step, "decay_only": decay_only,
+                           **pooled(self.parts(decay_only))})
 
     def result(self) -> dict[str, Any]:
         """What the run's record says."""
@@ -132,3 +101,45 @@ class ThresholdTrace(Hook):
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """The lines so far."""
         self.lines = state["lines"]
+
+
+COUNTS = ("kept", "pruned_by_decay", "pruned_by_gradient", "kept_by_gradient")
+
+
+@torch.no_grad()
+def summary(embedding: Pep, decay_only: float) -> Tensor:
+    """What a line of the trace is made of, as far as one embedding, or a part of one, tells.
+
+    Returns:
+        (11,) float64: least and largest s; sum and number of s; of the entries the four COUNTS; the
+        sum of s over those kept and over those pruned (NaN where entries have no threshold of their
+        own), and how many are pruned.
+    """
+    s = embedding.thresholds.detach()
+    level = embedding.scale * embedding.gate(s.new_tensor(decay_only))
+    one_for_all = s.numel() == 1
+    own = one_for_all or s.shape == embedding.weight.shape
+    counts = torch.zeros(4, dtype=torch.int64, device=s.device)
+    sums = torch.full((2,), 0.0 if own else math.nan, dtype=torch.float64, device=s.device)
+    for rows, kept in embedding.kept_by_chunk():
+        below = embedding.weight[rows].abs() <= level
+        counts += torch.stack([kept.sum(), (below & ~kept).sum(), (~below & ~kept).sum(),
+                               (below & kept).sum()])
+        if own:
+            of_entry = (s if one_for_all else s[rows]).expand_as(kept)
+            sums += torch.stack([of_entry[kept].sum(dtype=torch.float64),
+                                 of_entry[~kept].sum(dtype=torch.float64)])
+    of_s = torch.stack([s.min().double(), s.max().double(), s.sum(dtype=torch.float64)])
+    numbers = torch.tensor([float(s.numel())], dtype=torch.float64, device=s.device)
+    pruned = (counts[1] + counts[2]).double()[None]
+    return torch.cat([of_s, numbers, counts.double(), sums, pruned])
+
+
+def pooled(parts: Tensor) -> dict[str, Any]:
+    """The line of a table from the summaries of its parts, (parts, 11)."""
+    total = parts.sum(0).tolist()
+    means = [None if not count or math.isnan(of_s) else of_s / count
+             for of_s, count in ((total[8], total[4]), (total[9], total[10]))]
+    return {"least": float(parts[:, 0].min()), "most": float(parts[:, 1].max()),
+            "mean": total[2] / total[3], "mean_of_kept": means[0], "mean_of_pruned": means[1],
+            **{name: int(count) for name, count in zip(COUNTS, total[4:8], strict=True)}}

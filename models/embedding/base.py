@@ -6,12 +6,15 @@ from dataclasses import dataclass, field
 from types import MappingProxyType
 from typing import Any, Protocol
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
 from ..options import NoSettings, Sizes, Values, no_check
 from ..serving.compact import stored_bytes
 
+Arrays = dict[str, np.ndarray]  # by name of a parameter or buffer
+ByHand = tuple[np.ndarray, Callable[[np.ndarray], Arrays]]
 Draw = Callable[[int, int], Tensor]  # (rows, width) -> fresh initial values
 Counts = Callable[[], Tensor]  # () -> (N,) int64, how often each feature occurs in training
 # `l2_regularization` in tuning grids; the first is the published one
@@ -33,6 +36,10 @@ class Embedding(Protocol):
         used for something else too, so the module must see tables and ids as they are."""
 
     @property
+    def sharded(self) -> str | None:
+        """How rows travel when the tables are cut over processes: see `RowIndexed`."""
+
+    @property
     def decays(self) -> Mapping[str, str]:
         """Own parameters whose weight decay is not coupled: "decoupled" or "none"."""
 
@@ -42,6 +49,17 @@ class Embedding(Protocol):
     def rows(self, ids: Tensor) -> tuple[Tensor, Tensor]:
         """The vectors of the ids without a copy for each place: a table (U, D), differentiable, and
         which of its rows each id has, (B, F). Looked up, they are the embedding's own output."""
+
+    def by_hand(self, rows: Arrays) -> ByHand | None:
+        """`rows` without autograd, where the gradient is written down; else None.
+
+        Args:
+            rows: (U, D) float32 of each of `by_row`, copies that may be written over.
+
+        Returns:
+            The table (U, D), and a function that turns its gradient (U, D) into those of the
+            learned ones of `rows`, also in place. All bits but the last are those of autograd.
+        """
 
     def deep_input(self, ids: Tensor, vectors: Tensor | None = None) -> Tensor:
         """What a deep branch reads, (B, W). `vectors` are those of the ids, if they have been
@@ -115,6 +133,10 @@ class RowIndexed(nn.Module):
     """A module that says which of its tables are read by row: see `Embedding.by_row`."""
 
     by_row: tuple[str, ...] | None = None
+    # How rows travel when the tables are cut over processes (`engine.distributed`): "vectors": a
+    # row's vector is made of it entry by entry, and is sent; "rows": the row is sent as it is;
+    # None: the tables cannot be cut.
+    sharded: str | None = None
 
 
 class TableEmbedding(RowIndexed):
@@ -138,6 +160,10 @@ class TableEmbedding(RowIndexed):
         vectors = self(ids)
         places = torch.arange(ids.numel(), dtype=torch.int32, device=ids.device)
         return vectors.flatten(0, 1), places.view(ids.shape)
+
+    def by_hand(self, rows: Arrays) -> ByHand | None:
+        """Autograd has the gradient."""
+        return None
 
     def deep_input(self, ids: Tensor, vectors: Tensor | None = None) -> Tensor:
         """(B, F * D)."""

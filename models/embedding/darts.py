@@ -12,6 +12,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
+from ..kernels.batch_rows import distinct
 from ..kernels.lookup import lookup
 from ..options import option
 from .base import DECAYS, Draw, EmbeddingEntry, TableEmbedding
@@ -38,7 +39,7 @@ class Darts(TableEmbedding):
     torch.Size([1, 1, 2])
     """
 
-    column_width: Tensor  # (sum of widths,) of which width each column is
+    of_width: Tensor  # (W, sum of widths) of 0 and 1: of which width each column is
     # (N, W) logits; no parameter, because another optimiser moves them on other rows
     mixing: Tensor
     by_row = None
@@ -52,21 +53,25 @@ class Darts(TableEmbedding):
         self.projection = nn.Parameter(torch.cat([draw(width, self.width)
                                                   for width in widths[:-1]]))
         self.register_buffer("mixing", torch.zeros(num_rows, len(widths)))
-        self.register_buffer("column_width",
-                             torch.repeat_interleave(torch.arange(len(widths)),
-                                                     torch.tensor(widths)),
-                             persistent=False)
+        columns = torch.repeat_interleave(torch.arange(len(widths)), torch.tensor(widths))
+        of_width = nn.functional.one_hot(columns, len(widths)).T.float()
+        self.register_buffer("of_width", of_width.contiguous(), persistent=False)
 
     def forward(self, ids: Tensor) -> Tensor:
         """ids (B, F) -> (B, F, D)."""
-        return self._mixed(lookup(self.weight, ids), lookup(self.mixing, ids))
+        return lookup(*self.rows(ids))
+
+    def rows(self, ids: Tensor) -> tuple[Tensor, Tensor]:
+        """The mixture of each row of the batch once."""
+        unique, places = distinct(ids, self.num_rows)
+        return self._mixed(lookup(self.weight, unique), lookup(self.mixing, unique)), places
 
     def _mixed(self, values: Tensor, mixing: Tensor) -> Tensor:
         """values (..., sum of widths), mixing (..., W) -> (..., D)."""
-        shares = torch.softmax(mixing, -1)[..., self.column_width]
-        scaled = values * shares
-        narrow = len(self.projection)
-        return scaled[..., :narrow] @ self.projection + scaled[..., narrow:]
+        # by a product, as indexing has a slow gradient
+        scaled = values * (torch.softmax(mixing, -1) @ self.of_width)
+        narrow, widest = scaled.split([len(self.projection), self.width], -1)
+        return narrow @ self.projection + widest
 
     @torch.no_grad()
     def table(self) -> Tensor:

@@ -1,6 +1,7 @@
 """Narrow tables, each with the linear map that lifts its field to the common width."""
 
 from collections.abc import Callable, Sequence
+from itertools import chain
 from typing import Any
 
 import torch
@@ -59,7 +60,7 @@ class LowRank(TableEmbedding):
         self.means = nn.Parameter(means.clone())
         self.fields = tuple(groups.values())
         self.whole = len(groups) == 1 and len(self.fields[0]) == self.num_fields
-        order = [field for fields in self.fields for field in fields]
+        order = list(chain.from_iterable(self.fields))
         places = [order.index(field) if field in order else len(order)
                   for field in range(self.num_fields)]
         self.register_buffer("places", torch.tensor(places), persistent=False)
@@ -104,7 +105,7 @@ class LowRank(TableEmbedding):
 
     def deep_order(self) -> list[int]:
         """The fields in the order in which their codes stand in the fused deep input."""
-        return [field for fields in self.fields for field in fields]
+        return list(chain.from_iterable(self.fields))
 
     def _codes(self, ids: Tensor) -> list[Tensor]:
         """(B, F', k) of each rank."""

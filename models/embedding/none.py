@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from ..options import Sizes, Values
-from .base import EmbeddingEntry, RowIndexed
+from .base import Arrays, ByHand, EmbeddingEntry, RowIndexed
 
 
 class NoEmbedding(RowIndexed):
@@ -20,6 +20,7 @@ class NoEmbedding(RowIndexed):
     width = 0
     deep_width = 0
     by_row = ()
+    sharded = "rows"
     decays: Mapping[str, str] = MappingProxyType({})
 
     def __init__(self, field_sizes: Sizes) -> None:
@@ -34,6 +35,10 @@ class NoEmbedding(RowIndexed):
     def rows(self, ids: Tensor) -> tuple[Tensor, Tensor]:
         """(N, 0) and the ids."""
         return self.table().to(ids.device), ids
+
+    def by_hand(self, rows: Arrays) -> ByHand | None:
+        """Autograd has the gradient."""
+        return None
 
     def deep_input(self, ids: Tensor, vectors: Tensor | None = None) -> Tensor:
         """(B, 0)."""

@@ -3,18 +3,19 @@
 from collections.abc import Iterator
 from dataclasses import dataclass
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
 from ..kernels.lookup import lookup
-from ..kernels.threshold import GATES, soft_threshold
+from ..kernels.threshold import GATES, prune_rows, prune_rows_gradients, soft_threshold
 from ..options import Values, option
-from .base import Blueprint, EmbeddingEntry, TableEmbedding
+from .base import Arrays, Blueprint, ByHand, EmbeddingEntry, TableEmbedding
 
 THRESHOLD_TYPES = ("global", "dimension", "feature", "field", "feature_dim", "field_dim")
 THRESHOLD_DECAYS = ("coupled", "decoupled", "none")
 AUTO = "auto"  # a start that is read off a training without thresholds
-CHUNK = 1 << 18  # entries that are counted at a time, so that they stay in the cache
+CHUNK = 1 << 16  # entries that are counted at a time, so that they stay in the cache
 
 
 @dataclass(frozen=True)
@@ -112,6 +113,8 @@ class Pep(TableEmbedding):
         self.decays = {} if thresholds.decay == "coupled" else {"thresholds": thresholds.decay}
         self.gate = GATES[thresholds.gate]
         self.by_row = ("weight", "thresholds") if self._by_feature else ("weight",)
+        # a threshold of several entries has a gradient that is a sum
+        self.sharded = "vectors" if thresholds.type == "feature_dim" else "rows"
         field_of_row = torch.repeat_interleave(torch.arange(len(field_sizes)),
                                                torch.tensor(field_sizes))
         self.register_buffer("field_of_row", field_of_row, persistent=False)
@@ -152,6 +155,21 @@ class Pep(TableEmbedding):
         if self._few_rows(ids):
             return soft_threshold(self.weight, self.gates(self._s)), ids
         return super().rows(ids)
+
+    def by_hand(self, rows: Arrays) -> ByHand | None:
+        """Of thresholds for every entry with a sigmoid as their gate, and learned."""
+        if self.granularity != "feature_dim" or self.gate is not torch.sigmoid or not self.learned:
+            return None
+        table, gates, scale = rows["weight"], rows["thresholds"], np.float32(self.scale)
+        thresholds = torch.from_numpy(gates)
+        torch.sigmoid(thresholds, out=thresholds)
+        prune_rows(table.reshape(-1), gates.reshape(-1), scale)
+
+        def gradients(grad: np.ndarray) -> Arrays:
+            prune_rows_gradients(table.reshape(-1), gates.reshape(-1), scale, grad.reshape(-1))
+            return {"weight": grad, "thresholds": gates}
+
+        return table, gradients
 
     def _few_rows(self, ids: Tensor) -> bool:
         if len(self.weight) == self.num_rows:
@@ -204,7 +222,8 @@ class Pep(TableEmbedding):
                 thresholds = thresholds[rows]
             elif self._by_field:
                 thresholds = thresholds[self.field_of_row[rows]]
-            yield rows, soft_threshold(self.weight[rows], self.scale * self.gate(thresholds)) != 0
+            gates = self.gate(thresholds).mul_(self.scale)
+            yield rows, ~(self.weight[rows].abs() <= gates)  # a NaN is kept, and seen
 
     def margins_of(self, weight: Tensor, thresholds: Tensor) -> Tensor:
         """|V| - g(s), (N, D), of given V and s. It is positive where an entry is kept."""

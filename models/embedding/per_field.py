@@ -2,6 +2,7 @@
 been taken out."""
 
 from collections.abc import Sequence
+from itertools import chain
 
 import torch
 from torch import Tensor, nn
@@ -40,8 +41,8 @@ class PerField(TableEmbedding):
         if sum(sizes) != len(initial) or len(kept) != len(sizes):
             raise ValueError(f"{len(kept)} lists of columns and fields of {list(sizes)} rows do "
                              f"not fit a table of {len(initial)} rows")
-        if any(not 0 <= column < initial.shape[1] for columns in kept
-               for column in columns) or not any(map(len, kept)):
+        every = list(chain.from_iterable(kept))
+        if not every or min(every) < 0 or max(every) >= initial.shape[1]:
             raise ValueError(f"columns must lie in 0 .. {initial.shape[1] - 1}, and one must be "
                              f"kept; got {list(kept)}")
         super().__init__(initial.shape[0], initial.shape[1], len(sizes))
@@ -65,7 +66,9 @@ class PerField(TableEmbedding):
 
     def _order(self) -> Tensor:
         """The columns of the tables' vectors side by side, as the deep input wants them."""
-        owner = [f for fields in self.fields for f in fields for _ in self.kept[f]]
+        owner: list[int] = []
+        for f in chain.from_iterable(self.fields):
+            owner += [f] * len(self.kept[f])
         return torch.tensor(owner).argsort(stable=True)
 
     def deep_input(self, ids: Tensor, vectors: Tensor | None = None) -> Tensor:
@@ -78,9 +81,10 @@ class PerField(TableEmbedding):
     def forward(self, ids: Tensor) -> Tensor:
         """ids (B, F) -> (B, F, D), each value in its column and zeros in the others."""
         full = torch.zeros((*ids.shape, self.width), device=ids.device)
-        fields = [f for f, columns in enumerate(self.kept) for _ in columns]
-        columns = [column for columns in self.kept for column in columns]
-        full[:, fields, columns] = self.deep_input(ids)
+        fields: list[int] = []
+        for f, columns in enumerate(self.kept):
+            fields += [f] * len(columns)
+        full[:, fields, list(chain.from_iterable(self.kept))] = self.deep_input(ids)
         return full
 
     @torch.no_grad()

@@ -63,7 +63,7 @@ class Quantiser(RowIndexed):
     [[0.3, -1.0], [0.1, 0.0]]
     """
 
-    by_row = ("step", "bound")
+    by_row: tuple[str, ...] | None = ("step", "bound")
     step: Tensor  # (N, D); 1 where there are no bits
     bound: Tensor  # (N, D), half the number of levels; 0 where there are no bits
     groups: Tensor  # (N, D)

@@ -18,7 +18,7 @@ class TensorTrain(TableEmbedding):
     """Row i, in mixed radix (i_1, i_2, i_3), is G_1[i_1] G_2[i_2] G_3[i_3] L.
 
     The factors are of shapes 1 x r_1, r_1 x r_2, r_2 x r_3 and r_3 x D.
-    AFM's rival (Yu et al. 2024; tensor trains: Oseledets 2011). Only the batch's matrices are
+    AFM's baseline (Yu et al. 2024; tensor trains: Oseledets 2011). Only the batch's matrices are
     looked up and multiplied, or the whole table is, whichever has fewer rows, and gradients reach
     every core. (The published code always multiplies the whole table out and looks it up through a
     new nn.Parameter, which cuts the cores off from their

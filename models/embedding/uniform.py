@@ -3,7 +3,7 @@
 from torch import Tensor, nn
 
 from ..kernels.lookup import lookup
-from .base import DECAYS, EmbeddingEntry, TableEmbedding
+from .base import DECAYS, Arrays, ByHand, EmbeddingEntry, TableEmbedding
 
 
 class Uniform(TableEmbedding):
@@ -13,6 +13,8 @@ class Uniform(TableEmbedding):
     >>> Uniform(torch.ones(5, 2), num_fields=1)(torch.tensor([[3]])).shape
     torch.Size([1, 1, 2])
     """
+
+    sharded = "vectors"
 
     def __init__(self, initial: Tensor, num_fields: int) -> None:
         super().__init__(initial.shape[0], initial.shape[1], num_fields)
@@ -25,6 +27,10 @@ class Uniform(TableEmbedding):
     def rows(self, ids: Tensor) -> tuple[Tensor, Tensor]:
         """The table and the ids."""
         return self.weight, ids
+
+    def by_hand(self, rows: Arrays) -> ByHand:
+        """The rows, and their gradient as it comes."""
+        return rows["weight"], lambda grad: {"weight": grad}
 
     def table(self) -> Tensor:
         """(N, D)."""

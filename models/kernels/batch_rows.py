@@ -48,6 +48,32 @@ def renumber(ids, slots, unique, local):
     return count
 
 
+def distinct(ids: Tensor, num_rows: int) -> tuple[Tensor, Tensor]:
+    """The distinct ids of a batch, and which of them stands at each place.
+
+    Args:
+        ids: (B, F) integers below num_rows.
+
+    Returns:
+        (U,) and (B, F): `distinct[places]` are the ids.
+
+    Raises:
+        IndexError: an id that is not in 0 .. num_rows-1, on a CPU.
+
+    >>> distinct(torch.tensor([[7, 2], [7, 3]]), 9)[1].tolist()
+    [[0, 1], [0, 2]]
+    """
+    if ids.device.type != "cpu":
+        return torch.unique(ids, return_inverse=True)
+    flat = ids.numpy().reshape(-1)
+    unique, local = np.empty(flat.size, np.int32), np.empty(ids.shape, np.int32)
+    count = renumber(flat, np.zeros(num_rows, np.int32), unique, local.reshape(-1))
+    if count < 0:
+        raise IndexError(f"the id {flat[-1 - count]} is out of range: the table has {num_rows} "
+                         f"rows")
+    return torch.from_numpy(unique[:count]), torch.from_numpy(local)
+
+
 def first_places(ids: Tensor, slots: Tensor) -> Tensor:
     """Renumber the ids of a batch, on any device, in shapes that do not depend on them: to where
     each first stands.
@@ -107,5 +133,6 @@ def sum_of_squares(values):
 def copy_rows(table, rows, out):
     """out[i] = table[rows[i]]."""
     for i in range(rows.size):
-        for d in range(table.shape[1]):
-            out[i, d] = table[rows[i], d]
+        source, target = table[rows[i]], out[i]  # so that the loop below is one of vectors
+        for d in range(target.size):
+            target[d] = source[d]

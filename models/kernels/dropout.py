@@ -12,6 +12,14 @@ from torch import Tensor, nn
 LEVELS = 1 << 16
 
 
+def random_bits(like: Tensor, dropped: int) -> Tensor:
+    """An int16 for each element of `like`, flat; an element is kept where it is at least
+    `dropped` - LEVELS / 2. From torch's global generator, if anything is to be dropped."""
+    words = torch.empty((like.numel() + 3) // 4, dtype=torch.int64, device=like.device)
+    drawn = words.random_(-(1 << 63), None) if dropped else words.zero_()
+    return drawn.view(torch.int16)[: like.numel()]
+
+
 @torch.library.custom_op("pep::random_keep", mutates_args=(),
                          tags=(torch.Tag.nondeterministic_seeded,))
 def random_keep(like: Tensor, dropped: int, layer: int = 0) -> Tensor:
@@ -21,8 +29,7 @@ def random_keep(like: Tensor, dropped: int, layer: int = 0) -> Tensor:
     Of floats: the compiler reads bools one at a time. `layer` does nothing here; it keeps the
     compiler from merging the draws of two layers that drop entries of the same tensor.
     """
-    words = torch.empty((like.numel() + 3) // 4, dtype=torch.int64, device=like.device)
-    bits = words.random_(-(1 << 63), None).view(torch.int16)[: like.numel()]
+    bits = random_bits(like, dropped)
     return (bits >= dropped - LEVELS // 2).to(like.dtype).view(like.shape)
 
 

@@ -4,6 +4,15 @@ import torch
 from torch import Tensor
 
 
+def widened(values: Tensor) -> Tensor:
+    """What a product in bfloat16 gave, in float32; other values as they are.
+
+    >>> widened(torch.ones(1).bfloat16()).dtype, widened(torch.ones(1).double()).dtype
+    (torch.float32, torch.float64)
+    """
+    return values.float() if values.dtype == torch.bfloat16 else values
+
+
 def runs_on_numba(*values: Tensor) -> bool:
     """Whether all values are float32 on a CPU and nothing records the operations: a compiler or a
     tracer would see a loop's result as a constant, or fail at it.

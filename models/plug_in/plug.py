@@ -28,6 +28,7 @@ a model may have many tables; each has its thresholds, and a budget may span the
 
 import math
 import numbers
+from itertools import chain
 from typing import Any, cast
 
 import torch
@@ -103,7 +104,7 @@ class Plugged:
             raise ValueError(f"weight_decay must be positive while there are thresholds (without "
                              f"it nothing is ever pruned) and rest not negative, both finite, got "
                              f"{weight_decay} and {rest}")
-        inside = [parameter for table in self.tables.values() for parameter in table.parameters()]
+        inside = [*chain.from_iterable(table.parameters() for table in self.tables.values())]
         known = {id(parameter) for parameter in inside}
         outside = [parameter for parameter in self.model.parameters() if id(parameter) not in known]
         groups = [{"params": inside, "weight_decay": weight_decay},

@@ -66,7 +66,9 @@ def _look(optimizer: Optimizer, args: Any, kwargs: Any) -> None:
     if torch.cuda.is_available() and torch.cuda.is_current_stream_capturing():
         return  # looking waits for the device, which a graph in the making may not
     _seen.add(optimizer)
-    groups = {id(value): group for group in optimizer.param_groups for value in group["params"]}
+    groups: dict[int, dict[str, Any]] = {}
+    for each in optimizer.param_groups:
+        groups |= dict.fromkeys(map(id, each["params"]), each)
     found: dict[str, list[str]] = {}
     for table in list(_tables.values()):
         group = groups.get(id(table.thresholds))

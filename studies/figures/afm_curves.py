@@ -81,12 +81,11 @@ def draw(page: Page, factored: Results, baselines: dict[str, list[dict[str, Any]
             axes.set_title("fine-tuned" if finetuned else "before fine-tuning", fontsize=8)
             by_epoch.finish(axes, label, "test AUC")
             budget_curve.log_sizes(axes)
-            levels = [level for line in axes.lines for level in np.atleast_1d(line.get_ydata())]
+            levels: list[float] = []
+            for line in axes.lines:
+                levels += np.atleast_1d(line.get_ydata()).tolist()
             budget_curve.widen_crowd(axes, levels)
-    looks = {label: handle for handle, label in
-             zip(*scores[0][1].get_legend_handles_labels(), strict=True)}
-    page.figure.legend(looks.values(), looks.keys(), fontsize=6.5, frameon=False,
-                       loc="outside lower center", ncols=4)
+    budget_curve.legend_below(page.figure, [scores[0][1]])
     spectra = spectra_of(factored)["compression"]["spectra"]
     for axes, what in zip(spectra_panels, ("fields", "layers"), strict=True):
         _spectra(axes, spectra[what], what)
@@ -139,7 +138,7 @@ def _line(axes: Axes, label: str, style: Style, results: Sequence[dict[str, Any]
     by_size: dict[float, list[float]] = defaultdict(list)
     for result in results:
         by_size[size(result)].append(score(result))
-    if len(by_size) > 1:  # a single point shows no course
+    if len(by_size) > 1:  # one point makes no curve
         colour, marker, dashes = style
         places = sorted(by_size)
         axes.plot(places, [statistics.mean(by_size[place]) for place in places], color=colour,

@@ -7,6 +7,7 @@ Not a figure of the paper, whose tables are not known to us; the axes are those 
 import json
 import statistics
 from collections import Counter, defaultdict
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -29,6 +30,7 @@ from studies.names import AFM_BASELINES as BASELINES
 from studies.page import RUNS, Page, runs_of, shown
 from studies.series import by_budget
 from studies.table import Table, spread
+from utils.text import counted
 
 # what trains them
 HOW = {PEP: "compare --scheme pep", "uniform": "compare --scheme uniform", "tt": "afm"}
@@ -69,18 +71,20 @@ def build(results: Results, out: Path, dataset: str, model: str) -> Page:
     sure = [run for run in every if run["compression"].get("source") in usable_ids]
     own = of_one_source_a_seed(of_one_training(sure))
     if len(own) < len(every):
-        page.left_out.append(
-            f"Left out: {len(every) - len(own)} fine-tunings whose dense run has no record or may "
-            f"not stand here itself, or of other settings or lengths.")
+        left = counted(len(every) - len(own), "fine-tuning")
+        page.left_out.append(f"Left out: {left} whose dense run has no record or may not stand "
+                             "here itself, or of other settings or lengths.")
     factored = [result for result in own if result["compression"]["method"] != "dense"]
     if not factored:
         page.missing.append("factored models: run `python compress.py afm --run ID --emb-rank 8`")
         return page
     page.behind = factored + [result for result in own if result not in factored]
     groups = grouped(page.behind)
-    page.rows = [row(name, result) for name, runs in groups for result in runs]
+    timed: list[tuple[str, ...]] = []
+    for name, runs in groups:
+        page.rows += [row(name, result) for result in runs]
+        timed += speeds(name, runs)
     page.tables.append(Table(HEAD, [line(name, runs, here) for name, runs in groups]))
-    timed = [line for name, runs in groups for line in speeds(name, runs)]
     page.tables.append(Table(SPEED_HEAD, timed))
     if not any(name_of(result) == "dense" for result in own):
         page.missing.append("the dense model, fine-tuned for as long: leave --no-control away")
@@ -88,12 +92,14 @@ def build(results: Results, out: Path, dataset: str, model: str) -> Page:
     page.missing += [f"{BASELINES[name]}: no such run; `python reproduce.py {HOW[name]} --model "
                      f"{model}`"
                      for name, runs in baselines.items() if not runs]
-    page.missing += fewer_seeds(
-        [(f"{name}, {asked(runs[0])}, epochs {epochs_of(runs[0])}", runs) for name, runs in groups]
-        + [(f"{BASELINES[name]} of {size:,}", each) for name, runs in baselines.items()
-           for size, each in by_budget(runs).items()])
+    compared = [(f"{name}, {asked(runs[0])}, epochs {epochs_of(runs[0])}", runs)
+                for name, runs in groups]
+    for name, runs in baselines.items():
+        compared += [(f"{BASELINES[name]} of {size:,}", each)
+                     for size, each in by_budget(runs).items()]
+    page.missing += fewer_seeds(compared)
     page.tables.append(Table(EQUAL_HEAD, equal_sizes(curve_of(factored, "afm"), baselines)))
-    page.behind += [result for runs in baselines.values() for result in runs]
+    page.behind += chain.from_iterable(baselines.values())
     page.notes += [ABOUT_TABLES, f"{ABOUT_PICTURE} (run {spectra_of(factored)['run_id']}). "
                    f"{budget_curve.SHADED}"]
     afm_curves.draw(page, factored, baselines)
@@ -136,8 +142,10 @@ def baselines_of(page: Page, usable: Results, here: Results) -> dict[str, list[d
         for run in counted:
             sizes_of[choice.budget_of(run) if name == PEP
                      else run["num_embedding_params"]].append(run)
-        found[name] = [run for runs in sizes_of.values()
-                       for run in max(pooling.averaged(runs, by_id), key=len)]
+        found[name] = []
+        for runs in sizes_of.values():
+            most = max(pooling.averaged(runs, by_id), key=len)
+            found[name] += most
         sizes = {choice.budget_of(run) for run in found[name]} if name == PEP else set()
         others = [run for run in own if pooling.rewound_alone(run)
                   and choice.budget_of(run) not in sizes]
@@ -150,7 +158,7 @@ def baselines_of(page: Page, usable: Results, here: Results) -> dict[str, list[d
 
 def fewer_seeds(groups: list[Group]) -> list[str]:
     """A line for each set of seeds that some groups have no run of, though others do."""
-    every = {run["seed"] for _, runs in groups for run in runs}
+    every = {run["seed"] for run in chain.from_iterable(runs for _, runs in groups)}
     found: dict[tuple[int, ...], list[str]] = defaultdict(list)
     for name, runs in groups:
         found[tuple(sorted(every - {run["seed"] for run in runs}))].append(name)
@@ -223,7 +231,9 @@ def grouped(results: Results) -> list[Group]:
 def row(name: str, result: dict[str, Any]) -> dict[str, Any]:
     """One run in the csv."""
     made, before = result["compression"], result["without_finetuning"]
-    speed = made.get("samples_per_second", {})
+    speed: dict[str, Any] = {}
+    for who, found in made.get("samples_per_second", {}).items():
+        speed |= {f"samples_per_second_{who}_{batch}": each for batch, each in found.items()}
     return {"scheme": name, "asked": asked(result), "seed": result["seed"],
             "epochs": epochs_of(result),
             "embedding_parameters": made["parameters"]["embedding"],
@@ -238,8 +248,7 @@ def row(name: str, result: dict[str, Any]) -> dict[str, Any]:
             "validation_auc_before": before["validation_auc"],
             **({"test_auc": result["test_auc"], "test_logloss": result["test_logloss"],
                 "validation_auc": result["validation_auc"]} if epochs_of(result) else {}),
-            **{f"samples_per_second_{who}_{batch}": each for who, found in speed.items()
-               for batch, each in found.items()}, RUNS: runs_of([result])}
+            **speed, RUNS: runs_of([result])}
 
 
 def line(name: str, runs: list[dict[str, Any]], results: Results) -> tuple[str, ...]:

@@ -1,7 +1,6 @@
 """PEP beside its baselines: test AUC and log-loss against parameters and bytes, as a table and a
 picture, which Figures 2 to 4 and Table 1 are made of."""
 
-import json
 import statistics
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
@@ -13,12 +12,13 @@ from matplotlib.figure import Figure
 
 from studies import choice, pooling
 from studies.figures import budget_curve
-from studies.figures.styles import STYLES, Style, looks
+from studies.figures.styles import STYLES, Style, styles_for
 from studies.kinds import PEP, PRUNED, STEPPING_STONE, Results, kind
 from studies.names import setting, shown
 from studies.page import Page
 from studies.series import by_budget, from_last
 from studies.table import Table, spread
+from utils.files import read_record
 
 SIZE = (7.0, 5.6)  # inches: both columns of a page
 # across
@@ -62,9 +62,7 @@ def tuned_in(out: Path, dataset: str, model: str) -> dict[str, Sequence[dict[str
     found = {}
     for path in sorted((out / "tuned").glob(f"{dataset}_{model}_*.json")):
         try:
-            found[path.stem.removeprefix(f"{dataset}_{model}_")] = json.loads(path.read_text())[
-                "chosen"
-            ]
+            found[path.stem.removeprefix(f"{dataset}_{model}_")] = read_record(path)["chosen"]
         except (ValueError, KeyError, TypeError) as error:
             raise ValueError(
                 f"{path} is corrupt ({error}); delete it, or run `reproduce.py tune`"
@@ -156,7 +154,9 @@ def _by_curve(published: Results) -> dict[tuple[str, str], list[dict[str, Any]]]
 def _list_rewound(page: Page, results: Results, found: Sequence[Entry],
                   by_id: Mapping[str, dict[str, Any]]) -> None:
     """Name the points that have nothing but tickets with the embedding alone rewound."""
-    there = {(entry.scheme, _budget(run)) for entry in found for run in entry.results}
+    there = set()
+    for entry in found:
+        there |= {(entry.scheme, _budget(run)) for run in entry.results}
     absent: dict[tuple[str, int], list[dict[str, Any]]] = defaultdict(list)
     for run in results:
         stone = run.get("snapshot", {}).get("source") == STEPPING_STONE
@@ -213,13 +213,13 @@ def picture(found: Sequence[Entry], title: str, absent: Sequence[int] = ()) -> F
     curves: dict[str, list[Entry]] = defaultdict(list)
     for entry in found:
         curves[entry.scheme].append(entry)
-    styles = looks(curves)
+    styles = styles_for(curves)
     several = any(len(entry.results) > 1 for entry in found)
     for (score, label), row in zip(SCORES.items(), panels, strict=True):
         for quantity, axes in zip(QUANTITIES, row, strict=True):
             for scheme, points in curves.items():
                 known = [entry for entry in points if entry.has(quantity)]
-                if len(known) > 1 or (known and scheme == "LR"):  # a single point shows no course
+                if len(known) > 1 or (known and scheme == "LR"):  # one point makes no curve
                     _curve(axes, scheme, known, (quantity, score), styles[scheme])
             budget_curve.log_sizes(axes)
             budget_curve.tidy(axes)

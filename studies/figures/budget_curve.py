@@ -5,8 +5,9 @@ import logging
 import math
 import statistics
 import textwrap
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from functools import partial
+from itertools import chain
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -17,7 +18,7 @@ from matplotlib.container import ErrorbarContainer
 from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator, NullLocator
 
-from studies.figures.styles import INK, Style, looks
+from studies.figures.styles import INK, Style, styles_for
 from studies.kinds import PEP, Results
 from studies.names import shown
 from studies.series import by_budget, from_last, series_of
@@ -135,7 +136,7 @@ def points_of(results: Results) -> list[Point]:
 def draw_series(axes: Axes, series: Series) -> None:
     """Draw labelled results; those without embedding parameters (LR) are horizontal lines."""
     curves = {label: points_of(results) for label, results in series.items()}
-    styles = looks(curves)
+    styles = styles_for(curves)
     for label, points in curves.items():
         if points[-1].params == 0:
             horizontal(axes, label, points[-1].mean)
@@ -146,7 +147,7 @@ def draw_series(axes: Axes, series: Series) -> None:
         axes.plot([point.params for point in hollow], [point.mean for point in hollow],
                   linestyle="none", color=colour,
                   marker=marker, markersize=4, markerfacecolor="white", zorder=5)
-    every = [point for points in curves.values() for point in points]
+    every = list(chain.from_iterable(curves.values()))
     if any(point.from_last for point in every):
         axes.plot([], [], linestyle="none", marker="o", markersize=4, markerfacecolor="white",
                   color=INK,
@@ -241,6 +242,16 @@ def _label(axes: Axes, several: bool) -> None:
     columns = 2 if max(map(len, labels)) <= SHORT else 1
     axes.legend(handles, labels, fontsize=6.5, frameon=False, ncols=columns, loc="upper center",
                 bbox_to_anchor=(0.5, -0.2))  # below the axes, where no curve runs
+
+
+def legend_below(figure: Figure, panels: Iterable[Axes]) -> None:
+    """One legend below all panels, with each name of theirs once."""
+    handles: dict[str, Any] = {}
+    for axes in panels:
+        artists, labels = axes.get_legend_handles_labels()
+        handles |= zip(labels, artists, strict=True)
+    figure.legend(handles.values(), handles.keys(), fontsize=6.5, frameon=False,
+                  loc="outside lower center", ncols=4)
 
 
 def score_label(score: str, several: bool) -> str:

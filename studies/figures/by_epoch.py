@@ -15,7 +15,6 @@ from studies.figures.styles import Style
 from studies.kinds import Results
 from studies.page import RUNS, Page, runs_of
 
-PANELS = ("search", "retraining", "curves", "curve")  # of a csv's rows that are curves
 CURVE = "curve.jsonl"  # of a run's folder: one line an evaluation
 LEGEND = "Thick lines are means over seeds, as far as all seeds go; faint ones are the seeds."
 
@@ -68,12 +67,13 @@ def evaluations_in(path: Path) -> list[dict[str, Any]]:
 
 def rows(panel: str, line: Line, quantities: Sequence[str]) -> list[dict[str, Any]]:
     """One row a run and evaluation."""
-    return [{"panel": panel, "line": line.label, "seed": result["seed"],
-             "epoch": evaluation["epoch"],
-             "step": evaluation["step"], **{name: evaluation[name] for name in quantities},
-             RUNS: runs_of([result])}
-            for result, curve in zip(line.results, line.curves, strict=True)
-            for evaluation in curve]
+    names = ("epoch", "step", *quantities)
+    found: list[dict[str, Any]] = []
+    for result, curve in zip(line.results, line.curves, strict=True):
+        about = {"panel": panel, "line": line.label, "seed": result["seed"]}
+        found += [{**about, **{name: evaluation[name] for name in names}, RUNS: runs_of([result])}
+                  for evaluation in curve]
+    return found
 
 
 def results_as_rows(line: str, results: Results, quantities: Sequence[str]) -> list[dict[str, Any]]:

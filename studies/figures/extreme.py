@@ -7,6 +7,7 @@ that each of these has a ticket of exactly its size beside it. Below width 1 no 
 
 import math
 from collections.abc import Sequence
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -104,7 +105,8 @@ def _draw(page: Page, curves: dict[str, Sizes], gains: dict[str, dict[int, paire
     budget_curve.mark_missing(left, absent)
     for number_of, (scheme, by_size) in enumerate(gains.items()):
         _intervals(right, scheme, by_size, 1 + 0.04 * (2 * number_of - 1))
-    several = any(len(runs) > 1 for sizes in curves.values() for runs in sizes.values())
+    several = any(len(runs) > 1 for runs in chain.from_iterable(
+        sizes.values() for sizes in curves.values()))
     for axes, label in ((left, budget_curve.score_label("test AUC", several)),
                         (right, "PEP's AUC less the other's")):
         if axes is left or any(gains.values()):

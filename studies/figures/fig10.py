@@ -50,9 +50,10 @@ def build(results: Results, out: Path, dataset: str, model: str) -> Page:
             right.append(line)
         page.rows += by_epoch.results_as_rows(name, [*searches, *tickets],
                                               ("num_embedding_params", "test_auc"))
-    page.rows += [row for line in left
-                  for row in by_epoch.rows("search", line, ("num_embedding_params",))]
-    page.rows += [row for line in right for row in by_epoch.rows("retraining", line, ("test_auc",))]
+    for line in left:
+        page.rows += by_epoch.rows("search", line, ("num_embedding_params",))
+    for line in right:
+        page.rows += by_epoch.rows("retraining", line, ("test_auc",))
     page.notes.append("The paper has feature-dimension thresholds prune most and score best after "
                       "retraining; it gives its values in the picture alone, so that no number of "
                       "its own stands beside ours.")

@@ -155,13 +155,14 @@ def _numbers(page: Page, trajectories: Results, kept: list[Kept]) -> None:
                        "rank_correlation": correlations[part.search["run_id"]],
                        RUNS: runs_of([part.search])}
                       for part in kept]
-    page.rows += [{"panel": "b", "seed": run["seed"], "epoch": line["epoch"],
-                   "group": _label(group),
-                   "kept_mean": round(1 - mean, 6), "kept_std": std, RUNS: runs_of([run])}
-                  for run in trajectories
-                  for line in run["sparsity"]["lines"]
-                  for group, mean,
-                  std in zip(run["sparsity"]["groups"], line["mean"], line["std"], strict=True)]
+    for run in trajectories:
+        groups = [_label(group) for group in run["sparsity"]["groups"]]
+        for line in run["sparsity"]["lines"]:
+            page.rows += [{"panel": "b", "seed": run["seed"], "epoch": line["epoch"],
+                           "group": group, "kept_mean": round(1 - mean, 6), "kept_std": std,
+                           RUNS: runs_of([run])}
+                          for group, mean, std in zip(groups, line["mean"], line["std"],
+                                                      strict=True)]
 
 
 def _kept_at_end(group: int, search: dict[str, Any]) -> float:

@@ -89,7 +89,10 @@ def _sources(search: dict[str, Any], every: Results) -> dict[int, dict[str, Any]
     """The search that has each budget's snapshot: this one, or another that differs in the list of
     budgets alone."""
     alike = [run for run in every if run["seed"] == search["seed"] and choice.alike(run, search)]
-    return {budget: run for run in [*alike, search] for budget in masks.budgets_of(run)}
+    owners: dict[int, dict[str, Any]] = {}
+    for run in [*alike, search]:
+        owners |= dict.fromkeys(masks.budgets_of(run), run)
+    return owners
 
 
 def _compare(one: Mask, other: Mask) -> dict[str, Any]:

@@ -65,11 +65,11 @@ def colours_of(count: int) -> list[Any]:
     return list(matplotlib.colormaps["turbo"](np.linspace(0.05, 0.95, count)))
 
 
-def looks(labels: Iterable[str]) -> dict[str, Style]:
+def styles_for(labels: Iterable[str]) -> dict[str, Style]:
     """The style of each label. A variant of a method ("PEP, lr 0.1") has its colour, and a marker
     and line of its own.
 
-    >>> found = looks(["PEP", "PEP, lr 0.1", "PEP, lr 0.2"])
+    >>> found = styles_for(["PEP", "PEP, lr 0.1", "PEP, lr 0.2"])
     >>> [(marker, line) for _, marker, line in found.values()]
     [('o', '-'), ('d', '-.'), ('X', '--')]
     """

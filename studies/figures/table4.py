@@ -61,7 +61,7 @@ def build(results: Results, out: Path, dataset: str, model: str) -> Page:
         if runs:
             page.numbers += _numbers(page, method, runs, paper)
     page.notes.append("The published protocol is the mean of per-batch test AUCs at its best test "
-                      "epoch, which the paper's numbers have to be held against. † cut from the "
+                      "epoch, which the paper's numbers have to be compared with. † cut from the "
                       "search's last table, because the search itself does not get that low.")
     return page
 

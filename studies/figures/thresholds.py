@@ -31,7 +31,7 @@ DECAY_ONLY: Cause = ("coupled", False)
 NAMES: dict[Cause, str] = {PUBLISHED: "coupled decay (PEP)",
                            DECAY_ONLY: "coupled decay, no loss gradient",
                            ("decoupled", True): "decoupled decay", ("none", True): "no decay"}
-LOOKS: dict[Cause, Style] = {PUBLISHED: STYLES[PEP], DECAY_ONLY: (NAVY, "^", "--"),
+CAUSE_STYLES: dict[Cause, Style] = {PUBLISHED: STYLES[PEP], DECAY_ONLY: (NAVY, "^", "--"),
                              ("decoupled", True): (PALE, "D", "-."),
                              ("none", True): (SLATE, "s", ":")}
 UNMOVED = {"none": "does not move", "decoupled": "hardly moves"}  # by threshold_decay
@@ -65,10 +65,10 @@ def build(results: Results, out: Path, dataset: str, model: str) -> Page:
             page.numbers.append(number(f"parameters at the end of the search, {name}",
                                        searches[cause],
                                        lambda run: run["num_embedding_params"], form=",.0f"))
-        if line := by_epoch.line_of(page, out, name, LOOKS[cause], searches[cause]):
+        if line := by_epoch.line_of(page, out, name, CAUSE_STYLES[cause], searches[cause]):
             lines.append(line)
-    page.rows += [row for line in lines
-                  for row in by_epoch.rows("search", line, ("num_embedding_params",))]
+    for line in lines:
+        page.rows += by_epoch.rows("search", line, ("num_embedding_params",))
     recorded = {cause: needs(page, "thresholds", runs,
                              "it was searched before that was recorded; search again")
                 for cause, runs in searches.items()}
@@ -85,9 +85,9 @@ def build(results: Results, out: Path, dataset: str, model: str) -> Page:
 def _causes(page: Page, recorded: dict[Cause, list[dict[str, Any]]]) -> None:
     """Rows and numbers of what pruned the entries."""
     for cause, runs in recorded.items():
-        page.rows += [{"panel": "causes", "line": NAMES[cause], "seed": run["seed"], **line,
-                       RUNS: runs_of([run])}
-                      for run in runs for line in run["thresholds"]["lines"]]
+        for run in runs:
+            page.rows += [{"panel": "causes", "line": NAMES[cause], "seed": run["seed"], **line,
+                           RUNS: runs_of([run])} for line in run["thresholds"]["lines"]]
         for field, (what, *_) in PRUNED_BY.items() if runs else ():
             if field == "pruned_by_decay" and cause[0] in UNMOVED:
                 what = (f"pruned as the value itself decayed to 0 (the decay-only threshold "
@@ -134,11 +134,11 @@ def _tickets(page: Page, found: Results, cause: Cause) -> dict[int, list[dict[st
 def _differences(page: Page, tickets: dict[Cause, dict[int, list[dict[str, Any]]]]) -> None:
     """Rows of both masks' scores, and their difference at the budgets that both have."""
     for cause, by_budget in tickets.items():
-        page.rows += [{"panel": "retraining", "line": NAMES[cause], "seed": run["seed"],
-                       "budget": budget,
-                       "test_auc": run["test_auc"], "test_logloss": run["test_logloss"],
-                       RUNS: runs_of([run])}
-                      for budget, runs in by_budget.items() for run in runs]
+        for budget, runs in by_budget.items():
+            page.rows += [{"panel": "retraining", "line": NAMES[cause], "seed": run["seed"],
+                           "budget": budget, "test_auc": run["test_auc"],
+                           "test_logloss": run["test_logloss"], RUNS: runs_of([run])}
+                          for run in runs]
     for budget in sorted(set(tickets[PUBLISHED]) & set(tickets[DECAY_ONLY]), reverse=True):
         learned, decay_only = tickets[PUBLISHED][budget], tickets[DECAY_ONLY][budget]
         page.numbers += [number(f"test AUC at {budget:,} parameters, {name}", runs,
@@ -162,7 +162,7 @@ def _draw(page: Page, lines: Sequence[by_epoch.Line], published: Results,
     for cause, by_budget in tickets.items() if both else ():
         budget_curve.with_bars(right, [(budget, [run["test_auc"] for run in by_budget[budget]])
                                        for budget in both],
-                               NAMES[cause], LOOKS[cause])
+                               NAMES[cause], CAUSE_STYLES[cause])
     if both:
         budget_curve.log_sizes(right)
     else:
@@ -174,10 +174,7 @@ def _draw(page: Page, lines: Sequence[by_epoch.Line], published: Results,
     if middle.get_legend_handles_labels()[0]:
         middle.legend(fontsize=6, frameon=False, loc="center right", handlelength=1.3,
                       bbox_to_anchor=(1.02, 0.35))
-    looks = {label: handle for axes in (right, left)
-             for handle, label in zip(*axes.get_legend_handles_labels(), strict=True)}
-    page.figure.legend(looks.values(), looks.keys(), fontsize=6.5, frameon=False,
-                       loc="outside lower center", ncols=4)
+    budget_curve.legend_below(page.figure, (right, left))
     page.figure.suptitle(page.title, fontsize=8)
 
 

@@ -5,6 +5,7 @@ import json
 import statistics
 from collections import defaultdict
 from collections.abc import Sequence
+from itertools import chain
 from operator import itemgetter
 from typing import Any
 
@@ -51,7 +52,7 @@ def build(page: Page, results: Results, joint: bool, methods: Sequence[str],
             if absent:
                 page.missing.append(f"{method} at budget {budget:g}: seed{'s' * (len(absent) > 1)} "
                                     f"{words(absent)}")
-    dense = {run["seed"]: run for runs in curves[DENSE].values() for run in runs}
+    dense = {run["seed"]: run for run in chain.from_iterable(curves[DENSE].values())}
     for method, by_budget in curves.items():
         for budget, runs in sorted(by_budget.items(), reverse=True):
             page.rows += [_row(method, budget, run) for run in runs]
@@ -116,7 +117,7 @@ def _of_one_setting(page: Page, results: Results, data: pooling.Data,
     for result in most:  # the whole model once, though both figures ask for it
         points[_label(result), result["compression"]["budget"] if _label(result) != DENSE
                else 1].append(result)
-    found = [result for runs in points.values() for result in pooling.one_a_seed(runs)]
+    found = list(chain.from_iterable(map(pooling.one_a_seed, points.values())))
     return sorted(found, key=lambda result: (_label(result), -result["compression"]["budget"],
                                              result["seed"]))
 
@@ -156,7 +157,7 @@ def _draw(page: Page, curves: Curves) -> None:
     page.figure = budget_curve.new_figure(SIZE)
     panels = page.figure.subplots(2, 1, sharex=True)
     methods = [method for method in curves if method != DENSE]
-    budgets = sorted({budget for method in methods for budget in curves[method]}, reverse=True)
+    budgets = sorted(set().union(*(curves[method] for method in methods)), reverse=True)
     for axes, (field, label) in zip(panels, MEASURES.items(), strict=True):
         lowest, highest = _range(curves, field)
         for number_of, method in enumerate(methods):
@@ -175,17 +176,15 @@ def _draw(page: Page, curves: Curves) -> None:
             axes.axvline(edge - 0.5, color=budget_curve.INK, alpha=0.3, linewidth=0.6)
     axes.set_xticks(range(len(budgets)), [_compression(curves, budget) for budget in budgets])
     axes.set_xlabel("compression ratio (1 - R), mean of the methods", fontsize=8)
-    named = {label: handle for axes in panels
-             for handle, label in zip(*axes.get_legend_handles_labels(), strict=True)}
-    page.figure.legend(named.values(), named.keys(), fontsize=6.5, frameon=False,
-                       loc="outside lower center", ncols=4)
+    budget_curve.legend_below(page.figure, panels)
     page.figure.suptitle(page.title, fontsize=8)
 
 
 def _compression(curves: Curves, budget: float) -> str:
     """The measured compression ratio at a budget, over all methods."""
-    ratios = [1 - run["compression"]["resource_left"] for method, by_budget in curves.items()
-              if method != DENSE for run in by_budget.get(budget, ())]
+    runs = chain.from_iterable(by_budget.get(budget, ()) for method, by_budget in curves.items()
+                               if method != DENSE)
+    ratios = [1 - run["compression"]["resource_left"] for run in runs]
     return f"{statistics.mean(ratios):.3g}"
 
 

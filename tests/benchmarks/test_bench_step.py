@@ -97,8 +97,9 @@ def test_published_models_compute_what_ours_do(model):
     for name, parameter in published.named_parameters():
         size = parameter.grad.abs().max()
         assert size > 0, name
-        # the second for biases before a batch normalisation: nothing but rounding
-        close = 1e-4 * size + 1e-5
+        # the gradient of a bias before a batch normalisation is nothing but rounding
+        cancelled = name in ("mlp.mlp.0.bias", "mlp.mlp.4.bias")
+        close = 1e-4 * size + (1e-2 if cancelled else 1e-5)
         assert (parameter.grad - of_ours[names[name]].grad).abs().max() < close, name
 
 

@@ -1,5 +1,4 @@
-"""`compress.py afm` end to end on made data: records, control, resuming, rivals, and what is
-refused."""
+"""`compress.py afm` end to end: records, control, resuming, baselines, and what is refused."""
 
 import json
 import statistics
@@ -26,6 +25,7 @@ from engine.evaluate import Split, measure
 from engine.initial_model import fresh_model
 from engine.optim import step as optim
 from engine.run import pick_device
+from utils.files import read_record, write_record
 
 DATA = tiny.dataset(rows=3000)
 SETTINGS = {"model": "deepfm", "embedding": "uniform", "latent_dim": 10, "mlp_dims": [12, 10],
@@ -100,7 +100,7 @@ def test_end_to_end(out, source, capsys, monkeypatch):
     assert result["run_id"] in capsys.readouterr().out
 
 
-def judged(trained, choice, how=None):
+def with_control(trained, choice, how=None):
     """What `afm` does but for the page: the factored model's record, with intervals, and the
     control's."""
     how = how or FineTuning()
@@ -114,7 +114,7 @@ def test_intervals_hold_both_models_against_each_other_on_the_same_test_rows(out
                                                                              monkeypatch):
     monkeypatch.setattr(finetune, "DRAWS", 200)
     trained = load_model(source[1], tiny.context(out))
-    result, control = judged(trained, Choice(emb_rank=1))
+    result, control = with_control(trained, Choice(emb_rank=1))
     found = result["intervals"]
     assert (found["against"], found["draws"]) == (control["run_id"], 200)
     for name in ("test_auc", "test_logloss"):
@@ -124,20 +124,19 @@ def test_intervals_hold_both_models_against_each_other_on_the_same_test_rows(out
         assert low_less < result[name] - control[name] < high_less
         assert high_less - low_less < high - low  # what both get wrong cancels
     path = out / "runs" / result["run_id"] / "result.json"
-    path.write_text(json.dumps({name: value for name, value in result.items()
-                                if name != "intervals"}))
+    write_record(path, {name: value for name, value in result.items() if name != "intervals"})
     # an older record gets them
-    assert judged(trained, Choice(emb_rank=1))[0] == result == json.loads(path.read_text())
+    assert with_control(trained, Choice(emb_rank=1))[0] == result == read_record(path)
     monkeypatch.setattr(finetune, "resample_test", None)  # and none is measured twice
-    assert judged(trained, Choice(emb_rank=1))[0] == result
+    assert with_control(trained, Choice(emb_rank=1))[0] == result
 
 
 def test_a_frozen_table_stays_as_it_was_factored_and_the_rest_moves(out, source):
     trained = load_model(source[1], tiny.context(out))
     made = compress_afm.calibrated(trained, Choice(emb_rank=2), pick_device("cpu")).model
-    runs = judged(trained, Choice(emb_rank=2), FineTuning(freeze_embedding=True))
+    runs = with_control(trained, Choice(emb_rank=2), FineTuning(freeze_embedding=True))
     assert {run["run_id"] for run in runs}.isdisjoint(
-        {run["run_id"] for run in judged(trained, Choice(emb_rank=2), FineTuning())})
+        {run["run_id"] for run in with_control(trained, Choice(emb_rank=2), FineTuning())})
     for run, model in zip(runs, (made, trained.model), strict=True):
         assert run["compression"]["freeze_embedding"]
         weights = load_checkpoint(out / "runs" / run["run_id"] / "model.safetensors")["model"]
@@ -326,7 +325,7 @@ def refused(out, source, *words):
      "tt knows no --smoothing and no --no-fuse"),
     (("--mlp-rank", "3", "--layers", ""), "no layer ''"),
     (("--mlp-rank", "11"), "between 1 and the width 10, got 11"),
-    (("--mlp-rank", "5", "--max-samples", "4"), "rank 5 cannot be told from 4 samples"),
+    (("--mlp-rank", "5", "--max-samples", "4"), "rank 5 cannot be estimated from 4 samples"),
     (("--mlp-rank", "5", "--max-samples", "0"), "no calibration data: 0 samples"),
     (("--emb-energy", "1.0"), "--emb-energy must lie between 0 and 1"),
     (("--mlp-energy", "0"), "--mlp-energy must lie between 0 and 1"),
@@ -348,15 +347,14 @@ def test_bad_input_is_refused_and_nothing_is_written(out, source, words, message
 
 def test_a_checkpoint_of_another_model_is_refused(out, source):
     path = out / "runs" / source[1] / "result.json"
-    record = json.loads(path.read_text())
-    path.write_text(json.dumps({**record, "settings": {**record["settings"], "mlp_dims": [9, 9]}}))
+    record = read_record(path)
+    write_record(path, {**record, "settings": {**record["settings"], "mlp_dims": [9, 9]}})
     assert "checkpoint of another model" in refused(out, source, "--emb-rank", "3")
-    path.write_text(json.dumps({**record,
-                                "settings": {**record["settings"], "embedding": "darts"}}))
+    write_record(path, {**record, "settings": {**record["settings"], "embedding": "darts"}})
     assert "is DartsEmb's" in refused(out, source, "--emb-rank", "3")
-    path.write_text(json.dumps({**record, "stage": "search"}))
+    write_record(path, {**record, "stage": "search"})
     assert "only a trained or retrained model" in refused(out, source, "--emb-rank", "3")
-    path.write_text(json.dumps({**record, "manifest": "other"}))
+    write_record(path, {**record, "manifest": "other"})
     assert "other data" in refused(out, source, "--emb-rank", "3")
     path.write_text(json.dumps(record))
     (path.parent / "model.safetensors").unlink()

@@ -85,7 +85,7 @@ def test_from_a_trained_dlrm_to_a_small_one(trained, base):
     assert compress_umec.compress(base, Task(0.5), tiny.context(out)) == result
     assert tree(out) == before
     with pytest.raises(Unfinished):
-        compress_umec.compress(base, Task(0.45), tiny.context(out, dry=True))
+        compress_umec.compress(base, Task(0.45), tiny.context(out, dry_run=True))
 
 
 def test_one_descent_goes_through_several_budgets(trained, base):

@@ -187,7 +187,7 @@ def test_shares_outside_0_and_1_are_refused(share):
 def test_other_bad_input_is_refused():
     few = decompose(counted(vectors(rows=4)))
     assert few.first(3).rank == 3
-    with pytest.raises(ValueError, match="rank 4 cannot be told from 4 samples"):
+    with pytest.raises(ValueError, match="rank 4 cannot be estimated from 4 samples"):
         few.first(4)
     with pytest.raises(ValueError, match=r"between 0 and the width 12, got 13"):
         few.first(13)

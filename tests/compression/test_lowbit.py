@@ -60,6 +60,16 @@ def test_the_largest_entries_are_kept_and_their_mask_is_counted(dense):
     assert model.embedding.inference_bytes() == 20 + masks + steps_of(model.embedding) + 75
 
 
+def test_a_mask_of_a_number_of_bytes_takes_them(dense):
+    for budget in (250, 400):
+        model, _ = make(dense, Scheme("mask", 4, bytes=budget))
+        assert budget <= model.embedding.inference_bytes() <= budget + 8
+    with pytest.raises(ValueError, match=r"takes \d+ to [\d,]+ bytes, got --bytes 9999999"):
+        make(dense, Scheme("mask", 4, bytes=9_999_999))
+    with pytest.raises(ValueError, match="either --keep or --bytes"):
+        Scheme("mask", 4, keep=3, bytes=300)
+
+
 def test_a_ticket_keeps_its_own_mask(tmp_path, monkeypatch):
     tiny.install(monkeypatch, DATA)
     tiny.train(tmp_path, embedding="pep", candidate_p=[300], lr=0.05, max_epochs=40)

@@ -1,7 +1,6 @@
 """Pruning a trained uniform table: what is cut, that it retrains like any ticket, and what is
 refused."""
 
-import json
 import shutil
 
 import numpy as np
@@ -14,6 +13,7 @@ from compression.pruning.methods import prune
 from engine import snapshots, stages
 from engine.checkpoint import load_checkpoint
 from engine.run import Unfinished
+from utils.files import read_record, write_record
 
 DATA = tiny.dataset()
 SIZE = sum(tiny.SIZES.values()) * tiny.SETTINGS["latent_dim"]
@@ -145,13 +145,13 @@ def test_runs_that_cannot_be_pruned_are_refused(trained, tmp_path):
                        match=r"has kept no weights .* run it again with --force"):
         load_uniform(other, place)
     path = tmp_path / "runs" / run_id / "result.json"
-    path.write_text(json.dumps({**json.loads(path.read_text()), "manifest": "else"}))
+    write_record(path, {**read_record(path), "manifest": "else"})
     with pytest.raises(ValueError, match="was trained on other data"):
         load_uniform(run_id, place)
 
 
 def test_at_a_dry_place_nothing_is_written(trained, tmp_path):
-    place = tiny.context(tmp_path, dry=True)
+    place = tiny.context(tmp_path, dry_run=True)
     assert not prune(trained, "magnitude", methods.by_magnitude(trained, [100]), place).exists()
     with pytest.raises(Unfinished, match="is not finished"):
         methods.iteratively(trained, [100], 0.5, place)

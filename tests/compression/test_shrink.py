@@ -90,7 +90,7 @@ def test_fields_that_are_gone_have_no_table_and_the_file_is_smaller(tmp_path):
     model = made()
     resource = resource_of(model)
     kept = resource.valid.clone()
-    kept[0, [0, 2]] = False  # the branch of the numbers, and the field of 50 rows
+    kept[0, [0, 2]] = False  # the branch of the dense features, and the field of 50 rows
     small = shrink(model, resource.layout, kept)
     assert isinstance(small.embedding, PerField)
     assert small.embedding.num_params() == (sum(ROWS) - 50) * 4

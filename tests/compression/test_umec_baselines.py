@@ -1,4 +1,4 @@
-"""What rivals keep: the budget, and the units that their scores say."""
+"""What baselines keep: the budget, and the units that their scores say."""
 
 from types import SimpleNamespace
 

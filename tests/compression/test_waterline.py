@@ -1,6 +1,6 @@
 """The water line: rotation, sensitivities, allocation, and the command."""
 
-import json
+
 from pathlib import Path
 
 import numpy as np
@@ -30,6 +30,7 @@ from models import packed_table
 from models.build import MODELS, build_embedding, build_model
 from models.embedding.uniform import Uniform
 from models.packed_table import UNSEEN
+from utils.files import read_record
 
 SIZES, WIDTH = (30, 5, 80), 6
 INVARIANT = [name for name, entry in MODELS.items() if entry.vector_weights is not None]
@@ -243,7 +244,7 @@ def test_budgets_become_records_with_all_bytes_and_a_packed_table(tmp_path, dens
         assert made["stored"]["table"] == result["inference_bytes"] == made["packed_bytes"]
         assert made["stored"]["whole"] == made["stored"]["table"] + made["stored"]["others"]
         assert (folder / "table.packed").stat().st_size == made["packed_bytes"]
-        assert json.loads((folder / "result.json").read_text()) == result
+        assert read_record(folder / "result.json") == result
     assert results[0]["validation_auc"] >= max(results[0]["without_finetuning"]["validation_auc"],
                                                0.5)
 
@@ -285,11 +286,11 @@ def test_dlrm_is_refused_with_rotation_and_works_without(tmp_path, monkeypatch):
 def test_finished_budgets_are_not_run_again_and_a_dry_context_trains_nothing(tmp_path, dense,
                                                                              monkeypatch):
     with pytest.raises(Unfinished):
-        compress(dense, tmp_path, [600], dry=True)
+        compress(dense, tmp_path, [600], dry_run=True)
     first = compress(dense, tmp_path, [600])
     monkeypatch.setattr(command, "retrain", None)
     assert compress(dense, tmp_path, [600]) == first
-    assert compress(dense, tmp_path, [600], dry=True) == first
+    assert compress(dense, tmp_path, [600], dry_run=True) == first
 
 
 def test_every_ablation_is_a_run_of_its_own(tmp_path, dense):

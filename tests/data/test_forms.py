@@ -286,6 +286,11 @@ def test_a_line_as_published_and_a_wrong_one_of_no_known_form_have_none():
         assert find_forms(line, ",", kinds) == {}
 
 
+def test_quotes_and_a_carriage_return_in_a_line_are_no_form_and_no_traceback():
+    for line in ('x"\ry', '"' + "x" * 200_000):
+        assert find_forms(line, "::", [None] * 4) == {}
+
+
 def test_a_line_that_names_no_columns_is_no_header():
     for line in ("0,1,2", "", "abc", "5\t4\t3"):
         assert describe_header(line, criteo.LAYOUT) is None

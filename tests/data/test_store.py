@@ -1,5 +1,6 @@
 import json
 import os
+import platform
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
@@ -9,7 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from data import store
+from data import checksums, store
 from data.raw.writer import Writer
 from data.schema import Schema
 from data.split import split_rows
@@ -260,6 +261,7 @@ def write_rows(folder, made, dense=None, pieces=7, drop=0):
             writer.add(sizes, made.ids[order].astype(np.int64), made.labels[order].astype(np.int8),
                        numbers[order])
         writer.finish({"vocabulary": "all"}, SOURCE, made.vocabulary)
+    checksums.write(folder)
 
 
 @pytest.mark.parametrize("pieces", [1, 7, 150])
@@ -341,3 +343,22 @@ def test_rows_for_unknown_values_that_nothing_fell_into_are_counted(tmp_path, he
     every = store.build("toy", columns, labels, 7)
     assert every.unused_unknown_rows == 0  # it has no row for unknown values
     assert every.describe().splitlines()[0].endswith(f"{every.schema.num_rows} features")
+
+
+def test_a_set_with_one_changed_bit_is_not_read_and_said_to_be_damaged(tmp_path, caplog):
+    """Ids out of range would be read beside the table."""
+    store.save(toy(), tmp_path / "toy", SOURCE)
+    path = tmp_path / "toy" / "ids.npy"
+    content = bytearray(path.read_bytes())
+    content[-1] ^= 64
+    path.write_bytes(content)
+    assert store.load(tmp_path / "toy", SOURCE) is None
+    assert "is damaged: ids.npy changed after it was written" in caplog.text
+
+
+def test_what_a_killed_process_left_of_a_set_is_removed(tmp_path, dead_process):
+    left = tmp_path / f".toy.{platform.node()}-{dead_process}.x"
+    left.mkdir()
+    (left / "ids.npy").touch()
+    store.save(toy(), tmp_path / "toy", SOURCE)
+    assert [path.name for path in tmp_path.iterdir()] == ["toy"]

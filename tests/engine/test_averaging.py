@@ -1,4 +1,4 @@
-"""The average of the weights, and the course of the learning rate."""
+"""The average of the weights, and the schedule of the learning rate."""
 
 import copy
 import math

@@ -63,8 +63,8 @@ class Pair:
         torch.set_flush_denormal(True)
 
     def step(self, rows, grads, scale=1.0, lr=1e-2):
-        """Open, close and sweep as `RowwiseAdam` does; the rows that were opened must already be
-        the definition's."""
+        """Gather, apply and update all as `RowwiseAdam` does; the gathered rows must already be the
+        definition's."""
         unique, grads = (
             np.asarray(rows, np.int32),
             np.asarray(grads, F32).reshape(-1, self.arrays[0].shape[1]),

@@ -22,7 +22,10 @@ CASES = [*({"threshold_type": kind} for kind in THRESHOLD_TYPES), {"g_type": "so
          {"embedding": "uniform"}, {"embedding": "masked"},
          {"model": "linear", "embedding": "none"},
          {"model": "deepfm", "latent_dim": 3}, {"model": "deepfm", "embedding": "uniform"},
-         {"model": "autoint", "latent_dim": 1}, {"clip": 0.01}, {"decay": 0.0},
+         {"model": "autoint", "latent_dim": 1}, {"clip": 0.01},
+         # without a decay, gradients that are rounding alone decide where a row goes: the penalty
+         # has FM's step take them from autograd, as the definition does
+         {"decay": 0.0, "l2_penalty": 1e-6},
          {"threshold_init": -150.0},
          {"threshold_decay": "none"}, {"threshold_gradient": False}]
 
@@ -329,3 +332,29 @@ def test_auto_is_lazy_only_where_the_tables_have_more_rows_than_a_batch_has_ids(
 def test_an_unknown_form_is_refused():
     with pytest.raises(ValueError, match="unknown update 'whole'; known: auto, dense"):
         Training("whole")
+
+
+@pytest.mark.parametrize(("case", "alone"), [
+    ({}, True), ({"embedding": "uniform"}, True), ({"embedding": "masked"}, True),
+    ({"l2_penalty": 0.1}, False), ({"g_type": "softplus"}, False), ({"model": "deepfm"}, False)],
+    ids=words)
+def test_an_fm_needs_no_autograd_where_its_gradient_is_written_down(case, alone, monkeypatch):
+    asked = []
+    whole = torch.autograd.grad
+    monkeypatch.setattr(torch.autograd, "grad", lambda *given: asked.append(1) or whole(*given))
+    for update in ("streamed", "lazy"):
+        Training(update, **case).run(1)
+    assert not asked if alone else len(asked) == 2
+
+
+def test_products_in_bfloat16_move_float32_parameters_almost_as_float32_ones():
+    def trained(**own):
+        training = Training("auto", model="deepfm")
+        training.advance = Step(training.model, training.optimizer, 100.0, **own)
+        return training.run(5).state()
+
+    exact, rounded = trained(), trained(precision="bfloat16")
+    weight = "mlp.mlp.0.weight"
+    assert rounded[weight].dtype == np.float32
+    assert not np.array_equal(exact[weight], rounded[weight])
+    np.testing.assert_allclose(rounded["losses"], exact["losses"], rtol=0.02)

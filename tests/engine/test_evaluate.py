@@ -1,6 +1,5 @@
 """What a run says when a constant prediction would do better. (Metrics: golden/test_metrics.py.)"""
 
-import json
 import logging
 import math
 
@@ -10,6 +9,7 @@ import tiny
 
 from engine.evaluate import base_rate_logloss
 from studies import table
+from utils.files import read_record
 
 DATA = tiny.dataset()
 
@@ -38,7 +38,7 @@ def test_a_run_that_is_worse_than_a_constant_says_so_and_what_to_try(
     base = -np.mean(labels * np.log(share) + (1 - labels) * np.log(1 - share))
     assert result["validation_logloss_base_rate"] == pytest.approx(base, rel=1e-6)
     assert (result["validation_logloss"] > base) == useless
-    written = json.loads((tmp_path / "runs" / result["run_id"] / "result.json").read_text())
+    written = read_record(tmp_path / "runs" / result["run_id"] / "result.json")
     assert written == result
     messages = [record.getMessage() for record in caplog.records]
     said = [message for message in messages if "positives for every row" in message]

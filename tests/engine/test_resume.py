@@ -2,6 +2,7 @@
 
 import json
 import os
+import platform
 import signal
 import subprocess
 import sys
@@ -18,6 +19,7 @@ from engine import checkpoint, cli, snapshots, stages
 from engine.checkpoint import load_checkpoint
 from engine.hooks import Checkpoint, Evaluate
 from engine.optim import step as optim
+from utils.files import write_record
 
 DATA = tiny.dataset(rows=600)  # 8 steps an epoch, the last on half a batch
 CASES = {
@@ -98,7 +100,7 @@ PLACES = {
     "after the snapshot": (snapshots, "save", None, True),
     "halfway through the checkpoint": (checkpoint, "save_file", half_a_file, True),
     "after the checkpoint": (Checkpoint, "__call__", None, True),
-    "before the result": (engine.trainer, "write_json", None, False),
+    "before the result": (engine.trainer, "write_record", None, False),
 }
 
 
@@ -398,3 +400,98 @@ def test_a_search_that_is_kept_out_leaves_the_other_ones_snapshots_alone(tmp_pat
     with checkpoint.only_one(tmp_path / "runs" / first["run_id"]), pytest.raises(BlockingIOError):
         tiny.train(tmp_path, places={"force": True}, **CASES["search"])
     assert {path: path.read_bytes() for path in tmp_path.glob("embedding/*/*/*")} == before
+
+
+def test_a_checkpoint_with_one_changed_number_is_refused(tmp_path):
+    path = tmp_path / "a.safetensors"
+    content = {"model": {"table": torch.ones(4, 2), "half": torch.ones(3, dtype=torch.bfloat16),
+                         "none": torch.zeros(0, 2), "step": torch.tensor(3)}, "epoch": 1}
+    checkpoint.save_checkpoint(path, content)
+    whole = path.read_bytes()
+    assert load_checkpoint(path)["model"]["half"].dtype == torch.bfloat16
+    for at, bit in ((-1, 1), (-20, 64), (whole.index(b"epoch") + 8, 1)):
+        changed = bytearray(whole)
+        changed[at] ^= bit
+        path.unlink()  # tensors that were read are maps of the file
+        path.write_bytes(changed)
+        with pytest.raises(ValueError, match=f"{path} is corrupt"):
+            load_checkpoint(path)
+
+
+def test_a_checkpoint_of_an_older_version_without_a_checksum_is_read(tmp_path):
+    original_save_file({"t.a": torch.ones(2)}, tmp_path / "old",
+                       metadata={"content": '{"a": {"$tensor": "t.a"}}'})
+    assert load_checkpoint(tmp_path / "old")["a"].tolist() == [1, 1]
+
+
+def test_brackets_without_end_in_a_checkpoint_are_an_error_that_names_it(tmp_path):
+    original_save_file({"t": torch.ones(2)}, tmp_path / "deep", metadata={"content": "[" * 99_999})
+    with pytest.raises(ValueError, match=r"deep is corrupt"):
+        load_checkpoint(tmp_path / "deep")
+
+
+def test_the_same_content_gives_the_same_bytes(tmp_path):
+    """A run that was killed ends with the files of one that was left alone."""
+    content = {"model": {str(number): torch.ones(number) for number in range(9)}}
+    for name in "abcdef":
+        checkpoint.save_checkpoint(tmp_path / name, content)
+    assert len({path.read_bytes() for path in tmp_path.iterdir()}) == 1
+
+
+def test_a_checkpoint_that_outlived_its_run_is_removed(tmp_path, seen):
+    """The process was killed right after it had written the result."""
+    result = tiny.train(tmp_path, **CASES["deepfm"])
+    left = tmp_path / "runs" / result["run_id"] / "checkpoint.safetensors"
+    left.touch()
+    with checkpoint.only_one(left.parent):  # another process runs it again by force
+        assert tiny.train(tmp_path, **CASES["deepfm"]) == result
+    assert left.exists()
+    assert tiny.train(tmp_path, **CASES["deepfm"]) == result
+    assert not left.exists()
+
+
+@pytest.mark.parametrize(("change", "why"), [
+    ({"test_auc": 0.99}, "changed after it was written"), ({"run_id": "other"}, None)])
+def test_a_result_that_was_changed_is_an_error_that_names_it(tmp_path, seen, change, why):
+    result = tiny.train(tmp_path, **CASES["deepfm"])
+    path = tmp_path / "runs" / result["run_id"] / "result.json"
+    if why:
+        path.write_text(json.dumps({**json.loads(path.read_text()), **change}))
+    else:
+        write_record(path, {**result, **change})
+    with pytest.raises(ValueError, match=rf"{path} is corrupt \(.*{why or 'is of the run .other'}"):
+        tiny.train(tmp_path, **CASES["deepfm"])
+
+
+@pytest.mark.parametrize("change", [{"alias": "../../elsewhere"}, {"snapshots": ["../../x"]},
+                                    {"snapshots": [["x"]]}])
+def test_names_in_a_result_lead_nowhere_else(tmp_path, seen, change):
+    """A result of a stranger must not have files copied from or to another folder."""
+    result = tiny.train(tmp_path, **CASES["search"])
+    path = tmp_path / "runs" / result["run_id"] / "result.json"
+    write_record(path, {**result, **change})
+    with pytest.raises(ValueError, match=r"is corrupt: it names .* no plain file name"):
+        tiny.train(tmp_path, places={"alias": "other"}, **CASES["search"])
+    assert not (tmp_path / "embedding" / "fm" / "other").exists()
+
+
+def test_what_a_killed_search_left_of_a_snapshot_is_removed(tmp_path, seen, dead_process):
+    alias = tmp_path / "embedding" / "fm" / "mine"
+    alias.mkdir(parents=True)
+    (alias / f".550.npz.{platform.node()}-{dead_process}.x.part.npz").touch()
+    tiny.train(tmp_path, places={"alias": "mine"}, **CASES["search"])
+    assert not list(alias.glob(".*"))
+
+
+def test_a_second_interrupt_puts_no_traceback_in_the_place_of_the_message(monkeypatch, capsys):
+    def interrupted():
+        os.kill(os.getpid(), signal.SIGINT)
+        time.sleep(1)
+
+    say = cli._say
+    monkeypatch.setattr(cli, "_say", lambda *words: (os.kill(os.getpid(), signal.SIGINT),
+                                                     say(*words))[1])
+    with pytest.raises(SystemExit) as stop:
+        cli.main(interrupted)
+    assert stop.value.code == 130
+    assert "interrupted; finished runs stay" in capsys.readouterr().err

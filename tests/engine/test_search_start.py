@@ -47,8 +47,8 @@ def test_a_start_that_prunes_a_part_is_warned_of(tmp_path, caplog):
 def test_the_expected_beginning_is_where_decay_brings_the_thresholds(changed):
     settings = parse({"threshold_init": -12.0, "lr": 2e-3, **changed})
     steps, model = steps_to_pruning(TABLE, settings), settings.embedding
-    clock = DecayOnlyThreshold(settings)
-    shares = [share_below(TABLE, model.g_type, model.gk, clock.at(int(steps * part)))
+    decay_only = DecayOnlyThreshold(settings)
+    shares = [share_below(TABLE, model.g_type, model.gk, decay_only.at(int(steps * part)))
               for part in (0.9, 1.2)]
     assert shares[0] < BEGIN < shares[1]
 

@@ -2,6 +2,7 @@ import json
 
 import pytest
 
+from engine import record, run
 from engine.run import Run, RunContext
 from engine.settings import (
     TrainSettings,
@@ -271,7 +272,8 @@ def test_run_id_follows_seed_data_and_extra(monkeypatch):
 CHANGES = {
     "dataset": None, "with_ids": True, "vocabulary": "train", "model": "deepfm",
     "embedding": "uniform",
-    "latent_dim": 16, "mlp_dims": [9], "dropout": 0.1, "num_heads": 4, "num_layers": 1,
+    "latent_dim": 16, "mlp_dims": [9], "dropout": 0.1, "precision": "bfloat16",
+    "num_heads": 4, "num_layers": 1,
     "att_dropout": 0.1,
     "atten_embed_dim": 32, "has_residual": False, "full_part": False, "with_linear": True,
     "threshold_type": "global", "threshold_init": -9.0, "g_type": "softplus", "gk": 2.0,
@@ -290,6 +292,7 @@ CHANGES = {
     "dates": {"a": "hour"}, "ignore": ["a"], "positive": ["5"], "min_count": 9,
     "arch_mlp_bot": [9], "arch_mlp_top": [9], "arch_interaction_op": "dot", "optimizer": "sgd",
     "ema": 0.9, "lr_schedule": "cosine",
+    "lanes": 4,
 }
 OWN_TABLE = {"label", "name", "fields", "dense", "bucket", "dates", "ignore", "positive",
              "min_count"}  # the data's hash tells their values apart
@@ -303,7 +306,7 @@ THRESHOLDS = {"threshold_type", "threshold_init", "g_type", "gk", "threshold_dec
               "candidate_p", "budget", "log_interval"}
 ATTENTION = {"num_heads", "num_layers", "att_dropout", "atten_embed_dim", "has_residual",
              "full_part", "with_linear"}
-MLP, TICKET = {"mlp_dims", "dropout"}, {"re_init", "rewind"}
+MLP, TICKET = {"mlp_dims", "dropout", "precision"}, {"re_init", "rewind"}
 ARCH = {"arch_mlp_bot", "arch_mlp_top", "arch_interaction_op"}
 WITHOUT_EFFECT = {
     ("fm", "pep"): NEVER | ARCH | BASELINES | ATTENTION | MLP | TICKET,
@@ -368,3 +371,22 @@ def test_neutral_defaults_are_pinned_because_changing_one_would_rename_every_run
                                          "mgqe_subspaces", "mgqe_centroids", "qr_collisions",
                                          "tt_rank", "mlp_dims", "num_heads", "att_dropout")}
     assert tuple(own.values()) == ((2, 4, 16), 8, 0.1, 1000, 8, 256, 4, 16, (100, 100), 2, 0.4)
+
+
+def test_bfloat16_is_refused_before_any_data_is_read_where_the_processor_has_none(monkeypatch,
+                                                                                 tmp_path):
+    monkeypatch.setattr(record.torch.cpu, "_is_avx512_bf16_supported", lambda: False)
+    monkeypatch.setattr(record.torch.cpu, "_is_amx_tile_supported", lambda: False)
+    monkeypatch.setattr(record.platform, "machine", lambda: "x86_64")
+    monkeypatch.setitem(run.DATASETS, "movielens", lambda *given: pytest.fail("data was read"))
+    settings = parse({"model": "deepfm", "precision": "bfloat16"})
+    with pytest.raises(ValueError, match="has no instructions for products of bfloat16"):
+        run.open_data(settings, RunContext(out=tmp_path, device="cpu"))
+
+
+def test_precision_is_in_the_id_only_where_it_is_another_and_belongs_to_models_with_products():
+    own = [identity(parse({"model": "deepfm", "precision": name}))
+           for name in ("float32", "bfloat16")]
+    assert own[0] == identity(parse({"model": "deepfm"})) != own[1]
+    with pytest.raises(ValueError, match="precision is a setting of model deepfm"):
+        require_used(parse({"precision": "bfloat16"}), ["precision"])

@@ -76,7 +76,7 @@ def test_bad_input_is_refused():
         made("sum")
     with pytest.raises(ValueError, match="two vectors or more"):
         DLRM(Uniform(torch.zeros(3, 2), 1), 0, Shape((), (4,), "dot"))
-    with pytest.raises(ValueError, match="reads 2 numbers a row, and got none"):
+    with pytest.raises(ValueError, match="reads 2 dense features a row, and got none"):
         made()(batch()[0])
 
 

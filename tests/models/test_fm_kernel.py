@@ -1,6 +1,12 @@
+import numpy as np
 import pytest
 import torch
+from torch.nn.functional import binary_cross_entropy_with_logits
 
+from models.embedding.masked import Masked
+from models.embedding.pep import Pep, Thresholds
+from models.embedding.uniform import Uniform
+from models.fm import FM
 from models.kernels.fm import fm, fm_plain
 
 
@@ -54,3 +60,43 @@ def test_an_id_outside_is_named(wrong, which):
 def test_an_empty_batch_has_no_logits():
     table, places, weights, ids = case(torch.float32)
     assert fm(table, places[:0], weights, ids[:0]).shape == (0,)
+
+
+INITIAL = torch.randn(9, 5, generator=torch.Generator().manual_seed(3)) / 2
+EMBEDDINGS = {
+    "uniform": lambda: Uniform(INITIAL, 3),
+    "masked": lambda: Masked(INITIAL, INITIAL > -0.2, 3),
+    "pep": lambda: Pep(INITIAL, (2, 3, 4), Thresholds(init=-1.0, scale=0.9)),
+}
+
+
+@pytest.mark.parametrize("name", EMBEDDINGS)
+@pytest.mark.parametrize("size", [1.0, 30.0])  # of the logits: few, and most of them far from 0
+def test_loss_and_gradients_by_hand_are_those_of_autograd(name, size):
+    model = FM(EMBEDDINGS[name]())
+    with torch.no_grad():
+        model.linear.weight.mul_(size)
+        model.linear.layer.bias.fill_(0.3)
+    ids = torch.randint(9, (40, 3), generator=torch.Generator().manual_seed(0), dtype=torch.int32)
+    labels = (torch.arange(40) % 3 == 0).float()
+    loss = binary_cross_entropy_with_logits(model(ids), labels)
+    loss.backward()
+    rows = {f"embedding.{name}": getattr(model.embedding, name).detach().clone().numpy()
+            for name in model.embedding.by_row}
+    rows["linear.layer.fc.weight"] = model.linear.weight.detach().numpy()
+    value, found = model.by_hand(rows, ids.numpy(), labels.numpy())
+    assert value == pytest.approx(loss.item(), rel=1e-6)
+    grads = {name: parameter.grad for name, parameter in model.named_parameters()}
+    assert found.keys() == grads.keys()
+    for name, grad in grads.items():
+        np.testing.assert_allclose(found[name], grad, rtol=2e-5, atol=1e-6, err_msg=name)
+
+
+@pytest.mark.parametrize("thresholds", [Thresholds("feature"), Thresholds(gate="softplus"),
+                                        Thresholds(learned=False)])
+def test_other_thresholds_are_left_to_autograd(thresholds):
+    model = FM(Pep(INITIAL, (2, 3, 4), thresholds))
+    rows = {"embedding.weight": INITIAL.numpy(), "embedding.thresholds": INITIAL.numpy(),
+            "linear.layer.fc.weight": np.ones((9, 1), np.float32)}
+    ids = np.zeros((1, 3), np.int32)
+    assert model.by_hand(rows, ids, np.ones(1, np.float32)) is None

@@ -3,7 +3,7 @@
 import csv
 
 import pytest
-from made_results import factored, put, result, ticket
+from synthetic_results import factored, put, result, ticket
 
 from studies.figures import afm_page
 from studies.page import text, write
@@ -211,4 +211,4 @@ def test_fine_tunings_of_a_dense_run_without_a_record_are_left_out(tmp_path):
     page = built(tmp_path, result("dense1"), factored("a", emb_rank=2),
                  factored("b", emb_rank=2, seed=2))
     assert [row["runs"] for row in page.rows] == ["a"]
-    assert page.left_out[-1].startswith("Left out: 1 fine-tunings whose dense run has no record")
+    assert page.left_out[-1].startswith("Left out: 1 fine-tuning whose dense run has no record")

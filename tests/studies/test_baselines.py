@@ -1,7 +1,7 @@
 """The table and the figure of all schemes."""
 
 import pytest
-from made_results import lr, result, search, ticket
+from synthetic_results import lr, result, search, ticket
 
 from studies.figures import baselines
 from studies.figures.baselines import entries, table
@@ -23,7 +23,7 @@ TUNED = {"mde": [{"run_id": "a", "settings": {"mde_alpha": 0.1}},
 
 
 def found(results, tuned=None):
-    page = Page("rivals", "movielens", "fm", "FM on MovieLens-1M")
+    page = Page("baselines", "movielens", "fm", "FM on MovieLens-1M")
     return entries(page, results, TUNED if tuned is None else tuned), page
 
 

@@ -3,7 +3,7 @@
 import json
 
 import pytest
-from made_results import factored, result, ticket
+from synthetic_results import factored, result, ticket
 
 from studies import pages
 from studies.collect import results_in
@@ -68,7 +68,7 @@ def test_unreadable_results_are_listed_and_the_others_kept(tmp_path, capsys, tex
     put(tmp_path, "b", text)
     assert [made["run_id"] for made in results_in(tmp_path)] == ["a"]
     said = capsys.readouterr().err
-    assert "1 results cannot be read" in said
+    assert "1 result left out, because unreadable" in said
     assert str(tmp_path / "runs" / "b" / "result.json") in said
 
 

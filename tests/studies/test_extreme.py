@@ -1,7 +1,7 @@
 """Budgets to the extreme: paired intervals, and budgets that no run reached."""
 
 import pytest
-from made_results import put, result, search, ticket
+from synthetic_results import put, result, search, ticket
 
 from studies import paired
 from studies.figures import extreme

@@ -3,7 +3,7 @@
 import csv
 import struct
 
-from made_results import BUDGET, DENSE, curve, put, search, ticket
+from synthetic_results import BUDGET, DENSE, curve, put, search, ticket
 
 from studies.figures import fig10
 from studies.page import write

@@ -4,7 +4,7 @@ import csv
 import struct
 
 import pytest
-from made_results import curve, put, result, search
+from synthetic_results import curve, put, result, search
 
 from studies.figures import fig11
 from studies.page import write

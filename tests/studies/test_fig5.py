@@ -5,7 +5,7 @@ import struct
 
 import numpy as np
 import pytest
-from made_results import BUDGET, SIZES, WIDTH, put, result, ticket
+from synthetic_results import BUDGET, SIZES, WIDTH, put, result, ticket
 
 from studies.figures import fig5
 from studies.page import write

@@ -5,7 +5,7 @@ import struct
 
 import numpy as np
 import pytest
-from made_results import BUDGET, WIDTH, put, put_search, search
+from synthetic_results import BUDGET, WIDTH, put, put_search, search
 
 from studies import masks
 from studies.figures import fig6

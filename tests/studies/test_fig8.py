@@ -4,7 +4,7 @@ import csv
 import struct
 
 import pytest
-from made_results import BUDGET, curve, put, result, search, ticket
+from synthetic_results import BUDGET, curve, put, result, search, ticket
 
 from studies.figures import fig8
 from studies.page import write

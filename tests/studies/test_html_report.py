@@ -3,7 +3,7 @@
 import re
 from html.parser import HTMLParser
 
-from made_results import put, result
+from synthetic_results import put, result
 
 from studies import html_report
 from studies.page import Page, number
@@ -30,7 +30,7 @@ def test_verdict_date_machine_and_contents_come_first_and_what_is_missing_last(t
     said = written(tmp_path, page(verdicts=["PEP is better."], missing=["uniform: seed 3"]))
     order = [said.index(part) for part in (
         "PEP is better.", "Written on 2", "2 runs", 'href="#page0"', 'id="page0"', "<details",
-        "(1 lines)", "uniform: seed 3", "</details>")]
+        "(1 line)", "uniform: seed 3", "</details>")]
     assert order == sorted(order)
 
 

@@ -3,7 +3,7 @@
 import struct
 
 import pytest
-from made_results import result, search, ticket
+from synthetic_results import result, search, ticket
 
 from studies import choice
 from studies.figures import budget_curve, fig8, fig10, fig11

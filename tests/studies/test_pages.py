@@ -1,7 +1,7 @@
 """The registry of pages: one way to build each."""
 
 import pytest
-from made_results import lr, put, result, search, ticket
+from synthetic_results import lr, put, result, search, ticket
 
 from studies.figures import PAGES, build
 from studies.page import text, write

@@ -20,7 +20,7 @@ def finished(seconds, model="fm", embedding="mde", device="AMD EPYC", threads=1)
 
 def need(what, kind=("fm", "mde"), done=True):
     def run(context):
-        if context.dry and not done:
+        if context.dry_run and not done:
             raise Unfinished(what)
         return {}
 
@@ -56,7 +56,7 @@ def test_a_result_that_is_older_than_a_field_is_missing_and_run_again():
 
     one = plan.recorded("sparsity", PlannedRun("search", ("fm", "pep"), run))
     with pytest.raises(Unfinished, match="search: the result is older than its field `sparsity`"):
-        one.run(replace(RunContext(), dry=True))
+        one.run(replace(RunContext(), dry_run=True))
     assert plan.missing([one], RunContext()) == [one]
     assert one.run(RunContext()) == {"sparsity": 1}
     assert forced[-2:] == [False, True]
@@ -71,8 +71,8 @@ def test_every_planned_run_can_be_given_to_another_process(model, tmp_path):
                       scheme=None)
     needs = planned_runs.everything(given)
     for page in ("afm", "umec-fig2", "umec-fig3", "table1"):
-        needs += planned_runs.needs_of(given, page)
+        needs += planned_runs.runs_behind(given, page)
     for one in needs:
         assert one.alone or pickle.loads(pickle.dumps(one.run)), one.what
     assert {one.what for one in needs if one.alone} == {
-        need.what for need in planned_runs.needs_of(given, "table2")}
+        need.what for need in planned_runs.runs_behind(given, "table2")}

@@ -3,7 +3,7 @@
 import json
 
 import pytest
-from made_results import lr, result, search, ticket
+from synthetic_results import lr, result, search, ticket
 
 from engine.settings import identity, parse
 from studies import pooling

@@ -2,7 +2,7 @@
 
 import numpy as np
 import pytest
-from made_results import BUDGET, put_search, search
+from synthetic_results import BUDGET, put_search, search
 
 from studies.figures import stability
 from studies.page import write

@@ -3,7 +3,7 @@
 import json
 
 import pytest
-from made_results import result, ticket
+from synthetic_results import result, ticket
 
 from studies import summary
 from studies.summary import summarise

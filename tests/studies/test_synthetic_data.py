@@ -84,7 +84,7 @@ def test_tickets_of_a_short_planted_file_are_of_the_budgets_that_fit(shell, tmp_
 
 def test_a_dry_run_writes_no_file(shell, tmp_path, capsys):
     shell("fig11", "--dataset", "criteo", "--planted", 3000, "--dry-run", "--seeds", 1)
-    assert "2 runs are missing:" in capsys.readouterr().out
+    assert "2 runs missing:" in capsys.readouterr().out
     assert not (tmp_path / "out" / "planted" / "3000_rows" / "raw").exists()
 
 

@@ -2,7 +2,7 @@
 
 import numpy as np
 import pytest
-from made_results import BUDGET, put, put_search, put_times, result, search, ticket
+from synthetic_results import BUDGET, put, put_search, put_times, result, search, ticket
 
 from studies.figures import table1
 

@@ -3,7 +3,7 @@
 import json
 
 import pytest
-from made_results import put_times
+from synthetic_results import put_times
 
 from studies.figures import table2
 

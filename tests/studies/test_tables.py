@@ -3,7 +3,7 @@
 import csv
 
 import pytest
-from made_results import lr, result, search, ticket
+from synthetic_results import lr, result, search, ticket
 
 from studies.figures import table3, table4
 from studies.page import OPEN, write

@@ -2,7 +2,7 @@
 
 import numpy as np
 import pytest
-from made_results import BUDGET, curve, put, put_search, search, ticket
+from synthetic_results import BUDGET, curve, put, put_search, search, ticket
 
 from studies.figures import thresholds
 from studies.page import write

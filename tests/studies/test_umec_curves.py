@@ -3,7 +3,7 @@
 import csv
 
 import pytest
-from made_results import result
+from synthetic_results import result
 
 from studies.figures import umec_fig2, umec_fig3
 from studies.page import text, write

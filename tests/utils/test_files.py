@@ -2,6 +2,7 @@ import errno
 import fcntl
 import json
 import os
+import platform
 import stat
 
 import pytest
@@ -11,7 +12,15 @@ from compression.umec import command as umec
 from data import store
 from studies.figures import budget_curve
 from utils import files
-from utils.files import atomic_path, require_writable, sha256_of, sha256_of_file, write_json
+from utils.files import (
+    atomic_path,
+    read_record,
+    require_writable,
+    sha256_of,
+    sha256_of_file,
+    write_json,
+    write_record,
+)
 from utils.text import unknown
 
 FULL = OSError(28, "No space left on device")
@@ -190,3 +199,75 @@ def test_without_a_known_need_it_is_more_than_was_written(tmp_path):
 def test_other_errors_stay_as_they_are(tmp_path):
     with pytest.raises(OSError, match=r"^kaputt$"), files.atomic_path(tmp_path / "a", 5):
         raise OSError("kaputt")
+
+
+# ---- records
+
+
+def test_a_record_comes_back_without_its_checksum(tmp_path):
+    path = tmp_path / "a.json"
+    write_record(path, {"auc": 0.84, "widths": {2: 1, 10: 3}, "none": float("nan")})
+    found = read_record(path)
+    assert found.pop("none") != found
+    assert found == {"auc": 0.84, "widths": {"2": 1, "10": 3}}
+
+
+@pytest.mark.parametrize(("content", "why"), [
+    (b"[" * 99_999, "nested too deep"), (b"[1]", "it holds a list"), (b"{", "Expecting"),
+    (b"\xff", "decode"), (b"{\"a\": 2, \"checksum\": \"x\"}", "changed after it was written")])
+def test_what_is_no_record_is_refused_with_a_reason(tmp_path, content, why):
+    (tmp_path / "a.json").write_bytes(content)
+    with pytest.raises(ValueError, match=why):
+        read_record(tmp_path / "a.json")
+
+
+def test_an_older_record_without_a_checksum_is_read(tmp_path):
+    write_json(tmp_path / "a.json", {"auc": 1})
+    assert read_record(tmp_path / "a.json") == {"auc": 1}
+
+
+# ---- killed processes, copies, limits
+
+
+def test_the_next_write_removes_what_dead_processes_left_and_nothing_else(tmp_path, dead_process):
+    here = platform.node()
+    left = [tmp_path / f".a.json.{here}-{dead_process}.x.part.json"]
+    kept = [tmp_path / f".a.json.{here}-{os.getpid()}.x.part.json",
+            tmp_path / f".a.json.elsewhere-{dead_process}.x.part.json",
+            tmp_path / f".b.json.{here}-{dead_process}.x.part.json",
+            tmp_path / f".a.json.{here}-word.x.part.json"]
+    for path in [*left, *kept]:
+        path.touch()
+    write_json(tmp_path / "a.json", {})
+    assert {path.name for path in tmp_path.iterdir()} == {"a.json", *(path.name for path in kept)}
+
+
+def test_a_temporary_file_bears_the_name_by_which_it_is_found_again(tmp_path):
+    with atomic_path(tmp_path / "a.json") as temporary:
+        assert temporary.name.startswith(f".a.json.{platform.node()}-{os.getpid()}.")
+
+
+def test_a_copy_is_whole_or_not_there(tmp_path, monkeypatch):
+    (tmp_path / "a").write_text("new")
+    (tmp_path / "b").write_text("old")
+    files.copy_file(tmp_path / "a", tmp_path / "b")
+    assert (tmp_path / "b").read_text() == "new"
+
+    def half(source, target):
+        target.write_text("ne")
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(files.shutil, "copyfile", half)
+    with pytest.raises(OSError, match=f"No space left in {tmp_path} to write c"):
+        files.copy_file(tmp_path / "a", tmp_path / "c")
+    assert {path.name for path in tmp_path.iterdir()} == {"a", "b"}
+
+
+@pytest.mark.parametrize(("error", "words"), [
+    (OSError(errno.EFBIG, "File too large"), r"File too large \(see ulimit -f\)"),
+    (LikeSafetensors("I/O error: File too large (os error 27)"), r"File too large \(see ulimit"),
+    (OSError("13000 requested and 0 written"), "No space left")])
+def test_a_limit_on_files_and_a_short_write_are_named_with_the_need(tmp_path, error, words):
+    with pytest.raises(OSError, match=rf"{words}.* in {tmp_path} to write a, which needs 4,000"), \
+            files.atomic_path(tmp_path / "a", 4000):
+        raise error

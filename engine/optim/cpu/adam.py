@@ -25,7 +25,7 @@ from models.kernels.machine import ON, control, fetch, set_control
 AHEAD = 2  # while a block is computed, the memory of the block so many places later is fetched
 RUN = 8  # neighbouring blocks that are computed as one if they are at the same step
 LINE = 16  # floats of a cache line
-NARROW = 16  # entries of a row
+SCRATCH = 1024  # entries whose gradient is laid out at a time, so that it stays in the cache
 
 # state of a block: unknown; only `square` still changes; nothing changes any more
 MOVING, STILL, EMPTY = 0, 1, 2
@@ -164,35 +164,40 @@ def adam_flat(value, mean, square, grad, rates, scale, a, e):
 
 
 @njit(nogil=True, error_model="numpy")
-def adam_rows(table, first, last, slots, unique, grads, scale, now):
+def adam_rows(table, first, last, slots, rising, grads, scale, now):
     """Take step `now` in the rows first .. last-1 of a table that is in step: those of the batch
     with their gradient, the others without.
 
     Args:
         table: (value, mean, square, rates, steps) of `engine.optim.cpu.rowwise.Table`.
-        slots, unique: which rows are in the batch, see `gather_blocks`.
-        grads: (U or more, D), gradient of the rows `unique`.
+        slots: (N,), where the gradient of a row of the batch stands.
+        rising: (U,), the rows of the batch in rising order, so that the loop need not ask of every
+            row whether it is one of them.
+        grads: (U or more, D).
         scale: of the gradient.
     """
     value, mean, square, rates, steps = table
     a, e = steps[now % steps.shape[0]]
     before = control()
     set_control(before | ON)
-    if value.shape[1] < NARROW:  # a loop of a few entries a row is slow
-        part = slice(first * value.shape[1], last * value.shape[1])
-        whole = np.zeros((last - first, value.shape[1]), np.float32)
-        for slot in range(unique.size):
-            if first <= unique[slot] < last:
-                whole[unique[slot] - first] = grads[slot]
-        _grad_once(value.reshape(-1)[part], mean.reshape(-1)[part], square.reshape(-1)[part],
-                   whole.reshape(-1), rates, scale, a, e)
-    else:
-        for row in range(first, last):
-            slot = slots[row]
-            if slot < unique.size and unique[slot] == row:
-                _grad_once(value[row], mean[row], square[row], grads[slot], rates, scale, a, e)
-            else:
-                _decay_once(value[row], mean[row], square[row], rates, a, e)
+    width = value.shape[1]
+    flat, flat_mean, flat_square = value.reshape(-1), mean.reshape(-1), square.reshape(-1)
+    rows = max(SCRATCH // width, 1)
+    whole = np.empty(rows * width, np.float32)
+    at = np.searchsorted(rising, first)
+    for low in range(first, last, rows):  # one long loop is faster than one for each row
+        high = min(low + rows, last)
+        for i in range(whole.size):
+            whole[i] = 0
+        while at < rising.size and rising[at] < high:
+            start = (rising[at] - low) * width
+            source, target = grads[slots[rising[at]]], whole[start:start + width]
+            for d in range(width):
+                target[d] = source[d]
+            at += 1
+        part = slice(low * width, high * width)
+        _grad_once(flat[part], flat_mean[part], flat_square[part], whole[:(high - low) * width],
+                   rates, scale, a, e)
     set_control(before)
 
 

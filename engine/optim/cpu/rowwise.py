@@ -28,6 +28,7 @@ ALONE = 200_000  # entries a step below which a second thread costs more than it
 
 # parameter, what the optimiser keeps of it, its group there
 Learned = tuple[Tensor, dict, dict]
+Gradient = Tensor | np.ndarray
 
 
 @dataclass
@@ -74,11 +75,11 @@ class Other:
         self.arrays = tuple(tensor.view(-1).numpy() for tensor in tensors)
         self.rates = _rates(self.group)
 
-    def apply(self, grad: Tensor, scale: np.float32, step: int) -> None:
+    def apply(self, grad: Gradient, scale: np.float32, step: int) -> None:
         """Take the step with `grad` times `scale`."""
         group = self.group
         a, e = coefficients(group["lr"], group["betas"], group["eps"], step)
-        adam_flat(*self.arrays, grad.reshape(-1).numpy(), self.rates, scale, np.float32(a),
+        adam_flat(*self.arrays, np.asarray(grad).reshape(-1), self.rates, scale, np.float32(a),
                   np.float32(e))
 
 
@@ -137,7 +138,7 @@ class RowwiseAdam:
         self.fixed = {name: tensor.numpy() for name, tensor in fixed.items()}
         self.num_rows = len(next(iter(self.tables.values())).parameter)
         self.slots = np.zeros(self.num_rows, np.int32)
-        self.unique = np.zeros(0, np.int32)
+        self.unique = self.rising = np.zeros(0, np.int32)  # the rows of the batch
         self.step = max(int(one.step) for one in self._all())
         self.batch = 0  # batches that were gathered
         self.capacity = 0
@@ -152,8 +153,19 @@ class RowwiseAdam:
         return [*self.tables.values(), *self.others]
 
     def gather(self, ids: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
-        """ids (B, F) -> the same counted through the batch's rows, and these of each table (U, D),
-        overwritten by the next call.
+        """As `gather_arrays`, in tensors, of which those of learned tables require a gradient."""
+        return self.as_tensors(*self.gather_arrays(ids))
+
+    def as_tensors(self, local: np.ndarray,
+                   rows: dict[str, np.ndarray]) -> tuple[Tensor, dict[str, Tensor]]:
+        """What `gather_arrays` gave, in tensors of the same memory."""
+        gathered = {name: torch.from_numpy(array).requires_grad_(name in self.tables)
+                    for name, array in rows.items()}
+        return torch.from_numpy(local), gathered
+
+    def gather_arrays(self, ids: Tensor) -> tuple[np.ndarray, dict[str, np.ndarray]]:
+        """ids (B, F) -> the same counted through the batch's rows, int32, and these of each table
+        (U, D), overwritten by the next call.
 
         Raises:
             IndexError: an id is not in 0 .. N-1; field and value are named.
@@ -175,13 +187,12 @@ class RowwiseAdam:
                 layout.find(self.unique, self.batch)
             self._in_parallel(lambda share, shares: self._gather_blocks(rows, share, shares))
         else:
+            self.rising = np.sort(self.unique)
             for name, table in self.tables.items():
                 copy_rows(table.arrays[0], self.unique, rows[name])
         for name, array in self.fixed.items():
             copy_rows(array, self.unique, rows[name])
-        gathered = {name: torch.from_numpy(array).requires_grad_(name in self.tables)
-                    for name, array in rows.items()}
-        return torch.from_numpy(local), gathered
+        return local, rows
 
     def _space_for(self, count: int) -> dict[str, np.ndarray]:
         """Small tables of `count` rows, and one more where these are N: by that number an embedding
@@ -207,11 +218,12 @@ class RowwiseAdam:
         return sum(len(table.blocks.listed) * table.blocks.rows * table.parameter.shape[1]
                    for table in self.tables.values())
 
-    def norm_squared(self, grads: dict[str, Tensor]) -> float:
+    def norm_squared(self, grads: dict[str, Gradient]) -> float:
         """Sum of the squares of the tables' gradients, (U, D) each."""
-        return sum(sum_of_squares(grad.numpy()[:len(self.unique)]) for grad in grads.values())
+        return sum(sum_of_squares(np.asarray(grad)[:len(self.unique)]) for grad in grads.values())
 
-    def apply(self, grads: dict[str, Tensor], of_others: Sequence[Tensor], scale: float) -> None:
+    def apply(self, grads: dict[str, Gradient], of_others: Sequence[Gradient],
+              scale: float) -> None:
         """Take the step: rows of the batch with `grads` (U, D) times `scale`, the others without,
         now or late; then the other parameters."""
         self.step += 1
@@ -219,7 +231,7 @@ class RowwiseAdam:
             table.note(self.step)
             # of somebody's backward(); the optimiser would take a second step with it
             table.parameter.grad = None
-        arrays = {name: grad.numpy() for name, grad in grads.items()}
+        arrays = {name: np.asarray(grad) for name, grad in grads.items()}
         work = self._apply_blocks if self.lazy else self._apply_rows
         self._in_parallel(lambda share, shares: work(arrays, np.float32(scale), share, shares))
         for other, grad in zip(self.others, of_others, strict=True):
@@ -228,7 +240,7 @@ class RowwiseAdam:
     def _apply_rows(self, grads: dict[str, np.ndarray], scale: np.float32, share: int,
                     shares: int) -> None:
         for name, table in self.tables.items():
-            adam_rows(table.whole, *_part(self.num_rows, share, shares), self.slots, self.unique,
+            adam_rows(table.whole, *_part(self.num_rows, share, shares), self.slots, self.rising,
                       grads[name], scale, self.step)
 
     def _apply_blocks(self, grads: dict[str, np.ndarray], scale: np.float32, share: int,

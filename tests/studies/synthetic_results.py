@@ -1,4 +1,4 @@
-"""Made result folders, in the form in which runs leave them."""
+"""Synthetic result folders, in the form in which runs leave them."""
 
 import json
 

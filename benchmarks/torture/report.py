@@ -1,0 +1,129 @@
+"""The campaign's counts as the tables of docs/reliability.md."""
+
+import json
+import re
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from studies.table import Table
+from utils.files import atomic_path
+
+PAGE = Path(__file__).resolve().parents[2] / "docs" / "reliability.md"
+PLACE = re.compile(r"(<!-- campaign -->\n).*?(<!-- end of campaign -->)", re.DOTALL)
+WHAT = {
+    "kills": "work killed, interrupted, started twice, with the clock set back; then finished",
+    "disk": "work on a disk that is full, limited, read-only, removed, or has links; then finished",
+    "files": "files changed by others, read",
+    "rows": "files of 500 raw lines, each line changed, against the plain definition",
+    "settings": "random dicts of settings",
+    "load": "eight trainings at once in one folder",
+    "long": "200 stops of one search; 1,000 epochs"}
+
+
+@dataclass(frozen=True)
+class Mended:
+    """A fault that the campaign found.
+
+    Args:
+        part: that found it.
+        what: was wrong, and what happens now.
+        test: holds it, as FILE::NAME.
+    """
+
+    part: str
+    what: str
+    test: str
+
+
+def write(out: Path) -> None:
+    """Put the counts of a folder into the page."""
+    text = PAGE.read_text()
+    with atomic_path(PAGE) as temporary:
+        temporary.write_text(PLACE.sub(lambda found: found[1] + tables(out) + found[2], text))
+
+
+def tables(out: Path) -> str:
+    """The counts of a folder's parts, how each ended, and what was mended."""
+    done = {name: json.loads((out / f"{name}.json").read_text()) for name in WHAT
+            if (out / f"{name}.json").exists()}
+    if not done:
+        raise FileNotFoundError(f"there are no counts in {out}; run python -m benchmarks.torture "
+                                f"first")
+    lines = [(name, WHAT[name], f"{part['trials']:,}", f"{part['trials'] - part['faults']:,}",
+              str(sum(fault.part == name for fault in MENDED)), str(part["faults"]))
+             for name, part in done.items()]
+    head = ("part", "tried", "trials", "survived", "faults mended", "faults left")
+    ends = [(name, kind, f"{count:,}") for name, part in done.items()
+            for kind, count in part["outcomes"].items()]
+    found = [(fault.part, fault.what, f"`{fault.test}`") for fault in MENDED]
+    return "\n".join([
+        Table(head, lines).markdown(), "", *_origin(done), "", "How the trials ended:", "",
+        Table(("part", "end", "trials"), ends).markdown(), "", "Found and mended:", "",
+        Table(("part", "what was wrong, and what happens now", "test"), found).markdown(), ""])
+
+
+def _origin(done: dict[str, Any]) -> list[str]:
+    commits = sorted({commit[:12] + commit[40:] for part in done.values()
+                      for commit in part["commits"]})
+    machines = sorted({machine for part in done.values() for machine in part["machines"]})
+    return [f"The seeds of each part are 0 to its trials less one. Commits: {', '.join(commits)}. "
+            f"Machine: {', '.join(machines)}."]
+
+
+MENDED = (
+    Mended("files", "A changed number in a checkpoint or in a model's weights was taken. They have "
+           "a checksum over all that they hold.",
+           "tests/engine/test_resume.py::test_a_checkpoint_with_one_changed_number_is_refused"),
+    Mended("files", "Swapped, retyped or changed arrays in a snapshot or an initial table were "
+           "taken. The file has a checksum over names, types, shapes and values.",
+           "tests/models/test_npz.py::test_a_changed_array_is_refused_though_the_archive_is_whole"),
+    Mended("files", "A changed number in result.json or search.json was taken. Both have a "
+           "checksum.",
+           "tests/engine/test_resume.py::test_a_result_that_was_changed_is_an_error_that_names_it"),
+    Mended("files", "A changed id, label or manifest of an encoded set was taken. The checksums of "
+           "all its files stand beside them; a damaged set is named and encoded again.",
+           "tests/data/test_store.py::"
+           "test_a_set_with_one_changed_bit_is_not_read_and_said_to_be_damaged"),
+    Mended("files", "A packed array of 256 MiB of zeros, or of any size, was unpacked. What takes "
+           "more than the available memory is refused before it is unpacked.",
+           "tests/models/test_npz.py::"
+           "test_a_file_that_unpacks_to_more_than_the_memory_is_refused_unread"),
+    Mended("files", "An array that declares 2^40 rows ended in an error of memory. Its size is "
+           "held against its bytes first.",
+           "tests/models/test_npz.py::"
+           "test_a_shape_that_its_bytes_do_not_fill_is_refused_before_memory_is_taken"),
+    Mended("files", "Deeply nested brackets ended in a traceback. They are a named refusal.",
+           "tests/utils/test_files.py::test_what_is_no_record_is_refused_with_a_reason"),
+    Mended("files", "A damaged result of `compress.py --run`, DartsEmb's widths or runs.csv was "
+           "refused without its name.",
+           "tests/studies/test_records.py::"
+           "test_a_csv_with_bytes_that_are_no_text_is_an_error_that_names_it"),
+    Mended("files", "Names of an alias or of snapshots in a result could lead to other folders. "
+           "They must be plain names.",
+           "tests/engine/test_resume.py::test_names_in_a_result_lead_nowhere_else"),
+    Mended("files", "A run of today could not be added to runs.csv: its table of data lacked a "
+           "column.",
+           "tests/studies/test_records.py::test_what_a_run_of_today_says_of_its_data_is_kept"),
+    Mended("kills", "A process killed while it wrote a snapshot, a tuning or an encoded set left a "
+           "temporary file for good. The next write of the same file removes it.",
+           "tests/utils/test_files.py::"
+           "test_the_next_write_removes_what_dead_processes_left_and_nothing_else"),
+    Mended("kills", "A process killed between its result and the end left its checkpoint for good.",
+           "tests/engine/test_resume.py::test_a_checkpoint_that_outlived_its_run_is_removed"),
+    Mended("kills", "A second Ctrl-C put a traceback in the place of the message.",
+           "tests/engine/test_resume.py::"
+           "test_a_second_interrupt_puts_no_traceback_in_the_place_of_the_message"),
+    Mended("kills", "Snapshots were copied to another alias in place: a kill left half a file.",
+           "tests/utils/test_files.py::test_a_copy_is_whole_or_not_there"),
+    Mended("disk", "A limit on the size of files, and numpy's short write, named neither path nor "
+           "need; so did a full disk under a snapshot.",
+           "tests/utils/test_files.py::"
+           "test_a_limit_on_files_and_a_short_write_are_named_with_the_need"),
+    Mended("rows", "A raw line with a quote and a carriage return ended in a traceback. It is a "
+           "bad line like others.",
+           "tests/data/test_forms.py::"
+           "test_quotes_and_a_carriage_return_in_a_line_are_no_form_and_no_traceback"),
+    Mended("settings", "DartsEmb's widths were checked after the data were read.",
+           "tests/engine/test_darts.py::test_widths_are_checked_before_any_data_are_read"),
+)

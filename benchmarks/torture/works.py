@@ -1,0 +1,177 @@
+"""What the trials disturb: every kind of work that writes files, on data so small that a second is
+enough."""
+
+import contextlib
+import io
+import logging
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from benchmarks.torture.settings import Watched, small_dataset
+from compression import finetune
+from compression.afm import command as afm
+from compression.afm.compress import Choice
+from compression.finetune import FineTuning
+from compression.loaded_run import load_model
+from compression.pruning import methods
+from compression.umec import command as umec
+from compression.umec.command import Task
+from data import criteo, movielens
+from data.movielens import FIRST_RATING
+from data.synthetic import raw_planted
+from engine import stages
+from engine.record import pick_device
+from engine.run import RunContext
+from engine.settings import Settings, parse
+from studies import tuning
+
+SETTINGS = {"model": "fm", "latent_dim": 4, "batch_size": 64, "lr": 0.05, "max_epochs": 3,
+            "eval_interval": 1, "early_stop": 9, "log_interval": 1, "mlp_dims": [8],
+            "threshold_init": -3.0, "tensorboard": False, "checkpoint_seconds": 0.0}
+PEP = {"embedding": "pep", "candidate_p": [150, 40]}
+DENSE = {"embedding": "uniform"}
+ROWS = 300
+SEED = 1
+_opened: list[Watched] = []
+
+
+def context(out: Path, **changes: Any) -> RunContext:
+    """A place where every data set is the same small one."""
+    if not _opened:
+        _opened.append(Watched(small_dataset(rows=ROWS)))
+    return RunContext(**{"out": out, "cache": out / "cache", "device": "cpu",
+                         "opened": _opened[0], **changes})
+
+
+def settings(**changes: Any) -> Settings:
+    """Those that all works share, with changes."""
+    return parse({**SETTINGS, **changes})
+
+
+def train(out: Path, **changes: Any) -> dict[str, Any]:
+    """A training, or a search; its result."""
+    return stages.train(settings(**changes), SEED, context(out))
+
+
+def search(out: Path) -> None:
+    """A PEP search."""
+    train(out, **PEP)
+
+
+def retrain(out: Path) -> None:
+    """A search, and a retraining of each of its snapshots."""
+    search(out)
+    stages.retrain(settings(**PEP), SEED, context(out))
+
+
+def by_row(out: Path) -> None:
+    """A search of DeepFM whose table is updated row by row."""
+    train(out, **PEP, model="deepfm", table_update="lazy")
+
+
+def darts(out: Path) -> None:
+    """DartsEmb: a search of widths and a training."""
+    train(out, embedding="darts", darts_widths=[1, 3], darts_epochs=1, max_epochs=2)
+
+
+def umec_of_dlrm(out: Path) -> None:
+    """A DLRM, UMEC's descent and the small model's training."""
+    trained = train(out, **DENSE, model="dlrm", arch_mlp_bot=[6], arch_mlp_top=[8, 6],
+                    optimizer="sgd", lr=0.1, l2_regularization=0.0)
+    base = umec.load(trained["run_id"], "field", context(out))
+    umec.compress(base, Task(0.6, epochs=1, finetune_epochs=1), context(out))
+
+
+def afm_of_deepfm(out: Path) -> None:
+    """A DeepFM, AFM's factored model and the dense control."""
+    run_id = train(out, **DENSE, model="deepfm", mlp_dims=[8, 8])["run_id"]
+    trained, how = load_model(run_id, context(out)), FineTuning(1)
+    choice = Choice(emb_rank=2, mlp_rank=2)
+    quick = {"SECONDS": 0.0, "BATCHES": (1, 64)}, {"DRAWS": 10}
+    with changed(afm, quick[0]), changed(finetune, quick[1]):
+        made = afm.factored(trained, choice, how, pick_device("cpu"))
+        control = afm.control(trained, how)
+        afm.compared(trained, made, control, finetune.run_of(trained, how, choice.identity()))
+
+
+def prune(out: Path) -> None:
+    """Iterative magnitude pruning of a uniform table."""
+    run_id = train(out, **DENSE)["run_id"]
+    place = context(out)
+    trained = load_model(run_id, place)
+    tables = methods.iteratively(trained, [60, 30], 0.5, place)
+    methods.prune(trained, "imp", tables, replace(place, alias="pruned"))
+
+
+def encode(out: Path) -> None:
+    """Raw files of MovieLens and Criteo to encoded sets."""
+    raw = out.with_name(out.name + "-raw")
+    if not (raw / "done").exists():
+        write_movielens(raw / "ml-1m")
+        raw_planted.write("criteo", 2000, raw / "train.txt")
+        (raw / "done").touch()
+    movielens.open_dataset(str(raw / "ml-1m"), out / "cache")
+    criteo.open_dataset(str(raw / "train.txt"), out / "cache")
+
+
+def tune(out: Path) -> None:
+    """Two trials, and the file with what was chosen."""
+    path = tuning.file_of(out, "movielens", "fm", "uniform")
+    tuning.tune([{"latent_dim": 2}, {"latent_dim": 4}], lambda point: train(out, **DENSE, **point),
+                path, {"seed": SEED})
+
+
+WORKS: dict[str, Callable[[Path], None]] = {
+    "search": search, "retrain": retrain, "search by row": by_row, "DartsEmb": darts,
+    "UMEC": umec_of_dlrm, "AFM": afm_of_deepfm, "iterative pruning": prune, "encode": encode,
+    "tune": tune}
+
+
+def movielens_lines(ratings: int = 400, seed: int = 0) -> dict[str, list[str]]:
+    """Random lines of the three files of MovieLens-1M, by file."""
+    rng = np.random.default_rng(seed)
+    users = [f"{user}::{rng.choice(['F', 'M'])}::{rng.choice([1, 18, 25])}::{rng.integers(21)}::"
+             f"{10000 + rng.integers(60)}" for user in range(1, 41)]
+    movies = [f"{movie}::Film {movie} ({1950 + rng.integers(50)})::"
+              f"{rng.choice(['Action', 'Comedy|Drama'])}" for movie in range(1, 31)]
+    lines = [f"{1 + rng.integers(40)}::{1 + rng.integers(30)}::{rng.choice([1, 2, 4, 5])}::"
+             f"{FIRST_RATING + rng.integers(10**6)}" for _ in range(ratings)]
+    return {"users.dat": users, "movies.dat": movies, "ratings.dat": lines}
+
+
+def write_movielens(folder: Path) -> None:
+    """A folder as the archive of MovieLens-1M unpacks to."""
+    folder.mkdir(parents=True, exist_ok=True)
+    for name, lines in movielens_lines().items():
+        (folder / name).write_text("".join(line + "\n" for line in lines), "latin-1")
+
+
+@contextmanager
+def silent() -> Iterator[None]:
+    """No log lines and nothing on standard output within the block."""
+    log = logging.getLogger("pep")
+    before = log.level
+    log.setLevel(logging.CRITICAL)
+    try:
+        with contextlib.redirect_stdout(io.StringIO()):
+            yield
+    finally:
+        log.setLevel(before)
+
+
+@contextmanager
+def changed(module: Any, values: dict[str, Any]) -> Iterator[None]:
+    """A module's names have other values within the block."""
+    before = {name: getattr(module, name) for name in values}
+    for name, value in values.items():
+        setattr(module, name, value)
+    try:
+        yield
+    finally:
+        for name, value in before.items():
+            setattr(module, name, value)

@@ -1,0 +1,149 @@
+"""MovieLens in its other forms: MovieLens-100k, and the CSV files of the newer releases (20M to
+32M, latest), which say nothing of the users.
+
+Labels follow one rule in every form: a rating above 3 stars is positive, one below is negative, and
+one of exactly 3 is dropped; so 3.5 is positive and 2.5 negative. Time stamps count from the file's
+first rating. What a file does not say is a gap.
+"""
+
+import csv
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from data.raw.bad_lines import BadLines
+from models.vocabulary import BUCKET, LOG_SQUARED, FieldInfo
+
+FORMS = {"MovieLens-100k": ("u.data", "u.user", "u.item"),
+         "MovieLens in CSV files": ("ratings.csv", "movies.csv")}
+GENRES = ("unknown", "Action", "Adventure", "Animation", "Children's", "Comedy", "Crime",
+          "Documentary", "Drama", "Fantasy", "Film-Noir", "Horror", "Musical", "Mystery", "Romance",
+          "Sci-Fi", "Thriller", "War", "Western")  # of u.item's last columns
+RATINGS = ["user", "movie", "rating", "time"]
+NEUTRAL = 3.0  # stars
+
+Columns = dict[str, np.ndarray]
+
+
+def form_of(folder: Path) -> str | None:
+    """The form whose files are all in a folder."""
+    for form, names in FORMS.items():
+        if all((folder / name).is_file() for name in names):
+            return form
+    return None
+
+
+def read_columns(folder: Path, form: str,
+                 with_ids: bool) -> tuple[Columns, np.ndarray, dict[str, FieldInfo]]:
+    """Raw field columns, labels, and what the time stamps are, of the ratings that are not 3.
+
+    Raises:
+        ValueError: a file is damaged, or too many of its lines cannot be used.
+    """
+    if form == "MovieLens-100k":
+        users = _rows(folder / "u.user", "|", ["user", "age", "gender", "occupation", "zip"])
+        movies = _movies_100k(folder / "u.item")
+        ratings = _rows(folder / "u.data", "\t", RATINGS)
+    else:
+        users = None
+        movies = _movies_csv(folder / "movies.csv")
+        ratings = _csv(folder / "ratings.csv", {"userId": "user", "movieId": "movie",
+                                                "rating": "rating", "timestamp": "time"})
+    known = ratings["movie"].isin(movies.index)
+    if users is not None:
+        users = users.set_index("user")
+        known &= ratings["user"].isin(users.index)
+    numbers = ratings[["rating", "time"]].apply(pd.to_numeric, errors="coerce")
+    good = known & numbers["rating"].between(0.5, 5) & numbers["time"].ge(0)
+    _check(folder / FORMS[form][0], ratings, good.to_numpy(),
+           "expected a known user and movie, 0.5 to 5 stars and seconds")
+    used = (good & (numbers["rating"] != NEUTRAL)).to_numpy()
+    if not used.any():
+        raise ValueError(f"{folder / FORMS[form][0]} has no usable rating (ratings of 3 are "
+                         "dropped)")
+    seconds = numbers["time"].to_numpy(np.float64)[used].astype(np.int64)
+    timestamp = FieldInfo("timestamp", BUCKET, rule=LOG_SQUARED, origin=float(seconds.min()))
+    columns, labels = _columns(ratings[used], seconds, users, movies, with_ids)
+    return columns, labels, {"timestamp": timestamp}
+
+
+def _columns(ratings: pd.DataFrame, seconds: np.ndarray, users: pd.DataFrame | None,
+             movies: pd.DataFrame, with_ids: bool) -> tuple[Columns, np.ndarray]:
+    from data.movielens import time_bucket
+
+    columns = {"timestamp": time_bucket(seconds - seconds.min())}
+    if users is not None:
+        rows = users.index.get_indexer(ratings["user"])
+        for name in ("gender", "age", "occupation", "zip"):
+            columns[name] = users[name].to_numpy(object)[rows]
+    rows = movies.index.get_indexer(ratings["movie"])
+    for name in ("year", "genres"):
+        columns[name] = movies[name].to_numpy(object)[rows]
+    if with_ids:
+        columns |= {name: pd.to_numeric(ratings[name]).to_numpy() for name in ("user", "movie")}
+    stars = pd.to_numeric(ratings["rating"]).to_numpy()
+    return columns, (stars > NEUTRAL).astype(np.int8)
+
+
+def _movies_100k(path: Path) -> pd.DataFrame:
+    """movie -> year, genres."""
+    head = ["movie", "title", "released", "video", "address"]
+    movies = _rows(path, "|", [*head, *GENRES])
+    flags = movies[list(GENRES)].to_numpy()
+    _check(path, movies, np.array(np.isin(flags, ["0", "1"]).all(axis=1)),
+           "expected 19 genres of 0 and 1")
+    names = ["|".join(np.array(GENRES)[row == "1"]) or None for row in flags]
+    year = movies["released"].str.extract(r"(\d{4})$")[0].fillna(_year(movies["title"]))
+    return pd.DataFrame({"year": year.to_numpy(object), "genres": names}, index=movies["movie"])
+
+
+def _movies_csv(path: Path) -> pd.DataFrame:
+    movies = _csv(path, {"movieId": "movie", "title": "title", "genres": "genres"})
+    genres = movies["genres"].replace({"(no genres listed)": None, "": None})
+    return pd.DataFrame({"year": _year(movies["title"]).to_numpy(object),
+                         "genres": genres.to_numpy(object)}, index=movies["movie"])
+
+
+def _year(titles: pd.Series) -> pd.Series:
+    """The year in brackets at the end of a title; a gap where there is none."""
+    return titles.str.extract(r"\((\d{4})\)\s*$")[0]
+
+
+def _rows(path: Path, separator: str, names: list[str]) -> pd.DataFrame:
+    """A file without header and quotes."""
+    return _read(path, sep=separator, names=names, header=None, quoting=csv.QUOTE_NONE,
+                 encoding="latin-1", index_col=False)
+
+
+def _csv(path: Path, names: dict[str, str]) -> pd.DataFrame:
+    """A CSV file with these columns, under their new names."""
+    read = _read(path, encoding="utf-8-sig")
+    missing = [name for name in names if name not in read.columns]
+    if missing:
+        raise ValueError(f"{path} lacks the column {missing[0]!r}; as published its header is "
+                         f"{','.join(names)}")
+    return read[list(names)].rename(columns=names)
+
+
+def _read(path: Path, **how: Any) -> pd.DataFrame:
+    try:
+        read = pd.read_csv(path, dtype=str, keep_default_na=False, **how)
+    except (pd.errors.ParserError, pd.errors.EmptyDataError, UnicodeDecodeError) as error:
+        raise ValueError(f"{path} cannot be read ({error}); fetch it again, and use it as "
+                         "published") from error
+    if read.empty:
+        raise ValueError(f"{path} has no rows; fetch it again")
+    return read
+
+
+def _check(path: Path, rows: pd.DataFrame, good: np.ndarray, expected: str) -> None:
+    """Show rows that cannot be used; too many are an error."""
+    bad = BadLines(path, "Use the file as published by GroupLens, unchanged")
+    for place in np.flatnonzero(~good):
+        if not bad.room:
+            break
+        bad.note(int(place) + 1, expected, "|".join(map(str, rows.iloc[place])).encode(), {})
+    bad.count = int(np.count_nonzero(~good))
+    bad.check(len(rows))

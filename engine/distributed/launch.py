@@ -1,0 +1,26 @@
+"""What torchrun says in the environment; torch itself is not imported here."""
+
+import os
+
+LANES = 4  # of a run under torchrun whose settings name none
+
+
+def launched() -> bool:
+    """Whether torchrun, or somebody who sets what it sets, started this process."""
+    return "RANK" in os.environ and "WORLD_SIZE" in os.environ
+
+
+def rank() -> int:
+    """This process's number among those of the run; 0 without torchrun."""
+    return int(os.environ["RANK"]) if launched() else 0
+
+
+def refuse(command: str) -> None:
+    """Refuse a command that runs in one process only.
+
+    Raises:
+        ValueError: torchrun started this process.
+    """
+    if launched():
+        raise ValueError(f"{command} runs in one process, and torchrun has started "
+                         f"{os.environ['WORLD_SIZE']}; start it with python")

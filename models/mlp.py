@@ -1,0 +1,31 @@
+"""The multilayer perceptron of DeepFM and AutoInt."""
+
+from torch import Tensor
+from torchfm.layer import MultiLayerPerceptron
+
+from .kernels.dropout import replace_dropout
+from .kernels.norm_relu_dropout import fits, norm_relu_dropout
+
+
+class Mlp(MultiLayerPerceptron):
+    """torchfm's (linear map, batch norm, ReLU, dropout; a linear map to one number at the end) with
+    its parameters, and a faster step of a hidden layer in training.
+
+    >>> import torch
+    >>> Mlp(3, (4,), 0.2)(torch.ones(2, 3)).shape
+    torch.Size([2, 1])
+    """
+
+    def __init__(self, width: int, mlp_dims: tuple[int, ...], dropout: float) -> None:
+        super().__init__(width, mlp_dims, dropout)
+        replace_dropout(self)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(B, width) -> (B, 1)."""
+        layers = list(self.mlp)
+        while layers:
+            if len(layers) >= 3 and fits(layers[0], layers[1], layers[2], x):
+                x, layers = norm_relu_dropout(x, layers[0], layers[2]), layers[3:]
+            else:
+                x, layers = layers[0](x), layers[1:]
+        return x

@@ -1,0 +1,211 @@
+"""The runs behind the water line's page: dense models by the recipe, the method at each budget, its
+ablations, and every baseline with 12 trials of its own at each budget."""
+
+import argparse
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
+from functools import lru_cache, partial
+from pathlib import Path
+from typing import Any
+
+from compression.loaded_run import LoadedRun, load_uniform
+from compression.lowbit import command as lowbit
+from compression.lowbit import schemes as lowbit_schemes
+from compression.lowbit.retraining import Retraining, usual
+from compression.lowbit.schemes import Scheme
+from compression.waterline import command as waterline
+from compression.waterline.shape import COUNTS, FIELD, NOTHING, Shape
+from engine import stages
+from engine.run import RunContext
+from engine.settings import parse
+from studies import schemes
+from studies.plan import PlannedRun
+from studies.published import PRESETS, RECIPES
+
+BUDGETS = {"fm": (20_000, 10_000, 35_000, 70_000, 135_000), "deepfm": (20_000, 10_000, 35_000),
+           "autoint": (20_000, 35_000)}  # bytes; what says most comes first
+ABLATED = 20_000  # bytes at which the ablations are taken
+# by what is left away or put in its place
+ABLATIONS: dict[str, Shape] = {
+    "no rotation": Shape(rotation=False),
+    "rows by counts alone": Shape(rows=COUNTS),
+    "counts only": Shape(rows=COUNTS, columns=FIELD),
+    "columns only": Shape(rows=NOTHING),
+    "by field only": Shape(rows=NOTHING, columns=FIELD),
+    "one rung of 2 bits": Shape(rung=2), "one rung of 4 bits": Shape(rung=4),
+    "one rung of 8 bits": Shape(rung=8), "at most 4 bits": Shape(most=4)}
+BASELINES = ("uniform", "pq", "mask", "qr", "mde", "pep")
+WINDOW = 1.7  # of a budget: a baseline may take that much more
+FORMS = 4  # of a baseline at a budget, each with the three retrainings below
+PEP_ENTRIES = (50_000, 23_675, 10_000, 6_541)
+
+
+@dataclass(frozen=True)
+class Trial:
+    """One retraining of a baseline.
+
+    Args:
+        scheme: its form.
+        source: settings of the run that it starts from which are not the recipe's.
+        how: its retraining.
+    """
+
+    scheme: Scheme
+    how: Retraining
+    source: tuple[tuple[str, Any], ...] = field(default=())
+
+    @property
+    def words(self) -> str:
+        """For a plan."""
+        given = {**self.scheme.identity(), **dict(self.source)}
+        del given["method"]
+        decay = "" if self.how.decay is None else f" decay={self.how.decay:g}"
+        return " ".join(f"{name}={value}" for name, value in given.items()) + (
+            f" lr={self.how.lr:g}{decay}")
+
+
+def needs(given: argparse.Namespace) -> list[PlannedRun]:
+    """All runs of a data set and a model; finished ones are not run again."""
+    model, about = given.model, (given.model, "uniform")
+    budgets = BUDGETS[model]
+    found = [PlannedRun(f"{model} recipe seed {seed}", about, partial(dense, given, seed))
+             for seed in given.seeds]
+    for budget in budgets:
+        found += [PlannedRun(f"{model} waterline {budget} bytes seed {seed}", about,
+                             partial(_waterline, given, Shape(), budget, seed))
+                  for seed in given.seeds]
+    first = given.seeds[0]
+    for budget in budgets:
+        for name in BASELINES:
+            every = trials(given, name, budget)
+            found += [PlannedRun(f"{model} {name} near {budget} bytes, {trial.words}, seed "
+                                 f"{first}", about, partial(run, given, trial, first))
+                      for trial in every]
+            found += [PlannedRun(f"{model} {name} near {budget} bytes, the best trial, seed "
+                                 f"{seed}", about, partial(_best, given, name, budget, seed))
+                      for seed in given.seeds[1:] if every]
+    found += [PlannedRun(f"{model} waterline {ABLATED} bytes, {name}, seed {first}", about,
+                         partial(_waterline, given, shape, ABLATED, first))
+              for name, shape in ABLATIONS.items()]
+    return list({need.what: need for need in found}.values())
+
+
+def _recipe(given: argparse.Namespace) -> dict[str, Any]:
+    return {**PRESETS[given.dataset], **RECIPES[given.model], "tensorboard": False}
+
+
+def dense(given: argparse.Namespace, seed: int, context: RunContext) -> str:
+    """The id of the dense run by the recipe, trained if need be."""
+    return stages.train(parse(_recipe(given)), seed, context)["run_id"]
+
+
+def _waterline(given: argparse.Namespace, shape: Shape, budget: int, seed: int,
+               context: RunContext) -> dict[str, Any]:
+    trained = _loaded(dense(given, seed, context), context)
+    [result] = waterline.compress(trained, shape, [budget], usual(given.model))
+    return result
+
+
+def _loaded(run_id: str, context: RunContext) -> LoadedRun:
+    found = _read(run_id, context.out, context.cache, context.data, context.device)
+    return replace(found, run=replace(found.run, context=context))
+
+
+@lru_cache(maxsize=2)  # all runs of a seed start from the same model
+def _read(run_id: str, out: Path, cache: Path, data: str | None, device: str) -> LoadedRun:
+    return load_uniform(run_id, RunContext(out, cache, data, device))
+
+
+def trials(given: argparse.Namespace, name: str, budget: int) -> list[Trial]:
+    """At most 12 trials of a baseline near a budget: its forms that take least above it, each with
+    three retrainings."""
+    width = RECIPES[given.model]["latent_dim"]
+    rows = (given.dense or 0) // PRESETS[given.dataset]["latent_dim"]
+    own = usual(given.model)
+    ways = [own, Retraining(own.epochs, own.lr / 2), Retraining(own.epochs, own.lr, 1e-4)]
+    return [Trial(scheme, how, source) for scheme, source in _forms(name, budget, rows, width)
+            for how in ways]
+
+
+Form = tuple[Scheme, tuple[tuple[str, Any], ...]]
+
+
+def _forms(name: str, budget: int, rows: int, width: int) -> list[Form]:
+    widths = [each for each in (4, 8, 16, 32, 64) if each <= width]
+    if name == "mask":
+        wide = sorted({max(width // part, 1) for part in (1, 2, 4)})
+        masks: list[Form] = [(Scheme("mask", bits, each, bytes=budget), ())
+                             for bits in (4, 8) for each in wide
+                             # a narrow table may have fewer bytes in all
+                             if rows * each * bits / 8 > budget]
+        return masks[:FORMS]
+    if name == "pep":
+        return [(Scheme("mask", bits), (("retrain_emb_param", entries),))
+                for bits in (4, 8) for entries in PEP_ENTRIES
+                if budget <= entries * bits / 8 + entries / 8 <= WINDOW * budget]
+    sized: list[tuple[float, Form]] = []
+    if name == "uniform":
+        sized = [(rows * each * bits / 8, (Scheme("uniform", bits, each), ()))
+                 for each in widths for bits in (2, 3, 4, 8)]
+    if name == "pq":
+        sized = [(rows * parts * math.log2(size) / 8 + size * each * 4 / 8,
+                  # rotated where columns are left away; all columns are better as they are
+                  (Scheme("pq", 4, each, subspaces=parts, centroids=size, rotation=each < width),
+                   ()))
+                 for each in widths[-2:] for parts in (1, 2, 4, 8, 16) if parts <= each
+                 for size in (64, 256)]
+    if name == "qr":
+        sized = [(rows / collisions * each * bits / 8,
+                  (Scheme("qr", bits), (("embedding", "qr"), ("latent_dim", each),
+                                        ("qr_collisions", collisions))))
+                 for each in widths for collisions in (2, 4, 8) for bits in (4, 8)]
+    if name == "mde":
+        sized = [(0.8 * rows * each * bits / 8,
+                  (Scheme("mde", bits), (("embedding", "mde"), ("latent_dim", each),
+                                         ("mde_alpha", alpha))))
+                 for each in widths for alpha in (0.1, 0.3) for bits in (4, 8)]
+    near = [(size, number) for number, (size, _) in enumerate(sized)
+            if budget <= size <= WINDOW * budget]
+    return [sized[number][1] for _, number in sorted(near)[:FORMS]]
+
+
+def run(given: argparse.Namespace, trial: Trial, seed: int, context: RunContext) -> dict[str, Any]:
+    """The result of a trial, with all that has to be run before it."""
+    source = dict(trial.source)
+    if "retrain_emb_param" in source:
+        run_id = _ticket(given, source["retrain_emb_param"], seed, context)
+    elif source:
+        run_id = stages.train(parse({**_recipe(given), **source}), seed, context)["run_id"]
+    else:
+        run_id = dense(given, seed, context)
+    reading = replace(context, dry_run=False, force=False)
+    trained = lowbit_schemes.load(run_id, trial.scheme, reading)
+    trained = replace(trained, run=replace(trained.run, context=context))
+    return lowbit.compress(trained, trial.scheme, trial.how)
+
+
+def _ticket(given: argparse.Namespace, entries: int, seed: int, context: RunContext) -> str:
+    """The id of PEP's ticket of so many entries, retrained by the recipe."""
+    point = {"retrain_emb_param": entries}
+    [result] = [schemes.run(given, "pep", {**point, **_averaged(given)}, seed, context)]
+    return result["run_id"]
+
+
+def _averaged(given: argparse.Namespace) -> dict[str, Any]:
+    return {"ema": RECIPES[given.model]["ema"]}
+
+
+def chosen(results: Sequence[dict[str, Any]]) -> dict[str, Any]:
+    """The one with the best validation AUC."""
+    return max(results, key=lambda result: result["validation_auc"])
+
+
+def _best(given: argparse.Namespace, name: str, budget: int, seed: int,
+          context: RunContext) -> dict[str, Any]:
+    """A baseline's best trial by validation of the first seed, with another seed."""
+    every = trials(given, name, budget)
+    reading = replace(context, force=False)
+    results = [run(given, trial, given.seeds[0], reading) for trial in every]
+    best = results.index(chosen(results))
+    return run(given, every[best], seed, context)

@@ -1,0 +1,119 @@
+"""MovieLens-100k and the CSV files of newer releases, by the same rules."""
+
+import os
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from data import movielens
+from data.split import split_rows
+
+FIRST = 1_000_000_000
+
+
+def hundred_k(folder, ratings=200, seed=0):
+    rng = np.random.default_rng(seed)
+    folder.mkdir(parents=True)
+    users = [f"{user}|{20 + user}|{'MF'[user % 2]}|writer|{90000 + user}" for user in range(1, 21)]
+    genres = ["0"] * 19
+    movies = []
+    for movie in range(1, 11):
+        flags = list(genres)
+        flags[1 + movie % 5] = flags[8] = "1"
+        date = f"01-Jan-{1990 + movie}" if movie > 1 else ""
+        movies.append(f"{movie}|Caf\xe9 {movie} ({1990 + movie})|{date}||http://x|"
+                      + "|".join(flags))
+    movies[1] = "2|unknown||||" + "|".join(genres)  # as the file has one
+    lines = [f"{rng.integers(1, 21)}\t{rng.integers(1, 11)}\t{rng.integers(1, 6)}\t"
+             f"{FIRST + 7 * row}" for row in range(ratings)]
+    for name, content in (("u.data", lines), ("u.user", users), ("u.item", movies)):
+        (folder / name).write_bytes("".join(f"{line}\n" for line in content).encode("latin-1"))
+    return folder, [line.split("\t") for line in lines]
+
+
+def newer(folder, ratings=200, seed=0):
+    rng = np.random.default_rng(seed)
+    folder.mkdir(parents=True)
+    movies = ['1,"Quotes, The (1995)",Comedy|Drama', "2,No year,(no genres listed)",
+              "3,Zürich (2001) ,Drama"]
+    lines = [f"{rng.integers(1, 21)},{rng.integers(1, 4)},{rng.integers(1, 11) / 2},{FIRST + row}"
+             for row in range(ratings)]
+    (folder / "movies.csv").write_text("movieId,title,genres\n" + "\n".join(movies) + "\n",
+                                       encoding="utf-8")
+    (folder / "ratings.csv").write_text("userId,movieId,rating,timestamp\n" + "\n".join(lines))
+    return folder, [line.split(",") for line in lines]
+
+
+@pytest.mark.parametrize("make", [hundred_k, newer])
+def test_every_cell_is_as_the_files_say(tmp_path, make):
+    folder, lines = make(tmp_path / "raw")
+    dataset = movielens.open_dataset(str(folder), tmp_path / "cache", with_ids=True)
+    used = [line for line in lines if float(line[2]) != 3]
+    order = np.concatenate(split_rows(len(used), movielens.SPLIT_SEED))
+    ordered = [used[row] for row in order]
+    assert dataset.labels.tolist() == [float(line[2]) > 3 for line in ordered]
+    kept = dataset.vocabulary
+    first = min(int(line[3]) for line in used)
+    assert kept.field("timestamp").info.origin == first
+    for name, cells in (("user", [line[0] for line in ordered]),
+                        ("movie", [line[1] for line in ordered]),
+                        ("timestamp", [line[3] for line in ordered])):
+        column = dataset.ids[:, dataset.schema.fields.index(name)]
+        assert np.array_equal(kept.field(name).lookup(cells), column)
+    years = {"1": "1991", "2": None, "3": "1993"} if make is hundred_k else {
+        "1": "1995", "2": None, "3": "2001"}
+    column = dataset.ids[:, dataset.schema.fields.index("year")]
+    for line, row in zip(ordered, column, strict=True):
+        if line[1] in years:
+            assert kept.field("year").value(row) == years[line[1]]
+
+
+def test_the_fields_are_those_that_a_form_has(tmp_path):
+    one = movielens.open_dataset(str(hundred_k(tmp_path / "a")[0]), tmp_path / "cache")
+    other = movielens.open_dataset(str(newer(tmp_path / "b")[0]), tmp_path / "cache")
+    assert one.schema.fields == ("timestamp", "gender", "age", "occupation", "zip", "year",
+                                 "genres")
+    assert other.schema.fields == ("timestamp", "year", "genres")
+    genres = other.vocabulary.field("genres")
+    assert {genres.value(row) for row in range(*other.schema.offsets[2:],
+                                               other.schema.num_rows)} == {
+        "Comedy|Drama", "Drama", None}
+
+
+def test_half_stars_are_labels_by_the_same_rule(tmp_path):
+    folder, lines = newer(tmp_path / "raw")
+    dataset = movielens.open_dataset(str(folder), tmp_path / "cache")
+    stars = np.array([float(line[2]) for line in lines])
+    assert {2.5, 3.5} <= set(stars)
+    assert sum(dataset.counts) == np.count_nonzero(stars != 3)
+    assert dataset.labels.sum() == np.count_nonzero(stars > 3)
+
+
+@pytest.mark.parametrize(("name", "content", "why"), [
+    ("ratings.csv", "userId,movieId,rating\n1,1,4\n", "lacks the column 'timestamp'"),
+    ("ratings.csv", "", "cannot be read"),
+    ("ratings.csv", "userId,movieId,rating,timestamp\n" + "1,99,4,5\n" * 20,
+     "20 of 20 lines cannot be used"),
+    ("ratings.csv", "userId,movieId,rating,timestamp\n" + "1,1,3,5\n" * 20, "no usable rating"),
+    ("movies.csv", "movieId,title,genres\n", "has no rows"),
+])
+def test_files_that_cannot_be_used_are_named(tmp_path, name, content, why):
+    folder, _ = newer(tmp_path / "raw")
+    (folder / name).write_text(content)
+    with pytest.raises(ValueError, match=why):
+        movielens.open_dataset(str(folder), tmp_path / "cache")
+
+
+def test_a_form_that_lacks_a_file_is_named(tmp_path):
+    folder, _ = newer(tmp_path / "raw")
+    (folder / "movies.csv").unlink()
+    with pytest.raises(FileNotFoundError, match=r"It holds ratings.csv: .*needs movies.csv too"):
+        movielens.open_dataset(str(folder), tmp_path / "cache")
+
+
+@pytest.mark.real
+def test_the_real_hundred_thousand(tmp_path):
+    dataset = movielens.open_dataset(str(Path(os.environ["PEP_DATA"]) / "ml-100k"), tmp_path)
+    assert sum(dataset.counts) == 72_855
+    assert round(float(dataset.labels.mean()), 4) == 0.7601

@@ -1,0 +1,109 @@
+"""A step over lanes in one process against the step without lanes, and its parts."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from training import SIZES, Training
+
+from engine import snapshots
+from engine.distributed.lanes import LaneModel, LaneStep, lane_sizes
+from engine.distributed.shards import GROUP, Shards
+from engine.distributed.world import World
+
+
+class InLanes(Training):
+    """The same training, whose step goes over lanes; in this process alone."""
+
+    def __init__(self, lanes=4, **values):
+        super().__init__("lazy", **values)
+        self.shards = Shards(self.model, World(lanes), Path("."))
+        self.sizes_of_lanes = lanes
+        self.advance = LaneStep(self.shards, self.model, 1, self.optimizer, self.advance.grad_clip,
+                                self.advance.l2_penalty, "lazy")
+
+    def batch(self, rows=16):
+        ids, labels = super().batch(rows)
+        sizes = lane_sizes(rows, self.sizes_of_lanes)
+        return list(zip(ids.split(sizes), labels.split(sizes), strict=True)), torch.tensor(rows)
+
+    def state(self):
+        """In the order of the rows."""
+        order = np.argsort(self.shards.rows_at(np.arange(sum(SIZES))))
+        return {name: value[order] if value.shape[:1] == order.shape and "losses" not in name
+                else value for name, value in super().state().items()}
+
+
+@pytest.mark.parametrize("values", [
+    {}, {"threshold_type": "dimension"}, {"threshold_type": "field_dim"},
+    {"threshold_type": "feature"}, {"embedding": "uniform"}, {"embedding": "masked"},
+    {"model": "deepfm", "dropout": 0.0}, {"model": "deepfm", "dropout": 0.0, "clip": 0.01,
+                                          "l2_penalty": 0.1},
+    {"model": "autoint", "dropout": 0.0, "att_dropout": 0.0},
+], ids=lambda values: " ".join(map(str, values.values())) or "pep")
+@pytest.mark.parametrize("rows", [16, 3])  # 3: a lane has no rows
+def test_ten_steps_are_those_without_lanes_but_for_the_last_bits(values, rows):
+    values = {"decay": 1e-5, "lr": 0.001, **values}
+    expected = Training("lazy", **values).run(10, rows).state()
+    found = InLanes(**values).run(10, rows).state()
+    assert expected.keys() == found.keys()
+    for name, value in expected.items():
+        # a batch norm cancels the one, the softmax a part of the other: nothing but rounding
+        if name.startswith("mlp.mlp.0.bias") or "in_proj_bias" in name:
+            continue
+        np.testing.assert_allclose(found[name], value, rtol=2e-6, atol=2e-6, err_msg=name)
+
+
+@pytest.mark.parametrize("model", ["fm", "deepfm"])
+def test_one_lane_of_fm_has_the_bits_of_the_step_without_lanes(model):
+    expected = Training("lazy", threshold_init=-3.0).run(10).state()
+    found = InLanes(lanes=1, threshold_init=-3.0).run(10).state()
+    assert {name for name in found if found[name].tobytes() != expected[name].tobytes()} == set()
+
+
+def test_an_id_outside_the_tables_is_named():
+    made = InLanes().run(1)
+    lanes, rows = made.batch()
+    lanes[2] = (torch.full_like(lanes[2][0], 10**6), lanes[2][1])
+    with pytest.raises(IndexError, match=r"the batch has the id 1000000; ids are 0 \.\. 299"):
+        made.advance(lanes, rows)
+
+
+def test_a_lane_that_fails_ends_the_step_and_no_lane_waits_for_it(monkeypatch):
+    made = InLanes(model="deepfm").run(1)
+    put = LaneModel.put
+
+    def fail(lane, *tables):
+        if lane is made.advance.lanes[2]:
+            raise MemoryError("in a lane")
+        put(lane, *tables)
+
+    monkeypatch.setattr(LaneModel, "put", fail)
+    with pytest.raises(MemoryError, match="in a lane"):
+        made.run(1)
+
+
+@pytest.mark.parametrize("rows", [4, 7, GROUP, 299, 1000])
+def test_the_order_of_rows_is_a_permutation_and_spreads_neighbours(rows):
+    shards = Shards(Training("lazy", sizes=(rows - 3, 3)).model, World(4), Path("."))
+    places = shards.places(np.arange(rows))
+    assert sorted(places) == list(range(rows))
+    assert shards.rows_at(places).tolist() == list(range(rows))
+    if rows == 1000:  # 20 groups of neighbours, 5 a quarter
+        assert np.bincount(places[:160] * 4 // rows, minlength=4).max() <= 7 * GROUP
+
+
+def test_the_cut_over_shards_is_the_cut_of_the_whole_table():
+    rng = np.random.default_rng(0)
+    shards = Shards(Training("lazy").model, World(4), Path("."))
+    rows = shards.rows_at(np.arange(shards.num_rows))
+    values = rng.normal(size=(shards.num_rows, 5)).astype(np.float32)
+    margins = rng.integers(-3, 4, values.shape).astype(np.float32)  # many ties, and both zeros
+    margins[margins == 0] = rng.choice([0.0, -0.0], (margins == 0).sum())
+    for count in (1, 10, 400, 1499, 1500):
+        expected = snapshots.cut_to(values, margins, count)
+        found = shards.cut_to(values[rows], margins[rows], count)
+        assert found.tobytes() == expected[rows].tobytes()
+    with pytest.raises(ValueError, match="cannot keep 1501 of 1500"):
+        shards.cut_to(values, margins, 1501)
