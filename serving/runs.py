@@ -25,7 +25,7 @@ from models.kernels.quantise import quantise
 from models.packed_table import PackedTable
 from models.packed_table import load as load_packed
 
-STAGES = ("train", "retrain", "finetune")
+STAGES = ("train", "retrain", "finetune", "quantise")
 
 
 @dataclass(frozen=True)
@@ -66,7 +66,7 @@ def load_trained(run_id: str, context: RunContext) -> TrainedModel:
                          "retraining of its snapshots, a baseline or a compressed model")
     run = run_of_record(result, context)
     weights = weights_of(run.folder)
-    if result["stage"] != "finetune":
+    if result["stage"] in ("train", "retrain"):
         model, packed = _trained(run, result, weights, context), None
     else:
         model, packed = _compressed(run, result, weights, context)
@@ -115,6 +115,9 @@ def _compressed(run: Run, result: dict[str, Any], weights: dict[str, Tensor],
             return model, None
         order = np.load(run.folder / ORDER, allow_pickle=False)
         return model, (load_packed(run.folder / PACKED), order)
+    if made.get("method") != "dense":
+        raise ValueError(f"run {result['run_id']} was made by {made.get('method')}, of which there "
+                         "is no exported form yet; add one to serving/runs.py")
     return copy.deepcopy(source), None
 
 

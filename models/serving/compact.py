@@ -147,7 +147,7 @@ class CompactRows:
         by_bits = own * column >= -(-width // 8)
         wide = int(np.count_nonzero(by_bits))  # they come first
         head = int(sizes[:wide].sum())
-        found[:wide, :-(-width // 8)] = self.places[:head].reshape(wide, -1)
+        found[:wide, :-(-width // 8)] = self.places[:head].reshape(wide, -(-width // 8))
         columns = self.places[head:].view(column_type(width)).astype(np.int64)
         if len(columns) and int(columns.max()) >= width:
             raise ValueError(f"a compact table of {width} columns names column "

@@ -29,7 +29,7 @@ def small(array: np.ndarray, values: str) -> np.ndarray:
     if values == FLOAT32:
         return array
     largest = float(np.abs(array).max(initial=0))
-    if largest > np.finfo(np.float16).max:
+    if largest > float(np.finfo(np.float16).max):
         raise ValueError(f"a value of {largest:.4g} does not fit float16 (65,504 at most); export "
                          f"with values={FLOAT32}")
     return array.astype(np.float16)

@@ -61,7 +61,7 @@ def test_each_feature_has_its_blocks_width():
     widths = [16, 12, 5]  # 16 x (1/3) ** 0.3 = 11.51, 16 x 0.0271 ** 0.3 = 5.42
     assert [tuple(table.shape) for table in embedding.tables] == [(1, 12), (5, 5), (1, 16)]
     assert embedding.num_params() == 16 + 12 + 5 * 5 + 12 * 16 + 5 * 16
-    assert embedding.inference_bytes() == 4 * embedding.num_params() + 2 * 7
+    assert embedding.inference_bytes() == 4 * embedding.num_params()
     rows = embedding.table()[[4, 1, 0]]
     assert torch.equal(rows[1], embedding.tables[0][0] @ embedding.projections[0])
     assert max(widths) == embedding.width == rows.shape[1]

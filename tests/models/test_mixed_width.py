@@ -66,7 +66,7 @@ def test_values_and_gradients_by_hand(kind, way):
     held = sum((group == k).sum() * d + (d * WIDTH if k in lifts else 0) for k,
                d in enumerate(widths))
     assert mixed.num_params() == held
-    assert mixed.inference_bytes() == 4 * held + 2 * sum(SIZES)
+    assert mixed.inference_bytes() == 4 * held
 
 
 def test_of_full_width_it_starts_as_the_uniform_table_does():
@@ -81,12 +81,6 @@ def test_groups_without_rows_hold_nothing():
                     ((group, (3, 2, 4, 1, 4)), (group // 2, (2, 1))))
     assert mixed.num_params() == plain.num_params() == 3 * 2 + 2 * 4 + 1 + 4
     assert torch.equal(mixed.table(), plain.table())
-
-
-def test_positions_take_two_bytes_a_row_or_four():
-    for rows, each in (((1 << 16) - 1, 2), (1 << 16, 4)):
-        mixed = Mixed(torch.zeros(rows, dtype=torch.int64), (1,), 1, torch.ones, 1)
-        assert mixed.inference_bytes() == rows * (4 + each)
 
 
 @pytest.mark.parametrize(("group", "widths", "message"), [

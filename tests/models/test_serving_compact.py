@@ -1,0 +1,85 @@
+"""Compact tables: what a file holds, and what a lookup gives by each of its ways."""
+
+import numpy as np
+import pytest
+import torch
+
+from models.kernels.expand import expand_rows_plain, has_avx512
+from models.serving.compact import Compact, CompactRows, place_bytes, stored_bytes
+
+TOLERANCES = {"float32": 0.0, "float16": 2e-3, "int8": 2e-2}
+
+
+def pruned(rows, width, seed=0):
+    """A table whose rows keep from nothing to everything."""
+    rng = np.random.default_rng(seed)
+    kept = rng.random((rows, width)) < rng.random((rows, 1)) ** 3
+    table = np.where(kept, rng.normal(size=(rows, width)), 0).astype(np.float32)
+    table[:5], table[5] = 0, 1
+    return table
+
+
+@pytest.mark.parametrize("values", TOLERANCES)
+@pytest.mark.parametrize("width", [1, 3, 16, 17, 64, 70, 300])
+def test_every_way_of_a_lookup_gives_the_table(width, values):
+    table = pruned(60, width)
+    packed, new_ids = CompactRows.pack(table, values)
+    read = CompactRows.read(packed.tensors("t"), "t")
+    ids = torch.from_numpy(new_ids)
+    plain = expand_rows_plain(read.kept(), ids)
+    assert (plain - torch.from_numpy(table)).abs().max() <= TOLERANCES[values]
+    assert torch.equal(Compact(read, by_mask=False)(ids), plain)
+    if has_avx512():
+        assert torch.equal(Compact(read, by_mask=True)(ids), plain)
+        assert torch.equal(Compact(read, by_mask=True)(ids.int().view(3, 4, 5)).view(60, -1), plain)
+    behind = torch.tensor([60, 10_000])  # any id from R on keeps nothing
+    assert not Compact(read)(behind).any()
+
+
+@pytest.mark.parametrize("values", TOLERANCES)
+@pytest.mark.parametrize("width", [3, 64, 300])
+def test_its_size_is_counted_without_packing_it(width, values):
+    table = pruned(60, width)
+    packed, _ = CompactRows.pack(table, values)
+    stored = sum(array.nbytes for array in packed.tensors("t").values())
+    scale = 2 if values == "int8" else 0
+    assert stored == stored_bytes((table != 0).sum(1), width, packed.values.itemsize, scale)
+
+
+def test_an_entry_costs_at_most_5_bytes_and_no_row_without_entries_costs_any():
+    table = pruned(500, 64)
+    entries = int((table != 0).sum())
+    longer = np.concatenate([table, np.zeros((10_000, 64), np.float32)])
+    for values, each in (("float32", 5), ("float16", 3)):
+        sizes = [sum(array.nbytes for array in CompactRows.pack(one, values)[0].tensors("t")
+                     .values()) for one in (table, longer)]
+        assert sizes[0] == sizes[1] <= each * entries + 2 * 64
+    assert (place_bytes(64) <= np.arange(65)).all()
+
+
+def test_a_table_without_entries():
+    packed, new_ids = CompactRows.pack(np.zeros((4, 3), np.float32), "float32")
+    assert not Compact(packed)(torch.from_numpy(new_ids)).any()
+    assert packed.num_rows == 0
+
+
+@pytest.mark.parametrize("name", ["values", "columns", "counts"])
+def test_a_file_that_holds_too_little_is_refused(name):
+    tensors = CompactRows.pack(pruned(60, 64), "float32")[0].tensors("t")
+    tensors[f"t.{name}"] = tensors[f"t.{name}"][:-1] if name != "counts" else np.ones(64, np.uint16)
+    with pytest.raises(ValueError, match="compact table whose rows keep"):
+        CompactRows.read(tensors, "t").masks()
+
+
+@pytest.mark.parametrize("by_mask", [True, False])
+def test_a_negative_id_is_refused(by_mask):
+    if by_mask and not has_avx512():
+        pytest.skip("the processor has no AVX-512")
+    table = Compact(CompactRows.pack(pruned(60, 64), "float32")[0], by_mask)
+    with pytest.raises(IndexError):
+        table(torch.tensor([0, -1]))
+
+
+def test_a_value_too_large_for_float16_is_refused():
+    with pytest.raises(ValueError, match="does not fit float16"):
+        CompactRows.pack(np.full((1, 2), 1e6, np.float32), "float16")

@@ -1,0 +1,243 @@
+"""Runs to folders to scores of raw rows, with runs of the tiny data set."""
+
+import json
+import logging
+import shutil
+from argparse import ArgumentParser
+
+import numpy as np
+import pandas as pd
+import pytest
+import tiny
+import torch
+
+from compression.afm import command as afm
+from compression.afm import options as afm_options
+from compression.lowbit.retraining import Retraining
+from compression.waterline import command as waterline
+from compression.waterline.shape import Shape
+from models import load
+from models.serving import artefact, rows
+from models.serving.artefact import CHECKSUM, MANIFEST, TENSORS
+from serving.export import export
+from serving.runs import load_trained
+
+DATA = tiny.dataset()
+
+
+@pytest.fixture
+def out(tmp_path, monkeypatch):
+    tiny.install(monkeypatch, DATA)
+    return tmp_path / "runs"
+
+
+def raw_rows(count=300):
+    """Raw rows of the validation split, from its ids."""
+    ids = DATA.split("validation")[0][:count]
+    return pd.DataFrame({field.name: [int(field.value(row)) for row in ids[:, place]]
+                         for place, field in enumerate(DATA.vocabulary.fields)}), ids
+
+
+def scores_of(run_id, context, ids):
+    trained = load_trained(run_id, context)
+    with torch.no_grad():
+        return torch.sigmoid(trained.model(torch.from_numpy(np.array(ids)))).numpy()
+
+
+def trained(out, **settings):
+    return tiny.train(out, **settings)["run_id"]
+
+
+@pytest.fixture
+def home(out, tmp_path):
+    """An exported model, and its run's scores of some raw rows."""
+    run_id = trained(out, embedding="uniform", model="deepfm")
+    export(run_id, tmp_path / "home", context=tiny.context(out))
+    return tmp_path / "home"
+
+
+@pytest.mark.parametrize("settings", [
+    {"model": "linear"}, {"embedding": "mgqe", "mgqe_subspaces": 2, "mgqe_centroids": 8},
+    {"embedding": "mde", "mde_blocks": 2, "model": "deepfm"},
+    {"embedding": "darts", "darts_widths": [1, 4], "darts_epochs": 1},
+    {"embedding": "hash", "hash_rows": 20, "model": "autoint"}, {"embedding": "qr"},
+    {"embedding": "tt", "tt_rank": 2}], ids=str)
+def test_raw_rows_score_as_the_run_does(out, tmp_path, settings):
+    run_id = trained(out, **{"embedding": "uniform", **settings})
+    export(run_id, tmp_path / "home", context=tiny.context(out))
+    table, ids = raw_rows()
+    wanted = scores_of(run_id, tiny.context(out), ids)
+    scorer = load(tmp_path / "home")
+    np.testing.assert_allclose(scorer.score(table), wanted, atol=2e-6)
+
+
+def test_a_compressed_model_comes_home(out, tmp_path):
+    dense = trained(out, embedding="uniform", latent_dim=8, model="deepfm")
+    packed = waterline.compress(
+        waterline.load_uniform(dense, tiny.context(out)), Shape(), [700], Retraining(1, 0.02))[0]
+    table, ids = raw_rows()
+    made = export(packed["run_id"], tmp_path / "a", context=tiny.context(out))
+    assert made.manifest["model"]["table"]["kind"] == "packed"
+    assert made.manifest["bytes"]["table"] <= 700
+    wanted = scores_of(packed["run_id"], tiny.context(out), ids)
+    np.testing.assert_allclose(load(tmp_path / "a").score(table), wanted, atol=2e-6)
+
+
+def test_rows_come_in_every_form(home):
+    scorer, (table, _) = load(home), raw_rows(20)
+    wanted = scorer.score(table)
+    columns = {name: table[name].tolist() for name in table}
+    for same in (table.assign(label=1)[["label", *reversed(table.columns)]], columns,
+                 table.to_dict("records"), table.to_numpy(), table.astype(str).to_numpy().tolist(),
+                 {name: np.array(values) for name, values in columns.items()}):
+        np.testing.assert_array_equal(scorer.score(same), wanted)
+    assert scorer.score({name: values[0] for name, values in columns.items()}) == wanted[:1]
+    assert scorer.score(table[:0]).shape == (0,)
+
+
+def test_an_unseen_value_has_a_score_and_a_missing_column_has_a_name(home):
+    scorer, (table, _) = load(home), raw_rows(3)
+    assert np.isfinite(scorer.score(table.assign(user="nobody"))).all()
+    with pytest.raises(ValueError, match=r"lack 1 of .* 4 columns: genre \(near 'genre': genres"):
+        scorer.score(table.rename(columns={"genre": "genres"}))
+    with pytest.raises(ValueError, match="row 1 must be of 4 values"):
+        scorer.score([[1, 2, 3, 4], [1, 2]])
+    with pytest.raises(TypeError, match="got a int"):
+        scorer.score(7)
+
+
+@pytest.mark.parametrize(("name", "separator"), [("r.csv", ","), ("r.tsv", "\t"), ("r.csv.gz", ","),
+                                                 ("r.parquet", "")])
+def test_files_score_as_rows_in_memory(home, tmp_path, name, separator, monkeypatch):
+    monkeypatch.setattr(rows, "BLOCK", 100)  # lines that lie across blocks
+    monkeypatch.setattr(rows, "ROWS", 50)
+    scorer, (table, _) = load(home), raw_rows(130)
+    path = tmp_path / name
+    if separator:
+        table.to_csv(path, sep=separator, index=False)
+    else:
+        table.to_parquet(path)
+    seen = []
+    done = scorer.score_file(path, tmp_path / "out.csv", seen.append)
+    found = pd.read_csv(tmp_path / "out.csv")
+    assert (done.rows, done.bad, sum(seen)) == (130, 0, 130)
+    assert found["row"].tolist() == list(range(130))
+    np.testing.assert_allclose(found["probability"], scorer.score(table), rtol=1e-6)
+
+
+@pytest.mark.parametrize("quotes", [False, True])
+def test_bad_lines_are_counted_and_named(home, tmp_path, quotes):
+    scorer, (table, _) = load(home), raw_rows(9)
+    lines = table.to_csv(index=False, quoting=1 if quotes else 0).splitlines()
+    lines[3] = "1,2"
+    (tmp_path / "r.csv").write_text("\r\n".join(lines))  # and no line end behind the last
+    done = scorer.score_file(tmp_path / "r.csv", tmp_path / "out.csv")
+    assert (done.rows, done.bad) == (9, 1)
+    assert done.examples == ("row 2: 2 cells in place of 4",)
+    found = pd.read_csv(tmp_path / "out.csv")["probability"]
+    assert found.isna().tolist() == [row == 2 for row in range(9)]
+
+
+@pytest.mark.parametrize(("text", "message"), [
+    ("", "is empty"), ("user,item\n1,2\n", "lack 2 of the model's 4 columns: genre, gender"),
+    ("1,2,3,4\n", "The first line must name the columns"),
+    ("user,item,genre,gender\n1\n", "none of its 1 rows could be scored: row 0: 1 cells"),
+    ("user,item,genre,gender\n", "none of its 0 rows could be scored; it is empty")])
+def test_files_that_cannot_be_scored_leave_nothing(home, tmp_path, text, message):
+    (tmp_path / "r.csv").write_text(text)
+    with pytest.raises(ValueError, match=message):
+        load(home).score_file(tmp_path / "r.csv", tmp_path / "out.csv")
+    assert not [path for path in tmp_path.iterdir() if "out.csv" in path.name]
+
+
+@pytest.mark.parametrize("file", [TENSORS, MANIFEST, "vocabulary/ids.npy"])
+def test_a_flipped_bit_is_found(home, file):
+    content = bytearray((home / file).read_bytes())
+    content[-40] ^= 1
+    (home / file).write_bytes(content)
+    with pytest.raises(ValueError, match=r"checksum is wrong|cannot be read"):
+        load(home)
+
+
+@pytest.mark.parametrize("file", [TENSORS, MANIFEST, "vocabulary/text.npy"])
+def test_a_missing_file_is_named(home, file):
+    (home / file).unlink()
+    with pytest.raises(FileNotFoundError, match=file):
+        load(home)
+
+
+def test_a_newer_format_is_refused(home):
+    manifest = json.loads((home / MANIFEST).read_text())
+    (home / MANIFEST).write_text(json.dumps({**manifest, "format": artefact.FORMAT + 1}))
+    with pytest.raises(ValueError, match="is of format 2, this version of pep reads up to 1"):
+        load(home)
+
+
+def test_runs_that_have_nothing_to_export(out, tmp_path):
+    with pytest.raises(FileNotFoundError, match="no finished run 'abc'"):
+        export("abc", tmp_path / "home", context=tiny.context(out))
+    run_id = trained(out, embedding="uniform")
+    path = out / "runs" / run_id / "result.json"
+    result = json.loads(path.read_text())
+    for change, message in (({"stage": "search"}, "is a search, which has no model to serve"),
+                            ({"identity": {"algorithm_version": 0}}, "another version of this"),
+                            ({"manifest": "other"}, "trained on other data")):
+        path.write_text(json.dumps({**result, **change}))
+        with pytest.raises(ValueError, match=message):
+            export(run_id, tmp_path / "home", context=tiny.context(out))
+    assert not (tmp_path / "home").exists()
+
+
+def test_nothing_is_written_where_scores_differ(out, tmp_path, monkeypatch):
+    run_id = trained(out, embedding="uniform")
+    monkeypatch.setattr("models.serving.parts.FirstOrder.forward", lambda *given: torch.zeros(1))
+    with pytest.raises(ValueError, match="cannot be exported in float32: on its validation rows"):
+        export(run_id, tmp_path / "home", context=tiny.context(out))
+    assert not (tmp_path / "home").exists()
+
+
+def test_a_folder_with_something_in_it_is_left_alone(home, out):
+    before = sorted(path.name for path in home.iterdir())
+    run_id = json.loads((home / MANIFEST).read_text())["run_id"]
+    with pytest.raises(FileExistsError, match="not empty"):
+        export(run_id, home, context=tiny.context(out))
+    assert sorted(path.name for path in home.iterdir()) == before
+
+
+def test_small_types_are_smaller_and_say_how_near_they_are(out, tmp_path):
+    run_id = trained(out, embedding="uniform", latent_dim=8)
+    sizes = {}
+    for values in ("float32", "float16", "int8"):
+        made = export(run_id, tmp_path / values, values, tiny.context(out)).manifest
+        sizes[values] = made["bytes"]["table"]
+        assert abs(made["parity"]["auc"] - made["parity"]["auc_exported"]) < 0.01
+        assert made[CHECKSUM]
+        shutil.rmtree(tmp_path / values)
+    assert sizes["float32"] == 2 * sizes["float16"] > 3 * sizes["int8"]
+
+
+def test_without_onnx_the_error_says_what_to_install(out, tmp_path, monkeypatch):
+    monkeypatch.setitem(__import__("sys").modules, "onnxscript", None)
+    with pytest.raises(ImportError, match="pip install onnx onnxscript onnxruntime"):
+        export("any", tmp_path / "home", with_onnx=True)
+
+
+def test_a_warning_names_bad_rows(home, caplog):
+    with caplog.at_level(logging.WARNING, "pep"):
+        scorer = load(home)
+        columns = rows.columns_of(raw_rows(3)[0], scorer.columns)
+        columns.bad[1] = "of no use"
+        assert np.isnan(scorer.score_columns(columns)).tolist() == [False, True, False]
+
+
+def test_the_command_of_afm_is_among_what_comes_home(out, tmp_path):
+    dense = trained(out, embedding="uniform", latent_dim=8, model="deepfm")
+    options = ArgumentParser()
+    afm_options.add_options(options)
+    args = options.parse_args(["--run", dense, "--emb-rank", "2",
+                               "--finetune-epochs", "0", "--out", str(out)])
+    result = afm.work(args)[0][0]
+    export(result["run_id"], tmp_path / "home", context=tiny.context(out))
+    table, ids = raw_rows()
+    wanted = scores_of(result["run_id"], tiny.context(out), ids)
+    np.testing.assert_allclose(load(tmp_path / "home").score(table), wanted, atol=2e-6)
