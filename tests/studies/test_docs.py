@@ -186,7 +186,10 @@ def check(words, monkeypatch):
         return
     if program in ELSEWHERE:
         return
-    assert program == "python"
+    if program == "torchrun":  # what comes before the script is torchrun's own
+        script = next(index for index, word in enumerate(words) if word.endswith(".py"))
+        words = ("python", *words[script:])
+    assert words[0] == "python"
     options = arguments_of(words, monkeypatch)
     if words[1].startswith("train_"):
         script = importlib.import_module(Path(words[1]).stem).SETTINGS
@@ -205,7 +208,8 @@ def test_every_command_parses(path, words, monkeypatch):
 
 @pytest.mark.parametrize("command", [
     "make nosuch", "python train_movielens.py --nosuch", "python train_movielens.py --set nosuch=1",
-    "python compress.py magnitude", "python reproduce.py fig1", "python nosuch.py", "nosuch"])
+    "python compress.py magnitude", "python reproduce.py fig1", "python nosuch.py", "nosuch",
+    "torchrun --nproc-per-node 2 train_criteo.py --nosuch"])
 def test_a_command_that_could_not_start_is_found(command, monkeypatch, capsys):
     with pytest.raises((AssertionError, SystemExit, ValueError, OSError)):
         check(tuple(command.split()), monkeypatch)
