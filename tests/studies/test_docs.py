@@ -212,7 +212,8 @@ def test_every_command_parses(path, words, monkeypatch):
 
 @pytest.mark.parametrize("command", [
     "make nosuch", "python train_movielens.py --nosuch", "python train_movielens.py --set nosuch=1",
-    "python compress.py magnitude", "python reproduce.py fig1", "python nosuch.py", "nosuch"])
+    "python compress.py magnitude", "python reproduce.py fig1", "python nosuch.py", "nosuch",
+    "torchrun --nproc-per-node 2 train_criteo.py --nosuch"])
 def test_a_command_that_could_not_start_is_found(command, monkeypatch, capsys):
     with pytest.raises((AssertionError, SystemExit, ValueError, OSError)):
         check(tuple(command.split()), monkeypatch)
