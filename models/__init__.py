@@ -5,13 +5,16 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from .plug_in.plug import Plugged, masked, plug, unplug
+    from .plug_in.saved import load_tables
     from .plug_in.snapshot import snapshot
     from .pruned_tables import PrunedTables
     from .serving.scorer import Scorer, load
 
 __version__ = "0.2.0"
-__all__ = ["Plugged", "PrunedTables", "Scorer", "load", "masked", "plug", "snapshot", "unplug"]
+__all__ = ["Plugged", "PrunedTables", "Scorer", "load", "load_tables", "masked", "plug",
+           "snapshot", "unplug"]
 _HOMES = {"PrunedTables": ".pruned_tables", "snapshot": ".plug_in.snapshot",
+          "load_tables": ".plug_in.saved",
           "Scorer": ".serving.scorer", "load": ".serving.scorer"}
 
 

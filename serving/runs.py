@@ -2,7 +2,6 @@
 
 import copy
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -64,8 +63,11 @@ def load_trained(run_id: str, context: RunContext) -> TrainedModel:
     if result["stage"] not in STAGES:
         raise ValueError(f"{name} is a {result['stage']}, which has no model to serve; export a "
                          "retraining of its snapshots, a baseline or a compressed model")
-    run = run_of_record(result, context)
-    weights = weights_of(run.folder)
+    # a compressed model that was only measured has 0 epochs, which no training may have
+    epochs = max(result["settings"]["max_epochs"], 1)
+    run = run_of_record({**result, "settings": {**result["settings"], "max_epochs": epochs}},
+                        context)
+    weights = weights_of(context.out / "runs" / result["run_id"])
     if result["stage"] in ("train", "retrain"):
         model, packed = _trained(run, result, weights, context), None
     else:
@@ -75,7 +77,7 @@ def load_trained(run_id: str, context: RunContext) -> TrainedModel:
     except RuntimeError as error:
         raise ValueError(f"{name} has the weights of another model than its record says "
                          f"({error}); run it again with --force") from error
-    return TrainedModel(run, _with_plain_table(model, run.folder), result, packed)
+    return TrainedModel(run, _with_plain_table(model), result, packed)
 
 
 def _trained(run: Run, result: dict[str, Any], weights: dict[str, Tensor],
@@ -111,10 +113,11 @@ def _compressed(run: Run, result: dict[str, Any], weights: dict[str, Tensor],
     if "embedding.quantiser.step" in weights:
         model: Any = copy.deepcopy(source)
         model.embedding = _Levels(weights, run.dataset.schema.num_fields)
-        if not (run.folder / PACKED).exists():
+        folder = context.out / "runs" / result["run_id"]
+        if not (folder / PACKED).exists():
             return model, None
-        order = np.load(run.folder / ORDER, allow_pickle=False)
-        return model, (load_packed(run.folder / PACKED), order)
+        order = np.load(folder / ORDER, allow_pickle=False)
+        return model, (load_packed(folder / PACKED), order)
     if made.get("method") != "dense":
         raise ValueError(f"run {result['run_id']} was made by {made.get('method')}, of which there "
                          "is no exported form yet; add one to serving/runs.py")
@@ -156,7 +159,7 @@ class _Levels(nn.Module):
 
 
 @torch.no_grad()
-def _with_plain_table(model: Any, folder: Path) -> ClickModel:
+def _with_plain_table(model: Any) -> ClickModel:
     """The model with a quantised table as the plain table of its levels."""
     if isinstance(model.embedding, _Levels):
         own = model.embedding

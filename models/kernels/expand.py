@@ -36,7 +36,7 @@ class Kept:
 
     Args:
         values: (E + PADDING,) float32, float16 or int8, row after row.
-        masks: (R, ceil(D / 64)) int64; bit j of a row's words: column j is kept.
+        masks: (R, ceil(D / 16)) int16; bit j of a row's words: column j is kept.
         firsts, starts: (D + 1,) int64, for each width the first row that has it and where that
             row's values start.
         scales: (R,) float32 of int8 values; of none for the other types.
@@ -80,26 +80,23 @@ def _loop() -> Callable[..., Any]:
                 continue
             kept = 0
             for word in range(words):
-                kept += popcount(masks[row, word])
+                kept += popcount(np.uint64(masks[row, word]))
             at = starts[kept] + (row - firsts[kept]) * kept
             scale = scales[row] if scales.size else np.float32(1)
             end = place + width
             for word in range(words):
-                mask = masks[row, word]
-                for _ in range(4):
-                    if place >= end:
-                        break
-                    spread(values, at, mask, scale, out, place, min(end - place, 16))
-                    at += popcount(mask & np.uint64(0xffff))
-                    mask >>= np.uint64(16)
-                    place += 16
+                mask = np.uint64(masks[row, word])
+                spread(values, at, mask, scale, out, place, min(end - place, 16))
+                at += popcount(mask)
+                place += 16
         return -1
 
     return expand
 
 
 def expand_rows(kept: Kept, ids: Tensor) -> Tensor:
-    """Rows of a compact table, float32; an id of R or more is a row of zeros.
+    """Rows of a compact table, float32 (of other types than Kept's: in their own); an id of R or
+    more is a row of zeros.
 
     Args:
         kept: the table.
@@ -111,14 +108,16 @@ def expand_rows(kept: Kept, ids: Tensor) -> Tensor:
     Raises:
         IndexError: an id is negative.
     """
-    if not runs_on_numba() or ids.device.type != "cpu" or not has_avx512():
-        return expand_rows_plain(kept, ids)
+    fast = kept.values.dtype in (torch.float32, torch.float16, torch.int8)
+    if not (fast and runs_on_numba() and ids.device.type == "cpu" and has_avx512()):
+        found = expand_rows_plain(kept, ids)
+        return found.float() if fast else found
     flat = ids.reshape(-1)
     out = torch.empty(flat.shape[0] * kept.width)
     values = kept.values.numpy()
     if values.dtype == np.float16:
         values = values.view(np.uint16)
-    wrong = _loop()(values, kept.masks.numpy().view(np.uint64), kept.firsts.numpy(),
+    wrong = _loop()(values, kept.masks.numpy().view(np.uint16), kept.firsts.numpy(),
                     kept.starts.numpy(), kept.scales.numpy(), flat.numpy(), out.numpy(), kept.width)
     if wrong >= 0:
         raise IndexError(f"ids must not be negative, got {int(flat[wrong])}")
@@ -126,21 +125,25 @@ def expand_rows(kept: Kept, ids: Tensor) -> Tensor:
 
 
 def expand_rows_plain(kept: Kept, ids: Tensor) -> Tensor:
-    """The definition of `expand_rows`."""
-    rows = len(kept.masks)
-    if ids.numel() and int(ids.min()) < 0:
-        raise IndexError(f"ids must not be negative, got {int(ids.min())}")
-    flat = ids.reshape(-1).long()
-    there = flat < rows
-    flat = flat[there]
-    bits = (kept.masks[flat][..., None] >> torch.arange(64)) & 1  # (n, words, 64)
-    bits = bits.flatten(1)[:, :kept.width]
+    """The definition of `expand_rows`; every size follows from that of `ids`, so that it can be
+    traced and exported."""
+    rows = kept.masks.shape[0]
+    nothing = kept.masks.new_zeros((1, kept.masks.shape[1]))
+    flat = ids.reshape(-1).clamp(max=rows)
+    places = torch.arange(16, device=ids.device)
+    # index_select refuses an id of -1
+    words = torch.cat([kept.masks, nothing]).index_select(0, flat).long()
+    bits = (words[..., None] >> places).bitwise_and(1).flatten(1)[:, :kept.width]
     width = bits.sum(dim=1)
-    start = kept.starts[width] + (flat - kept.firsts[width]) * width
-    at = start[:, None] + bits.cumsum(1) - 1
-    found = kept.values[torch.where(bits > 0, at, 0)].float() * bits
-    if len(kept.scales):
-        found = found * kept.scales[flat][:, None]
-    out = torch.zeros(there.shape[0], kept.width)
-    out[there] = found
-    return out.view(*ids.shape, kept.width)
+    row = flat.to(width.dtype)
+    start = kept.starts.index_select(0, width) + (
+        row - kept.firsts.index_select(0, width)) * width
+    # at a column that is not kept, of the next entry, or of the padding behind the last
+    at = start[:, None] + bits.cumsum(1) - bits
+    at = at * bits
+    found = kept.values.index_select(0, at.flatten()).view(at.shape)
+    found = torch.where(bits > 0, found, torch.zeros((), dtype=found.dtype, device=found.device))
+    if kept.scales.shape[0]:
+        scales = torch.cat([kept.scales, kept.scales.new_zeros(1)])
+        found = found.float() * scales.index_select(0, flat)[:, None]
+    return found.view(*ids.shape, kept.width)

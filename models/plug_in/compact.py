@@ -3,7 +3,10 @@
 import torch
 from torch import Tensor, nn
 
+from ..kernels.expand import PADDING, Kept, expand_rows
 from .table import Plain, PluggedTable
+
+WORD = 16  # columns to a word of a mask
 
 
 def smallest_integer(limit: int) -> torch.dtype:
@@ -18,11 +21,11 @@ def smallest_integer(limit: int) -> torch.dtype:
 
 
 class CompactTable(PluggedTable):
-    """A pruned table in CSR form: entries row after row, the column of each, and where each row
-    starts.
+    """A pruned table by its kept entries: the form that exported models have (see
+    `models.serving.compact`), with a place for each row, as the ids are the user's.
 
-    It gives the same vectors and is not trained. It takes fewer bytes than a dense table once more
-    than a fifth of the entries are gone (float32, D up to 256), plus 4 bytes a row.
+    It gives the same vectors and is not trained. An entry takes its own bytes, a row with entries a
+    bit for each column (in words of 16), and every row 1, 2 or 4 bytes for its place.
 
     Args:
         plain: the module that was there; kept is a copy of it without its weight.
@@ -30,24 +33,42 @@ class CompactTable(PluggedTable):
 
     >>> table = torch.tensor([[0.0, 5.0], [0.0, 0.0], [6.0, 7.0]])
     >>> compact = CompactTable(nn.Embedding(3, 2), table)
-    >>> compact(torch.tensor([2, 0])).tolist(), compact.num_params(), compact.num_bytes()
-    ([[6.0, 7.0], [0.0, 5.0]], 3, 31)
+    >>> compact(torch.tensor([2, 0])).tolist(), compact.num_params()
+    ([[6.0, 7.0], [0.0, 5.0]], 3)
     """
 
-    entries: Tensor
-    columns: Tensor
-    starts: Tensor
+    entries: Tensor  # (E + PADDING,) row after row, the widest rows first
+    masks: Tensor  # (R + 1, words) int16; the last row keeps nothing
+    places: Tensor  # (N,) which of these each row is
+    firsts: Tensor  # (D + 1,) int64, by width the first row that has it
+    begins: Tensor  # (D + 1,) int64, and where its entries begin
 
     def __init__(self, plain: Plain, table: Tensor) -> None:
         super().__init__(plain)
         self.plain = (self.shell(),)  # or the dense table would stay in memory
-        rows, columns = table.nonzero(as_tuple=True)
-        starts = torch.zeros(self.num_embeddings + 1, dtype=torch.int64, device=table.device)
-        starts[1:] = torch.bincount(rows, minlength=self.num_embeddings).cumsum(0)
-        self.register_buffer("entries", table[rows, columns])
-        self.register_buffer("columns", columns.to(smallest_integer(self.embedding_dim - 1)))
-        self.register_buffer("starts",
-                             starts.to(torch.int32 if len(rows) < 1 << 31 else torch.int64))
+        mask = table != 0
+        widths = mask.sum(dim=1)
+        order = torch.argsort(widths, descending=True, stable=True)
+        order = order[:int(torch.count_nonzero(widths))]
+        rows = len(order)
+        places = torch.full((len(table),), rows, dtype=smallest_integer(rows), device=table.device)
+        places[order] = torch.arange(rows, device=table.device).to(places.dtype)
+        self._hold(table[order][mask[order]], _words(mask[order]), places,
+                   torch.bincount(widths[order], minlength=table.shape[1] + 1))
+
+    def _hold(self, entries: Tensor, masks: Tensor, places: Tensor, counts: Tensor) -> None:
+        """Register the buffers.
+
+        Args:
+            counts: (D + 1,) rows of each width.
+        """
+        by_width = counts.long()
+        own = by_width * torch.arange(len(counts), device=counts.device)
+        self.register_buffer("entries", torch.cat([entries, entries.new_zeros(PADDING)]))
+        self.register_buffer("masks", torch.cat([masks, masks.new_zeros((1, masks.shape[1]))]))
+        self.register_buffer("places", places)
+        self.register_buffer("firsts", by_width.flip(0).cumsum(0).flip(0) - by_width)
+        self.register_buffer("begins", own.flip(0).cumsum(0).flip(0) - own)
 
     def table(self) -> Tensor:
         """(N, D), made from the entries."""
@@ -63,33 +84,48 @@ class CompactTable(PluggedTable):
         if ids.dtype not in (torch.int32, torch.int64):
             raise TypeError(f"ids must be int32 or int64, got {ids.dtype}; convert them with "
                             f".long()")
-        flat = ids.reshape(-1).long()
-        if flat.device.type == "cpu" and not torch.jit.is_tracing() and flat.numel():
-            low, high = int(flat.min()), int(flat.max())
+        recorded = torch.jit.is_tracing() or torch.compiler.is_compiling()
+        if ids.device.type == "cpu" and not recorded and ids.numel():
+            low, high = int(ids.min()), int(ids.max())
             if not 0 <= low <= high < self.num_embeddings:
                 raise IndexError(f"ids must be in 0 .. {self.num_embeddings - 1}, got {low} .. "
                                  f"{high}")
-        # no len() and no assignment to an index: a trace would keep the sizes of its example
-        # index_select refuses an id of -1
-        starts = self.starts.index_select(0, flat).long()
-        counts = self.starts.index_select(0, flat + 1).long() - starts
-        # (E,), for each entry that is read the place of its id in `flat`
-        places = torch.repeat_interleave(counts)
-        before = counts.cumsum(0) - counts
-        read = torch.arange(places.shape[0], device=flat.device)
-        read = read + (starts - before).index_select(0, places)
-        vectors = self.entries.new_zeros(flat.shape[0], self.embedding_dim)
-        columns = self.columns.index_select(0, read).long()
-        vectors.index_put_((places, columns), self.entries.index_select(0, read))
-        return vectors.view(*ids.shape, self.embedding_dim)
+        rows = self.places.index_select(0, ids.reshape(-1)).int()
+        kept = Kept(self.entries, self.masks, self.firsts, self.begins, self._no_scales(),
+                    self.embedding_dim)
+        return expand_rows(kept, rows).view(*ids.shape, self.embedding_dim)
+
+    def _no_scales(self) -> Tensor:
+        return torch.zeros(0, device=self.entries.device)
+
+    def num_params(self) -> int:
+        """Its entries, those of a padding row aside."""
+        count = self.entries.shape[0] - PADDING
+        if self.padding_idx is not None:
+            padding = torch.tensor([self.padding_idx], device=self.entries.device)
+            count -= int(torch.count_nonzero(self.vectors(padding)))
+        return count
 
     def num_bytes(self) -> int:
         """Bytes of all that it stores."""
-        return sum(stored.numel() * stored.element_size()
-                   for stored in (self.entries, self.columns, self.starts))
+        return sum(stored.numel() * stored.element_size() for stored in self.buffers())
 
     def restore(self) -> Plain:
         """The module that was there, with a new Parameter that holds the table."""
         (plain,) = self.plain
         plain.weight = nn.Parameter(self.table())
         return plain
+
+
+def _words(mask: Tensor) -> Tensor:
+    """Masks (R, D) of bool as words (R, ceil(D / 16)) int16, the first column the lowest bit.
+
+    >>> _words(torch.tensor([[True, False, True]])).tolist()
+    [[5]]
+    """
+    words = -(-mask.shape[1] // WORD)
+    padded = nn.functional.pad(mask, (0, words * WORD - mask.shape[1])).view(-1, words, WORD)
+    found = torch.zeros(padded.shape[:2], dtype=torch.int32, device=mask.device)
+    for bit in range(WORD):  # one at a time: no array of a word for each entry
+        found |= padded[:, :, bit].int() << bit
+    return found.to(torch.int16)

@@ -28,6 +28,8 @@ a model may have many tables; each has its thresholds, and a budget may span the
 
 import math
 import numbers
+import os
+from pathlib import Path
 from itertools import chain
 from typing import Any, cast
 
@@ -47,6 +49,7 @@ from .choice import (
     warn_of_zeros,
 )
 from .compact import CompactTable
+from .saved import save_tables
 from .snapshot import bare, log, plugged_tables
 from .table import PepTable, PluggedTable, TicketTable
 from .watch import forget, listed
@@ -110,6 +113,16 @@ class Plugged:
         groups = [{"params": inside, "weight_decay": weight_decay},
                   {"params": outside, "weight_decay": rest}]
         return [group for group in groups if group["params"]]
+
+    def save(self, folder: str | os.PathLike[str]) -> Path:
+        """Write the tables, compact, into a new folder, whole or not at all; `load_tables` puts
+        them into a fresh model. Everything but the tables is the model's own state dict.
+
+        Raises:
+            ValueError: a table still has thresholds.
+            FileExistsError: the folder has something in it.
+        """
+        return save_tables(self.model, folder)
 
     def __repr__(self) -> str:
         return "\n".join(f"{name}: {table.num_params():,} of {table.num_embeddings:,} x "

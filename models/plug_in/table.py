@@ -19,6 +19,13 @@ SET_VALUES = ("unplug(model), change the weight and plug(model) again, or write 
               "`values` under torch.no_grad()")
 
 
+def exporting() -> bool:
+    """Whether torch.export records: a choice by the number of ids would hold for that number
+    alone."""
+    asked = getattr(torch.compiler, "is_exporting", torch.compiler.is_compiling)  # torch 2.6
+    return asked()
+
+
 class PluggedTable(nn.Module):
     """N rows of width D that replace an nn.Embedding or nn.EmbeddingBag; the shared parts.
 
@@ -41,7 +48,7 @@ class PluggedTable(nn.Module):
     def __init__(self, plain: Plain) -> None:
         super().__init__()
         self.plain = (plain,)  # in a tuple, or nn.Module would take it for a child
-        self.num_embeddings, self.embedding_dim = plain.weight.shape
+        self.num_embeddings, self.embedding_dim = plain.num_embeddings, plain.embedding_dim
         self.padding_idx, self.norm_type = plain.padding_idx, plain.norm_type
         self.mode = plain.mode if isinstance(plain, nn.EmbeddingBag) else None
         self.include_last_offset = isinstance(plain, nn.EmbeddingBag) and plain.include_last_offset
@@ -82,7 +89,7 @@ class PluggedTable(nn.Module):
         """The batch's vectors, one for each id, are a small table of their own, out of which torch
         fills the bags."""
         count, padding = ids.numel(), self.padding_idx
-        if not 0 < count < self.num_embeddings:
+        if exporting() or not 0 < count < self.num_embeddings:
             table = self.table()
         else:
             table = self.vectors(ids.reshape(-1))
@@ -267,6 +274,6 @@ class TicketTable(PluggedTable):
 
     def vectors(self, ids: Tensor) -> Tensor:
         """ids of any shape -> (*ids.shape, D)."""
-        if self.num_embeddings <= ids.numel():
+        if not exporting() and self.num_embeddings <= ids.numel():
             return functional.embedding(ids, self.table(), self.padding_idx)
         return functional.embedding(ids, self.values, self.padding_idx) * self.mask[ids.long()]

@@ -131,7 +131,7 @@ class CompactRows:
         return np.repeat(np.arange(self.width, 0, -1), self.counts[::-1])
 
     def masks(self) -> np.ndarray:
-        """(R, ceil(D / 64)) int64, bit j of a row's words: column j is kept.
+        """(R, ceil(D / 16)) int16, bit j of a row's words: column j is kept.
 
         Raises:
             ValueError: the file holds too little or too much, or a column is not in the table.
@@ -141,8 +141,8 @@ class CompactRows:
         if int(own.sum()) != len(self.values) or int(sizes.sum()) != len(self.places):
             raise ValueError(f"a compact table whose rows keep {int(own.sum())} entries has "
                              f"{len(self.values)} values and {len(self.places)} bytes of columns")
-        words = -(-width // 64)
-        found = np.zeros((len(own), words * 8), np.uint8)
+        words = -(-width // 16)
+        found = np.zeros((len(own), words * 2), np.uint8)
         column = np.dtype(column_type(width)).itemsize
         by_bits = own * column >= -(-width // 8)
         wide = int(np.count_nonzero(by_bits))  # they come first
@@ -155,7 +155,7 @@ class CompactRows:
         rows = np.repeat(np.arange(wide, len(own)), own[wide:])
         bits = np.left_shift(1, columns % 8).astype(np.uint8)
         np.bitwise_or.at(found, (rows, columns // 8), bits)
-        masks = found.view(np.int64)
+        masks = found.view(np.int16)
         if not np.array_equal(BITS[found].sum(axis=(1, 2)), own):
             raise ValueError("a compact table's columns are not as many as its rows keep")
         return masks

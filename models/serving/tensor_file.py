@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 
 NAMES = {"F32": np.float32, "F16": np.float16, "I8": np.int8, "U8": np.uint8, "U16": np.uint16,
-         "U32": np.uint32, "I32": np.int32, "I64": np.int64, "BOOL": np.bool_}
+         "I16": np.int16, "U32": np.uint32, "I32": np.int32, "I64": np.int64, "BOOL": np.bool_}
 _OF_TYPE = {np.dtype(kind): name for name, kind in NAMES.items()}
 ALIGNED = 8  # bytes; where the tensors start
 

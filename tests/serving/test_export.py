@@ -21,6 +21,7 @@ from models.serving import artefact, rows
 from models.serving.artefact import CHECKSUM, MANIFEST, TENSORS
 from serving.export import export
 from serving.runs import load_trained
+from utils.files import read_record, write_record
 
 DATA = tiny.dataset()
 
@@ -91,7 +92,8 @@ def test_rows_come_in_every_form(home):
                  table.to_dict("records"), table.to_numpy(), table.astype(str).to_numpy().tolist(),
                  {name: np.array(values) for name, values in columns.items()}):
         np.testing.assert_array_equal(scorer.score(same), wanted)
-    assert scorer.score({name: values[0] for name, values in columns.items()}) == wanted[:1]
+    one = scorer.score({name: values[0] for name, values in columns.items()})
+    np.testing.assert_allclose(one, wanted[:1], rtol=1e-6)
     assert scorer.score(table[:0]).shape == (0,)
 
 
@@ -178,11 +180,11 @@ def test_runs_that_have_nothing_to_export(out, tmp_path):
         export("abc", tmp_path / "home", context=tiny.context(out))
     run_id = trained(out, embedding="uniform")
     path = out / "runs" / run_id / "result.json"
-    result = json.loads(path.read_text())
+    result = read_record(path)
     for change, message in (({"stage": "search"}, "is a search, which has no model to serve"),
                             ({"identity": {"algorithm_version": 0}}, "another version of this"),
                             ({"manifest": "other"}, "trained on other data")):
-        path.write_text(json.dumps({**result, **change}))
+        write_record(path, {**result, **change})
         with pytest.raises(ValueError, match=message):
             export(run_id, tmp_path / "home", context=tiny.context(out))
     assert not (tmp_path / "home").exists()

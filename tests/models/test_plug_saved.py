@@ -1,0 +1,96 @@
+"""Tables of a plugged model on disk, and in a fresh model without dense tables."""
+
+import json
+
+import pytest
+import torch
+from torch import nn
+
+from models import Plugged, PrunedTables, load_tables, masked, plug, unplug
+from models.plug_in.saved import MANIFEST, TENSORS
+
+
+class Model(nn.Module):
+    """Two tables, a bag with padding among them, one of them used at two places."""
+
+    def __init__(self, rows=50, kind=torch.float32):
+        super().__init__()
+        self.item = nn.Embedding(rows, 20, dtype=kind)
+        self.same = self.item
+        self.words = nn.EmbeddingBag(30, 4, padding_idx=2, dtype=kind)
+        self.head = nn.Linear(24, 1, dtype=kind)
+
+    def forward(self, ids):
+        return self.head(torch.cat([self.same(ids[:, 0]), self.words(ids % 30)], 1)).squeeze(1)
+
+
+def ticket(kind=torch.float32):
+    torch.manual_seed(0)
+    model = Model(kind=kind)
+    plugged = plug(model, threshold_init=-8.0)
+    tables = {name: table.table().detach() for name, table in plugged.tables.items()}
+    values = {name: torch.where(torch.rand(table.shape) < 0.3, table, 0).to(kind)
+              for name, table in tables.items()}
+    return model, masked(model, PrunedTables(values, values))
+
+
+IDS = torch.randint(50, (40, 3), generator=torch.Generator().manual_seed(1))
+
+
+@pytest.mark.parametrize("kind", [torch.float32, torch.float64])
+def test_a_fresh_model_without_dense_tables_gives_the_same(kind, tmp_path):
+    model, plugged = ticket(kind)
+    plugged.save(tmp_path / "tables")
+    rest = {name: value for name, value in model.state_dict().items() if name.startswith("head")}
+    with torch.device("meta"):
+        fresh = Model(kind=kind)
+    fresh.load_state_dict(rest, strict=False, assign=True)
+    tables = load_tables(fresh, tmp_path / "tables")
+    assert not [name for name, value in fresh.state_dict().items() if value.is_meta]
+    assert fresh.same is fresh.item is tables["item"]
+    with torch.no_grad():
+        assert torch.equal(fresh(IDS), model(IDS))
+    assert plugged.num_params() == Plugged(fresh).num_params()
+    unplug(model, compact=True)
+    Plugged(model).save(tmp_path / "compact")  # of compact tables too: the same file
+    assert (tmp_path / "compact" / TENSORS).read_bytes() == (
+        tmp_path / "tables" / TENSORS).read_bytes()
+
+
+def test_bad_folders_and_models(tmp_path):
+    model, plugged = ticket()
+    folder = plugged.save(tmp_path / "tables")
+    with pytest.raises(FileExistsError, match="not empty"):
+        plugged.save(folder)
+    with pytest.raises(ValueError, match=r"'item'.*it has head"):
+        load_tables(nn.ModuleDict({"head": nn.Embedding(2, 2)}), folder)
+    with pytest.raises(ValueError, match=r"saved table is of \(50, 20\), the model's of \(60, 20"):
+        load_tables(Model(60), folder)
+    with pytest.raises(ValueError, match="have thresholds"):
+        plug(Model(), threshold_init=-8.0).save(tmp_path / "other")
+    manifest = json.loads((folder / MANIFEST).read_text())
+    (folder / MANIFEST).write_text(json.dumps({**manifest, "format": 2}))
+    with pytest.raises(ValueError, match="is of format 2, this version of pep reads up to 1"):
+        load_tables(Model(), folder)
+    (folder / MANIFEST).write_text(json.dumps(manifest))
+    content = bytearray((folder / TENSORS).read_bytes())
+    content[-1] ^= 1
+    (folder / TENSORS).write_bytes(content)
+    with pytest.raises(ValueError, match="its checksum is wrong"):
+        load_tables(Model(), folder)
+    (folder / TENSORS).unlink()
+    with pytest.raises(FileNotFoundError, match="there are no saved tables"):
+        load_tables(Model(), folder)
+
+
+@pytest.mark.parametrize("compact", [True, False])
+def test_tables_export_for_any_number_of_rows(compact):
+    model, _ = ticket()
+    if compact:
+        unplug(model, compact=True)
+    model.eval()
+    program = torch.export.export(model, (IDS[:7],),
+                                  dynamic_shapes=({0: torch.export.Dim.DYNAMIC},))
+    for rows in (0, 1, 2, 40, 1000):
+        ids = IDS.repeat(25, 1)[:rows]
+        torch.testing.assert_close(program.module()(ids), model(ids))
