@@ -215,7 +215,7 @@ class LaneStep(Step):
         slots = slots[:-1, 0].long()
         outgoing = self._outgoing(gathered)
         table = self.shards.send(request, outgoing.detach()[slots])
-        widths = [self.rows.tables[name].parameter.shape[1] for name in self.names]
+        widths = [self.rows.tables[name].parameter.shape[1] for name in self.table_names]
         tables = [part.contiguous().requires_grad_() for part in table.split(widths, 1)]
         loss, grads, by_row = self._over_lanes(batch, int(rows), local, tables)
         back = self.shards.send_back(request, by_row).split(request.asking)
@@ -293,7 +293,7 @@ class LaneStep(Step):
             more = int(len(chosen) == len(self.slots))
             of_lane = [pad(table.detach()[places], (0, 0, 0, more)).requires_grad_()
                        for table in tables]
-        own.put(self.names, of_lane)
+        own.put(self.table_names, of_lane)
         logits = own.model(ids, *parts_of(inputs)[1:])
         loss = binary_cross_entropy_with_logits(logits, labels, reduction="sum") / rows
         total = loss
@@ -309,7 +309,7 @@ class LaneStep(Step):
         return torch.cat(dense), by_row
 
     @property
-    def names(self) -> list[str]:
+    def table_names(self) -> list[str]:
         """Of the tables whose rows go to the lanes."""
         assert self.rows is not None
         if not self.by_vector:

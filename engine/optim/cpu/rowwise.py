@@ -1,7 +1,7 @@
 """Adam on a CPU for tables that are read row by row: what a batch gets, and when which row takes
 its steps."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import cache
@@ -222,7 +222,7 @@ class RowwiseAdam:
         """Sum of the squares of the tables' gradients, (U, D) each."""
         return sum(sum_of_squares(np.asarray(grad)[:len(self.unique)]) for grad in grads.values())
 
-    def apply(self, grads: dict[str, Gradient], of_others: Sequence[Gradient],
+    def apply(self, grads: Mapping[str, Gradient], of_others: Sequence[Gradient],
               scale: float) -> None:
         """Take the step: rows of the batch with `grads` (U, D) times `scale`, the others without,
         now or late; then the other parameters."""

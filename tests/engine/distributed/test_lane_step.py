@@ -52,7 +52,7 @@ def test_ten_steps_are_those_without_lanes_but_for_the_last_bits(values, rows):
         # a batch norm cancels the one, the softmax a part of the other: nothing but rounding
         if name.startswith("mlp.mlp.0.bias") or "in_proj_bias" in name:
             continue
-        np.testing.assert_allclose(found[name], value, rtol=2e-6, atol=2e-6, err_msg=name)
+        np.testing.assert_allclose(found[name], value, rtol=2e-6, atol=3e-6, err_msg=name)
 
 
 @pytest.mark.parametrize("model", ["fm", "deepfm"])
