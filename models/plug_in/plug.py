@@ -29,8 +29,8 @@ a model may have many tables; each has its thresholds, and a budget may span the
 import math
 import numbers
 import os
-from pathlib import Path
 from itertools import chain
+from pathlib import Path
 from typing import Any, cast
 
 import torch
