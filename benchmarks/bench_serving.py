@@ -12,6 +12,7 @@ import json
 import statistics
 import time
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -82,7 +83,7 @@ def main() -> None:
         ids = torch.from_numpy(drawn.astype(np.int32))
         own = {name: moved[ids.long()] if name.startswith(("compact", "kept")) else ids
                for name in lookups}
-        rounds = [{name: median(lambda name=name: lookups[name](own[name])) for name in lookups}
+        rounds = [{name: median(partial(lookups[name], own[name])) for name in lookups}
                   for _ in range(ROUNDS)]
         for name in lookups:
             times[name][batch] = min(each[name] for each in rounds)
