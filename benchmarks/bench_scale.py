@@ -257,9 +257,7 @@ def _one_world(given: argparse.Namespace, count: int, rows: int) -> dict[str, An
     if done.returncode:
         raise RuntimeError(f"{' '.join(tail)} ended with code "
                            f"{done.returncode}:\n{done.stderr[-2000:]}")
-    first = [line for line in map(json.loads, done.stdout.splitlines())
-             if not line.get("rank")]
-    return {"bytes_per_step": 0.0, **first[0]}
+    return {"bytes_per_step": 0.0, **json.loads(done.stdout.splitlines()[-1])}
 
 
 def bandwidth(device: torch.device) -> float:
@@ -366,10 +364,10 @@ def main(arguments: Sequence[str] | None = None) -> None:
     device = pick_device(given.device)
     if given.child:
         model, variant, rows = given.child
-        if variant == "ranks":
-            print(json.dumps(measure_rank(model, int(rows), given.steps)))
-        else:
-            print(json.dumps(measure(model, variant, int(rows), given.steps, device)))
+        found = (measure_rank(model, int(rows), given.steps) if variant == "ranks"
+                 else measure(model, variant, int(rows), given.steps, device))
+        if not found.get("rank"):
+            print(json.dumps(found))
         return
     given.variant = tuple(dict.fromkeys(given.variant or VARIANTS))
     origin = {"device": device_name(device), "threads": torch.get_num_threads(),

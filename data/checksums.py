@@ -19,7 +19,7 @@ def write(folder: Path) -> None:
 def hold(folder: Path) -> bool:
     """Whether a folder's files are those that were written; a warning where they are others.
 
-    All bytes are read: about a second for each gigabyte.
+    All bytes are read: one or two seconds for each gigabyte.
     """
     try:
         written = json.loads((folder / FILE).read_text())

@@ -27,14 +27,15 @@ def digest_of(arrays: Mapping[str, np.ndarray[Any, Any]]) -> str:
     for name in sorted(arrays):
         array = arrays[name]
         digest.update(repr((name, array.dtype.str, array.shape)).encode())
-        digest.update(np.ascontiguousarray(array).reshape(-1).view(np.uint8)
-                      if array.size else b"")
+        if array.size:  # an empty one has no view as bytes
+            digest.update(np.ascontiguousarray(array).reshape(-1).view(np.uint8).data)
     return digest.hexdigest()
 
 
 def write_npz(file: IO[bytes], arrays: Mapping[str, np.ndarray[Any, Any]]) -> None:
     """Write the arrays, compressed, and their checksum."""
-    np.savez_compressed(file, **{**arrays, DIGEST: np.array(digest_of(arrays))})
+    with_digest: dict[str, Any] = {**arrays, DIGEST: np.array(digest_of(arrays))}
+    np.savez_compressed(file, **with_digest)
 
 
 def read_npz(path: str | os.PathLike[str], most: int | None = None) -> Arrays:

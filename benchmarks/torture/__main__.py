@@ -39,8 +39,8 @@ PARTS = {"kills": Part(kills.trial, 1000, 18), "disk": Part(disk.trial, 500, 15)
          "long": Part(long.trial, 2, 0)}
 
 
-def main(words: list[str] | None = None) -> int:
-    """Run the parts that are named, or all; the exit code."""
+def main(words: list[str] | None = None) -> None:
+    """Run the parts that are named, or all."""
     options = argparse.ArgumentParser(prog="python -m benchmarks.torture",
                                       description=__doc__.partition("\n")[0])
     options.add_argument("parts", nargs="*", metavar="PART", help=", ".join(PARTS))
@@ -54,7 +54,7 @@ def main(words: list[str] | None = None) -> int:
         options.error(f"unknown part {', '.join(odd)}; there are: {', '.join(PARTS)}")
     if given.report:
         report.write(given.out)
-        return 0
+        return
     torch.set_num_threads(1)
     torch.set_flush_denormal(True)
     faults = 0
@@ -69,8 +69,9 @@ def main(words: list[str] | None = None) -> int:
               + ", ".join(f"{kind} {count}" for kind, count in done["outcomes"].items()))
         for fault in done["first_faults"]:
             print(f"  seed {fault['seed']}: {fault['fault']}")
-    return int(faults > 0)
+    if faults:
+        sys.exit(1)
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    main()

@@ -91,6 +91,8 @@ def _mount(place: Path, size: int) -> None:
 def _fresh(place: Path, alone: Path, made: bool = False) -> None:
     """An empty place, but for the raw files of an encoding."""
     if not made:
+        if place.is_mount():  # of a campaign that was killed
+            subprocess.run(["umount", str(place)], check=True)
         shutil.rmtree(place, ignore_errors=True)
         place.mkdir(parents=True)
     for raw in alone.glob("*-raw"):

@@ -5,12 +5,13 @@ import pytest
 import torch
 
 from benchmarks import bench_scale
-from benchmarks.bench_scale import VARIANTS, field_sizes, measure
+from benchmarks.bench_scale import VARIANTS, field_sizes, measure, measure_rank
 from engine.optim.step import Step
 from studies.figures import scale_curve
 
 ROWS = 1500
 SCHEMA = {"model": str, "variant": str, "num_rows": int, "ms_per_step": float,
+          "processor_ms_per_step": float,
           "samples_per_second": float, "peak_memory_bytes": int, "distinct_rows": int,
           "device": str, "threads": int, "torch": str, "commit": str,
           "copy_bytes_per_second": float, "ms_per_step_of_rounds": list}
@@ -29,6 +30,25 @@ def quick(monkeypatch):
                                                                             torch.device("cpu")))))
     yield
     torch.set_flush_denormal(True)
+
+
+@pytest.mark.usefixtures("quick")
+def test_a_step_of_several_processes(tmp_path, monkeypatch, capsys):
+    def here(given, count, rows):
+        if count:
+            return measure_rank("fm", rows, given.steps)
+        return {"bytes_per_step": 0.0, **measure("fm", "lazy", rows, given.steps,
+                                                 torch.device("cpu"))}
+
+    monkeypatch.setattr(bench_scale, "_one_world", here)
+    path = tmp_path / "processes.json"
+    bench_scale.main(["--processes", "1", "--rows", str(ROWS), "--rounds", "1", "--steps", "5",
+                      "--device", "cpu", "--json", str(path)])
+    rows = json.loads(path.read_text())
+    assert [(row["processes"], row["lanes"], row["num_rows"]) for row in rows] == [
+        (0, 0, ROWS), (1, 4, ROWS)]
+    assert all(row["processor_ms_per_step"] > 0 and row["bytes_per_step"] == 0 for row in rows)
+    assert "1,500 rows, 1 processes: " in capsys.readouterr().out
 
 
 @pytest.mark.usefixtures("quick")

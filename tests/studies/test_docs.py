@@ -15,6 +15,8 @@ import pytest
 import torch
 
 import models
+from data.registry import DATASETS
+from data.table.options import own_name
 from engine.settings import parse, parse_assignment
 from studies import docs
 from studies.figures import PAGES
@@ -186,12 +188,17 @@ def check(words, monkeypatch):
         return
     if program in ELSEWHERE:
         return
+    if program == "torchrun":  # its own options go before the script
+        start = next(place for place, word in enumerate(given) if word.endswith(".py"))
+        program, *given = words = ("python", *given[start:])
     assert program == "python"
     options = arguments_of(words, monkeypatch)
     if words[1].startswith("train_"):
         script = importlib.import_module(Path(words[1]).stem).SETTINGS
         named = {name: getattr(options, name) for name in ("model", "embedding")
                  if getattr(options, name)}
+        if options.own_table:
+            named["dataset"] = own_name(options.data, script.get("name", ""), DATASETS)
         parse({**script, **named, **dict(map(parse_assignment, options.set))})
     if words[1] == "reproduce.py" and options.what is not None:
         assert options.what in (*COMMANDS, *PAGES, *OF_OTHER_DATA)
@@ -205,7 +212,8 @@ def test_every_command_parses(path, words, monkeypatch):
 
 @pytest.mark.parametrize("command", [
     "make nosuch", "python train_movielens.py --nosuch", "python train_movielens.py --set nosuch=1",
-    "python compress.py magnitude", "python reproduce.py fig1", "python nosuch.py", "nosuch"])
+    "python compress.py magnitude", "python reproduce.py fig1", "python nosuch.py", "nosuch",
+    "torchrun --nproc-per-node 2 train_criteo.py --nosuch"])
 def test_a_command_that_could_not_start_is_found(command, monkeypatch, capsys):
     with pytest.raises((AssertionError, SystemExit, ValueError, OSError)):
         check(tuple(command.split()), monkeypatch)
