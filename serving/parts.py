@@ -111,7 +111,8 @@ def stack_of(module: nn.Module) -> Stack:
         if isinstance(step, nn.BatchNorm1d):
             if not steps or isinstance(steps[-1], str):
                 raise ValueError("a batch norm can be exported behind a linear layer alone")
-            steps[-1] = _folded(*steps[-1], step)
+            weight, bias = steps[-1]
+            steps[-1] = _folded(weight, bias, step)
         else:
             steps.append(step)
     return Stack(steps)

@@ -149,6 +149,8 @@ def _layers(weights: dict[str, Tensor], name: str) -> Layers:
 class _Levels(nn.Module):
     """The parameters of a quantised table."""
 
+    quantiser: Any
+
     def __init__(self, weights: dict[str, Tensor], num_fields: int) -> None:
         super().__init__()
         self.weight = nn.Parameter(weights["embedding.weight"].clone())

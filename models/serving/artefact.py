@@ -66,7 +66,7 @@ def write(artefact: Artefact, folder: Path,
         artefact.vocabulary.write(temporary / VOCABULARY)
         if more is not None:
             more(temporary)
-        files = {str(path.relative_to(temporary)): {"bytes": path.stat().st_size,
+        files: dict[str, Any] = {str(path.relative_to(temporary)): {"bytes": path.stat().st_size,
                                                     "sha256": _sha256(path)}
                  for path in sorted(temporary.rglob("*")) if path.is_file()}
         own = sum(file["bytes"] for name, file in files.items() if name.startswith(VOCABULARY))

@@ -56,7 +56,7 @@ def stored_bytes(kept: np.ndarray, width: int, value_bytes: int = 4, scale_bytes
         scale_bytes: of a row that keeps something; then the table has one number more.
 
     >>> stored_bytes(np.array([2, 0, 64]), 64)  # 66 values, 2 + 8 for columns, 64 counts of rows
-    530
+    402
     """
     rows = int(np.count_nonzero(kept))
     table = int(kept.sum()) * value_bytes + int(place_bytes(width)[kept].sum())
@@ -105,7 +105,7 @@ class CompactRows:
         >>> table = np.array([[0, 0], [0, 5], [6, 7]], np.float32)
         >>> packed, new_ids = CompactRows.pack(table, "float32")
         >>> packed.values.tolist(), packed.places.tolist(), new_ids.tolist()
-        ([6.0, 7.0, 5.0], [3, 1], [2, 1, 0])
+        ([6.0, 7.0, 5.0], [3, 2], [2, 1, 0])
         """
         check_type(values)
         num_rows, width = table.shape

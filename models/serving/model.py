@@ -23,6 +23,8 @@ class ServedModel(nn.Module):
         num_dense: M, of the dense features.
     """
 
+    parts: Any  # an nn.ModuleList of parts, which its own typing cannot say
+
     def __init__(self, table: ServedTable, parts: Sequence[Part], num_dense: int = 0) -> None:
         super().__init__()
         self.table = table

@@ -183,6 +183,7 @@ class Attention(Part):
 
     kind = "attention"
     needs_vectors = True
+    stacks: Any
 
     def __init__(self, layers: dict[str, Stack], heads: int) -> None:
         super().__init__()
@@ -191,7 +192,7 @@ class Attention(Part):
         self.heads = heads
         self.depth = sum(name.startswith("in.") for name in layers)
 
-    def _layer(self, name: str) -> nn.Module:
+    def _layer(self, name: str) -> Any:
         return self.stacks[self.names.index(name)]
 
     def forward(self, table: ServedTable, ids: Tensor, vectors: Tensor | None,

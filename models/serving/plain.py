@@ -23,6 +23,9 @@ class _Unpacked(nn.Module):
     """A compact table that is unpacked in every call, by operations that can be folded."""
 
     values: Tensor
+    masks: Tensor
+    of_byte: Tensor
+    scales: Tensor | None
 
     def __init__(self, packed: CompactRows) -> None:
         super().__init__()
@@ -54,6 +57,11 @@ class _Unpacked(nn.Module):
 
 class _Codes(nn.Module):
     """A packed table with a byte for each code."""
+
+    codes: Tensor
+    slots: Tensor
+    steps: Tensor
+    middles: Tensor
 
     def __init__(self, table: PackedRows) -> None:
         super().__init__()

@@ -139,7 +139,8 @@ class Scorer:
             FileNotFoundError, ImportError, ValueError: see `models.serving.rows.read_file`; or no
                 row could be used.
         """
-        out, rows, bad, examples = Path(out), 0, 0, []
+        out, rows, bad = Path(out), 0, 0
+        examples: list[str] = []
         form = FileForm(**self.manifest["raw"])
         out.parent.mkdir(parents=True, exist_ok=True)
         handle, name = tempfile.mkstemp(prefix=f".{out.name}.", suffix=".part", dir=out.parent)

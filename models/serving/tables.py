@@ -154,6 +154,9 @@ class CodedTable(ServedTable):
     kind = "coded"
     codes: Tensor
     centroids: Tensor
+    of_byte: Tensor
+    worth: Tensor
+    firsts: Tensor
 
     def __init__(self, codes: Tensor, centroids: Tensor, num_fields: int) -> None:
         parts, size, part = centroids.shape
@@ -200,6 +203,8 @@ class MixedTable(ServedTable):
     """
 
     kind = "mixed"
+    groups: Any
+    lifts: Any
 
     def __init__(self, groups: Sequence[Rows], maps: Sequence[Tensor], num_rows: int, width: int,
                  num_fields: int) -> None:
@@ -360,6 +365,8 @@ class LowRankTable(ServedTable):
     """
 
     kind = "low_rank"
+    codes: Any
+    bases: Any
 
     def __init__(self, codes: Sequence[ServedTable], fields: Sequence[Sequence[int]],
                  maps: tuple[Sequence[Tensor], Tensor] | None, size: tuple[int, int, int],
@@ -451,6 +458,7 @@ class PerFieldTable(ServedTable):
 
     kind = "per_field"
     order: Tensor
+    rows: Any
 
     def __init__(self, rows: Sequence[Rows], fields: Sequence[Sequence[int]],
                  size: tuple[int, int, int]) -> None:

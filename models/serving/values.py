@@ -58,7 +58,8 @@ def scales_for(peaks: np.ndarray) -> Scales:
     >>> scales_for(np.array([127.0, 0.0])).all().tolist()
     [1.0, 0.0]
     """
-    largest = np.float32(max(float(peaks.max(initial=0)), np.finfo(np.float32).tiny) / LEVELS)
+    peak = max(float(peaks.max(initial=0)), float(np.finfo(np.float32).tiny))
+    largest = np.float32(peak / LEVELS)
     exact = (peaks / LEVELS / largest).astype(np.float32)
     parts = exact.astype(np.float16)
     below = parts.astype(np.float32) < exact

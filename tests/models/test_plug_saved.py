@@ -58,7 +58,7 @@ def test_a_fresh_model_without_dense_tables_gives_the_same(kind, tmp_path):
 
 
 def test_bad_folders_and_models(tmp_path):
-    _model, plugged = ticket()
+    _, plugged = ticket()
     folder = plugged.save(tmp_path / "tables")
     with pytest.raises(FileExistsError, match="not empty"):
         plugged.save(folder)
