@@ -94,8 +94,8 @@ class Resource:
     """R of sets of units, computed where the units are, without waiting for the device.
 
     flops_top: 2 in out + out of each layer of the top MLP (published); flops_all: of the bottom MLP
-    too; params_all: weights and biases of both and the tables; bytes: 4 a parameter and 8 a field
-    that is left, as `PerField` stores it. A removed unit takes with it its columns, the neuron that
+    too; params_all: weights and biases of both and the tables; bytes: 4 a parameter, as
+    an exported model stores them. A removed unit takes with it its columns, the neuron that
     makes it, and its part of the tables; the bottom MLP goes with the last of its outputs.
 
     Units stand in matrices (L, G), a layer a row, G the units of the longest; `valid` says which
@@ -135,7 +135,6 @@ class Resource:
             of_units += [layout.size * self.by_weight * rows * tables] * each
         # (G_1,) what belongs to a unit of the first layer alone
         self.of_unit = self._tensor(of_units)
-        self.by_field = 8.0 if kind == "bytes" else 0.0
         self.uniform = not any(of_units)  # how many units are left says all
         self.sizes = self._tensor([layout.size, *(1 for _ in self.counts[1:])])
         self.none, self.last = self._tensor([0.0]), self._tensor([layout.top[-1]])
@@ -159,9 +158,6 @@ class Resource:
         total = self._of_counts(kept.sum(1, dtype=torch.float64)) + (first * self.of_unit).sum()
         if self.bottom:
             total = total + self.bottom * first[:layout.dense_units].any()
-        if self.by_field:
-            total = total + self.by_field * first[layout.dense_units:].view(len(layout.rows),
-                                                                            -1).any(1).sum()
         return total
 
     def fraction(self, kept: Tensor) -> Tensor:
@@ -198,10 +194,9 @@ class Resource:
         """What belongs to each unit of the first layer alone, (G_1,); whole fields with all that
         goes with them."""
         own = self.of_unit
-        if self.layout.groups == "field" and (self.bottom or self.by_field):
+        if self.layout.groups == "field" and self.bottom:
             own = own.clone()
             own[:self.layout.dense_units] += self.bottom
-            own[self.layout.dense_units:] += self.by_field
         return own
 
 

@@ -381,7 +381,6 @@ def test_a_byte_order_mark_in_a_movielens_file_is_passed_over(tmp_path, made_dat
     ("name", "words"),
     [
         ("ml-1m.zip", "It holds ml-1m.zip: unpack it: unzip"),
-        ("u.data", "MovieLens-100k, another data set"),
         ("ratings.csv", "newer MovieLens"),
         ("ratings.dat.gz", "gunzip"),
         ("ratings.parquet", "text files"),

@@ -357,8 +357,8 @@ def test_a_damaged_set_is_made_again(toy, monkeypatch, name, damage):
     folder = cache / folders(cache)[0]
     DAMAGES[damage](folder / name)
     is_as_defined(open_set(path, cache), content, TOY)
-    assert sorted(file.name for file in folder.iterdir()) == ["dense.npy", "ids.npy", "labels.npy",
-                                                              "manifest.json", "vocabulary"]
+    assert sorted(file.name for file in folder.iterdir()) == [
+        "checksums.json", "dense.npy", "ids.npy", "labels.npy", "manifest.json", "vocabulary"]
     assert folders(cache) == [folder.name]
     forbid(monkeypatch)
     is_as_defined(open_set(path, cache), content, TOY)

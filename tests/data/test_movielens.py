@@ -151,8 +151,8 @@ def test_a_half_written_cache_folder_is_encoded_again(tmp_path, made_data, left)
             shutil.rmtree(path) if path.is_dir() else path.unlink()
     again = movielens.open_dataset(str(made_data), tmp_path)
     assert again.hash == whole.hash
-    assert sorted(path.name for path in folder.iterdir()) == ["ids.npy", "labels.npy",
-                                                              "manifest.json", "vocabulary"]
+    assert sorted(path.name for path in folder.iterdir()) == [
+        "checksums.json", "ids.npy", "labels.npy", "manifest.json", "vocabulary"]
 
 
 def test_options_and_folders_never_answer_for_each_other(tmp_path, made_data):
