@@ -21,6 +21,7 @@ from torch import Tensor
 
 from engine.distributed.world import BROADCAST, World
 from models.base import ClickModel, tables_by_row
+from models.serving.compact import stored_bytes
 
 GOLDEN = (math.sqrt(5) - 1) / 2
 # neighbours that stay together: frequent ones often are in one batch, and Adam moves rows in blocks
@@ -233,6 +234,16 @@ class ShardedEmbedding:
         """Of all processes."""
         own = sum(view.num_params() for view in self._own())
         return int(self.shards.world.total(torch.tensor([own])))
+
+    def inference_bytes(self) -> int:
+        """Of the whole table, which depend on how many rows keep how many entries alone."""
+        width = self._own()[0].width
+        if not width:
+            return 0
+        own = torch.cat([view.kept_per_row() for view in self._own()])
+        rows = self.shards.world.total(torch.bincount(own, minlength=width + 1))
+        kept = np.repeat(np.arange(width + 1), rows.numpy())
+        return min(4 * len(kept) * width, stored_bytes(kept, width))
 
     def table(self) -> Tensor:
         """(own rows, D)."""

@@ -232,5 +232,7 @@ def test_the_docs_example_runs_as_it_is_printed_on_the_installed_package(install
     chance = np.log(256 / 50)  # an item of the right group, guessed among the batch's
     assert chance < float(search.split()[1]) < chance + 0.6
     assert chance < float(ticket.split()[1]) < chance + 0.5
-    assert size == f"{12_000 * 5 + 4 * 1502} bytes, 96,000 before"
+    assert size.endswith(" bytes, 96,000 before")
+    # the values, and which columns a row keeps
+    assert 12_000 * 4 < int(size.split()[0]) <= 12_000 * 5
     assert (tmp_path / "cut.npz").exists()

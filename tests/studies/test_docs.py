@@ -228,7 +228,8 @@ def test_the_readmes_example_runs_as_it_is_printed(monkeypatch, capsys):
     torch.manual_seed(0)
     exec(compile(code, "README.md", "exec"), {})
     size, before = re.fullmatch(r"(\d+) bytes, ([\d,]+) before\n", capsys.readouterr().out).groups()
-    assert (int(size), before) == (4_000 * 5 + 4 * 1001, "64,000")
+    assert int(size) <= 4_000 * 5 + 1_000  # 4 bytes a value, and which columns a row keeps
+    assert before == "64,000"
 
 
 def test_the_readme_is_short():

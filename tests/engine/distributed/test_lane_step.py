@@ -55,10 +55,10 @@ def test_ten_steps_are_those_without_lanes_but_for_the_last_bits(values, rows):
         np.testing.assert_allclose(found[name], value, rtol=2e-6, atol=3e-6, err_msg=name)
 
 
-@pytest.mark.parametrize("model", ["fm", "deepfm"])
-def test_one_lane_of_fm_has_the_bits_of_the_step_without_lanes(model):
-    expected = Training("lazy", threshold_init=-3.0).run(10).state()
-    found = InLanes(lanes=1, threshold_init=-3.0).run(10).state()
+def test_one_lane_has_the_bits_of_the_step_without_lanes_where_both_use_autograd():
+    values = {"threshold_type": "dimension", "threshold_init": -3.0}
+    expected = Training("lazy", **values).run(10).state()
+    found = InLanes(lanes=1, **values).run(10).state()
     assert {name for name in found if found[name].tobytes() != expected[name].tobytes()} == set()
 
 
