@@ -208,6 +208,9 @@ def special() -> dict[str, list[Line]]:
             Line("PEP, start of the thresholds -8", of_settings(
                 "deepfm", {"rewind": "all"}, {"threshold_init": -8.0}, stage="retrain",
                 num_embedding_params=8_604)),
+            Line("PEP, start of the thresholds -5", of_settings(
+                "deepfm", {"rewind": "all"}, {"threshold_init": -5.0}, stage="retrain",
+                num_embedding_params=8_604)),
             Line(DECAY_LARGE, of_settings(
                 "deepfm", {"latent_dim": 8, "embedding": "uniform", "l2_regularization": 1e-3,
                            "weight_decay": 1e-5}, {}, stage="train"))],
