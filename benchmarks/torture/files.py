@@ -19,7 +19,7 @@ from benchmarks.torture.trials import Outcome
 from compression import loaded_run
 from data import movielens, split, store
 from engine import darts, snapshots
-from engine.checkpoint import load_checkpoint, load_training
+from engine.checkpoint import checked, load_checkpoint
 from engine.record import peak_memory_bytes, reset_peak_memory
 from models import npz
 from models.pruned_tables import PrunedTables
@@ -83,7 +83,8 @@ def _make(folder: Path) -> dict[str, Kind]:
         "initial table": Kind(alias / "initial.npz", "npz", snapshots.read),
         "search.json": Kind(alias / "search.json", "json",
                             lambda path: snapshots.owner_of(path.parent)),
-        "checkpoint": Kind(checkpoint, "safetensors", lambda path: load_training(path, hooks)),
+        "checkpoint": Kind(checkpoint, "safetensors",
+                           lambda path: checked(load_checkpoint(path), path, hooks)),
         "model.safetensors": Kind(weights, "safetensors",
                                   lambda path: loaded_run.weights_of(path.parent)),
         "result.json": Kind(weights.with_name("result.json"), "json", lambda path:

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 import torch
-from test_forms import SIZES, built, ids_of
+from test_serving_forms import SIZES, built, ids_of
 
 from models.embedding.none import NoEmbedding
 from models.serving.plain import FORMS
