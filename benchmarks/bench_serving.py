@@ -1,4 +1,4 @@
-"""Time lookups of a pruned table in each of its forms beside a dense one, and scoring.
+"""Time lookups of a pruned table in each of its forms beside a dense one.
 
     python -m benchmarks.bench_serving --json times.json
     python -m benchmarks.bench_serving --rows 100000 --share 0.01   # other tables
@@ -9,8 +9,6 @@ medians of three rounds is shown.
 
 import argparse
 import json
-import statistics
-import time
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
@@ -20,6 +18,7 @@ import numpy as np
 import torch
 from scipy.sparse import csr_matrix
 
+from benchmarks.bench_packed import microseconds
 from engine.record import provenance
 from models.serving.compact import Compact, CompactRows
 from models.serving.values import TYPES
@@ -35,18 +34,6 @@ def pruned(rows: int, width: int, share: float, seed: int = 0) -> np.ndarray:
     own = np.clip(rng.pareto(1.2, (rows, 1)) * share / 2, 0, 1)
     kept = rng.random((rows, width)) < own
     return np.where(kept, rng.normal(size=(rows, width)), 0).astype(np.float32)
-
-
-def median(call: Callable[[], Any], seconds: float = 0.2) -> float:
-    """Microseconds of a call."""
-    for _ in range(3):
-        call()
-    times: list[float] = []
-    while len(times) < 5 or sum(times) < seconds:
-        started = time.perf_counter()
-        call()
-        times.append(time.perf_counter() - started)
-    return statistics.median(times) * 1e6
 
 
 def forms(table: np.ndarray) -> tuple[dict[str, Callable[[torch.Tensor], Any]], np.ndarray]:
@@ -83,7 +70,7 @@ def main() -> None:
         ids = torch.from_numpy(drawn.astype(np.int32))
         own = {name: moved[ids.long()] if name.startswith(("compact", "kept")) else ids
                for name in lookups}
-        rounds = [{name: median(partial(lookups[name], own[name])) for name in lookups}
+        rounds = [{name: microseconds(partial(lookups[name], own[name]), 0.2) for name in lookups}
                   for _ in range(ROUNDS)]
         for name in lookups:
             times[name][batch] = min(each[name] for each in rounds)

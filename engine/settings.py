@@ -459,6 +459,9 @@ def _check_lanes(settings: Settings) -> None:
     if train.lanes & (train.lanes - 1):
         raise ValueError(f"lanes must be 0 or a power of two, got {train.lanes}")
     decay = settings.own[PEP].threshold_decay
+    if train.lanes and train.ema:
+        raise ValueError("with lanes, weights are not averaged, as their averages are not cut over "
+                         "processes; leave ema away, or run with lanes=0 and without torchrun")
     if train.lanes and settings.flat()["precision"] != "float32":
         raise ValueError("with lanes, matrix products are float32; leave precision away, or run "
                          "with lanes=0 and without torchrun")

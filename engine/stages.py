@@ -15,6 +15,7 @@ from data.store import Dataset
 from engine import snapshots
 from engine.checkpoint import load_checkpoint
 from engine.darts import search_and_train
+from engine.distributed import launch
 from engine.evaluate import measure, measure_test
 from engine.initial_model import fresh_model, initial_values
 from engine.loop import Hook
@@ -140,6 +141,7 @@ def _with_start(settings: Settings, seed: int, context: RunContext, dataset: Dat
     """The settings with a number for threshold_init="auto", by `start_by_rule`; a uniform table
     with the same settings is trained first, unless its run is finished."""
     dense = parse({**settings.flat(), "embedding": "uniform"})
+    launch.refuse(f"threshold_init={AUTO}")
     log.info("threshold_init=auto: the start is read off a uniform table with the same settings")
     result = train(dense, seed, replace(context, alias=None))
     weights = context.out / "runs" / result["run_id"] / WEIGHTS

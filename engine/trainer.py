@@ -274,7 +274,7 @@ class Trainer:
             "published_protocol": published,
             "train_loss": self.evaluate.history[-1]["train_loss"],
             "num_embedding_params": num_embedding_params(self.model),
-            "inference_bytes": inference_bytes(self.model),
+            "inference_bytes": inference_bytes(self.model), "bytes_counted": "exported file",
             "num_embedding_params_dense": run.dataset.schema.num_rows
             * self.model.embedding.width,
             "seconds_per_epoch": seconds,

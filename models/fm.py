@@ -31,6 +31,8 @@ class FM(ClickModel):
     def by_hand(self, rows: Arrays, ids: np.ndarray,
                 labels: np.ndarray) -> tuple[float, Arrays] | None:
         """Where the embedding's gradient is written down too."""
+        if type(self).forward is not FM.forward:  # another function of a subclass
+            return None
         inside = {name.removeprefix("embedding."): array for name, array in rows.items()}
         made = self.embedding.by_hand(inside)
         if made is None:

@@ -314,6 +314,23 @@ def with_sampling_error(auc: Number, data: dict[str, Any] | None) -> Number:
     return auc._replace(sampling=sampling.of_data(statistics.mean(auc.values), data))
 
 
+def bytes_counted(results: Results) -> list[str]:
+    """A line for results of which some count bytes as the file of an exported model takes them, and
+    some, older ones, with more for every row and entry. A table without anything beside its values
+    counts the same in both ways.
+
+    >>> bytes_counted([{"run_id": "a", "num_embedding_params": 2, "inference_bytes": 30},
+    ...                {"run_id": "b", "num_embedding_params": 2, "inference_bytes": 12,
+    ...                 "bytes_counted": "exported file"}])  # doctest: +ELLIPSIS
+    ['**Warning:** the runs come from 2 ways of counting bytes: older, ... exported file (1 run).']
+    """
+    distinct = {result["run_id"]: result for result in results}.values()
+    beside = [result for result in distinct
+              if result.get("inference_bytes") != 4 * result["num_embedding_params"]]
+    return _several("ways of counting bytes", [result.get("bytes_counted", "older, larger")
+                                               for result in beside])
+
+
 def _several(what: str, found: Sequence[str]) -> list[str]:
     counts = Counter(found)
     if len(counts) < 2:

@@ -72,9 +72,9 @@ class ShardedSplit(Split):
         """(rows,) in every process."""
         world, rows = self.shards.world, len(self.ids)
         embedding: Any = model.embedding
-        stand_in = Uniform(torch.zeros(1, max(embedding.width, 1)), embedding.num_fields)
+        placeholder = Uniform(torch.zeros(1, max(embedding.width, 1)), embedding.num_fields)
         shared = {id(tensor): tensor for tensor in (*model.parameters(), *model.buffers())}
-        whole = copy.deepcopy(model, {**shared, id(embedding): stand_in})
+        whole = copy.deepcopy(model, {**shared, id(embedding): placeholder})
         others = [name for name in self.shards.names if not name.startswith("embedding.")]
         tables = [torch.cat([view.table() for view in self.shards.views(embedding)]),
                   *(model.get_parameter(name).detach() for name in others)]

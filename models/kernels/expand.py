@@ -7,9 +7,9 @@ width of row r is the number of set bits of its mask, and
     start = starts[width] + (r - firsts[width]) * width.
 
 The definition gathers in plain torch. On a processor with AVX-512 a numba loop spreads 16 values
-at a time (`models.kernels.avx512`); rows of 64, one busy core of an AMD EPYC, against a lookup
-in a dense float32 table: 1,024 x 7 ids 0.072 ms float32 and 0.071 ms float16 against 0.067 ms,
-16,384 x 7 ids 1.7 and 1.5 ms against 5.9 ms (`benchmarks/bench_serving.py`).
+at a time (`models.kernels.avx512`); rows of 64, one core of an AMD EPYC, against a lookup in a
+dense float32 table: 1,024 x 7 ids 0.072 ms float32 and 0.071 ms float16 against 0.053 ms,
+16,384 x 7 ids 2.1 ms each against 1.8 ms (`benchmarks/bench_serving.py`).
 """
 
 import functools

@@ -27,7 +27,7 @@ from studies.figures.afm_curves import (
 from studies.kinds import FINETUNED, PEP, Results, kind
 from studies.names import AFM as NAMES
 from studies.names import AFM_BASELINES as BASELINES
-from studies.page import RUNS, Page, runs_of, shown
+from studies.page import RUNS, Page, bytes_counted, runs_of, shown
 from studies.series import by_budget
 from studies.table import Table, spread
 from utils.text import counted
@@ -100,7 +100,8 @@ def build(results: Results, out: Path, dataset: str, model: str) -> Page:
     page.missing += fewer_seeds(compared)
     page.tables.append(Table(EQUAL_HEAD, equal_sizes(curve_of(factored, "afm"), baselines)))
     page.behind += chain.from_iterable(baselines.values())
-    page.notes += [ABOUT_TABLES, f"{ABOUT_PICTURE} (run {spectra_of(factored)['run_id']}). "
+    page.notes += [*bytes_counted(page.behind), ABOUT_TABLES,
+                   f"{ABOUT_PICTURE} (run {spectra_of(factored)['run_id']}). "
                    f"{budget_curve.SHADED}"]
     afm_curves.draw(page, factored, baselines)
     return page

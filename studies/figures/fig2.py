@@ -16,7 +16,17 @@ from studies.figures import baselines, budget_curve, name_of
 from studies.figures.baselines import Entry
 from studies.figures.table4 import PAPER, beside_paper, method_of
 from studies.kinds import PEP, Results, kind
-from studies.page import OPEN, RUNS, Number, Page, needs, number, runs_of, shown
+from studies.page import (
+    OPEN,
+    RUNS,
+    Number,
+    Page,
+    bytes_counted,
+    needs,
+    number,
+    runs_of,
+    shown,
+)
 from studies.series import from_last
 from studies.table import spread
 
@@ -51,6 +61,7 @@ def build(results: Results, out: Path, dataset: str, model: str) -> Page:
                        "test_auc": result["test_auc"], "test_logloss": result["test_logloss"],
                        "cut_from_last_table": from_last([result]), RUNS: runs_of([result])}
                       for result in entry.results]
+    page.notes += bytes_counted(page.behind)
     page.notes.append("Ours is the test AUC of the epoch that validation chose; the paper's "
                       "numbers are by its own protocol (the page of Table 4 compares like with "
                       "like). † cut from the search's last table. Means over seeds; bars are one "

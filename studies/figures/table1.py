@@ -22,7 +22,7 @@ from studies.figures import fig2, table2
 from studies.figures.baselines import Entry
 from studies.figures.styles import STYLES
 from studies.kinds import PEP, Results
-from studies.page import RUNS, Page, runs_of, shown
+from studies.page import RUNS, Page, bytes_counted, runs_of, shown
 from studies.table import Table
 
 HEAD = ("scheme", "performance", "best AUC less base's", "fewer parameters", "smallest as good",
@@ -80,7 +80,7 @@ def build(results: Results, out: Path, dataset: str, model: str) -> Page:
         elif scheme in PAPER:
             page.missing.append(f"{scheme}: no run")
     page.tables.append(Table(HEAD, lines))
-    page.notes.append(NOTE)
+    page.notes += [*bytes_counted(page.behind), NOTE]
     return page
 
 

@@ -112,3 +112,10 @@ def test_a_later_best_epoch_gives_an_earlier_start_and_none_prunes_much_of_the_t
 def test_a_start_by_rule_is_refused_where_it_cannot_be(settings, message):
     with pytest.raises(ValueError, match=message):
         parse(SEARCH | settings)
+
+
+def test_a_start_by_rule_is_not_for_several_processes(tmp_path, monkeypatch):
+    monkeypatch.setenv("RANK", "0")
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    with pytest.raises(ValueError, match="threshold_init=auto runs in one process"):
+        tiny.train(tmp_path, **SEARCH, threshold_init="auto")

@@ -100,3 +100,15 @@ def test_other_thresholds_are_left_to_autograd(thresholds):
             "linear.layer.fc.weight": np.ones((9, 1), np.float32)}
     ids = np.zeros((1, 3), np.int32)
     assert model.by_hand(rows, ids, np.ones(1, np.float32)) is None
+
+
+def test_a_subclass_with_a_forward_of_its_own_is_left_to_autograd():
+    class Doubled(FM):
+        def forward(self, ids):
+            return 2 * super().forward(ids)
+
+    rows = {"embedding.weight": INITIAL.numpy().copy(),
+            "linear.layer.fc.weight": np.ones((9, 1), np.float32)}
+    ids, labels = np.zeros((1, 3), np.int32), np.ones(1, np.float32)
+    assert FM(Uniform(INITIAL, 3)).by_hand(rows, ids, labels) is not None
+    assert Doubled(Uniform(INITIAL, 3)).by_hand(rows, ids, labels) is None

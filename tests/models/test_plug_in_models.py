@@ -20,6 +20,7 @@ from torch import nn
 from torch.nn.functional import binary_cross_entropy
 
 from models import Plugged, masked, snapshot, unplug
+from models.kernels.expand import PADDING
 from models.plug_in.plug import plug
 
 ROOT = Path(__file__).resolve().parent.parent.parent
@@ -227,12 +228,14 @@ def test_the_docs_example_runs_as_it_is_printed_on_the_installed_package(install
                for path in (installed / "pep").rglob("*.py") if path.name != "__init__.py"]
     where = (f"import {', '.join(modules)}\n"  # each imports without the rest of the repository
              "import pep; print(pep.__file__)\nimport torch; torch.manual_seed(0)\n")
-    place, search, ticket, size = run(where + code, tmp_path, installed).splitlines()
+    rows = "\nprint(*(int(table.table().any(dim=1).sum()) for table in tables.values()))"
+    place, search, ticket, size, kept = run(where + code + rows, tmp_path, installed).splitlines()
     assert Path(place).is_relative_to(installed)
     chance = np.log(256 / 50)  # an item of the right group, guessed among the batch's
     assert chance < float(search.split()[1]) < chance + 0.6
     assert chance < float(ticket.split()[1]) < chance + 0.5
-    assert size.endswith(" bytes, 96,000 before")
-    # the values, and which columns a row keeps
-    assert 12_000 * 4 < int(size.split()[0]) <= 12_000 * 5
+    # values; 16 bits for each row with some and for the empty ones; places; two arrays by width
+    masks = 2 * (sum(map(int, kept.split())) + 2)
+    expected = 4 * (12_000 + 2 * PADDING) + masks + 2 * 1500 + 4 * 8 * 17
+    assert size == f"{expected} bytes, 96,000 before"
     assert (tmp_path / "cut.npz").exists()

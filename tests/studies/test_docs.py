@@ -18,6 +18,7 @@ import models
 from data.registry import DATASETS
 from data.table.options import own_name
 from engine.settings import parse, parse_assignment
+from models.kernels.expand import PADDING
 from studies import docs
 from studies.figures import PAGES
 
@@ -226,10 +227,14 @@ def test_the_readmes_example_runs_as_it_is_printed(monkeypatch, capsys):
                    if found[0] == "python"]
     monkeypatch.setitem(sys.modules, "pep", models)
     torch.manual_seed(0)
-    exec(compile(code, "README.md", "exec"), {})
+    made = {}
+    exec(compile(code, "README.md", "exec"), made)
     size, before = re.fullmatch(r"(\d+) bytes, ([\d,]+) before\n", capsys.readouterr().out).groups()
-    assert int(size) <= 4_000 * 5 + 1_000  # 4 bytes a value, and which columns a row keeps
-    assert before == "64,000"
+    [compact] = made["tables"].values()
+    rows = int(compact.table().any(dim=1).sum())
+    # values; 16 bits for each row with some and for the empty one; places; two arrays by width
+    expected = 4 * (4_000 + PADDING) + 2 * (rows + 1) + 2 * 1_000 + 2 * 8 * 17
+    assert (int(size), before) == (expected, "64,000")
 
 
 def test_the_readme_is_short():

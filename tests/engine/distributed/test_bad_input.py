@@ -101,6 +101,7 @@ def test_a_command_of_one_process(of_two, capsys):
 
 @pytest.mark.parametrize(("settings", "message"), [
     ({"lanes": 3}, "lanes must be 0 or a power of two, got 3"),
+    ({"lanes": 4, "ema": 0.9}, "with lanes, weights are not averaged"),
     ({"lanes": 4, "model": "deepfm", "precision": "bfloat16"}, "matrix products are float32"),
     ({"lanes": 4, "optimizer": "sgd"}, "with lanes, tables are updated row by row .*lanes=0"),
     ({"lanes": 4, "table_update": "dense"}, "with lanes, tables are updated row by row"),
