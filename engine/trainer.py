@@ -93,7 +93,8 @@ def alone(run: Run) -> Iterator[None]:
         yield
         return
     with checkpoint.only_one(run.folder):
-        for part in run.folder.glob(".*.part*"):  # left by a process that was killed while it wrote
+        # left by a process that was killed while it wrote; the second are safetensors' own
+        for part in [*run.folder.glob(".*.part*"), *run.folder.glob(".tmp*")]:
             part.unlink()
         yield
 

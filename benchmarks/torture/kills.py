@@ -1,6 +1,7 @@
 """Work that is killed again and again, and started again until it is done: it must end with the
 very bits of work that was left alone, and leave no stray file."""
 
+import contextlib
 import json
 import os
 import shutil
@@ -170,19 +171,24 @@ def start(work: Work, before: Callable[[], None] = lambda: None,
     child = os.fork()
     if child:
         return child
+    code = 99
     try:
-        with said.open("w") as words:
-            os.dup2(words.fileno(), 1)
-            os.dup2(words.fileno(), 2)
+        words = said.open("w")
+        os.dup2(words.fileno(), 1)
+        os.dup2(words.fileno(), 2)
+        sys.stdout = sys.stderr = words
         before()
         cli.main(work)
-        os._exit(0)
+        code = 0
     except SystemExit as end:
-        os._exit(int(end.code or 0))
+        code = int(end.code or 0)
     except BaseException:
-        traceback.print_exc()
-        sys.stderr.flush()
-        os._exit(99)
+        with contextlib.suppress(OSError):  # a full disk takes no words either
+            traceback.print_exc()
+    finally:  # whatever happens, the child never goes on as its parent would
+        with contextlib.suppress(OSError, ValueError):
+            sys.stderr.flush()
+        os._exit(code)
 
 
 def finish(child: int) -> int:

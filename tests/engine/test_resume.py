@@ -496,3 +496,14 @@ def test_a_second_interrupt_puts_no_traceback_in_the_place_of_the_message(monkey
     assert stop.type is SystemExit
     assert stop.value.code == 130
     assert "interrupted; finished runs stay" in capsys.readouterr().err
+
+
+def test_what_safetensors_has_left_of_a_killed_write_is_removed_when_the_run_goes_on(tmp_path):
+    with pytest.MonkeyPatch.context() as patch:
+        kill_at(patch, "after the update", 13)
+        with pytest.raises(Killed):
+            tiny.train(tmp_path, **CASES["deepfm"])
+    [folder] = (tmp_path / "runs").iterdir()
+    (folder / ".tmpAbC123").touch()
+    tiny.train(tmp_path, **CASES["deepfm"])
+    assert not list(folder.glob(".tmp*"))
