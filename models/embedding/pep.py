@@ -97,6 +97,7 @@ class Pep(TableEmbedding):
     """
 
     field_of_row: Tensor
+    computes_rows = True
 
     def __init__(self, initial: Tensor, field_sizes: tuple[int, ...],
                  thresholds: Thresholds) -> None:
