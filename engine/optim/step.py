@@ -1,6 +1,7 @@
 """The optimiser and the training step."""
 
 import contextlib
+import inspect
 import logging
 import math
 import operator
@@ -24,6 +25,13 @@ UPDATES = ("auto", "dense", "streamed", "lazy")
 Rowwise = cpu.RowwiseAdam | gpu.RowwiseAdam
 
 
+# torch wraps these, and the wrappers import its compiler at their first call: seconds of a run's
+# start, for nothing in a step that is not compiled
+_add_group = inspect.unwrap(torch.optim.Optimizer.add_param_group)
+_state_dict = inspect.unwrap(torch.optim.Optimizer.state_dict)
+_load_state_dict = inspect.unwrap(torch.optim.Optimizer.load_state_dict)
+
+
 class Adam(torch.optim.Adam):
     """torch's fused Adam, but for the tables that a `Step` updates row by row.
 
@@ -31,6 +39,8 @@ class Adam(torch.optim.Adam):
     """
 
     rows: Rowwise | None = None
+    add_param_group = _add_group
+    step = torch.no_grad()(inspect.unwrap(torch.optim.Adam.step))
 
     def refresh(self) -> None:
         """Bring every row of every table up to date. Call it before looking at parameters."""
@@ -40,16 +50,20 @@ class Adam(torch.optim.Adam):
     def state_dict(self) -> dict[str, Any]:
         """Refreshed, so that any form of the update goes on from it."""
         self.refresh()
-        return super().state_dict()
+        return _state_dict(self)
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """Moments and step counts; the next step finds the tables anew."""
         self.rows = None
-        super().load_state_dict(state_dict)
+        _load_state_dict(self, state_dict)
 
 
 class Sgd(torch.optim.SGD):
     """Plain gradient descent, whose parameters are up to date after every step."""
+
+    add_param_group = _add_group
+    step = torch.no_grad()(inspect.unwrap(torch.optim.SGD.step))
+    state_dict, load_state_dict = _state_dict, _load_state_dict
 
     def refresh(self) -> None:
         """No row is ever late."""

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from engine.loop import Hook, State
+from engine.optim.step import Adam, Optimizer, Sgd
 from engine.settings import Settings
 from models.embedding.pep import Pep
 
@@ -34,12 +35,12 @@ class DecayOnlyThreshold:
         decay = 0.0 if form == "none" else train.l2_regularization
         self.s = torch.full((VECTOR,), settings.embedding.threshold_init)
         self.s.grad = torch.zeros_like(self.s)
-        self.optimizer: torch.optim.Optimizer
+        self.optimizer: Optimizer
         if train.optimizer == "sgd":
-            self.optimizer = torch.optim.SGD([self.s], lr=train.lr, weight_decay=decay)
+            self.optimizer = Sgd([self.s], lr=train.lr, weight_decay=decay)
         else:
-            self.optimizer = torch.optim.Adam([self.s], lr=train.lr, fused=True, weight_decay=decay,
-                                              decoupled_weight_decay=form == "decoupled")
+            self.optimizer = Adam([self.s], lr=train.lr, fused=True, weight_decay=decay,
+                                  decoupled_weight_decay=form == "decoupled")
         self.step = 0
 
     def at(self, step: int) -> float:
