@@ -296,7 +296,7 @@ class Step:
                   for parameter in group["params"]}
 
         def of(parameter: Tensor) -> tuple[Tensor, dict, dict]:
-            return parameter, _state_of(optimizer, parameter), groups[id(parameter)]
+            return parameter, state_of(optimizer, parameter), groups[id(parameter)]
 
         learned = {name: of(table) for name, table in tables.items() if id(table) in groups}
         fixed = {name: table for name, table in tables.items() if name not in learned}
@@ -316,7 +316,7 @@ def _place(model: nn.Module, name: str) -> tuple[dict[str, Any], str]:
     return module._parameters if key in module._parameters else module._buffers, key
 
 
-def _state_of(optimizer: torch.optim.Optimizer, parameter: Tensor) -> dict[str, Tensor]:
+def state_of(optimizer: torch.optim.Optimizer, parameter: Tensor) -> dict[str, Tensor]:
     """What Adam keeps of a parameter, made where it has seen no step yet."""
     state = optimizer.state[parameter]
     if not state:
