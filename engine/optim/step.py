@@ -8,6 +8,7 @@ import operator
 from collections.abc import Iterator
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.nn.functional import binary_cross_entropy_with_logits
@@ -248,11 +249,14 @@ class Step:
     def _move_by_hand(self, value: float, found: Arrays) -> Tensor:
         """Take the step with a loss and gradients by name, see `ClickModel.by_hand`; returns the
         loss."""
-        loss = torch.tensor(value, dtype=torch.float32)
-        grads = tuple(torch.from_numpy(found[name]) for name in self.names)
-        assert self.rows is not None
-        self._move(loss, grads, {name: found[name] for name in self.rows.tables})
-        return loss
+        assert isinstance(self.rows, cpu.RowwiseAdam)
+        rest = [found[name] for name in self.names]
+        own = {name: found[name] for name in self.rows.tables}
+        squares = np.float32(self.rows.norm_squared(own))
+        for grad in rest:
+            squares += np.dot(grad.reshape(-1), grad.reshape(-1))
+        self.rows.apply(own, rest, self._scale(value, math.sqrt(squares)))
+        return torch.tensor(value, dtype=torch.float32)
 
     def _scale(self, loss: float, norm: float) -> float:
         """What the gradients are multiplied by, as torch clips them."""
