@@ -28,7 +28,7 @@ from .compact import CompactTable
 from .snapshot import bare, plugged_tables
 from .table import PepTable, PluggedTable
 
-FORMAT = 1
+FORMAT = 2  # 1 has another pair of numbers for each width
 MANIFEST, TENSORS = "manifest.json", "tables.safetensors"
 
 
@@ -135,7 +135,7 @@ def _sha256(path: Path) -> str:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
-_BUFFERS = ("masks", "places", "firsts", "begins")
+_BUFFERS = ("masks", "places", "offsets")
 
 
 def _stored(table: CompactTable, name: str) -> tuple[dict[str, np.ndarray], str]:
@@ -153,6 +153,9 @@ def _read(plain: nn.Embedding | nn.EmbeddingBag, tensors: dict[str, np.ndarray],
     table = CompactTable.__new__(CompactTable)
     PluggedTable.__init__(table, plain)
     table.plain = (table.shell(),)
+    if f"{name}.firsts" in tensors:  # of format 1: by width the first row, and where it begins
+        first, begin = tensors[f"{name}.firsts"], tensors[f"{name}.begins"]
+        tensors = {**tensors, f"{name}.offsets": begin - first * np.arange(len(first))}
     for buffer in _BUFFERS:
         table.register_buffer(buffer, _owned(tensors[f"{name}.{buffer}"]))
     table.register_buffer("entries", _owned(tensors[f"{name}.entries"]).view(getattr(torch, kind)))
