@@ -22,6 +22,18 @@ def smallest_integer(limit: int) -> torch.dtype:
     return fitting[0] if fitting else torch.int64
 
 
+def places_of(rows: Tensor, total: int) -> Tensor:
+    """Where each of so many rows stands among `rows` (R,), (total,); R for those that do not.
+
+    >>> places_of(torch.tensor([2, 0]), 4).tolist()
+    [1, 2, 0, 2]
+    """
+    count = len(rows)
+    places = torch.full((total,), count, dtype=smallest_integer(count), device=rows.device)
+    places[rows] = torch.arange(count, device=rows.device).to(places.dtype)
+    return places
+
+
 class CompactTable(PluggedTable):
     """A pruned table by its kept entries: the form that exported models have (see
     `models.serving.compact`), with a place for each row, as the ids are the user's.
@@ -52,10 +64,7 @@ class CompactTable(PluggedTable):
         widths = mask.sum(dim=1)
         order = torch.argsort(widths, descending=True, stable=True)
         order = order[:int(torch.count_nonzero(widths))]
-        rows = len(order)
-        places = torch.full((len(table),), rows, dtype=smallest_integer(rows), device=table.device)
-        places[order] = torch.arange(rows, device=table.device).to(places.dtype)
-        self._hold(table[order][mask[order]], _words(mask[order]), places,
+        self._hold(table[order][mask[order]], _words(mask[order]), places_of(order, len(table)),
                    torch.bincount(widths[order], minlength=table.shape[1] + 1))
 
     def _hold(self, entries: Tensor, masks: Tensor, places: Tensor, counts: Tensor) -> None:

@@ -9,6 +9,7 @@ import torch
 from torch import nn
 
 from models import Plugged, PrunedTables, load_tables, masked, plug, unplug
+from models.plug_in.compact import places_of
 from models.plug_in.saved import MANIFEST, TENSORS
 from models.serving.tensor_file import read_tensors, write_tensors
 
@@ -86,6 +87,20 @@ def test_bad_folders_and_models(tmp_path):
         load_tables(Model(), folder)
 
 
+def test_a_folder_is_as_small_as_its_entries(tmp_path):
+    model = nn.ModuleDict({"item": nn.Embedding(100_000, 16)})
+    table = torch.zeros(100_000, 16)
+    table[torch.randperm(100_000)[:500], 3] = 1.0
+    plug(model)
+    masked(model, PrunedTables({"item": table}, {"item": table}))
+    folder = Plugged(model).save(tmp_path / "tables")
+    size = sum(path.stat().st_size for path in folder.iterdir())
+    assert size < 500 * (4 + 2 + 4) + 2_000
+    fresh = nn.ModuleDict({"item": nn.Embedding(100_000, 16, device="meta")})
+    load_tables(fresh, folder)
+    assert torch.equal(fresh["item"].table(), table)
+
+
 def test_a_folder_of_format_1_is_read(tmp_path):
     model, plugged = ticket()
     folder = plugged.save(tmp_path / "tables")
@@ -95,6 +110,8 @@ def test_a_folder_of_format_1_is_read(tmp_path):
         wider = counts.flip(0).cumsum(0).flip(0) - counts
         entries = counts * torch.arange(len(counts))
         del tensors[f"{number}.offsets"]
+        rows = torch.from_numpy(np.array(tensors.pop(f"{number}.rows"))).long()
+        tensors[f"{number}.places"] = places_of(rows, table.num_embeddings).numpy()
         tensors[f"{number}.firsts"] = wider.numpy()
         tensors[f"{number}.begins"] = (entries.flip(0).cumsum(0).flip(0) - entries).numpy()
     tensors = {name: np.array(tensor) for name, tensor in tensors.items()}
