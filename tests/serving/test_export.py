@@ -14,6 +14,9 @@ import torch
 from compression.afm import command as afm
 from compression.afm import options as afm_options
 from compression.lowbit.retraining import Retraining
+from compression.umec import command as umec
+from compression.umec.command import Task
+from compression.umec.dynamics import Dynamics
 from compression.waterline import command as waterline
 from compression.waterline.shape import Shape
 from models import load
@@ -243,3 +246,20 @@ def test_the_command_of_afm_is_among_what_comes_home(out, tmp_path):
     table, ids = raw_rows()
     wanted = scores_of(result["run_id"], tiny.context(out), ids)
     np.testing.assert_allclose(load(tmp_path / "home").score(table), wanted, atol=2e-6)
+
+
+@pytest.mark.parametrize("task", [Task(0.5), Task(0.7, groups="field_dim",
+                                                  dynamics=Dynamics(joint=False))], ids=str)
+def test_a_model_that_umec_has_shrunk_comes_home(out, tmp_path, task):
+    base = tiny.train(out, model="dlrm", embedding="uniform", arch_mlp_top=[8, 6], optimizer="sgd",
+                      lr=0.1, l2_regularization=0.0, l2_penalty=0.0)["run_id"]
+    loaded = umec.load(base, task.groups, tiny.context(out))
+    result = umec.compress(loaded, task, tiny.context(out))
+    widths = set(result["compression"]["widths"].values())
+    assert widths - {4}  # some field is narrower, or gone
+    made = export(result["run_id"], tmp_path / "home", context=tiny.context(out)).manifest
+    assert made["bytes"]["table"] == 4 * result["num_embedding_params"]
+    assert made["parity"]["largest_difference"] <= 1e-6
+    table, ids = raw_rows()
+    wanted = scores_of(result["run_id"], tiny.context(out), ids)
+    np.testing.assert_allclose(load(tmp_path / "home").score(table), wanted, atol=1e-6)
