@@ -140,6 +140,8 @@ class Scorer:
                 row could be used.
         """
         out, rows, bad = Path(out), 0, 0
+        if out.is_dir():
+            raise ValueError(f"{out} is a folder; name the file that scores are to be written to")
         examples: list[str] = []
         form = FileForm(**self.manifest["raw"])
         out.parent.mkdir(parents=True, exist_ok=True)

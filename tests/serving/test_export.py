@@ -1,5 +1,6 @@
 """Runs to folders to scores of raw rows, with runs of the tiny data set."""
 
+import gzip
 import json
 import logging
 import shutil
@@ -147,12 +148,32 @@ def test_bad_lines_are_counted_and_named(home, tmp_path, quotes):
     ("", "is empty"), ("user,item\n1,2\n", "lack 2 of the model's 4 columns: genre, gender"),
     ("1,2,3,4\n", "The first line must name the columns"),
     ("user,item,genre,gender\n1\n", "none of its 1 rows could be scored: row 0: 1 cells"),
-    ("user,item,genre,gender\n", "none of its 0 rows could be scored; it is empty")])
+    ("user,item,genre,gender\n", "none of its 0 rows could be scored; it is empty"),
+    ("user,user,item,genre\n", "lack 1 of the model's 4 columns: gender")])
 def test_files_that_cannot_be_scored_leave_nothing(home, tmp_path, text, message):
     (tmp_path / "r.csv").write_text(text)
     with pytest.raises(ValueError, match=message):
         load(home).score_file(tmp_path / "r.csv", tmp_path / "out.csv")
     assert not [path for path in tmp_path.iterdir() if "out.csv" in path.name]
+
+
+@pytest.mark.parametrize(("name", "kind"), [("r.parquet", "Parquet"), ("r.csv.gz", "gzip"),
+                                            ("cut.csv.gz", "gzip")])
+def test_a_damaged_file_of_rows_is_named(home, tmp_path, name, kind):
+    path = tmp_path / name
+    content = b"user,item\n1,2\n"
+    if name.startswith("cut"):
+        content = gzip.compress(raw_rows(200)[0].to_csv(index=False).encode())[:-9]
+    path.write_bytes(content)
+    with pytest.raises(ValueError, match=rf"{name} is no whole {kind} file"):
+        load(home).score_file(path, tmp_path / "out.csv")
+    assert not (tmp_path / "out.csv").exists()
+
+
+def test_scores_are_not_written_over_a_folder(home, tmp_path):
+    raw_rows(3)[0].to_csv(tmp_path / "r.csv", index=False)
+    with pytest.raises(ValueError, match="home is a folder; name the file"):
+        load(home).score_file(tmp_path / "r.csv", home)
 
 
 @pytest.mark.parametrize("file", [TENSORS, MANIFEST, "vocabulary/ids.npy"])
@@ -182,6 +203,9 @@ def test_runs_that_have_nothing_to_export(out, tmp_path):
     with pytest.raises(FileNotFoundError, match="no finished run 'abc'"):
         export("abc", tmp_path / "home", context=tiny.context(out))
     run_id = trained(out, embedding="uniform")
+    (out / "runs" / "abcdef").mkdir()
+    with pytest.raises(FileNotFoundError, match="run abcdef is not finished"):
+        export("abc", tmp_path / "home", context=tiny.context(out))
     path = out / "runs" / run_id / "result.json"
     result = read_record(path)
     for change, message in (({"stage": "search"}, "is a search, which has no model to serve"),
@@ -263,3 +287,26 @@ def test_a_model_that_umec_has_shrunk_comes_home(out, tmp_path, task):
     table, ids = raw_rows()
     wanted = scores_of(result["run_id"], tiny.context(out), ids)
     np.testing.assert_allclose(load(tmp_path / "home").score(table), wanted, atol=1e-6)
+
+
+@pytest.mark.parametrize("header", [None, "all", "one missing", "other names"])
+def test_rows_of_a_layout_without_a_header(out, tmp_path, header):
+    """As Criteo's: columns by position, or by a header that is there all the same."""
+    folder = tmp_path / "home"
+    export(trained(out, embedding="uniform"), folder, context=tiny.context(out))
+    scorer, (table, _) = load(folder), raw_rows(5)
+    names = ["label", *table.columns]
+    scorer.manifest["raw"] = {"separator": "\t", "header": False, "columns": names,
+                              "label": "label"}
+    wanted = scorer.score(table)
+    table = table[table.columns[1:]] if header == "one missing" else table
+    shown = [f"x{name}" for name in table.columns] if header == "other names" else True
+    table.to_csv(tmp_path / "r.tsv", sep="\t", index=False, header=shown if header else False)
+    if header == "one missing":
+        with pytest.raises(ValueError, match="the rows lack 1 of the model's 4 columns: user"):
+            scorer.score_file(tmp_path / "r.tsv", tmp_path / "out.csv")
+        return
+    done = scorer.score_file(tmp_path / "r.tsv", tmp_path / "out.csv")
+    assert done.rows == 5 + (header == "other names")
+    found = pd.read_csv(tmp_path / "out.csv")["probability"]
+    np.testing.assert_allclose(found[-5:], wanted, rtol=1e-6)
