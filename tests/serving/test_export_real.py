@@ -11,7 +11,6 @@ import tiny
 import torch
 from test_table_scripts import say
 
-import train_table
 from engine.run import RunContext
 from models import load
 from serving.export import export
@@ -48,7 +47,7 @@ def auc(scores, labels):
 
 def test_frappe_with_a_user_that_training_has_not_seen(tmp_path):
     folder = Path(os.environ["PEP_DATA"]) / "frappe"
-    script = {**train_table.SETTINGS, **QUICK, "vocabulary": "train"}
+    script = {"label": "", **QUICK, "vocabulary": "train"}
     said, code = say(tmp_path, scripts.search, script, "--data", str(folder), "--label", "label")
     assert code == 0, said
     [path] = (tmp_path / "out" / "runs").glob("*/result.json")

@@ -62,6 +62,14 @@ def test_what_follows_from_weights_and_records_is_counted_anew(shipped):
     assert path.read_text() == after
 
 
+def test_a_snapshot_of_the_same_mask_is_enough(shipped):
+    path, out, true = shipped
+    for weights in out.glob("runs/*/model.safetensors"):
+        weights.unlink()
+    assert recount.recount(path, [out], True)["counted anew"] == 3
+    assert {result["inference_bytes"] for result in runs_csv.read(path)} >= set(true.values())
+
+
 def test_a_ticket_without_weights_stays_as_it_is(shipped, tmp_path, capsys):
     path, _, _ = shipped
     recount.main([str(tmp_path), "--csv", str(path), "--write"])
