@@ -227,20 +227,20 @@ def _by_position(path: Path, first: bytes, separator: str, form: FileForm) -> li
 
 
 def _cells(text: bytes, separator: str, names: list[str], needed: Sequence[str]) -> Columns:
-    from .cells import column_of, find_cells
+    from .cells import find_cells
 
     block = np.frombuffer(text, np.uint8)
-    lines = int(np.count_nonzero(block == 10))
-    starts = np.empty((lines, len(names)), np.int64)
-    ends = np.empty_like(starts)
-    rows = find_cells(block, ord(separator), len(names), starts, ends)
-    wrong = np.flatnonzero(starts[:, 0] < 0)
-    bad = {int(row): f"{int(ends[row, 0])} cells in place of {len(names)}" for row in wrong}
-    starts[wrong], ends[wrong] = 0, 0
-    places = {name: names.index(name) for name in needed}
-    values = {name: Packed(*column_of(block, np.ascontiguousarray(starts[:, place]),
-                                      np.ascontiguousarray(ends[:, place])))
-              for name, place in places.items()}
+    lines = int(np.count_nonzero(block == ord("\n")))
+    places = np.full(len(names), -1)
+    places[[names.index(name) for name in needed]] = np.arange(len(needed))
+    starts = np.zeros((len(needed), lines), np.int64)
+    ends, counts = np.zeros_like(starts), np.empty(lines, np.int64)
+    rows = find_cells(block, ord(separator), places, starts, ends, counts)
+    wrong = np.flatnonzero(counts != len(names))
+    bad = {int(row): f"{int(counts[row])} cells in place of {len(names)}" for row in wrong}
+    starts[:, wrong], ends[:, wrong] = 0, 0
+    values = {name: Packed(block, starts[place], ends=ends[place])
+              for place, name in enumerate(needed)}
     return Columns(values, rows, bad)
 
 
