@@ -22,6 +22,7 @@ from compression.waterline import command as waterline
 from compression.waterline.shape import Shape
 from models import load
 from models.serving import artefact, rows
+from models.serving import scorer as scorer_module
 from models.serving.artefact import CHECKSUM, MANIFEST, TENSORS
 from serving.export import export
 from serving.runs import load_trained
@@ -310,3 +311,20 @@ def test_rows_of_a_layout_without_a_header(out, tmp_path, header):
     assert done.rows == 5 + (header == "other names")
     found = pd.read_csv(tmp_path / "out.csv")["probability"]
     np.testing.assert_allclose(found[-5:], wanted, rtol=1e-6)
+
+
+def test_scores_are_written_as_python_writes_them():
+    rng = np.random.default_rng(0)
+    scores = np.concatenate([rng.random(2000), 10 ** -rng.uniform(0, 12, 2000),
+                             1 - 10 ** -rng.uniform(0, 9, 500), 0.1 ** np.arange(12.0),
+                             [0.5, 0, 1, np.nan, 0.09999999999, 0.99999999, 1e-4, 9.99999999e-5,
+                              1e-40, 0.25]]).astype(np.float32)
+    text = bytes(scorer_module._lines(scores, 98)).decode()
+    wanted = [f"{row},\n" if score != score else f"{row},{score:.7g}\n"
+              for row, score in enumerate(scores.tolist(), 98)]
+    found = text.splitlines(keepends=True)
+    assert len(found) == len(wanted)
+    other = [pair for pair in zip(found, wanted, strict=True) if pair[0] != pair[1]]
+    assert len(other) < 5  # halves may be rounded up and not to even
+    for one, two in other:
+        np.testing.assert_allclose(float(one.split(",")[1]), float(two.split(",")[1]), rtol=2e-7)
