@@ -14,7 +14,7 @@ import numpy as np
 
 from ..vocabulary import Packed
 
-BLOCK = 1 << 22  # bytes of a file at a time
+BLOCK = 1 << 21  # bytes of a file at a time
 ROWS = 1 << 16  # of a Parquet file at a time
 SEPARATORS = {".csv": ",", ".tsv": "\t", ".txt": "\t"}
 
