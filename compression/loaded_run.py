@@ -67,6 +67,11 @@ def find_result(run_id: str, context: RunContext) -> dict[str, Any]:
         raise ValueError("the run's id is empty: name it, or its start")
     found = sorted((context.out / "runs").glob(f"{run_id}*/result.json"))
     if not found:
+        begun = sorted((context.out / "runs").glob(f"{run_id}*/"))
+        if begun:
+            raise FileNotFoundError(f"run {begun[0].name} is not finished (there is no result.json "
+                                    f"in {begun[0]}); start its script again, which goes on where "
+                                    "it was")
         raise FileNotFoundError(f"there is no finished run {run_id!r} in {context.out / 'runs'}."
                                 f"{shipped_words(run_id)}")
     if len(found) > 1:

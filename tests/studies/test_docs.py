@@ -253,8 +253,8 @@ def test_the_readmes_example_runs_as_it_is_printed(monkeypatch, capsys):
     size, before = re.fullmatch(r"(\d+) bytes, ([\d,]+) before\n", capsys.readouterr().out).groups()
     [compact] = made["tables"].values()
     rows = int(compact.table().any(dim=1).sum())
-    # values; 16 bits for each row with some and for the empty one; places; two arrays by width
-    expected = 4 * (4_000 + PADDING) + 2 * (rows + 1) + 2 * 1_000 + 2 * 8 * 17
+    # values; 16 bits for each row with some and for the empty one; places; an array by width
+    expected = 4 * (4_000 + PADDING) + 2 * (rows + 1) + 2 * 1_000 + 8 * 17
     assert (int(size), before) == (expected, "64,000")
 
 
