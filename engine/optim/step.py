@@ -249,8 +249,9 @@ class Step:
     def _see_parameters(self, ids: int) -> None:
         """Part the optimiser's parameters into row by row and the rest, when they are others than
         before."""
-        parameters = [parameter for group in self.optimizer.param_groups
-                      for parameter in group["params"]]
+        parameters: list[Tensor] = []
+        for group in self.optimizer.param_groups:
+            parameters += group["params"]
         same = len(parameters) == len(self.parameters) and all(map(operator.is_, parameters,
                                                                    self.parameters))
         if same and (self.adam is None or self.adam.rows is self.rows):
@@ -278,8 +279,9 @@ class Step:
 
     def _rowwise(self, optimizer: Adam, tables: dict[str, Tensor],
                  ids: int) -> Rowwise:
-        groups = {id(parameter): group for group in optimizer.param_groups
-                  for parameter in group["params"]}
+        groups = {}
+        for group in optimizer.param_groups:
+            groups |= {id(parameter): group for parameter in group["params"]}
 
         def of(parameter: Tensor) -> tuple[Tensor, dict, dict]:
             return parameter, _state_of(optimizer, parameter), groups[id(parameter)]

@@ -36,7 +36,7 @@ def test_logits_and_gradients_are_those_of_the_definition(width, fields):
 def test_pairwise_products_one_by_one():
     table, places, weights, ids = case(torch.float64)
     vectors = table[places.long()]
-    pairs = sum((vectors[:, i] * vectors[:, j]).sum(1) for i in range(3) for j in range(i))
+    pairs = sum((vectors[:, i] * vectors[:, j]).sum(1) for i, j in ((1, 0), (2, 0), (2, 1)))
     torch.testing.assert_close(fm(table, places, weights, ids),
                                pairs + weights[ids.long()].sum((1, 2)))
 
