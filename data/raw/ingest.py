@@ -26,8 +26,8 @@ from data.raw.source import RawFile, find_file, fingerprint
 from data.raw.value_index import Numbered, number_lines
 from data.raw.writer import Writer
 from data.schema import Schema
+from models.kernels.jit import njit
 from utils.files import require_writable, sha256_of
-from utils.jit import njit
 from utils.locks import locked
 
 log = logging.getLogger("pep")
