@@ -16,7 +16,7 @@ from data import checksums
 from data.columns import as_columns
 from data.encode import build_vocabulary, encode, field_of_known
 from data.schema import Schema
-from data.split import RANDOM, SPLITS, parts_of, require_both_classes
+from data.split import RANDOM, SPLITS, require_both_classes, split_indices
 from models.vocabulary import TEXT, WHOLE, FieldInfo, Vocabulary
 from utils.files import (
     naming_a_full_disk,
@@ -124,7 +124,7 @@ def build(name: str, columns: Mapping[str, Any], labels: Any, split_seed: int,
         split_seed: the data set's own.
         vocabulary: "all" counts values over all rows, as the paper's Table 3 does; "train" over the
             training rows only, with one unknown code a field.
-        split: see `data.split.parts_of`.
+        split: see `data.split.split_indices`.
         kinds: what the values of a field are, where it is more than text or whole numbers.
 
     Raises:
@@ -137,7 +137,7 @@ def build(name: str, columns: Mapping[str, Any], labels: Any, split_seed: int,
     """
     check_vocabulary(vocabulary)
     columns, labels = as_columns(columns, labels)
-    parts = parts_of(split, len(labels), split_seed)
+    parts = split_indices(split, len(labels), split_seed)
     order = np.concatenate(parts)
     train_only = vocabulary == "train"
     ids = np.empty((len(labels), len(columns)), np.int32)

@@ -41,7 +41,7 @@ class LowRank(TableEmbedding):
     (torch.Size([1, 2, 3]), torch.Size([1, 2]), 11)
     """
 
-    by_row: tuple[str, ...] | None = None
+    row_indexed: tuple[str, ...] | None = None
     codes: Any  # an nn.ModuleList of embeddings, which its own typing cannot say
     ranks: tuple[int, ...]
     # (F,) where a field stands when the fields are ordered by rank; rank 0 is behind all
@@ -73,8 +73,8 @@ class LowRank(TableEmbedding):
         if fused:
             self.deep_width = sum(self.ranks)
         # else ids that count through a batch's rows would not tell which table they belong to
-        if self.whole and codes[0].by_row is not None:
-            self.by_row = tuple(f"codes.0.{name}" for name in codes[0].by_row)
+        if self.whole and codes[0].row_indexed is not None:
+            self.row_indexed = tuple(f"codes.0.{name}" for name in codes[0].row_indexed)
 
     def forward(self, ids: Tensor) -> Tensor:
         """ids (B, F) -> (B, F, D)."""

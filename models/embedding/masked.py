@@ -25,7 +25,7 @@ class Masked(TableEmbedding):
     """
 
     mask: Tensor
-    by_row = ("weight", "mask")
+    row_indexed = ("weight", "mask")
     sharded = "vectors"
 
     def __init__(self, initial: Tensor, mask: Tensor, num_fields: int) -> None:

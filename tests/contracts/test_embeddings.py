@@ -213,6 +213,6 @@ def test_everything_of_the_protocol_is_there(name):
     assert len(MEMBERS) == 13
     assert {member for member in MEMBERS if not hasattr(embedding, member)} == set()
     own = {**dict(embedding.named_parameters()), **dict(embedding.named_buffers())}
-    assert set(embedding.by_row or ()) <= set(own)
+    assert set(embedding.row_indexed or ()) <= set(own)
     assert set(embedding.decays.values()) <= {"decoupled", "none"}
     assert embedding.sharded in (None, "vectors", "rows")

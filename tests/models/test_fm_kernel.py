@@ -82,7 +82,7 @@ def test_loss_and_gradients_by_hand_are_those_of_autograd(name, size):
     loss = binary_cross_entropy_with_logits(model(ids), labels)
     loss.backward()
     rows = {f"embedding.{name}": getattr(model.embedding, name).detach().clone().numpy()
-            for name in model.embedding.by_row}
+            for name in model.embedding.row_indexed}
     rows["linear.layer.fc.weight"] = model.linear.weight.detach().numpy()
     value, found = model.by_hand(rows, ids.numpy(), labels.numpy())
     assert value == pytest.approx(loss.item(), rel=1e-6)
