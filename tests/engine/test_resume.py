@@ -499,11 +499,9 @@ def test_a_second_interrupt_puts_no_traceback_in_the_place_of_the_message(monkey
     assert "interrupted; finished runs stay" in capsys.readouterr().err
 
 
+@pytest.mark.usefixtures("seen")
 def test_what_safetensors_has_left_of_a_killed_write_is_removed_when_the_run_goes_on(tmp_path):
-    with pytest.MonkeyPatch.context() as patch:
-        kill_at(patch, "after the update", 13)
-        with pytest.raises(Killed):
-            tiny.train(tmp_path, **CASES["deepfm"])
+    assert killed(tmp_path, "after the update", 13, **CASES["deepfm"])
     [folder] = (tmp_path / "runs").iterdir()
     (folder / ".tmpAbC123").touch()
     tiny.train(tmp_path, **CASES["deepfm"])
