@@ -279,7 +279,7 @@ class Step:
 
     def _rowwise(self, optimizer: Adam, tables: dict[str, Tensor],
                  ids: int) -> Rowwise:
-        groups = {}
+        groups: dict[int, dict[str, Any]] = {}
         for group in optimizer.param_groups:
             groups |= {id(parameter): group for parameter in group["params"]}
 
