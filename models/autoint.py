@@ -46,7 +46,8 @@ class SelfAttention(nn.Module):
         # (B, F, 3 * width)
         mixed = nn.functional.linear(x, self.layer.in_proj_weight, self.layer.in_proj_bias)
         dropped = self.dropout.dropped if self.training else 0
-        return self.layer.out_proj(attention(mixed, self.layer.num_heads, dropped))
+        read = attention(mixed, self.layer.num_heads, dropped, self.dropout.generator)
+        return self.layer.out_proj(read)
 
 
 class AutoInt(ClickModel):

@@ -27,6 +27,7 @@ from .embedding.base import (
 )
 from .embedding.mixed_width import Mixed
 from .kernels.dropout import number_dropout
+from .memory import require_memory
 from .options import Sizes, Values, record_of
 
 # A new model or embedding is one file and one line here.
@@ -60,13 +61,14 @@ def build_embedding(field_sizes: Sizes, values: Values, seed: int,
         counts: () -> (N,) int64, how often each feature occurs in training.
 
     Raises:
-        ValueError: the embedding needs counts and none are given, or these or its settings do not
-            fit the table.
+        ValueError: the embedding needs counts and none are given, these or its settings do not
+            fit the table, or a table does not fit the memory.
     """
     entry = embedding_entry(values["model"], values["embedding"])
     generator = torch.Generator().manual_seed(seed)
 
     def draw(rows: int, width: int) -> Tensor:
+        require_memory(4 * rows * width, f"a table of {rows:,} x {width}")
         return fresh_table(rows, width, field_sizes, values, generator)
 
     def checked_counts() -> Tensor:

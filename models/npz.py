@@ -4,10 +4,11 @@ import hashlib
 import os
 import zipfile
 from collections.abc import Mapping
-from pathlib import Path
 from typing import IO, Any
 
 import numpy as np
+
+from .memory import available_memory
 
 DIGEST = "digest"  # among the arrays of a file: over all others; older files have none
 _HEADERS = {(1, 0): np.lib.format.read_array_header_1_0,
@@ -67,17 +68,6 @@ def read_npz(path: str | os.PathLike[str], most: int | None = None) -> Arrays:
     except Exception as error:  # damage may show in any way
         raise ValueError(f"{path} cannot be read ({error})") from error
     return arrays
-
-
-def available_memory() -> int:
-    """Bytes of memory that can be had, or the memory's size where the system does not say."""
-    try:
-        lines = Path("/proc/meminfo").read_text().splitlines()
-        return next(int(line.split()[1]) * 1024 for line in lines
-                    if line.startswith("MemAvailable:"))
-    except (OSError, StopIteration):
-        return os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE") if hasattr(
-            os, "sysconf") else 1 << 32
 
 
 def _arrays(archive: zipfile.ZipFile, most: int) -> Arrays:

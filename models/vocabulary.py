@@ -11,6 +11,7 @@ import json
 import math
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import asdict, dataclass, replace
+from datetime import UTC, datetime
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -98,8 +99,8 @@ def as_text(value: Any) -> str | None:
 
     >>> [as_text(value) for value in ("é", 7, 7.0, 0.25, True, float("nan"), b"x")]
     ['é', '7', '7', '0.25', 'true', None, 'x']
-    >>> as_text(np.datetime64("2026-01-31T08"))
-    '2026-01-31 08:00:00'
+    >>> as_text(np.datetime64("2026-01-31T08")), as_text(datetime(2026, 1, 31, 8, 0, 0, 5))
+    ('2026-01-31 08:00:00', '2026-01-31 08:00:00')
     """
     if isinstance(value, str):
         return str(value)
@@ -121,6 +122,9 @@ def as_text(value: Any) -> str | None:
         if np.isnat(value):
             return None
         return str(value.astype("datetime64[s]")).replace("T", " ")
+    if isinstance(value, datetime):  # pandas' too; of UTC, as Arrow's are read
+        naive = value if value.tzinfo is None else value.astimezone(UTC).replace(tzinfo=None)
+        return naive.isoformat(" ", "seconds")
     return str(value)
 
 

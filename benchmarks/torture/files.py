@@ -21,8 +21,10 @@ from data import movielens, split, store
 from engine import darts, snapshots
 from engine.checkpoint import checked, load_checkpoint
 from engine.record import peak_memory_bytes, reset_peak_memory
-from models import npz
+from models import npz, packed_table
 from models.pruned_tables import PrunedTables
+from models.serving import artefact, scorer
+from models.vocabulary import Vocabulary
 from studies import result_files, runs_csv, tuning
 
 MOST_BYTES = 100 << 20  # that reading a small file may take
@@ -77,6 +79,11 @@ def _make(folder: Path) -> dict[str, Kind]:
     [cached] = (folder / "cache").glob("movielens*")
     source = json.loads((cached / "manifest.json").read_text())["source"]
     [widths] = out.glob("runs/*/widths.npz")
+    works.export_run(folder / "exported")
+    model = folder / "exported" / "model"
+    [own] = (folder / "exported" / "cache").glob("clicks-*/vocabulary")
+    works.water_line(folder / "packed")
+    [packed] = (folder / "packed").glob("runs/*/table.packed")
     encoded = partial(_encoded, cached, source)
     return {
         "snapshot": Kind(alias / "40.npz", "npz", snapshots.read),
@@ -99,7 +106,12 @@ def _make(folder: Path) -> dict[str, Kind]:
                          lambda content: isinstance(content, list)),
         "encoded ids": Kind(cached / "ids.npy", "npy", encoded),
         "encoded labels": Kind(cached / "labels.npy", "npy", encoded),
-        "encoded manifest": Kind(cached / "manifest.json", "json", encoded)}
+        "encoded manifest": Kind(cached / "manifest.json", "json", encoded),
+        "vocabulary": Kind(own / "ids.npy", "npy", partial(_vocabulary, own.parent)),
+        "packed table": Kind(packed, "bytes", _packed),
+        "exported manifest": Kind(model / artefact.MANIFEST, "json", _scores),
+        "exported tensors": Kind(model / artefact.TENSORS, "safetensors", _scores),
+        "exported vocabulary": Kind(model / "vocabulary" / "text.npy", "npy", _scores)}
 
 
 def _checkpoint(out: Path) -> Path:
@@ -144,6 +156,33 @@ def _encoded(folder: Path, source: Any, path: Path) -> Any:
     if dataset is None:
         return None
     return dataset.schema, dataset.counts, dataset.manifest, dataset.ids[:], dataset.labels[:]
+
+
+def _vocabulary(folder: Path, path: Path) -> Any:
+    """The words of an encoded set, with their ids and counts."""
+    source = json.loads((folder / "manifest.json").read_text())["source"]
+    dataset = store.load(folder, source)
+    return None if dataset is None else _words(dataset.vocabulary)
+
+
+def _words(vocabulary: Vocabulary | None) -> Any:
+    fields = vocabulary.fields if vocabulary is not None else ()
+    return [(field.name, list(field.entries())) for field in fields]
+
+
+def _packed(path: Path) -> Any:
+    """All rows of a packed table."""
+    table = packed_table.load(path)
+    return table.lookup(torch.arange(table.num_rows)[:, None])
+
+
+def _scores(path: Path) -> Any:
+    """What an exported model gives for a few rows, and its words."""
+    model = next(parent for parent in path.parents if (parent / artefact.MANIFEST).exists())
+    loaded = scorer.load(model)
+    rows = [{"user": f"u{row % 33}", "item": f"é {row % 13}", "price": row / 40}
+            for row in range(40)]
+    return loaded.manifest, loaded.score(rows), _words(loaded.vocabulary)
 
 
 def trial(seed: int, folder: Path) -> Outcome:

@@ -191,9 +191,9 @@ def start(work: Work, before: Callable[[], None] = lambda: None,
         os._exit(code)
 
 
-def finish(child: int) -> int:
-    """Wait for a child: its exit code, or minus the signal that killed it."""
-    deadline = time.monotonic() + LONGEST
+def finish(child: int, seconds: float = LONGEST) -> int:
+    """Wait so long for a child: its exit code, or minus the signal that killed it."""
+    deadline = time.monotonic() + seconds
     while True:
         done, status = os.waitpid(child, os.WNOHANG)
         if done:

@@ -53,7 +53,7 @@ def _resumes(seed: int, folder: Path) -> Outcome:
                 break
             except Interrupted:
                 stops += 1
-                seen.append(_held())
+                seen.append(held())
     if wrong := differences(contents(folder / "whole"), contents(folder / "stopped")):
         return Outcome("resumes: other bits", f"after {stops} stops: {wrong}")
     return _flat("resumes", seen, f"{stops} stops")
@@ -63,11 +63,11 @@ def _epochs(seed: int, folder: Path) -> Outcome:
     seen: list[tuple[int, int, int]] = []
     stages.train(works.settings(**works.DENSE, max_epochs=EPOCHS, eval_interval=10,
                                 early_stop=10**6, checkpoint_seconds=1.0), seed,
-                 works.context(folder, report=lambda report: seen.append(_held())))
+                 works.context(folder, report=lambda report: seen.append(held())))
     return _flat("epochs", seen, f"{EPOCHS} epochs")
 
 
-def _held() -> tuple[int, int, int]:
+def held() -> tuple[int, int, int]:
     """Open files, threads, and bytes of memory of this process."""
     gc.collect()
     pages = int(Path("/proc/self/statm").read_text().split()[1])

@@ -198,7 +198,7 @@ def in_tensors(content: bytes, rng: Random) -> bytes:
     header, data = json.loads(content[8:8 + size]), bytearray(content[8 + size:])
     names = [name for name in header if name != "__metadata__"]
     one, other = rng.choice(names, 2)
-    kind = rng.integers(8)
+    kind = rng.integers(8 if "content" in header.get("__metadata__", {}) else 6)
     if kind == 0:
         header[one], header[other] = header[other], header[one]
     elif kind == 1:
@@ -267,4 +267,4 @@ BY_FORM: dict[str, tuple[Mutation, ...]] = {
     "npz": (*BYTES, in_arrays, in_arrays, in_arrays, huge_array, pickled, bomb),
     "safetensors": (*BYTES, in_tensors, in_tensors, in_tensors, pickled),
     "npy": (*BYTES, in_npy, in_npy, in_npy, pickled),
-    "csv": (*BYTES, in_csv, in_csv)}
+    "csv": (*BYTES, in_csv, in_csv), "bytes": (*BYTES, pickled)}

@@ -17,7 +17,7 @@ WHAT = {
     "files": "files changed by others, read",
     "rows": "files of 500 raw lines, each line changed, against the plain definition",
     "settings": "random dicts of settings",
-    "load": "eight trainings at once in one folder",
+    "load": "eight trainings at once in one folder; 200 scorers of one model for five minutes",
     "long": "200 stops of one search; 1,000 epochs"}
 
 

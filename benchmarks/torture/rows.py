@@ -1,12 +1,16 @@
 """Raw rows that were changed in any way: what is read of each is what a plain definition reads, and
 each that is refused is named by its number and the reason."""
 
+import csv
+import io
 import re
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
 
 from benchmarks.torture import works
 from benchmarks.torture.trials import Outcome
@@ -19,6 +23,8 @@ from data.raw.layout import BUCKET, DECIMAL, HEX, ID, Layout
 from data.raw.parse import MISSING
 from data.raw.source import RawFile
 from data.raw.value_index import number_lines
+from data.table import read
+from models.vocabulary import as_text
 
 LINES = 500  # of a file, each of them changed
 LAYOUTS = {"Criteo": criteo.LAYOUT, "Avazu": avazu.LAYOUT}
@@ -43,10 +49,11 @@ def trial(seed: int, folder: Path) -> Outcome:
     bad_lines.SHOWN = bad_lines.NOTED = 10**9
     try:
         with works.silent():
-            if seed % 3 == 2:
-                return _movielens(rng, folder)
-            name = list(LAYOUTS)[seed % 3]
-            return _layout(name, LAYOUTS[name], rng, folder)
+            kind = seed % 5
+            if kind < 2:
+                name = list(LAYOUTS)[kind]
+                return _layout(name, LAYOUTS[name], rng, folder)
+            return (_movielens, _csv, _parquet)[kind - 2](rng, folder)
     finally:
         bad_lines.SHOWN, bad_lines.NOTED = shown, noted
 
@@ -202,3 +209,85 @@ def _rating(line: str, users: dict[str, list[str]],
     time = int(time_bucket(np.array([int(cells[3]) - movielens.FIRST_RATING]))[0])
     return (time, gender, int(age), int(job), code, int(title[-5:-1]), genres, int(cells[0]),
             int(cells[1]), int(cells[2]))
+
+
+# ---- tables: CSV is what Python's csv reads, a Parquet cell what `as_text` says of it
+
+
+def _csv(rng: np.random.Generator, folder: Path) -> Outcome:
+    """Texts, numbers and gaps; one file in twenty may hold bytes that are no UTF-8."""
+    names = [f"c{place}" for place in range(int(rng.integers(2, 9)))]
+    separator = str(rng.choice([",", "\t", ";", "|"]))
+    sane = rng.random() < 0.95
+    lines = [separator.join(names).encode()]
+    for _ in range(LINES):
+        cells = [str(rng.choice(CELLS)) if rng.random() < 0.3 else str(rng.integers(100))
+                 for _ in names]
+        line = spoilt(separator.join(cells).encode(), separator.encode(), rng)
+        lines.append(line.decode("latin-1").encode() if sane else line)
+    path = folder / "rows.csv"
+    path.write_bytes(b"\n".join(lines) + b"\n")
+    bad: list[str] = []
+
+    class Kept(Lenient):
+        def note(self, number: int, why: str, text: bytes, forms: Any) -> None:
+            bad.append(f"row {number}: {why}")
+
+    with works.changed(read, {"BadLines": Kept}):
+        try:
+            table = read.Table.of(path)
+            found = _cells(table, names)
+        except ValueError as error:
+            return Outcome("CSV: file refused", "" if str(path) in str(error) else f"CSV: {error}")
+    rows = list(csv.reader(io.StringIO(path.read_bytes().decode(), newline=""),
+                           delimiter=separator))
+    good, refused = [], []
+    for number, row in enumerate((row for row in rows if row), 1):
+        if len(row) != len(names):
+            refused.append(f"row {number}: expected {len(names)} columns, got {len(row)}")
+        elif number > 1:
+            good.append(row)
+    return _judged("CSV", (good, [], [], refused), (found, [], [], bad))
+
+
+def _cells(table: read.Table, names: list[str]) -> list[list[str]]:
+    rows: list[list[str]] = []
+    for _, batch in table.batches(names):
+        columns = [read.texts_of(column) for column in batch.columns]
+        rows += [[column.get(row) for column in columns] for row in range(batch.num_rows)]
+    return rows
+
+
+def _parquet(rng: np.random.Generator, folder: Path) -> Outcome:
+    """Columns of every flat type, with gaps and odd numbers."""
+    arrays = {f"{kind} {place}": _column(kind, rng)
+              for place, kind in enumerate(rng.choice(list(TYPES), int(rng.integers(2, 8))))}
+    table = pa.table(arrays)
+    path = folder / "rows.parquet"
+    pq.write_table(table, path, row_group_size=int(rng.integers(50, 600)))
+    found = _cells(read.Table.of(path), list(arrays))
+    wanted = [[as_text(value) or "" for value in row]
+              for row in zip(*(array.to_pylist() for array in arrays.values()), strict=True)]
+    return _judged("Parquet", (wanted, [], [], []), (found, [], [], []))
+
+
+TYPES: dict[str, tuple[pa.DataType, Any]] = {
+    "int8": (pa.int8(), lambda rng: int(rng.integers(-128, 128))),
+    "int64": (pa.int64(), lambda rng: int(rng.integers(-2**63, 2**63 - 1))),
+    "uint64": (pa.uint64(), lambda rng: int(rng.integers(0, 2**63))),
+    "float": (pa.float32(), lambda rng: float(np.float32(10 ** rng.uniform(-40, 38)))),
+    "double": (pa.float64(), lambda rng: [float(rng.integers(-2**60, 2**60)), rng.normal(),
+                                          np.nan, np.inf, -0.0, 1e300][rng.integers(6)]),
+    "bool": (pa.bool_(), lambda rng: bool(rng.integers(2))),
+    "string": (pa.string(), lambda rng: str(rng.choice(CELLS)) + "\n\"日"[rng.integers(3)]),
+    "large string": (pa.large_string(), lambda rng: str(rng.choice(CELLS))),
+    "date": (pa.date32(), lambda rng: int(rng.integers(-40_000, 40_000))),
+    "seconds": (pa.timestamp("s"), lambda rng: int(rng.integers(-10**9, 2 * 10**9))),
+    "milliseconds": (pa.timestamp("ms"), lambda rng: int(rng.integers(2 * 10**12))),
+    "codes": (pa.dictionary(pa.int16(), pa.string()), lambda rng: str(rng.choice(CELLS)))}
+
+
+def _column(kind: str, rng: np.random.Generator) -> pa.Array:
+    of_type, draw = TYPES[kind]
+    values = [None if rng.random() < 0.1 else draw(rng) for _ in range(LINES)]
+    return pa.array(values, of_type)

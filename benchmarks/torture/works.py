@@ -2,8 +2,12 @@
 enough."""
 
 import contextlib
+import ctypes
 import io
 import logging
+import os
+import signal
+import socket
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import replace
@@ -11,23 +15,30 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import torch.distributed as dist
 
 from benchmarks.torture.settings import Watched, small_dataset
 from compression import finetune
 from compression.afm import command as afm
 from compression.afm.compress import Choice
 from compression.finetune import FineTuning
-from compression.loaded_run import load_model
+from compression.loaded_run import load_model, load_uniform
+from compression.lowbit.retraining import Retraining
 from compression.pruning import methods
 from compression.umec import command as umec
 from compression.umec.command import Task
+from compression.waterline import command as waterline
+from compression.waterline.shape import Shape
 from data import criteo, movielens
 from data.movielens import FIRST_RATING
 from data.synthetic import raw_planted
+from data.table.encode import open_table
+from data.table.options import OwnTable, TableOptions
 from engine import stages
 from engine.record import pick_device
 from engine.run import RunContext
 from engine.settings import Settings, parse
+from serving.export import export
 from studies import tuning
 
 SETTINGS = {"model": "fm", "latent_dim": 4, "batch_size": 64, "lr": 0.05, "max_epochs": 3,
@@ -37,6 +48,7 @@ PEP = {"embedding": "pep", "candidate_p": [150, 40]}
 DENSE = {"embedding": "uniform"}
 ROWS = 300
 SEED = 1
+TABLE = OwnTable("clicks", TableOptions("click", min_count=1), "random:1")
 _opened: list[Watched] = []
 
 
@@ -108,15 +120,58 @@ def prune(out: Path) -> None:
     methods.prune(trained, "imp", tables, replace(place, alias="pruned"))
 
 
+def water_line(out: Path) -> None:
+    """A uniform table, and its packed form under the water line."""
+    run_id = train(out, **DENSE)["run_id"]
+    trained = load_uniform(run_id, context(out))
+    with changed(finetune, {"DRAWS": 10}):
+        waterline.compress(trained, Shape(), [180], Retraining(2, 0.01))
+
+
+def two_processes(out: Path) -> None:
+    """A PEP search of two processes, each with one of two lanes; the second ends with the first."""
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    first = os.getpid()
+    second = os.fork()
+    if not second:
+        ctypes.CDLL(None).prctl(1, signal.SIGKILL)  # PR_SET_PDEATHSIG
+        if os.getppid() != first:
+            raise RuntimeError("the first process has ended")
+    os.environ |= {"RANK": "0" if second else "1", "WORLD_SIZE": "2", "MASTER_ADDR": "127.0.0.1",
+                   "MASTER_PORT": str(port)}
+    place = context(out, rank=0 if second else 1)
+    stages.train(settings(**PEP, lanes=2), SEED, place)
+    dist.destroy_process_group()
+    if second and os.waitpid(second, 0)[1]:
+        raise RuntimeError("the second process has failed")
+
+
 def encode(out: Path) -> None:
-    """Raw files of MovieLens and Criteo to encoded sets."""
+    """Raw files of MovieLens and Criteo, and a table, to encoded sets."""
     raw = out.with_name(out.name + "-raw")
     if not (raw / "done").exists():
         write_movielens(raw / "ml-1m")
         raw_planted.write("criteo", 2000, raw / "train.txt")
+        write_table(raw / "clicks.csv")
         (raw / "done").touch()
     movielens.open_dataset(str(raw / "ml-1m"), out / "cache")
     criteo.open_dataset(str(raw / "train.txt"), out / "cache")
+    open_table(str(raw / "clicks.csv"), out / "cache", TABLE)
+
+
+def export_run(out: Path) -> None:
+    """A training on a table, and the folder that scores raw rows."""
+    raw = out.with_name(out.name + "-raw")
+    if not (raw / "done").exists():
+        write_table(raw / "clicks.csv")
+        (raw / "done").touch()
+    opened = Watched(open_table(str(raw / "clicks.csv"), out / "cache", TABLE))
+    place = context(out, opened=opened)
+    run_id = stages.train(settings(**DENSE), SEED, place)["run_id"]
+    if not (out / "model").exists():
+        export(run_id, out / "model", "float32", place)
 
 
 def tune(out: Path) -> None:
@@ -128,8 +183,9 @@ def tune(out: Path) -> None:
 
 WORKS: dict[str, Callable[[Path], None]] = {
     "search": search, "retrain": retrain, "search by row": search_row_by_row, "DartsEmb": darts,
-    "UMEC": umec_of_dlrm, "AFM": afm_of_deepfm, "iterative pruning": prune, "encode": encode,
-    "tune": tune}
+    "UMEC": umec_of_dlrm, "AFM": afm_of_deepfm, "iterative pruning": prune,
+    "water line": water_line, "two processes": two_processes, "encode": encode,
+    "export": export_run, "tune": tune}
 
 
 def movielens_lines(ratings: int = 400, seed: int = 0) -> dict[str, list[str]]:
@@ -142,6 +198,17 @@ def movielens_lines(ratings: int = 400, seed: int = 0) -> dict[str, list[str]]:
     lines = [f"{1 + rng.integers(40)}::{1 + rng.integers(30)}::{rng.choice([1, 2, 4, 5])}::"
              f"{FIRST_RATING + rng.integers(10**6)}" for _ in range(ratings)]
     return {"users.dat": users, "movies.dat": movies, "ratings.dat": lines}
+
+
+def write_table(path: Path, rows: int = ROWS) -> None:
+    """A CSV file of clicks whose columns hold text, numbers and gaps."""
+    rng = np.random.default_rng(rows)
+    lines = ["click,user,item,price"]
+    for _ in range(rows):
+        price = f"{rng.random():.3f}" if rng.random() < 0.9 else ""
+        lines.append(f"{rng.integers(2)},u{rng.integers(30)},é {rng.integers(12)},{price}")
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text("\n".join(lines) + "\n", "utf-8")
 
 
 def write_movielens(folder: Path) -> None:

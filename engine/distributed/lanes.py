@@ -25,7 +25,7 @@ from models.base import ClickModel, Inputs, as_inputs
 from models.embedding.uniform import Uniform
 from models.kernels.batch_rows import renumber
 from models.kernels.deferred import njit
-from models.kernels.dropout import LEVELS, Dropout
+from models.kernels.dropout import LEVELS, Dropout, random_bits
 
 WHOLE_VECTORS = 64  # rows: of a multiple of them no entry is left over by the CPU's vectors
 Lane = tuple[Inputs, Tensor]  # inputs and labels
@@ -124,9 +124,8 @@ class LaneDropout(nn.Module):
         """Any shape."""
         if not self.dropped:
             return x
-        words = torch.empty((x.numel() + 3) // 4, dtype=torch.int64)
-        words.random_(-(1 << 63), None, generator=self.generator)
-        keep = words.view(torch.int16)[:x.numel()].view(x.shape) >= self.dropped - LEVELS // 2
+        bits = random_bits(x.detach(), self.dropped, self.generator)
+        keep = bits.view(x.shape) >= self.dropped - LEVELS // 2
         return x * (keep.to(x.dtype) * (LEVELS / (LEVELS - self.dropped)))
 
 

@@ -95,10 +95,12 @@ def _backward(grad, mixed, heads, places, bits, least, kept, weights, grad_mixed
 
 class _Attention(torch.autograd.Function):
     @staticmethod
-    def forward(ctx, mixed: Tensor, heads: int, dropped: int) -> Tensor:
+    def forward(ctx, mixed: Tensor, heads: int, dropped: int,
+                generator: torch.Generator | None) -> Tensor:
         batch, fields, width = mixed.shape
         weights = mixed.new_empty(batch, heads, fields, fields)
-        out, bits = mixed.new_empty(batch, fields, width // 3), random_bits(weights, dropped)
+        out = mixed.new_empty(batch, fields, width // 3)
+        bits = random_bits(weights, dropped, generator)
         ctx.of_forward = heads, dropped - LEVELS // 2, np.float32(LEVELS / (LEVELS - dropped))
         heads, least, kept = ctx.of_forward
         _forward(mixed.numpy(), heads, (0,) * (width // 3 // heads), bits.numpy(), least, kept,
@@ -107,23 +109,25 @@ class _Attention(torch.autograd.Function):
         return out
 
     @staticmethod
-    def backward(ctx, grad: Tensor) -> tuple[Tensor, None, None]:
+    def backward(ctx, grad: Tensor) -> tuple[Tensor, None, None, None]:
         mixed, weights, bits = ctx.saved_tensors
         heads, least, kept = ctx.of_forward
         grad_mixed = torch.empty_like(mixed)
         places = (0,) * (grad.shape[2] // heads)
         _backward(grad.contiguous().numpy(), mixed.numpy(), heads, places, bits.numpy(), least,
                   kept, weights.numpy(), grad_mixed.numpy())
-        return grad_mixed, None, None
+        return grad_mixed, None, None, None
 
 
-def attention(mixed: Tensor, heads: int, dropped: int) -> Tensor:
+def attention(mixed: Tensor, heads: int, dropped: int,
+              generator: torch.Generator | None = None) -> Tensor:
     """What each field reads from all fields of its row, by `heads` heads.
 
     Args:
         mixed: (B, F, 3 width), queries, keys and values side by side, the heads side by side in
             each.
         dropped: of the attention weights, in 65,536ths; see `Dropout`.
+        generator: that the dropout draws from; torch's global one where it is left out.
 
     Returns:
         (B, F, width).
@@ -133,11 +137,12 @@ def attention(mixed: Tensor, heads: int, dropped: int) -> Tensor:
     """
     mixed = widened(mixed)
     if not runs_on_numba(mixed):
-        return attention_plain(mixed, heads, dropped)
-    return _Attention.apply(mixed.contiguous(), heads, dropped)
+        return attention_plain(mixed, heads, dropped, generator)
+    return _Attention.apply(mixed.contiguous(), heads, dropped, generator)
 
 
-def attention_plain(mixed: Tensor, heads: int, dropped: int) -> Tensor:
+def attention_plain(mixed: Tensor, heads: int, dropped: int,
+                    generator: torch.Generator | None = None) -> Tensor:
     """The definition of `attention`; draws the same random numbers."""
     batch, fields, width = mixed.shape
     parts = mixed.view(batch, fields, 3, heads, width // (3 * heads))
@@ -145,6 +150,6 @@ def attention_plain(mixed: Tensor, heads: int, dropped: int) -> Tensor:
     scores = query @ key.transpose(2, 3) / math.sqrt(query.shape[-1])  # (B, heads, F, F)
     weights = torch.softmax(scores, dim=-1)
     if dropped:
-        bits = random_bits(weights.detach(), dropped).view(weights.shape)
+        bits = random_bits(weights.detach(), dropped, generator).view(weights.shape)
         weights = weights * ((bits >= dropped - LEVELS // 2) * (LEVELS / (LEVELS - dropped)))
     return (weights @ value).transpose(1, 2).reshape(batch, fields, width // 3)

@@ -12,11 +12,12 @@ from torch import Tensor, nn
 LEVELS = 1 << 16
 
 
-def random_bits(like: Tensor, dropped: int) -> Tensor:
+def random_bits(like: Tensor, dropped: int, generator: torch.Generator | None = None) -> Tensor:
     """An int16 for each element of `like`, flat; an element is kept where it is at least
-    `dropped` - LEVELS / 2. From torch's global generator, if anything is to be dropped."""
+    `dropped` - LEVELS / 2. From torch's global generator where none is given, if anything is to be
+    dropped."""
     words = torch.empty((like.numel() + 3) // 4, dtype=torch.int64, device=like.device)
-    drawn = words.random_(-(1 << 63), None) if dropped else words.zero_()
+    drawn = words.random_(-(1 << 63), None, generator=generator) if dropped else words.zero_()
     return drawn.view(torch.int16)[: like.numel()]
 
 
@@ -44,6 +45,8 @@ class Dropout(nn.Module):
     >>> Dropout(0.5).eval()(torch.ones(2))
     tensor([1., 1.])
     """
+
+    generator: torch.Generator | None = None  # torch's global one
 
     def __init__(self, p: float) -> None:
         super().__init__()

@@ -103,7 +103,3 @@ def test_what_is_no_archive_is_refused_by_name(path, content):
 def test_an_absent_file_is_absent(tmp_path):
     with pytest.raises(FileNotFoundError):
         read_npz(tmp_path / "no.npz")
-
-
-def test_the_available_memory_is_a_number_of_bytes():
-    assert 1 << 20 < npz.available_memory() < 1 << 50

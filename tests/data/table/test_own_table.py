@@ -18,6 +18,7 @@ from data.split import SPLITS, split_rows
 from data.table import count, encode, read
 from data.table.encode import describe, open_table
 from data.table.options import SPLIT_SEED, OwnTable, TableOptions, check_split
+from models.vocabulary import as_text
 
 NASTY = ["a", "b", "", "Zürich", 'say "hi"', "x,y", "two\nlines", "日本", "NaN", "null", "007", "7",
          "7.0", " spaced ", "true", "0"]
@@ -512,3 +513,15 @@ def test_the_reader_keeps_to_batches(tmp_path, monkeypatch):
     batches = [batch for _, batch in table.batches(["click"])]
     assert len(batches) > 5
     is_as_defined(open_own(put(tmp_path, frame), tmp_path), frame)
+
+
+def test_times_with_fractions_and_zones_are_the_same_text_in_a_file_and_as_python_values(tmp_path):
+    times = pa.array([1_199_999_999_607, 1_200_000_000_000, None],
+                     pa.timestamp("ms", "Europe/Berlin"))
+    path = tmp_path / "times.parquet"
+    pq.write_table(pa.table({"time": times, "click": [0, 1, 0]}), path)
+    [(_, batch)] = read.Table.of(path).batches(["time"])
+    texts = read.texts_of(batch.column("time"))
+    wanted = [as_text(value) or "" for value in times.to_pylist()]
+    assert [texts.get(row) for row in range(3)] == wanted
+    assert wanted == ["2008-01-10 21:19:59", "2008-01-10 21:20:00", ""]

@@ -73,6 +73,17 @@ def test_one_lane_of_fm_has_the_bits_of_the_step_without_lanes(by_autograd):
     assert {name for name in found if found[name].tobytes() != expected[name].tobytes()} == set()
 
 
+@pytest.mark.parametrize("model", ["deepfm", "autoint"])
+def test_dropout_of_lanes_draws_nothing_from_the_global_generator(model):
+    torch.manual_seed(5)
+    before = torch.get_rng_state()
+    training = InLanes(model=model, dropout=0.5, att_dropout=0.5)
+    drawn = torch.get_rng_state()
+    training.advance(*training.batch())
+    assert torch.equal(torch.get_rng_state(), drawn)
+    assert torch.equal(before, drawn)
+
+
 def test_an_id_outside_the_tables_is_named():
     made = InLanes().run(1)
     lanes, rows = made.batch()

@@ -1,0 +1,59 @@
+"""Tables that the memory does not hold are refused before anything is taken."""
+
+import logging
+
+import pytest
+import tiny
+
+from models import memory
+from models.build import build_embedding
+from models.memory import available_memory, require_memory
+
+MIB = 1 << 20
+
+
+@pytest.fixture(autouse=True)
+def small_data(monkeypatch):
+    tiny.install(monkeypatch, tiny.dataset(300))
+
+
+def test_the_available_memory_is_a_number_of_bytes():
+    assert MIB < available_memory() < 1 << 50
+
+
+def test_a_need_above_what_is_available_is_refused_with_both_numbers(monkeypatch):
+    monkeypatch.setattr(memory, "available_memory", lambda: 1 << 30)
+    require_memory(1 << 30, "a table")
+    with pytest.raises(ValueError, match=r"a table takes 2.00 GiB, and 1.00 GiB of memory are"):
+        require_memory(1 << 31, "a table")
+
+
+def test_a_table_is_refused_before_it_is_drawn():
+    values = {"model": "fm", "embedding": "uniform", "latent_dim": 16}
+    with pytest.raises(ValueError, match=r"a table of 4,000,000,000,000 x 16 takes 238,4"):
+        build_embedding((4 * 10**12,), values, 1)
+
+
+@pytest.mark.parametrize(("changes", "wanted"), [
+    ({}, "optimizer=adam and table_update=auto takes"),
+    ({"optimizer": "sgd", "table_update": "dense"}, "optimizer=sgd and table_update=dense takes")])
+def test_what_the_training_takes_is_refused_before_the_first_step(tmp_path, monkeypatch, changes,
+                                                                  wanted):
+    free = iter([1 << 30])  # for the table; nothing is left for its moments or its gradient
+    monkeypatch.setattr(memory, "available_memory", lambda: next(free, 0))
+    with pytest.raises(ValueError, match=wanted):
+        tiny.train(tmp_path, embedding="uniform", **changes)
+    assert not list(tmp_path.rglob("result.json"))
+
+
+def test_plain_descent_without_a_gradient_table_needs_no_more(tmp_path, monkeypatch):
+    free = iter([1 << 30])
+    monkeypatch.setattr(memory, "available_memory", lambda: next(free, 0))
+    tiny.train(tmp_path, embedding="uniform", optimizer="sgd", table_update="lazy")
+
+
+def test_large_tables_say_what_they_take(tmp_path, monkeypatch, caplog):
+    monkeypatch.setattr("engine.initial_model.GIB", 1 << 10)
+    with caplog.at_level(logging.INFO, "pep"):
+        tiny.train(tmp_path, embedding="uniform", table_update="dense")
+    assert "their moments take" in caplog.text
