@@ -1,6 +1,6 @@
 """Narrow tables, each with the linear map that lifts its field to the common width."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from itertools import chain
 from typing import Any
 
@@ -8,9 +8,6 @@ import torch
 from torch import Tensor, nn
 
 from .base import TableEmbedding
-
-# (rows (N', k), fields) -> the embedding that stores them
-MakeCodes = Callable[[Tensor, int], TableEmbedding]
 
 
 class LowRank(TableEmbedding):
@@ -151,16 +148,6 @@ class LowRank(TableEmbedding):
         """Codes as they are stored, bases and means at 4 bytes a value."""
         maps = sum(part.numel() for part in self._maps())
         return sum(codes.inference_bytes() for codes in self.codes) + 4 * maps
-
-    @torch.no_grad()
-    def with_codes(self, make: MakeCodes) -> "LowRank":
-        """The same with its codes stored another way: masked, or under PEP's thresholds."""
-        codes = [make(part.table(), len(fields)) for part,
-                 fields in zip(self.codes, self.fields, strict=True)]
-        made = LowRank(codes, self.all_bases(), self.means.detach(), self.field_sizes, self.fused)
-        if not self.reconstructs:
-            made.stop_reconstructing()
-        return made
 
     def all_bases(self) -> list[Tensor]:
         """B_f (k_f, D) of each field, without gradient."""
