@@ -4,6 +4,10 @@ RUN := .venv/bin/python
 WORKERS ?= 2 # processes that run the suite
 DATA := $(if $(PEP_DATA),PEP_DATA=$(abspath $(PEP_DATA)))
 
+# Python and numba keep what they have compiled, also where the environment says not to: else every
+# worker, and every command that a test starts, compiles all sources again
+test slow: export PYTHONDONTWRITEBYTECODE =
+
 .PHONY: demo test check slow bench torture clean
 
 demo: .venv/run

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor, nn
 
 from engine.record import wait_for
-from models.base import Inputs, parts_of
+from models.base import Inputs, as_inputs
 
 WARM = 3  # calls before the clock runs
 
@@ -25,7 +25,7 @@ def samples_per_second(model: nn.Module, inputs: Inputs, batch: int, seconds: fl
         inputs: ids (rows, F), or these and dense features, on the model's device; repeated where
             they are fewer than a batch.
     """
-    given = tuple(part.repeat(-(-batch // len(part)), 1)[:batch] for part in parts_of(inputs))
+    given = tuple(part.repeat(-(-batch // len(part)), 1)[:batch] for part in as_inputs(inputs))
     was_training = model.training
     model.eval()
     times: list[float] = []

@@ -100,7 +100,7 @@ def open_dataset(folder: str | None, cache: Path, with_ids: bool = False, vocabu
         cache: where encoded sets are kept.
         with_ids: add the fields user and movie (9 fields instead of the paper's 7).
         vocabulary: see `data.store.build`.
-        split: see `data.split.parts_of`; row numbers are those of the ratings that are not 3.
+        split: see `data.split.split_indices`; row numbers are those of the ratings that are not 3.
     """
     raw = find_folder(folder)
     form = None if (raw / FILES[0]).is_file() else form_of(raw)

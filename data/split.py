@@ -55,7 +55,8 @@ def identity(split: str) -> str:
     return split if split == RANDOM else IDS + sha256_of_file(Path(split.removeprefix(IDS)))
 
 
-def parts_of(split: str, rows: int, seed: int, kept: np.ndarray | None = None) -> list[np.ndarray]:
+def split_indices(split: str, rows: int, seed: int,
+                  kept: np.ndarray | None = None) -> list[np.ndarray]:
     """The three ascending index sets of `split`, disjoint and covering 0 .. rows-1.
 
     Args:

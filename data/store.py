@@ -14,7 +14,7 @@ import numpy as np
 
 from data import checksums
 from data.schema import Schema
-from data.split import RANDOM, SPLITS, parts_of, require_both_classes
+from data.split import RANDOM, SPLITS, require_both_classes, split_indices
 from models.vocabulary import TEXT, WHOLE, FieldInfo, Vocabulary
 from utils.files import (
     naming_a_full_disk,
@@ -122,7 +122,7 @@ def build(name: str, columns: Mapping[str, Any], labels: Any, split_seed: int,
         split_seed: the data set's own.
         vocabulary: "all" counts values over all rows, as the paper's Table 3 does; "train" over the
             training rows only, with one unknown code a field.
-        split: see `data.split.parts_of`.
+        split: see `data.split.split_indices`.
         kinds: what the values of a field are, where it is more than text or whole numbers.
 
     Raises:
@@ -138,7 +138,7 @@ def build(name: str, columns: Mapping[str, Any], labels: Any, split_seed: int,
 
     check_vocabulary(vocabulary)
     columns, labels = as_columns(columns, labels)
-    parts = parts_of(split, len(labels), split_seed)
+    parts = split_indices(split, len(labels), split_seed)
     order = np.concatenate(parts)
     train_only = vocabulary == "train"
     ids = np.empty((len(labels), len(columns)), np.int32)

@@ -15,7 +15,7 @@ from .options import NoSettings, Sizes, Values, no_check
 Inputs = Tensor | tuple[Tensor, Tensor]
 
 
-def parts_of(inputs: Inputs) -> tuple[Tensor, ...]:
+def as_inputs(inputs: Inputs) -> tuple[Tensor, ...]:
     """What a model is called with, of a batch as a loader gives it."""
     return inputs if isinstance(inputs, tuple) else (inputs,)
 
@@ -27,7 +27,7 @@ def called(model: nn.Module, inputs: Inputs) -> Tensor:
     >>> called(nn.Flatten(0), torch.ones(3, 1)).shape
     torch.Size([3])
     """
-    return model(*parts_of(inputs))
+    return model(*as_inputs(inputs))
 
 
 class ClickModel(nn.Module):
@@ -47,7 +47,8 @@ class ClickModel(nn.Module):
         written down; else None.
 
         Args:
-            rows: the batch's rows (U, D) of each of `tables_by_row`, by name; copies, written over.
+            rows: the batch's rows (U, D) of each of `row_indexed_tables`, by name; copies, written
+                over.
             ids: (B, F) int32 below U.
             labels: (B,).
 
@@ -84,18 +85,18 @@ class ModelEntry:
     vector_weights: Callable[[Any], list[Tensor]] | None = None
 
 
-def tables_by_row(model: ClickModel) -> dict[str, Tensor]:
+def row_indexed_tables(model: ClickModel) -> dict[str, Tensor]:
     """Parameters and buffers, by their names in the model, of which a forward pass reads only the
     rows of its ids.
 
     Empty when the embedding uses the ids for more than that.
     """
     embedding: Embedding = model.embedding
-    if embedding.by_row is None:
+    if embedding.row_indexed is None:
         return {}
     names = []
     for path, module in model.named_modules():
         if isinstance(module, RowIndexed):
-            names += [f"{path}.{name}" for name in module.by_row or ()]
+            names += [f"{path}.{name}" for name in module.row_indexed or ()]
     everything = {**dict(model.named_parameters()), **dict(model.named_buffers())}
     return {name: everything[name] for name in names}

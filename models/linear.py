@@ -18,7 +18,7 @@ class FirstOrder(RowIndexed):
     its parameters are looked up here instead.
     """
 
-    by_row = ("layer.fc.weight",)
+    row_indexed = ("layer.fc.weight",)
 
     def __init__(self, num_rows: int) -> None:
         super().__init__()

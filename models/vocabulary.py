@@ -452,7 +452,7 @@ class Vocabulary:
 
     def counts(self) -> np.ndarray:
         """(N,) int64, rows that had each id when values were counted; N is the largest id + 1."""
-        largest = max((row for field in self.fields for row in _ids_of(field)), default=-1)
+        largest = max((max(_ids_of(field), default=-1) for field in self.fields), default=-1)
         counts = np.zeros(largest + 1, np.int64)
         for field in self.fields:
             info = field.info

@@ -6,7 +6,7 @@ FORMS.
 """
 
 from collections.abc import Callable, Sequence
-from itertools import accumulate
+from itertools import accumulate, chain
 from typing import Any
 
 import numpy as np
@@ -182,7 +182,7 @@ def _low_rank(embedding: LowRank, values: str) -> Form:
 
 def _per_field(embedding: PerField, values: str) -> Form:
     starts = [0, *accumulate(embedding.sizes)]
-    order = [row for fields in embedding.fields for row in _rows_of(fields, starts)]
+    order = list(chain.from_iterable(_rows_of(fields, starts) for fields in embedding.fields))
     new_ids = np.full(embedding.num_rows, -1)
     new_ids[order] = np.arange(len(order))
     left = np.flatnonzero(new_ids < 0)  # of fields that are gone

@@ -75,7 +75,6 @@ RECIPES: dict[str, Preset] = {
     "autoint": {**_AVERAGED, "model": "autoint", "latent_dim": 64, "l2_regularization": 3e-5,
                 "max_epochs": 36},
 }
-RECIPE_DECAYS = (1e-5, 3e-5, 1e-4, 1e-3)  # of the table, that a recipe is chosen from
 
 # options of a data set's scripts that change several settings at once
 VARIANTS: dict[str, dict[str, Preset]] = {

@@ -67,7 +67,8 @@ def run_all(needs: list[PlannedRun], given: argparse.Namespace, context: RunCont
     """Print what is missing and, without --dry-run, run it."""
     at_once = jobs.processes(given.jobs, given.device)
     wanted = plan.missing(needs, context)
-    seconds = plan.seconds_of(wanted, [result for result in results_in(context.out, shipped=True)
+    earlier = results_in(context.out, shipped=True) if wanted else []
+    seconds = plan.seconds_of(wanted, [result for result in earlier
                                        if result["settings"]["dataset"] == given.dataset])
     print(plan.describe(wanted, seconds), flush=True)
     if not given.dry_run:

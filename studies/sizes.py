@@ -9,6 +9,7 @@ RUN is the id, or its beginning, of a retrained ticket or a trained baseline.
 
 import argparse
 import csv
+import itertools
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -149,7 +150,8 @@ def write(sizes: list[FieldSizes], path: Path) -> None:
         import pyarrow as pa
         import pyarrow.parquet as pq
 
-        columns = list(zip(*(line for field in sizes for line in field.lines()), strict=True))
+        lines = itertools.chain.from_iterable(field.lines() for field in sizes)
+        columns = list(zip(*lines, strict=True))
         pq.write_table(pa.table(dict(zip(COLUMNS, map(list, columns), strict=True))), temporary)
 
 

@@ -6,6 +6,7 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from functools import lru_cache, partial
+from itertools import product
 from pathlib import Path
 from typing import Any
 
@@ -124,8 +125,8 @@ def trials(given: argparse.Namespace, name: str, budget: int) -> list[Trial]:
     rows = (given.dense or 0) // PRESETS[given.dataset]["latent_dim"]
     own = usual(given.model)
     ways = [own, Retraining(own.epochs, own.lr / 2), Retraining(own.epochs, own.lr, 1e-4)]
-    return [Trial(scheme, how, source) for scheme, source in _forms(name, budget, rows, width)
-            for how in ways]
+    return [Trial(scheme, how, source)
+            for (scheme, source), how in product(_forms(name, budget, rows, width), ways)]
 
 
 Form = tuple[Scheme, tuple[tuple[str, Any], ...]]
@@ -136,35 +137,35 @@ def _forms(name: str, budget: int, rows: int, width: int) -> list[Form]:
     if name == "mask":
         wide = sorted({max(width // part, 1) for part in (1, 2, 4)})
         masks: list[Form] = [(Scheme("mask", bits, each, bytes=budget), ())
-                             for bits in (4, 8) for each in wide
+                             for bits, each in product((4, 8), wide)
                              # a narrow table may have fewer bytes in all
                              if rows * each * bits / 8 > budget]
         return masks[:FORMS]
     if name == "pep":
         return [(Scheme("mask", bits), (("retrain_emb_param", entries),))
-                for bits in (4, 8) for entries in PEP_ENTRIES
+                for bits, entries in product((4, 8), PEP_ENTRIES)
                 if budget <= entries * bits / 8 + entries / 8 <= WINDOW * budget]
     sized: list[tuple[float, Form]] = []
     if name == "uniform":
         sized = [(rows * each * bits / 8, (Scheme("uniform", bits, each), ()))
-                 for each in widths for bits in (2, 3, 4, 8)]
+                 for each, bits in product(widths, (2, 3, 4, 8))]
     if name == "pq":
         sized = [(rows * parts * math.log2(size) / 8 + size * each * 4 / 8,
                   # rotated where columns are left away; all columns are better as they are
                   (Scheme("pq", 4, each, subspaces=parts, centroids=size, rotation=each < width),
                    ()))
-                 for each in widths[-2:] for parts in (1, 2, 4, 8, 16) if parts <= each
-                 for size in (64, 256)]
+                 for each, parts, size in product(widths[-2:], (1, 2, 4, 8, 16), (64, 256))
+                 if parts <= each]
     if name == "qr":
         sized = [(rows / collisions * each * bits / 8,
                   (Scheme("qr", bits), (("embedding", "qr"), ("latent_dim", each),
                                         ("qr_collisions", collisions))))
-                 for each in widths for collisions in (2, 4, 8) for bits in (4, 8)]
+                 for each, collisions, bits in product(widths, (2, 4, 8), (4, 8))]
     if name == "mde":
         sized = [(0.8 * rows * each * bits / 8,
                   (Scheme("mde", bits), (("embedding", "mde"), ("latent_dim", each),
                                          ("mde_alpha", alpha))))
-                 for each in widths for alpha in (0.1, 0.3) for bits in (4, 8)]
+                 for each, alpha, bits in product(widths, (0.1, 0.3), (4, 8))]
     near = [(size, number) for number, (size, _) in enumerate(sized)
             if budget <= size <= WINDOW * budget]
     return [sized[number][1] for _, number in sorted(near)[:FORMS]]

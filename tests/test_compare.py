@@ -98,7 +98,8 @@ def test_pruning_and_pep_are_tuned_budget_by_budget(shell, tmp_path, monkeypatch
     found = [entry for entry in found if entry.scheme != "uniform"]
     assert [(entry.scheme, entry.mean("num_embedding_params"), len(entry.results))
             for entry in found] == [
-        (scheme, budget, 2) for scheme in ("PEP", "magnitude pruning") for budget in (100, 300)]
+        ("PEP", 100, 2), ("PEP", 300, 2), ("magnitude pruning", 100, 2),
+        ("magnitude pruning", 300, 2)]
     for entry, trial in zip(found, [*tuned["pep"], *tuned["magnitude"]], strict=True):
         assert {result["seed"] for result in entry.results} == {1, 2}
         assert trial["run_id"] in {result["run_id"] for result in entry.results}

@@ -36,7 +36,7 @@ def shell(raw, tmp_path, monkeypatch, capsys):
     monkeypatch.setenv("PEP_CACHE", str(raw / "cache"))
 
     def run(script, *arguments, sets=()):
-        words = [word for assignment in (*QUICK, *sets) for word in ("--set", assignment)]
+        words = [f"--set={assignment}" for assignment in (*QUICK, *sets)]
         monkeypatch.setattr(sys, "argv", ["x", "--out", str(tmp_path / "out"), *words, *arguments])
         code = 0
         try:

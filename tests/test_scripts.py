@@ -38,7 +38,7 @@ KEYS = {"run_id", "stage", "seed", "settings", "identity", "manifest", "data", "
 
 
 def sets(*assignments):
-    return [word for assignment in assignments for word in ("--set", assignment)]
+    return [f"--set={assignment}" for assignment in assignments]
 
 
 @pytest.fixture(scope="module")

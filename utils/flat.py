@@ -1,5 +1,6 @@
 """Nested values as one line of text: `name=value`, spaces between them, a/b for what is nested."""
 
+import functools
 import json
 from typing import Any
 from urllib.parse import quote, unquote
@@ -23,10 +24,20 @@ def from_text(text: str) -> Any:
     >>> [from_text(as_text(value)) for value in ("umec", "0.5", 0.5, "a b", True, {})]
     ['umec', '0.5', 0.5, 'a b', True, {}]
     """
+    if text.lstrip()[:1] in "[{":  # a new list or dict each time, which the caller may change
+        return _parsed(text)
+    return _scalar(text)
+
+
+def _parsed(text: str) -> Any:
     try:
         return json.loads(text)
     except ValueError:
         return text
+
+
+# the records of many runs have the same few values and names, over and over
+_scalar = functools.lru_cache(maxsize=2**16)(_parsed)
 
 
 def dump(values: dict[str, Any]) -> str:
@@ -54,12 +65,17 @@ def load(line: str) -> dict[str, Any]:
     found: dict[str, Any] = {}
     for part in line.split():
         path, _, text = part.partition("=")
-        *outer, name = map(unquote, path.split("/"))
+        *outer, name = _names(path)
         inner = found
         for each in outer:
             inner = inner.setdefault(each, {})
         inner[name] = from_text(text)
     return found
+
+
+@functools.lru_cache(maxsize=2**12)
+def _names(path: str) -> tuple[str, ...]:
+    return tuple(map(unquote, path.split("/")))
 
 
 def _leaves(values: dict[str, Any], before: str = "") -> dict[str, Any]:

@@ -144,7 +144,7 @@ def _by_pages(path: Path) -> Any:
 
 
 def _split(path: Path) -> Any:
-    return split.parts_of(f"ids:{path}", works.ROWS, 1)
+    return split.split_indices(f"ids:{path}", works.ROWS, 1)
 
 
 def _is_split(parts: Any) -> bool:

@@ -54,8 +54,9 @@ def tables(out: Path) -> str:
               str(sum(fault.part == name for fault in MENDED)), str(part["faults"]))
              for name, part in done.items()]
     head = ("part", "tried", "trials", "survived", "faults mended", "faults left")
-    ends = [(name, kind, f"{count:,}") for name, part in done.items()
-            for kind, count in part["outcomes"].items()]
+    ends = []
+    for name, part in done.items():
+        ends += [(name, kind, f"{count:,}") for kind, count in part["outcomes"].items()]
     found = [(fault.part, fault.what, f"`{fault.test}`") for fault in MENDED]
     return "\n".join([
         Table(head, lines).markdown(), "", *_origin(done), "", "How the trials ended:", "",
@@ -64,11 +65,12 @@ def tables(out: Path) -> str:
 
 
 def _origin(done: dict[str, Any]) -> list[str]:
-    commits = sorted({commit[:12] + commit[40:] for part in done.values()
-                      for commit in part["commits"]})
-    machines = sorted({machine for part in done.values() for machine in part["machines"]})
-    return [f"The seeds of each part are 0 to its trials less one. Commits: {', '.join(commits)}. "
-            f"Machine: {', '.join(machines)}."]
+    commits, machines = set(), set()
+    for part in done.values():
+        commits |= {commit[:12] + commit[40:] for commit in part["commits"]}
+        machines |= set(part["machines"])
+    return [f"The seeds of each part are 0 to its trials less one. Commits: "
+            f"{', '.join(sorted(commits))}. Machine: {', '.join(sorted(machines))}."]
 
 
 MENDED = (

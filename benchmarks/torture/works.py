@@ -81,7 +81,7 @@ def retrain(out: Path) -> None:
     stages.retrain(settings(**PEP), SEED, context(out))
 
 
-def by_row(out: Path) -> None:
+def search_row_by_row(out: Path) -> None:
     """A search of DeepFM whose table is updated row by row."""
     train(out, **PEP, model="deepfm", table_update="lazy")
 
@@ -182,7 +182,7 @@ def tune(out: Path) -> None:
 
 
 WORKS: dict[str, Callable[[Path], None]] = {
-    "search": search, "retrain": retrain, "search by row": by_row, "DartsEmb": darts,
+    "search": search, "retrain": retrain, "search by row": search_row_by_row, "DartsEmb": darts,
     "UMEC": umec_of_dlrm, "AFM": afm_of_deepfm, "iterative pruning": prune,
     "water line": water_line, "two processes": two_processes, "encode": encode,
     "export": export_run, "tune": tune}

@@ -23,7 +23,7 @@ from data import feature_counts
 from engine import cli
 from engine.checkpoint import load_checkpoint, save_checkpoint
 from engine.run import WEIGHTS, Run, RunContext, pick_device
-from models.base import Inputs, parts_of
+from models.base import Inputs, as_inputs
 from utils.files import sha256_of, sha256_of_file
 
 log = logging.getLogger("pep")
@@ -130,7 +130,7 @@ def speeds(run: Run, models: dict[str, Any]) -> dict[str, dict[str, dict[str, fl
     rows = next(calibration.batches("rows to time it on"))
     found = {"samples_per_second": timed(models, rows)}
     if device.type != "cpu":
-        there = tuple(part.cpu() for part in parts_of(rows))
+        there = tuple(part.cpu() for part in as_inputs(rows))
         on_cpu = {name: copy.deepcopy(each).cpu() for name, each in models.items()}
         found["samples_per_second_cpu"] = timed(on_cpu, there if len(there) == 2 else there[0])
     return found

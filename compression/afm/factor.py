@@ -20,7 +20,6 @@ from compression.afm.statistics import linear_at, require_evaluation
 from models.base import Inputs, called
 from models.dlrm import Layers
 from models.embedding.low_rank import LowRank, fields_by_rank
-from models.embedding.masked import Masked
 from models.embedding.uniform import Uniform
 
 ACTS: dict[str, Callable[[], nn.Module] | None] = {"none": None, "relu": nn.ReLU}
@@ -287,18 +286,6 @@ def fuse(model: Any, inputs: Inputs) -> Any:
         raise ValueError("the table cannot be fused: something else reads the deep input too; "
                          "leave it unfused (--no-fuse)")
     return fused
-
-
-def prune_codes(low: LowRank, count: int) -> LowRank:
-    """A factored table with only the `count` largest codes by magnitude, under a fixed mask for the
-    training after."""
-    magnitudes = torch.cat([part.table().abs().flatten() for part in low.codes])
-    if not 0 < count <= len(magnitudes):
-        raise ValueError(
-            f"a budget must lie between 1 and the {len(magnitudes)} codes, got {count}"
-        )
-    level = magnitudes.kthvalue(len(magnitudes) - count + 1).values
-    return low.with_codes(lambda rows, fields: Masked(rows, rows.abs() >= level, fields))
 
 
 def _bias(layer: nn.Linear) -> Tensor:

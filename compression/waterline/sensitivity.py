@@ -6,7 +6,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from models.base import ClickModel, parts_of
+from models.base import ClickModel, as_inputs
 from models.embedding.base import TableEmbedding
 from models.kernels.lookup import lookup
 
@@ -16,7 +16,7 @@ ROWS = 100_000  # training rows that are looked at
 class _Watched(TableEmbedding):
     """A fixed table that keeps the vectors of its last call, to ask for their gradient."""
 
-    by_row = None
+    row_indexed = None
 
     def __init__(self, table: Tensor, num_fields: int) -> None:
         super().__init__(table.shape[0], table.shape[1], num_fields)
@@ -51,7 +51,7 @@ def sensitivities(model: ClickModel, batches: Iterable[Any]) -> Tensor:
     model.eval()
     try:
         for inputs in batches:
-            logits = model(*parts_of(inputs))
+            logits = model(*as_inputs(inputs))
             [gradient] = torch.autograd.grad(logits.sum(), [watched.vectors])
             chance = torch.sigmoid(logits.detach())
             felt = (chance * (1 - chance))[:, None, None] * gradient.square()

@@ -3,7 +3,7 @@
 import numpy as np
 
 from data.raw.parse import MISSING
-from utils.jit import njit
+from models.kernels.jit import njit
 
 # keys fit in 32 bits, signed or not, and a field is all one or all the other
 _KEY_BITS = 0xFFFFFFFF

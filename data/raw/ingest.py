@@ -26,8 +26,8 @@ from data.raw.source import RawFile, find_file, fingerprint
 from data.raw.value_index import Numbered, number_lines
 from data.raw.writer import Writer
 from data.schema import Schema
+from models.kernels.jit import njit
 from utils.files import require_writable, sha256_of
-from utils.jit import njit
 from utils.locks import locked
 
 log = logging.getLogger("pep")
@@ -44,7 +44,7 @@ def open_raw(layout: Layout, folder: str | None, cache: Path, with_ids: bool, vo
         cache: where encoded sets are kept.
         with_ids: only for MovieLens.
         vocabulary: "all" or "train", see `data.store.build`.
-        split: "random", or "ids:FILE", see `data.split.parts_of`.
+        split: "random", or "ids:FILE", see `data.split.split_indices`.
 
     Raises:
         ValueError: the file cannot be used; see `data.raw.source.RawFile`,
@@ -97,7 +97,7 @@ def encode_file(layout: Layout, path: Path, folder: Path, source: dict[str, Any]
         raw, bad = RawFile(path, layout), BadLines(path, layout.published)
         numbered = number_lines(raw, bad, Path(scratch) / "numbered.bin", pool)
         part_of_row = np.empty(numbered.rows, np.uint8)
-        parts = splits.parts_of(split, numbered.rows, layout.split_seed, numbered.kept)
+        parts = splits.split_indices(split, numbered.rows, layout.split_seed, numbered.kept)
         for position, rows in enumerate(parts):
             part_of_row[rows] = position
         counts = (len(parts[0]), len(parts[1]), len(parts[2]))

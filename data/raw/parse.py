@@ -11,7 +11,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from data.raw.layout import BUCKET, DECIMAL, HEX, ID, LABEL, MAX_DIGITS, Layout
-from utils.jit import njit
+from models.kernels.jit import njit
 
 MISSING = -(1 << 40)  # below every other key, so it comes first among values of equal count
 COLUMNS = -1  # in `bad`: the line has another number of columns

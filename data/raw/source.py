@@ -10,6 +10,7 @@ import zipfile
 import zlib
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
+from itertools import product
 from pathlib import Path
 from typing import IO, Any, cast
 
@@ -51,9 +52,10 @@ def find_file(layout: Layout, given: str | None) -> Path:
         folder, origin = Path(os.environ["PEP_DATA"]) / layout.name, "PEP_DATA"
     else:
         folder, origin = Path(__file__).parents[1] / layout.name, "the data folder"
-    names = [name + end for end in _PACKINGS for name in layout.file_names] + list(layout.archives)
-    others = [name + end for end in _NOT_READ for name in layout.file_names]
-    found = [folder / name for name in names + others if (folder / name).is_file()]
+    names = [name + end for end, name in product(_PACKINGS, layout.file_names)]
+    others = [name + end for end, name in product(_NOT_READ, layout.file_names)]
+    found = [folder / name for name in (*names, *layout.archives, *others)
+             if (folder / name).is_file()]
     if not found:
         raise FileNotFoundError(
             f"{origin}: {folder} has none of {', '.join((*layout.file_names, *layout.archives))} "
@@ -211,7 +213,7 @@ def _unpacked(path: Path, file: Any, layout: Layout, stack: ExitStack) -> IO[byt
 
 
 def _wanted(layout: Layout) -> list[str]:
-    return [name + end for name in layout.file_names for end in ("", ".gz")]
+    return [name + end for name, end in product(layout.file_names, ("", ".gz"))]
 
 
 def _must_hold(path: Path, layout: Layout, names: Sequence[str]) -> ValueError:

@@ -2,6 +2,7 @@
 memory."""
 
 import hashlib
+import itertools
 import json
 from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
@@ -74,7 +75,7 @@ class Writer:
         """
         self.wait()
         require_both_classes(self.schema.name, self.positives.tolist(), self.counts)
-        digests = [digest for file in self.files for digest in file.close()]
+        digests = list(itertools.chain.from_iterable(file.close() for file in self.files))
         vocabulary.write(self.folder / VOCABULARY)
         sizes, counts = list(self.schema.sizes), list(self.counts)
         write_json(self.folder / "manifest.json", {

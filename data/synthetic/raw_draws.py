@@ -10,7 +10,7 @@ import math
 
 import numpy as np
 
-from utils.jit import njit
+from models.kernels.jit import njit
 
 NUMBER, HEX, DECIMAL, HOUR = range(4)
 EMPTY = -(1 << 40)  # in place of a number or of a value's index: the cell is empty

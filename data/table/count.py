@@ -2,12 +2,11 @@
 
 import numpy as np
 
+from models.kernels.jit import njit
 from models.text_loops import hash_text, same_text
 from models.vocabulary import Packed
-from utils.jit import njit
 
 _LOW = np.uint64(0xFFFFFFFF)
-_BITS = np.uint64(32)
 MOST = (1 << 31) - 2  # values that int32 can number
 
 

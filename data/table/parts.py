@@ -30,7 +30,7 @@ def part_of_rows(spooled: Spooled, kind: str, rest: str, split: str) -> np.ndarr
                              "that row numbers are not certain; mend them first")
         seed = int(rest) if kind == splits.RANDOM and rest else SPLIT_SEED
         name = split if kind + ":" == splits.IDS else splits.RANDOM
-        for position, rows_of in enumerate(splits.parts_of(name, spooled.rows, seed)):
+        for position, rows_of in enumerate(splits.split_indices(name, spooled.rows, seed)):
             part[rows_of] = position
     for position, name in enumerate(splits.SPLITS):
         if not (part == position).any():

@@ -21,7 +21,7 @@ from engine.distributed.world import World, tree
 from engine.optim.cpu.rowwise import RowwiseAdam
 from engine.optim.step import Step
 from engine.run import derive
-from models.base import ClickModel, Inputs, parts_of
+from models.base import ClickModel, Inputs, as_inputs
 from models.embedding.uniform import Uniform
 from models.kernels.batch_rows import renumber
 from models.kernels.deferred import njit
@@ -202,7 +202,7 @@ class LaneStep(Step):
     def __call__(self, batch: Any, rows: Tensor) -> Tensor:
         """The own lanes of a batch (a list of `Lane`) and the rows of the whole batch -> its mean
         loss; raises as `Step` does."""
-        ids = [parts_of(inputs)[0] for inputs, _ in batch]
+        ids = [as_inputs(inputs)[0] for inputs, _ in batch]
         every = torch.cat(ids)
         self._see_parameters(every.numel())
         assert isinstance(self.rows, RowwiseAdam)
@@ -216,8 +216,8 @@ class LaneStep(Step):
         table = self.shards.send(request, outgoing.detach()[slots])
         widths = [self.rows.tables[name].parameter.shape[1] for name in self.table_names]
         tables = [part.contiguous().requires_grad_() for part in table.split(widths, 1)]
-        loss, grads, by_row = self._over_lanes(batch, int(rows), local, tables)
-        back = self.shards.send_back(request, by_row).split(request.asking)
+        loss, grads, row_grads = self._over_lanes(batch, int(rows), local, tables)
+        back = self.shards.send_back(request, row_grads).split(request.asking)
         sums = []
         for places, grad in zip(slots.split(request.asking), back, strict=True):
             sums.append(torch.zeros_like(outgoing))
@@ -274,7 +274,7 @@ class LaneStep(Step):
         shapes = [parameter.shape for parameter in self.rest]
         pieces = flat[3:].split([shape.numel() for shape in shapes])
         grads = [piece.view(shape) for piece, shape in zip(pieces, shapes, strict=True)]
-        by_table = zip(*(by_row for _, by_row in done), strict=True)
+        by_table = zip(*(row_grads for _, row_grads in done), strict=True)
         return flat[2].clone(), grads, torch.cat([tree(of_lanes) for of_lanes in by_table], 1)
 
     def _lane(self, index: int, lane: Lane, ids: Tensor, tables: Sequence[Tensor],
@@ -293,7 +293,7 @@ class LaneStep(Step):
             of_lane = [pad(table.detach()[places], (0, 0, 0, more)).requires_grad_()
                        for table in tables]
         own.put(self.table_names, of_lane)
-        logits = own.model(ids, *parts_of(inputs)[1:])
+        logits = own.model(ids, *as_inputs(inputs)[1:])
         loss = binary_cross_entropy_with_logits(logits, labels, reduction="sum") / rows
         total = loss
         if self.l2_penalty:
@@ -301,11 +301,11 @@ class LaneStep(Step):
             total = loss + self.l2_penalty * vectors.square().sum() / rows
         grads = torch.autograd.grad(total, [*self.rest, *of_lane])
         dense = [loss.detach().view(1), *(grad.reshape(-1) for grad in grads[:len(self.rest)])]
-        by_row = list(grads[len(self.rest):])
+        row_grads = list(grads[len(self.rest):])
         if not self.by_vector:
-            by_row = [torch.zeros_like(table).index_copy_(0, places, grad[:len(places)])
-                      for table, grad in zip(tables, by_row, strict=True)]
-        return torch.cat(dense), by_row
+            row_grads = [torch.zeros_like(table).index_copy_(0, places, grad[:len(places)])
+                         for table, grad in zip(tables, row_grads, strict=True)]
+        return torch.cat(dense), row_grads
 
     @property
     def table_names(self) -> list[str]:

@@ -43,8 +43,9 @@ class LaneLoader(Loader):
                 self.batch_size)[:self.batches - first]
             sizes = [lane_sizes(len(batch), self.world.lanes) for batch in batches]
             own = slice(self.world.own.start, self.world.own.stop)
-            chosen = [lane for batch, of_lanes in zip(batches, sizes, strict=True)
-                      for lane in batch.split(of_lanes)[own]]
+            chosen: list[Tensor] = []
+            for batch, of_lanes in zip(batches, sizes, strict=True):
+                chosen += batch.split(of_lanes)[own]
             gathered = [array.split([len(lane) for lane in chosen])
                         for array in self._gather(torch.cat(chosen))]
             lanes = [((ids, *numbers) if numbers else ids, labels)

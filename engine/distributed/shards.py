@@ -20,7 +20,7 @@ import torch
 from torch import Tensor
 
 from engine.distributed.world import BROADCAST, World
-from models.base import ClickModel, tables_by_row
+from models.base import ClickModel, row_indexed_tables
 from models.serving.compact import stored_bytes
 
 GOLDEN = (math.sqrt(5) - 1) / 2
@@ -80,7 +80,7 @@ class Shards:
         self.first, self.last = self.edges[world.rank], self.edges[world.rank + 1]
         own = bounds[world.own.start:world.own.stop + 1] - self.first
         self.parts = [slice(int(one), int(end)) for one, end in pairwise(own)]
-        tables = tables_by_row(model)
+        tables = row_indexed_tables(model)
         self.names = tuple(tables)
         in_memory = torch.from_numpy(self.rows_at(np.arange(self.first, self.last)))
         # one entry a row that is not among the tables: the field of a row
@@ -107,7 +107,7 @@ class Shards:
 
     def views(self, embedding: Any) -> list[Any]:
         """The embedding with the rows of one part in the place of its tables, for each own part."""
-        names = (*embedding.by_row, *self.of_rows)
+        names = (*embedding.row_indexed, *self.of_rows)
         made = []
         for part in self.parts:
             tables = {**embedding._parameters, **embedding._buffers}
@@ -251,9 +251,10 @@ class ShardedEmbedding:
 
     def margins_of(self, weight: Tensor, thresholds: Tensor) -> Tensor:
         """(own rows, D)."""
-        by_row = thresholds.shape[0] == len(weight) and "embedding.thresholds" in self.shards.names
+        by_feature = (len(thresholds) == len(weight)
+                      and "embedding.thresholds" in self.shards.names)
         return torch.cat([
-            view.margins_of(weight[part], thresholds[part] if by_row else thresholds)
+            view.margins_of(weight[part], thresholds[part] if by_feature else thresholds)
             for view, part in zip(self._own(), self.shards.parts, strict=True)])
 
     def _own(self) -> list[Any]:

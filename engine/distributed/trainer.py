@@ -1,5 +1,6 @@
 """A training that several processes share."""
 
+import itertools
 import platform
 import shutil
 import time
@@ -142,8 +143,8 @@ class LaneTrainer(Trainer):
     def _save(self, stateful: dict[str, Hook]) -> None:
         names = [f".{name}" for name in self.shards.names]
         names += [f".above.{name.removeprefix('embedding.')}" for name in self.shards.names]
-        parameters = [parameter for group in self.state.optimizer.param_groups
-                      for parameter in group["params"]]
+        parameters = itertools.chain.from_iterable(
+            group["params"] for group in self.state.optimizer.param_groups)
         tables = [self.model.get_parameter(name) for name in self.shards.names
                   if name in dict(self.model.named_parameters())]
         for index, parameter in enumerate(parameters):

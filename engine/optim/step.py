@@ -16,7 +16,7 @@ from torch.nn.functional import binary_cross_entropy_with_logits
 from engine.optim.cpu import rowwise as cpu
 from engine.optim.gpu import rowwise as gpu
 from engine.optim.gpu.adam import triton_installed
-from models.base import ClickModel, Inputs, parts_of, tables_by_row
+from models.base import ClickModel, Inputs, as_inputs, row_indexed_tables
 from models.embedding.base import Arrays
 from models.kernels.eager import widened
 
@@ -165,7 +165,7 @@ class Step:
         """
         if not len(labels):
             raise ValueError("the batch is empty: there is no loss to take a step on")
-        ids, *dense = parts_of(inputs)
+        ids, *dense = as_inputs(inputs)
         self._see_parameters(ids.numel())
         if isinstance(self.rows, gpu.RowwiseAdam):
             self.rows.count()
@@ -267,8 +267,9 @@ class Step:
     def _see_parameters(self, ids: int) -> None:
         """Part the optimiser's parameters into row by row and the rest, when they are others than
         before."""
-        parameters = [parameter for group in self.optimizer.param_groups
-                      for parameter in group["params"]]
+        parameters: list[Tensor] = []
+        for group in self.optimizer.param_groups:
+            parameters += group["params"]
         same = len(parameters) == len(self.parameters) and all(map(operator.is_, parameters,
                                                                    self.parameters))
         if same and (self.adam is None or self.adam.rows is self.rows):
@@ -276,7 +277,7 @@ class Step:
         if self.adam is not None:
             self.adam.refresh()
         self.parameters, self.rows = parameters, None
-        tables = self._tables_by_row()
+        tables = self._row_indexed_tables()
         self.places = {name: _place(self.model, name) for name in tables}
         self.rest = [parameter for parameter in parameters
                      if not any(parameter is table for table in tables.values())]
@@ -285,19 +286,20 @@ class Step:
         if tables and self.adam is not None:
             self.rows = self.adam.rows = self._rowwise(self.adam, tables, ids)
 
-    def _tables_by_row(self) -> dict[str, Tensor]:
+    def _row_indexed_tables(self) -> dict[str, Tensor]:
         """Tables that are updated row by row: with Adam and coupled decay alone."""
         decoupled = any(group.get("decoupled_weight_decay")
                         for group in self.optimizer.param_groups)
         slow = self.update == "auto" and self.parameters[0].is_cuda and not triton_installed()
         if self.adam is None or self.update == "dense" or decoupled or slow:
             return {}
-        return tables_by_row(self.model)
+        return row_indexed_tables(self.model)
 
     def _rowwise(self, optimizer: Adam, tables: dict[str, Tensor],
                  ids: int) -> Rowwise:
-        groups = {id(parameter): group for group in optimizer.param_groups
-                  for parameter in group["params"]}
+        groups: dict[int, dict[str, Any]] = {}
+        for group in optimizer.param_groups:
+            groups |= {id(parameter): group for parameter in group["params"]}
 
         def of(parameter: Tensor) -> tuple[Tensor, dict, dict]:
             return parameter, state_of(optimizer, parameter), groups[id(parameter)]

@@ -30,7 +30,7 @@ class Embedding(Protocol):
     deep_width: int  # W, of `deep_input`
 
     @property
-    def by_row(self) -> tuple[str, ...] | None:
+    def row_indexed(self) -> tuple[str, ...] | None:
         """Parameters and buffers of N rows of which a forward pass reads only the rows of its ids.
         They may then be replaced by those rows alone, with ids that index them. None: the ids are
         used for something else too, so the module must see tables and ids as they are."""
@@ -59,7 +59,7 @@ class Embedding(Protocol):
         """`rows` without autograd, where the gradient is written down; else None.
 
         Args:
-            rows: (U, D) float32 of each of `by_row`, copies that may be written over.
+            rows: (U, D) float32 of each of `row_indexed`, copies that may be written over.
 
         Returns:
             The table (U, D), and a function that turns its gradient (U, D) into those of the
@@ -135,9 +135,9 @@ class EmbeddingEntry:
 
 
 class RowIndexed(nn.Module):
-    """A module that says which of its tables are read by row: see `Embedding.by_row`."""
+    """A module that says which of its tables are read by row: see `Embedding.row_indexed`."""
 
-    by_row: tuple[str, ...] | None = None
+    row_indexed: tuple[str, ...] | None = None
     computes_rows = False
     # How rows travel when the tables are cut over processes (`engine.distributed`): "vectors": a
     # row's vector is made of it entry by entry, and is sent; "rows": the row is sent as it is;
@@ -148,7 +148,7 @@ class RowIndexed(nn.Module):
 class TableEmbedding(RowIndexed):
     """Shared parts of the embeddings whose deep input is the flattened forward."""
 
-    by_row: tuple[str, ...] | None = ("weight",)
+    row_indexed: tuple[str, ...] | None = ("weight",)
     decays: Mapping[str, str] = MappingProxyType({})
 
     def __init__(self, num_rows: int, width: int, num_fields: int) -> None:

@@ -42,7 +42,7 @@ class Darts(TableEmbedding):
     of_width: Tensor  # (W, sum of widths) of 0 and 1: of which width each column is
     # (N, W) logits; no parameter, because another optimiser moves them on other rows
     mixing: Tensor
-    by_row = None
+    row_indexed = None
 
     def __init__(self, num_rows: int, widths: tuple[int, ...], draw: Draw, num_fields: int) -> None:
         _require_rising(widths)

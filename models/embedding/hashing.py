@@ -38,7 +38,7 @@ class Hash(TableEmbedding):
     (8, torch.Size([9, 2]))
     """
 
-    by_row = None
+    row_indexed = None
     places: Tensor  # (N, 2) the rows of T of each feature, worked out again when the module is made
 
     def __init__(self, initial: Tensor, hash_rows: int, num_fields: int) -> None:

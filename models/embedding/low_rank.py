@@ -1,6 +1,6 @@
 """Narrow tables, each with the linear map that lifts its field to the common width."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from itertools import chain
 from typing import Any
 
@@ -8,9 +8,6 @@ import torch
 from torch import Tensor, nn
 
 from .base import TableEmbedding
-
-# (rows (N', k), fields) -> the embedding that stores them
-MakeCodes = Callable[[Tensor, int], TableEmbedding]
 
 
 class LowRank(TableEmbedding):
@@ -41,7 +38,7 @@ class LowRank(TableEmbedding):
     (torch.Size([1, 2, 3]), torch.Size([1, 2]), 11)
     """
 
-    by_row: tuple[str, ...] | None = None
+    row_indexed: tuple[str, ...] | None = None
     codes: Any  # an nn.ModuleList of embeddings, which its own typing cannot say
     ranks: tuple[int, ...]
     # (F,) where a field stands when the fields are ordered by rank; rank 0 is behind all
@@ -73,8 +70,8 @@ class LowRank(TableEmbedding):
         if fused:
             self.deep_width = sum(self.ranks)
         # else ids that count through a batch's rows would not tell which table they belong to
-        if self.whole and codes[0].by_row is not None:
-            self.by_row = tuple(f"codes.0.{name}" for name in codes[0].by_row)
+        if self.whole and codes[0].row_indexed is not None:
+            self.row_indexed = tuple(f"codes.0.{name}" for name in codes[0].row_indexed)
 
     def forward(self, ids: Tensor) -> Tensor:
         """ids (B, F) -> (B, F, D)."""
@@ -151,16 +148,6 @@ class LowRank(TableEmbedding):
         """Codes as they are stored, bases and means at 4 bytes a value."""
         maps = sum(part.numel() for part in self._maps())
         return sum(codes.inference_bytes() for codes in self.codes) + 4 * maps
-
-    @torch.no_grad()
-    def with_codes(self, make: MakeCodes) -> "LowRank":
-        """The same with its codes stored another way: masked, or under PEP's thresholds."""
-        codes = [make(part.table(), len(fields)) for part,
-                 fields in zip(self.codes, self.fields, strict=True)]
-        made = LowRank(codes, self.all_bases(), self.means.detach(), self.field_sizes, self.fused)
-        if not self.reconstructs:
-            made.stop_reconstructing()
-        return made
 
     def all_bases(self) -> list[Tensor]:
         """B_f (k_f, D) of each field, without gradient."""

@@ -25,7 +25,7 @@ class Masked(TableEmbedding):
     """
 
     mask: Tensor
-    by_row = ("weight", "mask")
+    row_indexed = ("weight", "mask")
     computes_rows = True
     sharded = "vectors"
 

@@ -98,7 +98,7 @@ class Mgqe(TableEmbedding):
     """
 
     allowed: Tensor
-    by_row = ("weight", "allowed")
+    row_indexed = ("weight", "allowed")
 
     def __init__(self, initial: Tensor, allowed: Tensor, centroids: Tensor, subspaces: int,
                  num_fields: int) -> None:
@@ -161,7 +161,7 @@ class Coded(TableEmbedding):
     [[[2.0, 3.0]]]
     """
 
-    by_row = None
+    row_indexed = None
     packed: Tensor
     centroids: Tensor
 

@@ -41,7 +41,7 @@ class Mixed(TableEmbedding):
     (10, torch.Size([4, 4]))
     """
 
-    by_row = None
+    row_indexed = None
     # (N,) where a row lies when the groups stand one below the other; all zero rows are the last
     position: Tensor
 

@@ -19,7 +19,7 @@ class NoEmbedding(RowIndexed):
 
     width = 0
     deep_width = 0
-    by_row = ()
+    row_indexed = ()
     sharded = "rows"
     decays: Mapping[str, str] = MappingProxyType({})
 

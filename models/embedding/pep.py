@@ -119,7 +119,7 @@ class Pep(TableEmbedding):
         self.learned = thresholds.learned
         self.decays = {} if thresholds.decay == "coupled" else {"thresholds": thresholds.decay}
         self.gate = GATES[thresholds.gate]
-        self.by_row = ("weight", "thresholds") if self._by_feature else ("weight",)
+        self.row_indexed = ("weight", "thresholds") if self._by_feature else ("weight",)
         # a threshold of several entries has a gradient that is a sum
         self.sharded = "vectors" if thresholds.type == "feature_dim" else "rows"
         field_of_row = torch.repeat_interleave(torch.arange(len(field_sizes)),

@@ -31,7 +31,7 @@ class PerField(TableEmbedding):
     ([[2.0, 3.0, 9.0]], 7)
     """
 
-    by_row = None
+    row_indexed = None
     position: Tensor  # (N,) row in the table of the field's width; 0 for fields without one
     # (W,) where each column of the deep input stands when tables are read one after the other
     order: Tensor

@@ -41,7 +41,7 @@ class Product(TableEmbedding):
         others: bytes of what is stored beside codes and centroids.
     """
 
-    by_row = ("weight", "seen")
+    row_indexed = ("weight", "seen")
     seen: Tensor  # (N, 1) of 0 and 1
     importance: Tensor  # (N, 1)
     centroids: Tensor  # (S, K, D / S)
@@ -58,7 +58,7 @@ class Product(TableEmbedding):
         groups = step_groups(each, (centroids.shape[1],) * len(centroids))
         self.quantiser = Quantiser(matrix, each, groups)
         self.quantiser.parts = (centroids.shape[1],) * len(centroids)
-        self.quantiser.by_row = None  # it has no row of the table
+        self.quantiser.row_indexed = None  # it has no row of the table
         parts, size, _ = centroids.shape
         codes = -(-int(self.seen.sum()) * parts * max(size - 1, 1).bit_length() // 8)
         values = int(groups.max()) + 1 + -(-int(each.sum()) // 8)

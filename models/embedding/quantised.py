@@ -63,7 +63,7 @@ class Quantiser(RowIndexed):
     [[0.3, -1.0], [0.1, 0.0]]
     """
 
-    by_row: tuple[str, ...] | None = ("step", "bound")
+    row_indexed: tuple[str, ...] | None = ("step", "bound")
     parts: tuple[int, ...] = ()  # rows of each part, where whoever made `groups` has set it
     step: Tensor  # (N, D); 1 where there are no bits
     bound: Tensor  # (N, D), half the number of levels; 0 where there are no bits
@@ -131,7 +131,7 @@ class Quantised(TableEmbedding):
     3
     """
 
-    by_row = ("weight",)
+    row_indexed = ("weight",)
 
     def __init__(self, initial: Tensor, bits: np.ndarray, groups: np.ndarray, num_fields: int,
                  stored_bytes: int) -> None:
@@ -171,7 +171,7 @@ class QuantisedParts(TableEmbedding):
         stored_bytes: as of `Quantised`.
     """
 
-    by_row = None
+    row_indexed = None
 
     def __init__(self, inner: TableEmbedding, quantisers: dict[str, Quantiser],
                  stored_bytes: int) -> None:

@@ -34,7 +34,7 @@ class Qr(TableEmbedding):
     16
     """
 
-    by_row = None
+    row_indexed = None
     # (N, 2) rows of each feature in `remainders` and in `_factors`; worked out when the module is
     # made
     places: Tensor

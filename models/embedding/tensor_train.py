@@ -39,7 +39,7 @@ class TensorTrain(TableEmbedding):
     ([[[8.0, 8.0, 8.0, 8.0]]], 30)
     """
 
-    by_row = None
+    row_indexed = None
 
     def __init__(self, cores: Sequence[Tensor], last: Tensor, num_rows: int,
                  num_fields: int) -> None:

@@ -198,8 +198,8 @@ class PepTable(PluggedTable):
         thresholded."""
         if self.num_embeddings <= ids.numel():
             return functional.embedding(ids, self.table(), self.padding_idx)
-        by_row = self.settings.type in ("feature", "feature_dim")
-        thresholds = functional.embedding(ids, self.thresholds) if by_row else self.thresholds
+        by_feature = self.settings.type in ("feature", "feature_dim")
+        thresholds = functional.embedding(ids, self.thresholds) if by_feature else self.thresholds
         return self._thresholded(functional.embedding(ids, self.values, self.padding_idx),
                                  thresholds, ids)
 
@@ -223,8 +223,8 @@ class PepTable(PluggedTable):
         return margins
 
     def _margins(self, rows: slice) -> Tensor:
-        by_row = self.settings.type in ("feature", "feature_dim")
-        thresholds = self.thresholds[rows] if by_row else self.thresholds
+        by_feature = self.settings.type in ("feature", "feature_dim")
+        thresholds = self.thresholds[rows] if by_feature else self.thresholds
         return self.values[rows].abs() - self.settings.scale * GATES[self.settings.gate](thresholds)
 
     @torch.no_grad()

@@ -491,8 +491,10 @@ class PerFieldTable(ServedTable):
         super().__init__(*size)
         self.rows = nn.ModuleList(rows)
         self.fields = [list(each) for each in fields]
-        owner = [field for each, own in zip(rows, self.fields, strict=True) for field in own
-                 for _ in range(each.width)]
+        owner: list[int] = []  # the field of each column
+        for each, own in zip(rows, self.fields, strict=True):
+            for field in own:
+                owner += [field] * each.width
         self.register_buffer("order", torch.tensor(owner).argsort(stable=True))
         self.starts = [0, *accumulate(each.num_rows for each in rows)]
 

@@ -17,11 +17,15 @@ from studies.figures import budget_curve, by_epoch
 from studies.figures.styles import UMEC
 from studies.kinds import FINETUNED, Results
 from studies.page import RUNS, Number, Page, number, runs_of, shown
+from studies.table import Table, spread
 
 SIZE = (7.0, 4.8)  # inches: both columns of a page
 WIDTH = 0.8  # of a budget's place, that the methods share
 MEASURES = {"test_accuracy": "test accuracy", "test_auc": "test AUC"}
 DENSE, CHANCE = "dense", "random"
+# the table's columns in their order; others come behind them
+COLUMNS = ("umec", "magnitude", "as-umec", "taylor", "handmade", "group-lasso", "random",
+           "umec, one descent")
 DENSE_ACCURACY = 0.78978  # of the paper's whole model
 Curves = dict[str, dict[float, list[dict[str, Any]]]]  # method -> budget -> results
 
@@ -67,6 +71,7 @@ def build(page: Page, results: Results, joint: bool, methods: Sequence[str],
         f"the epoch. Units removed at random may lie below the picture. Data: "
         f"{shown(page.dataset)}.")
     if found:
+        page.tables.append(_table(curves))
         _draw(page, {method: by_budget for method, by_budget in curves.items() if by_budget})
     return page
 
@@ -132,9 +137,25 @@ def _row(method: str, budget: float, run: dict[str, Any]) -> dict[str, Any]:
             RUNS: runs_of([run])}
 
 
+def _table(curves: Curves) -> Table:
+    """Test AUC of each method at each budget; first the whole model, trained as long."""
+    methods = [method for method in dict.fromkeys((*COLUMNS, *curves))
+               if method != DENSE and curves.get(method)]
+    budgets = sorted(set().union(*(curves[method] for method in methods)), reverse=True)
+    whole = chain.from_iterable(curves[DENSE].values())
+    rows = [(shown(DENSE), _auc(list(whole)), *[""] * (len(methods) - 1))]
+    rows += [(f"{budget:g}", *(_auc(curves[method].get(budget, ())) for method in methods))
+             for budget in budgets]
+    return Table(("test AUC at budget", *map(shown, methods)), rows)
+
+
+def _auc(runs: Results) -> str:
+    return spread([run["test_auc"] for run in runs]) if runs else ""
+
+
 def _numbers(method: str, budget: float, runs: Results, dense: dict[int, dict[str, Any]],
              paper: dict[float, float]) -> list[Number]:
-    where = method if method == DENSE else f"{method} at {budget:g}"
+    where = shown(method) + ("" if method == DENSE else f" at {budget:g}")
     made = [number(f"{name}, {where}", runs, itemgetter(field))
             for field, name in (("test_auc", "AUC"), ("test_logloss", "log-loss"),
                                 ("test_accuracy", "accuracy"))]

@@ -5,6 +5,7 @@ import json
 import statistics
 from collections import defaultdict
 from collections.abc import Callable, Mapping, Sequence
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -59,7 +60,7 @@ def build(results: Results, out: Path, dataset: str, model: str) -> Page:
         page.list_missing(f"the water line: no run; `python reproduce.py {WATERLINE} --dataset "
                           f"{dataset} --model {model}`")
         return page
-    sources = {run["compression"]["source"] for runs in ours.values() for run in runs}
+    sources = {run["compression"]["source"] for run in chain.from_iterable(ours.values())}
     dense = [run for run in here if run["run_id"] in sources]
     page.behind = [*dense, *own]
     page.notes.append(NOTE)
@@ -67,8 +68,10 @@ def build(results: Results, out: Path, dataset: str, model: str) -> Page:
                        if (found := best_near(groups, budget))} for budget in ours}
     page.tables.append(Table(HEAD, [_line(page, budget, runs, beside[budget])
                                     for budget, runs in sorted(ours.items())]))
-    every = [_other(budget, name, found, _near(schemes[name], budget))
-             for budget, others in sorted(beside.items()) for name, found in others.items()]
+    every: list[Sequence[Any]] = []
+    for budget, others in sorted(beside.items()):
+        every += [_other(budget, name, found, _near(schemes[name], budget))
+                  for name, found in others.items()]
     if every:
         page.tables.append(Table(EVERY_HEAD, every))
     for budget, others in sorted(beside.items()):
@@ -216,7 +219,7 @@ def _draw(page: Page, ours: dict[int, list[dict[str, Any]]], schemes: dict[str, 
     page.figure = budget_curve.new_figure(SIZE)
     curves = {WATERLINE: list(ours.values()),
               **{name: _upper(groups) for name, groups in schemes.items()}}
-    several = any(len(runs) > 1 for groups in curves.values() for runs in groups)
+    several = any(len(runs) > 1 for runs in chain.from_iterable(curves.values()))
     panels: list[tuple[Axes, Callable[..., float], Callable[..., float], str]] = list(zip(
         page.figure.subplots(1, 2), (_bytes, _whole), (_test, _whole_test),
         ("bytes of the table", "bytes of the whole model"), strict=True))

@@ -1,4 +1,5 @@
 import json
+from itertools import product
 
 import numpy as np
 
@@ -14,8 +15,8 @@ def test_every_way_is_timed_at_every_batch(tmp_path, capsys):
     bench_packed.main([str(tmp_path / "table"), "--batch", "1", "20", "--seconds", "0.001",
                        "--json", str(tmp_path / "packed.json")])
     records = json.loads((tmp_path / "packed.json").read_text())
-    assert [(record["way"], record["batch"]) for record in records] == [
-        (way, batch) for batch in (1, 20) for way in ("dense", "packed", "packed, torch alone")]
+    assert [(record["batch"], record["way"]) for record in records] == list(
+        product((1, 20), ("dense", "packed", "packed, torch alone")))
     assert all(record["microseconds"] > 0 for record in records)
     assert records[0]["table_bytes"] == (tmp_path / "table").stat().st_size
     assert len(capsys.readouterr().out.splitlines()) == 6

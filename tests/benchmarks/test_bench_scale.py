@@ -1,5 +1,6 @@
 import json
 import struct
+from itertools import product
 
 import pytest
 import torch
@@ -57,8 +58,8 @@ def test_rows_table_and_figure(tmp_path, capsys):
     bench_scale.main(["--rows", str(ROWS), "--rows", "3000", "--rounds", "2", "--steps", "50",
                       "--device", "cpu", "--json", str(path)])
     rows = json.loads(path.read_text())
-    assert [(row["num_rows"], row["variant"]) for row in rows] == [(n, v) for n in (ROWS, 3000)
-                                                                   for v in VARIANTS]
+    assert [(row["num_rows"], row["variant"]) for row in rows] == list(
+        product((ROWS, 3000), VARIANTS))
     for row in rows:
         ours = row["variant"] != "naive"
         schema = {**SCHEMA, **(OURS if ours else {})}

@@ -19,7 +19,6 @@ from compression.afm.structure import empty_like, multiply_adds, parameters_by_p
 from models.build import build_embedding, build_model
 from models.embedding.low_rank import LowRank
 from models.embedding.masked import Masked
-from models.embedding.pep import Pep, Thresholds
 
 SIZES, WIDTH = (40, 3, 25, 12), 6
 VALUES = {"embedding": "uniform", "latent_dim": WIDTH, "mlp_dims": (9, 8, 7), "dropout": 0.2,
@@ -257,25 +256,11 @@ def test_a_factored_model_is_written_and_read_back_whole(name, device, tmp_path)
                 if tuple(value.shape) == (sum(SIZES), WIDTH)]
 
 
-def test_factors_compose_with_pruning_both_ways():
+def test_a_pruned_table_is_factored():
     model, ids = dense(), ids_of()
     table = model.embedding.table()
     model.embedding = Masked.of_table(torch.where(table.abs() > 0.3, table, 0.0), len(SIZES))
-    low = factored(model, 3)  # a pruned table, factored
     torch.testing.assert_close(factored(model, WIDTH)(ids), model(ids), rtol=0, atol=1e-5)
-    pruned = factor.prune_codes(low.embedding, 100)  # and pruned again
-    codes = low.embedding.codes[0].table()
-    assert sum(part.num_params() for part in pruned.codes) == 100
-    kept = pruned.codes[0].table() != 0
-    assert codes[kept].abs().min() >= codes[~kept].abs().max()
-    assert pruned(ids).shape == (len(ids), len(SIZES), WIDTH)
-    pep = low.embedding.with_codes(lambda rows,
-                                   fields: Pep(rows, SIZES, Thresholds("feature_dim", -2.0)))
-    assert isinstance(pep.codes[0], Pep)
-    pep(ids).sum().backward()
-    assert pep.codes[0].thresholds.grad.any()
-    with pytest.raises(ValueError, match="between 1 and the 240 codes, got 0"):
-        factor.prune_codes(low.embedding, 0)
 
 
 def test_the_published_choice_of_layers_spares_the_first_and_the_output():

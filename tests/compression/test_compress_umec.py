@@ -154,7 +154,7 @@ def test_a_budget_of_one_is_plain_training_bit_for_bit(trained, base):
 
 @pytest.mark.parametrize("method", ["magnitude", "taylor", "group-lasso", "handmade", "random",
                                     "as-umec", "dense"])
-def test_rivals_are_trained_as_long_and_meet_the_budget(trained, base, method):
+def test_baselines_are_trained_as_long_and_meet_the_budget(trained, base, method):
     out, _ = trained
     result = compress_umec.compress(base, Task(0.4, method, epochs=1, finetune_epochs=1),
                                     tiny.context(out))

@@ -83,7 +83,7 @@ def test_as_many_units_as_another_has_left_by_magnitude():
                for row, stays, valid in zip(energies, kept, resource.valid, strict=True))
 
 
-def test_fields_to_keep_and_modes_hold_for_rivals_too():
+def test_fields_to_keep_and_modes_hold_for_baselines_too():
     model = made()
     resource = resource_of(model)
     kept = baselines.choose("random", model, resource, 0.6, Dynamics(joint=False, keep=(0, 4)),

@@ -1,3 +1,5 @@
+from itertools import product
+
 import numpy as np
 import pytest
 import torch
@@ -59,7 +61,8 @@ CASES = {"uniform": from_registry(embedding="uniform"), "masked": masked, "mixed
          "qr": from_registry(embedding="qr", qr_collisions=3),
          "tt": from_registry(embedding="tt", tt_rank=2), "low_rank": low_rank((1, 1, 1)),
          "low_rank mixed": low_rank((1, 0, 1)), "low_rank parts": low_rank((1, 2, 1)),
-         **{f"pep {kind} {gate}": pep(kind, gate) for kind in THRESHOLD_TYPES for gate in GATES}}
+         **{f"pep {kind} {gate}": pep(kind, gate)
+            for kind, gate in product(THRESHOLD_TYPES, GATES)}}
 # where parameters are counted, when it is not in the table itself
 COUNTED = {"mixed": lambda embedding: list(embedding.parameters()),
            "mde": lambda embedding: list(embedding.parameters()),
@@ -210,6 +213,6 @@ def test_everything_of_the_protocol_is_there(name):
     assert len(MEMBERS) == 14
     assert {member for member in MEMBERS if not hasattr(embedding, member)} == set()
     own = {**dict(embedding.named_parameters()), **dict(embedding.named_buffers())}
-    assert set(embedding.by_row or ()) <= set(own)
+    assert set(embedding.row_indexed or ()) <= set(own)
     assert set(embedding.decays.values()) <= {"decoupled", "none"}
     assert embedding.sharded in (None, "vectors", "rows")

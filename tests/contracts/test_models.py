@@ -20,9 +20,9 @@ VARIANTS = [dict(zip(("has_residual", "full_part", "with_linear"), on, strict=Tr
             for on in itertools.product((False, True), repeat=3)]
 # every model with the tables of the scripts, and every embedding in two models
 CASES = {f"{model} {embedding}": {"model": model, "embedding": embedding}
-         for model in MODELS for embedding in ("uniform", "pep", "masked")}
+         for model, embedding in itertools.product(MODELS, TABLES)}
 CASES |= {f"{model} {embedding}": {"model": model, "embedding": embedding}
-          for model in ("fm", "deepfm") for embedding in EMBEDDINGS}
+          for model, embedding in itertools.product(("fm", "deepfm"), EMBEDDINGS)}
 CASES["dlrm dot"] = {"model": "dlrm", "embedding": "uniform", "arch_interaction_op": "dot"}
 CASES |= {f"autoint {variant}": {"model": "autoint", "embedding": "uniform", **variant}
           for variant in VARIANTS}
@@ -49,9 +49,11 @@ def batch(rows=32, seed=0):
 
 def trained_parameters(model):
     """All but the biases that a batch norm cancels: their gradient is zero up to rounding."""
-    cancelled = [f"{name}.{position - 1}.bias" for name, layers in model.named_modules()
-                 if isinstance(layers, torch.nn.Sequential) for position, layer in enumerate(layers)
-                 if isinstance(layer, torch.nn.BatchNorm1d)]
+    cancelled = []
+    for name, layers in model.named_modules():
+        if isinstance(layers, torch.nn.Sequential):
+            cancelled += [f"{name}.{position - 1}.bias" for position, layer in enumerate(layers)
+                          if isinstance(layer, torch.nn.BatchNorm1d)]
     return {name: parameter for name, parameter in model.named_parameters()
             if name not in cancelled}
 

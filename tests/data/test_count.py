@@ -1,3 +1,4 @@
+import itertools
 from collections import Counter
 
 import numpy as np
@@ -18,15 +19,16 @@ words = st.lists(st.integers(0, 20) | st.integers(0, 2**32 - 1)
 def fill(parts):
     """A counter to which the parts were added one by one, and the numbers it gave, all in one
     list."""
-    counter = ValueCounter()
-    return counter, [number for part in parts
-                     for number in counter.add(np.array(part, np.int64)).tolist()]
+    counter, found = ValueCounter(), []
+    for part in parts:
+        found += counter.add(np.array(part, np.int64)).tolist()
+    return counter, found
 
 
 def check(parts):
     """Values, counts and numbers against a Counter, whose keys stand in the order in which they
     first came."""
-    keys = [key for part in parts for key in part]
+    keys = list(itertools.chain.from_iterable(parts))
     expected = Counter({MISSING: 0})
     expected.update(keys)
     counter, found = fill(parts)

@@ -3,6 +3,7 @@ input in words."""
 
 import gzip
 import io
+import itertools
 import json
 import logging
 import os
@@ -346,10 +347,12 @@ DAMAGES = {
 }
 
 
+FILES = ("ids.npy", "labels.npy", "dense.npy", "manifest.json")
+
+
 @pytest.mark.parametrize(("name", "damage"), [
-    (name, damage) for name in ("ids.npy", "labels.npy", "dense.npy", "manifest.json")
-    for damage in DAMAGES
-    if (name, damage) != ("manifest.json", "a byte short")])  # its last byte is a line end
+    case for case in itertools.product(FILES, DAMAGES)
+    if case != ("manifest.json", "a byte short")])  # its last byte is a line end
 def test_a_damaged_set_is_made_again(toy, monkeypatch, name, damage):
     path, cache = toy
     content = Path(path).read_bytes()

@@ -1,5 +1,6 @@
 """The parser over bytes says of every line what the plain definition says."""
 
+import itertools
 import math
 import os
 import random
@@ -256,8 +257,8 @@ def test_small_numbers_get_the_bucket_of_the_definition():
 def test_large_numbers_get_the_bucket_of_the_definition_most_of_all_where_it_changes():
     rng = random.Random(1)
     edges = [math.ceil(math.exp(math.sqrt(number))) for number in range(1, 430)]
-    values = [value for edge in edges for value in range(edge - 3, edge + 4)
-              if value <= 999_999_999]
+    near = itertools.chain.from_iterable(range(edge - 3, edge + 4) for edge in edges)
+    values = [value for value in near if value <= 999_999_999]
     values += [rng.randrange(10**rng.randint(5, 9)) for _ in range(40_000)] + [999_999_999,
                                                                                -999_999_999]
     found, logs = buckets(values)

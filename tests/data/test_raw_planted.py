@@ -1,6 +1,7 @@
 """Made raw files: the format to the byte, cells by seed, row and field alone, and a teacher behind
 the labels."""
 
+import itertools
 import math
 import re
 import subprocess
@@ -243,7 +244,7 @@ def plain_logit(plan, row, full_rows):
         first += plain_normal(value)
         vectors.append([plain_normal(plain_number(value, k + 1)) if k < field["width"] else 0.0
                         for k in range(8)])
-    pairs = sum(np.dot(one, other) for i, one in enumerate(vectors) for other in vectors[:i])
+    pairs = sum(np.dot(one, other) for one, other in itertools.combinations(vectors, 2))
     return plan.weights @ [1, pairs, first]
 
 

@@ -9,7 +9,7 @@ import pytest
 from data import criteo, movielens, store
 from data.raw import ingest
 from data.raw.layout import DECIMAL, LABEL, Column, Layout
-from data.split import SPLITS, check_name, identity, parts_of, split_rows
+from data.split import SPLITS, check_name, identity, split_indices, split_rows
 
 GOOD = {"train": [4, 0, 1, 2, 7, 9], "validation": [8, 3], "test": [5, 6]}
 
@@ -23,13 +23,13 @@ def save(folder, name="split.npz", dtype=np.int64, **arrays):
 
 
 def parts(split, rows=10, kept=None):
-    return [part.tolist() for part in parts_of(split, rows, seed=1, kept=kept)]
+    return [part.tolist() for part in split_indices(split, rows, seed=1, kept=kept)]
 
 
 def refuse(split, message, rows=10, kept=None):
     """An error that names the file and then says exactly this."""
     with pytest.raises(ValueError, match="split") as caught:
-        parts_of(split, rows, seed=1, kept=kept)
+        split_indices(split, rows, seed=1, kept=kept)
     assert str(caught.value) == split.removeprefix("ids:") + message
 
 
@@ -38,7 +38,8 @@ def refuse(split, message, rows=10, kept=None):
 
 def test_random_is_the_pinned_split_of_the_seed():
     assert parts("random", 20) == [part.tolist() for part in split_rows(20, seed=1)]
-    assert [part[:4].tolist() for part in parts_of("random", 1000, criteo.LAYOUT.split_seed)] == [
+    found = split_indices("random", 1000, criteo.LAYOUT.split_seed)
+    assert [part[:4].tolist() for part in found] == [
         [0, 2, 3, 5], [1, 4, 47, 51], [6, 25, 32, 34]]
 
 
@@ -65,7 +66,7 @@ def test_a_packed_file_with_further_arrays_is_read_too(tmp_path):
 def test_the_parts_are_disjoint_ascending_and_cover_all_rows(tmp_path):
     order = np.random.default_rng(0).permutation(3000)
     split = save(tmp_path, train=order[:2000], validation=order[2000:2100], test=order[2100:])
-    found = parts_of(split, 3000, seed=1)
+    found = split_indices(split, 3000, seed=1)
     assert [part.tolist() for part in found] == [sorted(part.tolist())
                                                  for part in np.split(order, [2000, 2100])]
 

@@ -189,8 +189,8 @@ def test_unmet_budgets_are_cut_from_the_last_table_and_by_absolute_value_beside(
     unmet = [target for target in TARGETS if target < min(search.counts)]
     assert len(unmet) == 2
     assert search.saver.finish(search.state) == unmet
-    assert list(search.saved)[2:] == [f"{target}{suffix}" for target in unmet
-                                      for suffix in ("", snapshots.MAGNITUDE)]
+    assert list(search.saved)[2:] == [str(unmet[0]), f"{unmet[0]}{snapshots.MAGNITUDE}",
+                                      str(unmet[1]), f"{unmet[1]}{snapshots.MAGNITUDE}"]
     weight, gates = search.pasts[-1]
     differ = []
     for target in unmet:

@@ -68,12 +68,12 @@ def test_the_hook_moves_the_mixture_down_the_validation_loss_and_nothing_else():
     values = {**tiny.SETTINGS, **QUICK, "darts_widths": (1, 3)}
     model = build_model(SIZES, values, 1, build_embedding(SIZES, values, 1)).train()
     optimizer = build_optimizer(model, 0.01, 1e-5, 1e-5)
-    assert all(parameter is not model.embedding.mixing for group in optimizer.param_groups
-               for parameter in group["params"])
+    for group in optimizer.param_groups:
+        assert all(parameter is not model.embedding.mixing for parameter in group["params"])
     loader = Loader(*DATA.split("validation"), 50, seed=3)
     hook = Bilevel("embedding.mixing", loader, lr=0.1, grad_clip=100.0)
     before = {name: value.clone() for name, value in model.state_dict().items()}
-    batches = [batch for epoch in range(3) for batch in loader.epoch(epoch)]
+    batches = [*loader.epoch(0), *loader.epoch(1), *loader.epoch(2)]
     expected, steps = model.embedding.mixing.clone().requires_grad_(), 2 * loader.batches + 1
     adam = torch.optim.Adam([expected], lr=0.1)
     state = State(model, optimizer, torch.zeros(()))

@@ -107,7 +107,7 @@ def test_some_rows_at_a_time_the_same_entries_are_kept(kind, monkeypatch):
     parts = list(embedding.kept_by_chunk())
     assert [len(kept) for _, kept in parts] == [4, 4, 4, 4, 2]
     assert torch.equal(torch.cat([kept for _, kept in parts]), embedding.table() != 0)
-    assert embedding.by_row == (("weight", "thresholds") if kind in ("feature", "feature_dim")
+    assert embedding.row_indexed == (("weight", "thresholds") if kind in ("feature", "feature_dim")
                                 else ("weight",))
     trace = ThresholdTrace(embedding, DecayOnlyThreshold(parse({"threshold_init": -1.0})), 1)
     trace.record(0, 0)

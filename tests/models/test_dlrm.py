@@ -49,8 +49,8 @@ def test_logits_are_those_of_the_definition(interaction, num_dense):
         read = vectors.reshape(len(ids), -1)
     else:
         every = np.concatenate([dense[:, None], vectors], 1) if num_dense else vectors
-        pairs = [(i, j) for i in range(every.shape[1]) for j in range(i)]
-        read = np.stack([(every[:, i] * every[:, j]).sum(1) for i, j in pairs], 1)
+        rows, columns = np.tril_indices(every.shape[1], -1)  # (1, 0), (2, 0), (2, 1), ...
+        read = (every[:, rows] * every[:, columns]).sum(2)
     expected = numpy_mlp(model.top, np.concatenate([dense, read], 1), last_relu=False)[:, 0]
     found = model(ids, numbers) if num_dense else model(ids)
     np.testing.assert_allclose(found.detach().numpy(), expected, rtol=1e-5, atol=1e-6)

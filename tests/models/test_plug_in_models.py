@@ -181,7 +181,9 @@ def test_deepfm_of_deepctr_torch_under_its_own_loop(deepctr):
     plugged = plug(model, threshold_init=-2.0)
     assert list(plugged.tables) == ["embedding_dict.user", "embedding_dict.thing",
                                     "embedding_dict.history"]
-    regularised = [weight for weights, *_ in model.regularization_weight for weight in weights]
+    regularised = []
+    for weights, *_ in model.regularization_weight:
+        regularised += weights
     assert all(any(weight is table.values for weight in regularised)
                for table in plugged.tables.values())
     fit(plugged)

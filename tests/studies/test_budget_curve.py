@@ -199,8 +199,10 @@ def test_of_many_series_those_at_hand_the_usual_ones_and_the_longest_are_drawn(t
                                                                                monkeypatch, caplog):
     seen = []
     monkeypatch.setattr(budget_curve, "draw_series", lambda axes, series: seen.append(list(series)))
-    many = [run(f"{width}-{decay}", latent_dim=width, params=width, l2_regularization=decay)
-            for decay in range(2, 12) for width in range(8, 8 + decay)]
+    many = []
+    for decay in range(2, 12):
+        many += [run(f"{width}-{decay}", latent_dim=width, params=width, l2_regularization=decay)
+                 for width in range(8, 8 + decay)]
     usual = [ticket("t", 100), ticket("z", 100, lr=7.0), run("u", latent_dim=8), LR]
     with caplog.at_level("INFO", "pep"):
         draw([*many, *usual], "movielens", "fm", tmp_path / "figures", of=[usual[1]])

@@ -77,7 +77,7 @@ def test_a_sample_says_so_and_stands_beside_nothing(tmp_path):
     assert "3 runs of other data" in page.left_out[0]
 
 
-def test_untuned_tickets_of_other_settings_are_left_out_as_a_rivals_are(tmp_path):
+def test_untuned_tickets_of_other_settings_are_left_out_as_a_baselines_are(tmp_path):
     more = [ticket("decayed", 1, 6541, own={"l2_regularization": 1e-3}, auc=0.9),
             search("far", own={"threshold_init": -8.0}),
             ticket("ticket", 2, 6541, searched="far", auc=0.91)]

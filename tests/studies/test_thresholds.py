@@ -93,7 +93,7 @@ def test_the_right_panel_has_the_budgets_of_both_masks_alone(tmp_path):
 
 def test_panels_with_nothing_say_so(tmp_path):
     left, _, right = thresholds.build([ticket("t1")], tmp_path, "movielens", "fm").figure.axes
-    assert [text.get_text() for axes in (left, right) for text in axes.texts] == [
+    assert [text.get_text() for text in (*left.texts, *right.texts)] == [
         "no curve yet", "no budget that both masks have"]
     assert not len(left.get_xticks())
     assert not len(right.get_xticks())

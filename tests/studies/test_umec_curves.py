@@ -34,16 +34,27 @@ def results():
 def test_numbers_are_means_over_seeds_and_stand_beside_the_papers(tmp_path):
     page = umec_fig2.build(results(), tmp_path, "criteo", "fm")
     found = {number.what: number for number in page.numbers}
-    assert list(found["AUC, umec at 0.5"].values) == [0.8, 0.8]
-    assert list(found["AUC, umec at 0.1"].values) == [0.7]
-    assert list(found["accuracy, dense"].values) == [0.8, 0.8]
-    less = found["accuracy less the whole model's, umec at 0.5"]
+    assert list(found["AUC, UMEC at 0.5"].values) == [0.8, 0.8]
+    assert list(found["AUC, UMEC at 0.1"].values) == [0.7]
+    assert list(found["accuracy, whole model"].values) == [0.8, 0.8]
+    less = found["accuracy less the whole model's, UMEC at 0.5"]
     assert list(less.values) == pytest.approx([-0.01, -0.03])
     assert less.paper == pytest.approx(0.00004)
     assert {run["run_id"] for run in page.behind} == {"u1", "u2", "u3", "m1", "d1", "d2", "h1"}
     assert "umec at budget 0.5: seed 3" in page.missing
     assert "umec at budget 0.05: seeds 1, 2, 3" in page.missing
     assert "magnitude at budget 0.5: seeds 2, 3" in page.missing
+
+
+def test_the_table_has_a_line_a_budget_and_a_column_a_method(tmp_path):
+    page = umec_fig2.build(results(), tmp_path, "criteo", "dlrm")
+    [table] = page.tables
+    assert table.head == ("test AUC at budget", "UMEC", "magnitude", "narrow by hand, scratch")
+    assert list(map(tuple, table.rows)) == [
+        ("whole model", "0.8000 ± 0.0000", "", ""),
+        ("0.5", "0.8000 ± 0.0000", "0.8000", "0.8000"), ("0.1", "0.7000", "", "")]
+    assert table.markdown() in text(page)
+    assert umec_fig2.build([], tmp_path, "criteo", "dlrm").tables == []
 
 
 def test_the_picture_shows_the_measured_compression_and_every_row_names_its_run(tmp_path):
@@ -78,9 +89,9 @@ def test_the_whole_model_counts_once_a_seed_and_one_descent_is_a_line_of_its_own
     page = umec_fig2.build([*results(), made("d3", "dense", 1.0, joint=False, accuracy=0.8),
                             made("o1", along=[0.5, 0.1], auc=0.6)], tmp_path, "criteo", "dlrm")
     found = {number.what: list(number.values) for number in page.numbers}
-    assert found["accuracy, dense"] == [0.8, 0.8]
-    assert found["AUC, umec at 0.5"] == [0.8, 0.8]
-    assert found["AUC, umec, one descent at 0.5"] == [0.6]
+    assert found["accuracy, whole model"] == [0.8, 0.8]
+    assert found["AUC, UMEC at 0.5"] == [0.8, 0.8]
+    assert found["AUC, UMEC, one descent at 0.5"] == [0.6]
 
 
 def test_random_units_do_not_flatten_the_others(tmp_path):
