@@ -35,6 +35,8 @@ PRESETS: dict[str, Preset] = {
     # ... of AutoInt, AutoInt+LR, DeepFM and FM
     "avazu": {**_LARGE, "dataset": "avazu", "candidate_p": [
         1_000_000, 300_000, 100_000, 30_000, 10_000, 2_805, 2_225, 2_215, 1_479]},
+    "movielens_ids": {**_MOVIELENS, "dataset": "movielens_ids",
+                      "candidate_p": [200_000, 100_000, 50_000, 23_675]},
     "planted_fields": {**_MOVIELENS, "dataset": "planted_fields"},
     # no paper's: a public leaderboard's split (BARS, Frappe_x1), read as a table of one's own
     "frappe": {**_MOVIELENS, "dataset": "frappe", "label": "label", "min_count": 1, "split": "auto",

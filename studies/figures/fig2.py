@@ -46,7 +46,8 @@ def build(results: Results, out: Path, dataset: str, model: str) -> Page:
     """
     name = name_of("fig2", dataset)
     page = Page(name, dataset, model,
-                f"Figure {name[3:]}: AUC against size, {shown(model)} on {shown(dataset)}")
+                (f"Figure {name[3:]}: " if name.startswith("fig") else "")
+                + f"AUC against size, {shown(model)} on {shown(dataset)}")
     found = choice.of(page, results, model, "linear", tuned=True)
     entries = points(page, found, out, dataset, model)
     _list_missing(page, entries, [result for result in found if _belongs(result, dataset)])
