@@ -44,8 +44,7 @@ DEPARTURES: dict[str, dict[str, Any]] = {  # of the scripts from the neutral def
     # of a search that a ticket's identity does not name
     "movielens": {"threshold_init": -15.0}, "movielens_ids": {"threshold_init": -15.0},
     "criteo": _LARGE, "avazu": _LARGE,
-    "frappe": {"threshold_init": -15.0, "lr": 3e-3, "eval_interval": 1,
-               "mlp_dims": [400, 400, 400]}}
+    "frappe": {"threshold_init": -15.0, "lr": 3e-3, "eval_interval": 1}}
 DECAYS = {"l2_regularization": 1e-5, "weight_decay": 1e-5, "l2_penalty": 0.0}  # of the scripts
 VARIED = ("threshold_type", "threshold_decay", "threshold_gradient", "with_linear", "re_init",
          "rewind", "mde_blocks", "mde_alpha", "mgqe_subspaces", "mgqe_centroids", "darts_widths",

@@ -51,6 +51,7 @@ RECIPES: dict[str, dict[str, Recipe]] = {
                                 "ema": _AVERAGES}, published=0.935584),
         "fm": Recipe("fm", _TABLE, published=0.967108),
         "deepfm": Recipe("deepfm", _MLP, published=0.984243),
+        "deepfm_wide": Recipe("deepfm", _MLP, {"mlp_dims": [400, 400, 400]}, published=0.984243),
         "autoint": Recipe("autoint", _MLP, {"att_dropout": 0.0}, published=0.984812),
         "attention": Recipe("autoint", {**_DEEP, "att_dropout": [0.0, 0.2, 0.4]},
                             {"full_part": False}, published=0.983085),

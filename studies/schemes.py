@@ -18,7 +18,7 @@ from models.build import EMBEDDINGS
 from models.embedding.base import DECAYS
 from studies import recipes, tuning
 from studies.plan import PlannedRun
-from studies.published import PRESETS
+from studies.published import COMPARED, PRESETS
 
 # as published; the grids below vary the embedding's own decay alone
 OF_OTHERS = recipes.OF_OTHERS
@@ -46,9 +46,6 @@ GRIDS: dict[str, dict[str, Sequence[Any]]] = {
     **{name: {"l2_regularization": DECAYS} for name in PRUNED[1:]}}
 DECAY = "l2_regularization"
 LR = "lr"  # logistic regression, without embeddings
-# that a comparison has on data sets of no paper's; all on the others
-COMPARED = {"frappe": (LR, "uniform", "pep", "magnitude", "mgqe", "mde", "qr"),
-            "movielens_ids": ("uniform", "pep", "magnitude")}
 LONG = recipes.LIMITS
 
 

@@ -27,6 +27,7 @@ from studies.page import (
     runs_of,
     shown,
 )
+from studies.published import COMPARED
 from studies.series import from_last
 from studies.table import spread
 
@@ -96,7 +97,10 @@ def _belongs(result: dict[str, Any], dataset: str) -> bool:
 
 def _list_missing(page: Page, entries: list[Entry], found: Results) -> None:
     schemes = {entry.scheme for entry in entries}
+    compared = COMPARED.get(page.dataset, ("lr", "pep", *BASELINES))
     for scheme in ("LR", PEP, *BASELINES):
+        if scheme.lower() not in compared:
+            continue
         runs = [result for result in found if kind(result) == scheme and result["stage"] == "train"]
         if scheme not in schemes:
             page.missing.append(
