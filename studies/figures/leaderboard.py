@@ -10,7 +10,8 @@ from studies.table import Table, spread
 from studies.tuning import describe
 
 NEAR = 0.002  # of AUC: what counts as reached
-NAMES = {"deepfm_wide": "DeepFM, MLP 400-400-400", "attention": "AutoInt", "autoint": "AutoInt and MLP", "dlrm": "DLRM"}
+NAMES = {"deepfm_wide": "DeepFM, MLP 400-400-400", "attention": "AutoInt",
+         "autoint": "AutoInt and MLP", "dlrm": "DLRM"}
 HEAD = ("model", "parameters", "bytes", "test AUC", "test log-loss", "seeds", "leaderboard",
         "settings")
 
