@@ -29,6 +29,7 @@ from data.table.options import (
     TableOptions,
     check_options,
     check_rule,
+    files_of,
     kind_of,
 )
 from data.table.read import Table
@@ -74,7 +75,7 @@ def open_table(data: Any, cache: Path, request: OwnTable) -> store.Dataset:
         data = shared
     if data is None:
         return _from_cache(request, cache)
-    table = Table.of(data)
+    table = Table.of(data, files_of(request.split))
     split = kind_of(request.split, bool(table.files) and table.files[0].part is not None)
     if split[0] in (TIME, COLUMN) and split[1] not in table.columns:
         check_options(replace(request.options, ignore=(split[1],)), table.columns, {})

@@ -18,7 +18,8 @@ SPLIT_SEED = 20_210_118
 AUTO, TIME, COLUMN, FILES, SEED = "auto", "time", "column", "files", "random:"
 ALLOWED = ("auto (three files named train, valid and test, else random), random, random:SEED, "
            "time:COLUMN (the last tenth for test, the one before for validation), column:COLUMN "
-           "(its values are train, validation and test), or ids:FILE")
+           "(its values are train, validation and test), files:TRAIN,VALIDATION,TEST (three files, "
+           "in the folder that --data names), or ids:FILE")
 
 
 @dataclass(frozen=True)
@@ -214,12 +215,22 @@ def check_split(split: str) -> None:
     kind, _, rest = split.partition(":")
     good = split in (AUTO, splits.RANDOM) or (kind in (TIME, COLUMN) and rest) or (
         split.startswith(SEED) and rest.isdecimal())
-    if good:
+    if good or (kind == FILES and len(files_of(split)) == len(splits.SPLITS)):
         return
     if split.startswith(splits.IDS):
         splits.check_name(split)
         return
     raise ValueError(f"split must be {ALLOWED}; got {split!r}")
+
+
+def files_of(split: str) -> list[str]:
+    """The names in a split by files; none of another split.
+
+    >>> files_of("files:a.csv,b.csv,c.csv"), files_of("random")
+    (['a.csv', 'b.csv', 'c.csv'], [])
+    """
+    kind, _, names = split.partition(":")
+    return [name for name in names.split(",") if name] if kind == FILES else []
 
 
 def kind_of(split: str, files_are_parts: bool) -> tuple[str, str]:

@@ -92,6 +92,24 @@ def find_files(path: Path) -> list[tuple[Path, str | None]]:
     return [(file, None) for file in files]
 
 
+def _named(folder: Path, names: Sequence[str]) -> list[tuple[Path, str | None]]:
+    """The three files of a split.
+
+    Raises:
+        FileNotFoundError: one is not there.
+        ValueError: two are the same.
+    """
+    paths = [folder / name for name in names]
+    for path in paths:
+        if not path.is_file():
+            raise FileNotFoundError(f"split: there is no file {path}; name three files in the "
+                                    f"folder --data ({folder}), or with their whole paths")
+    if len({path.resolve() for path in paths}) < len(paths):
+        raise ValueError(f"split: two of {', '.join(names)} are the same file; rows for test must "
+                         "not be trained on")
+    return list(zip(paths, ("train", "validation", "test"), strict=True))
+
+
 def describe_file(path: Path, part: str | None = None) -> TableFile:
     """Kind, columns and separator of a file, from its beginning.
 
@@ -219,16 +237,24 @@ class Table:
         self.columns = tuple(memory.column_names) if memory is not None else self.files[0].columns
 
     @staticmethod
-    def of(data: Any) -> "Table":
+    def of(data: Any, parts: Sequence[str] = ()) -> "Table":
         """A path (text or Path), a pandas DataFrame or an Arrow table.
+
+        Args:
+            parts: three files in the folder `data`, or elsewhere, which are for training,
+                validation and test.
 
         Raises:
             FileNotFoundError, ValueError: see `find_files` and `describe_file`; columns differ
                 between files.
         """
         if isinstance(data, pa.Table | pd.DataFrame):
+            if parts:
+                raise ValueError("a split by files is of files, and this table is in memory; add a "
+                                 "column that names the part (split column:NAME)")
             return Table(memory=_in_memory(data))
-        files = [describe_file(path, part) for path, part in find_files(Path(data))]
+        found = _named(Path(data), parts) if parts else find_files(Path(data))
+        files = [describe_file(path, part) for path, part in found]
         first = files[0]
         for file in files[1:]:
             lacking = sorted(set(first.columns) ^ set(file.columns))

@@ -283,6 +283,24 @@ def test_three_files_are_the_split(tmp_path):
     is_as_defined(random, frame, order=order_of(300, seed=5))
 
 
+def test_three_files_of_any_name_and_folder_are_the_split(tmp_path):
+    frame = frame_of(300)
+    cuts = {"a.csv": slice(0, 200), "b.csv": slice(200, 260), "c.csv": slice(260, 300)}
+    paths = {name: put(tmp_path / f"of {name[0]}", frame.iloc[rows], name)
+             for name, rows in cuts.items()}
+    put(tmp_path / "of a", frame, "another.csv")
+    split = f"files:a.csv,{paths['b.csv']},{paths['c.csv']}"
+    dataset = open_own(tmp_path / "of a", tmp_path, split)
+    assert split_sizes(dataset) == {"train": 200, "validation": 60, "test": 40}
+    is_as_defined(dataset, frame, order=np.arange(300))
+    with pytest.raises(FileNotFoundError, match=r"split: there is no file .*no\.csv"):
+        open_own(tmp_path / "of a", tmp_path, "files:a.csv,no.csv,another.csv")
+    with pytest.raises(ValueError, match="are the same file"):
+        open_own(tmp_path / "of a", tmp_path, "files:a.csv,a.csv,another.csv")
+    with pytest.raises(ValueError, match="this table is in memory"):
+        open_own(frame, tmp_path, split)
+
+
 def test_a_vocabulary_of_the_training_rows(tmp_path):
     frame = frame_of()
     dataset = open_own(put(tmp_path, frame), tmp_path, vocabulary="train")
@@ -482,9 +500,9 @@ def test_no_such_file_and_no_table_in_a_folder(tmp_path):
 
 
 def test_split_names():
-    for split in ("auto", "random", "random:3", "time:at", "column:part"):
+    for split in ("auto", "random", "random:3", "time:at", "column:part", "files:a,b,c"):
         check_split(split)
-    for split in ("time:", "random:x", "ids:nosuch.npz"):
+    for split in ("time:", "random:x", "ids:nosuch.npz", "files:a,b", "files:"):
         with pytest.raises(ValueError, match="split"):
             check_split(split)
 
