@@ -202,8 +202,8 @@ def _labels(counter: TextCounter, options: TableOptions) -> tuple[np.ndarray, di
                               for value, count in list(counts.items())[:5])
             raise ValueError(f"the label {options.label!r} has {len(counts)} values: {shown}"
                              f"{', ...' if len(counts) > 5 else ''}. It must be 0 or 1 (or false "
-                             "and true, no and yes); say which of its values count as 1 with "
-                             "positive")
+                             "and true, no and yes); say which of its values count as 1: "
+                             "--set positive=VALUE")
     absent = sorted(positive - set(counts))
     if absent:
         raise ValueError(f"positive: the label {options.label!r} has no value {absent[0]!r}; it "

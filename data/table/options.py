@@ -57,9 +57,8 @@ class TableOptions:
         own = {item.name: values[item.name] for item in fields(TableOptions)
                if item.name in values}
         made = TableOptions(**own)
-        dates = {column: (parts,) if isinstance(parts, str) else tuple(parts)
-                 for column, parts in (made.dates or {}).items()}
-        multi = {column: (rule, SLOTS) if isinstance(rule, str) else tuple(rule)
+        dates = {column: _listed_or_one(parts) for column, parts in (made.dates or {}).items()}
+        multi = {column: (rule, SLOTS) if isinstance(rule, str) else _listed_or_one(rule)
                  for column, rule in (made.multi or {}).items()}
         return replace(made, dates=dates, multi=multi)
 
@@ -86,6 +85,10 @@ class TableOptions:
         if isinstance(self.bucket, str):
             return self.bucket if fractions else NONE
         return self.bucket.get(column, QUANTILES if fractions else NONE)
+
+
+def _listed_or_one(value: Any) -> tuple[Any, ...]:
+    return tuple(value) if isinstance(value, list | tuple) else (value,)
 
 
 @dataclass(frozen=True)

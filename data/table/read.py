@@ -295,9 +295,11 @@ class Table:
     def _text(self, file: TableFile, columns: Sequence[str]) -> Iterator[pa.RecordBatch]:
         bad = BadLines(file.path, PUBLISHED)
         self.bad.append(bad)
-        lines = 0
+        lines = last_bad = 0
 
         def note(row: Any) -> str:
+            nonlocal last_bad
+            last_bad = row.number or 0
             bad.note(row.number or 0, f"expected {row.expected_columns} columns, got "
                      f"{row.actual_columns}", row.text.encode(), {})
             return "skip"
@@ -317,7 +319,21 @@ class Table:
             for batch in reader:
                 lines += batch.num_rows
                 yield batch
+        if last_bad == lines + bad.count + 1 and not _ends_with_a_line(file.path):
+            raise ValueError(f"{file.path} ends in the middle of a line, the {last_bad:,}th: it "
+                             "was cut short on its way; fetch it again, or delete what is left of "
+                             "that line")
         bad.check(lines + bad.count)
+
+
+def _ends_with_a_line(path: Path) -> bool:
+    """Whether a file's last character ends a line; True of packed files, whose end is checked as
+    they are unpacked."""
+    with path.open("rb") as file:
+        if file.read(8).startswith((b"PK", *_COMPRESSED)):
+            return True
+        file.seek(-1, 2)
+        return file.read() in (b"\n", b"\r")
 
 
 class _Hash(io.RawIOBase):

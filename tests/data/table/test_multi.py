@@ -147,6 +147,8 @@ def test_other_methods_say_that_they_do_not_know_slots(tmp_path):
 @pytest.mark.parametrize(("options", "why"), [
     ({"multi": {"genres": ("/", 3)}}, r"4 values in row 8, more than 3.*\['/', 4\]"),
     ({"multi": {"genres": ""}}, "what stands between the values"),
+    ({"multi": {"genres": 3}}, r"what stands between the values.*got \[3\]"),
+    ({"dates": {"genres": 3}}, "unknown part"),
     ({"multi": {"genres": ("/", 1)}}, "2 to 1000"),
     ({"multi": {"genre": "/"}}, "multi: the table has no such column.*'genres'"),
     ({"multi": {"liked": "/"}}, "multi names the label"),

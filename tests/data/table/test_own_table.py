@@ -476,6 +476,21 @@ def test_a_few_bad_lines_are_shown_and_left_out(tmp_path, caplog):
     assert "expected 7 columns, got 2: b'too,few'" in caplog.text
 
 
+@pytest.mark.parametrize("packed", [False, True])
+def test_a_text_that_ends_in_the_middle_of_a_line_was_cut_short(tmp_path, packed):
+    text = "user,click,item\n" + "".join(f"u{row % 9},{row % 2},x\n" for row in range(5000))
+    path = tmp_path / ("cut.csv.gz" if packed else "cut.csv")
+    content = text[:-3].encode()
+    path.write_bytes(gzip.compress(content) if packed else content)
+    if packed:  # whole as it is, with a line that cannot be used
+        assert open_own(path, tmp_path).manifest["bad_lines"] == 1
+        return
+    with pytest.raises(ValueError, match="ends in the middle of a line, the 5,001th: it was cut"):
+        open_own(path, tmp_path)
+    path.write_bytes(content + b"\n")
+    assert open_own(path, tmp_path).manifest["bad_lines"] == 1
+
+
 def test_more_values_than_can_be_numbered_are_refused(tmp_path, monkeypatch):
     monkeypatch.setattr(count, "MOST", 5)
     monkeypatch.setattr(count.TextCounter.__init__, "__defaults__", (200,))
