@@ -181,7 +181,7 @@ def check_options(options: TableOptions, columns: tuple[str, ...], used: Mapping
 
 
 def _check_multi(column: str, rule: Any, columns: tuple[str, ...]) -> None:
-    separator, most = rule if len(rule) == 2 else (None, None)
+    separator, most = rule if len(rule) == 2 else (None, 0)
     whole = isinstance(most, int) and not isinstance(most, bool)
     if not (isinstance(separator, str) and separator and whole and 2 <= most <= 1000):
         raise ValueError(f"multi: {column}: give what stands between the values, such as '|', or "

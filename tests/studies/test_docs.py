@@ -25,7 +25,8 @@ from studies.figures import PAGES
 ROOT = Path(__file__).parents[2]
 PAGES_OF_DOCS = sorted((ROOT / "docs").glob("*.md"))
 FILES = [path.relative_to(ROOT) for path in (ROOT / "README.md", *PAGES_OF_DOCS)]
-COMMANDS = ("recipe", "tune", "compare", "plan", "report", "summary")  # of reproduce.py, beside figures
+# of reproduce.py, beside figures
+COMMANDS = ("recipe", "tune", "compare", "plan", "report", "summary")
 OF_OTHER_DATA = ("fig3", "fig4", "fig9", "frappe", "ids")
 ELSEWHERE = ("tensorboard", "pip")  # commands that are not ours
 LINK = re.compile(r"\]\(([^)\s]+)\)")
