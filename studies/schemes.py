@@ -122,13 +122,13 @@ def run(given: argparse.Namespace, scheme: str, point: tuning.Point, seed: int,
 def training(given: argparse.Namespace, scheme: str, point: tuning.Point) -> tuning.Point:
     """The settings of a point's run that are not the script's, beside the point's own; of PEP, of
     its search."""
-    decay = OF_OTHERS if DECAY in point else {}
-    decay |= recipes.training_of(Path(given.out), given.dataset, given.model)
+    others = {**(OF_OTHERS if DECAY in point else {}),
+              **recipes.training_of(Path(given.out), given.dataset, given.model)}
     if scheme not in PRUNED:
-        return {"max_epochs": LONG["max_epochs"], **decay}
-    own = tuning.of_search(point)
+        return {"max_epochs": LONG["max_epochs"], **others}
+    own, others = tuning.of_search(point), tuning.of_search(others)
     departs = scheme == "pep" and tuning.departs(PRESETS[given.dataset], own)
-    return {"candidate_p": budgets(given), **decay} if departs else decay
+    return {"candidate_p": budgets(given), **others} if departs else others
 
 
 def _base(given: argparse.Namespace) -> dict[str, Any]:
@@ -143,7 +143,7 @@ def _search(given: argparse.Namespace, own: tuning.Point, seed: int,
     """PEP's search and the folder with its snapshots."""
     script = PRESETS[given.dataset]
     alias = tuning.alias_of(script, "pep", own, seed) if tuning.departs(script, own) else None
-    settings = parse(tuning.of_search({**_base(given), **training(given, "pep", own), **own}))
+    settings = parse({**tuning.of_search(_base(given)), **training(given, "pep", own), **own})
     result = stages.train(settings, seed, replace(context, alias=alias))
     return result, stages.alias_folder(context.out, settings, seed, alias)
 

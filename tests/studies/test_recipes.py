@@ -86,6 +86,7 @@ def test_what_validation_chose_trains_every_scheme(shell, tmp_path, capsys):
         assert settings["ema"] == (0.0 if run["stage"] == "search" else chosen["ema"])
         if settings["embedding"] == "pep":
             assert settings["l2_regularization"] == chosen["l2_regularization"]
+    assert schemes.OF_OTHERS == {"weight_decay": 1e-5}  # of all data sets: nothing is added
     decays = json.loads((tmp_path / "tuned" / "frappe_fm_uniform.json").read_text())["trials"]
     assert sorted({trial["settings"]["l2_regularization"] for trial in decays}) == pytest.approx(
         [chosen["l2_regularization"], 10 * chosen["l2_regularization"]])
