@@ -47,6 +47,10 @@ class FieldInfo:
             None: there is no such id.
         missing, missing_count: the id of a gap, and its rows; None: a gap is an unknown value.
         part: of a date, one of DATE_PARTS: the column has times, and their part is the value.
+        separator: between the values of a cell that has several. Each is a feature of its own, and
+            they fill slots: this field and those behind it of the same column. The id of gaps is
+            that of empty slots too.
+        slot: of such a column; a slot but the first, 0, has no values of its own.
     """
 
     name: str
@@ -60,6 +64,8 @@ class FieldInfo:
     missing: int | None = None
     missing_count: int = 0
     part: str | None = None
+    separator: str | None = None
+    slot: int = 0
 
     def __post_init__(self) -> None:
         if self.kind not in KINDS:

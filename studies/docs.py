@@ -31,6 +31,7 @@ from studies.figures import (
     baselines,
     extreme,
     fig2,
+    leaderboard,
     table2,
     thresholds,
     umec_fig2,
@@ -306,6 +307,12 @@ def baselines_of(model: str) -> str:
     return Table(BASELINES_HEAD, rows).markdown()
 
 
+def of_page(build: Callable[..., Page], dataset: str, model: str = "fm") -> str:
+    """The first table of a page, of the shipped runs."""
+    made = build(shipped(), SHIPPED, dataset, model).tables[0]
+    return made.markdown() if made.rows else "No run is shipped yet."
+
+
 # beyond the paper
 
 def causes() -> str:
@@ -509,6 +516,11 @@ def synthetic_kind() -> str:
 TABLES: dict[str, Callable[[], str]] = {
     "headline": headline, "results": results,
     "baselines-fm": lambda: baselines_of("fm"), "baselines-deepfm": lambda: baselines_of("deepfm"),
+    "leaderboard": lambda: of_page(leaderboard.build, "frappe"),
+    "frappe-fm": lambda: of_page(fig2.build, "frappe"),
+    "frappe-deepfm": lambda: of_page(fig2.build, "frappe", "deepfm"),
+    "ids-fm": lambda: of_page(fig2.build, "movielens_ids"),
+    "ids-deepfm": lambda: of_page(fig2.build, "movielens_ids", "deepfm"),
     "causes": causes, "decay-only": decay_only, "extreme": to_the_extreme,
     "umec-criteo": lambda: umec(umec_fig2.build, "criteo"),
     "umec-fields-criteo": lambda: umec(umec_fig3.build, "criteo"),

@@ -107,8 +107,8 @@ def load(run_id: str, scheme: Scheme, context: RunContext) -> LoadedRun:
         ValueError: it is a training of another embedding than the scheme takes.
     """
     if scheme.name in ("uniform", "pq") or scheme.keep or scheme.bytes:
-        return load_uniform(run_id, context)
-    found = load_model(run_id, context)
+        return load_uniform(run_id, context).with_one_value_a_field("lowbit")
+    found = load_model(run_id, context).with_one_value_a_field("lowbit")
     wanted = scheme.name if scheme.name in OWN_RUNS else MASKED
     own = found.settings.scheme
     if own != wanted:

@@ -26,8 +26,9 @@ from studies.figures import PAGES
 ROOT = Path(__file__).parents[2]
 PAGES_OF_DOCS = sorted((ROOT / "docs").glob("*.md"))
 FILES = [path.relative_to(ROOT) for path in (ROOT / "README.md", *PAGES_OF_DOCS)]
-COMMANDS = ("tune", "compare", "plan", "report", "summary")  # of reproduce.py, beside figures
-OF_OTHER_DATA = ("fig3", "fig4", "fig9")
+# of reproduce.py, beside figures
+COMMANDS = ("recipe", "tune", "compare", "plan", "report", "summary")
+OF_OTHER_DATA = ("fig3", "fig4", "fig9", "frappe", "ids")
 ELSEWHERE = ("tensorboard", "pip")  # commands that are not ours
 LINK = re.compile(r"\]\(([^)\s]+)\)")
 BLOCK = re.compile(r"^```(\w*)\n(.*?)^```", re.DOTALL | re.MULTILINE)
