@@ -19,7 +19,7 @@ import sys
 from collections import defaultdict
 from collections.abc import Callable, Sequence
 from functools import cache
-from itertools import chain
+from itertools import chain, product
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -511,15 +511,14 @@ def encode_speed() -> str:
 
 def serving_lookups() -> str:
     """Microseconds of a lookup in each form of an exported table, and its ratio to a dense one."""
-    record, rows = benchmarks("serving")[0], []
-    for name in ("movielens", "criteo"):
-        own = record[name]["lookups"]
-        size = f"{own['rows']:,} x {own['width']}, {own['entries']:,} entries"
-        times = own["microseconds"]
-        rows += [(size, form, *(_beside_dense(each, form) for each in times.values()))
-                 for form in times["1"]]
-    return Table(("table", "form", *(f"{int(batch):,} x {record['fields']} ids, us"
-                                     for batch in times)), rows).markdown()
+    record = benchmarks("serving")[0]
+    times = {name: record[name]["lookups"]["microseconds"] for name in ("movielens", "criteo")}
+    rows: Rows = [(form, *(_beside_dense(each, form)
+                           for each in chain.from_iterable(own.values() for own in times.values())))
+                  for form in times["movielens"]["1"]]
+    head = [f"{record[name]['lookups']['rows']:,} rows: {int(batch):,} x {record['fields']}"
+            for name, batch in product(times, times["movielens"])]
+    return Table(("form, us", *head), rows).markdown()
 
 
 def _beside_dense(times: dict[str, float], form: str) -> str:
