@@ -94,7 +94,7 @@ class PrunedTables:
                 raise
         return path
 
-    def write(self, file: IO[bytes], all_initial: bool = False, **more: np.ndarray) -> None:
+    def write(self, file: IO[bytes], all_initial: bool = False, /, **more: np.ndarray) -> None:
         """Write the tables, and further arrays, into an open file; see `save`.
 
         Tables in bfloat16, which NumPy lacks, are written in float32: the same values.

@@ -19,7 +19,7 @@ import sys
 from collections import defaultdict
 from collections.abc import Callable, Sequence
 from functools import cache
-from itertools import chain
+from itertools import chain, product
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -508,6 +508,35 @@ def encode_speed() -> str:
                      "stored"), rows).markdown()
 
 
+def serving_lookups() -> str:
+    """Microseconds of a lookup in each form of an exported table, and its ratio to a dense one."""
+    record = benchmarks("serving")[0]
+    times = {name: record[name]["lookups"]["microseconds"] for name in ("movielens", "criteo")}
+    rows: Rows = [(form, *(_beside_dense(each, form)
+                           for each in chain.from_iterable(own.values() for own in times.values())))
+                  for form in times["movielens"]["1"]]
+    head = [f"{record[name]['lookups']['rows']:,} rows: {int(batch):,} x {record['fields']}"
+            for name, batch in product(times, times["movielens"])]
+    return Table(("form, us", *head), rows).markdown()
+
+
+def _beside_dense(times: dict[str, float], form: str) -> str:
+    return f"{times[form]:,.1f} ({times[form] / times['dense']:.2f})"
+
+
+def serving_files() -> str:
+    """Bytes, loading and raw rows of an exported FM of Criteo's size."""
+    rows: Rows = []
+    for values, made in benchmarks("serving")[0]["criteo"]["files"].items():
+        sizes = made["bytes"]
+        rows.append((values, f"{sizes['table']:,}", f"{sizes['first_order']:,}",
+                     f"{sizes['vocabulary']:,}", f"{made['load_seconds']:.2f} s",
+                     f"{made['added_peak_memory_bytes'] / 1e6:.0f} MB",
+                     f"{made['raw_rows_per_cpu_second']:,.0f}"))
+    return Table(("values", "table", "first-order weights", "vocabulary", "load", "memory",
+                  "raw rows per CPU second"), rows).markdown()
+
+
 def synthetic_kind() -> str:
     """The one kind of synthetic Criteo file that runs are shipped of."""
     return next(name for name in runs_csv.kinds(SHIPPED / RUNS_CSV) if name)
@@ -530,7 +559,8 @@ TABLES: dict[str, Callable[[], str]] = {
     "umec-fields-synthetic": lambda: umec(umec_fig3.build, "criteo", synthetic_kind()),
     "afm-deepfm": lambda: afm("deepfm"), "afm-autoint": lambda: afm("autoint"),
     "step-speed": step_speed, "epoch-speed": epoch_speed, "scale-speed": scale_speed,
-    "encode-speed": encode_speed}
+    "encode-speed": encode_speed, "serving-lookups": serving_lookups,
+    "serving-files": serving_files}
 
 
 # the files

@@ -24,7 +24,7 @@ _FLOATS = ir.VectorType(_FLOAT, LANES)
 _MASK = ir.VectorType(ir.IntType(1), LANES)
 
 
-def _typed(function: Callable) -> Any:
+def typed(function: Callable) -> Any:
     """numba's decorator, whose own types hide the signature that callers see."""
     return intrinsic(prefer_literal=True)(function)
 
@@ -39,14 +39,14 @@ def _same(builder, value, vector):
     """A scalar in every lane."""
     undefined = ir.Constant(vector, ir.Undefined)
     first = builder.insert_element(undefined, value, ir.Constant(_INT, 0))
-    lanes = ir.Constant(ir.VectorType(_INT, LANES), [0] * LANES)
+    lanes = ir.Constant(ir.VectorType(_INT, vector.count), [0] * vector.count)
     return builder.shuffle_vector(first, undefined, lanes)
 
 
 def _integer_at(bits: int) -> Any:
     """An intrinsic: the signed number of so many bits at an address."""
 
-    @_typed
+    @typed
     def load(typingctx, address):
         def codegen(context, builder, signature, arguments):
             kind = ir.IntType(bits)
@@ -59,21 +59,26 @@ def _integer_at(bits: int) -> Any:
     return load
 
 
-_int32_at, _int64_at = _integer_at(32), _integer_at(64)
+int32_at, int64_at = _integer_at(32), _integer_at(64)
 
 
-def _sixteen(context, builder, kind, array, start, scale):
-    """16 values as float32, scaled if they are int8."""
+def vector_at(context, builder, kind, array, start, scale, lanes):
+    """So many values as float32, scaled if they are int8."""
     stored = {types.float32: _FLOAT, types.uint16: _HALF, types.int8: _BYTE}[kind.dtype]
     source = _element(context, builder, kind, array, start)
-    vector = ir.VectorType(stored, LANES)
+    vector, floats = ir.VectorType(stored, lanes), ir.VectorType(_FLOAT, lanes)
     loaded = builder.load(builder.bitcast(source, vector.as_pointer()))
     loaded.align = 1
     if kind.dtype == types.uint16:
-        return builder.fpext(loaded, _FLOATS)
+        return builder.fpext(loaded, floats)
     if kind.dtype == types.int8:
-        return builder.fmul(builder.sitofp(loaded, _FLOATS), _same(builder, scale, _FLOATS))
+        return builder.fmul(builder.sitofp(loaded, floats), _same(builder, scale, floats))
     return loaded
+
+
+def store_at(builder, values, address):
+    """Store a vector of float32 at an address."""
+    builder.store(values, builder.inttoptr(address, values.type.as_pointer())).align = 4
 
 
 def _spread(builder, values, word):
@@ -85,18 +90,18 @@ def _spread(builder, values, word):
     return builder.call(expand, [values, zeros, builder.bitcast(word, _MASK)])
 
 
-def _store_some(builder, values, target, lanes):
+def _store_some(builder, values, address, lanes):
     """Store the first so many of 16 values."""
+    target = builder.inttoptr(address, _BYTE.as_pointer())
     store = cgutils.get_or_insert_function(
         builder.module, ir.FunctionType(ir.VoidType(), [_FLOATS, _BYTE.as_pointer(), _INT, _MASK]),
         "llvm.masked.store.v16f32.p0")
     few = builder.sub(builder.shl(ir.Constant(_WORD, 1), builder.trunc(lanes, _WORD)),
                       ir.Constant(_WORD, 1))
-    builder.call(store, [values, builder.bitcast(target, _BYTE.as_pointer()),
-                         ir.Constant(_INT, 4), builder.bitcast(few, _MASK)])
+    builder.call(store, [values, target, ir.Constant(_INT, 4), builder.bitcast(few, _MASK)])
 
 
-@_typed
+@typed
 def _write_row(typingctx, values, masks, offsets, row, scale, target, lanes, words):
     """Write a row of `words` * 16 numbers at the address `target`, `lanes` of the last word's;
     `words` is known when this is compiled, and there is no loop over them."""
@@ -116,20 +121,19 @@ def _write_row(typingctx, values, masks, offsets, row, scale, target, lanes, wor
         offset = builder.load(_element(context, builder, kinds[2], offsets, kept))
         start = builder.add(offset, builder.mul(row, kept))
         for place, word in enumerate(own):
-            loaded = _sixteen(context, builder, kinds[0], given,
-                              builder.add(start, before[place]), scale)
+            loaded = vector_at(context, builder, kinds[0], given,
+                               builder.add(start, before[place]), scale, LANES)
             spread = _spread(builder, loaded, word)
             there = builder.add(target, ir.Constant(_LONG, 4 * LANES * place))
-            pointer = builder.inttoptr(there, _FLOATS.as_pointer())
             if place < count - 1:
-                builder.store(spread, pointer).align = 4
+                store_at(builder, spread, there)
                 continue
             whole = builder.icmp_signed("==", lanes, ir.Constant(_LONG, LANES))
             with builder.if_else(whole) as (full, part):
                 with full:
-                    builder.store(spread, pointer).align = 4
+                    store_at(builder, spread, there)
                 with part:
-                    _store_some(builder, spread, pointer, lanes)
+                    _store_some(builder, spread, there, lanes)
         return context.get_dummy_value()
 
     return types.none(values, masks, offsets, types.int64, types.float32, types.int64, types.int64,
@@ -156,7 +160,7 @@ def expand_of(words: int) -> Callable[..., int]:
         lanes = width - 16 * (words - 1)
         wrong = np.int64(0)
         for i in range(count):
-            row = _int64_at(ids + 8 * i) if wide else _int32_at(ids + 4 * i)
+            row = int64_at(ids + 8 * i) if wide else int32_at(ids + 4 * i)
             wrong |= row
             if places.size:
                 wrong |= places.size - 1 - row

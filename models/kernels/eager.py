@@ -1,7 +1,16 @@
 """When a numba loop may take the place of torch's operations."""
 
+import functools
+import importlib.util
+
 import torch
 from torch import Tensor
+
+
+@functools.cache
+def has_numba() -> bool:
+    """Whether numba is installed; it is not imported."""
+    return importlib.util.find_spec("numba") is not None
 
 
 def widened(values: Tensor) -> Tensor:

@@ -12,7 +12,6 @@ dense table.
 """
 
 import functools
-import importlib.util
 import logging
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -22,7 +21,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from .eager import runs_on_numba
+from .eager import has_numba, runs_on_numba
 
 log = logging.getLogger("pep")
 
@@ -92,7 +91,7 @@ def has_avx512() -> bool:
     """Whether the processor spreads 16 values at once, and numba is there; the choice is logged."""
     flags = Path("/proc/cpuinfo")
     found = flags.exists() and " avx512f " in flags.read_text()
-    found = found and importlib.util.find_spec("numba") is not None
+    found = found and has_numba()
     log.info("compact tables are looked up %s", "by mask (AVX-512)" if found
              else "as dense kept rows (no AVX-512, or no numba)")
     return found

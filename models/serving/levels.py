@@ -7,7 +7,6 @@ memory it is a dense float32 matrix.
 """
 
 from collections.abc import Sequence
-from typing import Any
 
 import numpy as np
 import torch
@@ -55,7 +54,7 @@ class LevelRows(Rows):
         shared = _step_places(parts, width)
         own = np.zeros(int(shared.max(initial=-1)) + 1, np.uint8)
         own[shared[kept]] = bytes_of(steps[kept])
-        stored: dict[str, Any] = {
+        stored: dict[str, np.ndarray] = {
             "levels": np.array([rows, width, bits, *parts], np.int32), "steps": own,
             "codes": np.packbits(flat.astype(np.uint8), bitorder="little"),
             "rows": np.packbits(there, bitorder="little")}

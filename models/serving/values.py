@@ -7,8 +7,11 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from ..kernels.eager import has_numba, runs_on_numba
+
 FLOAT32, FLOAT16, INT8 = "float32", "float16", "int8"
 TYPES = (FLOAT32, FLOAT16, INT8)
+_NONE = np.zeros(0, np.float32)
 LEVELS = 127  # of int8, on either side of 0
 
 
@@ -118,10 +121,29 @@ class Rows(nn.Module):
 
     def forward(self, ids: Tensor) -> Tensor:
         """ids of any shape -> float32 (*ids.shape, W)."""
+        if self.data.dtype != torch.float32 and runs_on_numba() and has_numba() and ids.is_cpu:
+            return self._widened(ids)
         found = nn.functional.embedding(ids, self.data).float()
         if self.scales is not None:
             found = found * self.scales[ids][..., None]
         return found
+
+    def _widened(self, ids: Tensor) -> Tensor:
+        """The same by a loop; raises an IndexError as torch does."""
+        from ..kernels.widen import widen
+
+        if self.width == 0 or self.num_rows == 0:
+            return nn.functional.embedding(ids, self.data).float()
+        own = ids.contiguous() if ids.dtype == torch.int32 else ids.long().contiguous()
+        values = self.data.numpy().reshape(-1)
+        values = values.view(np.uint16) if values.dtype == np.float16 else values
+        scales = _NONE if self.scales is None else self.scales.numpy()
+        out = torch.empty((*ids.shape, self.width), dtype=torch.float32, device="cpu")
+        if widen(values, scales, own.data_ptr(), own.dtype == torch.int64, own.numel(),
+                 out.data_ptr(), self.width) < 0:
+            raise IndexError(f"ids must be in 0 .. {self.num_rows - 1}, got {int(own.min())} .. "
+                             f"{int(own.max())}")
+        return out
 
     def tensors(self, name: str) -> dict[str, np.ndarray]:
         """What the file holds."""

@@ -6,6 +6,7 @@ import torch
 
 from models.kernels.expand import expand_rows_plain, has_avx512
 from models.serving.compact import Compact, CompactRows, place_bytes, stored_bytes
+from models.serving.values import Rows
 
 TOLERANCES = {"float32": 0.0, "float16": 2e-3, "int8": 2e-2}
 
@@ -100,3 +101,19 @@ def test_ids_that_do_not_lie_side_by_side(count):
     ids = torch.arange(2 * count).view(count, 2).T
     assert torch.equal(table(ids), table(ids.contiguous()))
     assert table(ids).shape == (2, count, 64)
+
+
+@pytest.mark.parametrize("values", ["float16", "int8"])
+@pytest.mark.parametrize("width", [2, 16, 37])
+def test_small_types_are_widened_by_a_loop_as_by_torch(values, width, monkeypatch):
+    rows = Rows.of(np.random.default_rng(0).normal(size=(20, width)).astype(np.float32), values)
+    ids = torch.randint(20, (4, 5))
+    found = rows(ids)
+    assert torch.equal(rows(ids.int()), found)
+    assert torch.equal(rows(ids.T), found.transpose(0, 1))
+    assert rows(ids[:0]).shape == (0, 5, width)
+    for wrong in (-1, 20):
+        with pytest.raises(IndexError, match=r"ids must be in 0 \.\. 19, got"):
+            rows(torch.tensor([3, wrong]))
+    monkeypatch.setattr("models.serving.values.has_numba", lambda: False)
+    assert torch.equal(rows(ids), found)
