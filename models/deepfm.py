@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from torch import Tensor
 
 from .base import ClickModel, ModelEntry
-from .embedding.base import Embedding
+from .embedding.base import Embedding, TableEmbedding
 from .kernels.fm import fm
 from .kernels.lookup import lookup
 from .linear import FirstOrder
@@ -32,9 +32,11 @@ class DeepFM(ClickModel):
     def forward(self, ids: Tensor) -> Tensor:
         """ids (B, F) -> logits (B,)."""
         table, rows = self.embedding.rows(ids)
-        vectors = lookup(table, rows)  # (B, F, D)
-        deep = self.mlp(self.embedding.deep_input(ids, vectors)).squeeze(1)
-        return fm(table, rows, self.linear.weight, ids) + self.linear.layer.bias + deep
+        if type(self.embedding).deep_input is TableEmbedding.deep_input:
+            deep = self.mlp.of_rows(table, rows)
+        else:
+            deep = self.mlp(self.embedding.deep_input(ids, lookup(table, rows)))
+        return fm(table, rows, self.linear.weight, ids) + self.linear.layer.bias + deep.squeeze(1)
 
 
 @dataclass(frozen=True)
