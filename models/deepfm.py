@@ -5,9 +5,8 @@ from dataclasses import dataclass
 from torch import Tensor
 
 from .base import ClickModel, ModelEntry
-from .embedding.base import Embedding, TableEmbedding
+from .embedding.base import Embedding
 from .kernels.fm import fm
-from .kernels.lookup import lookup
 from .linear import FirstOrder
 from .mlp import Mlp
 from .options import option
@@ -32,10 +31,7 @@ class DeepFM(ClickModel):
     def forward(self, ids: Tensor) -> Tensor:
         """ids (B, F) -> logits (B,)."""
         table, rows = self.embedding.rows(ids)
-        if type(self.embedding).deep_input is TableEmbedding.deep_input:
-            deep = self.mlp.of_rows(table, rows)
-        else:
-            deep = self.mlp(self.embedding.deep_input(ids, lookup(table, rows)))
+        deep = self.mlp.of_embedding(self.embedding, ids, table, rows)
         return fm(table, rows, self.linear.weight, ids) + self.linear.layer.bias + deep.squeeze(1)
 
 

@@ -4,6 +4,8 @@ import pytest
 import torch
 from torch import nn
 
+from models.autoint import Attention, AutoInt
+from models.embedding.uniform import Uniform
 from models.kernels import field_linear as module
 from models.kernels.field_linear import field_linear, field_linear_plain
 from models.mlp import Mlp
@@ -80,3 +82,25 @@ def test_a_first_layer_that_is_watched_or_replaced_is_called():
     handle.remove()
     mlp.mlp[0] = nn.Sequential(mlp.mlp[0])
     torch.testing.assert_close(mlp.of_rows(table, places), expected)
+
+
+@pytest.mark.parametrize("residual", [True, False])
+def test_attention_reads_what_is_computed_once_a_row(residual, monkeypatch):
+    """AutoInt's layers before the first attention, against the same model that is watched."""
+    initial = torch.randn(9, 5, generator=torch.Generator().manual_seed(1))
+    model = AutoInt(Uniform(initial, 3), 3, Attention(8, 2, 2, 0.0, residual), (4,), 0.0, False)
+    _, ids, _ = case()
+    made = []
+    whole = AutoInt._crossed_by_row
+    monkeypatch.setattr(AutoInt, "_crossed_by_row", lambda *given: made.append(1) or whole(*given))
+    found = []
+    for watched in (False, True):
+        if watched:
+            model.project.register_forward_hook(lambda *given: None)
+        logits = model(ids)
+        grads = torch.autograd.grad(logits @ torch.linspace(-1, 2, len(ids)),
+                                    list(model.parameters()))
+        found.append([logits.detach(), *grads])
+    assert len(made) == 1
+    for one, other in zip(*found, strict=True):
+        torch.testing.assert_close(one, other, rtol=1e-4, atol=1e-4)
