@@ -11,7 +11,7 @@ from .deepfm import MlpSettings
 from .embedding.base import Embedding
 from .kernels.attention import attention
 from .kernels.dropout import Dropout
-from .kernels.eager import widened
+from .kernels.eager import runs_on_numba, widened
 from .kernels.lookup import lookup
 from .linear import FirstOrder
 from .mlp import Mlp
@@ -88,7 +88,8 @@ class AutoInt(ClickModel):
     def forward(self, ids: Tensor) -> Tensor:
         """ids (B, F) -> logits (B,)."""
         table, rows = self.embedding.rows(ids)
-        if len(table) >= rows.numel() or self._watched():
+        # a tracer must not see how many rows a batch has
+        if not runs_on_numba(table) or len(table) >= rows.numel() or self._watched():
             crossed = self._crossed(lookup(table, rows))
         else:
             crossed = self._crossed_by_row(table, rows)

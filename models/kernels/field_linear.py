@@ -154,8 +154,9 @@ def field_linear(table: Tensor, rows: Tensor, linear: nn.Linear) -> Tensor:
     >>> field_linear(table, rows, linear).squeeze(1).tolist()
     [21.5, 22.5, 11.5]
     """
-    few = len(table) < rows.numel() and table.shape[1] > 0  # else every vector is read once
-    if not few or linear.bias is None or not runs_on_numba(table, linear.weight):
+    if linear.bias is None or not runs_on_numba(table, linear.weight):
+        return field_linear_plain(table, rows, linear)
+    if len(table) >= rows.numel() or not table.shape[1]:  # every vector is read about once
         return field_linear_plain(table, rows, linear)
     return _FieldLinear.apply(table.contiguous(), rows, linear.weight.contiguous(), linear.bias)
 
