@@ -10,6 +10,7 @@ from .base import ClickModel, ModelEntry
 from .deepfm import MlpSettings
 from .embedding.base import Embedding
 from .kernels.attention import attention
+from .kernels.batch_rows import distinct
 from .kernels.dropout import Dropout
 from .kernels.eager import runs_on_numba, widened
 from .kernels.lookup import lookup
@@ -88,11 +89,12 @@ class AutoInt(ClickModel):
     def forward(self, ids: Tensor) -> Tensor:
         """ids (B, F) -> logits (B,)."""
         table, rows = self.embedding.rows(ids)
-        # a tracer must not see how many rows a batch has
-        if not runs_on_numba(table) or len(table) >= rows.numel() or self._watched():
+        if not runs_on_numba(table) or self._watched():
             crossed = self._crossed(lookup(table, rows))
         else:
-            crossed = self._crossed_by_row(table, rows)
+            # the batch's own rows: a table may hold more, of the other lanes of a process
+            own, places = distinct(rows, len(table))
+            crossed = self._crossed_by_row(lookup(table, own), places)
         logits = self.output(torch.relu(crossed).flatten(1))  # (B, 1)
         if self.mlp is not None:
             logits = logits + self.mlp.of_embedding(self.embedding, ids, table, rows)

@@ -154,9 +154,8 @@ def field_linear(table: Tensor, rows: Tensor, linear: nn.Linear) -> Tensor:
     >>> field_linear(table, rows, linear).squeeze(1).tolist()
     [21.5, 22.5, 11.5]
     """
-    if linear.bias is None or not runs_on_numba(table, linear.weight):
-        return field_linear_plain(table, rows, linear)
-    if len(table) >= rows.numel() or not table.shape[1]:  # every vector is read about once
+    # whatever the table's size: of it a batch of several processes has other rows in each of them
+    if linear.bias is None or not table.shape[1] or not runs_on_numba(table, linear.weight):
         return field_linear_plain(table, rows, linear)
     return _FieldLinear.apply(table.contiguous(), rows, linear.weight.contiguous(), linear.bias)
 
