@@ -1,6 +1,7 @@
 """AutoInt (Song et al. 2019): self-attention between the fields."""
 
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -9,7 +10,10 @@ from .base import ClickModel, ModelEntry
 from .deepfm import MlpSettings
 from .embedding.base import Embedding
 from .kernels.attention import attention
+from .kernels.batch_rows import distinct
 from .kernels.dropout import Dropout
+from .kernels.eager import runs_on_numba, widened
+from .kernels.lookup import lookup
 from .linear import FirstOrder
 from .mlp import Mlp
 from .options import Sizes, Values, option
@@ -43,8 +47,14 @@ class SelfAttention(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """(B, F, width) -> (B, F, width)."""
-        # (B, F, 3 * width)
-        mixed = nn.functional.linear(x, self.layer.in_proj_weight, self.layer.in_proj_bias)
+        return self.read(self.mixed(x))
+
+    def mixed(self, x: Tensor) -> Tensor:
+        """Queries, keys and values side by side: (..., width) -> (..., 3 * width)."""
+        return nn.functional.linear(x, self.layer.in_proj_weight, self.layer.in_proj_bias)
+
+    def read(self, mixed: Tensor) -> Tensor:
+        """What the fields read from each other: (B, F, 3 * width) -> (B, F, width)."""
         dropped = self.dropout.dropped if self.training else 0
         read = attention(mixed, self.layer.num_heads, dropped, self.dropout.generator)
         return self.layer.out_proj(read)
@@ -79,18 +89,45 @@ class AutoInt(ClickModel):
 
     def forward(self, ids: Tensor) -> Tensor:
         """ids (B, F) -> logits (B,)."""
-        vectors = self.embedding(ids)  # (B, F, D)
-        crossed = self.project(vectors)  # (B, F, width)
-        for layer in self.attention:
-            crossed = layer(crossed)
-        if self.residual is not None:
-            crossed = crossed + self.residual(vectors)
+        table, rows = self.embedding.rows(ids)
+        if not runs_on_numba(table) or self._watched():
+            crossed = self._crossed(lookup(table, rows))
+        else:
+            # the batch's own rows: a table may hold more, of the other lanes of a process
+            own, places = distinct(rows, len(table))
+            crossed = self._crossed_by_row(lookup(table, own), places)
         logits = self.output(torch.relu(crossed).flatten(1))  # (B, 1)
         if self.mlp is not None:
-            logits = logits + self.mlp(self.embedding.deep_input(ids, vectors))
+            logits = logits + self.mlp.of_embedding(self.embedding, ids, table, rows)
         if self.linear is not None:
             logits = logits + self.linear(ids)[:, None]
         return logits.squeeze(1)
+
+    def _crossed(self, vectors: Tensor) -> Tensor:
+        """Vectors (B, F, D) -> what attention makes of them, (B, F, width)."""
+        crossed = self.project(vectors)
+        for layer in self.attention:
+            crossed = layer(crossed)
+        return crossed if self.residual is None else crossed + self.residual(vectors)
+
+    def _crossed_by_row(self, table: Tensor, rows: Tensor) -> Tensor:
+        """`_crossed` of `table[rows]`. All before the first attention is of one row alone, so it is
+        computed for each row of the table, and looked up: a fifth of the products."""
+        layers: list[Any] = list(self.attention)
+        first, *others = layers
+        crossed = first.read(lookup(widened(first.mixed(self.project(table))), rows))
+        for layer in others:
+            crossed = layer(crossed)
+        if self.residual is None:
+            return crossed
+        return crossed + lookup(widened(self.residual(table)), rows)
+
+    def _watched(self) -> bool:
+        """Whether somebody looks at what goes through the layers before the first attention."""
+        inside = list(self.project.modules())
+        if self.residual is not None:
+            inside += self.residual.modules()
+        return any(module._forward_hooks or module._forward_pre_hooks for module in inside)
 
 
 _PAPER = "Song et al. 2019"

@@ -7,7 +7,6 @@ from torch import Tensor
 from .base import ClickModel, ModelEntry
 from .embedding.base import Embedding
 from .kernels.fm import fm
-from .kernels.lookup import lookup
 from .linear import FirstOrder
 from .mlp import Mlp
 from .options import option
@@ -32,9 +31,8 @@ class DeepFM(ClickModel):
     def forward(self, ids: Tensor) -> Tensor:
         """ids (B, F) -> logits (B,)."""
         table, rows = self.embedding.rows(ids)
-        vectors = lookup(table, rows)  # (B, F, D)
-        deep = self.mlp(self.embedding.deep_input(ids, vectors)).squeeze(1)
-        return fm(table, rows, self.linear.weight, ids) + self.linear.layer.bias + deep
+        deep = self.mlp.of_embedding(self.embedding, ids, table, rows)
+        return fm(table, rows, self.linear.weight, ids) + self.linear.layer.bias + deep.squeeze(1)
 
 
 @dataclass(frozen=True)

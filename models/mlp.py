@@ -1,9 +1,14 @@
 """The multilayer perceptron of DeepFM and AutoInt."""
 
-from torch import Tensor
+from typing import Any
+
+from torch import Tensor, nn
 from torchfm.layer import MultiLayerPerceptron
 
+from .embedding.base import Embedding, TableEmbedding
 from .kernels.dropout import replace_dropout
+from .kernels.field_linear import field_linear
+from .kernels.lookup import lookup
 from .kernels.norm_relu_dropout import fits, norm_relu_dropout
 
 
@@ -22,7 +27,25 @@ class Mlp(MultiLayerPerceptron):
 
     def forward(self, x: Tensor) -> Tensor:
         """(B, width) -> (B, 1)."""
-        layers = list(self.mlp)
+        return self._rest(x, list(self.mlp))
+
+    def of_rows(self, table: Tensor, rows: Tensor) -> Tensor:
+        """`forward` of the vectors `table[rows]` side by side: table (U, D), rows (B, F) ->
+        (B, 1)."""
+        first, *others = self.mlp
+        if type(first) is not nn.Linear or first._forward_hooks or first._forward_pre_hooks:
+            return self(lookup(table, rows).flatten(1))  # somebody's own layer, or watched
+        return self._rest(field_linear(table, rows, first), others)
+
+    def of_embedding(self, embedding: Embedding, ids: Tensor, table: Tensor,
+                     rows: Tensor) -> Tensor:
+        """`forward` of an embedding's deep input, (B, 1), where `table, rows` are its `rows`."""
+        if type(embedding).deep_input is TableEmbedding.deep_input:  # vectors side by side
+            return self.of_rows(table, rows)
+        return self(embedding.deep_input(ids, lookup(table, rows)))
+
+    def _rest(self, x: Tensor, layers: list[Any]) -> Tensor:
+        """The given layers one after the other."""
         while layers:
             if len(layers) >= 3 and fits(layers[0], layers[1], layers[2], x):
                 x, layers = norm_relu_dropout(x, layers[0], layers[2]), layers[3:]
