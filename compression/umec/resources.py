@@ -142,9 +142,10 @@ class Resource:
         self.valid = places < torch.tensor(self.counts, device=self.device)[:, None]  # (L, G)
         self.whole = float(self.amount(self.valid))
         # 1 where a layer before makes the unit
-        made = self._tensor([0.0, *(1.0 for _ in self.counts[1:])])
-        self.rates = (self.by_weight / self.whole * self.sizes, self.by_weight / self.whole * made,
-                      self.by_bias / self.whole * made)
+        has_inputs = self._tensor([0.0, *(1.0 for _ in self.counts[1:])])
+        self.rates = (self.by_weight / self.whole * self.sizes,
+                      self.by_weight / self.whole * has_inputs,
+                      self.by_bias / self.whole * has_inputs)
 
     def _tensor(self, values: Sequence[float]) -> Tensor:
         return torch.tensor(values, dtype=torch.float64, device=self.device)
