@@ -6,7 +6,9 @@ page.
     python reproduce.py compare --dry-run           # what is missing, and how long it may take
     python reproduce.py fig10                       # a figure or table of the paper
     python reproduce.py thresholds                  # beyond the paper; also stability, extreme, afm
-    python reproduce.py frappe --data DIR           # every scheme on Frappe, AUC against parameters
+    python reproduce.py recipe --dataset frappe --model fm    # training settings, by validation
+    python reproduce.py leaderboard --dataset frappe          # models beside a public leaderboard
+    python reproduce.py frappe --model fm           # all schemes on Frappe; ids: MovieLens with ids
     python reproduce.py umec-fig2 --dataset criteo  # UMEC's figures; also --dataset planted_fields
     python reproduce.py fig2 --dataset criteo --planted    # on a synthetic file in Criteo's format
     python reproduce.py plan --dataset all          # runs and hours of all this, done and open
@@ -31,7 +33,7 @@ from utils.files import require_writable
 from utils.text import unknown
 
 FIGURES = (*PAGES, *OF_OTHER_DATA)  # and tables
-COMMANDS = ("tune", "compare", "plan", "report", "summary", *FIGURES)
+COMMANDS = ("recipe", "tune", "compare", "plan", "report", "summary", *FIGURES)
 PLANTED_ROWS = 1_000_000  # of --planted without a number
 NO_SET = ("reproduce.py runs the published and the tuned settings, so it takes no --set; to run "
           "other settings: python train_movielens.py --set {}")
@@ -52,6 +54,9 @@ def options() -> argparse.ArgumentParser:
         cli.add_place_options(own)
         return own
 
+    own = command("recipe", "choose how a model is trained on data without published settings")
+    own.add_argument("--seed", type=int, default=1, help="of all trials")
+    _add_runs(own, seeds=False)
     own = command("tune", "choose the settings of one scheme on validation rows")
     own.add_argument("--embedding",
                      help="the scheme: pep, uniform, mde, ...; without it all are listed")
@@ -118,6 +123,11 @@ def read(words: Sequence[str]) -> argparse.Namespace:
     _require("dataset", given.dataset, (*PRESETS, "all"))
     if given.what == "plan":
         return given
+    if given.what == "recipe":
+        from studies import recipes
+
+        recipes.known(given.dataset, given.model)
+        return given
     _require("model", given.model, MODELS)
     if given.what == "tune":
         _check_tune(given)
@@ -172,7 +182,9 @@ def work(given: argparse.Namespace) -> None:
 
     context = cli.place_of(given)
     require_writable(context.out)
-    if given.what == "tune":
+    if given.what == "recipe":
+        run_figures.choose_recipe(given, context)
+    elif given.what == "tune":
         run_figures.tune(given, context)
     elif given.what == "plan":
         run_figures.cost(given, context)

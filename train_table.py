@@ -22,6 +22,8 @@ SETTINGS = {
     # all columns whose numbers have a fraction, or {column: rule}
     "bucket": "quantiles",
     "dates": {},  # {column: [parts]} of hour, weekday, day, month, year
+    # {column: separator} of columns with several values in a cell, such as {"genres": "|"}
+    "multi": {},
     "min_count": 10,  # rarer values share their field's unknown id; 1 keeps all
     # auto: three files named train, valid and test, else random; random:SEED; time:COLUMN;
     # column:COLUMN; ids:FILE

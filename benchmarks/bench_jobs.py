@@ -23,7 +23,7 @@ from engine.run import RunContext
 from engine.settings import parse
 from studies.published import PRESETS
 
-SHORT = {**PRESETS["movielens"], "rewind": "all", "tensorboard": False, "compile": "off"}
+SHORT = {**PRESETS["movielens"], "rewind": "all", "tensorboard": False}
 ROUNDS = 2
 
 

@@ -1,6 +1,8 @@
 """How long a training step takes: published style, ours with PEP, ours with the uniform base model.
 
-    python benchmarks/bench_step.py --threads 1 --json benchmarks/results/step_cpu_1_thread.json
+    python benchmarks/bench_step.py --threads 1 --json benchmarks/results/DATE_step_amd-epyc.json
+    python benchmarks/bench_step.py --threads 2 --json benchmarks/results/DATE_step_amd-epyc.json
+    python -m studies.docs    # the table of docs/speed.md, from the newest record
 
 All variants of a model take turns, a round each, so that other work on the machine hits them alike;
 the medians over rounds are reported. A round is one epoch of `--steps` batches, so it holds its
@@ -23,6 +25,7 @@ more steps than a benchmark takes.
 """
 
 import argparse
+import json
 import statistics
 import sys
 import time
@@ -220,6 +223,14 @@ def table(rows: Sequence[dict[str, Any]]) -> str:
     return "\n".join(lines)
 
 
+def merged(path: Path, rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """The rows of a record that is there, with those of the same model and number of threads
+    replaced by new ones."""
+    old = json.loads(path.read_text()) if path.exists() else []
+    measured = {(row["model"], row["threads"]) for row in rows}
+    return [row for row in old if (row["model"], row["threads"]) not in measured] + rows
+
+
 def _positive(text: str) -> int:
     if int(text) < 1:
         raise argparse.ArgumentTypeError(f"must be at least 1, got {text}")
@@ -238,7 +249,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
                          help="CPU threads; torch's own choice when left away")
     options.add_argument("--device", default="auto", choices=("auto", "cpu", "cuda"))
     options.add_argument("--json", type=Path, metavar="FILE",
-                         help="write the rows here, e.g. below benchmarks/results")
+                         help="write the rows here, e.g. below benchmarks/results; a file that "
+                         "is there keeps its rows of other models and numbers of threads")
     given = options.parse_args(arguments)
     if given.threads:
         torch.set_num_threads(given.threads)
@@ -249,7 +261,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
           "of {steps_per_round} steps of {batch_size} rows".format(**rows[0]))
     print(table(rows))
     if given.json:
-        write_json(given.json, rows)
+        write_json(given.json, merged(given.json, rows))
 
 
 if __name__ == "__main__":

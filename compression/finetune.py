@@ -95,9 +95,8 @@ def finetune(run: Run, make: Callable[[], ClickModel],
 
 def scores(trainer: Trainer, model: ClickModel) -> dict[str, float]:
     """Of a model as it is now, on the validation and the test rows of a training."""
-    validation = asdict(trainer.evaluate.validation(model))
-    return {**{f"validation_{name}": value for name, value in validation.items()},
-            **trainer.evaluate.test(model)}
+    validation, test = trainer.measure(model)
+    return {**{f"validation_{name}": value for name, value in asdict(validation).items()}, **test}
 
 
 def with_intervals(run: Run, result: dict[str, Any], models: Callable[[], Sequence[ClickModel]],

@@ -49,6 +49,18 @@ class LoadedRun:
         """The trained table (N, D)."""
         return self.model.embedding.table().cpu().numpy()
 
+    def with_one_value_a_field(self, method: str) -> "LoadedRun":
+        """This run; a ValueError where a column of its data has several values in a cell.
+
+        Args:
+            method: that cannot do with it.
+        """
+        if self.dataset.schema.has_slots:
+            raise ValueError(f"run {self.run_id} has a column with several values in a cell "
+                             f"(multi), which {method} does not know; prune it (compress.py "
+                             "magnitude), or train one without that column")
+        return self
+
     @cached_property
     def initial(self) -> tuple[np.ndarray, dict[str, np.ndarray]]:
         """V0 (N, D) of a model of one table, and the initial values of all other parameters and
@@ -67,6 +79,11 @@ def find_result(run_id: str, context: RunContext) -> dict[str, Any]:
         raise ValueError("the run's id is empty: name it, or its start")
     found = sorted((context.out / "runs").glob(f"{run_id}*/result.json"))
     if not found:
+        begun = sorted((context.out / "runs").glob(f"{run_id}*/"))
+        if begun:
+            raise FileNotFoundError(f"run {begun[0].name} is not finished (there is no result.json "
+                                    f"in {begun[0]}); start its script again, which goes on where "
+                                    "it was")
         raise FileNotFoundError(f"there is no finished run {run_id!r} in {context.out / 'runs'}."
                                 f"{shipped_words(run_id)}")
     if len(found) > 1:

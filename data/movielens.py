@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 from tqdm import tqdm
 
-from data import movielens_forms, store
+from data import store
 from data.raw.download import fetch_zip
 from data.raw.forms import form_of_cell
 from data.raw.layout import ID
@@ -22,6 +22,9 @@ log = logging.getLogger("pep")
 
 NAME = "movielens"
 FILES = ("ratings.dat", "users.dat", "movies.dat")
+# files of the other forms, see `data.movielens_forms`
+FORMS = {"MovieLens-100k": ("u.data", "u.user", "u.item"),
+         "MovieLens in CSV files": ("ratings.csv", "movies.csv")}
 KINDS = {"ratings.dat": (ID, ID, ID, ID), "users.dat": (ID, None, ID, ID, None),
          "movies.dat": (ID, None, None)}
 LINES = {"ratings.dat": "1::1193::5::978300760", "users.dat": "1::F::1::10::48067",
@@ -52,9 +55,17 @@ def find_folder(folder: str | None) -> Path:
     return home
 
 
+def form_of(folder: Path) -> str | None:
+    """The form whose files are all in a folder."""
+    for form, names in FORMS.items():
+        if all((folder / name).is_file() for name in names):
+            return form
+    return None
+
+
 def _with_all_files(folder: Path, origin: str) -> Path:
     missing = [name for name in FILES if not (folder / name).is_file()]
-    if missing and movielens_forms.form_of(folder) is None:
+    if missing and form_of(folder) is None:
         raise FileNotFoundError(
             f"{origin}: {folder} lacks {', '.join(missing)}; it must hold the unpacked "
             f"MovieLens-1M files {', '.join(FILES)} (from {URL}). {_other_form(folder)}demo.py "
@@ -92,8 +103,8 @@ def open_dataset(folder: str | None, cache: Path, with_ids: bool = False, vocabu
         split: see `data.split.split_indices`; row numbers are those of the ratings that are not 3.
     """
     raw = find_folder(folder)
-    form = None if (raw / FILES[0]).is_file() else movielens_forms.form_of(raw)
-    names = FILES if form is None else movielens_forms.FORMS[form]
+    form = None if (raw / FILES[0]).is_file() else form_of(raw)
+    names = FILES if form is None else FORMS[form]
     hashes = {name: sha256_of_file(raw / name) for name in names}
     source = {"files": hashes, "rules": RULES_VERSION, "split_seed": SPLIT_SEED,
               "split": identity(split)}
@@ -106,12 +117,21 @@ def open_dataset(folder: str | None, cache: Path, with_ids: bool = False, vocabu
             columns, labels = read_columns(raw, with_ids)
             kinds = {"timestamp": TIMESTAMP}
         else:
+            from data import movielens_forms  # pandas, which takes half a second
+
             columns, labels, kinds = movielens_forms.read_columns(raw, form, with_ids)
         dataset = store.build(NAME, columns, labels, SPLIT_SEED, vocabulary, split, kinds)
         store.save(dataset, target, source)
     positives = [int(dataset.split(part)[1].sum()) for part in SPLITS]
     require_both_classes(NAME, positives, dataset.counts)  # of an older set too
     return dataset
+
+
+def open_with_ids(folder: str | None, cache: Path, with_ids: bool = True, vocabulary: str = "all",
+                  split: str = RANDOM) -> store.Dataset:
+    """As a data set of its own, so that its runs and pages are apart: `open_dataset` with the
+    fields user and movie, whatever `with_ids` is."""
+    return open_dataset(folder, cache, True, vocabulary, split)
 
 
 def read_columns(folder: Path, with_ids: bool = False) -> tuple[dict[str, np.ndarray], np.ndarray]:

@@ -13,11 +13,10 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from data.movielens import FORMS
 from data.raw.bad_lines import BadLines
 from models.vocabulary import BUCKET, LOG_SQUARED, FieldInfo
 
-FORMS = {"MovieLens-100k": ("u.data", "u.user", "u.item"),
-         "MovieLens in CSV files": ("ratings.csv", "movies.csv")}
 GENRES = ("unknown", "Action", "Adventure", "Animation", "Children's", "Comedy", "Crime",
           "Documentary", "Drama", "Fantasy", "Film-Noir", "Horror", "Musical", "Mystery", "Romance",
           "Sci-Fi", "Thriller", "War", "Western")  # of u.item's last columns
@@ -25,14 +24,6 @@ RATINGS = ["user", "movie", "rating", "time"]
 NEUTRAL = 3.0  # stars
 
 Columns = dict[str, np.ndarray]
-
-
-def form_of(folder: Path) -> str | None:
-    """The form whose files are all in a folder."""
-    for form, names in FORMS.items():
-        if all((folder / name).is_file() for name in names):
-            return form
-    return None
 
 
 def read_columns(folder: Path, form: str,

@@ -13,8 +13,6 @@ from typing import Any
 import numpy as np
 
 from data import checksums
-from data.columns import as_columns
-from data.encode import build_vocabulary, encode, field_of_known
 from data.schema import Schema
 from data.split import RANDOM, SPLITS, require_both_classes, split_indices
 from models.vocabulary import TEXT, WHOLE, FieldInfo, Vocabulary
@@ -135,6 +133,9 @@ def build(name: str, columns: Mapping[str, Any], labels: Any, split_seed: int,
     >>> build("toy", {"town": list("abc") * 40}, [0, 1, 1] * 40, split_seed=1).schema.sizes
     (3,)
     """
+    from data.columns import as_columns  # pandas, which takes half a second
+    from data.encode import build_vocabulary, encode, field_of_known
+
     check_vocabulary(vocabulary)
     columns, labels = as_columns(columns, labels)
     parts = split_indices(split, len(labels), split_seed)

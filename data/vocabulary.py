@@ -65,6 +65,8 @@ def described(vocabulary: Vocabulary) -> str:
     """The fields, a line each: kind, size, rows of gaps and of unknown values."""
     lines = [f"{'field':24} {'kind':8} {'ids':>10} {'gaps':>10} {'rare':>10}"]
     for field in vocabulary.fields:
+        if field.info.slot:  # its values are those of the first
+            continue
         info = field.info
         gaps = "-" if info.missing is None else f"{info.missing_count:,}"
         rare = "-" if info.unknown is None else f"{info.unknown_count:,}"

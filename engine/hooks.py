@@ -59,18 +59,15 @@ class Evaluate(Hook):
     holds validation alone.
 
     Args:
-        validation: measures the validation rows.
-        test: measures the test rows.
+        measure: gives what a model scores on the validation and on the test rows.
         curve: JSON-lines file with one line an evaluation; None: nothing is written.
     """
 
     name = "evaluate"
 
-    def __init__(self, validation: Callable[[ClickModel], Metrics],
-                 test: Callable[[ClickModel], dict[str, float]],
+    def __init__(self, measure: Callable[[ClickModel], tuple[Metrics, dict[str, float]]],
                  curve: Path | None) -> None:
-        self.validation = validation
-        self.test = test
+        self.measure = measure
         self.curve = curve
         self.history: list[dict[str, Any]] = []
         self.test_history: list[dict[str, float]] = []
@@ -78,17 +75,17 @@ class Evaluate(Hook):
     def __call__(self, state: State) -> None:
         """Add a line to the curve."""
         state.refresh()
-        metrics = self.validation(state.model)
+        metrics, test = self.measure(state.model)
         self.history.append({
             "epoch": state.epoch, "step": state.step, "train_loss": state.mean_loss(),
             "validation_auc": metrics.auc, "validation_logloss": metrics.logloss,
             "validation_accuracy": metrics.accuracy,
             "num_embedding_params": num_embedding_params(state.model)})
-        self.test_history.append(self.test(state.model))
+        self.test_history.append(test)
         if self.curve is None:
             return
-        lines = [json.dumps({**line, **test}) + "\n"
-                 for line, test in zip(self.history, self.test_history, strict=True)]
+        lines = [json.dumps({**line, **scores}) + "\n"
+                 for line, scores in zip(self.history, self.test_history, strict=True)]
         with atomic_path(self.curve) as temporary:
             temporary.write_text("".join(lines))
 

@@ -65,6 +65,9 @@ class TableSettings:
     dates: Mapping[str, Any] | None = option(
         None, "own table: {column: parts of its times that become fields, of hour, weekday, day, "
         "month, year}", in_id=False)
+    multi: Mapping[str, Any] | None = option(
+        None, "own table: {column: what stands between the several values of a cell}, or "
+        "{column: [that, most values of a cell]}", in_id=False)
     ignore: tuple[str, ...] = option((), "own table: columns that are left out", in_id=False)
     positive: tuple[str, ...] = option((), "own table: the label's values that count as 1; none "
                                        "named: 1, true, yes", in_id=False)

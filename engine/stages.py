@@ -16,7 +16,6 @@ from engine import snapshots
 from engine.checkpoint import load_checkpoint
 from engine.darts import search_and_train
 from engine.distributed import launch
-from engine.evaluate import measure, measure_test
 from engine.initial_model import fresh_model, initial_values
 from engine.loop import Hook
 from engine.pep.budgets import SaveAtBudgets
@@ -373,8 +372,7 @@ def _save(trainer: Trainer, folder: Path, name: str, table: np.ndarray,
     trainer.model.embedding = Masked.of_table(torch.from_numpy(table),
                                               searched.num_fields).to(trainer.device)
     try:
-        validation = measure(trainer.model, trainer.validation)
-        test = measure_test(trainer.model, trainer.test, trainer.loader.batch_size)
+        validation, test = trainer.measure(trainer.model)
     finally:
         trainer.model.embedding = searched
     scores = {"validation_auc": validation.auc, "validation_logloss": validation.logloss, **test}

@@ -17,7 +17,7 @@ from data.loader import Loader
 from engine import checkpoint
 from engine.averaging import CosineRate, WeightAverage
 from engine.distributed import launch
-from engine.evaluate import Split, measure, measure_test, with_base_rate
+from engine.evaluate import Metrics, Split, measure_both, with_base_rate
 from engine.hooks import (
     Checkpoint,
     EarlyStop,
@@ -129,10 +129,7 @@ class Trainer:
         self.test = self._split(*run.dataset.split("test"), self.device,
                                 self._dense_features("test"))
         self.state = State(model, self._optimizer(), torch.zeros((), device=self.device))
-        self.evaluate = Evaluate(
-            lambda model: measure(model, self.validation),
-            lambda model: measure_test(model, self.test, self.loader.batch_size),
-            run.folder / "curve.jsonl" if self.writes else None)
+        self.evaluate = Evaluate(self.measure, run.folder / "curve.jsonl" if self.writes else None)
         metric, patience = run.settings.train.early_stop_metric, run.settings.train.early_stop
         if metric == PUBLISHED_PATIENCE:  # `PublishedPatience` stops; this one keeps the weights
             metric, patience = "auc", sys.maxsize
@@ -141,6 +138,10 @@ class Trainer:
         self.seconds_before = 0.0  # of the process that was killed
         self.processor_before = 0.0
         self.started, self.processor_started = time.monotonic(), time.process_time()
+
+    def measure(self, model: ClickModel) -> tuple[Metrics, dict[str, float]]:
+        """What the model scores on the validation and the test rows."""
+        return measure_both(model, self.validation, self.test, self.loader.batch_size)
 
     def shuffled_validation(self) -> Loader:
         """Validation rows in batches, for a method that also learns from them."""
@@ -252,8 +253,7 @@ class Trainer:
         state.refresh()
         if not self.evaluate.history:
             self.evaluate(state)
-        validation = measure(self.model, self.validation)
-        test = measure_test(self.model, self.test, self.loader.batch_size)
+        validation, test = self.measure(self.model)
         tests = self.evaluate.test_history
         published = {
             "best_test_auc": max(line["test_auc_mean_of_batches"] for line in tests),

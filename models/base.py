@@ -38,6 +38,8 @@ class ClickModel(nn.Module):
 
     embedding: Any  # an `Embedding`; nn.Module's own typing cannot say so
     num_dense = 0  # M
+    # of an evaluation on a CPU: so many at a time that what is made of them stays in the cache
+    rows_in_cache = 1_024
 
     def by_hand(self, rows: Arrays, ids: np.ndarray,
                 labels: np.ndarray) -> tuple[float, Arrays] | None:

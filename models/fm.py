@@ -18,6 +18,8 @@ class FM(ClickModel):
     torch.Size([1])
     """
 
+    rows_in_cache = 16_384  # nothing of size (B, F, D) is made
+
     def __init__(self, embedding: Embedding) -> None:
         super().__init__()
         self.embedding = embedding

@@ -1,7 +1,8 @@
 """Pruned tables at a budget, with the values that they started from; one file format, an .npz.
 
 The scripts, `compress.py` and `plug` share this class. A file holds the tables' names and, by
-number, `table_0`, `initial_0`, ...; `meta` is JSON. Nothing is pickled.
+number, `table_0`, `initial_0`, ...; `meta` is JSON. Nothing is pickled. Of the initial values it
+holds those that a ticket restarts from, unless all are asked for.
 """
 
 import json
@@ -32,6 +33,8 @@ class PrunedTables:
         initial: by name, (N, D), the values that a ticket restarts from; empty where they are kept
             elsewhere (the scripts keep them once for all budgets of a search).
         meta: how the tables came about, in plain numbers and words.
+        padding: by name, the padding row of a table that has one; a ticket keeps its initial
+            values too.
 
     Raises:
         ValueError: values and initial values differ in names or shapes.
@@ -44,6 +47,7 @@ class PrunedTables:
     values: dict[str, Tensor]
     initial: dict[str, Tensor] = field(default_factory=dict)
     meta: dict[str, Any] = field(default_factory=dict)
+    padding: dict[str, int] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         pruned, initial = _shapes(self.values), _shapes(self.initial)
@@ -65,10 +69,13 @@ class PrunedTables:
         """Entries that are left in all tables together."""
         return sum(int(torch.count_nonzero(table)) for table in self.values.values())
 
-    def save(self, path: str | os.PathLike[str], **more: np.ndarray) -> Path:
+    def save(self, path: str | os.PathLike[str], all_initial: bool = False,
+             **more: np.ndarray) -> Path:
         """Write the file, whole or not at all: under a temporary name, which then becomes `path`.
 
         Args:
+            all_initial: write the initial values of pruned entries too. A ticket does not need
+                them, and they take most of the file; when it is read, they are 0.
             more: further arrays that the file holds.
         """
         path = Path(path)
@@ -77,7 +84,7 @@ class PrunedTables:
                                          delete=False) as file:
             temporary = Path(file.name)
             try:
-                self.write(file, **more)
+                self.write(file, all_initial, **more)
                 file.flush()
                 os.fsync(file.fileno())  # the rename must not reach the disk before the bytes do
                 temporary.chmod(0o666 & ~_umask())
@@ -87,8 +94,8 @@ class PrunedTables:
                 raise
         return path
 
-    def write(self, file: IO[bytes], **more: np.ndarray) -> None:
-        """Write the tables, and further arrays, into an open file.
+    def write(self, file: IO[bytes], all_initial: bool = False, **more: np.ndarray) -> None:
+        """Write the tables, and further arrays, into an open file; see `save`.
 
         Tables in bfloat16, which NumPy lacks, are written in float32: the same values.
         """
@@ -96,8 +103,13 @@ class PrunedTables:
                                   "meta": np.array(json.dumps(self.meta)), **more}
         for number, name in enumerate(self.values):
             arrays[f"table_{number}"] = _array(self.values[name])
-            if self.initial:
+            if self.initial and all_initial:
                 arrays[f"initial_{number}"] = _array(self.initial[name])
+            elif self.initial:
+                own = _restarted(self.values[name], self.padding.get(name))
+                arrays[f"initial_kept_{number}"] = _array(self.initial[name][own])
+            if name in self.padding:
+                arrays[f"padding_{number}"] = np.array(self.padding[name])
         write_npz(file, arrays)
 
     @classmethod
@@ -117,14 +129,20 @@ class PrunedTables:
         try:
             arrays = read_npz(path)
             meta = json.loads(str(arrays.pop("meta")))
-            values, initial = {}, {}
+            values, initial, padding = {}, {}, {}
             if "names" not in arrays:  # an older file of the scripts
                 return cls({EMBEDDING: torch.from_numpy(arrays.pop("table"))}, {}, meta), arrays
             for number, name in enumerate(arrays.pop("names")):
-                values[str(name)] = torch.from_numpy(arrays.pop(f"table_{number}"))
+                table = values[str(name)] = torch.from_numpy(arrays.pop(f"table_{number}"))
+                if f"padding_{number}" in arrays:
+                    padding[str(name)] = int(arrays.pop(f"padding_{number}"))
                 if f"initial_{number}" in arrays:
                     initial[str(name)] = torch.from_numpy(arrays.pop(f"initial_{number}"))
-            return cls(values, initial, meta), arrays
+                elif f"initial_kept_{number}" in arrays:
+                    kept = torch.from_numpy(arrays.pop(f"initial_kept_{number}"))
+                    own = _restarted(table, padding.get(str(name)))
+                    initial[str(name)] = _filled(own, kept)
+            return cls(values, initial, meta, padding), arrays
         except FileNotFoundError:
             raise
         except CORRUPT as error:
@@ -134,6 +152,22 @@ class PrunedTables:
 
 def _shapes(tables: Mapping[str, Tensor]) -> dict[str, tuple[int, ...]]:
     return {name: tuple(table.shape) for name, table in tables.items()}
+
+
+def _restarted(table: Tensor, padding: int | None) -> Tensor:
+    """(N, D) of bool: the entries of a ticket."""
+    own = table != 0
+    if padding is not None:
+        own[padding] = True
+    return own
+
+
+def _filled(own: Tensor, kept: Tensor) -> Tensor:
+    """A table of the values `kept` where `own` is true, and 0 elsewhere."""
+    if kept.numel() != int(own.sum()):
+        raise ValueError(f"{int(own.sum())} entries are kept, and there are {kept.numel()} initial "
+                         "values")
+    return torch.zeros(own.shape, dtype=kept.dtype).masked_scatter_(own, kept)
 
 
 def _array(table: Tensor) -> np.ndarray[Any, Any]:

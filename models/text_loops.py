@@ -37,10 +37,10 @@ def same_text(text, start, end, other, other_start, other_end):
 
 
 @njit(nogil=True)
-def hash_all(text, starts, hashes):
-    """hashes[i] = the hash of value i."""
+def hash_all(text, starts, ends, hashes):
+    """hashes[i] = the hash of text[starts[i]:ends[i]]."""
     for i in range(len(hashes)):
-        hashes[i] = hash_text(text, np.int64(starts[i]), np.int64(starts[i + 1]))
+        hashes[i] = hash_text(text, np.int64(starts[i]), np.int64(ends[i]))
 
 
 @njit(nogil=True)
@@ -69,8 +69,9 @@ def take(text, starts, order, taken, taken_starts):
 
 
 @njit(nogil=True)
-def find(query, query_starts, text, starts, tags, buckets, shift, found):
-    """found[i] = the position of query i among the values, -1 where it is none of them.
+def find(query, query_starts, query_ends, text, starts, tags, buckets, shift, found):
+    """found[i] = the position of query[query_starts[i]:query_ends[i]] among the values, -1 where it
+    is none of them.
 
     Args:
         tags: (values,) the low byte of each hash.
@@ -78,13 +79,13 @@ def find(query, query_starts, text, starts, tags, buckets, shift, found):
         shift: 64 minus the bits of b.
     """
     hashes = np.empty(len(found), np.uint64)
-    hash_all(query, query_starts, hashes)
+    hash_all(query, query_starts, query_ends, hashes)
     for i in range(len(found)):  # a loop of its own: the processor waits for many values at once
         bucket = np.int64(hashes[i] >> shift) if len(buckets) > 2 else 0
         found[i] = _next_tag(tags, hashes[i], buckets[bucket], buckets[bucket + 1])
     for i in range(len(found)):
         place = found[i]
-        start, end = np.int64(query_starts[i]), np.int64(query_starts[i + 1])
+        start, end = np.int64(query_starts[i]), np.int64(query_ends[i])
         # equal hashes may be of other text: the bytes decide
         while place >= 0 and not same_text(query, start, end, text, np.int64(starts[place]),
                                            np.int64(starts[place + 1])):
@@ -104,11 +105,11 @@ def _next_tag(tags, value, start, end):
 
 
 @njit(nogil=True)
-def read_numbers(text, starts, numbers, kinds):
-    """Read each value as a decimal number: kinds[i] is PLAIN where that is exact, EMPTY, or OTHER
-    where Python's `float` must look (exponents, many digits, no number)."""
+def read_numbers(text, starts, ends, numbers, kinds):
+    """Read each text[starts[i]:ends[i]] as a decimal number: kinds[i] is PLAIN where that is exact,
+    EMPTY, or OTHER where Python's `float` must look (exponents, many digits, no number)."""
     for i in range(len(numbers)):
-        at, end = np.int64(starts[i]), np.int64(starts[i + 1])
+        at, end = np.int64(starts[i]), np.int64(ends[i])
         kinds[i] = OTHER
         numbers[i] = math.nan
         if at == end:
@@ -148,3 +149,22 @@ def log_squared(numbers, origin, buckets):
             buckets[i] = np.int64(math.floor(value)) - 2
         else:
             buckets[i] = np.iinfo(np.int64).min
+
+
+@njit(nogil=True)
+def known_buckets(buckets, numbers, known, ids, gap, absent, found):
+    """found[i] = the id of bucket i among `known`, which rise; `gap` where the number is NaN, and
+    `absent` where the bucket is not known."""
+    for i in range(len(found)):
+        if math.isnan(numbers[i]):
+            found[i] = gap
+            continue
+        low, high = 0, len(known)
+        while low < high:
+            middle = (low + high) // 2
+            if known[middle] < buckets[i]:
+                low = middle + 1
+            else:
+                high = middle
+        there = low < len(known) and known[low] == buckets[i]
+        found[i] = ids[low] if there else absent

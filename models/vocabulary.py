@@ -47,6 +47,10 @@ class FieldInfo:
             None: there is no such id.
         missing, missing_count: the id of a gap, and its rows; None: a gap is an unknown value.
         part: of a date, one of DATE_PARTS: the column has times, and their part is the value.
+        separator: between the values of a cell that has several. Each is a feature of its own, and
+            they fill slots: this field and those behind it of the same column. The id of gaps is
+            that of empty slots too.
+        slot: of such a column; a slot but the first, 0, has no values of its own.
     """
 
     name: str
@@ -60,6 +64,8 @@ class FieldInfo:
     missing: int | None = None
     missing_count: int = 0
     part: str | None = None
+    separator: str | None = None
+    slot: int = 0
 
     def __post_init__(self) -> None:
         if self.kind not in KINDS:
@@ -73,25 +79,33 @@ class FieldInfo:
 
 @dataclass(frozen=True)
 class Packed:
-    """Texts one behind the other.
+    """Texts in one array.
 
     Args:
         text: (bytes,) uint8, UTF-8.
         starts: (n + 1,) text i is text[starts[i]:starts[i + 1]].
         missing: (n,) bool, which are gaps; None when none is.
+        ends: (n,) where texts do not lie one behind the other; `starts` is of n then.
     """
 
     text: np.ndarray
     starts: np.ndarray
     missing: np.ndarray | None = None
+    ends: np.ndarray | None = None
 
     def __len__(self) -> int:
-        return len(self.starts) - 1
+        return len(self.spans[0])
+
+    @property
+    def spans(self) -> tuple[np.ndarray, np.ndarray]:
+        """Where each text starts and ends, (n,) each."""
+        return (self.starts[:-1], self.starts[1:]) if self.ends is None else (self.starts,
+                                                                              self.ends)
 
     def get(self, position: int) -> str:
         """One text."""
-        start, end = int(self.starts[position]), int(self.starts[position + 1])
-        return bytes(self.text[start:end]).decode()
+        starts, ends = self.spans
+        return bytes(self.text[int(starts[position]):int(ends[position])]).decode()
 
 
 def as_text(value: Any) -> str | None:
@@ -174,7 +188,7 @@ def numbers_of(values: Any, field: str) -> np.ndarray:
 
     packed = pack(values)
     numbers, kinds = np.empty(len(packed)), np.empty(len(packed), np.uint8)
-    read_numbers(packed.text, packed.starts, numbers, kinds)
+    read_numbers(packed.text, *packed.spans, numbers, kinds)
     for position in np.flatnonzero(kinds == OTHER):
         text = packed.get(int(position))
         try:
@@ -198,7 +212,7 @@ def buckets_of(numbers: np.ndarray, info: FieldInfo) -> np.ndarray:
     from .text_loops import log_squared
 
     buckets = np.empty(len(numbers), np.int64)
-    log_squared(np.nan_to_num(numbers), info.origin, buckets)
+    log_squared(numbers, info.origin, buckets)
     return buckets
 
 
@@ -307,7 +321,8 @@ class Field:
         if self.info.kind == WHOLE:
             packed = _without_zeros(packed)
         ids = self._find(packed)
-        empty = packed.starts[1:] == packed.starts[:-1]
+        starts, ends = packed.spans
+        empty = starts == ends
         # a gap that no row had may be known as an empty text, and the other way round
         gaps = empty & (ids == NOT_FOUND) if packed.missing is None else (
             packed.missing | (empty & (ids == NOT_FOUND)))
@@ -327,30 +342,29 @@ class Field:
                              for place in range(len(packed))], np.int32)
         found = np.empty(len(packed), np.int64)
         shift = np.uint64(64 - (len(self.buckets) - 2).bit_length())
-        find(packed.text, packed.starts, self.packed.text, self.packed.starts, self.tags,
+        find(packed.text, *packed.spans, self.packed.text, self.packed.starts, self.tags,
              self.buckets, shift, found)
         if not len(self.ids):
             return np.full(len(packed), NOT_FOUND, np.int32)
         return np.where(found >= 0, self.ids[np.maximum(found, 0)], np.int32(NOT_FOUND))
 
     def _of_buckets(self, numbers: np.ndarray) -> np.ndarray:
+        from .text_loops import known_buckets
+
         known, ids = self._bucket_ids
-        absent = np.int32(NOT_FOUND if self.unknown is None else self.unknown)
-        buckets = buckets_of(numbers, self.info)
-        place = np.searchsorted(known[:-1], buckets)
-        found = np.where(known[place] == buckets, ids[place], absent)
-        gap = absent if self.info.missing is None else np.int32(self.info.missing)
-        return np.where(np.isnan(numbers), gap, found).astype(np.int32)
+        absent = NOT_FOUND if self.unknown is None else self.unknown
+        gap = absent if self.info.missing is None else self.info.missing
+        found = np.empty(len(numbers), np.int32)
+        known_buckets(buckets_of(numbers, self.info), numbers, known, ids, gap, absent, found)
+        return found
 
     @cached_property
     def _bucket_ids(self) -> tuple[np.ndarray, np.ndarray]:
-        """Known buckets, ascending, and their ids; one more of each, which is nobody's."""
+        """Known buckets, ascending, and their ids."""
         buckets = np.array([int(self.packed.get(place)) for place in range(len(self.ids))],
                            np.int64)
         order = np.argsort(buckets)
-        absent = NOT_FOUND if self.unknown is None else self.unknown
-        return (np.append(buckets[order], np.iinfo(np.int64).max),
-                np.append(self.ids[order], np.int32(absent)).astype(np.int32))
+        return buckets[order], np.asarray(self.ids[order], np.int32)
 
     @cached_property
     def _by_id(self) -> np.ndarray:
@@ -392,8 +406,9 @@ class Field:
 
 def _without_zeros(packed: Packed) -> Packed:
     """Whole numbers as Python writes them; what is no whole number stays as it is."""
-    lengths = np.diff(packed.starts)
-    first = packed.text[np.minimum(packed.starts[:-1], max(len(packed.text) - 1, 0))] if len(
+    starts, ends = packed.spans
+    lengths = ends - starts
+    first = packed.text[np.minimum(starts, max(len(packed.text) - 1, 0))] if len(
         packed.text) else np.zeros(len(packed), np.uint8)
     odd = (lengths > 1) & np.isin(first, np.frombuffer(b"0-+", np.uint8))
     if not odd.any():
@@ -570,7 +585,7 @@ def field_of(info: FieldInfo, values: Any, ids: Any, counts: Any) -> Field:
         raise ValueError(f"field {info.name!r} has {len(packed):,} values; at most 2^31 - 1 can "
                          "be numbered; raise min_count, or leave the column out")
     hashes = np.empty(len(packed), np.uint64)
-    hash_all(packed.text, packed.starts, hashes)
+    hash_all(packed.text, *packed.spans, hashes)
     order = np.argsort(hashes, kind="stable")
     twice = first_repeated(packed.text, packed.starts, order, hashes)
     if twice >= 0:

@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from compression.afm.structure import empty_like
 from compression.loaded_run import find_result, load_model, run_of_record, weights_of
+from compression.lowbit import schemes
 from compression.waterline.shape import ORDER, PACKED
 from engine import darts
 from engine.initial_model import fresh_model
@@ -107,6 +108,9 @@ def _compressed(run: Run, result: dict[str, Any], weights: dict[str, Tensor],
     made = result["compression"]
     if "base" in made:  # UMEC and its baselines
         return _shrunk(run, result, weights), None
+    if made.get("method") == "lowbit":
+        scheme = schemes.of_record(made)
+        return schemes.make(schemes.load(made["source"], scheme, context), scheme)[0], None
     source = load_model(made["source"], context).model
     if "structure" in made:
         return empty_like(source, made["structure"], run.dataset.schema.sizes), None

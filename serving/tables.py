@@ -15,12 +15,17 @@ import torch
 from models.embedding.hashing import Hash
 from models.embedding.low_rank import LowRank
 from models.embedding.mgqe import Coded, Mgqe
+from models.embedding.mgqe import pack as packed_codes
 from models.embedding.mixed_width import Mixed
 from models.embedding.none import NoEmbedding
 from models.embedding.per_field import PerField
+from models.embedding.product import Product
+from models.embedding.quantised import Quantised, QuantisedParts, Quantiser
 from models.embedding.quotient_remainder import Qr
 from models.embedding.tensor_train import TensorTrain
+from models.kernels.nearest import nearest
 from models.serving.compact import CompactRows
+from models.serving.levels import LevelRows
 from models.serving.tables import (
     CodedTable,
     CompactTable,
@@ -35,7 +40,7 @@ from models.serving.tables import (
     TensorTrainTable,
     shared,
 )
-from models.serving.values import Rows
+from models.serving.values import FLOAT32, Rows
 
 # a table, and for each row of the training's table its row in this one, (N,)
 Form = tuple[ServedTable, np.ndarray]
@@ -89,6 +94,41 @@ def _coded(embedding: Mgqe | Coded, values: str) -> Form:
     codes = embedding.compact() if isinstance(embedding, Mgqe) else embedding
     return (CodedTable(codes.packed, shared(codes.centroids, values), embedding.num_fields),
             _unchanged(embedding))
+
+
+def _levels(embedding: Quantised, values: str) -> Form:
+    """At its own bits, whatever the type of values."""
+    rows = LevelRows.of_quantiser(embedding.weight, embedding.quantiser)
+    return DenseTable(rows, embedding.num_fields), _unchanged(embedding)
+
+
+def _product(embedding: Product, values: str) -> Form:
+    centroids, kept = embedding.coded(), embedding.seen[:, 0] > 0
+    parts, size, width = centroids.shape
+    levels = LevelRows.of_quantiser(embedding.centroids.flatten(0, 1), embedding.quantiser)
+    rows = embedding.weight[kept]
+    ids = torch.arange(len(rows), dtype=torch.int32)[:, None]
+    codes = nearest(rows, ids, centroids, torch.full((len(rows), 1), float(size)))[:, 0]
+    new_ids = np.empty(embedding.num_rows, np.int64)  # rows that have no codes stand last
+    new_ids[np.argsort(~kept.numpy(), kind="stable")] = np.arange(embedding.num_rows)
+    packed = packed_codes(codes, max(size - 1, 1).bit_length())
+    return CodedTable(packed, levels.data.view(parts, size, width), embedding.num_fields,
+                      embedding.num_rows, levels), new_ids
+
+
+def _quantised_parts(embedding: QuantisedParts, values: str) -> Form:
+    """The embedding that is quantised, with rows at their own bits; maps between widths are
+    float32."""
+    inner: Any = embedding.inner
+    for name, value in embedding.coded().items():
+        inner.get_parameter(name).data = value.detach()
+    table, new_ids = served_table(inner, FLOAT32)
+    for name, quantiser in zip(embedding.names, embedding.quantisers, strict=True):
+        if not name.startswith("projections"):
+            assert isinstance(quantiser, Quantiser)
+            rows = LevelRows.of_quantiser(inner.get_parameter(name), quantiser)
+            table.set_submodule(name.replace("tables.", "groups."), rows)
+    return table, new_ids
 
 
 def _mixed(embedding: Mixed, values: str) -> Form:
@@ -159,4 +199,5 @@ def _rows_of(fields: Sequence[int], starts: Sequence[int]) -> np.ndarray:
 
 FORMS: dict[type, Callable[[Any, str], Form]] = {
     NoEmbedding: _none, Mgqe: _coded, Coded: _coded, Mixed: _mixed, Hash: _hash, Qr: _qr,
-    TensorTrain: _tensor_train, LowRank: _low_rank, PerField: _per_field}
+    TensorTrain: _tensor_train, LowRank: _low_rank, PerField: _per_field, Quantised: _levels,
+    QuantisedParts: _quantised_parts, Product: _product}

@@ -31,6 +31,7 @@ from studies.figures import (
     baselines,
     extreme,
     fig2,
+    leaderboard,
     table2,
     thresholds,
     umec_fig2,
@@ -306,6 +307,12 @@ def baselines_of(model: str) -> str:
     return Table(BASELINES_HEAD, rows).markdown()
 
 
+def of_page(build: Callable[..., Page], dataset: str, model: str = "fm") -> str:
+    """The first table of a page, of the shipped runs."""
+    made = build(shipped(), SHIPPED, dataset, model).tables[0]
+    return made.markdown() if made.rows else "No run is shipped yet."
+
+
 # beyond the paper
 
 def causes() -> str:
@@ -422,23 +429,33 @@ def afm(model: str) -> str:
 # benchmarks
 
 def step_speed() -> str:
-    """Milliseconds of a training step by model and number of threads."""
-    times: dict[tuple[str, int], dict[str, Run]] = defaultdict(dict)
-    known: set[str] = set()
-    for records in benchmarks("step"):  # older ones have the models that newer ones lack
+    """Milliseconds of a training step by model, number of threads and precision."""
+    times: dict[tuple[str, int], dict[str, Run]] = {}
+    for records in benchmarks("step"):  # older ones have what newer ones lack
+        known = set(times)
         for record in records:
-            if record["model"] not in known:
-                times[record["model"], record["threads"]][record["variant"]] = record
-        known |= {record["model"] for record in records}
+            key = record["model"], record["threads"]
+            if key not in known:
+                times.setdefault(key, {})[record["variant"]] = record
+    return step_table(times)
+
+
+def step_table(times: dict[tuple[str, int], dict[str, Run]]) -> str:
+    """`step_speed` of records by model and threads, and by variant."""
     rows: Rows = []
-    for (model, threads), by_variant in times.items():
-        published, pep, base = (by_variant[name]["ms_per_step"]
-                                for name in ("published", "pep", "uniform"))
-        rows.append((shown(model), str(threads), f"{published:.2f}", f"{pep:.2f}", f"{base:.2f}",
-                     f"{published / pep:.1f} x", f"{100 * (pep / base - 1):+.0f} %",
-                     f"{by_variant['pep']['samples_per_second']:,.0f}"))
-    return Table(("model", "threads", "published, ms", "PEP, ms", "uniform, ms",
-                     "PEP against published", "PEP over uniform", "PEP, rows/s"), rows).markdown()
+    for model, threads in sorted(times, key=lambda key: (MODELS.index(key[0]), key[1])):
+        by_variant = times[model, threads]
+        published, base = (by_variant[name]["ms_per_step"] for name in ("published", "uniform"))
+        for precision, name in (("float32", "pep"), ("bfloat16", "pep_bfloat16")):
+            if name in by_variant:
+                pep, exact = by_variant[name]["ms_per_step"], name == "pep"
+                rows.append((shown(model), str(threads), precision, f"{published:.2f}",
+                             f"{pep:.2f}", f"{base:.2f}" if exact else "",
+                             f"{published / pep:.1f} x",
+                             f"{100 * (pep / base - 1):+.0f} %" if exact else "",
+                             f"{by_variant[name]['samples_per_second']:,.0f}"))
+    return Table(("model", "threads", "products in", "published, ms", "PEP, ms", "uniform, ms",
+                  "PEP against published", "PEP over uniform", "PEP, rows/s"), rows).markdown()
 
 
 def epoch_speed() -> str:
@@ -499,6 +516,11 @@ def synthetic_kind() -> str:
 TABLES: dict[str, Callable[[], str]] = {
     "headline": headline, "results": results,
     "baselines-fm": lambda: baselines_of("fm"), "baselines-deepfm": lambda: baselines_of("deepfm"),
+    "leaderboard": lambda: of_page(leaderboard.build, "frappe"),
+    "frappe-fm": lambda: of_page(fig2.build, "frappe"),
+    "frappe-deepfm": lambda: of_page(fig2.build, "frappe", "deepfm"),
+    "ids-fm": lambda: of_page(fig2.build, "movielens_ids"),
+    "ids-deepfm": lambda: of_page(fig2.build, "movielens_ids", "deepfm"),
     "causes": causes, "decay-only": decay_only, "extreme": to_the_extreme,
     "umec-criteo": lambda: umec(umec_fig2.build, "criteo"),
     "umec-fields-criteo": lambda: umec(umec_fig3.build, "criteo"),

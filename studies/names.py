@@ -6,6 +6,7 @@ from typing import Any
 
 MODELS = ("fm", "deepfm", "autoint")  # of the paper's tables
 SHOWN = {"movielens": "MovieLens-1M", "criteo": "Criteo", "avazu": "Avazu", "frappe": "Frappe",
+         "movielens_ids": "MovieLens-1M with ids",
          "linear": "LR",
          "fm": "FM",
          "deepfm": "DeepFM", "autoint": "AutoInt", "mde": "MDE", "mgqe": "MGQE",

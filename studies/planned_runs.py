@@ -14,13 +14,14 @@ from compression.umec.task import Task
 from engine import stages
 from engine.run import RunContext
 from engine.settings import parse
-from studies import afm_runs, plan, schemes, tuning, waterline_runs
+from studies import afm_runs, plan, recipes, schemes, tuning, waterline_runs
 from studies.figures import PAGES, extreme, table4, umec_fig2, umec_fig3
 from studies.plan import PlannedRun
 from studies.published import PRESETS
 
 # most parameters that Figures 5, 8 and 10 show
-SHOWN = {"movielens": 23_675, "criteo": 100_000, "avazu": 100_000, "frappe": 20_000}
+SHOWN = {"movielens": 23_675, "criteo": 100_000, "avazu": 100_000, "frappe": 20_000,
+         "movielens_ids": 100_000}
 GRANULARITIES = ("feature_dim", "dimension", "feature", "global")  # Figure 10's
 # a scheme each, and the settings that differ from the script's
 Points = list[tuple[str, tuning.Point]]
@@ -50,6 +51,8 @@ def runs_behind(given: argparse.Namespace, name: str) -> list[PlannedRun]:
         return [bench_epoch.planned_run(PRESETS[given.dataset]), *schemes.comparison(given)]
     if name == "afm":
         return _of_afm(given)
+    if name == "leaderboard":
+        return recipes.of_all_seeds(given)
     if name == "waterline":
         return waterline_runs.needs(given)
     if name in UMEC_FIGURES:
@@ -134,7 +137,13 @@ def everything(given: argparse.Namespace) -> list[PlannedRun]:
     Sizes that no tuning has chosen yet are counted with the first of their settings.
     """
     needs = []
-    for scheme in schemes.GRIDS:
+    for name in (given.model, recipes.LINEAR):
+        if name in recipes.RECIPES.get(given.dataset, {}):
+            needs += [recipes.planned_run(given, name, point, 1)
+                      for point in recipes.trials(given.dataset, name)]
+    for scheme in schemes.COMPARED.get(given.dataset, tuple(schemes.GRIDS)):
+        if scheme == schemes.LR:
+            continue
         grid = schemes.grid(given, scheme)
         points = tuning.points(grid, tuning.TRIALS)
         path = tuning.found(Path(given.out), given.dataset, given.model, scheme)
@@ -147,7 +156,7 @@ def everything(given: argparse.Namespace) -> list[PlannedRun]:
     pages = PAGES if given.model == "fm" else ("table4",)
     shown = [name for name in pages if given.dataset == "movielens" or name in ELSEWHERE]
     # with the tunings above, or of the sibling systems
-    counted = ("fig2", "table1", "afm", *UMEC_FIGURES)
+    counted = ("fig2", "table1", "afm", "leaderboard", *UMEC_FIGURES)
     for name in shown:
         if name not in counted:
             needs += runs_behind(given, name)

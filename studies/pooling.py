@@ -33,16 +33,18 @@ from utils.text import counted
 
 Result = dict[str, Any]
 
-ROWS = {"movielens": 739_012, "criteo": 45_840_617, "avazu": 40_428_967, "frappe": 288_609}
+ROWS = {"movielens": 739_012, "criteo": 45_840_617, "avazu": 40_428_967, "frappe": 288_609,
+        "movielens_ids": 739_012}
+SPLIT = {"frappe": "auto"}  # where the data's own split is not the random one
 # max_epochs of the presets
-LENGTH = {"movielens": 100, "criteo": 30, "avazu": 30, "frappe": 150}
+LENGTH = {"movielens": 100, "criteo": 30, "avazu": 30, "frappe": 150, "movielens_ids": 100}
 _LARGE = {"early_stop": 5, "eval_interval": 1, "latent_dim": 24, "log_interval": 100,
           "threshold_init": -150.0, "mlp_dims": [400, 400, 400], "att_dropout": 0.0}
 DEPARTURES: dict[str, dict[str, Any]] = {  # of the scripts from the neutral defaults, and those
     # of a search that a ticket's identity does not name
-    "movielens": {"threshold_init": -15.0}, "criteo": _LARGE, "avazu": _LARGE,
-    "frappe": {"threshold_init": -15.0, "lr": 3e-3, "eval_interval": 1,
-               "mlp_dims": [400, 400, 400]}}
+    "movielens": {"threshold_init": -15.0}, "movielens_ids": {"threshold_init": -15.0},
+    "criteo": _LARGE, "avazu": _LARGE,
+    "frappe": {"threshold_init": -15.0, "lr": 3e-3, "eval_interval": 1}}
 DECAYS = {"l2_regularization": 1e-5, "weight_decay": 1e-5, "l2_penalty": 0.0}  # of the scripts
 VARIED = ("threshold_type", "threshold_decay", "threshold_gradient", "with_linear", "re_init",
          "rewind", "mde_blocks", "mde_alpha", "mgqe_subspaces", "mgqe_centroids", "darts_widths",
@@ -240,7 +242,7 @@ def why_not(result: Result, by_id: Mapping[str, Result], rows: Mapping[str, int]
     if data.manifest is None and dataset in ROWS:
         if rows.get(result["manifest"]) != ROWS[dataset]:
             return "other data"
-        if result["settings"].get("split", "random") not in (None, "random"):
+        if result["settings"].get("split", "random") not in (None, SPLIT.get(dataset, "random")):
             return "other data"
     if any(published_protocol(each) for each in (result, parent) if each):
         return "the published protocol"

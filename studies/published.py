@@ -35,12 +35,18 @@ PRESETS: dict[str, Preset] = {
     # ... of AutoInt, AutoInt+LR, DeepFM and FM
     "avazu": {**_LARGE, "dataset": "avazu", "candidate_p": [
         1_000_000, 300_000, 100_000, 30_000, 10_000, 2_805, 2_225, 2_215, 1_479]},
+    "movielens_ids": {**_MOVIELENS, "dataset": "movielens_ids",
+                      "candidate_p": [200_000, 100_000, 50_000, 23_675]},
     "planted_fields": {**_MOVIELENS, "dataset": "planted_fields"},
     # no paper's: a public leaderboard's split (BARS, Frappe_x1), read as a table of one's own
     "frappe": {**_MOVIELENS, "dataset": "frappe", "label": "label", "min_count": 1, "split": "auto",
                "candidate_p": [100_000, 50_000, 20_000, 10_000, 5_000], "lr": 3e-3,
-               "mlp_dims": [400, 400, 400], "max_epochs": 150, "eval_interval": 1},
+               "max_epochs": 150, "eval_interval": 1},
 }
+
+# schemes of a comparison on data sets of no paper's; all on the others
+COMPARED = {"frappe": ("lr", "uniform", "pep", "magnitude", "mgqe", "mde", "qr"),
+            "movielens_ids": ("uniform", "pep", "magnitude")}
 
 _WHICH = ("dataset", "model", "embedding", "latent_dim", "threshold_type")  # of the search
 

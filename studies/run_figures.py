@@ -9,7 +9,17 @@ from typing import Any
 from engine import jobs
 from engine.run import RunContext, open_data
 from engine.settings import parse
-from studies import names, pages, plan, planned_runs, schemes, synthetic_data, table, tuning
+from studies import (
+    names,
+    pages,
+    plan,
+    planned_runs,
+    recipes,
+    schemes,
+    synthetic_data,
+    table,
+    tuning,
+)
 from studies.collect import results_in
 from studies.figures import PAGES
 from studies.plan import PlannedRun
@@ -28,11 +38,22 @@ def cost(given: argparse.Namespace, context: RunContext) -> None:
     print(table.plain(("data set", "model", *plan.COST_HEAD), lines))
 
 
+def choose_recipe(given: argparse.Namespace, context: RunContext) -> None:
+    """Run the trials of a recipe and write what validation chose."""
+    wanted = recipes.trials(given.dataset, given.model)
+    run_all([recipes.planned_run(given, given.model, point, given.seed) for point in wanted],
+            given, context)
+    if not given.dry_run:
+        with plan.quiet():  # all of them are finished now
+            print(recipes.choose(given, given.model, context))
+
+
 def tune(given: argparse.Namespace, context: RunContext) -> None:
     """Run one scheme's trials with one seed and write what validation chose."""
     if given.planted is not None:
         context = synthetic_data.planted(context, given.dataset, given.planted,
                                          given.planted_values, write=True)
+    recipes.require(context.out, given.dataset, given.model)
     given = with_size(given, context)
     wanted = schemes.points(given, given.embedding, given.trials, given.settings_of)
     path = tuning.file_of(context.out, given.dataset, given.model, given.embedding)
@@ -82,6 +103,8 @@ def reproduce(given: argparse.Namespace, context: RunContext) -> None:
         context = synthetic_data.planted(context, given.dataset, given.planted,
                                          given.planted_values, write=not given.dry_run)
     given = with_options(given, out=str(context.out))
+    if given.what != "leaderboard":
+        recipes.require(context.out, given.dataset, given.model, recipes.LINEAR)
     try:
         if given.planted is None:
             synthetic_data.require_real(context, given.dataset)

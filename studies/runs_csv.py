@@ -62,7 +62,7 @@ COMMON: dict[str, Any] = {
     "with_ids": False, "with_linear": False,
     # of own tables
     "label": "", "name": "", "fields": [], "dense": [], "bucket": "quantiles", "dates": None,
-    "ignore": [], "positive": [], "min_count": 10}
+    "multi": None, "ignore": [], "positive": [], "min_count": 10}
 
 
 def read(path: Path, planted: str = "") -> list[Result]:

@@ -16,12 +16,12 @@ from engine.run import RunContext
 from engine.settings import parse
 from models.build import EMBEDDINGS
 from models.embedding.base import DECAYS
-from studies import tuning
+from studies import recipes, tuning
 from studies.plan import PlannedRun
-from studies.published import PRESETS
+from studies.published import COMPARED, PRESETS
 
 # as published; the grids below vary the embedding's own decay alone
-OF_OTHERS = {"weight_decay": 1e-5}
+OF_OTHERS = recipes.OF_OTHERS
 # of PEP and pruning, in parameters, by data set and model; the last are the paper's PEP-0, its
 # Table 4
 BUDGETS = {
@@ -35,6 +35,7 @@ BUDGETS = {
     ("avazu", "deepfm"): [300_000, 100_000, 10_000, 2_215],
     ("avazu", "autoint"): [300_000, 100_000, 10_000, 2_805],
     **{("frappe", model): [50_000, 20_000, 10_000, 5_000] for model in ("fm", "deepfm", "autoint")},
+    **{("movielens_ids", model): [200_000, 100_000, 50_000, 23_675] for model in ("fm", "deepfm")},
 }
 # retrain snapshots
 PRUNED = ("pep", "magnitude", "imp", "random", "random_per_field", "random_per_feature")
@@ -43,8 +44,9 @@ PRUNED = ("pep", "magnitude", "imp", "random", "random_per_field", "random_per_f
 GRIDS: dict[str, dict[str, Sequence[Any]]] = {
     **{name: dict(entry.grid) for name, entry in EMBEDDINGS.items() if entry.grid},
     **{name: {"l2_regularization": DECAYS} for name in PRUNED[1:]}}
+DECAY = "l2_regularization"
 LR = "lr"  # logistic regression, without embeddings
-LONG = {"max_epochs": 300, "tensorboard": False}  # early stopping ends a run, not this
+LONG = recipes.LIMITS
 
 
 def budgets(given: argparse.Namespace) -> list[int]:
@@ -63,9 +65,16 @@ def budgets(given: argparse.Namespace) -> list[int]:
 
 
 def grid(given: argparse.Namespace, scheme: str) -> dict[str, Sequence[Any]]:
-    """What a scheme's tuning tries; the first setting sets the size."""
-    return {"retrain_emb_param": budgets(given),
-            **GRIDS[scheme]} if scheme in PRUNED else GRIDS[scheme]
+    """What a scheme's tuning tries; the first setting sets the size.
+
+    A grid lists the embedding's decay as if 1e-5 were published. Where another one was chosen for
+    the data set, that one takes its place, and all others move by the same factor.
+    """
+    own = dict(GRIDS[scheme])
+    chosen = recipes.training_of(Path(given.out), given.dataset, given.model)
+    if chosen and DECAY in own:
+        own[DECAY] = [float(f"{decay * chosen[DECAY] / DECAYS[0]:.6g}") for decay in own[DECAY]]
+    return {"retrain_emb_param": budgets(given), **own} if scheme in PRUNED else own
 
 
 def points(given: argparse.Namespace, scheme: str, trials: int,
@@ -94,7 +103,9 @@ def run(given: argparse.Namespace, scheme: str, point: tuning.Point, seed: int,
     """Train one scheme at one point of its grid; whatever is finished is not run again."""
     base = _base(given)
     if scheme == LR:
-        return stages.train(parse({**base, **LONG, "model": "linear"}), seed, context)
+        own = recipes.settings_of(Path(given.out), given.dataset, recipes.LINEAR)
+        base = {**PRESETS[given.dataset], **OF_OTHERS, **LONG, **own}
+        return stages.train(parse({**base, "model": "linear"}), seed, context)
     if scheme not in PRUNED:
         return stages.train(parse({**base, **LONG, "embedding": scheme, **point}), seed, context)
     own = tuning.of_search(point)
@@ -111,17 +122,20 @@ def run(given: argparse.Namespace, scheme: str, point: tuning.Point, seed: int,
 def training(given: argparse.Namespace, scheme: str, point: tuning.Point) -> tuning.Point:
     """The settings of a point's run that are not the script's, beside the point's own; of PEP, of
     its search."""
-    decay = OF_OTHERS if "l2_regularization" in point else {}
+    others = {**(OF_OTHERS if DECAY in point else {}),
+              **recipes.training_of(Path(given.out), given.dataset, given.model)}
     if scheme not in PRUNED:
-        return {"max_epochs": LONG["max_epochs"], **decay}
-    own = tuning.of_search(point)
+        return {"max_epochs": LONG["max_epochs"], **others}
+    own, others = tuning.of_search(point), tuning.of_search(others)
     departs = scheme == "pep" and tuning.departs(PRESETS[given.dataset], own)
-    return {"candidate_p": budgets(given), **decay} if departs else decay
+    return {"candidate_p": budgets(given), **others} if departs else others
 
 
 def _base(given: argparse.Namespace) -> dict[str, Any]:
     """The settings that a point's own are put over."""
-    return {**PRESETS[given.dataset], **OF_OTHERS, "model": given.model, "tensorboard": False}
+    chosen = recipes.training_of(Path(given.out), given.dataset, given.model)
+    return {**PRESETS[given.dataset], **OF_OTHERS, **chosen, "model": given.model,
+            "tensorboard": False}
 
 
 def _search(given: argparse.Namespace, own: tuning.Point, seed: int,
@@ -129,7 +143,7 @@ def _search(given: argparse.Namespace, own: tuning.Point, seed: int,
     """PEP's search and the folder with its snapshots."""
     script = PRESETS[given.dataset]
     alias = tuning.alias_of(script, "pep", own, seed) if tuning.departs(script, own) else None
-    settings = parse({**_base(given), **training(given, "pep", own), **own})
+    settings = parse({**tuning.of_search(_base(given)), **training(given, "pep", own), **own})
     result = stages.train(settings, seed, replace(context, alias=alias))
     return result, stages.alias_folder(context.out, settings, seed, alias)
 
@@ -169,7 +183,7 @@ def comparison(given: argparse.Namespace) -> list[PlannedRun]:
     """Every scheme with all seeds as it was tuned; LR, and PEP and pruning even when they were
     not."""
     needs = []
-    for scheme in given.scheme or [LR, *GRIDS]:
+    for scheme in given.scheme or COMPARED.get(given.dataset, (LR, *GRIDS)):
         path = tuning.found(Path(given.out), given.dataset, given.model, scheme)
         if scheme == LR:
             points: list[tuning.Point] = [{}]

@@ -77,6 +77,8 @@ def sizes_of(dataset: Dataset, kept: np.ndarray) -> list[FieldSizes]:
                          "encode it again")
     found = []
     for field in dataset.vocabulary.fields:
+        if field.info.slot:  # its rows are those of the first
+            continue
         entries = list(field.entries())
         ids = np.array([row for row, _, _ in entries])
         special = {field.unknown: RARE, field.info.missing: GAP}

@@ -147,7 +147,7 @@ def _read(path: Path, name: str) -> list[dict[str, Any]]:
     """A file's list of trials."""
     try:
         trials = read_record(path)[name]
-        if not trials or not all(trial["settings"] and trial["num_embedding_params"]
+        if not trials or not all(trial["settings"] and trial["num_embedding_params"] >= 0
                                  for trial in trials):
             raise ValueError(f"no trials under {name!r}")
     except (ValueError, KeyError, TypeError) as error:

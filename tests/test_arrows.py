@@ -99,6 +99,7 @@ def test_only_some_files_know_both_data_and_models():
         "data/table/spool.py", "data/raw/kept_values.py", "data/raw/writer.py",
         "data/raw/parse.py", "data/raw/count.py", "data/raw/ingest.py",  # compiled loops
         "engine/run.py", "engine/trainer.py", "engine/stages.py",
+        "engine/evaluate.py",  # computes the table of a model once
         "engine/initial_model.py",  # how often each feature occurs
         "engine/settings.py",  # the names in both registries
         "engine/loop.py",  # for its annotations
@@ -132,7 +133,8 @@ def test_test_rows_are_opened_in_one_place_and_their_labels_read_by_two_function
               if path.parent != ROOT and any(map(opens_test_rows, nodes_of(path)))}
     assert opened == {"engine/trainer.py",
                       "studies/figures/demo.py"}  # what the teacher itself scores
-    assert users("measure_test") == {"engine/trainer.py", "engine/stages.py"}
+    assert users("measure_test") == {"engine/evaluate.py"}
+    assert users("measure_both") == {"engine/trainer.py"}
     assert users("resample_test") == {"compression/finetune.py"}
 
 

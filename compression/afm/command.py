@@ -80,7 +80,7 @@ def work(args: argparse.Namespace) -> tuple[list[dict[str, Any]], RunContext]:
     """
     choice, how = checked(args)
     context = cli.place_of(args, force=args.force)
-    trained = load_model(args.run, context)
+    trained = load_model(args.run, context).with_one_value_a_field("AFM")
     results = [factored(trained, choice, how, pick_device(context.device))]
     if not args.no_control and how.epochs:
         results.append(control(trained, how))

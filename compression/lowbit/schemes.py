@@ -93,6 +93,12 @@ class Scheme:
         return {"method": "lowbit", "scheme": own, **given}
 
 
+def of_record(made: dict[str, Any]) -> Scheme:
+    """The scheme of a run, from its record's `compression`."""
+    given = {name: made[name] for name in vars(Scheme("uniform", 1)) if name in made}
+    return Scheme(made["scheme"], **given)
+
+
 def load(run_id: str, scheme: Scheme, context: RunContext) -> LoadedRun:
     """The run that a scheme starts from.
 
@@ -101,8 +107,8 @@ def load(run_id: str, scheme: Scheme, context: RunContext) -> LoadedRun:
         ValueError: it is a training of another embedding than the scheme takes.
     """
     if scheme.name in ("uniform", "pq") or scheme.keep or scheme.bytes:
-        return load_uniform(run_id, context)
-    found = load_model(run_id, context)
+        return load_uniform(run_id, context).with_one_value_a_field("lowbit")
+    found = load_model(run_id, context).with_one_value_a_field("lowbit")
     wanted = scheme.name if scheme.name in OWN_RUNS else MASKED
     own = found.settings.scheme
     if own != wanted:
@@ -247,7 +253,9 @@ def _dense(trained: LoadedRun, scheme: Scheme) -> Start:
 def _quantised(start: Start, bits: np.ndarray, others: int) -> ClickModel:
     groups = step_groups(bits, start.field_sizes)
     stored = others + int(groups.max(initial=-1)) + 1 + -(-int(bits.sum()) // 8)
-    start.model.embedding = Quantised(start.table, bits, groups, len(start.field_sizes), stored)
+    embedding = Quantised(start.table, bits, groups, len(start.field_sizes), stored)
+    embedding.quantiser.parts = start.field_sizes
+    start.model.embedding = embedding
     return start.model
 
 
@@ -260,6 +268,7 @@ def _parts(model: ClickModel, inner: Any, bits: dict[str, int],
         each = np.full(matrix.shape, own)
         groups = step_groups(each, parts[name])
         quantisers[name] = Quantiser(matrix, each, groups)
+        quantisers[name].parts = parts[name]
         stored += int(groups.max()) + 1 + -(-int(each.sum()) // 8)
     model.embedding = QuantisedParts(inner, quantisers, stored)
     return model

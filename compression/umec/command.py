@@ -72,7 +72,7 @@ def load(run_id: str, groups: str, context: RunContext) -> LoadedDLRM:
         FileNotFoundError, ValueError: as `compression.loaded_run.load_model`; or the run is no DLRM
             whose layers can be taken apart.
     """
-    trained = load_model(run_id, context)
+    trained = load_model(run_id, context).with_one_value_a_field("UMEC")
     layout = layout_of(cast(DLRM, trained.model), trained.dataset.schema.sizes, groups)
     kind = trained.settings.model.embedding
     if kind != "uniform":

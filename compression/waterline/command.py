@@ -27,6 +27,7 @@ def work(args: argparse.Namespace) -> None:
     most = Shape.most if args.most is None else args.most
     shape = Shape(not args.no_rotation, args.rows, args.columns, most, args.rung)
     trained = load_uniform(args.run, cli.place_of(args, force=args.force))
+    trained = trained.with_one_value_a_field(METHOD)
     how = retraining_of(args, trained.settings.model.model)
     for result in compress(trained, shape, args.bytes, how):
         print(describe(result))

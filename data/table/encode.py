@@ -29,6 +29,7 @@ from data.table.options import (
     TableOptions,
     check_options,
     check_rule,
+    files_of,
     kind_of,
 )
 from data.table.read import Table
@@ -74,7 +75,7 @@ def open_table(data: Any, cache: Path, request: OwnTable) -> store.Dataset:
         data = shared
     if data is None:
         return _from_cache(request, cache)
-    table = Table.of(data)
+    table = Table.of(data, files_of(request.split))
     split = kind_of(request.split, bool(table.files) and table.files[0].part is not None)
     if split[0] in (TIME, COLUMN) and split[1] not in table.columns:
         check_options(replace(request.options, ignore=(split[1],)), table.columns, {})
@@ -201,8 +202,8 @@ def _labels(counter: TextCounter, options: TableOptions) -> tuple[np.ndarray, di
                               for value, count in list(counts.items())[:5])
             raise ValueError(f"the label {options.label!r} has {len(counts)} values: {shown}"
                              f"{', ...' if len(counts) > 5 else ''}. It must be 0 or 1 (or false "
-                             "and true, no and yes); say which of its values count as 1 with "
-                             "positive")
+                             "and true, no and yes); say which of its values count as 1: "
+                             "--set positive=VALUE")
     absent = sorted(positive - set(counts))
     if absent:
         raise ValueError(f"positive: the label {options.label!r} has no value {absent[0]!r}; it "
@@ -241,6 +242,8 @@ def _code_fields(spooled: Spooled, options: TableOptions, train: np.ndarray | No
     tallies = [counter.counts for counter in spooled.counters]
     if train is not None:
         tallies = _train_tallies(spooled, train)
+    tallies = _with_empty_slots(spooled, tallies, spooled.rows if train is None else
+                                int(train.sum()))
     infos = _bucket_infos(spooled, list(numbers.values()), train)
     buckets = _bucket_counts(spooled, infos, train)
     asked = {*options.fields, *options.dates}
@@ -248,6 +251,11 @@ def _code_fields(spooled: Spooled, options: TableOptions, train: np.ndarray | No
     dropped: dict[str, str] = {}
     offset = 0
     for plan in _in_order(spooled):
+        if plan.slot:
+            first = next((each for each in coded if each.plan.name == plan.column), None)
+            if first is not None and plan.slot < spooled.widest[plan.column]:
+                coded.append(_slot(plan, texts[plan.name], first))
+            continue
         if plan.name in texts:
             position = texts[plan.name]
             made = _code_texts(plan, position, spooled.counters[position], tallies[position],
@@ -276,17 +284,37 @@ def _code_fields(spooled: Spooled, options: TableOptions, train: np.ndarray | No
     return coded, dropped
 
 
+def _with_empty_slots(spooled: Spooled, tallies: list[np.ndarray], rows: int) -> list[np.ndarray]:
+    """The tallies, in which a gap of a column with several values in a cell is an empty slot."""
+    found = list(tallies)
+    for position, plan in enumerate(spooled.texts):
+        if plan.separator is not None and not plan.slot:
+            found[position] = tallies[position].copy()
+            found[position][0] = rows * spooled.widest[plan.column] - int(
+                tallies[position][1:].sum())
+    return found
+
+
+def _slot(plan: FieldPlan, position: int, first: _Coded) -> _Coded:
+    """A slot behind the first of its column, with the ids of that one."""
+    info = FieldInfo(plan.name, TEXT, plan.column, separator=plan.separator, slot=plan.slot)
+    return _Coded(plan, position, field_of(info, [], [], []), 0, first.table)
+
+
 def _in_order(spooled: Spooled) -> list[FieldPlan]:
     return sorted([*spooled.texts, *spooled.numbers], key=lambda plan: plan.place)
 
 
 def _train_tallies(spooled: Spooled, train: np.ndarray) -> list[np.ndarray]:
     tallies = [np.zeros_like(counter.counts) for counter in spooled.counters]
+    # of slots, the place of the first of their column
+    tally_of = {plan.name: position - plan.slot for position, plan in enumerate(spooled.texts)}
     first = 0
     for texts, _, labels in spooled.blocks():
         chosen = train[first:first + len(labels)]
-        for tally, column in zip(tallies, texts, strict=True):
-            tally += np.bincount(column[chosen], minlength=len(tally))
+        for plan, tally, column in zip(spooled.texts, tallies, texts, strict=True):
+            own = tallies[tally_of[plan.name]] if plan.slot else tally
+            own += np.bincount(column[chosen], minlength=len(own))
         first += len(labels)
     return tallies
 
@@ -377,14 +405,16 @@ def _code_texts(plan: FieldPlan, position: int, counter: TextCounter, tally: np.
     unknown = offset + len(known)
     table = np.full(len(tally), unknown, np.int32)
     table[known] = offset + np.arange(len(known), dtype=np.int32)
-    info = FieldInfo(plan.name, TEXT, plan.column, part=plan.part, unknown=unknown,
+    info = FieldInfo(plan.name, TEXT, plan.column, part=plan.part, separator=plan.separator,
+                     unknown=unknown,
                      unknown_count=int(tally.sum() - tally[known].sum()))
     if (known == 0).any():
         info = replace(info, missing=int(table[0]), missing_count=int(tally[0]))
         known = known[known != 0]
     chosen = pack(texts.take(pa.array(known)).to_pylist())
     field = field_of(info, chosen, table[known], tally[known])
-    distinct = int(np.count_nonzero(counter.counts))
+    # a column with several values in a cell may have empty slots and no empty cell
+    distinct = int(np.count_nonzero(counter.counts[1:])) + bool(counter.counts[0] or tally[0])
     return _Coded(plan, position, field, distinct, table)
 
 
@@ -451,7 +481,7 @@ class _Leaks:
         self.label = label
         offsets = np.cumsum([0, *(each.field.size for each in coded)])
         self.looked_at = {place: (each.plan.name, int(offsets[place]), each.field.size)
-                          for place, each in enumerate(coded) if each.field.size <= FEW}
+                          for place, each in enumerate(coded) if 0 < each.field.size <= FEW}
         self.counts = {place: np.zeros((size, 2), np.int64)
                        for place, (_, _, size) in self.looked_at.items()}
 
@@ -483,7 +513,13 @@ def describe(dataset: store.Dataset) -> str:
     for field, distinct in zip(dataset.vocabulary.fields, dataset.manifest["distinct"],
                                strict=True):
         info = field.info
-        lines.append(f"{field.name:24} {info.rule or info.part or info.kind:10} {distinct:>10,} "
+        if info.slot:
+            continue
+        kind = info.rule or info.part or info.kind
+        if info.separator is not None:
+            slots = sum(each.info.column == info.column for each in dataset.vocabulary.fields)
+            kind = f"up to {slots}"
+        lines.append(f"{field.name:24} {kind:10} {distinct:>10,} "
                      f"{field.size:>10,} {info.missing_count:>10,} {info.unknown_count:>10,}")
     if dataset.num_dense:
         lines.append(f"{dataset.num_dense} columns of numbers beside the fields")

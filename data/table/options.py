@@ -10,6 +10,7 @@ from data import split as splits
 from models.vocabulary import DATE_PARTS, LOG_SQUARED, QUANTILES
 from utils.text import unknown
 
+SLOTS = 16  # most values of a cell, where its column does not say how many
 NONE = "none"  # a rule: the numbers of a column are categories as they stand
 QUANTILE_BUCKETS = 20  # of a rule "quantiles" that does not say how many
 RULES_VERSION = 1  # raise it when the same table would be encoded differently
@@ -17,7 +18,8 @@ SPLIT_SEED = 20_210_118
 AUTO, TIME, COLUMN, FILES, SEED = "auto", "time", "column", "files", "random:"
 ALLOWED = ("auto (three files named train, valid and test, else random), random, random:SEED, "
            "time:COLUMN (the last tenth for test, the one before for validation), column:COLUMN "
-           "(its values are train, validation and test), or ids:FILE")
+           "(its values are train, validation and test), files:TRAIN,VALIDATION,TEST (three files, "
+           "in the folder that --data names), or ids:FILE")
 
 
 @dataclass(frozen=True)
@@ -32,6 +34,8 @@ class TableOptions:
         bucket: column -> "quantiles", "quantiles:N", "log2" (floor(ln(v)^2)) or "none"; or one rule
             for all columns whose numbers have a fraction.
         dates: column -> parts of a date that become fields: hour, weekday, day, month, year.
+        multi: column with several values in a cell -> (what stands between them, how many there are
+            at most).
         ignore: columns that are left out.
         positive: the label's values that count as 1, all others being 0; none: 1, true or yes.
         min_count: values seen fewer times in their field become its one unknown value.
@@ -42,6 +46,7 @@ class TableOptions:
     dense: tuple[str, ...] = ()
     bucket: str | Mapping[str, str] = QUANTILES
     dates: Mapping[str, Any] = field(default_factory=dict)
+    multi: Mapping[str, Any] = field(default_factory=dict)
     ignore: tuple[str, ...] = ()
     positive: tuple[str, ...] = ()
     min_count: int = 10
@@ -52,13 +57,16 @@ class TableOptions:
         own = {item.name: values[item.name] for item in fields(TableOptions)
                if item.name in values}
         made = TableOptions(**own)
-        dates = {column: (parts,) if isinstance(parts, str) else tuple(parts)
-                 for column, parts in (made.dates or {}).items()}
-        return replace(made, dates=dates)
+        dates = {column: _listed_or_one(parts) for column, parts in (made.dates or {}).items()}
+        multi = {column: (rule, SLOTS) if isinstance(rule, str) else _listed_or_one(rule)
+                 for column, rule in (made.multi or {}).items()}
+        return replace(made, dates=dates, multi=multi)
 
     def identity(self) -> dict[str, Any]:
         """What tells this reading of a table from another, for the manifest."""
         own: dict[str, Any] = {item.name: getattr(self, item.name) for item in fields(self)}
+        if not self.multi:  # sets that were encoded before there was this option stay valid
+            del own["multi"]
         return dict(json.loads(json.dumps(own)), version=RULES_VERSION)
 
     def rule_of(self, column: str, fractions: bool) -> str:
@@ -77,6 +85,10 @@ class TableOptions:
         if isinstance(self.bucket, str):
             return self.bucket if fractions else NONE
         return self.bucket.get(column, QUANTILES if fractions else NONE)
+
+
+def _listed_or_one(value: Any) -> tuple[Any, ...]:
+    return tuple(value) if isinstance(value, list | tuple) else (value,)
 
 
 @dataclass(frozen=True)
@@ -138,7 +150,8 @@ def check_options(options: TableOptions, columns: tuple[str, ...], used: Mapping
                          f"{_listed(columns)}")
     by_column = {} if isinstance(options.bucket, str) else options.bucket
     named = {"label": (options.label,), "fields": options.fields, "dense": options.dense,
-             "ignore": options.ignore, "bucket": tuple(by_column), "dates": tuple(options.dates)}
+             "ignore": options.ignore, "bucket": tuple(by_column), "dates": tuple(options.dates),
+             "multi": tuple(options.multi)}
     for role, asked in named.items():
         for column in asked:
             if column not in columns:
@@ -150,7 +163,13 @@ def check_options(options: TableOptions, columns: tuple[str, ...], used: Mapping
         for part in parts:
             if part not in DATE_PARTS:
                 raise ValueError(f"dates: {column}: {unknown('part', part, DATE_PARTS)}")
-    for role in ("fields", "dense", "dates", "ignore"):
+    for column, rule in options.multi.items():
+        _check_multi(column, rule, columns)
+        roles = [role for role in ("dense", "bucket", "dates", "ignore") if column in named[role]]
+        if roles or column in used:
+            raise ValueError(f"{column!r} is in multi and also in "
+                             f"{roles[0] if roles else 'split'}; take it out of one of them")
+    for role in ("fields", "dense", "dates", "multi", "ignore"):
         if options.label in named[role]:
             raise ValueError(f"{role} names the label {options.label!r}; a model that reads what "
                              "it is to predict learns nothing; take it out")
@@ -159,6 +178,28 @@ def check_options(options: TableOptions, columns: tuple[str, ...], used: Mapping
         if roles or column in used:
             raise ValueError(f"{column!r} is in ignore and also in "
                              f"{roles[0] if roles else 'split'}; take it out of one of them")
+
+
+def _check_multi(column: str, rule: Any, columns: tuple[str, ...]) -> None:
+    separator, most = rule if len(rule) == 2 else (None, 0)
+    whole = isinstance(most, int) and not isinstance(most, bool)
+    if not (isinstance(separator, str) and separator and whole and 2 <= most <= 1000):
+        raise ValueError(f"multi: {column}: give what stands between the values, such as '|', or "
+                         f"that and how many a cell has at most, such as ['|', 40] (2 to 1000); "
+                         f"got {list(rule)!r}")
+    taken = [name for name in slot_names(column, most)[1:] if name in columns]
+    if taken:
+        raise ValueError(f"multi: the slots of {column!r} are called {column}.2 and so on, and the "
+                         f"table has a column {taken[0]!r}; rename that column")
+
+
+def slot_names(column: str, slots: int) -> list[str]:
+    """The fields of a column with several values in a cell.
+
+    >>> slot_names("genres", 3)
+    ['genres', 'genres.2', 'genres.3']
+    """
+    return [column, *(f"{column}.{number}" for number in range(2, slots + 1))]
 
 
 def _listed(columns: tuple[str, ...]) -> str:
@@ -177,12 +218,22 @@ def check_split(split: str) -> None:
     kind, _, rest = split.partition(":")
     good = split in (AUTO, splits.RANDOM) or (kind in (TIME, COLUMN) and rest) or (
         split.startswith(SEED) and rest.isdecimal())
-    if good:
+    if good or (kind == FILES and len(files_of(split)) == len(splits.SPLITS)):
         return
     if split.startswith(splits.IDS):
         splits.check_name(split)
         return
     raise ValueError(f"split must be {ALLOWED}; got {split!r}")
+
+
+def files_of(split: str) -> list[str]:
+    """The names in a split by files; none of another split.
+
+    >>> files_of("files:a.csv,b.csv,c.csv"), files_of("random")
+    (['a.csv', 'b.csv', 'c.csv'], [])
+    """
+    kind, _, names = split.partition(":")
+    return [name for name in names.split(",") if name] if kind == FILES else []
 
 
 def kind_of(split: str, files_are_parts: bool) -> tuple[str, str]:

@@ -92,6 +92,24 @@ def find_files(path: Path) -> list[tuple[Path, str | None]]:
     return [(file, None) for file in files]
 
 
+def _named(folder: Path, names: Sequence[str]) -> list[tuple[Path, str | None]]:
+    """The three files of a split.
+
+    Raises:
+        FileNotFoundError: one is not there.
+        ValueError: two are the same.
+    """
+    paths = [folder / name for name in names]
+    for path in paths:
+        if not path.is_file():
+            raise FileNotFoundError(f"split: there is no file {path}; name three files in the "
+                                    f"folder --data ({folder}), or with their whole paths")
+    if len({path.resolve() for path in paths}) < len(paths):
+        raise ValueError(f"split: two of {', '.join(names)} are the same file; rows for test must "
+                         "not be trained on")
+    return list(zip(paths, ("train", "validation", "test"), strict=True))
+
+
 def describe_file(path: Path, part: str | None = None) -> TableFile:
     """Kind, columns and separator of a file, from its beginning.
 
@@ -219,16 +237,24 @@ class Table:
         self.columns = tuple(memory.column_names) if memory is not None else self.files[0].columns
 
     @staticmethod
-    def of(data: Any) -> "Table":
+    def of(data: Any, parts: Sequence[str] = ()) -> "Table":
         """A path (text or Path), a pandas DataFrame or an Arrow table.
+
+        Args:
+            parts: three files in the folder `data`, or elsewhere, which are for training,
+                validation and test.
 
         Raises:
             FileNotFoundError, ValueError: see `find_files` and `describe_file`; columns differ
                 between files.
         """
         if isinstance(data, pa.Table | pd.DataFrame):
+            if parts:
+                raise ValueError("a split by files is of files, and this table is in memory; add a "
+                                 "column that names the part (split column:NAME)")
             return Table(memory=_in_memory(data))
-        files = [describe_file(path, part) for path, part in find_files(Path(data))]
+        found = _named(Path(data), parts) if parts else find_files(Path(data))
+        files = [describe_file(path, part) for path, part in found]
         first = files[0]
         for file in files[1:]:
             lacking = sorted(set(first.columns) ^ set(file.columns))
@@ -269,9 +295,11 @@ class Table:
     def _text(self, file: TableFile, columns: Sequence[str]) -> Iterator[pa.RecordBatch]:
         bad = BadLines(file.path, PUBLISHED)
         self.bad.append(bad)
-        lines = 0
+        lines = last_bad = 0
 
         def note(row: Any) -> str:
+            nonlocal last_bad
+            last_bad = row.number or 0
             bad.note(row.number or 0, f"expected {row.expected_columns} columns, got "
                      f"{row.actual_columns}", row.text.encode(), {})
             return "skip"
@@ -291,7 +319,21 @@ class Table:
             for batch in reader:
                 lines += batch.num_rows
                 yield batch
+        if last_bad == lines + bad.count + 1 and not _ends_with_a_line(file.path):
+            raise ValueError(f"{file.path} ends in the middle of a line, the {last_bad:,}th: it "
+                             "was cut short on its way; fetch it again, or delete what is left of "
+                             "that line")
         bad.check(lines + bad.count)
+
+
+def _ends_with_a_line(path: Path) -> bool:
+    """Whether a file's last character ends a line; True of packed files, whose end is checked as
+    they are unpacked."""
+    with path.open("rb") as file:
+        if file.read(8).startswith((b"PK", *_COMPRESSED)):
+            return True
+        file.seek(-1, 2)
+        return file.read() in (b"\n", b"\r")
 
 
 class _Hash(io.RawIOBase):

@@ -8,10 +8,11 @@ from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 from tqdm import tqdm
 
 from data.table.count import TextCounter
-from data.table.options import NONE, TableOptions
+from data.table.options import NONE, TableOptions, slot_names
 from data.table.read import Table, has_fractions, texts_of, values_of
 from models.vocabulary import date_part, numbers_of, seconds_of
 
@@ -27,6 +28,8 @@ class FieldPlan:
         place: among the table's fields.
         rule: of its buckets, or "none" where its values are categories as they stand.
         part: of a date.
+        separator, slot, slots: of a column with several values in a cell, which of its fields this
+            is, and how many there are.
     """
 
     name: str
@@ -34,6 +37,9 @@ class FieldPlan:
     place: int = 0
     rule: str = NONE
     part: str | None = None
+    separator: str | None = None
+    slot: int = 0
+    slots: int = 1
 
 
 @dataclass
@@ -45,11 +51,12 @@ class Spooled:
             (n,) int32.
         texts, numbers: the fields of each kind, T and M of them.
         sizes: n of each block.
-        counters: one a field of texts.
+        counters: one a field of texts; slots of one column share it.
         labels: the label's values.
         files: rows of each part of the split, where the files are it.
         order: (rows,) seconds or numbers of the column that makes the split.
         order_values: the distinct values of a column that names the part.
+        widest: of columns with several values in a cell, the most that a cell has.
         bad_lines: that were left out.
     """
 
@@ -62,6 +69,7 @@ class Spooled:
     files: list[tuple[str | None, int]] = field(default_factory=list)
     order: list[np.ndarray] = field(default_factory=list)
     order_values: TextCounter | None = None
+    widest: dict[str, int] = field(default_factory=dict)
     bad_lines: int = 0
 
     @property
@@ -81,14 +89,15 @@ class Spooled:
 
 def plans_of(table: Table, options: TableOptions, used: set[str],
              first: pa.RecordBatch) -> list[FieldPlan]:
-    """The fields in the order of the columns; those of a date in the order of its parts.
+    """The fields in the order of the columns; those of a date in the order of its parts, and slots
+    in theirs.
 
     Args:
         used: columns that make the split.
         first: the first rows, which tell columns of numbers with a fraction.
     """
     left_out = {options.label, *options.ignore, *used, ""} - {*options.fields, *options.dense}
-    chosen = {*options.fields, *options.dense, *options.dates}
+    chosen = {*options.fields, *options.dense, *options.dates, *options.multi}
     plans: list[FieldPlan] = []
     for column in table.columns:
         if column in left_out or (options.fields and column not in chosen):
@@ -96,6 +105,12 @@ def plans_of(table: Table, options: TableOptions, used: set[str],
         if column in options.dates:
             plans += [FieldPlan(f"{column}.{part}", column, len(plans) + place, part=part)
                       for place, part in enumerate(options.dates[column])]
+            continue
+        if column in options.multi:
+            separator, most = options.multi[column]
+            plans += [FieldPlan(name, column, len(plans) + slot, separator=separator, slot=slot,
+                                slots=most)
+                      for slot, name in enumerate(slot_names(column, most))]
             continue
         rule = options.rule_of(column, has_fractions(first.column(column)))
         plans.append(FieldPlan(column, column, len(plans), rule))
@@ -125,7 +140,10 @@ def spool(table: Table, options: TableOptions, split: tuple[str, str], target: P
         raise ValueError("no column is left for a field; name some in fields, or ignore fewer")
     texts = [plan for plan in plans if plan.rule == NONE]
     numbers = [plan for plan in plans if plan.rule != NONE]
-    spooled = Spooled(target, texts, numbers, [TextCounter(plan.column) for plan in texts],
+    counters: list[TextCounter] = []
+    for plan in texts:
+        counters.append(counters[-1] if plan.slot else TextCounter(plan.column))
+    spooled = Spooled(target, texts, numbers, counters,
                       TextCounter(options.label, MOST_LABELS),
                       order_values=TextCounter(by) if kind == "column" else None)
     with target.open("wb") as out, tqdm(desc="reading", unit="rows", unit_scale=True,
@@ -156,8 +174,9 @@ def _with_first(first: tuple[str | None, pa.RecordBatch],
 def _rows(batch: pa.RecordBatch, spooled: Spooled, label: str,
           pool: ThreadPoolExecutor) -> Iterator[np.ndarray]:
     """The arrays of a block."""
-    texts = [pool.submit(_number_texts, batch, plan, counter)
-             for plan, counter in zip(spooled.texts, spooled.counters, strict=True)]
+    texts = [pool.submit(_number_texts, batch, plan, counter, spooled)
+             for plan, counter in zip(spooled.texts, spooled.counters, strict=True)
+             if not plan.slot]
     numbers = [pool.submit(_numbers, batch, plan, spooled.rows) for plan in spooled.numbers]
     for job in [*texts, *numbers]:
         yield job.result()
@@ -169,11 +188,36 @@ def _rows(batch: pa.RecordBatch, spooled: Spooled, label: str,
                          "column, or the values that count as 1 with positive") from None
 
 
-def _number_texts(batch: pa.RecordBatch, plan: FieldPlan, counter: TextCounter) -> np.ndarray:
+def _number_texts(batch: pa.RecordBatch, plan: FieldPlan, counter: TextCounter,
+                  spooled: Spooled) -> np.ndarray:
+    """(n,) int32 numbers of a field; (slots, n) of a column with several values in a cell."""
     column = batch.column(plan.column)
+    if plan.separator is not None:
+        return _number_slots(column, plan, counter, spooled)
     if plan.part is None:
         return counter.add(texts_of(column))
     return counter.add(date_part(texts_of(column), plan.part, plan.column))
+
+
+def _number_slots(column: pa.Array, plan: FieldPlan, counter: TextCounter,
+                  spooled: Spooled) -> np.ndarray:
+    """(slots, n) int32: the values of each cell in their order, and 0, the gap, behind them."""
+    if not pa.types.is_string(column.type):
+        column = column.cast(pa.string())
+    cells = pc.split_pattern(pc.fill_null(column, ""), pattern=plan.separator)
+    lengths = pc.list_value_length(cells).to_numpy()
+    longest = int(lengths.max(initial=0))
+    if longest > plan.slots:
+        row = spooled.rows + int(lengths.argmax()) + 1
+        raise ValueError(f"column {plan.column!r} has {longest} values in row {row:,}, more than "
+                         f"{plan.slots}; allow more: multi={{{plan.column!r}: "
+                         f"[{plan.separator!r}, {longest}]}}")
+    spooled.widest[plan.column] = max(spooled.widest.get(plan.column, 1), longest)
+    rows = np.repeat(np.arange(len(lengths)), lengths)
+    slots = np.arange(len(rows)) - np.repeat(np.cumsum(lengths) - lengths, lengths)
+    numbers = np.zeros((plan.slots, len(lengths)), np.int32)
+    numbers[slots, rows] = counter.add(texts_of(cells.flatten()))
+    return numbers
 
 
 def _numbers(batch: pa.RecordBatch, plan: FieldPlan, before: int) -> np.ndarray:

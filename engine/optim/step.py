@@ -1,12 +1,14 @@
 """The optimiser and the training step."""
 
 import contextlib
+import inspect
 import logging
 import math
 import operator
 from collections.abc import Iterator
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.nn.functional import binary_cross_entropy_with_logits
@@ -24,6 +26,13 @@ UPDATES = ("auto", "dense", "streamed", "lazy")
 Rowwise = cpu.RowwiseAdam | gpu.RowwiseAdam
 
 
+# torch wraps these, and the wrappers import its compiler at their first call: seconds of a run's
+# start, for nothing in a step that is not compiled
+_add_group = inspect.unwrap(torch.optim.Optimizer.add_param_group)
+_state_dict = inspect.unwrap(torch.optim.Optimizer.state_dict)
+_load_state_dict = inspect.unwrap(torch.optim.Optimizer.load_state_dict)
+
+
 class Adam(torch.optim.Adam):
     """torch's fused Adam, but for the tables that a `Step` updates row by row.
 
@@ -31,6 +40,8 @@ class Adam(torch.optim.Adam):
     """
 
     rows: Rowwise | None = None
+    add_param_group = _add_group
+    step = torch.no_grad()(inspect.unwrap(torch.optim.Adam.step))
 
     def refresh(self) -> None:
         """Bring every row of every table up to date. Call it before looking at parameters."""
@@ -40,16 +51,20 @@ class Adam(torch.optim.Adam):
     def state_dict(self) -> dict[str, Any]:
         """Refreshed, so that any form of the update goes on from it."""
         self.refresh()
-        return super().state_dict()
+        return _state_dict(self)
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """Moments and step counts; the next step finds the tables anew."""
         self.rows = None
-        super().load_state_dict(state_dict)
+        _load_state_dict(self, state_dict)
 
 
 class Sgd(torch.optim.SGD):
     """Plain gradient descent, whose parameters are up to date after every step."""
+
+    add_param_group = _add_group
+    step = torch.no_grad()(inspect.unwrap(torch.optim.SGD.step))
+    state_dict, load_state_dict = _state_dict, _load_state_dict
 
     def refresh(self) -> None:
         """No row is ever late."""
@@ -234,11 +249,14 @@ class Step:
     def _move_by_hand(self, value: float, found: Arrays) -> Tensor:
         """Take the step with a loss and gradients by name, see `ClickModel.by_hand`; returns the
         loss."""
-        loss = torch.tensor(value, dtype=torch.float32)
-        grads = tuple(torch.from_numpy(found[name]) for name in self.names)
-        assert self.rows is not None
-        self._move(loss, grads, {name: found[name] for name in self.rows.tables})
-        return loss
+        assert isinstance(self.rows, cpu.RowwiseAdam)
+        rest = [found[name] for name in self.names]
+        own = {name: found[name] for name in self.rows.tables}
+        squares = np.float32(self.rows.norm_squared(own))
+        for grad in rest:
+            squares += np.dot(grad.reshape(-1), grad.reshape(-1))
+        self.rows.apply(own, rest, self._scale(value, math.sqrt(squares)))
+        return torch.tensor(value, dtype=torch.float32)
 
     def _scale(self, loss: float, norm: float) -> float:
         """What the gradients are multiplied by, as torch clips them."""
@@ -284,7 +302,7 @@ class Step:
             groups |= {id(parameter): group for parameter in group["params"]}
 
         def of(parameter: Tensor) -> tuple[Tensor, dict, dict]:
-            return parameter, _state_of(optimizer, parameter), groups[id(parameter)]
+            return parameter, state_of(optimizer, parameter), groups[id(parameter)]
 
         learned = {name: of(table) for name, table in tables.items() if id(table) in groups}
         fixed = {name: table for name, table in tables.items() if name not in learned}
@@ -304,7 +322,7 @@ def _place(model: nn.Module, name: str) -> tuple[dict[str, Any], str]:
     return module._parameters if key in module._parameters else module._buffers, key
 
 
-def _state_of(optimizer: torch.optim.Optimizer, parameter: Tensor) -> dict[str, Tensor]:
+def state_of(optimizer: torch.optim.Optimizer, parameter: Tensor) -> dict[str, Tensor]:
     """What Adam keeps of a parameter, made where it has seen no step yet."""
     state = optimizer.state[parameter]
     if not state:

@@ -36,6 +36,11 @@ class Embedding(Protocol):
         used for something else too, so the module must see tables and ids as they are."""
 
     @property
+    def computes_rows(self) -> bool:
+        """Whether a forward pass computes rows of `table()` anew, entry by entry, and does nothing
+        else: an evaluation may compute the table once and look its rows up."""
+
+    @property
     def sharded(self) -> str | None:
         """How rows travel when the tables are cut over processes: see `RowIndexed`."""
 
@@ -133,6 +138,7 @@ class RowIndexed(nn.Module):
     """A module that says which of its tables are read by row: see `Embedding.row_indexed`."""
 
     row_indexed: tuple[str, ...] | None = None
+    computes_rows = False
     # How rows travel when the tables are cut over processes (`engine.distributed`): "vectors": a
     # row's vector is made of it entry by entry, and is sent; "rows": the row is sent as it is;
     # None: the tables cannot be cut.

@@ -26,6 +26,7 @@ class Masked(TableEmbedding):
 
     mask: Tensor
     row_indexed = ("weight", "mask")
+    computes_rows = True
     sharded = "vectors"
 
     def __init__(self, initial: Tensor, mask: Tensor, num_fields: int) -> None:

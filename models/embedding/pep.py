@@ -8,7 +8,13 @@ import torch
 from torch import Tensor, nn
 
 from ..kernels.lookup import lookup
-from ..kernels.threshold import GATES, prune_rows, prune_rows_gradients, soft_threshold
+from ..kernels.threshold import (
+    GATES,
+    count_kept,
+    prune_rows,
+    prune_rows_gradients,
+    soft_threshold,
+)
 from ..options import Values, option
 from .base import Arrays, Blueprint, ByHand, EmbeddingEntry, TableEmbedding
 
@@ -97,6 +103,7 @@ class Pep(TableEmbedding):
     """
 
     field_of_row: Tensor
+    computes_rows = True
 
     def __init__(self, initial: Tensor, field_sizes: tuple[int, ...],
                  thresholds: Thresholds) -> None:
@@ -199,8 +206,7 @@ class Pep(TableEmbedding):
     @torch.no_grad()
     def num_params(self) -> int:
         """Entries that are not pruned, counted when asked."""
-        counts = [torch.count_nonzero(kept) for _, kept in self.kept_by_chunk()]
-        return int(torch.stack(counts).sum())
+        return int(sum(count_kept(self.weight[rows], gates) for rows, gates in self._gates()))
 
     @torch.no_grad()
     def kept_per_row(self) -> Tensor:
@@ -214,6 +220,11 @@ class Pep(TableEmbedding):
         Yields:
             the rows as a slice, and whether |V| > g(s) in each of their entries, (rows, D).
         """
+        for rows, gates in self._gates():
+            yield rows, ~(self.weight[rows].abs() <= gates)  # a NaN is kept, and seen
+
+    def _gates(self) -> Iterator[tuple[slice, Tensor]]:
+        """A few rows at a time, and g(s) of them."""
         size = max(CHUNK // self.width, 1)
         for start in range(0, self.num_rows, size):
             rows = slice(start, start + size)
@@ -222,8 +233,7 @@ class Pep(TableEmbedding):
                 thresholds = thresholds[rows]
             elif self._by_field:
                 thresholds = thresholds[self.field_of_row[rows]]
-            gates = self.gate(thresholds).mul_(self.scale)
-            yield rows, ~(self.weight[rows].abs() <= gates)  # a NaN is kept, and seen
+            yield rows, self.gate(thresholds).mul_(self.scale)
 
     def margins_of(self, weight: Tensor, thresholds: Tensor) -> Tensor:
         """|V| - g(s), (N, D), of given V and s. It is positive where an entry is kept."""

@@ -57,6 +57,7 @@ class Product(TableEmbedding):
         each = np.full(matrix.shape, bits)
         groups = step_groups(each, (centroids.shape[1],) * len(centroids))
         self.quantiser = Quantiser(matrix, each, groups)
+        self.quantiser.parts = (centroids.shape[1],) * len(centroids)
         self.quantiser.row_indexed = None  # it has no row of the table
         parts, size, _ = centroids.shape
         codes = -(-int(self.seen.sum()) * parts * max(size - 1, 1).bit_length() // 8)

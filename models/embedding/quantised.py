@@ -64,6 +64,7 @@ class Quantiser(RowIndexed):
     """
 
     row_indexed: tuple[str, ...] | None = ("step", "bound")
+    parts: tuple[int, ...] = ()  # rows of each part, where whoever made `groups` has set it
     step: Tensor  # (N, D); 1 where there are no bits
     bound: Tensor  # (N, D), half the number of levels; 0 where there are no bits
     groups: Tensor  # (N, D)

@@ -50,7 +50,8 @@ class Qr(TableEmbedding):
         factor = initial.square().mean().sqrt().rsqrt()  # 1 / sqrt(r)
         remainders, quotients = [], []
         places = places_of(field_sizes, collisions)
-        for rows, own in zip(initial.split(field_sizes), places, strict=True):
+        sizes = [size for size in field_sizes if size]  # slots share the rows of another field
+        for rows, own in zip(initial.split(sizes), places, strict=True):
             if int(own[0, 1]) == 0:
                 remainders.append(rows)
                 continue
@@ -100,7 +101,7 @@ def places_of(field_sizes: tuple[int, ...], collisions: int) -> list[Tensor]:
     [[[0, 1], [1, 1], [0, 2], [1, 2], [0, 3], [1, 3]], [[2, 0]]]
     """
     places, below, behind = [], 0, 1
-    for size in field_sizes:
+    for size in filter(None, field_sizes):
         own = torch.arange(size, dtype=torch.int32)
         m, many = _shared(size, collisions)
         if m + many < size:

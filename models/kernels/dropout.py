@@ -9,6 +9,8 @@ rate, so the expectation is untouched.
 import torch
 from torch import Tensor, nn
 
+from .eager import stands_in
+
 LEVELS = 1 << 16
 
 
@@ -21,9 +23,7 @@ def random_bits(like: Tensor, dropped: int, generator: torch.Generator | None = 
     return drawn.view(torch.int16)[: like.numel()]
 
 
-@torch.library.custom_op("pep::random_keep", mutates_args=(),
-                         tags=(torch.Tag.nondeterministic_seeded,))
-def random_keep(like: Tensor, dropped: int, layer: int = 0) -> Tensor:
+def keep(like: Tensor, dropped: int, layer: int = 0) -> Tensor:
     """Mask of the shape of `like`, 0 with probability dropped / 65,536, else 1, from torch's global
     generator.
 
@@ -32,6 +32,11 @@ def random_keep(like: Tensor, dropped: int, layer: int = 0) -> Tensor:
     """
     bits = random_bits(like, dropped)
     return (bits >= dropped - LEVELS // 2).to(like.dtype).view(like.shape)
+
+
+# as one operation for a compiler; its first call imports torch's own, which takes seconds
+random_keep = torch.library.custom_op("pep::random_keep", keep, mutates_args=(),
+                                      tags=(torch.Tag.nondeterministic_seeded,))
 
 
 @random_keep.register_fake
@@ -59,8 +64,9 @@ class Dropout(nn.Module):
         """Any shape."""
         if not self.training or not self.dropped:
             return x
-        keep = random_keep(x.detach(), self.dropped, self.layer)
-        return x * (keep * (LEVELS / (LEVELS - self.dropped)))  # one product with a gradient
+        draw = random_keep if stands_in(x.detach()) else keep
+        kept = draw(x.detach(), self.dropped, self.layer)
+        return x * (kept * (LEVELS / (LEVELS - self.dropped)))  # one product with a gradient
 
 
 def replace_dropout(module: nn.Module) -> nn.Module:

@@ -4,21 +4,19 @@ stand.
 Rows are sorted by how many entries they keep, so where a row's entries start is arithmetic: the
 width of row r is the number of set bits of its mask, and
 
-    start = starts[width] + (r - firsts[width]) * width.
+    start = offsets[width] + r * width.
 
 The definition gathers in plain torch. On a processor with AVX-512 a numba loop spreads 16 values
-at a time (`models.kernels.avx512`); rows of 64, one core of an AMD EPYC, against a lookup in a
-dense float32 table: 1,024 x 7 ids 0.072 ms float32 and 0.071 ms float16 against 0.053 ms,
-16,384 x 7 ids 2.1 ms each against 1.8 ms (`benchmarks/bench_serving.py`).
+at a time (`models.kernels.avx512`); `benchmarks/bench_serving.py` times it beside a lookup in a
+dense table.
 """
 
 import functools
 import importlib.util
 import logging
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
@@ -29,6 +27,7 @@ from .eager import runs_on_numba
 log = logging.getLogger("pep")
 
 PADDING = 16  # values behind the last that the loop may read
+STORED = (torch.float32, torch.float16, torch.int8)  # types of values that the loop takes
 
 
 @dataclass(frozen=True)
@@ -37,28 +36,55 @@ class Kept:
 
     Args:
         values: (E + PADDING,) float32, float16 or int8, row after row.
-        masks: (R, ceil(D / 16)) int16; bit j of a row's words: column j is kept.
-        firsts, starts: (D + 1,) int64, for each width the first row that has it and where that
-            row's values start.
-        scales: (R,) float32 of int8 values; of none for the other types.
+        masks: (R + 1, ceil(D / 16)) int16; bit j of a row's words: column j is kept. The last row
+            keeps nothing.
+        offsets: (D + 1,) int64, see above.
+        scales: (R + 1,) float32 of int8 values; of none for the other types.
         width: D.
+        places: (N,) whole numbers, the row of each id; of none where ids are rows, and an id of R
+            or more is a row of zeros.
     """
 
     values: Tensor
     masks: Tensor
-    firsts: Tensor
-    starts: Tensor
+    offsets: Tensor
     scales: Tensor
     width: int
+    places: Tensor = field(default_factory=lambda: torch.zeros(0, dtype=torch.uint8))
 
     @functools.cached_property
     def arrays(self) -> tuple[np.ndarray, ...]:
-        """Values, masks, firsts, starts and scales as the loop takes them."""
+        """Values, masks, offsets, scales and places as the loop takes them."""
         values = self.values.numpy()
         if values.dtype == np.float16:
             values = values.view(np.uint16)
-        return (values, self.masks.numpy().view(np.uint16), self.firsts.numpy(),
-                self.starts.numpy(), self.scales.numpy())
+        return (values, self.masks.numpy().view(np.uint16).reshape(-1), self.offsets.numpy(),
+                self.scales.numpy(), self.places.numpy())
+
+    @functools.cached_property
+    def loop(self) -> Callable[..., int]:
+        """The loop for its width."""
+        from .avx512 import expand_of
+
+        return expand_of(self.masks.shape[1])
+
+    @functools.cached_property
+    def has_loop(self) -> bool:
+        """Whether the loop takes its values, on a CPU."""
+        return self.values.dtype in STORED and self.values.device.type == "cpu" and has_avx512()
+
+
+def offsets_of(counts: Tensor) -> Tensor:
+    """The `offsets` of a table of which counts[k] rows keep k entries, (D + 1,) int64.
+
+    >>> offsets_of(torch.tensor([0, 2, 1])).tolist()  # rows of 2, 1 and 1 entries
+    [4, 1, 0]
+    """
+    rows = counts.long()
+    widths = torch.arange(len(rows), device=rows.device)
+    behind = rows.flip(0).cumsum(0).flip(0) - rows  # rows that are wider
+    entries = (rows * widths).flip(0).cumsum(0).flip(0) - rows * widths
+    return entries - behind * widths
 
 
 @functools.cache
@@ -72,44 +98,8 @@ def has_avx512() -> bool:
     return found
 
 
-@functools.cache
-def _loop() -> Callable[..., Any]:
-    from .avx512 import popcount, spread
-    from .jit import njit
-
-    @njit(nogil=True, error_model="numpy")
-    def expand(values, masks, firsts, starts, scales, ids, out, width):
-        rows, words = masks.shape
-        whole = width // 16
-        for i in range(ids.size):
-            row = ids[i]
-            place = i * width
-            if row < 0:
-                return i
-            if row >= rows:
-                out[place:place + width] = np.float32(0)
-                continue
-            kept = 0
-            for word in range(words):
-                kept += popcount(np.uint64(masks[row, word]))
-            at = starts[kept] + (row - firsts[kept]) * kept
-            scale = scales[row] if scales.size else np.float32(1)
-            for word in range(whole):
-                mask = np.uint64(masks[row, word])
-                spread(values, at, mask, scale, out, place, 16)
-                at += popcount(mask)
-                place += 16
-            if whole < words:
-                mask = np.uint64(masks[row, whole])
-                spread(values, at, mask, scale, out, place, width - 16 * whole)
-        return -1
-
-    return expand
-
-
 def expand_rows(kept: Kept, ids: Tensor) -> Tensor:
-    """Rows of a compact table, float32 (of other types than Kept's: in their own); an id of R or
-    more is a row of zeros.
+    """Rows of a compact table, float32 (of other types than STORED: in their own).
 
     Args:
         kept: the table.
@@ -119,40 +109,41 @@ def expand_rows(kept: Kept, ids: Tensor) -> Tensor:
         (*ids.shape, D).
 
     Raises:
-        IndexError: an id is negative.
+        IndexError: an id is negative; or N or more, of a table with places.
+        TypeError: ids are not whole numbers of 4 or 8 bytes.
     """
-    fast = kept.values.dtype in (torch.float32, torch.float16, torch.int8)
-    if not (fast and runs_on_numba() and ids.device.type == "cpu" and has_avx512()):
+    if not (runs_on_numba() and kept.has_loop and ids.is_cpu):
         found = expand_rows_plain(kept, ids)
-        return found.float() if fast else found
-    flat = ids.reshape(-1)
-    out = torch.empty(flat.shape[0] * kept.width)
-    wrong = _loop()(*kept.arrays, flat.numpy(), out.numpy(), kept.width)
-    if wrong >= 0:
-        raise IndexError(f"ids must not be negative, got {int(flat[wrong])}")
-    return out.view(*ids.shape, kept.width)
+        return found.float() if kept.values.dtype in STORED else found
+    if ids.dtype not in (torch.int32, torch.int64):
+        raise TypeError(f"ids must be int32 or int64, got {ids.dtype}; convert them with .long()")
+    ids = ids.contiguous()
+    out = torch.empty((*ids.shape, kept.width), dtype=torch.float32, device="cpu")
+    wrong = kept.loop(*kept.arrays, ids.data_ptr(), ids.dtype == torch.int64, ids.numel(),
+                      out.data_ptr(), kept.width)
+    if wrong < 0:
+        allowed = f"in 0 .. {len(kept.places) - 1}" if len(kept.places) else "0 or more"
+        raise IndexError(f"ids must be {allowed}, got {int(ids.min())} .. {int(ids.max())}")
+    return out
 
 
 def expand_rows_plain(kept: Kept, ids: Tensor) -> Tensor:
     """The definition of `expand_rows`; every size follows from that of `ids`, so that it can be
     traced and exported."""
-    rows = kept.masks.shape[0]
-    nothing = kept.masks.new_zeros((1, kept.masks.shape[1]))
-    flat = ids.reshape(-1).clamp(max=rows)
-    places = torch.arange(16, device=ids.device)
+    flat = ids.reshape(-1)
     # index_select refuses an id of -1
-    words = torch.cat([kept.masks, nothing]).index_select(0, flat).long()
-    bits = (words[..., None] >> places).bitwise_and(1).flatten(1)[:, :kept.width]
+    row = kept.places.index_select(0, flat) if kept.places.shape[0] else flat
+    row = row.long().clamp(max=kept.masks.shape[0] - 1)
+    words = kept.masks.index_select(0, row).long()
+    columns = torch.arange(16, device=ids.device)
+    bits = (words[..., None] >> columns).bitwise_and(1).flatten(1)[:, :kept.width]
     width = bits.sum(dim=1)
-    row = flat.to(width.dtype)
-    start = kept.starts.index_select(0, width) + (
-        row - kept.firsts.index_select(0, width)) * width
+    start = kept.offsets.index_select(0, width) + row * width
     # at a column that is not kept, of the next entry, or of the padding behind the last
     at = start[:, None] + bits.cumsum(1) - bits
     at = at * bits
     found = kept.values.index_select(0, at.flatten()).view(at.shape)
     found = torch.where(bits > 0, found, torch.zeros((), dtype=found.dtype, device=found.device))
     if kept.scales.shape[0]:
-        scales = torch.cat([kept.scales, kept.scales.new_zeros(1)])
-        found = found.float() * scales.index_select(0, flat)[:, None]
+        found = found.float() * kept.scales.index_select(0, row)[:, None]
     return found.view(*ids.shape, kept.width)

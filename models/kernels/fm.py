@@ -24,8 +24,9 @@ from .lookup import lookup
 
 @njit(nogil=True, error_model="numpy", fastmath={"reassoc", "contract"})
 def _forward(table, rows, weights, ids, sums, logits):
+    """`sums` (B, D), or (1, D) where nobody reads them later."""
     for b in range(rows.shape[0]):
-        total = sums[b]
+        total = sums[b if sums.shape[0] > 1 else 0]
         total[:] = 0
         squares, square, first = np.float32(0), np.float32(0), np.float32(0)
         for f in range(rows.shape[1]):
@@ -123,17 +124,22 @@ def fm_gradients(table, weights, bias, ids, labels, table_grad, weights_grad):
     return loss / ids.shape[0], bias_grad
 
 
+def _logits(table: Tensor, rows: Tensor, weights: Tensor, ids: Tensor, sums: Tensor) -> Tensor:
+    logits = table.new_empty(len(rows))
+    wrong = _forward(table.detach().numpy(), rows.numpy(), weights.detach().numpy(), ids.numpy(),
+                     sums.numpy(), logits.numpy())
+    if wrong >= 0:
+        raise IndexError(f"row {wrong} of the batch has an id outside the tables: its ids are "
+                         f"{rows[wrong].tolist()} and {ids[wrong].tolist()}, allowed are 0 .. "
+                         f"{len(table) - 1} and 0 .. {len(weights) - 1}")
+    return logits
+
+
 class _FM(torch.autograd.Function):
     @staticmethod
     def forward(ctx, table: Tensor, rows: Tensor, weights: Tensor, ids: Tensor) -> Tensor:
         sums = table.new_empty((len(rows), table.shape[1]))
-        logits = table.new_empty(len(rows))
-        wrong = _forward(table.numpy(), rows.numpy(), weights.numpy(), ids.numpy(), sums.numpy(),
-                         logits.numpy())
-        if wrong >= 0:
-            raise IndexError(f"row {wrong} of the batch has an id outside the tables: its ids are "
-                             f"{rows[wrong].tolist()} and {ids[wrong].tolist()}, allowed are 0 .. "
-                             f"{len(table) - 1} and 0 .. {len(weights) - 1}")
+        logits = _logits(table, rows, weights, ids, sums)
         ctx.save_for_backward(table, rows, ids, sums)
         ctx.num_weights = len(weights)
         return logits
@@ -168,7 +174,10 @@ def fm(table: Tensor, rows: Tensor, weights: Tensor, ids: Tensor) -> Tensor:
     """
     if not runs_on_numba(table, weights):
         return fm_plain(table, rows, weights, ids)
-    return _FM.apply(table.contiguous(), rows, weights.contiguous(), ids)
+    table, weights = table.contiguous(), weights.contiguous()
+    if torch.is_grad_enabled():
+        return _FM.apply(table, rows, weights, ids)
+    return _logits(table, rows, weights, ids, table.new_empty((1, table.shape[1])))
 
 
 def fm_plain(table: Tensor, rows: Tensor, weights: Tensor, ids: Tensor) -> Tensor:

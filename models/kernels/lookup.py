@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from .deferred import njit
+from .eager import stands_in
 
 
 @njit(nogil=True)
@@ -21,8 +22,7 @@ def _add_rows(grad, ids, out):
             out[row, d] += grad[i, d]
 
 
-@torch.library.custom_op("pep::scatter_rows", mutates_args=())
-def scatter_rows(grad: Tensor, ids: Tensor, num_rows: int) -> Tensor:
+def sum_rows(grad: Tensor, ids: Tensor, num_rows: int) -> Tensor:
     """Sum gradient rows into a zero table: out[r] = sum of grad[i] over all i with ids[i] = r, in
     the order of i.
 
@@ -40,6 +40,10 @@ def scatter_rows(grad: Tensor, ids: Tensor, num_rows: int) -> Tensor:
     out = flat.new_zeros((num_rows, flat.shape[1]))
     _add_rows(flat.numpy(), ids.numpy(), out.numpy())
     return out
+
+
+# as one operation for a compiler; its first call imports torch's own, which takes seconds
+scatter_rows = torch.library.custom_op("pep::scatter_rows", sum_rows, mutates_args=())
 
 
 @scatter_rows.register_fake
@@ -63,7 +67,8 @@ class _Lookup(torch.autograd.Function):
     @staticmethod
     def backward(ctx, grad: Tensor) -> tuple[Tensor, None]:
         (ids,) = ctx.saved_tensors
-        return scatter_rows(grad, ids, ctx.num_rows), None
+        scatter = scatter_rows if stands_in(grad) else sum_rows
+        return scatter(grad, ids, ctx.num_rows), None
 
 
 def lookup(table: Tensor, ids: Tensor) -> Tensor:

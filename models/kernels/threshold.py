@@ -61,6 +61,28 @@ def prune_rows_gradients(table, gates, scale, grad):
         gates[i] = (-kept if table[i] > 0 else kept) * slope
 
 
+@njit(nogil=True, error_model="numpy")
+def _count(values, gates):
+    kept = 0
+    for i in range(values.size):
+        kept += not abs(values[i]) <= gates[i]
+    return kept
+
+
+def count_kept(values: Tensor, gates: Tensor) -> Tensor | int:
+    """How many entries of `values` are above `gates` in magnitude, or NaN. `gates` must broadcast
+    to their shape.
+
+    On a CPU one pass: a third of the time of torch's four.
+
+    >>> int(count_kept(torch.tensor([-3.0, 0.5, float("nan")]), torch.tensor(1.0)))
+    2
+    """
+    if not _in_one_pass(values, gates):
+        return torch.count_nonzero(~(values.abs() <= gates))
+    return _count(values.numpy().reshape(-1), gates.numpy().reshape(-1))
+
+
 def _in_one_pass(values: Tensor, gates: Tensor) -> bool:
     """Whether the numba loops apply: 0.02 and 0.03 ms for 1,300 x 64, a third of torch's passes."""
     return (runs_on_numba(values, gates) and values.shape == gates.shape

@@ -1,9 +1,11 @@
 """A pruned table stored by its entries that are not zero, for inference."""
 
+from typing import Any
+
 import torch
 from torch import Tensor, nn
 
-from ..kernels.expand import PADDING, Kept, expand_rows
+from ..kernels.expand import PADDING, Kept, expand_rows, offsets_of
 from .table import Plain, PluggedTable
 
 WORD = 16  # columns to a word of a mask
@@ -18,6 +20,18 @@ def smallest_integer(limit: int) -> torch.dtype:
     fitting = [kind for kind in (torch.uint8, torch.int16, torch.int32)
                if limit <= torch.iinfo(kind).max]
     return fitting[0] if fitting else torch.int64
+
+
+def places_of(rows: Tensor, total: int) -> Tensor:
+    """Where each of so many rows stands among `rows` (R,), (total,); R for those that do not.
+
+    >>> places_of(torch.tensor([2, 0]), 4).tolist()
+    [1, 2, 0, 2]
+    """
+    count = len(rows)
+    places = torch.full((total,), count, dtype=smallest_integer(count), device=rows.device)
+    places[rows] = torch.arange(count, device=rows.device).to(places.dtype)
+    return places
 
 
 class CompactTable(PluggedTable):
@@ -40,8 +54,8 @@ class CompactTable(PluggedTable):
     entries: Tensor  # (E + PADDING,) row after row, the widest rows first
     masks: Tensor  # (R + 1, words) int16; the last row keeps nothing
     places: Tensor  # (N,) which of these each row is
-    firsts: Tensor  # (D + 1,) int64, by width the first row that has it
-    begins: Tensor  # (D + 1,) int64, and where its entries begin
+    _made: tuple[tuple[int, ...], Kept] | None = None
+    offsets: Tensor  # (D + 1,) int64, by width; see `models.kernels.expand`
 
     def __init__(self, plain: Plain, table: Tensor) -> None:
         super().__init__(plain)
@@ -50,10 +64,7 @@ class CompactTable(PluggedTable):
         widths = mask.sum(dim=1)
         order = torch.argsort(widths, descending=True, stable=True)
         order = order[:int(torch.count_nonzero(widths))]
-        rows = len(order)
-        places = torch.full((len(table),), rows, dtype=smallest_integer(rows), device=table.device)
-        places[order] = torch.arange(rows, device=table.device).to(places.dtype)
-        self._hold(table[order][mask[order]], _words(mask[order]), places,
+        self._hold(table[order][mask[order]], _words(mask[order]), places_of(order, len(table)),
                    torch.bincount(widths[order], minlength=table.shape[1] + 1))
 
     def _hold(self, entries: Tensor, masks: Tensor, places: Tensor, counts: Tensor) -> None:
@@ -62,13 +73,10 @@ class CompactTable(PluggedTable):
         Args:
             counts: (D + 1,) rows of each width.
         """
-        by_width = counts.long()
-        own = by_width * torch.arange(len(counts), device=counts.device)
         self.register_buffer("entries", torch.cat([entries, entries.new_zeros(PADDING)]))
         self.register_buffer("masks", torch.cat([masks, masks.new_zeros((1, masks.shape[1]))]))
         self.register_buffer("places", places)
-        self.register_buffer("firsts", by_width.flip(0).cumsum(0).flip(0) - by_width)
-        self.register_buffer("begins", own.flip(0).cumsum(0).flip(0) - own)
+        self.register_buffer("offsets", offsets_of(counts))
 
     def table(self) -> Tensor:
         """(N, D), made from the entries."""
@@ -85,18 +93,30 @@ class CompactTable(PluggedTable):
             raise TypeError(f"ids must be int32 or int64, got {ids.dtype}; convert them with "
                             f".long()")
         recorded = torch.jit.is_tracing() or torch.compiler.is_compiling()
-        if ids.device.type == "cpu" and not recorded and ids.numel():
+        kept = self._as_kept() if recorded else self._kept_once()
+        if ids.device.type == "cpu" and not recorded and ids.numel() and not kept.has_loop:
             low, high = int(ids.min()), int(ids.max())
             if not 0 <= low <= high < self.num_embeddings:
                 raise IndexError(f"ids must be in 0 .. {self.num_embeddings - 1}, got {low} .. "
                                  f"{high}")
-        rows = self.places.index_select(0, ids.reshape(-1)).int()
-        kept = Kept(self.entries, self.masks, self.firsts, self.begins, self._no_scales(),
-                    self.embedding_dim)
-        return expand_rows(kept, rows).view(*ids.shape, self.embedding_dim)
+        return expand_rows(kept, ids)
 
-    def _no_scales(self) -> Tensor:
-        return torch.zeros(0, device=self.entries.device)
+    def _as_kept(self) -> Kept:
+        no_scales = torch.zeros(0, device=self.entries.device)
+        return Kept(self.entries, self.masks, self.offsets, no_scales, self.embedding_dim,
+                    self.places)
+
+    def _kept_once(self) -> Kept:
+        """The same, made again when a buffer has moved: making it takes longer than a row."""
+        where = (self.entries.data_ptr(), self.masks.data_ptr(), self.offsets.data_ptr(),
+                 self.places.data_ptr())
+        if self._made is None or self._made[0] != where:
+            self._made = where, self._as_kept()
+        return self._made[1]
+
+    def __getstate__(self) -> dict[str, Any]:
+        """Copied and saved without addresses."""
+        return {name: value for name, value in self.__dict__.items() if name != "_made"}
 
     def num_params(self) -> int:
         """Its entries, those of a padding row aside."""

@@ -24,11 +24,11 @@ import torch
 from torch import Tensor, nn
 
 from ..serving.tensor_file import read_tensors, write_tensors
-from .compact import CompactTable
+from .compact import CompactTable, places_of, smallest_integer
 from .snapshot import bare, plugged_tables
 from .table import PepTable, PluggedTable
 
-FORMAT = 1
+FORMAT = 2  # 1 has other numbers for each width, and a place for each row in the table's order
 MANIFEST, TENSORS = "manifest.json", "tables.safetensors"
 
 
@@ -135,14 +135,17 @@ def _sha256(path: Path) -> str:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
-_BUFFERS = ("masks", "places", "firsts", "begins")
+_BUFFERS = ("masks", "offsets")
 
 
 def _stored(table: CompactTable, name: str) -> tuple[dict[str, np.ndarray], str]:
     """Its buffers as numpy has them, and the type of its entries."""
-    entries = table.entries.cpu()
+    entries, places = table.entries.cpu(), table.places.cpu()
+    kept = torch.argsort(places, stable=True)[:table.masks.shape[0] - 1]
     kind = str(entries.dtype).removeprefix("torch.")
     found = {f"{name}.{buffer}": getattr(table, buffer).cpu().numpy() for buffer in _BUFFERS}
+    # which rows have entries: fewer numbers than all rows' places
+    found[f"{name}.rows"] = kept.to(smallest_integer(table.num_embeddings)).numpy()
     # of any type, bfloat16 too, which numpy has not
     found[f"{name}.entries"] = entries.view(torch.uint8).numpy()
     return found, kind
@@ -153,6 +156,15 @@ def _read(plain: nn.Embedding | nn.EmbeddingBag, tensors: dict[str, np.ndarray],
     table = CompactTable.__new__(CompactTable)
     PluggedTable.__init__(table, plain)
     table.plain = (table.shell(),)
+    if f"{name}.firsts" in tensors:  # of format 1: by width the first row, and where it begins
+        first, begin = tensors[f"{name}.firsts"], tensors[f"{name}.begins"]
+        tensors = {**tensors, f"{name}.offsets": begin - first * np.arange(len(first))}
+    if f"{name}.places" in tensors:
+        places = _owned(tensors[f"{name}.places"])
+    else:
+        rows = torch.from_numpy(np.array(tensors[f"{name}.rows"])).long()
+        places = places_of(rows, plain.num_embeddings)
+    table.register_buffer("places", places)
     for buffer in _BUFFERS:
         table.register_buffer(buffer, _owned(tensors[f"{name}.{buffer}"]))
     table.register_buffer("entries", _owned(tensors[f"{name}.entries"]).view(getattr(torch, kind)))

@@ -118,7 +118,9 @@ def snapshot(model: Any, budget: int | Mapping[str, int] | None = None,
     pruned = {name: torch.where(kept[name], table.table().cpu(), 0.0)
               for name, table in tables.items()}
     initial = {name: table.initial.to("cpu", copy=True) for name, table in tables.items()}
-    return PrunedTables(pruned, initial, meta)
+    padding = {name: table.padding_idx for name, table in tables.items()
+               if table.padding_idx is not None}
+    return PrunedTables(pruned, initial, meta, padding)
 
 
 def _checked(tables: Mapping[str, PepTable], margins: Mapping[str, Tensor],

@@ -16,7 +16,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from ..kernels.expand import PADDING, Kept, expand_rows, has_avx512
+from ..kernels.expand import PADDING, Kept, expand_rows, has_avx512, offsets_of
 from .values import (
     INT8,
     Rows,
@@ -162,14 +162,14 @@ class CompactRows:
 
     def kept(self) -> Kept:
         """As the lookup reads it."""
-        own_rows = np.concatenate([[0], self.counts]).astype(np.int64)  # by width
-        behind = np.cumsum(own_rows[::-1])[::-1]
-        entries = own_rows * np.arange(self.width + 1)
         values = np.concatenate([self.values, np.zeros(PADDING, self.values.dtype)])
-        scales = np.zeros(0, np.float32) if self.scales is None else self.scales.all()
-        return Kept(torch.from_numpy(values), torch.from_numpy(self.masks()),
-                    torch.from_numpy(behind - own_rows),
-                    torch.from_numpy(np.cumsum(entries[::-1])[::-1] - entries),
+        masks = self.masks()
+        masks = np.concatenate([masks, np.zeros((1, masks.shape[1]), masks.dtype)])
+        scales = np.zeros(0, np.float32)
+        if self.scales is not None:
+            scales = np.append(self.scales.all(), np.float32(0))
+        counts = torch.from_numpy(np.append(0, self.counts).astype(np.int64))
+        return Kept(torch.from_numpy(values), torch.from_numpy(masks), offsets_of(counts),
                     torch.from_numpy(scales), self.width)
 
     def dense(self) -> Rows:

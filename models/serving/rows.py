@@ -4,6 +4,7 @@ import csv
 import difflib
 import gzip
 import io
+import zlib
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -13,7 +14,7 @@ import numpy as np
 
 from ..vocabulary import Packed
 
-BLOCK = 1 << 22  # bytes of a file at a time
+BLOCK = 1 << 21  # bytes of a file at a time
 ROWS = 1 << 16  # of a Parquet file at a time
 SEPARATORS = {".csv": ",", ".tsv": "\t", ".txt": "\t"}
 
@@ -137,17 +138,30 @@ def read_file(path: Path, form: FileForm, needed: Sequence[str]) -> Iterator[Col
 
 def _read_parquet(path: Path, needed: Sequence[str]) -> Iterator[Columns]:
     try:
+        import pyarrow
         import pyarrow.parquet as parquet
     except ImportError as error:
         raise ImportError(f"reading {path.name} needs pyarrow, which is not installed: pip install "
                           "pyarrow; or write the rows as CSV") from error
-    opened = parquet.ParquetFile(path)
-    require(opened.schema_arrow.names, needed)
-    for batch in opened.iter_batches(ROWS, columns=list(needed)):
-        yield Columns({name: batch.column(name).to_pylist() for name in needed}, batch.num_rows)
+    try:
+        opened = parquet.ParquetFile(path)
+        require(opened.schema_arrow.names, needed)
+        for batch in opened.iter_batches(ROWS, columns=list(needed)):
+            yield Columns({name: batch.column(name).to_pylist() for name in needed},
+                          batch.num_rows)
+    except (pyarrow.ArrowException, OSError) as error:
+        raise ValueError(f"{path} is no whole Parquet file ({error}); write it again") from error
 
 
 def _read_text(path: Path, form: FileForm, needed: Sequence[str]) -> Iterator[Columns]:
+    try:
+        yield from _read_lines(path, form, needed)
+    except (gzip.BadGzipFile, zlib.error, EOFError) as error:
+        raise ValueError(f"{path} is no whole gzip file ({error}); pack it again, or name it "
+                         "without .gz if it is not packed") from error
+
+
+def _read_lines(path: Path, form: FileForm, needed: Sequence[str]) -> Iterator[Columns]:
     packed = path.suffix == ".gz"
     suffix = path.with_suffix("").suffix if packed else path.suffix
     # an own table may be saved with either separator; a published layout has its own
@@ -179,7 +193,8 @@ def _read_text(path: Path, form: FileForm, needed: Sequence[str]) -> Iterator[Co
 
 def _names(path: Path, first: bytes, separator: str, form: FileForm,
            needed: Sequence[str]) -> list[str] | None:
-    """The columns that a first line names; None where it is a row and the layout has no header.
+    """The columns that a first line names; None where it is a row, as it names few of them, and the
+    layout has no header.
 
     Raises:
         ValueError: a header must be there and is not, or lacks columns.
@@ -188,7 +203,7 @@ def _names(path: Path, first: bytes, separator: str, form: FileForm,
     cells = next(csv.reader([text], delimiter=separator), [])
     if set(needed) <= set(cells):
         return cells
-    if not form.header:
+    if not form.header and len(set(needed) & set(cells)) < len(needed) / 2:
         return None
     try:
         require(cells, needed)
@@ -212,20 +227,20 @@ def _by_position(path: Path, first: bytes, separator: str, form: FileForm) -> li
 
 
 def _cells(text: bytes, separator: str, names: list[str], needed: Sequence[str]) -> Columns:
-    from .cells import column_of, find_cells
+    from .cells import find_cells
 
     block = np.frombuffer(text, np.uint8)
-    lines = int(np.count_nonzero(block == 10))
-    starts = np.empty((lines, len(names)), np.int64)
-    ends = np.empty_like(starts)
-    rows = find_cells(block, ord(separator), len(names), starts, ends)
-    wrong = np.flatnonzero(starts[:, 0] < 0)
-    bad = {int(row): f"{int(ends[row, 0])} cells in place of {len(names)}" for row in wrong}
-    starts[wrong], ends[wrong] = 0, 0
-    places = {name: names.index(name) for name in needed}
-    values = {name: Packed(*column_of(block, np.ascontiguousarray(starts[:, place]),
-                                      np.ascontiguousarray(ends[:, place])))
-              for name, place in places.items()}
+    lines = int(np.count_nonzero(block == ord("\n")))
+    places = np.full(len(names), -1)
+    places[[names.index(name) for name in needed]] = np.arange(len(needed))
+    starts = np.zeros((len(needed), lines), np.int64)
+    ends, counts = np.zeros_like(starts), np.empty(lines, np.int64)
+    rows = find_cells(block, ord(separator), places, starts, ends, counts)
+    wrong = np.flatnonzero(counts != len(names))
+    bad = {int(row): f"{int(counts[row])} cells in place of {len(names)}" for row in wrong}
+    starts[:, wrong], ends[:, wrong] = 0, 0
+    values = {name: Packed(block, starts[place], ends=ends[place])
+              for place, name in enumerate(needed)}
     return Columns(values, rows, bad)
 
 

@@ -140,18 +140,20 @@ class Scorer:
                 row could be used.
         """
         out, rows, bad = Path(out), 0, 0
+        if out.is_dir():
+            raise ValueError(f"{out} is a folder; name the file that scores are to be written to")
         examples: list[str] = []
         form = FileForm(**self.manifest["raw"])
         out.parent.mkdir(parents=True, exist_ok=True)
         handle, name = tempfile.mkstemp(prefix=f".{out.name}.", suffix=".part", dir=out.parent)
         try:
-            with os.fdopen(handle, "w") as file:
-                file.write("row,probability\n")
+            with os.fdopen(handle, "wb") as file:
+                file.write(b"row,probability\n")
                 for columns in read_file(Path(path), form, self.columns):
                     found = self.score_columns(columns)
                     if len(examples) < SHOWN:
                         examples += _examples(columns.bad, rows)
-                    file.writelines(_lines(found, rows))
+                    file.write(_lines(found, rows))
                     rows, bad = rows + columns.rows, bad + len(columns.bad)
                     progress(columns.rows)
             if rows == bad:
@@ -165,9 +167,12 @@ class Scorer:
         return ScoredFile(rows, bad, tuple(examples[:SHOWN]))
 
 
-def _lines(found: np.ndarray, first: int) -> list[str]:
-    return [f"{row},\n" if value != value else f"{row},{value:.7g}\n"
-            for row, value in enumerate(found.tolist(), first)]
+def _lines(found: np.ndarray, first: int) -> memoryview:
+    """Lines of `row,probability`."""
+    from .cells import ROW_BYTES, write_scores
+
+    out = np.empty(len(found) * ROW_BYTES, np.uint8)
+    return out[:write_scores(found, first, out)].data
 
 
 def _examples(bad: dict[int, str], first: int) -> list[str]:

@@ -19,6 +19,7 @@ from ..embedding.quotient_remainder import places_of
 from ..embedding.tensor_train import TensorTrain
 from ..packed_table import PackedTable, from_bytes
 from .compact import BITS, Compact, CompactRows
+from .levels import read_rows
 from .values import Rows, small
 
 Tensors = dict[str, np.ndarray]  # of a file, by name
@@ -44,13 +45,18 @@ class ServedTable(nn.Module):
         """Columns of `deep_input`."""
         return self.num_fields * self.width
 
+    @property
+    def stored_rows(self) -> int:
+        """Rows that are stored; those behind them are zero."""
+        return self.num_rows
+
     def forward(self, ids: Tensor) -> Tensor:
         """ids (B, F) -> (B, F, D)."""
-        known = ids < self.num_rows
-        return self.vectors(ids.clamp(max=self.num_rows - 1)) * known[..., None]
+        known = ids < self.stored_rows
+        return self.vectors(ids.clamp(max=self.stored_rows - 1)) * known[..., None]
 
     def vectors(self, ids: Tensor) -> Tensor:
-        """The same for ids below N."""
+        """The same for ids of stored rows."""
         raise NotImplementedError
 
     def deep_input(self, ids: Tensor, vectors: Tensor | None = None) -> Tensor:
@@ -115,7 +121,7 @@ class DenseTable(ServedTable):
     @classmethod
     def make(cls, shape: dict[str, Any], tensors: Tensors, name: str) -> "DenseTable":
         """From the file's rows."""
-        return cls(Rows.read(tensors, name), shape["fields"])
+        return cls(read_rows(tensors, name), shape["fields"])
 
 
 class CompactTable(ServedTable):
@@ -146,9 +152,11 @@ class CodedTable(ServedTable):
     embeddings).
 
     Args:
-        codes: (N, bytes) uint8, S codes of `bits` bits each, lowest bits first.
+        codes: (R, bytes) uint8, S codes of `bits` bits each, lowest bits first.
         centroids: (S, K, D / S).
         num_fields: F.
+        num_rows: N, where rows behind R are zero; R by default.
+        levels: the centroids as rows (S K, D / S) of few bits, where they are stored so.
     """
 
     kind = "coded"
@@ -158,16 +166,23 @@ class CodedTable(ServedTable):
     worth: Tensor
     firsts: Tensor
 
-    def __init__(self, codes: Tensor, centroids: Tensor, num_fields: int) -> None:
+    def __init__(self, codes: Tensor, centroids: Tensor, num_fields: int,
+                 num_rows: int | None = None, levels: Rows | None = None) -> None:
         parts, size, part = centroids.shape
-        super().__init__(codes.shape[0], parts * part, num_fields)
+        super().__init__(codes.shape[0] if num_rows is None else num_rows, parts * part,
+                         num_fields)
         self.bits = max(size - 1, 1).bit_length()
-        self.stored = centroids
+        self.stored, self.levels = centroids, levels
         self.register_buffer("codes", codes)
         self.register_buffer("centroids", centroids.float().flatten(0, 1))
         self.register_buffer("of_byte", torch.from_numpy(BITS.astype(np.int64)))
         self.register_buffer("worth", 1 << torch.arange(self.bits))
         self.register_buffer("firsts", size * torch.arange(parts))
+
+    @property
+    def stored_rows(self) -> int:
+        """R."""
+        return self.codes.shape[0]
 
     def vectors(self, ids: Tensor) -> Tensor:
         """(B, F, D)."""
@@ -181,13 +196,24 @@ class CodedTable(ServedTable):
 
     def tensors(self, name: str) -> Tensors:
         """Codes and centroids."""
-        return {f"{name}.codes": self.codes.numpy(), f"{name}.centroids": self.stored.numpy()}
+        centroids = ({f"{name}.centroids": self.stored.numpy()} if self.levels is None
+                     else self.levels.tensors(f"{name}.centroids"))
+        return {f"{name}.codes": self.codes.numpy(), **centroids}
+
+    def own_shape(self) -> dict[str, Any]:
+        """The subspaces."""
+        return {"subspaces": self.firsts.shape[0]}
 
     @classmethod
     def make(cls, shape: dict[str, Any], tensors: Tensors, name: str) -> "CodedTable":
         """From the file's codes and centroids."""
-        return cls(torch.from_numpy(tensors[f"{name}.codes"]),
-                   torch.from_numpy(tensors[f"{name}.centroids"]), shape["fields"])
+        codes, levels = torch.from_numpy(tensors[f"{name}.codes"]), None
+        if f"{name}.centroids" in tensors:
+            centroids = torch.from_numpy(tensors[f"{name}.centroids"])
+        else:
+            levels = read_rows(tensors, f"{name}.centroids")
+            centroids = levels.data.unflatten(0, (shape["subspaces"], -1))
+        return cls(codes, centroids, shape["fields"], shape["rows"], levels)
 
 
 class MixedTable(ServedTable):
@@ -240,7 +266,7 @@ class MixedTable(ServedTable):
     @classmethod
     def make(cls, shape: dict[str, Any], tensors: Tensors, name: str) -> "MixedTable":
         """From the file's rows and maps."""
-        groups = [Rows.read(tensors, f"{name}.rows.{each}") for each in range(shape["groups"])]
+        groups = [read_rows(tensors, f"{name}.rows.{each}") for each in range(shape["groups"])]
         maps = [torch.from_numpy(tensors[f"{name}.map.{each}"]) for each in range(shape["maps"])]
         return cls(groups, maps, shape["rows"], shape["width"], shape["fields"])
 
@@ -268,7 +294,7 @@ class HashTable(ServedTable):
     @classmethod
     def make(cls, shape: dict[str, Any], tensors: Tensors, name: str) -> "HashTable":
         """From the file's small table."""
-        return cls(Rows.read(tensors, name), shape["rows"], shape["fields"])
+        return cls(read_rows(tensors, name), shape["rows"], shape["fields"])
 
 
 class QrTable(ServedTable):
@@ -309,8 +335,8 @@ class QrTable(ServedTable):
     @classmethod
     def make(cls, shape: dict[str, Any], tensors: Tensors, name: str) -> "QrTable":
         """From the file's two tables."""
-        return cls(Rows.read(tensors, f"{name}.remainders"),
-                   Rows.read(tensors, f"{name}.quotients"), shape["field_sizes"],
+        return cls(read_rows(tensors, f"{name}.remainders"),
+                   read_rows(tensors, f"{name}.quotients"), shape["field_sizes"],
                    shape["collisions"])
 
 
@@ -505,7 +531,7 @@ class PerFieldTable(ServedTable):
     @classmethod
     def make(cls, shape: dict[str, Any], tensors: Tensors, name: str) -> "PerFieldTable":
         """From the file's rows."""
-        rows = [Rows.read(tensors, f"{name}.rows.{each}") for each in range(len(shape["of"]))]
+        rows = [read_rows(tensors, f"{name}.rows.{each}") for each in range(len(shape["of"]))]
         return cls(rows, shape["of"], (shape["rows"], shape["width"], shape["fields"]))
 
 

@@ -17,10 +17,12 @@ PAGES = {"fig2": "fig2", "fig5": "fig5", "fig6": "fig6", "fig8": "fig8", "fig10"
          "fig11": "fig11", "table1": "table1", "table2": "table2", "table3": "table3",
          "table4": "table4", "thresholds": "thresholds", "extreme": "extreme",
          "stability": "stability", "umec-fig2": "umec_fig2", "umec-fig3": "umec_fig3",
-         "afm": "afm_page", "waterline": "waterline"}  # name -> module
+         "afm": "afm_page", "waterline": "waterline",
+         "leaderboard": "leaderboard"}  # name -> module
 # figures that the paper numbers by data set: name -> (the page's, data set)
 OF_OTHER_DATA = {"fig3": ("fig2", "criteo"), "fig4": ("fig2", "avazu"), "fig9": ("fig8", "avazu"),
-                 "frappe": ("fig2", "frappe")}  # no paper's figure: every scheme on Frappe
+                 # no paper's figures: all schemes on other data
+                 "frappe": ("fig2", "frappe"), "ids": ("fig2", "movielens_ids")}
 
 
 def name_of(page: str, dataset: str) -> str:

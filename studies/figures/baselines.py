@@ -51,7 +51,8 @@ class Entry(NamedTuple):
 
 
 def tuned_in(out: Path, dataset: str, model: str) -> dict[str, Sequence[dict[str, Any]]]:
-    """The chosen trials of each tuned scheme, from out/tuned; none without that folder.
+    """The chosen trials of each tuned scheme, and LR's where it has a recipe, from out/tuned; none
+    without that folder.
 
     Raises:
         ValueError: a file there is corrupt.
@@ -60,9 +61,12 @@ def tuned_in(out: Path, dataset: str, model: str) -> dict[str, Sequence[dict[str
     {}
     """
     found = {}
-    for path in sorted((out / "tuned").glob(f"{dataset}_{model}_*.json")):
+    folder = out / "tuned"
+    linear = folder.glob(f"recipe_{dataset}_linear.json")
+    for path in [*linear, *sorted(folder.glob(f"{dataset}_{model}_*.json"))]:
         try:
-            found[path.stem.removeprefix(f"{dataset}_{model}_")] = read_record(path)["chosen"]
+            name = path.stem.removeprefix(f"{dataset}_{model}_")
+            found["LR" if name == path.stem else name] = read_record(path)["chosen"]
         except (ValueError, KeyError, TypeError) as error:
             raise ValueError(
                 f"{path} is corrupt ({error}); delete it, or run `reproduce.py tune`"
@@ -183,7 +187,8 @@ def _settings_text(trial: Mapping[str, Any], by_id: Mapping[str, dict[str, Any]]
     run = by_id.get(trial["run_id"])
     own = pooling.settings_of(run) if run else {}
     return ", ".join(setting(name, value, own) for name, value in trial["settings"].items()
-                     if name != "retrain_emb_param")
+                     if name != "retrain_emb_param"
+                     and not (name == "latent_dim" and run and kind(run) == "LR"))
 
 
 def table(found: Sequence[Entry]) -> Table:

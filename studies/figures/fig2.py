@@ -27,6 +27,7 @@ from studies.page import (
     runs_of,
     shown,
 )
+from studies.published import COMPARED
 from studies.series import from_last
 from studies.table import spread
 
@@ -46,7 +47,8 @@ def build(results: Results, out: Path, dataset: str, model: str) -> Page:
     """
     name = name_of("fig2", dataset)
     page = Page(name, dataset, model,
-                f"Figure {name[3:]}: AUC against size, {shown(model)} on {shown(dataset)}")
+                (f"Figure {name[3:]}: " if name.startswith("fig") else "")
+                + f"AUC against size, {shown(model)} on {shown(dataset)}")
     found = choice.of(page, results, model, "linear", tuned=True)
     entries = points(page, found, out, dataset, model)
     _list_missing(page, entries, [result for result in found if _belongs(result, dataset)])
@@ -95,7 +97,10 @@ def _belongs(result: dict[str, Any], dataset: str) -> bool:
 
 def _list_missing(page: Page, entries: list[Entry], found: Results) -> None:
     schemes = {entry.scheme for entry in entries}
+    compared = COMPARED.get(page.dataset, ("lr", "pep", *BASELINES))
     for scheme in ("LR", PEP, *BASELINES):
+        if scheme.lower() not in compared:
+            continue
         runs = [result for result in found if kind(result) == scheme and result["stage"] == "train"]
         if scheme not in schemes:
             page.missing.append(

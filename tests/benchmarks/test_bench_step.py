@@ -39,6 +39,16 @@ def test_rows_and_table(tmp_path, capsys):
     assert f"{100 * (darts / uniform - 1):+.1f}%" in line
 
 
+def test_a_record_keeps_its_rows_of_other_models_and_threads(tmp_path):
+    path = tmp_path / "step.json"
+    old = [{"model": model, "threads": threads, "ms_per_step": 1.0}
+           for model, threads in (("fm", 1), ("fm", 2), ("deepfm", 1))]
+    new = [{"model": "fm", "threads": 1, "ms_per_step": 2.0}]
+    assert bench_step.merged(path, new) == new
+    path.write_text(json.dumps(old))
+    assert bench_step.merged(path, new) == [*old[1:], *new]
+
+
 @pytest.mark.parametrize("wrong", [["--steps", "0"], ["--rounds", "-1"], ["--model", "lr"]])
 def test_wrong_options_are_refused(wrong):
     with pytest.raises(SystemExit):

@@ -6,7 +6,7 @@ import tiny
 import torch
 
 from engine import snapshots, stages
-from engine.evaluate import Split
+from engine.evaluate import Split, measure, measure_test
 from engine.run import derive
 from models.build import build_embedding
 from models.embedding.masked import Masked
@@ -86,10 +86,10 @@ def test_a_snapshot_scores_what_its_table_scores_in_the_searched_model(searched,
     snapshot, _ = snapshots.read(folder(out / "again", again) / "40.npz")
     model.embedding = Masked.of_table(torch.from_numpy(snapshot.table), DATA.schema.num_fields)
     scores = snapshot.meta["without_retraining"]
-    measured = stages.measure(model, split("validation"))
+    measured = measure(model, split("validation"))
     assert (measured.auc, measured.logloss) == (scores["validation_auc"],
                                                 scores["validation_logloss"])
-    assert stages.measure_test(model, split("test"), 64).items() <= scores.items()
+    assert measure_test(model, split("test"), 64).items() <= scores.items()
     # the search's own result is that of the whole last table
     assert again["test_auc"] != scores["test_auc"]
 

@@ -289,12 +289,12 @@ CHANGES = {
     "hash_rows": 9, "qr_collisions": 9, "tt_rank": 9, "darts_widths": [3, 4], "darts_epochs": 9,
     "darts_lr": 0.5,
     "label": "click", "name": "mine", "fields": ["a"], "dense": ["a"], "bucket": {"a": "log2"},
-    "dates": {"a": "hour"}, "ignore": ["a"], "positive": ["5"], "min_count": 9,
+    "dates": {"a": "hour"}, "multi": {"a": "|"}, "ignore": ["a"], "positive": ["5"], "min_count": 9,
     "arch_mlp_bot": [9], "arch_mlp_top": [9], "arch_interaction_op": "dot", "optimizer": "sgd",
     "ema": 0.9, "lr_schedule": "cosine",
     "lanes": 4,
 }
-OWN_TABLE = {"label", "name", "fields", "dense", "bucket", "dates", "ignore", "positive",
+OWN_TABLE = {"label", "name", "fields", "dense", "bucket", "dates", "multi", "ignore", "positive",
              "min_count"}  # the data's hash tells their values apart
 NEVER = {"split", "table_update", "tensorboard", "checkpoint_seconds",
          "retrain_emb_param"} | OWN_TABLE

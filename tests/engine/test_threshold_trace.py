@@ -9,6 +9,8 @@ import tiny
 import torch
 from training import SIZES, Training
 
+from engine.optim.cpu.rowwise import RowwiseAdam
+from engine.optim.step import Adam, state_of
 from engine.pep.threshold_trace import DecayOnlyThreshold, ThresholdTrace
 from engine.settings import parse
 from models.embedding import pep
@@ -117,12 +119,26 @@ def test_some_rows_at_a_time_the_same_entries_are_kept(kind, monkeypatch):
 def test_decay_alone_is_adams_own_on_large_tensors_too():
     s = torch.nn.Parameter(torch.full((1000,), -15.0))
     adam = torch.optim.Adam([s], lr=1e-3, weight_decay=1e-5, fused=True)
-    decay_only = DecayOnlyThreshold(parse({"threshold_init": -15.0}))
+    decay_only = DecayOnlyThreshold(parse({"threshold_init": -15.0, "table_update": "dense"}))
     for step in range(1, 301):
         s.grad = torch.zeros_like(s)
         adam.step()
         if step % 100 == 0:
             assert decay_only.at(step) == s[0].item()
+
+
+@pytest.mark.parametrize("form", ["streamed", "lazy"])
+def test_decay_alone_is_that_of_a_table_to_the_last_bit(form):
+    s = torch.nn.Parameter(torch.full((40, 3), -15.0))
+    adam = Adam([s], lr=1e-3, weight_decay=1e-5, fused=True)
+    rows = RowwiseAdam({"s": (s, state_of(adam, s), adam.param_groups[0])}, {}, form)
+    decay_only = DecayOnlyThreshold(parse({"threshold_init": -15.0, "table_update": form}))
+    for step in range(1, 301):
+        rows.gather(torch.tensor([[7, 9]], dtype=torch.int32))
+        rows.apply({"s": np.zeros((2, 3), np.float32)}, [], 1.0)
+        if step % 100 == 0:
+            rows.refresh()
+            assert s.unique().tolist() == [decay_only.at(step)]
 
 
 # ---- the step ----

@@ -6,6 +6,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 from scipy.special import expit
+from scipy.stats import rankdata
 from sklearn.metrics import log_loss, roc_auc_score
 
 from engine.evaluate import (
@@ -52,6 +53,24 @@ def test_auc_does_not_depend_on_the_order_of_the_rows(rows, random):
     labels, scores = arrays(rows)
     random.shuffle(rows)
     assert auc(*arrays(rows)) == auc(labels, scores)
+
+
+@pytest.mark.parametrize("share", [0.2, 0.8])
+@pytest.mark.parametrize("digits", [1, 9])
+def test_auc_is_the_rank_sum_to_the_last_bit(share, digits):
+    rng = np.random.default_rng(2)
+    labels = (rng.random(5000) < share).astype(np.float32)
+    scores = np.round(rng.normal(labels, 2.0), digits).astype(np.float32)
+    positives = int(labels.sum())
+    above = rankdata(scores)[labels > 0].sum() - positives * (positives + 1) / 2
+    assert auc(labels, scores) == above / (positives * (5000 - positives))
+
+
+@pytest.mark.parametrize("row", [0, 1])
+def test_auc_of_a_nan_is_nan(row):
+    scores = np.arange(4.0)
+    scores[row] = np.nan
+    assert np.isnan(auc(np.array([0.0, 1.0, 0.0, 1.0]), scores))
 
 
 def test_auc_of_many_float32_labels_is_exact():

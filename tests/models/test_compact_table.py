@@ -1,5 +1,8 @@
-"""Traces of plugged and of compact tables, with ids of other numbers than the example's."""
+"""Traces of plugged and of compact tables, with ids of other numbers than the example's; lookups of
+compact ones."""
 
+import copy
+import pickle
 import warnings
 
 import pytest
@@ -72,3 +75,27 @@ def test_a_trace_refuses_ids_outside(row):
     trace = traced(TABLES["compact"](nn.Embedding(ROWS, WIDTH)), torch.tensor([3]))
     with pytest.raises(RuntimeError, match="index out of range"):
         trace(torch.tensor([row]))
+
+
+@pytest.mark.parametrize("ids", [[3, -1], [ROWS], [0, 2**31 + 1]], ids=str)
+def test_a_lookup_refuses_ids_outside(ids):
+    table = TABLES["compact"](nn.Embedding(ROWS, WIDTH))
+    with pytest.raises(IndexError, match=rf"ids must be in 0 .. {ROWS - 1}, got"):
+        table(torch.tensor(ids))
+    with pytest.raises(TypeError, match=r"ids must be int32 or int64, got torch\.float32"):
+        table(torch.ones(2))
+
+
+def test_a_lookup_follows_its_table_to_where_it_is():
+    torch.manual_seed(0)
+    table, other = (TABLES["compact"](nn.Embedding(ROWS, WIDTH)) for _ in range(2))
+    ids = torch.arange(ROWS)
+    wanted = table(ids).clone()
+    for same in (copy.deepcopy(table), pickle.loads(pickle.dumps(table)), table.share_memory()):
+        assert torch.equal(same(ids), wanted)
+    table.entries.zero_()
+    assert not table(ids).any()
+    for name in ("entries", "masks", "places", "offsets"):
+        getattr(table, name).data = getattr(other, name).clone()
+    assert torch.equal(table(ids), other(ids))
+    assert table.double()(ids).dtype == torch.float64

@@ -57,6 +57,17 @@ def test_an_id_outside_is_named(wrong, which):
         fm(*arguments)
 
 
+@pytest.mark.parametrize("batch", [1, 7])
+def test_without_gradients_the_logits_have_the_same_bits(batch):
+    arguments = case(torch.float32, width=64, batch=batch)
+    arguments[0].requires_grad_()
+    with torch.no_grad():
+        without = fm(*arguments)
+    recorded = fm(*arguments)
+    assert (without.requires_grad, recorded.requires_grad) == (False, True)
+    assert torch.equal(without, recorded)
+
+
 def test_an_empty_batch_has_no_logits():
     table, places, weights, ids = case(torch.float32)
     assert fm(table, places[:0], weights, ids[:0]).shape == (0,)

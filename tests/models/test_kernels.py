@@ -7,7 +7,7 @@ from torch import nn
 
 from models.kernels.dropout import LEVELS, Dropout, number_dropout, random_keep, replace_dropout
 from models.kernels.lookup import lookup, lookup_plain, scatter_rows, scatter_rows_plain
-from models.kernels.threshold import soft_threshold, soft_threshold_plain
+from models.kernels.threshold import count_kept, soft_threshold, soft_threshold_plain
 
 
 @pytest.fixture
@@ -99,6 +99,16 @@ def test_operations_are_registered_as_the_compiler_expects():
     torch.library.opcheck(scatter_rows, (grad, ids, num_rows),
                           test_utils=("test_schema", "test_faketensor"))
     torch.library.opcheck(random_keep, (grad, 100), test_utils=("test_schema", "test_faketensor"))
+
+
+@pytest.mark.parametrize("shape", [(), (4,), (6, 1), (6, 4)])
+def test_kept_entries_are_counted_as_by_comparing_them(shape):
+    generator = torch.Generator().manual_seed(2)
+    values, gates = torch.randn(6, 4, generator=generator), torch.rand(shape, generator=generator)
+    values[0, 0] = -gates.expand(6, 4)[0, 0]  # exactly at the threshold: pruned
+    values[1, 1] = torch.nan  # kept, and seen
+    kept = (values.abs() > gates) | values.isnan()
+    assert int(count_kept(values, gates)) == int(kept.sum()) != 24
 
 
 @pytest.mark.parametrize("shape", [(), (1,), (4,), (6, 1), (6, 4)])

@@ -817,23 +817,41 @@ def test_snapshots_are_of_models_with_thresholds():
 
 def test_a_file_round_trip_without_pickle(tmp_path):
     cut = snapshot(searched(), 40)
-    path = cut.save(tmp_path / "deep" / "cut.npz")
+    path = cut.save(tmp_path / "deep" / "cut.npz", all_initial=True)
     read = PrunedTables.load(path)
     for mine, other in ((cut.values, read.values), (cut.initial, read.initial)):
         assert list(mine) == list(other) == TABLES
         assert all(torch.equal(mine[name], other[name]) for name in mine)
-    assert cut.meta == read.meta
+    assert (cut.meta, cut.padding) == (read.meta, read.padding)
     assert cut.meta["kept"] == 40
     assert [file.name for file in path.parent.iterdir()] == ["cut.npz"]
     with np.load(path, allow_pickle=False) as arrays:
-        assert {array.dtype.kind for array in arrays.values()} == {"U", "f"}
+        assert {array.dtype.kind for array in arrays.values()} <= {"U", "f", "i"}
+
+
+def test_a_file_holds_the_initial_values_of_a_ticket_alone(tmp_path):
+    torch.manual_seed(0)
+    model = nn.ModuleDict({"words": nn.EmbeddingBag(400, 50, padding_idx=7)})
+    nn.init.normal_(model["words"].weight)  # of the padding row too
+    plug(model, threshold_init=-8.0)
+    cut = snapshot(model, 300, allow_magnitude=True)
+    small, whole = cut.save(tmp_path / "a.npz"), cut.save(tmp_path / "b.npz", all_initial=True)
+    assert small.stat().st_size < 300 * 2 * 8 + 4000 < whole.stat().st_size / 8
+    read, other = PrunedTables.load(small), copy.deepcopy(model)
+    kept = cut.values["words"] != 0
+    kept[7] = True
+    assert torch.equal(read.initial["words"], torch.where(kept, cut.initial["words"], 0))
+    for each, ticket in ((model, cut), (other, read)):
+        masked(each, ticket)
+    assert torch.equal(model["words"].weight, other["words"].weight)
+    assert other["words"].weight[7].all()
 
 
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16, torch.float64])
 def test_a_file_of_a_model_in_another_precision(tmp_path, dtype):
     model = searched().to(dtype)
     cut = snapshot(model, 40)
-    read = PrunedTables.load(cut.save(tmp_path / "cut.npz"))
+    read = PrunedTables.load(cut.save(tmp_path / "cut.npz", all_initial=True))
     assert cut.num_params() == read.num_params() == 40
     for mine, other in ((cut.values, read.values), (cut.initial, read.initial)):
         assert {table.dtype for table in mine.values()} == {dtype}
@@ -1129,7 +1147,7 @@ def test_a_compact_table_is_what_it_was_made_of(share, width):
         assert torch.equal(compact(ids), table[ids.long()])
     rows = int(table.any(dim=1).sum())
     assert compact.num_bytes() == 4 * (compact.num_params() + 16) + 40 + 2 * (
-        -(-width // 16) * (rows + 1)) + 16 * (width + 1)
+        -(-width // 16) * (rows + 1)) + 8 * (width + 1)
     assert compact.num_params() == int(table.count_nonzero())
 
 

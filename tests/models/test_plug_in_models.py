@@ -236,8 +236,8 @@ def test_the_docs_example_runs_as_it_is_printed_on_the_installed_package(install
     chance = np.log(256 / 50)  # an item of the right group, guessed among the batch's
     assert chance < float(search.split()[1]) < chance + 0.6
     assert chance < float(ticket.split()[1]) < chance + 0.5
-    # values; 16 bits for each row with some and for the empty ones; places; two arrays by width
+    # values; 16 bits for each row with some and for the empty ones; places; an array by width
     masks = 2 * (sum(map(int, kept.split())) + 2)
-    expected = 4 * (12_000 + 2 * PADDING) + masks + 2 * 1500 + 4 * 8 * 17
+    expected = 4 * (12_000 + 2 * PADDING) + masks + 2 * 1500 + 2 * 8 * 17
     assert size == f"{expected} bytes, 96,000 before"
     assert (tmp_path / "cut.npz").exists()

@@ -1,13 +1,17 @@
 """Tables of a plugged model on disk, and in a fresh model without dense tables."""
 
+import hashlib
 import json
 
+import numpy as np
 import pytest
 import torch
 from torch import nn
 
 from models import Plugged, PrunedTables, load_tables, masked, plug, unplug
+from models.plug_in.compact import places_of
 from models.plug_in.saved import MANIFEST, TENSORS
+from models.serving.tensor_file import read_tensors, write_tensors
 
 
 class Model(nn.Module):
@@ -69,8 +73,8 @@ def test_bad_folders_and_models(tmp_path):
     with pytest.raises(ValueError, match="have thresholds"):
         plug(Model(), threshold_init=-8.0).save(tmp_path / "other")
     manifest = json.loads((folder / MANIFEST).read_text())
-    (folder / MANIFEST).write_text(json.dumps({**manifest, "format": 2}))
-    with pytest.raises(ValueError, match="is of format 2, this version of pep reads up to 1"):
+    (folder / MANIFEST).write_text(json.dumps({**manifest, "format": 3}))
+    with pytest.raises(ValueError, match="is of format 3, this version of pep reads up to 2"):
         load_tables(Model(), folder)
     (folder / MANIFEST).write_text(json.dumps(manifest))
     content = bytearray((folder / TENSORS).read_bytes())
@@ -81,6 +85,45 @@ def test_bad_folders_and_models(tmp_path):
     (folder / TENSORS).unlink()
     with pytest.raises(FileNotFoundError, match="there are no saved tables"):
         load_tables(Model(), folder)
+
+
+def test_a_folder_is_as_small_as_its_entries(tmp_path):
+    model = nn.ModuleDict({"item": nn.Embedding(100_000, 16)})
+    table = torch.zeros(100_000, 16)
+    table[torch.randperm(100_000)[:500], 3] = 1.0
+    plug(model)
+    masked(model, PrunedTables({"item": table}, {"item": table}))
+    folder = Plugged(model).save(tmp_path / "tables")
+    size = sum(path.stat().st_size for path in folder.iterdir())
+    assert size < 500 * (4 + 2 + 4) + 2_000
+    fresh = nn.ModuleDict({"item": nn.Embedding(100_000, 16, device="meta")})
+    load_tables(fresh, folder)
+    assert torch.equal(fresh["item"].table(), table)
+
+
+def test_a_folder_of_format_1_is_read(tmp_path):
+    model, plugged = ticket()
+    folder = plugged.save(tmp_path / "tables")
+    tensors = read_tensors(folder / TENSORS)
+    for number, table in enumerate(plugged.tables.values()):
+        counts = torch.bincount((table.table() != 0).sum(1), minlength=table.embedding_dim + 1)
+        wider = counts.flip(0).cumsum(0).flip(0) - counts
+        entries = counts * torch.arange(len(counts))
+        del tensors[f"{number}.offsets"]
+        rows = torch.from_numpy(np.array(tensors.pop(f"{number}.rows"))).long()
+        tensors[f"{number}.places"] = places_of(rows, table.num_embeddings).numpy()
+        tensors[f"{number}.firsts"] = wider.numpy()
+        tensors[f"{number}.begins"] = (entries.flip(0).cumsum(0).flip(0) - entries).numpy()
+    tensors = {name: np.array(tensor) for name, tensor in tensors.items()}
+    write_tensors(folder / TENSORS, tensors)
+    manifest = json.loads((folder / MANIFEST).read_text())
+    checksum = hashlib.sha256((folder / TENSORS).read_bytes()).hexdigest()
+    (folder / MANIFEST).write_text(json.dumps({**manifest, "format": 1, "sha256": checksum}))
+    fresh = Model()
+    load_tables(fresh, folder)
+    fresh.head = model.head
+    with torch.no_grad():
+        torch.testing.assert_close(fresh(IDS), model(IDS), atol=0, rtol=0)
 
 
 @pytest.mark.parametrize("compact", [True, False])

@@ -83,3 +83,20 @@ def test_a_negative_id_is_refused(by_mask):
 def test_a_value_too_large_for_float16_is_refused():
     with pytest.raises(ValueError, match="does not fit float16"):
         CompactRows.pack(np.full((1, 2), 1e6, np.float32), "float16")
+
+
+def test_vectors_are_float32_whatever_the_default_type_is():
+    table = Compact(CompactRows.pack(pruned(60, 64), "float32")[0])
+    torch.set_default_dtype(torch.float64)
+    try:
+        assert table(torch.arange(60)).dtype == torch.float32
+    finally:
+        torch.set_default_dtype(torch.float32)
+
+
+@pytest.mark.parametrize("count", [0, 1, 3])
+def test_ids_that_do_not_lie_side_by_side(count):
+    table = Compact(CompactRows.pack(pruned(60, 64), "float32")[0])
+    ids = torch.arange(2 * count).view(count, 2).T
+    assert torch.equal(table(ids), table(ids.contiguous()))
+    assert table(ids).shape == (2, count, 64)

@@ -46,13 +46,13 @@ def test_thousands_of_values_fill_many_buckets_and_each_is_found():
 
 def test_equal_hashes_are_told_apart_by_their_bytes(monkeypatch):
     """With one hash for all values, every look-up is a collision."""
-    monkeypatch.setattr(text_loops, "hash_all", lambda text, starts, hashes: hashes.fill(3))
+    monkeypatch.setattr(text_loops, "hash_all", lambda text, starts, ends, hashes: hashes.fill(3))
     made = field(["a", "b", "c"])
     found = np.empty(4, np.int64)
     asked = pack(["c", "a", "b", "d"])
     constant = text_loops.find.py_func.__globals__["hash_all"]
     assert constant.__name__ == "<lambda>"
-    text_loops.find.py_func(asked.text, asked.starts, made.packed.text, made.packed.starts,
+    text_loops.find.py_func(asked.text, *asked.spans, made.packed.text, made.packed.starts,
                             made.tags, made.buckets, np.uint64(64), found)
     assert [made.packed.get(place) if place >= 0 else None for place in found] == [
         "c", "a", "b", None]

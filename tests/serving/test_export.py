@@ -1,5 +1,6 @@
 """Runs to folders to scores of raw rows, with runs of the tiny data set."""
 
+import gzip
 import json
 import logging
 import shutil
@@ -14,10 +15,14 @@ import torch
 from compression.afm import command as afm
 from compression.afm import options as afm_options
 from compression.lowbit.retraining import Retraining
+from compression.umec import command as umec
+from compression.umec.command import Task
+from compression.umec.dynamics import Dynamics
 from compression.waterline import command as waterline
 from compression.waterline.shape import Shape
 from models import load
 from models.serving import artefact, rows
+from models.serving import scorer as scorer_module
 from models.serving.artefact import CHECKSUM, MANIFEST, TENSORS
 from serving.export import export
 from serving.runs import load_trained
@@ -144,12 +149,32 @@ def test_bad_lines_are_counted_and_named(home, tmp_path, quotes):
     ("", "is empty"), ("user,item\n1,2\n", "lack 2 of the model's 4 columns: genre, gender"),
     ("1,2,3,4\n", "The first line must name the columns"),
     ("user,item,genre,gender\n1\n", "none of its 1 rows could be scored: row 0: 1 cells"),
-    ("user,item,genre,gender\n", "none of its 0 rows could be scored; it is empty")])
+    ("user,item,genre,gender\n", "none of its 0 rows could be scored; it is empty"),
+    ("user,user,item,genre\n", "lack 1 of the model's 4 columns: gender")])
 def test_files_that_cannot_be_scored_leave_nothing(home, tmp_path, text, message):
     (tmp_path / "r.csv").write_text(text)
     with pytest.raises(ValueError, match=message):
         load(home).score_file(tmp_path / "r.csv", tmp_path / "out.csv")
     assert not [path for path in tmp_path.iterdir() if "out.csv" in path.name]
+
+
+@pytest.mark.parametrize(("name", "kind"), [("r.parquet", "Parquet"), ("r.csv.gz", "gzip"),
+                                            ("cut.csv.gz", "gzip")])
+def test_a_damaged_file_of_rows_is_named(home, tmp_path, name, kind):
+    path = tmp_path / name
+    content = b"user,item\n1,2\n"
+    if name.startswith("cut"):
+        content = gzip.compress(raw_rows(200)[0].to_csv(index=False).encode())[:-9]
+    path.write_bytes(content)
+    with pytest.raises(ValueError, match=rf"{name} is no whole {kind} file"):
+        load(home).score_file(path, tmp_path / "out.csv")
+    assert not (tmp_path / "out.csv").exists()
+
+
+def test_scores_are_not_written_over_a_folder(home, tmp_path):
+    raw_rows(3)[0].to_csv(tmp_path / "r.csv", index=False)
+    with pytest.raises(ValueError, match="home is a folder; name the file"):
+        load(home).score_file(tmp_path / "r.csv", home)
 
 
 @pytest.mark.parametrize("file", [TENSORS, MANIFEST, "vocabulary/ids.npy"])
@@ -179,6 +204,9 @@ def test_runs_that_have_nothing_to_export(out, tmp_path):
     with pytest.raises(FileNotFoundError, match="no finished run 'abc'"):
         export("abc", tmp_path / "home", context=tiny.context(out))
     run_id = trained(out, embedding="uniform")
+    (out / "runs" / "abcdef").mkdir()
+    with pytest.raises(FileNotFoundError, match="run abcdef is not finished"):
+        export("abc", tmp_path / "home", context=tiny.context(out))
     path = out / "runs" / run_id / "result.json"
     result = read_record(path)
     for change, message in (({"stage": "search"}, "is a search, which has no model to serve"),
@@ -243,3 +271,60 @@ def test_the_command_of_afm_is_among_what_comes_home(out, tmp_path):
     table, ids = raw_rows()
     wanted = scores_of(result["run_id"], tiny.context(out), ids)
     np.testing.assert_allclose(load(tmp_path / "home").score(table), wanted, atol=2e-6)
+
+
+@pytest.mark.parametrize("task", [Task(0.5), Task(0.7, groups="field_dim",
+                                                  dynamics=Dynamics(joint=False))], ids=str)
+def test_a_model_that_umec_has_shrunk_comes_home(out, tmp_path, task):
+    base = tiny.train(out, model="dlrm", embedding="uniform", arch_mlp_top=[8, 6], optimizer="sgd",
+                      lr=0.1, l2_regularization=0.0, l2_penalty=0.0)["run_id"]
+    loaded = umec.load(base, task.groups, tiny.context(out))
+    result = umec.compress(loaded, task, tiny.context(out))
+    widths = set(result["compression"]["widths"].values())
+    assert widths - {4}  # some field is narrower, or gone
+    made = export(result["run_id"], tmp_path / "home", context=tiny.context(out)).manifest
+    assert made["bytes"]["table"] == 4 * result["num_embedding_params"]
+    assert made["parity"]["largest_difference"] <= 1e-6
+    table, ids = raw_rows()
+    wanted = scores_of(result["run_id"], tiny.context(out), ids)
+    np.testing.assert_allclose(load(tmp_path / "home").score(table), wanted, atol=1e-6)
+
+
+@pytest.mark.parametrize("header", [None, "all", "one missing", "other names"])
+def test_rows_of_a_layout_without_a_header(out, tmp_path, header):
+    """As Criteo's: columns by position, or by a header that is there all the same."""
+    folder = tmp_path / "home"
+    export(trained(out, embedding="uniform"), folder, context=tiny.context(out))
+    scorer, (table, _) = load(folder), raw_rows(5)
+    names = ["label", *table.columns]
+    scorer.manifest["raw"] = {"separator": "\t", "header": False, "columns": names,
+                              "label": "label"}
+    wanted = scorer.score(table)
+    table = table[table.columns[1:]] if header == "one missing" else table
+    shown = [f"x{name}" for name in table.columns] if header == "other names" else True
+    table.to_csv(tmp_path / "r.tsv", sep="\t", index=False, header=shown if header else False)
+    if header == "one missing":
+        with pytest.raises(ValueError, match="the rows lack 1 of the model's 4 columns: user"):
+            scorer.score_file(tmp_path / "r.tsv", tmp_path / "out.csv")
+        return
+    done = scorer.score_file(tmp_path / "r.tsv", tmp_path / "out.csv")
+    assert done.rows == 5 + (header == "other names")
+    found = pd.read_csv(tmp_path / "out.csv")["probability"]
+    np.testing.assert_allclose(found[-5:], wanted, rtol=1e-6)
+
+
+def test_scores_are_written_as_python_writes_them():
+    rng = np.random.default_rng(0)
+    scores = np.concatenate([rng.random(2000), 10 ** -rng.uniform(0, 12, 2000),
+                             1 - 10 ** -rng.uniform(0, 9, 500), 0.1 ** np.arange(12.0),
+                             [0.5, 0, 1, np.nan, 0.09999999999, 0.99999999, 1e-4, 9.99999999e-5,
+                              1e-40, 0.25]]).astype(np.float32)
+    text = bytes(scorer_module._lines(scores, 98)).decode()
+    wanted = [f"{row},\n" if score != score else f"{row},{score:.7g}\n"
+              for row, score in enumerate(scores.tolist(), 98)]
+    found = text.splitlines(keepends=True)
+    assert len(found) == len(wanted)
+    other = [pair for pair in zip(found, wanted, strict=True) if pair[0] != pair[1]]
+    assert len(other) < 5  # halves may be rounded up and not to even
+    for one, two in other:
+        np.testing.assert_allclose(float(one.split(",")[1]), float(two.split(",")[1]), rtol=2e-7)

@@ -5,6 +5,7 @@ import argparse
 import functools
 import importlib
 import importlib.util
+import json
 import re
 import runpy
 import shlex
@@ -25,8 +26,9 @@ from studies.figures import PAGES
 ROOT = Path(__file__).parents[2]
 PAGES_OF_DOCS = sorted((ROOT / "docs").glob("*.md"))
 FILES = [path.relative_to(ROOT) for path in (ROOT / "README.md", *PAGES_OF_DOCS)]
-COMMANDS = ("tune", "compare", "plan", "report", "summary")  # of reproduce.py, beside figures
-OF_OTHER_DATA = ("fig3", "fig4", "fig9")
+# of reproduce.py, beside figures
+COMMANDS = ("recipe", "tune", "compare", "plan", "report", "summary")
+OF_OTHER_DATA = ("fig3", "fig4", "fig9", "frappe", "ids")
 ELSEWHERE = ("tensorboard", "pip")  # commands that are not ours
 LINK = re.compile(r"\]\(([^)\s]+)\)")
 BLOCK = re.compile(r"^```(\w*)\n(.*?)^```", re.DOTALL | re.MULTILINE)
@@ -78,6 +80,26 @@ def test_the_command_writes_what_differs_and_says_so(tmp_path, monkeypatch, caps
     assert Path("README.md").read_text() == "x\n<!-- table: a -->\nnew\n<!-- end -->\ny\n"
     monkeypatch.setattr(sys, "argv", ["docs", "--check"])
     docs.main()
+
+
+def steps(model, threads, **times):
+    return [{"model": model, "threads": threads, "variant": name, "ms_per_step": time,
+             "samples_per_second": 1_024_000 / time} for name, time in times.items()]
+
+
+def test_times_of_steps_are_of_the_newest_record_that_has_them(tmp_path, monkeypatch):
+    monkeypatch.setattr(docs, "BENCHMARKS", tmp_path)
+    old = [*steps("fm", 1, published=9.0, pep=9.0, uniform=9.0),
+           *steps("fm", 2, published=12.0, pep=2.0, uniform=1.0)]
+    new = [*steps("deepfm", 1, published=20.0, pep=8.0, uniform=5.0, pep_bfloat16=4.0),
+           *steps("fm", 1, published=10.0, pep=1.25, uniform=1.0)]
+    for day, rows in ((1, old), (2, new)):
+        (tmp_path / f"2026-01-0{day}_step_amd-epyc.json").write_text(json.dumps(rows))
+    assert docs.step_speed().splitlines()[2:] == [
+        "| FM | 1 | float32 | 10.00 | 1.25 | 1.00 | 8.0 x | +25 % | 819,200 |",
+        "| FM | 2 | float32 | 12.00 | 2.00 | 1.00 | 6.0 x | +100 % | 512,000 |",
+        "| DeepFM | 1 | float32 | 20.00 | 8.00 | 5.00 | 2.5 x | +60 % | 128,000 |",
+        "| DeepFM | 1 | bfloat16 | 20.00 | 4.00 |  | 5.0 x |  | 256,000 |"]
 
 
 def ticket(seed, auc, rewind, budget=10):
@@ -235,8 +257,8 @@ def test_the_readmes_example_runs_as_it_is_printed(monkeypatch, capsys):
     size, before = re.fullmatch(r"(\d+) bytes, ([\d,]+) before\n", capsys.readouterr().out).groups()
     [compact] = made["tables"].values()
     rows = int(compact.table().any(dim=1).sum())
-    # values; 16 bits for each row with some and for the empty one; places; two arrays by width
-    expected = 4 * (4_000 + PADDING) + 2 * (rows + 1) + 2 * 1_000 + 2 * 8 * 17
+    # values; 16 bits for each row with some and for the empty one; places; an array by width
+    expected = 4 * (4_000 + PADDING) + 2 * (rows + 1) + 2 * 1_000 + 8 * 17
     assert (int(size), before) == (expected, "64,000")
 
 

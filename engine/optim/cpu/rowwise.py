@@ -146,7 +146,8 @@ class RowwiseAdam:
         self.interval = INTERVALS[form]
         self.lazy = self.interval > 1 or any(int(table.step) < self.step
                                              for table in self.tables.values())
-        self.threads = torch.get_num_threads()
+        entries = sum(table.parameter.numel() for table in self.tables.values())
+        self.threads = torch.get_num_threads() if entries >= ALONE else 1
         self.space = np.zeros(0, np.int32)
 
     def _all(self) -> "list[Table | Other]":
@@ -270,10 +271,9 @@ class RowwiseAdam:
                          self.step)
 
     def _in_parallel(self, work: Callable[[int, int], None]) -> None:
-        """Run `work(share, shares)` for every share, on as many threads as torch has. Bits do not
-        depend on it."""
-        entries = sum(table.parameter.numel() for table in self.tables.values())
-        if self.threads == 1 or entries < ALONE:
+        """Run `work(share, shares)` for every share, on as many threads as torch has where that
+        pays. Bits do not depend on it."""
+        if self.threads == 1:
             work(0, 1)
             return
         others = [_pool(self.threads - 1).submit(work, share, self.threads)

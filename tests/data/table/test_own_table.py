@@ -284,6 +284,24 @@ def test_three_files_are_the_split(tmp_path):
     is_as_defined(random, frame, order=order_of(300, seed=5))
 
 
+def test_three_files_of_any_name_and_folder_are_the_split(tmp_path):
+    frame = frame_of(300)
+    cuts = {"a.csv": slice(0, 200), "b.csv": slice(200, 260), "c.csv": slice(260, 300)}
+    paths = {name: put(tmp_path / f"of {name[0]}", frame.iloc[rows], name)
+             for name, rows in cuts.items()}
+    put(tmp_path / "of a", frame, "another.csv")
+    split = f"files:a.csv,{paths['b.csv']},{paths['c.csv']}"
+    dataset = open_own(tmp_path / "of a", tmp_path, split)
+    assert split_sizes(dataset) == {"train": 200, "validation": 60, "test": 40}
+    is_as_defined(dataset, frame, order=np.arange(300))
+    with pytest.raises(FileNotFoundError, match=r"split: there is no file .*no\.csv"):
+        open_own(tmp_path / "of a", tmp_path, "files:a.csv,no.csv,another.csv")
+    with pytest.raises(ValueError, match="are the same file"):
+        open_own(tmp_path / "of a", tmp_path, "files:a.csv,a.csv,another.csv")
+    with pytest.raises(ValueError, match="this table is in memory"):
+        open_own(frame, tmp_path, split)
+
+
 def test_a_vocabulary_of_the_training_rows(tmp_path):
     frame = frame_of()
     dataset = open_own(put(tmp_path, frame), tmp_path, vocabulary="train")
@@ -459,6 +477,21 @@ def test_a_few_bad_lines_are_shown_and_left_out(tmp_path, caplog):
     assert "expected 7 columns, got 2: b'too,few'" in caplog.text
 
 
+@pytest.mark.parametrize("packed", [False, True])
+def test_a_text_that_ends_in_the_middle_of_a_line_was_cut_short(tmp_path, packed):
+    text = "user,click,item\n" + "".join(f"u{row % 9},{row % 2},x\n" for row in range(5000))
+    path = tmp_path / ("cut.csv.gz" if packed else "cut.csv")
+    content = text[:-3].encode()
+    path.write_bytes(gzip.compress(content) if packed else content)
+    if packed:  # whole as it is, with a line that cannot be used
+        assert open_own(path, tmp_path).manifest["bad_lines"] == 1
+        return
+    with pytest.raises(ValueError, match="ends in the middle of a line, the 5,001th: it was cut"):
+        open_own(path, tmp_path)
+    path.write_bytes(content + b"\n")
+    assert open_own(path, tmp_path).manifest["bad_lines"] == 1
+
+
 def test_more_values_than_can_be_numbered_are_refused(tmp_path, monkeypatch):
     monkeypatch.setattr(count, "MOST", 5)
     monkeypatch.setattr(count.TextCounter.__init__, "__defaults__", (200,))
@@ -483,9 +516,9 @@ def test_no_such_file_and_no_table_in_a_folder(tmp_path):
 
 
 def test_split_names():
-    for split in ("auto", "random", "random:3", "time:at", "column:part"):
+    for split in ("auto", "random", "random:3", "time:at", "column:part", "files:a,b,c"):
         check_split(split)
-    for split in ("time:", "random:x", "ids:nosuch.npz"):
+    for split in ("time:", "random:x", "ids:nosuch.npz", "files:a,b", "files:"):
         with pytest.raises(ValueError, match="split"):
             check_split(split)
 
