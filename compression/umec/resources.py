@@ -122,8 +122,9 @@ class Resource:
         self.kind = kind
         self.counts = layout.counts
         self.device = torch.device(device)
-        self.by_weight = 2.0 if kind.startswith("flops") else 4.0 if kind == "bytes" else 1.0
-        self.by_bias = 4.0 if kind == "bytes" else 1.0
+        self.by_weight = self.by_bias = 4.0 if kind == "bytes" else 1.0
+        if kind.startswith("flops"):
+            self.by_weight = 2.0
         of_bottom = layout.bottom if kind != "flops_top" else ()
         *hidden, last = pairwise(of_bottom) if of_bottom else [(0, 0)]
         self.bottom = sum(self._layer(inputs, outputs) for inputs, outputs in hidden)
