@@ -51,7 +51,7 @@ def save(folder: Path, name: str, table: np.ndarray, meta: dict[str, Any],
     """Write folder/name.npz, whole or not at all."""
     path = folder / f"{name}.npz"
     with atomic_path(path) as temporary, temporary.open("wb") as file:
-        pruned_table(table, meta).write(file, **more)
+        pruned_table(table, meta).write(file, False, **more)
     return path
 
 

@@ -126,6 +126,10 @@ MENDED = (
            "bad line like others.",
            "tests/data/test_forms.py::"
            "test_quotes_and_a_carriage_return_in_a_line_are_no_form_and_no_traceback"),
+    Mended("rows", "A time with a fraction of a second was one text in a Parquet file and another "
+           "as a Python value. Times are of whole seconds, in UTC, everywhere.",
+           "tests/data/table/test_own_table.py::"
+           "test_times_with_fractions_and_zones_are_the_same_text_in_a_file_and_as_python_values"),
     Mended("settings", "DartsEmb's widths were checked after the data were read.",
            "tests/engine/test_darts.py::test_widths_are_checked_before_any_data_are_read"),
 )

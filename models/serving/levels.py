@@ -7,6 +7,7 @@ memory it is a dense float32 matrix.
 """
 
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 import torch
@@ -54,9 +55,10 @@ class LevelRows(Rows):
         shared = _step_places(parts, width)
         own = np.zeros(int(shared.max(initial=-1)) + 1, np.uint8)
         own[shared[kept]] = bytes_of(steps[kept])
-        stored = {"levels": np.array([rows, width, bits, *parts], np.int32), "steps": own,
-                  "codes": np.packbits(flat.astype(np.uint8), bitorder="little"),
-                  "rows": np.packbits(there, bitorder="little")}
+        stored: dict[str, Any] = {
+            "levels": np.array([rows, width, bits, *parts], np.int32), "steps": own,
+            "codes": np.packbits(flat.astype(np.uint8), bitorder="little"),
+            "rows": np.packbits(there, bitorder="little")}
         if not kept[there].all():
             stored["mask"] = np.packbits(kept[there], axis=1, bitorder="little")
         return cls(stored)

@@ -219,7 +219,7 @@ class RowwiseAdam:
         return sum(len(table.blocks.listed) * table.blocks.rows * table.parameter.shape[1]
                    for table in self.tables.values())
 
-    def norm_squared(self, grads: dict[str, Gradient]) -> float:
+    def norm_squared(self, grads: Mapping[str, Gradient]) -> float:
         """Sum of the squares of the tables' gradients, (U, D) each."""
         return sum(sum_of_squares(np.asarray(grad)[:len(self.unique)]) for grad in grads.values())
 
