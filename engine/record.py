@@ -27,8 +27,9 @@ def pick_device(name: str) -> torch.device:
     if name == "cuda" and not torch.cuda.is_available():
         raise ValueError(f"--device cuda was asked for, but torch {torch.__version__} sees no CUDA "
                          "device; use --device auto or cpu, or install a CUDA build of torch")
-    return torch.device("cuda" if name == "auto" and torch.cuda.is_available() else "cpu"
-                        if name == "auto" else name)
+    if name == "auto":
+        name = "cuda" if torch.cuda.is_available() else "cpu"
+    return torch.device(name)
 
 
 def has_bfloat16(device: torch.device) -> bool:

@@ -102,8 +102,9 @@ def recount(path: Path, folders: Sequence[Path], write: bool) -> Counter[str]:
     Returns:
         How many lines were counted so already, are now, and could not be.
     """
-    results = {result["run_id"]: result for planted in runs_csv.kinds(path)
-               for result in runs_csv.read(path, planted)}
+    results: dict[str, dict[str, Any]] = {}
+    for planted in runs_csv.kinds(path):
+        results |= {result["run_id"]: result for result in runs_csv.read(path, planted)}
     done: Counter[str] = Counter()
     lines, masks = runs_csv.lines(path), masks_in(folders)
     for line in lines:

@@ -14,6 +14,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import tiny
 import torch
 from makers import tree, write_movielens
 from shipped import ROOT, train_movielens, train_movielens_retrain
@@ -75,7 +76,8 @@ def finished(clone, made_data, tmp_path_factory):
     with pytest.MonkeyPatch.context() as patch, contextlib.redirect_stdout(io.StringIO()) as said:
         patch.chdir(cwd)
         patch.setenv("PEP_CACHE", str(tmp_path_factory.getbasetemp() / "cache-of-scripts"))
-        patch.setattr(sys, "argv", ["x", "--data", str(made_data), *sets(*QUICK, QUIET)])
+        patch.setattr(sys, "argv", ["x", "--data", str(made_data), *sets(*QUICK, QUIET),
+                                    "--jobs", "1"])
         cli.main(train_movielens_retrain.main)
     return {"out": cwd / "tmp", "cwd": cwd, "search": search.stdout, "retrain": said.getvalue()}
 
@@ -354,6 +356,17 @@ def test_force_runs_again_and_gives_the_same_result(after):
     for name in ("400.npz", "150.npz", "initial.npz"):
         path = f"embedding/fm/{ALIAS}/{name}"
         assert stored(after)[path][1] > times[path][1]
+
+
+@pytest.mark.slow  # each process imports torch; test_jobs.py has a smaller case
+def test_retraining_side_by_side_gives_the_same_results(after):
+    before = after.results("retrain")
+    assert len(before) == 2
+    assert after(train_movielens_retrain, "--force")[0] == 0  # a process a core
+    found = after.results("retrain")
+    assert {run_id: tiny.without_times(result) for run_id, result in found.items()} == {
+        run_id: tiny.without_times(result) for run_id, result in before.items()}
+    assert all(result["seconds"] != before[run_id]["seconds"] for run_id, result in found.items())
 
 
 def test_a_new_alias_gets_copies_without_training(after):

@@ -101,17 +101,17 @@ def factored(trained: LoadedRun, choice: Choice, how: FineTuning,
     """The factored model, fine-tuned as `how` says; calibrated only if there is no result
     yet."""
     run = finetune.run_of(trained, how, choice.identity())
-    made: list[Compression] = []
+    compressions: list[Compression] = []
     sizes = trained.run.dataset.schema.sizes
 
     def make() -> Any:
-        made.append(calibrated(trained, choice, device))
-        return made[0].model
+        compressions.append(calibrated(trained, choice, device))
+        return compressions[0].model
 
     def about(model: Any) -> dict[str, Any]:
         dense = trained.model.to(device)
-        return {"spectra": made[0].spectra, "structure": structure_of(model),
-                "errors": made[0].errors,
+        return {"spectra": compressions[0].spectra, "structure": structure_of(model),
+                "errors": compressions[0].errors,
                 "parameters": parameters_by_part(model),
                 "parameters_dense": parameters_by_part(dense),
                 "multiply_adds": multiply_adds(model, factor.probe(dense, sizes, 1)),

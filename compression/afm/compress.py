@@ -164,29 +164,29 @@ def compress(model: Any, choice: Choice, fields: list[Moments], schema: Fields, 
     layers = choice.layers_of(model)
     generator = torch.Generator().manual_seed(seed)
     spectra = [decompose(moments) for moments in fields]
-    made = Compression(model, {"fields": _values(dict(zip(schema.fields, spectra, strict=True))),
-                               "layers": {}})
+    of_fields = _values(dict(zip(schema.fields, spectra, strict=True)))
+    compression = Compression(model, {"fields": of_fields, "layers": {}})
     if choice.table:
-        _table(made, choice, fields, spectra, schema, generator)
+        _table(compression, choice, fields, spectra, schema, generator)
     dense = {} if choice.sequential or not layers else measure(model, layers)
     for name in layers:
-        moments = measure(made.model, [name])[name] if choice.sequential else dense[name]
-        _layer(made, choice, name, moments, batches, generator)
-    return made
+        moments = measure(compression.model, [name])[name] if choice.sequential else dense[name]
+        _layer(compression, choice, name, moments, batches, generator)
+    return compression
 
 
-def _table(made: Compression, choice: Choice, fields: list[Moments], spectra: list[Spectrum],
+def _table(compression: Compression, choice: Choice, fields: list[Moments], spectra: list[Spectrum],
            schema: Fields,
            generator: torch.Generator) -> None:
-    table = made.model.embedding.table()
+    table = compression.model.embedding.table()
     if choice.method == "tt":
         assert choice.emb_rank is not None
         most = max(ranks_for(radices_for(len(table)), table.shape[1], choice.emb_rank))
         if most < choice.emb_rank:
             raise ValueError(f"--emb-rank {choice.emb_rank} is more than a tensor train of this "
                              f"table can have: {most}")
-        made.model = replaced(made.model, "embedding",
-                              tensor_train_of(table, choice.emb_rank, len(schema.sizes)))
+        train = tensor_train_of(table, choice.emb_rank, len(schema.sizes))
+        compression.model = replaced(compression.model, "embedding", train)
         return
     ranks = table_ranks(choice, spectra, schema)
     factors = [_factor(choice.method, spectrum, rank, partial(svd_factor, part, rank), generator)
@@ -194,13 +194,13 @@ def _table(made: Compression, choice: Choice, fields: list[Moments], spectra: li
                rank in zip(table.split(list(schema.sizes)), spectra, ranks, strict=True)]
     once = table_moments(table, torch.ones((), dtype=torch.int64).expand(len(table)), schema.sizes)
     for what, moments in (("fields", fields), ("fields_unweighted", once)):
-        made.errors[what] = {name: _share(factor, of_field)
-                             for name, factor,
-                             of_field in zip(schema.fields, factors, moments, strict=True)}
-    made.model = factor_table(made.model, factors, schema.sizes)
-    inputs = probe(made.model, schema.sizes)
-    if choice.fused and deep_readers(made.model, inputs):
-        made.model = fuse(made.model, inputs)
+        compression.errors[what] = {
+            name: _share(factor, of_field)
+            for name, factor, of_field in zip(schema.fields, factors, moments, strict=True)}
+    compression.model = factor_table(compression.model, factors, schema.sizes)
+    inputs = probe(compression.model, schema.sizes)
+    if choice.fused and deep_readers(compression.model, inputs):
+        compression.model = fuse(compression.model, inputs)
 
 
 def table_ranks(choice: Choice, spectra: list[Spectrum], schema: Fields) -> list[int]:
@@ -231,10 +231,10 @@ def table_ranks(choice: Choice, spectra: list[Spectrum], schema: Fields) -> list
     return ranks
 
 
-def _layer(made: Compression, choice: Choice, name: str, moments: Moments,
+def _layer(compression: Compression, choice: Choice, name: str, moments: Moments,
            batches: Callable[[], Iterable[Inputs]], generator: torch.Generator) -> None:
     spectrum = decompose(moments)
-    made.spectra["layers"] |= _values({name: spectrum})
+    compression.spectra["layers"] |= _values({name: spectrum})
     if choice.mlp_energy is not None:
         rank = max(rank_for_energy(spectrum.values, choice.mlp_energy), 1)
     else:
@@ -242,16 +242,16 @@ def _layer(made: Compression, choice: Choice, name: str, moments: Moments,
         rank = choice.mlp_rank
     check_rank(rank, len(spectrum.values), spectrum.count, least=1)
     if choice.method == "svd":
-        made.model = svd_layer(made.model, name,
-                               min(rank, *linear_at(made.model, name).weight.shape), choice.act)
+        most = min(linear_at(compression.model, name).weight.shape)
+        compression.model = svd_layer(compression.model, name, min(rank, most), choice.act)
         return
     factor = _factor(choice.method, spectrum, rank, lambda: spectrum.first(rank), generator)
     least = None
     if choice.act_init == "shift":
         def least(model: Any, project: Any) -> Tensor:
             return least_codes(model, batches(), name, project)
-    made.model = factor_layer(made.model, name, factor, choice.act, least)
-    made.errors.setdefault("layers", {})[name] = _share(factor, moments)
+    compression.model = factor_layer(compression.model, name, factor, choice.act, least)
+    compression.errors.setdefault("layers", {})[name] = _share(factor, moments)
 
 
 def _factor(method: str, spectrum: Spectrum, rank: int, svd: Callable[[], Factor],

@@ -295,15 +295,15 @@ def _bias(layer: nn.Linear) -> Tensor:
 
 
 def _linear(weight: Tensor, bias: Tensor, like: nn.Linear) -> nn.Linear:
-    made = nn.utils.skip_init(nn.Linear, weight.shape[1], weight.shape[0]).to(like.weight)
+    linear = nn.utils.skip_init(nn.Linear, weight.shape[1], weight.shape[0]).to(like.weight)
     with torch.no_grad():
-        made.weight.copy_(weight)
-        made.bias.copy_(bias)
-    return made
+        linear.weight.copy_(weight)
+        linear.bias.copy_(bias)
+    return linear
 
 
 def replaced(model: nn.Module, name: str, module: nn.Module) -> nn.Module:
     """A copy of the model with `module` at a dotted name; what it replaces is not copied."""
     old = model.get_submodule(name)
-    made = copy.deepcopy(model, {id(old): module})
-    return made.train(model.training)
+    copied = copy.deepcopy(model, {id(old): module})
+    return copied.train(model.training)

@@ -20,18 +20,18 @@ from models.embedding.tensor_train import TensorTrain, tensor_train_of
 def structure_of(model: Any) -> dict[str, Any]:
     """The shape of a factored model, for its record: ranks of the table, ranks of layers by name,
     activation."""
-    made: dict[str, Any] = {"layers": {}, "act": "none"}
+    structure: dict[str, Any] = {"layers": {}, "act": "none"}
     table = getattr(model, "embedding", None)
     if isinstance(table, LowRank):
-        made |= {"ranks": list(table.ranks), "fused": table.fused}
+        structure |= {"ranks": list(table.ranks), "fused": table.fused}
     if isinstance(table, TensorTrain):
-        made["tensor_train"] = max(table.ranks)
+        structure["tensor_train"] = max(table.ranks)
     for name, module in model.named_modules():
         if isinstance(module, ThinPair):
-            made["layers"][name] = module.project.out_features
-            made["act"] = next(act for act, make in ACTS.items()
+            structure["layers"][name] = module.project.out_features
+            structure["act"] = next(act for act, make in ACTS.items()
                                if len(module) == (2 if make is None else 3))
-    return made
+    return structure
 
 
 def empty_like(model: Any, structure: dict[str, Any], field_sizes: Sequence[int]) -> Any:
@@ -44,19 +44,19 @@ def empty_like(model: Any, structure: dict[str, Any], field_sizes: Sequence[int]
     Raises:
         ValueError: the shape is not one of this model.
     """
-    made = copy.deepcopy(model).eval()
+    small = copy.deepcopy(model).eval()
     if "ranks" in structure:
-        width = made.embedding.width
-        made = factor_table(made, [_nothing(rank, width) for rank in structure["ranks"]],
+        width = small.embedding.width
+        small = factor_table(small, [_nothing(rank, width) for rank in structure["ranks"]],
                             field_sizes)
-        made = fuse(made, probe(made, field_sizes)) if structure["fused"] else made
+        small = fuse(small, probe(small, field_sizes)) if structure["fused"] else small
     if "tensor_train" in structure:
-        made.embedding = tensor_train_of(made.embedding.table(), structure["tensor_train"],
+        small.embedding = tensor_train_of(small.embedding.table(), structure["tensor_train"],
                                          len(field_sizes))
     for name, rank in structure["layers"].items():
-        width = linear_at(made, name).out_features
-        made = factor_layer(made, name, _nothing(rank, width), structure["act"])
-    return made.train(model.training)
+        width = linear_at(small, name).out_features
+        small = factor_layer(small, name, _nothing(rank, width), structure["act"])
+    return small.train(model.training)
 
 
 def _nothing(rank: int, width: int) -> Factor:

@@ -280,10 +280,10 @@ def work(args: argparse.Namespace) -> None:
 
 def describe(result: dict[str, Any]) -> str:
     """One line on a compressed model."""
-    made = result["compression"]
-    fields = sum(width > 0 for width in made["widths"].values())
-    return (f"{made['method']} budget {made['budget']:g}: {made['resource_left']:.4f} of "
-            f"{made['resource']}, {fields} of {len(made['widths'])} fields, neurons "
-            f"{made['neurons']}; test AUC {result['test_auc']:.4f}, log-loss "
+    about = result["compression"]
+    fields = sum(width > 0 for width in about["widths"].values())
+    return (f"{about['method']} budget {about['budget']:g}: {about['resource_left']:.4f} of "
+            f"{about['resource']}, {fields} of {len(about['widths'])} fields, neurons "
+            f"{about['neurons']}; test AUC {result['test_auc']:.4f}, log-loss "
             f"{result['test_logloss']:.4f}, accuracy {result['test_accuracy']:.4f}; run "
             f"{result['run_id']}")

@@ -122,8 +122,9 @@ class Resource:
         self.kind = kind
         self.counts = layout.counts
         self.device = torch.device(device)
-        self.by_weight = 2.0 if kind.startswith("flops") else 4.0 if kind == "bytes" else 1.0
-        self.by_bias = 4.0 if kind == "bytes" else 1.0
+        self.by_weight = self.by_bias = 4.0 if kind == "bytes" else 1.0
+        if kind.startswith("flops"):
+            self.by_weight = 2.0
         of_bottom = layout.bottom if kind != "flops_top" else ()
         *hidden, last = pairwise(of_bottom) if of_bottom else [(0, 0)]
         self.bottom = sum(self._layer(inputs, outputs) for inputs, outputs in hidden)
@@ -142,9 +143,10 @@ class Resource:
         self.valid = places < torch.tensor(self.counts, device=self.device)[:, None]  # (L, G)
         self.whole = float(self.amount(self.valid))
         # 1 where a layer before makes the unit
-        made = self._tensor([0.0, *(1.0 for _ in self.counts[1:])])
-        self.rates = (self.by_weight / self.whole * self.sizes, self.by_weight / self.whole * made,
-                      self.by_bias / self.whole * made)
+        has_inputs = self._tensor([0.0, *(1.0 for _ in self.counts[1:])])
+        self.rates = (self.by_weight / self.whole * self.sizes,
+                      self.by_weight / self.whole * has_inputs,
+                      self.by_bias / self.whole * has_inputs)
 
     def _tensor(self, values: Sequence[float]) -> Tensor:
         return torch.tensor(values, dtype=torch.float64, device=self.device)

@@ -92,9 +92,9 @@ def _layers(whole: Layers, inputs: Sequence[Tensor], outputs: Sequence[Tensor],
     with torch.random.fork_rng(devices=[]):
         if seed is not None:
             torch.manual_seed(seed)
-        made = layers(sizes)
+        layers_left = layers(sizes)
     if seed is None:
-        for layer, old, columns, rows in zip(made, whole, inputs, outputs, strict=True):
+        for layer, old, columns, rows in zip(layers_left, whole, inputs, outputs, strict=True):
             layer.weight.copy_(old.weight.cpu()[rows][:, columns])
             layer.bias.copy_(old.bias.cpu()[rows])
-    return made.to(device)
+    return layers_left.to(device)

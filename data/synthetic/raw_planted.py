@@ -276,10 +276,13 @@ def _layout(name: str, values: int | None = None) -> RawLayout:
         raise ValueError(unknown("data set", name, LAYOUTS))
     if values is not None and values < 2:
         raise ValueError(f"a category needs 2 values or more, got {values}")
-    return LAYOUTS[name] if values is None else replace(LAYOUTS[name], fields=tuple(
-        replace(field, head=min(field.head, values), size=0) if field.kind in (HEX, DECIMAL)
-        else field
-        for field in LAYOUTS[name].fields))  # without a tail
+    layout = LAYOUTS[name]
+    if values is None:
+        return layout
+    # without a tail
+    fewer = (replace(field, head=min(field.head, values), size=0)
+             if field.kind in (HEX, DECIMAL) else field for field in layout.fields)
+    return replace(layout, fields=tuple(fewer))
 
 
 @lru_cache(maxsize=4)

@@ -231,19 +231,19 @@ def grouped(results: Results) -> list[Group]:
 
 def row(name: str, result: dict[str, Any]) -> dict[str, Any]:
     """One run in the csv."""
-    made, before = result["compression"], result["without_finetuning"]
+    compression, before = result["compression"], result["without_finetuning"]
     speed: dict[str, Any] = {}
-    for who, found in made.get("samples_per_second", {}).items():
+    for who, found in compression.get("samples_per_second", {}).items():
         speed |= {f"samples_per_second_{who}_{batch}": each for batch, each in found.items()}
     return {"scheme": name, "asked": asked(result), "seed": result["seed"],
             "epochs": epochs_of(result),
-            "embedding_parameters": made["parameters"]["embedding"],
-            "parameters": sum(made["parameters"].values()),
-            "multiply_adds": sum(made.get("multiply_adds", {}).values()) or None,
-            "file_bytes": made["file_bytes"],
+            "embedding_parameters": compression["parameters"]["embedding"],
+            "parameters": sum(compression["parameters"].values()),
+            "multiply_adds": sum(compression.get("multiply_adds", {}).values()) or None,
+            "file_bytes": compression["file_bytes"],
             "inference_bytes": result["inference_bytes"],
             **{f"variance_lost_{what}": statistics.mean(lost.values())
-               for what, lost in made.get("errors", {}).items()},
+               for what, lost in compression.get("errors", {}).items()},
             "test_auc_before": before["test_auc"],
             "test_logloss_before": before["test_logloss"],
             "validation_auc_before": before["validation_auc"],

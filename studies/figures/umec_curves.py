@@ -77,18 +77,18 @@ def build(page: Page, results: Results, joint: bool, methods: Sequence[str],
 
 
 def _belongs(result: dict[str, Any], dataset: str, joint: bool) -> bool:
-    made = result.get("compression")
+    about = result.get("compression")
     return (result["stage"] == FINETUNED and result["settings"]["dataset"] == dataset
-            and made is not None and "budget" in made
-            and (made["method"] == DENSE or made["dynamics"]["joint"] == joint)
-            and (made["groups"], made["resource"]) == ("field", "flops_top"))
+            and about is not None and "budget" in about
+            and (about["method"] == DENSE or about["dynamics"]["joint"] == joint)
+            and (about["groups"], about["resource"]) == ("field", "flops_top"))
 
 
 def _label(result: dict[str, Any]) -> str:
-    made = result["compression"]
-    variants = {"faithful": made["dynamics"].get("faithful"), "scratch": made["scratch"],
-                "one descent": made.get("along")}
-    return ", ".join([made["method"], *(name for name, on in variants.items() if on)])
+    about = result["compression"]
+    variants = {"faithful": about["dynamics"].get("faithful"), "scratch": about["scratch"],
+                "one descent": about.get("along")}
+    return ", ".join([about["method"], *(name for name, on in variants.items() if on)])
 
 
 def _of_one_setting(page: Page, results: Results, data: pooling.Data,
@@ -105,10 +105,10 @@ def _of_one_setting(page: Page, results: Results, data: pooling.Data,
     for result in results:
         own = {key: value for key, value in result["identity"]["settings"].items()
                if key != "max_epochs"}
-        made = result["compression"]
-        base = by_id.get(made.get("base", ""))
+        about = result["compression"]
+        base = by_id.get(about.get("base", ""))
         trained = [pooling.settings_of(base), base["settings"]["max_epochs"]] if base else None
-        setting = [own, made["epochs"], made["finetune_epochs"], result["manifest"], trained]
+        setting = [own, about["epochs"], about["finetune_epochs"], result["manifest"], trained]
         groups[json.dumps(setting, sort_keys=True)].append(result)
     if not groups:
         return []
@@ -128,11 +128,11 @@ def _of_one_setting(page: Page, results: Results, data: pooling.Data,
 
 
 def _row(method: str, budget: float, run: dict[str, Any]) -> dict[str, Any]:
-    made = run["compression"]
+    about = run["compression"]
     return {"method": method, "budget": budget, "seed": run["seed"],
-            "compression": round(1 - made["resource_left"], 4),
-            "fields": sum(width > 0 for width in made["widths"].values()),
-            "neurons": " ".join(map(str, made["neurons"])),
+            "compression": round(1 - about["resource_left"], 4),
+            "fields": sum(width > 0 for width in about["widths"].values()),
+            "neurons": " ".join(map(str, about["neurons"])),
             **{name: run[name] for name in (*MEASURES, "test_logloss", "validation_auc")},
             RUNS: runs_of([run])}
 
@@ -156,17 +156,17 @@ def _auc(runs: Results) -> str:
 def _numbers(method: str, budget: float, runs: Results, dense: dict[int, dict[str, Any]],
              paper: dict[float, float]) -> list[Number]:
     where = shown(method) + ("" if method == DENSE else f" at {budget:g}")
-    made = [number(f"{name}, {where}", runs, itemgetter(field))
-            for field, name in (("test_auc", "AUC"), ("test_logloss", "log-loss"),
-                                ("test_accuracy", "accuracy"))]
+    numbers = [number(f"{name}, {where}", runs, itemgetter(field))
+               for field, name in (("test_auc", "AUC"), ("test_logloss", "log-loss"),
+                                   ("test_accuracy", "accuracy"))]
     beside = [run for run in runs if run["seed"] in dense]
     if method == "umec" and beside:
         published = paper[budget] - DENSE_ACCURACY if budget in paper else None
-        made.append(number(f"accuracy less the whole model's, {where}", beside,
-                           lambda run: run["test_accuracy"] - dense[run["seed"]]["test_accuracy"],
-                           published,
-                           "other data" if published is not None else "", ".5f"))
-    return made
+        numbers.append(number(
+            f"accuracy less the whole model's, {where}", beside,
+            lambda run: run["test_accuracy"] - dense[run["seed"]]["test_accuracy"],
+            published, "other data" if published is not None else "", ".5f"))
+    return numbers
 
 
 def _draw(page: Page, curves: Curves) -> None:

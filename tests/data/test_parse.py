@@ -107,8 +107,14 @@ def keys_of(values, layout):
     """Rows of plain values as the parser's keys."""
     hexadecimal = [column.kind == HEX for column in layout.columns
                    if column.kind in (BUCKET, DECIMAL, HEX)]
-    return [[MISSING if value is None else int(value, 16) if is_hex else value
-             for value, is_hex in zip(row, hexadecimal, strict=True)] for row in values]
+
+    def key_of(value, is_hex):
+        if value is None:
+            return MISSING
+        return int(value, 16) if is_hex else value
+
+    return [[key_of(value, is_hex) for value, is_hex in zip(row, hexadecimal, strict=True)]
+            for row in values]
 
 
 def agree(content, layout, folder, **cut):

@@ -41,3 +41,9 @@ def test_any_name_is_read_back(name):
 def test_a_name_that_cannot_be_read_back_is_refused(name):
     with pytest.raises(ValueError, match="cannot be written"):
         flat.dump({"outer": {name: 1}})
+
+
+@pytest.mark.parametrize("text", ["[1]", "{}", " [1]"])
+def test_what_a_caller_may_change_is_new_each_time(text):
+    assert flat.from_text(text) == flat.from_text(text)
+    assert flat.from_text(text) is not flat.from_text(text)
