@@ -27,7 +27,7 @@ from pathlib import Path
 from engine import cli
 from studies.figures import OF_OTHER_DATA, PAGES
 from studies.names import MODELS
-from studies.published import PRESETS
+from studies.published import LEADERBOARDS, PRESETS
 from studies.tuning import TRIALS
 from utils.files import require_writable
 from utils.text import unknown
@@ -115,12 +115,14 @@ def read(words: Sequence[str]) -> argparse.Namespace:
         raise ValueError(NO_SET.format(" --set ".join(given.set)))
     if given.what in (None, "report", "summary"):
         return given
-    what, dataset = OF_OTHER_DATA.get(given.what, (given.what, given.dataset or "movielens"))
+    usual = LEADERBOARDS[0] if given.what == "leaderboard" else "movielens"
+    what, dataset = OF_OTHER_DATA.get(given.what, (given.what, given.dataset or usual))
     if given.dataset not in (None, dataset):
         raise ValueError(f"{given.what} is {what} of {dataset}; for {given.dataset} ask for {what} "
                          f"--dataset {given.dataset}")
     given.what, given.dataset = what, dataset
-    _require("dataset", given.dataset, (*PRESETS, "all"))
+    _require("dataset", given.dataset, LEADERBOARDS if what == "leaderboard" else
+             (*PRESETS, "all"))
     if given.what == "plan":
         return given
     if given.what == "recipe":

@@ -70,11 +70,6 @@ def export(run_id: str, folder: Path | str, values: str = FLOAT32,
     if vocabulary is None:
         raise ValueError(f"run {trained.result['run_id']} was trained on rows that came encoded: "
                          "there is no vocabulary to read raw rows by")
-    if trained.run.dataset.schema.has_slots:
-        several = [field.name for field in vocabulary.fields if field.info.separator
-                   and not field.info.slot]
-        raise ValueError(f"a model with several values in a cell cannot be exported yet (column "
-                         f"{', '.join(several)}); train one without it: --set ignore={several[0]}")
     model, new_ids = _served(trained, values)
     parity = compared(trained, model, new_ids, values)
     made = Artefact(model, vocabulary.renumbered(new_ids), _about(trained, values, parity))

@@ -44,6 +44,7 @@ PRESETS: dict[str, Preset] = {
                "max_epochs": 150, "eval_interval": 1},
 }
 
+LEADERBOARDS = ("frappe",)  # data sets of which others report numbers (`studies.recipes`)
 # schemes of a comparison on data sets of no paper's; all on the others
 COMPARED = {"frappe": ("lr", "uniform", "pep", "magnitude", "mgqe", "mde", "qr"),
             "movielens_ids": ("uniform", "pep", "magnitude")}

@@ -108,6 +108,9 @@ class Scorer:
         ids = np.empty((columns.rows, len(fields)), np.int32)
         for place, field in enumerate(fields):
             values = columns.values[_column(field)]
+            if field.info.separator is not None:
+                values = self._slot(field, values, columns.bad)
+                field = fields[place - field.info.slot]  # which has the values
             try:
                 found = field.lookup(values)
             except ValueError:
@@ -126,6 +129,20 @@ class Scorer:
                 read = np.maximum(read, 0)
             numbers[:, place] = np.nan_to_num(np.sign(read) * np.log1p(np.abs(read)))
         return ids, numbers
+
+    def _slot(self, field: Field, values: Any, bad: dict[int, str]) -> list[str | None]:
+        """What cells with several values have in one slot, None for nothing; cells with more values
+        than the model has slots are noted in `bad`."""
+        info = field.info
+        slots = sum(other.info.column == info.column for other in self.vocabulary.fields)
+        packed, found = pack(values), []
+        for row in range(len(packed)):
+            parts = packed.get(row).split(info.separator)
+            if len(parts) > slots:
+                bad.setdefault(row, f"{len(parts)} values in {info.column!r}, the model takes "
+                                    f"{slots}")
+            found.append(parts[info.slot] if info.slot < len(parts) else None)
+        return found
 
     def score_file(self, path: str | os.PathLike[str], out: str | os.PathLike[str],
                    progress: Callable[[int], None] = lambda rows: None) -> ScoredFile:

@@ -112,7 +112,7 @@ def test_hash_follows_ids_labels_and_sizes():
 
 def test_schema_refuses_an_empty_field_and_a_wrong_number_of_sizes():
     with pytest.raises(ValueError, match="at least one value"):
-        Schema("toy", ("a", "b"), (3, 0))
+        Schema("toy", ("a", "b"), (0, 3))
     with pytest.raises(ValueError, match="2 field names but 1 sizes"):
         Schema("toy", ("a", "b"), (3,))
 

@@ -110,6 +110,9 @@ def test_without_a_recipe_nothing_is_run(shell, tmp_path):
     with pytest.raises(ValueError, match="did you mean 'deepfm'"):
         recipes.known("movielens_ids", "depfm")
     assert recipes.training_of(tmp_path, "movielens", "fm") == {}
+    with pytest.raises(ValueError, match=r"unknown dataset 'movielens'.*frappe"):
+        shell("leaderboard", "--dataset", "movielens")
+    assert reproduce.read(["leaderboard"]).dataset == FRAPPE
 
 
 def test_the_decays_of_other_data_sets_are_as_listed(tmp_path):

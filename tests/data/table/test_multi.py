@@ -10,14 +10,17 @@ import torch
 from compression.loaded_run import LoadedRun
 from data import vocabulary
 from data.schema import Schema
+from data.split import split_rows
 from data.table import spool
 from data.table.encode import describe, open_table
 from data.table.options import SPLIT_SEED, OwnTable, TableOptions
 from engine import stages
+from engine.evaluate import auc
 from engine.run import RunContext
 from engine.settings import parse
 from models.build import EMBEDDINGS, MODELS, build_embedding, build_model
 from models.embedding.base import TableEmbedding
+from models.serving.scorer import load
 from serving.export import export
 from studies import sizes
 
@@ -133,8 +136,27 @@ def test_pep_counts_shared_rows_once_and_its_tickets_are_retrained(tmp_path):
     _, dataset, kept = sizes.kept_of(tickets[0]["run_id"], None, context)
     assert kept.sum() == 60
     assert len(kept) == rows == dataset.schema.num_rows
-    with pytest.raises(ValueError, match="several values in a cell cannot be exported yet"):
-        export(tickets[0]["run_id"], tmp_path / "model", context=context)
+
+
+@pytest.mark.parametrize("scheme", ["pep", "qr"])
+def test_an_exported_model_reads_cells_with_several_values(tmp_path, scheme, caplog):
+    result, settings, context = run_all(tmp_path, scheme, qr_collisions=2)
+    if scheme == "pep":
+        result = stages.retrain(settings, 1, context)[0]
+    export(result["run_id"], tmp_path / "model", context=context)
+    scorer = load(tmp_path / "model")
+    frame = films()
+    held_out = frame.iloc[split_rows(len(frame), SPLIT_SEED)[1]]
+    scores = scorer.score(held_out)
+    assert auc(held_out["liked"].astype(int).to_numpy(), scores) == pytest.approx(
+        result["validation_auc"], abs=1e-6)
+    frame.iloc[:30].to_csv(tmp_path / "new.csv", index=False)
+    scorer.score_file(tmp_path / "new.csv", tmp_path / "scores.csv")
+    scored = pd.read_csv(tmp_path / "scores.csv")["probability"].to_numpy()
+    assert np.allclose(scored, scorer.score(frame.iloc[:30]), atol=1e-6)
+    many = scorer.score({"user": ["1"], "genres": ["a/b/c/d/e"], "year": ["1999"]})
+    assert np.isnan(many[0])
+    assert "5 values in 'genres', the model takes 4" in caplog.text
 
 
 def test_other_methods_say_that_they_do_not_know_slots(tmp_path):
