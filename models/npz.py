@@ -51,6 +51,7 @@ def read_npz(path: str | os.PathLike[str], most: int | None = None) -> Arrays:
             takes too much memory.
 
     >>> import tempfile
+    >>> from pathlib import Path
     >>> path = Path(tempfile.mkdtemp()) / "a.npz"
     >>> with path.open("wb") as file:
     ...     write_npz(file, {"a": np.arange(3)})

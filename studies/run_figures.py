@@ -124,8 +124,17 @@ def reproduce(given: argparse.Namespace, context: RunContext) -> None:
 
 
 def datasets(given: argparse.Namespace) -> list[str]:
-    """Those that --dataset names."""
-    return list(PRESETS) if given.dataset == "all" else [given.dataset]
+    """Those that --dataset names; `all` names those left out for want of a recipe."""
+    if given.dataset != "all":
+        return [given.dataset]
+    found = []
+    for name in PRESETS:
+        try:
+            recipes.require(Path(given.out), name, given.model, recipes.LINEAR)
+            found.append(name)
+        except FileNotFoundError as error:
+            print(f"skipped: {name} ({error})")
+    return found
 
 
 def with_options(given: argparse.Namespace, **changes: Any) -> argparse.Namespace:

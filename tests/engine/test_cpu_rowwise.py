@@ -30,6 +30,17 @@ CASES = [*({"threshold_type": kind} for kind in THRESHOLD_TYPES), {"g_type": "so
          {"threshold_decay": "none"}, {"threshold_gradient": False}]
 
 
+def without_key_bias(state):
+    """A softmax does not depend on the bias of keys: its gradient is rounding alone, which Adam
+    makes as large as any other."""
+    kept = dict(state)
+    for name in kept:
+        if "in_proj_bias" in name and np.ndim(kept[name]):  # of queries, keys and values
+            keys = np.s_[len(kept[name]) // 3:2 * len(kept[name]) // 3]
+            kept[name] = np.delete(kept[name], keys)
+    return kept
+
+
 @pytest.mark.parametrize("case", CASES, ids=words)
 def test_each_form_has_the_same_bits_and_the_whole_tables_values(case):
     whole = Training("dense", **case).run(40)
@@ -39,7 +50,7 @@ def test_each_form_has_the_same_bits_and_the_whole_tables_values(case):
     assert (dense.rows.interval, late.rows.interval) == (1, 32)
     assert_same(dense.state(), late.state())
     assert_same(dense.state(), auto.state())
-    assert_close(dense.state(), whole.state())
+    assert_close(without_key_bias(dense.state()), without_key_bias(whole.state()))
     if hasattr(whole.embedding, "num_params"):
         assert torch.equal(whole.embedding.table() == 0, late.embedding.table() == 0)
     names = {name for name, parameter in whole.model.named_parameters()
