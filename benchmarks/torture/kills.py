@@ -152,9 +152,10 @@ def equal_times(out: Path) -> None:
 
 
 def _raw(alone: Path, out: Path) -> None:
-    """The raw files of an encoding, which are made once."""
-    raw = alone.with_name(alone.name + "-raw")
-    if raw.exists() and not (there := out.with_name(out.name + "-raw")).exists():
+    """The raw files of a work, which are made once."""
+    raw, there = (path.with_name(path.name + "-raw") for path in (alone, out))
+    shutil.rmtree(there, ignore_errors=True)
+    if raw.exists():
         shutil.copytree(raw, there)
 
 
@@ -259,6 +260,9 @@ def contents(out: Path) -> dict[str, Any]:
         name = str(path.relative_to(out))
         if path.is_dir() or path.name.endswith(".lock"):
             continue
+        own_table = path.parent.name.startswith("clicks-")
+        if own_table and path.name in ("manifest.json", "checksums.json"):
+            continue  # they name the place of the raw file
         if path.name in ("result.json", "movielens_fm_uniform.json"):
             found[name] = _without_times(json.loads(path.read_text()))
         else:

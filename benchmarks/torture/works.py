@@ -11,6 +11,7 @@ import socket
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import replace
+from multiprocessing import get_context
 from pathlib import Path
 from typing import Any
 
@@ -133,19 +134,35 @@ def two_processes(out: Path) -> None:
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
-    first = os.getpid()
-    second = os.fork()
-    if not second:
+    second = get_context("fork").Process(target=_rank, args=(1, out, port, os.getpid()),
+                                         daemon=True)
+    second.start()
+    _rank(0, out, port)
+    second.join()
+    if second.exitcode:
+        raise RuntimeError("the second process has failed")
+
+
+def _rank(rank: int, out: Path, port: int, first: int = 0) -> None:
+    """The share of one process.
+
+    Args:
+        first: the process that this one ends with.
+    """
+    if first:
         ctypes.CDLL(None).prctl(1, signal.SIGKILL)  # PR_SET_PDEATHSIG
         if os.getppid() != first:
             raise RuntimeError("the first process has ended")
-    os.environ |= {"RANK": "0" if second else "1", "WORLD_SIZE": "2", "MASTER_ADDR": "127.0.0.1",
-                   "MASTER_PORT": str(port)}
-    place = context(out, rank=0 if second else 1)
-    stages.train(settings(**PEP, lanes=2), SEED, place)
-    dist.destroy_process_group()
-    if second and os.waitpid(second, 0)[1]:
-        raise RuntimeError("the second process has failed")
+    own = {"RANK": str(rank), "WORLD_SIZE": "2", "MASTER_ADDR": "127.0.0.1",
+           "MASTER_PORT": str(port)}
+    os.environ |= own
+    try:
+        stages.train(settings(**PEP, lanes=2), SEED, context(out, rank=rank))
+    finally:
+        if dist.is_initialized():
+            dist.destroy_process_group()
+        for name in own:
+            del os.environ[name]
 
 
 def encode(out: Path) -> None:
