@@ -72,7 +72,8 @@ def number_lines(raw: RawFile, bad: BadLines, target: Path, pool: ThreadPoolExec
                 lines += parsed.lines
                 ids = pool.map(ValueCounter.add, numbered.counters, parsed.keys)
                 for part in (*ids, np.ascontiguousarray(parsed.numbers), parsed.labels):
-                    part.tofile(out)
+                    # not `tofile`, which takes a disk that is full at its end for a success
+                    out.write(np.ascontiguousarray(part).data)
                 numbered.sizes.append(len(parsed.labels))
             if bad.too_many(int(lines * raw.size / max(raw.position, 1))):
                 bad.check(lines)

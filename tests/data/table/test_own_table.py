@@ -5,6 +5,7 @@ import gzip
 import logging
 import os
 import zipfile
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
@@ -18,6 +19,7 @@ from data.split import SPLITS, split_rows
 from data.table import count, encode, read
 from data.table.encode import describe, open_table
 from data.table.options import SPLIT_SEED, OwnTable, TableOptions, check_split
+from data.table.spool import spool
 from models.vocabulary import as_text
 
 NASTY = ["a", "b", "", "Zürich", 'say "hi"', "x,y", "two\nlines", "日本", "NaN", "null", "007", "7",
@@ -558,3 +560,10 @@ def test_times_with_fractions_and_zones_are_the_same_text_in_a_file_and_as_pytho
     wanted = [as_text(value) or "" for value in times.to_pylist()]
     assert [texts.get(row) for row in range(3)] == wanted
     assert wanted == ["2008-01-10 21:19:59", "2008-01-10 21:20:00", ""]
+
+
+def test_a_disk_that_is_full_at_the_last_byte_is_an_error(tmp_path):
+    table = read.Table.of(put(tmp_path, frame_of(20)))
+    options = TableOptions("click", min_count=1)
+    with ThreadPoolExecutor(1) as pool, pytest.raises(OSError, match="No space left"):
+        spool(table, options, ("random", "1"), Path("/dev/full"), pool)
