@@ -36,6 +36,7 @@ from engine.run import ALGORITHM_VERSION, CHECKPOINT, WEIGHTS, Interrupted, Run,
 from engine.settings import COSINE, PUBLISHED_PATIENCE, identity
 from models.base import ClickModel
 from models.build import inference_bytes, num_embedding_params
+from models.memory import GIB, require_memory
 from utils.files import write_record
 
 log = logging.getLogger("pep")
@@ -196,6 +197,8 @@ class Trainer:
 
     def _optimizer(self) -> Optimizer:
         train = self.run.settings.train
+        if self.device.type == "cpu":
+            _require_room(self.model, train.optimizer, train.table_update)
         return build_optimizer(self.model, train.lr, train.l2_regularization, train.decay_of_others,
                                train.optimizer)
 
@@ -347,3 +350,20 @@ def _by_name(hooks: Sequence[Hook]) -> dict[str, Hook]:
         raise ValueError(f"each hook of a run needs a name of its own in checkpoints, got "
                          f"{sorted(hook.name for hook in named)}")
     return found
+
+
+def _require_room(model: ClickModel, optimizer: str, table_update: str) -> None:
+    """Make sure that the memory holds what parameters need beside themselves; say it where it is
+    more than a GiB.
+
+    Raises:
+        ValueError: it does not.
+    """
+    own = sum(each.nbytes for each in model.parameters())
+    moments = 2 * own if optimizer == "adam" else 0
+    gradient = own if table_update == "dense" else 0
+    if own + moments + gradient > GIB:
+        log.info("parameters of %.2f GiB; their moments take %.2f GiB more, their gradient %.2f",
+                 own / GIB, moments / GIB, gradient / GIB)
+    require_memory(moments + gradient, f"training parameters of {own / GIB:.2f} GiB with "
+                   f"optimizer={optimizer} and table_update={table_update}")

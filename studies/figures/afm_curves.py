@@ -74,7 +74,8 @@ def draw(page: Page, factored: Results, baselines: dict[str, list[dict[str, Any]
         for axes, finetuned in zip(row, (False, True), strict=True):
             _curves(axes, factored, size, finetuned)
             for name, runs in baselines.items():
-                _line(axes, BASELINES[name], STYLES[name], runs, own, auc_at_end)
+                _line(axes, BASELINES[name], STYLES[name], by_size(runs, parameters_of, own,
+                                                                   auc_at_end))
             if control:
                 axes.axhline(mean(_shortest(control), _score(finetuned)), color=budget_curve.INK,
                              linestyle=":", linewidth=1, label="dense")
@@ -123,27 +124,33 @@ def _curves(axes: Axes, results: Results, size: Value, finetuned: bool) -> None:
     """A line for each method over its ranks; where they were fine-tuned, one for AFM's longest
     fine-tuning too."""
     for method in [name for name in AFM if name in NAMES]:
-        _line(axes, NAMES[method], AFM[method], curve_of(results, method, finetuned), size,
-              _score(finetuned))
+        _line(axes, NAMES[method], AFM[method], by_size(
+            curve_of(results, method, finetuned), embedding_size, size, _score(finetuned)))
     most = max(map(epochs_of, results))
     least = min((epochs_of(result) for result in results if epochs_of(result)), default=most)
     longer = [result for result in curve_of(results, "afm", finetuned=False)
               if epochs_of(result) == most]
     if finetuned and longer and most > least:
-        _line(axes, f"{NAMES['afm']}, {most} epochs", AFM["afm, longer"], longer, size, auc_at_end)
+        _line(axes, f"{NAMES['afm']}, {most} epochs", AFM["afm, longer"],
+              by_size(longer, embedding_size, size, auc_at_end))
 
 
-def _line(axes: Axes, label: str, style: Style, results: Sequence[dict[str, Any]],
-          size: Value, score: Value) -> None:
-    by_size: dict[float, list[float]] = defaultdict(list)
+def by_size(results: Results, parameters: Value, size: Value,
+            score: Value) -> list[tuple[float, float]]:
+    """Mean size and mean score of the runs of each number of parameters, by rising size. A mask of
+    so many entries takes other bytes with each seed."""
+    groups: dict[float, list[dict[str, Any]]] = defaultdict(list)
     for result in results:
-        by_size[size(result)].append(score(result))
-    if len(by_size) > 1:  # one point makes no curve
+        groups[parameters(result)].append(result)
+    return sorted((mean(runs, size), mean(runs, score)) for runs in groups.values())
+
+
+def _line(axes: Axes, label: str, style: Style, points: Sequence[tuple[float, float]]) -> None:
+    if len(points) > 1:  # one point makes no curve
         colour, marker, dashes = style
-        places = sorted(by_size)
-        axes.plot(places, [statistics.mean(by_size[place]) for place in places], color=colour,
-                  marker=marker,
-                  markersize=3, linestyle=dashes, linewidth=1, label=label)
+        sizes, scores = zip(*points, strict=True)
+        axes.plot(sizes, scores, color=colour, marker=marker, markersize=3, linestyle=dashes,
+                  linewidth=1, label=label)
 
 
 def _spectra(axes: Axes, spectra: dict[str, list[float]], what: str) -> None:

@@ -53,7 +53,7 @@ def test_plain_descent_without_a_gradient_table_needs_no_more(tmp_path, monkeypa
 
 
 def test_large_tables_say_what_they_take(tmp_path, monkeypatch, caplog):
-    monkeypatch.setattr("engine.initial_model.GIB", 1 << 10)
+    monkeypatch.setattr("engine.trainer.GIB", 1 << 10)
     with caplog.at_level(logging.INFO, "pep"):
         tiny.train(tmp_path, embedding="uniform", table_update="dense")
     assert "their moments take" in caplog.text

@@ -5,7 +5,7 @@ import csv
 import pytest
 from synthetic_results import factored, put, result, ticket
 
-from studies.figures import afm_page
+from studies.figures import afm_curves, afm_page
 from studies.page import text, write
 from studies.series import series_of
 
@@ -212,3 +212,11 @@ def test_fine_tunings_of_a_dense_run_without_a_record_are_left_out(tmp_path):
                  factored("b", emb_rank=2, seed=2))
     assert [row["runs"] for row in page.rows] == ["a"]
     assert page.left_out[-1].startswith("Left out: 1 fine-tuning whose dense run has no record")
+
+
+def test_seeds_of_one_budget_are_one_point_whatever_bytes_their_masks_take():
+    runs = [{"num_embedding_params": 50, "inference_bytes": size, "test_auc": auc}
+            for size, auc in ((300, 0.5), (320, 0.75))]
+    runs.append({"num_embedding_params": 10, "inference_bytes": 60, "test_auc": 0.25})
+    assert afm_curves.by_size(runs, afm_curves.parameters_of, afm_curves.table_bytes,
+                              afm_curves.auc_at_end) == [(60, 0.25), (310, 0.625)]
