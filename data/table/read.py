@@ -299,8 +299,8 @@ class Table:
 
         def note(row: Any) -> str:
             nonlocal last_bad
-            last_bad = row.number or 0
-            bad.note(row.number or 0, f"expected {row.expected_columns} columns, got "
+            last_bad = row.number
+            bad.note(row.number, f"expected {row.expected_columns} columns, got "
                      f"{row.actual_columns}", row.text.encode(), {})
             return "skip"
 
@@ -310,8 +310,9 @@ class Table:
         with _opened(file.path) as stream:
             reader = pa_csv.open_csv(
                 stream,
-                pa_csv.ReadOptions(block_size=BLOCK_BYTES, column_names=names, skip_rows=0,
-                                   skip_rows_after_names=1),
+                # with threads, which make it no faster, a line that cannot be used has no number
+                pa_csv.ReadOptions(use_threads=False, block_size=BLOCK_BYTES, column_names=names,
+                                   skip_rows=0, skip_rows_after_names=1),
                 pa_csv.ParseOptions(delimiter=file.separator, newlines_in_values=True,
                                     invalid_row_handler=note),
                 pa_csv.ConvertOptions(column_types={name: pa.string() for name in names},

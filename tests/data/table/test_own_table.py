@@ -476,7 +476,7 @@ def test_a_few_bad_lines_are_shown_and_left_out(tmp_path, caplog):
     dataset = open_own(path, tmp_path)
     assert sum(dataset.counts) == 3000
     assert dataset.manifest["bad_lines"] == 1
-    assert "expected 7 columns, got 2: b'too,few'" in caplog.text
+    assert "line 3002: expected 7 columns, got 2: b'too,few'" in caplog.text
 
 
 @pytest.mark.parametrize("packed", [False, True])
