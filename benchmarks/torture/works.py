@@ -11,6 +11,7 @@ import socket
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import replace
+from functools import partial
 from multiprocessing import get_context
 from pathlib import Path
 from typing import Any
@@ -35,7 +36,7 @@ from data.movielens import FIRST_RATING
 from data.synthetic import raw_planted
 from data.table.encode import open_table
 from data.table.options import OwnTable, TableOptions
-from engine import stages
+from engine import cli, stages
 from engine.record import pick_device
 from engine.run import RunContext
 from engine.settings import Settings, parse
@@ -134,8 +135,8 @@ def two_processes(out: Path) -> None:
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
-    second = get_context("fork").Process(target=_rank, args=(1, out, port, os.getpid()),
-                                         daemon=True)
+    share = partial(_rank, 1, out, port, os.getpid())
+    second = get_context("fork").Process(target=cli.main, args=(share,), daemon=True)
     second.start()
     _rank(0, out, port)
     second.join()
