@@ -202,7 +202,7 @@ def manifests(cache: Path) -> dict[Path, dict[str, Any]]:
     for path in sorted(paths, key=lambda path: path.stat().st_mtime, reverse=True):
         try:
             manifest = json.loads(path.read_text())
-        except ValueError:
+        except (ValueError, RecursionError):
             continue
         if isinstance(manifest, dict) and manifest.get("format") == FORMAT_VERSION:
             found[path.parent] = manifest

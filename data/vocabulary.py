@@ -9,14 +9,15 @@ the newest in the cache is taken.
 """
 
 import argparse
-import json
 import sys
 from pathlib import Path
+from typing import Any
 
 from data import store
 from data.registry import DATASETS
 from data.synthetic import planted, planted_fields
 from models.vocabulary import NOT_FOUND, Field, Vocabulary
+from utils.files import read_record
 
 MADE = (planted.NAME, planted_fields.NAME)  # sets that are made anew each time, and not in a cache
 
@@ -31,10 +32,10 @@ def find(named: str, out: Path, cache: Path) -> tuple[str, Vocabulary]:
 
     Raises:
         FileNotFoundError: there is no such run or set; the sets that are there are listed.
-        ValueError: several runs begin so.
+        ValueError: several runs begin so, or a record is damaged.
     """
     if (Path(named) / store.VOCABULARY).is_dir():
-        manifest = json.loads((Path(named) / "manifest.json").read_text())
+        manifest = _record(Path(named) / "manifest.json")
         return manifest["dataset"], Vocabulary.open(Path(named) / store.VOCABULARY)
     runs = sorted((out / "runs").glob(f"{named}*/result.json")) if named else []
     if len(runs) > 1:
@@ -42,7 +43,7 @@ def find(named: str, out: Path, cache: Path) -> tuple[str, Vocabulary]:
                          f"{', '.join(path.parent.name for path in runs)}")
     wanted = {named}
     if runs:
-        result = json.loads(runs[0].read_text())
+        result = _record(runs[0])
         wanted = {result["manifest"]}
         name = result["settings"]["dataset"]
         named = name if name in MADE else named
@@ -59,6 +60,13 @@ def find(named: str, out: Path, cache: Path) -> tuple[str, Vocabulary]:
         f"there is no finished run in {out / 'runs'} and no encoded set in {cache} that is called "
         f"{named!r} (sets that are there: {there}); give a run's id, or encode the data again: the "
         "training script does, with --encode-only")
+
+
+def _record(path: Path) -> dict[str, Any]:
+    try:
+        return read_record(path)
+    except ValueError as error:
+        raise ValueError(f"{path} cannot be read ({error})") from error
 
 
 def described(vocabulary: Vocabulary) -> str:

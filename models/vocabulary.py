@@ -519,7 +519,7 @@ class Vocabulary:
                 raise ValueError(f"its format is {version}, this code reads {FORMAT_VERSION}")
             arrays = {name: np.asarray(_mapped(folder / f"{name}.npy")) for name in _ARRAYS}
             fields = tuple(_read_fields(described["fields"], arrays))
-        except (ValueError, KeyError, TypeError, OSError, EOFError) as error:
+        except (ValueError, KeyError, TypeError, OSError, EOFError, RecursionError) as error:
             raise ValueError(f"the vocabulary in {folder} cannot be read ({error}); make it "
                              "again") from error
         return Vocabulary(fields)

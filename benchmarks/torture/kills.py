@@ -169,9 +169,17 @@ def start(work: Work, before: Callable[[], None] = lambda: None,
     """
     sys.stdout.flush()
     sys.stderr.flush()
+    # an interrupt waits until the command listens, as a terminal's does until the command is there
+    waiting = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
     child = os.fork()
     if child:
+        signal.pthread_sigmask(signal.SIG_SETMASK, waiting)
         return child
+
+    def listening() -> None:
+        signal.pthread_sigmask(signal.SIG_SETMASK, waiting)
+        work()
+
     code = 99
     try:
         words = said.open("w")
@@ -179,7 +187,7 @@ def start(work: Work, before: Callable[[], None] = lambda: None,
         os.dup2(words.fileno(), 2)
         sys.stdout = sys.stderr = words
         before()
-        cli.main(work)
+        cli.main(listening)
         code = 0
     except SystemExit as end:
         code = int(end.code or 0)

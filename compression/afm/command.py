@@ -64,7 +64,7 @@ def ranks_in(path: Path) -> tuple[tuple[str, int], ...]:
     """
     try:
         found = json.loads(path.read_text())
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, RecursionError) as error:
         raise ValueError(f"--field-rank-file {path} cannot be read ({error})") from error
     if not isinstance(found, dict) or any(type(rank) is not int for rank in found.values()):
         raise ValueError(f"--field-rank-file {path} must hold a rank for each field, "

@@ -63,8 +63,10 @@ class TensorTrain(TableEmbedding):
         self.last = nn.Parameter(last.clone())
 
     def forward(self, ids: Tensor) -> Tensor:
-        """ids (B, F) -> (B, F, D)."""
-        return lookup(self._rows(), ids) if ids.numel() >= self.num_rows else self.of_ids(ids)
+        """ids (B, F) -> (B, F, D), of float32 whatever the precision of the model's products: rows
+        are added up where ids repeat."""
+        with torch.autocast(ids.device.type, enabled=False):
+            return lookup(self._rows(), ids) if ids.numel() >= self.num_rows else self.of_ids(ids)
 
     def of_ids(self, ids: Tensor) -> Tensor:
         """The definition: a product for each id."""

@@ -118,7 +118,7 @@ def _read_manifest(folder: Path) -> dict[str, Any]:
     try:
         manifest = json.loads((folder / MANIFEST).read_text())
         version, tables, checksum = (manifest[key] for key in ("format", "tables", "sha256"))
-    except (ValueError, KeyError, TypeError) as error:
+    except (ValueError, KeyError, TypeError, RecursionError) as error:
         raise ValueError(f"{folder / MANIFEST} cannot be read ({error}); save the tables "
                          "again") from error
     if version > FORMAT:

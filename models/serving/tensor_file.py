@@ -51,7 +51,7 @@ def read_tensors(path: Path) -> dict[str, np.ndarray]:
         return {name: _array(body, entry) for name, entry in header.items()}
     except FileNotFoundError:
         raise
-    except (ValueError, KeyError, TypeError, OSError) as error:
+    except (ValueError, KeyError, TypeError, OSError, RecursionError) as error:
         raise ValueError(f"{path} is no whole file of tensors ({error}); make it again") from error
 
 

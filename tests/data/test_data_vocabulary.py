@@ -40,6 +40,14 @@ def test_raw_cells_look_up_to_the_encoded_ids(tmp_path, name):
     check_counts(dataset)
 
 
+def test_a_damaged_manifest_is_named(tmp_path):
+    (tmp_path / store.VOCABULARY).mkdir()
+    (tmp_path / "manifest.json").write_text("[" * 99_999)
+    with pytest.raises(ValueError, match=r"manifest\.json cannot be read \(it is nested too deep"):
+        vocabulary.find(str(tmp_path), tmp_path, tmp_path)
+    assert store.manifests(tmp_path.parent) == {}
+
+
 @pytest.mark.parametrize("name", vocabulary.MADE)
 def test_synthetic_sets_have_a_vocabulary_too(tmp_path, name):
     check_counts(DATASETS[name](None, tmp_path))

@@ -76,6 +76,9 @@ def test_bad_folders_and_models(tmp_path):
     (folder / MANIFEST).write_text(json.dumps({**manifest, "format": 3}))
     with pytest.raises(ValueError, match="is of format 3, this version of pep reads up to 2"):
         load_tables(Model(), folder)
+    (folder / MANIFEST).write_text("[" * 99_999)
+    with pytest.raises(ValueError, match=f"{MANIFEST} cannot be read"):
+        load_tables(Model(), folder)
     (folder / MANIFEST).write_text(json.dumps(manifest))
     content = bytearray((folder / TENSORS).read_bytes())
     content[-1] ^= 1

@@ -51,6 +51,19 @@ def test_the_table_multiplied_out_has_the_rows_and_the_gradients_of_the_definiti
             train(number)
 
 
+@pytest.mark.parametrize("rows", [60, 2000])  # a batch with more ids than rows, and with fewer
+def test_rows_are_float32_where_products_of_the_model_are_not(rows):
+    train = fresh_tensor_train(rows, 5, 3, draw(), 2)
+    ids = torch.arange(100).view(50, 2) % rows
+    wanted = train(ids)
+    with torch.autocast("cpu", torch.bfloat16):
+        found = train(ids)
+    assert found.dtype == torch.float32
+    assert torch.equal(found, wanted)
+    found.sum().backward()
+    assert train.cores[0].grad.abs().max() > 0
+
+
 def test_a_train_learns_a_table_of_its_own_rank():
     target, made = fresh_tensor_train(60, 5, 2, draw(1), 1).table(), fresh_tensor_train(60, 5, 4,
                                                                                         draw(2), 1)

@@ -146,7 +146,7 @@ def test_renumbered_ids_may_fall_together():
     assert moved.field("price").lookup([0.0, 1.0, 3.0]).tolist() == [1, 5, 5]
 
 
-@pytest.mark.parametrize("damage", ["cut", "gone", "format", "json"])
+@pytest.mark.parametrize("damage", ["cut", "gone", "format", "json", "nested"])
 def test_a_damaged_vocabulary_is_named(tmp_path, damage):
     folder = tmp_path / "v"
     vocabulary().write(folder)
@@ -154,8 +154,8 @@ def test_a_damaged_vocabulary_is_named(tmp_path, damage):
         np.save(folder / "ids.npy", np.load(folder / "ids.npy")[:-1])
     elif damage == "gone":
         (folder / "text.npy").unlink()
-    elif damage == "json":
-        (folder / "fields.json").write_text("{")
+    elif damage in ("json", "nested"):
+        (folder / "fields.json").write_text("{" if damage == "json" else "[" * 99_999)
     else:
         described = json.loads((folder / "fields.json").read_text())
         (folder / "fields.json").write_text(json.dumps({**described, "format": 99}))

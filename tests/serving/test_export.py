@@ -193,6 +193,12 @@ def test_a_missing_file_is_named(home, file):
         load(home)
 
 
+def test_brackets_nested_deep_are_refused_by_name(home):
+    (home / MANIFEST).write_text("[" * 99_999)
+    with pytest.raises(ValueError, match=f"{MANIFEST} cannot be read"):
+        load(home)
+
+
 def test_a_newer_format_is_refused(home):
     manifest = json.loads((home / MANIFEST).read_text())
     (home / MANIFEST).write_text(json.dumps({**manifest, "format": artefact.FORMAT + 1}))
