@@ -2,7 +2,6 @@
 enough."""
 
 import contextlib
-import ctypes
 import io
 import logging
 import os
@@ -18,6 +17,7 @@ from typing import Any
 
 import numpy as np
 import torch.distributed as dist
+import torch.multiprocessing
 
 from benchmarks.torture.settings import Watched, small_dataset
 from compression import finetune
@@ -132,6 +132,8 @@ def water_line(out: Path) -> None:
 
 def two_processes(out: Path) -> None:
     """A PEP search of two processes, each with one of two lanes; the second ends with the first."""
+    if dist.is_initialized():  # of an earlier run with lanes in this process
+        dist.destroy_process_group()
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
@@ -151,7 +153,7 @@ def _rank(rank: int, out: Path, port: int, first: int = 0) -> None:
         first: the process that this one ends with.
     """
     if first:
-        ctypes.CDLL(None).prctl(1, signal.SIGKILL)  # PR_SET_PDEATHSIG
+        torch.multiprocessing._prctl_pr_set_pdeathsig(signal.SIGKILL)
         if os.getppid() != first:
             raise RuntimeError("the first process has ended")
     own = {"RANK": str(rank), "WORLD_SIZE": "2", "MASTER_ADDR": "127.0.0.1",
