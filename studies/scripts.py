@@ -31,7 +31,7 @@ def search(description: str, script: Preset) -> None:
         script: its settings.
     """
     options = _options(description, script, retraining=False)
-    cli.main(lambda: _settings(script) if options.settings else _search(options, script),
+    cli.main(lambda: _settings(options, script) if options.settings else _search(options, script),
              shared=True)
 
 
@@ -43,7 +43,7 @@ def retrain(description: str, script: Preset) -> None:
         description, script: as for `search`.
     """
     options = _options(description, script, retraining=True)
-    cli.main(lambda: _settings(script) if options.settings else _retrain(options, script),
+    cli.main(lambda: _settings(options, script) if options.settings else _retrain(options, script),
              shared=True)
 
 
@@ -61,10 +61,14 @@ def _usual(script: Preset) -> Preset:
     return published.PRESETS.get(script.get("dataset", ""), script)
 
 
-def _settings(script: Preset) -> None:
+def _settings(options: argparse.Namespace, script: Preset) -> None:
+    """Print the settings as the run would have them."""
     from engine.settings import described
 
-    print(described(script))
+    if options.own_table:
+        options.data = options.data or "table.csv"  # which table makes no difference here
+    settings, *_ = script_options.read(options, script, _variants(script), _usual(script))
+    print(described(settings.flat()))
 
 
 def _search(options: argparse.Namespace, script: Preset) -> None:

@@ -407,6 +407,15 @@ REFUSED = {
 
 
 @pytest.mark.parametrize("script", [train_movielens, train_movielens_retrain])
+def test_settings_are_listed_as_the_run_would_have_them(shell, script):
+    code, out, _ = shell(script, "--model", "deepfm", "--set", "lr=0.5", "--settings", quick=False)
+    assert code == 0
+    assert "  lr = 0.5 (default 0.001; >= 0): learning rate\n" in out
+    assert "  model = deepfm (" in out
+    assert not shell.out.exists()
+
+
+@pytest.mark.parametrize("script", [train_movielens, train_movielens_retrain])
 @pytest.mark.parametrize("what", REFUSED)
 def test_a_wrong_setting_is_refused_before_data_or_snapshots_are_looked_for(shell, script, what):
     arguments, message = REFUSED[what]

@@ -120,6 +120,13 @@ def test_a_first_run_that_lacks_something_says_what(searched, arguments, why):
     assert why in said
 
 
+def test_settings_are_listed_before_there_is_a_table(tmp_path):
+    said, code = say(tmp_path, scripts.search, TABLE, "--settings", "--set", "lr=0.5")
+    assert code == 0
+    assert "  lr = 0.5 (" in said
+    assert "  split = auto (" in said
+
+
 def test_a_trained_table_is_pruned_and_measured_without_naming_its_file(searched):
     folder, _ = searched
     said, code = say(folder, scripts.search, TABLE, "--data", str(folder / "my clicks.csv"),
