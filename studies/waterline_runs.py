@@ -20,7 +20,7 @@ from compression.waterline.shape import COUNTS, FIELD, NOTHING, Shape
 from engine import stages
 from engine.run import RunContext
 from engine.settings import parse
-from studies import schemes
+from studies import recipes, schemes
 from studies.plan import PlannedRun
 from studies.published import PRESETS, RECIPES
 
@@ -39,7 +39,9 @@ ABLATIONS: dict[str, Shape] = {
 BASELINES = ("uniform", "pq", "mask", "qr", "mde", "pep")
 WINDOW = 1.7  # of a budget: a baseline may take that much more
 FORMS = 4  # of a baseline at a budget, each with the three retrainings below
-PEP_ENTRIES = (50_000, 23_675, 10_000, 6_541)
+PEP_ENTRIES = {"movielens": (50_000, 23_675, 10_000, 6_541),
+               "frappe": (50_000, 20_000, 10_000, 5_000)}  # of its searches
+WIDTH = 64  # of dense tables that are trained by `studies.recipes`
 
 
 @dataclass(frozen=True)
@@ -93,7 +95,13 @@ def needs(given: argparse.Namespace) -> list[PlannedRun]:
 
 
 def _recipe(given: argparse.Namespace) -> dict[str, Any]:
-    return {**PRESETS[given.dataset], **RECIPES[given.model], "tensorboard": False}
+    """The training that validation chose: of MovieLens a named preset, of others in a file."""
+    if given.dataset not in recipes.RECIPES:
+        return {**PRESETS[given.dataset], **RECIPES[given.model], "tensorboard": False}
+    recipes.require(Path(given.out), given.dataset, given.model)
+    return {**PRESETS[given.dataset], **recipes.OF_OTHERS, **recipes.LIMITS, "model": given.model,
+            "embedding": "uniform", "latent_dim": WIDTH,
+            **recipes.training_of(Path(given.out), given.dataset, given.model)}
 
 
 def dense(given: argparse.Namespace, seed: int, context: RunContext) -> str:
@@ -121,18 +129,24 @@ def _read(run_id: str, out: Path, cache: Path, data: str | None, device: str) ->
 def trials(given: argparse.Namespace, name: str, budget: int) -> list[Trial]:
     """At most 12 trials of a baseline near a budget: its forms that take least above it, each with
     three retrainings."""
-    width = RECIPES[given.model]["latent_dim"]
+    width = _recipe(given)["latent_dim"]
     rows = (given.dense or 0) // PRESETS[given.dataset]["latent_dim"]
-    own = usual(given.model)
+    own, entries = usual(given.model), PEP_ENTRIES.get(given.dataset, ())
     ways = [own, Retraining(own.epochs, own.lr / 2), Retraining(own.epochs, own.lr, 1e-4)]
     return [Trial(scheme, how, source)
-            for (scheme, source), how in product(_forms(name, budget, rows, width), ways)]
+            for (scheme, source), how in product(_forms(name, budget, rows, width, entries), ways)]
 
 
 Form = tuple[Scheme, tuple[tuple[str, Any], ...]]
 
 
-def _forms(name: str, budget: int, rows: int, width: int) -> list[Form]:
+def _forms(name: str, budget: int, rows: int, width: int, entries: Sequence[int]) -> list[Form]:
+    """Those of a scheme near a budget.
+
+    Args:
+        rows, width: of the dense table.
+        entries: of PEP's tickets.
+    """
     widths = [each for each in (4, 8, 16, 32, 64) if each <= width]
     if name == "mask":
         wide = sorted({max(width // part, 1) for part in (1, 2, 4)})
@@ -142,9 +156,9 @@ def _forms(name: str, budget: int, rows: int, width: int) -> list[Form]:
                              if rows * each * bits / 8 > budget]
         return masks[:FORMS]
     if name == "pep":
-        return [(Scheme("mask", bits), (("retrain_emb_param", entries),))
-                for bits, entries in product((4, 8), PEP_ENTRIES)
-                if budget <= entries * bits / 8 + entries / 8 <= WINDOW * budget]
+        return [(Scheme("mask", bits), (("retrain_emb_param", kept),))
+                for bits, kept in product((4, 8), entries)
+                if budget <= kept * bits / 8 + kept / 8 <= WINDOW * budget]
     sized: list[tuple[float, Form]] = []
     if name == "uniform":
         sized = [(rows * each * bits / 8, (Scheme("uniform", bits, each), ()))
@@ -194,7 +208,7 @@ def _ticket(given: argparse.Namespace, entries: int, seed: int, context: RunCont
 
 
 def _averaged(given: argparse.Namespace) -> dict[str, Any]:
-    return {"ema": RECIPES[given.model]["ema"]}
+    return {"ema": _recipe(given)["ema"]}
 
 
 def chosen(results: Sequence[dict[str, Any]]) -> dict[str, Any]:

@@ -8,9 +8,10 @@ import tiny
 from synthetic_results import result
 
 from engine.run import Unfinished
-from studies import plan, waterline_runs
+from studies import plan, recipes, waterline_runs
 from studies.figures import waterline
 from studies.page import write
+from studies.published import PRESETS
 
 
 def quantised(run_id, seed, size, auc, test=None, settings=None, embedding="uniform", **asked):
@@ -107,6 +108,22 @@ def test_a_plan_names_each_run_once(model):
     needs = waterline_runs.needs(given)
     assert len({need.what for need in needs}) == len(needs) > 100
     assert needs[0].what == f"{model} recipe seed 1"
+
+
+def test_data_without_published_settings_start_from_the_chosen_recipe(tmp_path):
+    given = Namespace(**{**vars(GIVEN), "dataset": "frappe", "dense": 5385 * 64})
+    own = waterline_runs._recipe(given)
+    assert own["latent_dim"] == 64
+    chosen = recipes.settings_of(tmp_path, "frappe", "fm")  # the shipped one
+    assert {name: own[name] for name in chosen if name != "latent_dim"} == {
+        name: value for name, value in chosen.items() if name != "latent_dim"}
+    kept = {dict(trial.source)["retrain_emb_param"]
+            for budget in (10_000, 20_000, 35_000) for trial in
+            waterline_runs.trials(given, "pep", budget)}
+    assert kept <= set(PRESETS["frappe"]["candidate_p"])
+    assert kept
+    with pytest.raises(FileNotFoundError, match="how autoint is trained on frappe is not chosen"):
+        waterline_runs.needs(Namespace(**{**vars(given), "model": "autoint", "out": tmp_path}))
 
 
 def test_the_runs_of_a_plan_are_resumable_and_the_best_trial_is_taken(tmp_path, monkeypatch):
