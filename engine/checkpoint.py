@@ -2,7 +2,7 @@
 beside them."""
 
 import json
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any
@@ -132,17 +132,17 @@ def restore_optimizer(optimizer: torch.optim.Optimizer, content: dict[str, Any])
 
 
 @contextmanager
-def only_one(folder: Path) -> Iterator[None]:
-    """Hold a folder for this process.
+def only_one(folder: Path) -> Iterator[Callable[[], bool]]:
+    """Hold a folder for this process; yields what `locked` does.
 
     Raises:
         BlockingIOError: another living process holds it.
     """
     with ExitStack() as stack:
         try:
-            stack.enter_context(locked(folder / ".lock", wait=False))
+            there = stack.enter_context(locked(folder / ".lock", wait=False))
         except BlockingIOError as error:
             raise BlockingIOError(f"{folder} is in use by another process that runs the same "
                                   f"settings; wait for it, or change a setting or the "
                                   f"seed") from error
-        yield
+        yield there

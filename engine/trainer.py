@@ -59,9 +59,10 @@ def execute(run: Run, model: ClickModel, hooks_for: Callable[["Trainer"], Sequen
         Unfinished: in a dry run.
         Interrupted: the process was told to end.
         FloatingPointError: the loss or a gradient is not finite; step and run are named.
+        FileNotFoundError: the run's folder was removed meanwhile, and files of it may be lost.
     """
     run.require_finished()
-    with alone(run):
+    with alone(run) as there:
         trainer = trainer_of(run, model)
         own = hooks_for(trainer)
         try:
@@ -82,22 +83,26 @@ def execute(run: Run, model: ClickModel, hooks_for: Callable[["Trainer"], Sequen
         # so that it is the same now as when it is read back
         result = json.loads(json.dumps(result))
         if trainer.writes:
+            if not there():
+                raise FileNotFoundError(f"{run.folder} was removed while this run wrote to it; "
+                                        "start the same command again")
             write_record(run.folder / "result.json", result)
             trainer.forget()
         return result
 
 
 @contextmanager
-def alone(run: Run) -> Iterator[None]:
-    """Hold the run's folder for this process, or for the first of those that share the run."""
+def alone(run: Run) -> Iterator[Callable[[], bool]]:
+    """Hold the run's folder for this process, or for the first of those that share the run; yields
+    whether it is still there."""
     if run.context.rank:
-        yield
+        yield lambda: True
         return
-    with checkpoint.only_one(run.folder):
+    with checkpoint.only_one(run.folder) as there:
         # left by a process that was killed while it wrote; the second are safetensors' own
         for part in [*run.folder.glob(".*.part*"), *run.folder.glob(".tmp*")]:
             part.unlink()
-        yield
+        yield there
 
 
 def trainer_of(run: Run, model: ClickModel) -> "Trainer":

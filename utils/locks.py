@@ -1,8 +1,9 @@
 """One process at a time."""
 
 import logging
+import os
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import IO
@@ -19,9 +20,12 @@ log = logging.getLogger("pep")
 
 
 @contextmanager
-def locked(path: Path, wait: bool) -> Iterator[None]:
+def locked(path: Path, wait: bool) -> Iterator[Callable[[], bool]]:
     """Hold the lock file `path`, which is made when it is missing; a process that dies lets go of
     it.
+
+    Yields:
+        a function: whether the file is still there, so that nobody has removed its folder.
 
     Raises:
         BlockingIOError: another process holds it and `wait` is False.
@@ -35,7 +39,7 @@ def locked(path: Path, wait: bool) -> Iterator[None]:
                 raise
             log.info("waiting for another process that holds %s", path)
             _wait_for_lock(file)
-        yield
+        yield lambda: path.exists() and os.path.samestat(path.stat(), os.fstat(file.fileno()))
 
 
 def _lock(file: IO[str]) -> None:

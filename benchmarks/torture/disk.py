@@ -2,6 +2,7 @@
 file's place. It must say so with the path and the need, and go on when the disk is well again."""
 
 import os
+import re
 import resource
 import shutil
 import subprocess
@@ -22,6 +23,9 @@ from benchmarks.torture.kills import (
     undisturbed,
 )
 from benchmarks.torture.trials import Outcome
+from engine import snapshots
+from engine.checkpoint import load_checkpoint
+from engine.run import read_result
 
 Way = Callable[[Work, Path, Left, np.random.Generator, Path], int]
 OLD = b"somebody else's"  # what a link points to
@@ -58,21 +62,46 @@ def trial(seed: int, folder: Path) -> Outcome:
             if mounted:
                 subprocess.run(["mount", "-o", "remount,rw,size=64m", str(place)], check=True)
             while code := finish(start(lambda: works.WORKS[name](out), said=said)):
-                # a link to another file is refused by its name: delete it, as the message says
-                links = [path for path in out.rglob("*") if path.is_symlink()]
-                if not any(str(path) in said.read_text() for path in links):
+                if not _done_as_said(out, said.read_text()):
                     return Outcome(f"{way}: not finished", about + said.read_text()[-300:])
-                for path in links:
-                    path.unlink()
-            left = contents(out)
-            if way == "folder removed":  # by hand: what was there before it stays away
-                left = {**{name: content for name, content in alone.files.items()
-                           if name.endswith("curve.jsonl")}, **left}
-            wrong = differences(alone.files, left)
+            if links := _links(out):  # put there after the last look at the file
+                taken = [str(path.relative_to(out)) for path in links if not _refused(path)]
+                if taken:
+                    return Outcome(f"{way}: taken", about + f"{', '.join(taken)} is read")
+                return Outcome(f"{way}: refused when it is read")
+            wrong = differences(alone.files, contents(out))
         finally:
             if mounted:
                 subprocess.run(["umount", str(place)], check=True)
     return Outcome(f"{way}: other bits", about + wrong) if wrong else Outcome(f"{way}: same bits")
+
+
+def _links(out: Path) -> list[Path]:
+    return [path for path in out.rglob("*") if path.is_symlink()]
+
+
+def _done_as_said(out: Path, words: str) -> bool:
+    """Do what a message asks for: delete the link that it names, or run that run again."""
+    for path in _links(out):
+        if str(path) in words:
+            path.unlink()
+            return True
+    lost = re.search(r"run (\w+) has kept no weights .* run it again with --force", words)
+    if lost:
+        shutil.rmtree(out / "runs" / lost[1])
+    return bool(lost)
+
+
+def _refused(path: Path) -> bool:
+    """Whether the reader of such a file refuses it by its name."""
+    readers = {".npz": snapshots.read, ".safetensors": load_checkpoint, ".json": read_result}
+    if path.suffix not in readers:
+        return False
+    try:
+        readers[path.suffix](path)
+    except ValueError as error:
+        return str(path) in str(error)
+    return False
 
 
 def can_mount(folder: Path) -> bool:

@@ -125,6 +125,13 @@ MENDED = (
            "need; so did a full disk under a snapshot.",
            "tests/utils/test_files.py::"
            "test_a_limit_on_files_and_a_short_write_are_named_with_the_need"),
+    Mended("disk", "A run whose folder was removed between its weights and its result counted as "
+           "finished, without weights. It ends with an error and is run again.",
+           "tests/engine/test_resume.py::"
+           "test_a_folder_that_was_removed_while_the_run_worked_makes_no_finished_run"),
+    Mended("disk", "A full disk under an exported model was an error without a path.",
+           "tests/models/test_new_folder.py::"
+           "test_a_disk_that_takes_no_more_is_named_with_the_need"),
     Mended("rows", "A raw line with a quote and a carriage return ended in a traceback. It is a "
            "bad line like others.",
            "tests/data/test_forms.py::"

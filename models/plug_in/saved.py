@@ -14,8 +14,6 @@ A folder holds `manifest.json`, with a checksum of the other file, and `tables.s
 import hashlib
 import json
 import os
-import shutil
-import tempfile
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +21,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from ..new_folder import new_folder
 from ..serving.tensor_file import read_tensors, write_tensors
 from .compact import CompactTable, places_of, smallest_integer
 from .snapshot import bare, plugged_tables
@@ -53,19 +52,10 @@ def save_tables(model: Any, folder: str | os.PathLike[str]) -> Path:
         tensors |= stored
         described[name] = {"rows": table.num_embeddings, "width": table.embedding_dim,
                            "type": kind}
-    folder.parent.mkdir(parents=True, exist_ok=True)
-    temporary = Path(tempfile.mkdtemp(prefix=f".{folder.name}.", dir=folder.parent))
-    try:
+    with new_folder(folder) as temporary:
         write_tensors(temporary / TENSORS, tensors)
         manifest = {"format": FORMAT, "tables": described, "sha256": _sha256(temporary / TENSORS)}
         (temporary / MANIFEST).write_text(json.dumps(manifest, indent=1) + "\n")
-        temporary.chmod(folder.parent.stat().st_mode & 0o777)
-        if folder.exists():
-            folder.rmdir()
-        temporary.rename(folder)
-    except BaseException:
-        shutil.rmtree(temporary, ignore_errors=True)
-        raise
     return folder
 
 

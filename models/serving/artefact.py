@@ -11,14 +11,12 @@ Written by `export.py`, read by `load`. Nothing is pickled.
 import hashlib
 import json
 import os
-import shutil
-import tempfile
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from ..new_folder import new_folder
 from ..vocabulary import Vocabulary
 from .model import ServedModel
 from .tensor_file import read_tensors, write_tensors
@@ -57,11 +55,12 @@ def write(artefact: Artefact, folder: Path,
 
     Raises:
         FileExistsError: the folder has something in it.
+        OSError: it cannot be written, see `new_folder`.
     """
     if folder.exists() and any(folder.iterdir()):
         raise FileExistsError(f"{folder} is there already and not empty; name a new folder, or "
                               "delete it first")
-    with _new_folder(folder) as temporary:
+    with new_folder(folder) as temporary:
         write_tensors(temporary / TENSORS, artefact.model.tensors())
         artefact.vocabulary.write(temporary / VOCABULARY)
         if more is not None:
@@ -126,19 +125,3 @@ def _own_checksum(manifest: dict[str, Any]) -> str:
 def _sha256(path: Path) -> str:
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
-
-
-@contextmanager
-def _new_folder(folder: Path) -> Iterator[Path]:
-    """Yield a temporary folder beside `folder`; rename it when the block ends well."""
-    folder.parent.mkdir(parents=True, exist_ok=True)
-    temporary = Path(tempfile.mkdtemp(prefix=f".{folder.name}.", dir=folder.parent))
-    try:
-        yield temporary
-        temporary.chmod(folder.parent.stat().st_mode & 0o777)
-        if folder.exists():
-            folder.rmdir()  # an empty one
-        temporary.rename(folder)
-    except BaseException:
-        shutil.rmtree(temporary, ignore_errors=True)
-        raise

@@ -3,6 +3,7 @@
 import json
 import os
 import platform
+import shutil
 import signal
 import subprocess
 import sys
@@ -437,6 +438,24 @@ def test_the_same_content_gives_the_same_bytes(tmp_path):
     for name in "abcdef":
         checkpoint.save_checkpoint(tmp_path / name, content)
     assert len({path.read_bytes() for path in tmp_path.iterdir()}) == 1
+
+
+def test_a_folder_that_was_removed_while_the_run_worked_makes_no_finished_run(tmp_path, seen,
+                                                                              monkeypatch):
+    """Its weights would be missing from a run that counts as done."""
+    result = engine.trainer.Trainer.result
+
+    def removed(own, reason):
+        shutil.rmtree(tmp_path / "runs")
+        return result(own, reason)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(engine.trainer.Trainer, "result", removed)
+        with pytest.raises(FileNotFoundError, match="was removed while this run wrote"):
+            tiny.train(tmp_path, **CASES["deepfm"])
+    assert not list(tmp_path.glob("runs/*/result.json"))
+    again = tiny.train(tmp_path, **CASES["deepfm"])
+    assert (tmp_path / "runs" / again["run_id"] / "model.safetensors").exists()
 
 
 def test_a_checkpoint_that_outlived_its_run_is_removed(tmp_path, seen):
