@@ -13,7 +13,7 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from models.npz import digest_of
-from utils.files import atomic_path, sha256_of
+from utils.files import atomic_path, sha256_of, take_checksum
 from utils.locks import locked
 
 TENSOR_KEY = "$tensor"
@@ -74,7 +74,7 @@ def load_checkpoint(path: Path) -> dict[str, Any]:
             metadata, names = opened.metadata(), opened.keys()
             tensors = {name: opened.get_tensor(name) for name in names}
         packed = json.loads(metadata["content"])
-        found = packed.pop(DIGEST, None)
+        found = take_checksum(packed, DIGEST)
         if found is not None and found != _digest(packed, tensors):
             raise ValueError("its content is not what was written: another checksum")
         return unpack(packed, tensors)

@@ -1,5 +1,6 @@
 """Files that are either whole or not there: write to a temporary name, then rename."""
 
+import difflib
 import errno
 import glob
 import hashlib
@@ -15,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 CHECKSUM = "checksum"  # among a record's keys in its file; older files have none
+NEAR = 0.5  # of a name, that damage to it leaves
 FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)  # the disk, the user's share, or a file's limit
 NO_SPACE = r"No space left|\d+ requested and \d+ written"
 
@@ -170,10 +172,27 @@ def read_record(path: Path) -> dict[str, Any]:
         raise ValueError("it is nested too deep") from error
     if not isinstance(record, dict):
         raise ValueError(f"it holds a {type(record).__name__}, not a record")
-    found = record.pop(CHECKSUM, None)
+    found = take_checksum(record)
     if found is not None and found != checksum_of(record):
         raise ValueError("it was changed after it was written: its checksum is of another content")
     return record
+
+
+def take_checksum(record: dict[str, Any], name: str = CHECKSUM) -> str | None:
+    """Take its checksum out of a record; None where it has none, as older files do.
+
+    Raises:
+        ValueError: damage has changed the checksum's name.
+
+    >>> take_checksum({"auc": 0.8}), take_checksum({"auc": 0.8, "checksum": "a1"})
+    (None, 'a1')
+    >>> take_checksum({"auc": 0.9, "chucksum": "a1"})
+    Traceback (most recent call last):
+    ValueError: its checksum has the name 'chucksum'
+    """
+    if name not in record and (near := difflib.get_close_matches(name, record, 1, NEAR)):
+        raise ValueError(f"its checksum has the name {near[0]!r}")
+    return record.pop(name, None)
 
 
 def checksum_of(record: dict[str, Any]) -> str:

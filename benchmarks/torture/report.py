@@ -108,8 +108,13 @@ MENDED = (
            "column.",
            "tests/studies/test_records.py::test_what_a_run_of_today_says_of_its_data_is_kept"),
     Mended("files", "Nested brackets in the manifest of an exported model, of saved tables or of "
-           "an encoded set ended in a traceback too. They are named refusals.",
-           "tests/serving/test_export.py::test_brackets_nested_deep_are_refused_by_name"),
+           "an encoded set, and an infinite version, ended in a traceback. They are refusals.",
+           "tests/serving/test_export.py::"
+           "test_brackets_nested_deep_and_no_numbers_are_refused_by_name"),
+    Mended("files", "Bits flipped in a number and in the checksum's own name made weights of a "
+           "file without a checksum, as older files are. A name nearly a checksum's is damage.",
+           "tests/engine/test_resume.py::"
+           "test_damage_to_the_name_of_the_checksum_makes_no_older_file"),
     Mended("kills", "A process killed while it wrote a snapshot, a tuning or an encoded set left a "
            "temporary file for good. The next write of the same file removes it.",
            "tests/utils/test_files.py::"

@@ -107,7 +107,8 @@ def read_manifest(folder: Path) -> dict[str, Any]:
     try:
         manifest = json.loads(path.read_text())
         version, checksum = int(manifest["format"]), manifest.get(CHECKSUM)
-    except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
+    except (ValueError, KeyError, TypeError, AttributeError, ArithmeticError,
+            RecursionError) as error:
         raise ValueError(f"{path} cannot be read ({error}); {AGAIN}") from error
     if version > FORMAT:
         raise ValueError(f"the exported model {folder} is of format {version}, this version of pep "

@@ -20,7 +20,7 @@ from engine import checkpoint, cli, snapshots, stages
 from engine.checkpoint import load_checkpoint
 from engine.hooks import Checkpoint, Evaluate
 from engine.optim import step as optim
-from utils.files import write_record
+from utils.files import read_record, write_record
 
 DATA = tiny.dataset(rows=600)  # 8 steps an epoch, the last on half a batch
 CASES = {
@@ -418,6 +418,24 @@ def test_a_checkpoint_with_one_changed_number_is_refused(tmp_path):
         path.write_bytes(changed)
         with pytest.raises(ValueError, match=f"{path} is corrupt"):
             load_checkpoint(path)
+
+
+def test_damage_to_the_name_of_the_checksum_makes_no_older_file(tmp_path):
+    path = tmp_path / "a.safetensors"
+    checkpoint.save_checkpoint(path, {"model": {"table": torch.ones(4, 2)}})
+    whole = path.read_bytes()
+    changed = bytearray(whole)
+    changed[-1] ^= 1
+    for at, letter in ((0, b"%"), (3, b"o")):  # of $digest
+        changed[whole.index(b"$digest") + at] = letter[0]
+    path.write_bytes(changed)
+    with pytest.raises(ValueError, match=r"is corrupt \(its checksum has the name '%dioest"):
+        load_checkpoint(path)
+    write_record(tmp_path / "b.json", {"auc": 0.84})
+    text = (tmp_path / "b.json").read_text()
+    (tmp_path / "b.json").write_text(text.replace("0.84", "0.85").replace("checksum", "ch%cksqm"))
+    with pytest.raises(ValueError, match="its checksum has the name 'ch%cksqm'"):
+        read_record(tmp_path / "b.json")
 
 
 def test_a_checkpoint_of_an_older_version_without_a_checksum_is_read(tmp_path):

@@ -193,8 +193,9 @@ def test_a_missing_file_is_named(home, file):
         load(home)
 
 
-def test_brackets_nested_deep_are_refused_by_name(home):
-    (home / MANIFEST).write_text("[" * 99_999)
+@pytest.mark.parametrize("text", ["[" * 99_999, '{"format": Infinity}'])
+def test_brackets_nested_deep_and_no_numbers_are_refused_by_name(home, text):
+    (home / MANIFEST).write_text(text)
     with pytest.raises(ValueError, match=f"{MANIFEST} cannot be read"):
         load(home)
 
