@@ -54,11 +54,23 @@ def trained(out, **settings):
     return tiny.train(out, **settings)["run_id"]
 
 
+@pytest.fixture(scope="module")
+def exported(tmp_path_factory):
+    """A run and the folder that it was exported to, to be read alone."""
+    out = tmp_path_factory.mktemp("exported")
+    with pytest.MonkeyPatch.context() as patch:
+        tiny.install(patch, DATA)
+        run_id = trained(out, embedding="uniform", model="deepfm")
+        export(run_id, out / "home", context=tiny.context(out))
+    return out
+
+
 @pytest.fixture
-def home(out, tmp_path):
-    """An exported model, and its run's scores of some raw rows."""
-    run_id = trained(out, embedding="uniform", model="deepfm")
-    export(run_id, tmp_path / "home", context=tiny.context(out))
+def home(exported, tmp_path, monkeypatch):
+    """An exported model, which may be spoilt; its run lies beside it, in `runs`."""
+    tiny.install(monkeypatch, DATA)
+    shutil.copytree(exported / "home", tmp_path / "home")
+    shutil.copytree(exported / "runs", tmp_path / "runs" / "runs")
     return tmp_path / "home"
 
 
