@@ -16,7 +16,7 @@ from compression.afm import command as afm
 from compression.afm.compress import Choice
 from compression.finetune import FineTuning
 from engine import snapshots
-from studies import afm_runs, names, planned_runs, schemes, tuning
+from studies import afm_runs, collect, curves, names, planned_runs, schemes, tuning
 from studies.collect import results_in
 from studies.figures import extreme, table4
 from studies.figures.baselines import entries
@@ -44,6 +44,8 @@ def shell(monkeypatch, tmp_path):
                                              **dict.fromkeys(schemes.PRUNED)})
 
     monkeypatch.setattr(tuning, "SHIPPED", tmp_path / "no shipped settings")
+    # decoding them takes longer than most commands here
+    monkeypatch.setattr(collect, "SHIPPED", tmp_path / "no shipped records")
     monkeypatch.setattr(bench_epoch, "bench", partial(bench_epoch.bench, steps=2, rounds=1))
     monkeypatch.setattr(extreme, "BUDGETS", (300, 100))
     monkeypatch.setattr(extreme, "WIDTHS", (4,))
@@ -272,6 +274,12 @@ def test_a_snapshot_of_another_shape_is_refused(shell, tmp_path):
         shell(compress, "random", "--run", run, "--like", other)
 
 
+@pytest.fixture
+def shipped_records(shell, monkeypatch):
+    monkeypatch.setattr(collect, "SHIPPED", curves.SHIPPED)
+
+
+@pytest.mark.usefixtures("shipped_records")
 def test_what_would_be_run_is_listed_without_running(shell, tmp_path, capsys):
     shell(reproduce, "tune", "--embedding", "uniform", "--dry-run")
     shell(reproduce, "compare", "--scheme", "imp", "--scheme", "imp", "--seeds", 3, 3, "--dry-run")
@@ -512,6 +520,7 @@ def test_a_tuning_without_trials_is_corrupt(shell, tmp_path):
         shell(reproduce, "compare", "--scheme", "uniform")
 
 
+@pytest.mark.usefixtures("shipped_records")
 def test_shipped_settings_and_times_are_used(shell, tmp_path, monkeypatch, capsys):
     shell(reproduce, "tune", "--embedding", "uniform")
     (tmp_path / "tuned").rename(tmp_path / "shipped")
