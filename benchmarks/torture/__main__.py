@@ -33,9 +33,9 @@ class Part:
     short: int
 
 
-PARTS = {"kills": Part(kills.trial, 1000, 18), "disk": Part(disk.trial, 500, 15),
-         "files": Part(files.trial, 140_000, 280), "rows": Part(rows.trial, 2000, 30),
-         "settings": Part(settings.trial, 10_000, 40), "load": Part(load.trial, 20, 1),
+PARTS = {"kills": Part(kills.trial, 2000, 18), "disk": Part(disk.trial, 500, 15),
+         "files": Part(files.trial, 190_000, 280), "rows": Part(rows.trial, 2000, 30),
+         "settings": Part(settings.trial, 10_000, 40), "load": Part(load.trial, 8, 1),
          "long": Part(long.trial, 2, 0)}
 
 

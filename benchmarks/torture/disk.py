@@ -1,11 +1,14 @@
-"""Work whose disk fails it: full, with a limit on files, read-only, a folder removed, a link in a
-file's place. It must say so with the path and the need, and go on when the disk is well again."""
+"""Work whose disk fails it: full, with a limit on files, read-only, slow, a folder removed, a link
+in a file's place. It must say so with the path and the need, and go on when the disk is well
+again."""
 
 import os
 import re
 import resource
 import shutil
+import signal
 import subprocess
+import time
 from collections.abc import Callable
 from pathlib import Path
 
@@ -29,6 +32,7 @@ from engine.run import read_result
 
 Way = Callable[[Work, Path, Left, np.random.Generator, Path], int]
 OLD = b"somebody else's"  # what a link points to
+SLOW = 0.1  # seconds that a sync takes, at most
 
 
 def trial(seed: int, folder: Path) -> Outcome:
@@ -183,6 +187,27 @@ def _read_only(work: Work, out: Path, alone: Left, rng: np.random.Generator, sai
     return finish(start(work, said=said))
 
 
+def _slow(work: Work, out: Path, alone: Left, rng: np.random.Generator, said: Path) -> int:
+    """Every sync takes its time; in half of the trials the work is told to end meanwhile."""
+    seconds = float(rng.random()) * SLOW
+
+    def before() -> None:
+        fsync = os.fsync
+
+        def slow(number: int) -> None:
+            time.sleep(seconds)
+            fsync(number)
+
+        os.fsync = slow
+
+    child = start(work, before, said)
+    if rng.random() < 0.5:
+        time.sleep(rng.random() * (alone.seconds + seconds * alone.writes))
+        os.kill(child, signal.SIGTERM)
+    code = finish(child)
+    return 0 if code in (130, -signal.SIGTERM) else code
+
+
 WAYS: dict[str, Way] = {"limit on files": _file_limit, "folder removed": _removed,
-                        "link in its place": _linked}
+                        "link in its place": _linked, "slow": _slow}
 MOUNTED: dict[str, Way] = {"full": _full, "read-only": _read_only}  # on a small disk in memory

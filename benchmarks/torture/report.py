@@ -13,7 +13,7 @@ PAGE = Path(__file__).resolve().parents[2] / "docs" / "reliability.md"
 PLACE = re.compile(r"(<!-- campaign -->\n).*?(<!-- end of campaign -->)", re.DOTALL)
 WHAT = {
     "kills": "work killed, interrupted, started twice, with the clock set back; then finished",
-    "disk": "work on a disk that is full, limited, read-only, removed, or has links; then finished",
+    "disk": "work on a disk that is full, limited, read-only, slow, removed, has links; then done",
     "files": "files changed by others, read",
     "rows": "files of 500 raw lines, each line changed, against the plain definition",
     "settings": "random dicts of settings",
