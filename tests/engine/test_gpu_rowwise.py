@@ -82,6 +82,7 @@ def test_rates_are_sent_ahead_and_a_change_of_lr_spares_the_steps_before_it(monk
 
 
 @pytest.mark.usefixtures("on_device")
+@pytest.mark.slow
 def test_rates_outlive_the_ring_that_holds_them(monkeypatch):
     for module in (rowwise, adam_device):
         monkeypatch.setattr(module, "MEMORY", 64)

@@ -117,11 +117,9 @@ def test_data_without_published_settings_start_from_the_chosen_recipe(tmp_path):
     chosen = recipes.settings_of(tmp_path, "frappe", "fm")  # the shipped one
     assert {name: own[name] for name in chosen if name != "latent_dim"} == {
         name: value for name, value in chosen.items() if name != "latent_dim"}
-    kept = {dict(trial.source)["retrain_emb_param"]
-            for budget in (10_000, 20_000, 35_000) for trial in
-            waterline_runs.trials(given, "pep", budget)}
-    assert kept <= set(PRESETS["frappe"]["candidate_p"])
-    assert kept
+    trials = waterline_runs.trials(given, "pep", 10_000)
+    kept = {dict(trial.source)["retrain_emb_param"] for trial in trials}
+    assert set() < kept <= set(PRESETS["frappe"]["candidate_p"])
     with pytest.raises(FileNotFoundError, match="how autoint is trained on frappe is not chosen"):
         waterline_runs.needs(Namespace(**{**vars(given), "model": "autoint", "out": tmp_path}))
 
