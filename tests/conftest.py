@@ -65,6 +65,13 @@ def real_data() -> Path:
 
 
 @pytest.fixture(scope="session")
+def real_cache(tmp_path_factory) -> Path:
+    """Where MovieLens-1M is encoded once, for all workers of a session."""
+    own = tmp_path_factory.getbasetemp()
+    return (own.parent if "PYTEST_XDIST_WORKER" in os.environ else own) / "real-cache"
+
+
+@pytest.fixture(scope="session")
 def made_data(tmp_path_factory) -> Path:
     """A small made folder in the original MovieLens format, to be read and never written."""
     return write_movielens(tmp_path_factory.mktemp("made") / "ml-1m")

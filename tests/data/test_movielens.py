@@ -358,11 +358,11 @@ def test_ratings_that_are_all_3_are_an_error_that_says_so(tmp_path, lines):
 
 
 @pytest.mark.real
-def test_real_data_has_the_published_numbers_and_opens_fast_the_second_time(tmp_path, real_data,
+def test_real_data_has_the_published_numbers_and_opens_fast_the_second_time(real_cache, real_data,
                                                                             monkeypatch, caplog):
     caplog.set_level(logging.WARNING)
     folder = str(real_data / "ml-1m")
-    dataset = movielens.open_dataset(folder, tmp_path)
+    dataset = movielens.open_dataset(folder, real_cache)
     assert caplog.text == ""  # not one line of the official files is bad
     assert dataset.schema.fields == FIELDS
     assert dataset.schema.sizes == (278, 2, 7, 21, 3439, 81, 301)
@@ -378,6 +378,6 @@ def test_real_data_has_the_published_numbers_and_opens_fast_the_second_time(tmp_
 
     monkeypatch.setattr(movielens, "read_columns", None)
     started = time.perf_counter()
-    again = movielens.open_dataset(folder, tmp_path)
+    again = movielens.open_dataset(folder, real_cache)
     assert time.perf_counter() - started < 1.0
     assert again.hash == dataset.hash

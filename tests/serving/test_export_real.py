@@ -66,11 +66,11 @@ def test_frappe_with_a_user_that_training_has_not_seen(tmp_path):
     assert scorer.score_file(tmp_path / "new.csv", tmp_path / "out.csv").bad == 0
 
 
-def test_movielens(tmp_path):
+def test_movielens(tmp_path, real_cache):
     folder = Path(os.environ["PEP_DATA"]) / "ml-1m"
-    context = RunContext(tmp_path / "out", tmp_path / "cache", str(folder), "cpu")
+    context = RunContext(tmp_path / "out", real_cache, str(folder), "cpu")
     run_id = tiny.train(tmp_path / "out", dataset="movielens", **QUICK, places={
-        "data": str(folder), "cache": tmp_path / "cache"})["run_id"]
+        "data": str(folder), "cache": real_cache})["run_id"]
     options = {"sep": "::", "engine": "python", "encoding": "latin-1", "header": None}
     ratings = pd.read_csv(folder / "ratings.dat", names=["user", "movie", "rating", "timestamp"],
                           nrows=3000, **options)
