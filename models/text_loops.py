@@ -8,7 +8,7 @@ import numpy as np
 from .kernels.jit import njit
 from .kernels.words import SPAN, first_equal, word_at
 
-_PRIME, _SEED = np.uint64(0x100000001B3), np.uint64(0xCBF29CE484222325)
+_PRIME, SEED = np.uint64(0x100000001B3), np.uint64(0xCBF29CE484222325)
 _MIX, _HALF, _REST = np.uint64(0x9E3779B97F4A7C15), np.uint64(32), np.uint64(29)
 _ZERO, _MINUS, _PLUS, _POINT = 48, 45, 43, 46
 EXACT_DIGITS = 15  # of a whole number that a float64 holds exactly
@@ -17,13 +17,26 @@ PLAIN, OTHER, EMPTY = 0, 1, 2  # how a text reads as a number
 
 
 @njit(nogil=True)
-def hash_text(text, start, end):
-    """64-bit hash of text[start:end]: FNV-1a, then mixed so that its top bits are good."""
-    value = _SEED
-    for at in range(start, end):
-        value = (value ^ np.uint64(text[at])) * _PRIME
+def next_hash(value, byte):
+    """The hash of a text and a byte behind it, by that of the text (SEED of none), before it is
+    mixed: FNV-1a."""
+    return (value ^ np.uint64(byte)) * _PRIME
+
+
+@njit(nogil=True)
+def mixed(value):
+    """A hash whose top bits are good too."""
     value = (value ^ (value >> _HALF)) * _MIX
     return value ^ (value >> _REST)
+
+
+@njit(nogil=True)
+def hash_text(text, start, end):
+    """64-bit hash of text[start:end]."""
+    value = SEED
+    for at in range(start, end):
+        value = next_hash(value, text[at])
+    return mixed(value)
 
 
 @njit(nogil=True)
