@@ -17,21 +17,15 @@ import numpy as np
 
 from ..kernels.jit import njit
 from ..kernels.words import WIDE, count_ones, either_of, prefetch, trailing_zeros, word_at
-from ..text_loops import (
-    OTHER,
-    hash_text,
-    known_bucket,
-    log_squared_of,
-    read_number,
-    same_text,
-)
+from ..text_loops import OTHER, hash_text, known_bucket, log_squared_of, read_number, same_text
 from ..vocabulary import BUCKET, NOT_FOUND, QUANTILES, WHOLE, Field, Vocabulary
 
 SEGMENT = 1 << 13  # bytes in which the ends of cells are found at a time
 CHUNK = 64  # lines whose values are looked up together, while their words are in the cache
 SMALL = 4096  # whole numbers below it have their ids in a table
 LOAD = 0.6  # values of a hash table for each of its slots
-_SLOTS, _GROUP = 4, 8  # slots of a group, which is one cache line, and its numbers
+_SLOTS, _GROUP = 4, 8  # of a group, which is one cache line: its slots, and its numbers
+_UNROLLED = 8  # ends of cells that are written down without a branch between them
 _UNWANTED, _TEXT, _WHOLE, _NUMBER = 0, 1, 2, 3  # kinds of columns
 _NEWLINE, _RETURN, _ZERO, _MINUS, _PLUS = np.uint8(10), 13, 48, 45, 43
 _WORD = 8  # bytes
@@ -48,14 +42,13 @@ _MIX, _HALF = np.uint64(0x9E3779B97F4A7C15), np.uint64(32)
 _8, _16 = np.uint64(8), np.uint64(16)
 _ONE, _LOW_HALF = np.uint64(1), np.uint64(0xFFFFFFFF)
 _FIRST_BYTES = np.array([(1 << 8 * length) - 1 for length in range(_WORD + 1)], np.uint64)
-_UNROLLED = 8
 
 
 class Texts(NamedTuple):
     """The T fields of texts and whole numbers, all in one hash table.
 
     Args:
-        slots: (8 G,) uint64, groups of four slots: their four words (see `_cell`), and for each, in
+        slots: (8 G,) uint64, groups of four slots: their four words (see `_word`), and for each, in
             two halves, an id and what `_mark` gives; 0 in a free one.
         begins: (T,) the first group of each field.
         sizes: (T,) uint64, groups of each field.
@@ -187,7 +180,7 @@ class LineEncoder:
                 kinds[column] = _NUMBER if bucket else _TEXT
                 if info.kind == WHOLE:
                     kinds[column] = _WHOLE
-        lines = int(np.count_nonzero(text == _NEWLINE))
+        lines = bytes(text).count(b"\n")
         ids = np.empty((lines, len(self.fields)), np.int32)
         ends, unread = np.empty(lines, np.int64), np.zeros(lines, np.bool_)
         encode_lines(text, np.uint8(separator), kinds, own, self.texts, self.numbers, ids, ends,

@@ -20,6 +20,7 @@ from .rows import Columns, FileForm, Lines, columns_of, read_file
 log = logging.getLogger("pep")
 
 SHOWN = 3  # bad rows that a message names
+MOST_VALUES = 1 << 24  # of a vocabulary that is read in one pass; 27 bytes of memory each
 NUMBERS = 1 << 20  # numbers of vectors at a time, so that they stay in the cache
 
 
@@ -114,10 +115,14 @@ class Scorer:
 
     @cached_property
     def _encoder(self) -> Any:
-        """Of lines; None where a field needs more than its cell, or numba is not installed."""
+        """Of lines; None where a field needs more than its own cell, the vocabulary is large, or numba
+        is not installed."""
         fields = self.vocabulary.fields
-        plain = all(field.info.part is None and field.info.separator is None for field in fields)
-        if self.dense or not plain or len(fields) > len(self.columns) or not has_numba():
+        # its hash table is in memory, as the vocabulary need not be
+        small = sum(len(field.ids) for field in fields) <= MOST_VALUES
+        cells = all(field.info.part is None and field.info.separator is None for field in fields)
+        own = len(self.columns) == len(fields) and not self.dense
+        if not (own and small and cells and has_numba()):
             return None
         from .lines import LineEncoder
 
