@@ -2,6 +2,7 @@
 starts[i + 1]. Importing this file imports numba."""
 
 import math
+from typing import Any
 
 import numpy as np
 
@@ -115,9 +116,9 @@ def find(query, query_starts, query_ends, text, starts, tags, buckets, shift, fo
 def next_tag(tags, value, start, end):
     """The first place from `start` on whose tag is the hash's; -1: none before `end`."""
     tag = np.uint8(value & np.uint64(255))
-    place = np.int64(start)
-    while place < end and len(tags) >= SPAN:
-        begin = min(place, len(tags) - SPAN)
+    place, last = np.int64(start), len(tags) - SPAN
+    while place < end and last >= 0:
+        begin: Any = min(place, last)
         found = place + first_equal(tags, begin, tag, place - begin)
         if found < begin + SPAN:
             return found if found < end else -1

@@ -13,10 +13,9 @@ from typing import Any
 import numpy as np
 from llvmlite import ir
 from numba.core import cgutils, types
-from numba.extending import intrinsic
 
 from .jit import njit
-from .words import prefetch
+from .words import prefetch, typed
 
 LANES = 16
 AHEAD = 4  # rows of a batch from which on memory is asked for early
@@ -24,11 +23,6 @@ _BYTE, _HALF, _FLOAT = ir.IntType(8), ir.HalfType(), ir.FloatType()
 _WORD, _INT, _LONG = ir.IntType(16), ir.IntType(32), ir.IntType(64)
 _FLOATS = ir.VectorType(_FLOAT, LANES)
 _MASK = ir.VectorType(ir.IntType(1), LANES)
-
-
-def typed(function: Callable) -> Any:
-    """numba's decorator, whose own types hide the signature that callers see."""
-    return intrinsic(prefer_literal=True)(function)
 
 
 def _element(context, builder, kind, array, index):

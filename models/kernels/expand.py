@@ -127,9 +127,9 @@ def expand_rows(kept: Kept, ids: Tensor) -> Tensor:
 
 
 def fm_rows(kept: Kept, weights: Tensor, bias: float, ids: Tensor) -> Tensor:
-    """A factorisation machine over a compact table without places: what `models.kernels.fm.fm` gives
-    of the rows that `expand_rows` finds, and the bias, by one loop that writes no vectors. For
-    tables with `kept.has_loop`.
+    """A factorisation machine over a compact table without places: what `models.kernels.fm.fm`
+    gives of the rows that `expand_rows` finds, and the bias, by one loop that writes no vectors.
+    For tables with `kept.has_loop`.
 
     Args:
         kept: the table.

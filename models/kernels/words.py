@@ -1,5 +1,6 @@
 """Some bytes of an array at once, for loops over text. Importing this file imports numba."""
 
+from collections.abc import Callable
 from typing import Any
 
 from llvmlite import ir
@@ -11,6 +12,11 @@ WIDE = 64  # bytes that `either_of` looks at
 _BYTE, _INT, _LONG = ir.IntType(8), ir.IntType(32), ir.IntType(64)
 
 
+def typed(function: Callable) -> Any:
+    """numba's decorator, whose own types hide the signature that callers see."""
+    return intrinsic(prefer_literal=True)(function)
+
+
 def _load(context, builder, array_type, array, index, kind) -> Any:
     """What stands from array[index] on, read as another kind; it need not be aligned."""
     data = context.make_array(array_type)(context, builder, array).data
@@ -20,11 +26,12 @@ def _load(context, builder, array_type, array, index, kind) -> Any:
     return loaded
 
 
-@intrinsic
+@typed
 def word_at(typingctx, array, index):
     """The eight bytes array[index:index + 8] as one uint64; not checked against the length."""
     def codegen(context, builder, signature, arguments):
-        return _load(context, builder, signature.args[0], *arguments, _LONG)
+        array, index = arguments
+        return _load(context, builder, signature.args[0], array, index, _LONG)
 
     return types.uint64(array, types.int64), codegen
 
@@ -39,7 +46,7 @@ def _equal(builder, loaded, value) -> Any:
     return builder.bitcast(builder.icmp_unsigned("==", loaded, same), ir.IntType(count))
 
 
-@intrinsic
+@typed
 def first_equal(typingctx, array, index, value, skipped):
     """The first i with array[index + skipped + i] == value among the SPAN bytes from `index` on;
     SPAN or more where there is none. Not checked against the length."""
@@ -54,7 +61,7 @@ def first_equal(typingctx, array, index, value, skipped):
     return types.int64(array, types.int64, types.uint8, types.int64), codegen
 
 
-@intrinsic
+@typed
 def either_of(typingctx, array, index, one, other):
     """A uint64 with bit i set where array[index + i] is one or the other, of the WIDE bytes from
     `index` on. Not checked against the length."""
@@ -67,7 +74,7 @@ def either_of(typingctx, array, index, one, other):
     return types.uint64(array, types.int64, types.uint8, types.uint8), codegen
 
 
-@intrinsic
+@typed
 def count_ones(typingctx, value):
     """Of a uint64."""
     def codegen(context, builder, signature, arguments):
@@ -76,7 +83,7 @@ def count_ones(typingctx, value):
     return types.int64(types.uint64), codegen
 
 
-@intrinsic
+@typed
 def trailing_zeros(typingctx, value):
     """Of a uint64; 64 of 0."""
     def codegen(context, builder, signature, arguments):
@@ -85,7 +92,7 @@ def trailing_zeros(typingctx, value):
     return types.int64(types.uint64), codegen
 
 
-@intrinsic
+@typed
 def prefetch(typingctx, array, index):
     """Ask for the cache line of array[index], and wait for nothing."""
     def codegen(context, builder, signature, arguments):

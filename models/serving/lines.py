@@ -1,5 +1,5 @@
-"""Lines of delimited text straight to ids, in one pass over their bytes. Importing this file imports
-numba.
+"""Lines of delimited text straight to ids, in one pass over their bytes. Importing this file
+imports numba.
 
 The definition is `models.serving.rows.Lines.columns`, which finds the cells, and `Field.lookup` of
 each column. The pass leaves to them every line that it does not read itself: of a wrong number of
@@ -340,7 +340,8 @@ def _digits(word, length):
         return np.int64(-1)
     digits -= _ZEROS
     digits = digits * _TENS + (digits >> _8)  # pairs
-    return np.int64(((digits & _PAIR) * _MILLIONS + ((digits >> _16) & _PAIR) * _THOUSANDS) >> _HALF)
+    fours = (digits & _PAIR) * _MILLIONS + ((digits >> _16) & _PAIR) * _THOUSANDS
+    return np.int64(fours >> _HALF)
 
 
 @njit(nogil=True)

@@ -115,8 +115,8 @@ class Scorer:
 
     @cached_property
     def _encoder(self) -> Any:
-        """Of lines; None where a field needs more than its own cell, the vocabulary is large, or numba
-        is not installed."""
+        """Of lines; None where a field needs more than its own cell, the vocabulary is large, or
+        numba is not installed."""
         fields = self.vocabulary.fields
         # its hash table is in memory, as the vocabulary need not be
         small = sum(len(field.ids) for field in fields) <= MOST_VALUES

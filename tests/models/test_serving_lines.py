@@ -22,8 +22,8 @@ LONG = "a value longer than one word"
 TEXTS = ["1a2b3c4d", "ab", "Zürich", LONG, LONG + "s", "12345678", "eight888", "seven77", "x" * 300]
 NAMES = ["label", "hex", "size", "price", "whole", "rest", "plain", "last"]
 NASTY = [*TEXTS, "", "0", "7", "007", "-3", "+7", "4095", "4096", "99999999", "123456789", "1.5",
-         "-0.25", "1e3", " 9", "nan", "inf", "red", "12a", ".", "-", "\r", "a\rb", "\0", "1a2b3c4e",
-         "1a2b3c4", "1a2b3c4d5", "é" * 40, "0000000000000000000001", "1" * 30]
+         "-0.25", "1e3", " 9", "nan", "inf", "red", "12a", "1:", ";", ".", "-", "\r", "a\rb", "\0",
+         "1a2b3c4e", "1a2b3c4", "1a2b3c4d5", "é" * 40, "0000000000000000000001", "1" * 30]
 
 
 def _vocabulary():
