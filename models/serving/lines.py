@@ -158,13 +158,13 @@ class LineEncoder:
             np.concatenate([*(ids for _, ids in known), np.zeros(0, np.int32)]),
             _ends([len(one) for one, _ in known]), *self._rest(own))
 
-    def encode(self, text: np.ndarray, separator: int,
+    def encode(self, text: bytes, separator: str,
                names: Sequence[str]) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         """Read lines.
 
         Args:
-            text: uint8, whole lines, each with a newline behind it.
-            separator: of cells.
+            text: whole lines, each with a newline behind it.
+            separator: one character.
             names: of the columns.
 
         Returns:
@@ -180,11 +180,11 @@ class LineEncoder:
                 kinds[column] = _NUMBER if bucket else _TEXT
                 if info.kind == WHOLE:
                     kinds[column] = _WHOLE
-        lines = bytes(text).count(b"\n")
+        lines = text.count(b"\n")
         ids = np.empty((lines, len(self.fields)), np.int32)
         ends, unread = np.empty(lines, np.int64), np.zeros(lines, np.bool_)
-        encode_lines(text, np.uint8(separator), kinds, own, self.texts, self.numbers, ids, ends,
-                     unread)
+        encode_lines(np.frombuffer(text, np.uint8), np.uint8(ord(separator)), kinds, own,
+                     self.texts, self.numbers, ids, ends, unread)
         return ids, ends, unread
 
 

@@ -99,8 +99,7 @@ class Scorer:
         if self._encoder is None:
             columns = lines.columns(self.columns)
             return self.score_columns(columns), columns.bad
-        text = np.frombuffer(lines.text, np.uint8)
-        ids, ends, unread = self._encoder.encode(text, ord(lines.separator), lines.names)
+        ids, ends, unread = self._encoder.encode(lines.text, lines.separator, lines.names)
         left = np.flatnonzero(unread)
         bad: dict[int, str] = {}
         if len(left):

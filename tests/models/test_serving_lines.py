@@ -62,9 +62,9 @@ def _hold(scorer, text, separator=","):
     lines = Lines(text, separator, NAMES)
     columns = lines.columns(scorer.columns)
     wanted = scorer.encode(columns)[0]
-    block = np.frombuffer(text, np.uint8)
-    ids, ends, unread = scorer._encoder.encode(block, ord(separator), NAMES)
-    assert ends.tolist() == (np.flatnonzero(block == ord("\n")) + 1).tolist()
+    ids, ends, unread = scorer._encoder.encode(text, separator, NAMES)
+    newlines = np.flatnonzero(np.frombuffer(text, np.uint8) == ord("\n"))
+    assert ends.tolist() == (newlines + 1).tolist()
     np.testing.assert_array_equal(ids[~unread], wanted[~unread])
     found, bad = scorer.score_lines(lines)
     assert bad == columns.bad
