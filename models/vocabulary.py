@@ -7,6 +7,7 @@ reads one bucket of about four values; the bytes are compared, so that equal has
 wrong id.
 """
 
+import dataclasses
 import json
 import math
 from collections.abc import Iterable, Iterator, Sequence
@@ -351,7 +352,7 @@ class Field:
     def _of_buckets(self, numbers: np.ndarray) -> np.ndarray:
         from .text_loops import known_buckets
 
-        known, ids = self._bucket_ids
+        known, ids = self.known_buckets
         absent = NOT_FOUND if self.unknown is None else self.unknown
         gap = absent if self.info.missing is None else self.info.missing
         found = np.empty(len(numbers), np.int32)
@@ -359,7 +360,7 @@ class Field:
         return found
 
     @cached_property
-    def _bucket_ids(self) -> tuple[np.ndarray, np.ndarray]:
+    def known_buckets(self) -> tuple[np.ndarray, np.ndarray]:
         """Known buckets, ascending, and their ids."""
         buckets = np.array([int(self.packed.get(place)) for place in range(len(self.ids))],
                            np.int64)
@@ -428,6 +429,10 @@ def _without_zeros(packed: Packed) -> Packed:
 class Vocabulary:
     """The fields of a data set with their values.
 
+    Args:
+        fields: in the order of their ids.
+        stored: the arrays of the folder that it was opened from, if any.
+
     >>> import tempfile
     >>> town = field_of(FieldInfo("town", unknown=2), ["Rome", "Oslo"], [0, 1], [5, 3])
     >>> Vocabulary((town,)).write(Path(tempfile.mkdtemp()) / "vocabulary")  # doctest: +SKIP
@@ -438,6 +443,8 @@ class Vocabulary:
     """
 
     fields: tuple[Field, ...]
+    stored: dict[str, np.ndarray] | None = dataclasses.field(default=None, repr=False,
+                                                             compare=False)
 
     def field(self, name: str) -> Field:
         """One field.
@@ -483,15 +490,19 @@ class Vocabulary:
     def write(self, folder: Path) -> None:
         """Write a new folder; it must not exist."""
         folder.mkdir(parents=True)
-        for name, array in self._arrays().items():
+        for name, array in self.arrays.items():
             np.save(folder / f"{name}.npy", array)
         described = {"format": FORMAT_VERSION, "fields": [
             {**asdict(field.info), "values": len(field.ids), "bytes": len(field.packed.text),
              "buckets": len(field.buckets)} for field in self.fields]}
         (folder / "fields.json").write_text(json.dumps(described, indent=1) + "\n")
 
-    def _arrays(self) -> dict[str, np.ndarray]:
-        """The fields' arrays one behind the other, in the smallest types."""
+    @property
+    def arrays(self) -> dict[str, np.ndarray]:
+        """The fields' arrays one behind the other, in the smallest types; those of an opened folder
+        are its maps."""
+        if self.stored is not None:
+            return self.stored
         each = [(field.packed.text, field.packed.starts, field.tags, field.ids, field.counts,
                  field.buckets) for field in self.fields]
         found = {name: np.concatenate(parts)
@@ -522,7 +533,7 @@ class Vocabulary:
         except (ValueError, KeyError, TypeError, OSError, EOFError, RecursionError) as error:
             raise ValueError(f"the vocabulary in {folder} cannot be read ({error}); make it "
                              "again") from error
-        return Vocabulary(fields)
+        return Vocabulary(fields, arrays)
 
 
 def _mapped(path: Path) -> np.ndarray:

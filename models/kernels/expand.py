@@ -126,6 +126,35 @@ def expand_rows(kept: Kept, ids: Tensor) -> Tensor:
     return out
 
 
+def fm_rows(kept: Kept, weights: Tensor, bias: float, ids: Tensor) -> Tensor:
+    """A factorisation machine over a compact table without places: what `models.kernels.fm.fm`
+    gives of the rows that `expand_rows` finds, and the bias, by one loop that writes no vectors.
+    For tables with `kept.has_loop`.
+
+    Args:
+        kept: the table.
+        weights: (N,) float32, one for each id.
+        bias: is added.
+        ids: (B, F) int32 or int64.
+
+    Returns:
+        logits (B,).
+
+    Raises:
+        IndexError: an id is not in 0 .. N - 1.
+    """
+    from .avx512 import fm_of
+
+    logits = torch.empty(len(ids), dtype=torch.float32, device="cpu")
+    loop = fm_of(kept.masks.shape[1])
+    wrong = loop(*kept.arrays[:4], weights.numpy(), np.float32(bias), ids.reshape(-1).numpy(),
+                 ids.shape[1], logits.numpy())
+    if wrong < 0:
+        raise IndexError(f"ids must be in 0 .. {len(weights) - 1}, got {int(ids.min())} .. "
+                         f"{int(ids.max())}")
+    return logits
+
+
 def expand_rows_plain(kept: Kept, ids: Tensor) -> Tensor:
     """The definition of `expand_rows`; every size follows from that of `ids`, so that it can be
     traced and exported."""

@@ -9,8 +9,9 @@ from typing import Any
 import numpy as np
 from numba.core import types
 
-from .avx512 import LANES, int32_at, int64_at, store_at, typed, vector_at
+from .avx512 import LANES, int32_at, int64_at, store_at, vector_at
 from .jit import njit
+from .words import typed
 
 
 def _writer(lanes: int) -> Any:

@@ -6,8 +6,10 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from .parts import FirstOrder, Part, read_part
-from .tables import ServedTable, Tensors, read_table
+from ..kernels.eager import runs_on_numba
+from ..kernels.expand import Kept, fm_rows
+from .parts import FirstOrder, Pairs, Part, read_part
+from .tables import CompactTable, ServedTable, Tensors, read_table
 
 TABLE = "table"
 
@@ -31,10 +33,14 @@ class ServedModel(nn.Module):
         self.parts = nn.ModuleList(parts)
         self.num_dense = num_dense
         self.reads_vectors = any(part.needs_vectors for part in parts)
+        self.kept = _kept_of_fm(table, parts)
         self.eval().requires_grad_(False)
 
     def forward(self, ids: Tensor, numbers: Tensor | None = None) -> Tensor:
         """ids (B, F), N for a value without an id; numbers (B, M) if the model reads some."""
+        if self.kept is not None and runs_on_numba() and ids.is_cpu and ids.shape[1]:
+            first = self.parts[0]
+            return fm_rows(self.kept, first.weight, first.bias.item(), ids)
         vectors = self.table(ids) if self.reads_vectors else None
         logits = torch.zeros(ids.shape[0])
         for part in self.parts:
@@ -75,6 +81,14 @@ class ServedModel(nn.Module):
         except (KeyError, IndexError, TypeError, RuntimeError) as error:
             raise ValueError(f"the tensors do not fit the manifest ({error}); export the run "
                              "again") from error
+
+
+def _kept_of_fm(table: ServedTable, parts: Sequence[Part]) -> Kept | None:
+    """The table's entries where the model is a factorisation machine that one loop computes."""
+    if [type(part) for part in parts] != [FirstOrder, Pairs] or not isinstance(table, CompactTable):
+        return None
+    kept = table.rows.kept
+    return kept if kept is not None and kept.has_loop else None
 
 
 def _bytes(tensors: Tensors) -> int:

@@ -34,6 +34,44 @@ class Columns:
     bad: dict[int, str] = field(default_factory=dict)
 
 
+@dataclass(frozen=True)
+class Lines:
+    """Whole lines of delimited text without quotes, not split yet.
+
+    Args:
+        text: each line, the last too, ends in a newline.
+        separator: one character.
+        names: of the columns, in their order.
+
+    >>> read = Lines(b"1\\t2\\n3\\n", "\\t", ["a", "b"]).columns(["b"])
+    >>> read.values["b"].get(0), read.bad
+    ('2', {1: '1 cells in place of 2'})
+    """
+
+    text: bytes
+    separator: str
+    names: Sequence[str]
+
+    def columns(self, needed: Sequence[str]) -> Columns:
+        """The needed columns."""
+        from .cells import find_cells
+
+        block = np.frombuffer(self.text, np.uint8)
+        lines = int(np.count_nonzero(block == ord("\n")))
+        places = np.full(len(self.names), -1)
+        places[[list(self.names).index(name) for name in needed]] = np.arange(len(needed))
+        starts = np.zeros((len(needed), lines), np.int64)
+        ends, counts = np.zeros_like(starts), np.empty(lines, np.int64)
+        rows = find_cells(block, ord(self.separator), places, starts, ends, counts)
+        wrong = np.flatnonzero(counts != len(self.names))
+        bad = {int(row): f"{int(counts[row])} cells in place of {len(self.names)}"
+               for row in wrong}
+        starts[:, wrong], ends[:, wrong] = 0, 0
+        values = {name: Packed(block, starts[place], ends=ends[place])
+                  for place, name in enumerate(needed)}
+        return Columns(values, rows, bad)
+
+
 def columns_of(rows: Any, needed: Sequence[str]) -> Columns:
     """The needed columns of rows in memory.
 
@@ -120,9 +158,9 @@ class FileForm:
     label: str | None
 
 
-def read_file(path: Path, form: FileForm, needed: Sequence[str]) -> Iterator[Columns]:
-    """The needed columns of a CSV, TSV or Parquet file, some rows at a time; CSV and TSV may be
-    packed by gzip.
+def read_file(path: Path, form: FileForm, needed: Sequence[str]) -> Iterator[Columns | Lines]:
+    """The needed columns of a CSV, TSV or Parquet file, some rows at a time, or the lines in which
+    they are; CSV and TSV may be packed by gzip.
 
     Raises:
         FileNotFoundError: there is no such file.
@@ -153,7 +191,7 @@ def _read_parquet(path: Path, needed: Sequence[str]) -> Iterator[Columns]:
         raise ValueError(f"{path} is no whole Parquet file ({error}); write it again") from error
 
 
-def _read_text(path: Path, form: FileForm, needed: Sequence[str]) -> Iterator[Columns]:
+def _read_text(path: Path, form: FileForm, needed: Sequence[str]) -> Iterator[Columns | Lines]:
     try:
         yield from _read_lines(path, form, needed)
     except (gzip.BadGzipFile, zlib.error, EOFError) as error:
@@ -161,7 +199,7 @@ def _read_text(path: Path, form: FileForm, needed: Sequence[str]) -> Iterator[Co
                          "without .gz if it is not packed") from error
 
 
-def _read_lines(path: Path, form: FileForm, needed: Sequence[str]) -> Iterator[Columns]:
+def _read_lines(path: Path, form: FileForm, needed: Sequence[str]) -> Iterator[Columns | Lines]:
     packed = path.suffix == ".gz"
     suffix = path.with_suffix("").suffix if packed else path.suffix
     # an own table may be saved with either separator; a published layout has its own
@@ -183,12 +221,12 @@ def _read_lines(path: Path, form: FileForm, needed: Sequence[str]) -> Iterator[C
             if quoted:  # a quoted cell may hold line breaks: the rest is read by Python's csv
                 break
             if end:
-                yield _cells(left[:end], separator, names, needed)
+                yield Lines(left[:end], separator, names)
             left = left[end:]
         if quoted:
             yield from _quoted(left, lines, separator, names, needed)
         elif left:
-            yield _cells(left + b"\n", separator, names, needed)
+            yield Lines(left + b"\n", separator, names)
 
 
 def _names(path: Path, first: bytes, separator: str, form: FileForm,
@@ -224,24 +262,6 @@ def _by_position(path: Path, first: bytes, separator: str, form: FileForm) -> li
     raise ValueError(f"{path}: the first line has {count} cells between {separator!r}, expected "
                      f"{len(form.columns)}, or {len(without)} without the label; the columns are "
                      f"{', '.join(form.columns)}")
-
-
-def _cells(text: bytes, separator: str, names: list[str], needed: Sequence[str]) -> Columns:
-    from .cells import find_cells
-
-    block = np.frombuffer(text, np.uint8)
-    lines = int(np.count_nonzero(block == ord("\n")))
-    places = np.full(len(names), -1)
-    places[[names.index(name) for name in needed]] = np.arange(len(needed))
-    starts = np.zeros((len(needed), lines), np.int64)
-    ends, counts = np.zeros_like(starts), np.empty(lines, np.int64)
-    rows = find_cells(block, ord(separator), places, starts, ends, counts)
-    wrong = np.flatnonzero(counts != len(names))
-    bad = {int(row): f"{int(counts[row])} cells in place of {len(names)}" for row in wrong}
-    starts[:, wrong], ends[:, wrong] = 0, 0
-    values = {name: Packed(block, starts[place], ends=ends[place])
-              for place, name in enumerate(needed)}
-    return Columns(values, rows, bad)
 
 
 def _quoted(left: bytes, file: Any, separator: str, names: list[str],

@@ -5,19 +5,22 @@ import os
 import tempfile
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
 
+from ..kernels.eager import has_numba
 from ..vocabulary import BUCKET, NOT_FOUND, Field, Packed, numbers_of, pack
 from .artefact import Artefact, read
-from .rows import Columns, FileForm, columns_of, read_file
+from .rows import Columns, FileForm, Lines, columns_of, read_file
 
 log = logging.getLogger("pep")
 
 SHOWN = 3  # bad rows that a message names
+MOST_VALUES = 1 << 24  # of a vocabulary that is read in one pass; 27 bytes of memory each
 NUMBERS = 1 << 20  # numbers of vectors at a time, so that they stay in the cache
 
 
@@ -58,8 +61,9 @@ class Scorer:
         self.dense: list[str] = artefact.manifest.get("dense", [])
         names = [_column(field) for field in self.vocabulary.fields] + self.dense
         self.columns = list(dict.fromkeys(names))  # what rows need
-        per_row = self.model.table.num_fields * max(self.model.table.width, 1)
-        self.batch = int(np.clip(NUMBERS // per_row, 64, 1 << 14))
+        width = self.model.table.width if self.model.kept is None else 1  # of vectors in memory
+        self.batch = int(np.clip(NUMBERS // (self.model.table.num_fields * max(width, 1)), 64,
+                                 1 << 14))
 
     def __repr__(self) -> str:
         return (f"Scorer(run {self.manifest['run_id']}, {self.manifest['dataset']}, "
@@ -88,6 +92,40 @@ class Scorer:
         found = self.score_ids(ids, numbers)
         found[list(columns.bad)] = np.nan
         return found
+
+    def score_lines(self, lines: Lines) -> tuple[np.ndarray, dict[int, str]]:
+        """The same of lines, and which of them are bad. One pass reads them; what it leaves is read
+        as columns are."""
+        if self._encoder is None:
+            columns = lines.columns(self.columns)
+            return self.score_columns(columns), columns.bad
+        ids, ends, unread = self._encoder.encode(lines.text, lines.separator, lines.names)
+        left = np.flatnonzero(unread)
+        bad: dict[int, str] = {}
+        if len(left):
+            starts = np.append(0, ends[:-1])
+            own = b"".join(lines.text[starts[row]:ends[row]] for row in left)
+            columns = Lines(own, lines.separator, lines.names).columns(self.columns)
+            ids[left] = self.encode(columns)[0]
+            bad = {int(left[place]): why for place, why in columns.bad.items()}
+        found = self.score_ids(ids)
+        found[list(bad)] = np.nan
+        return found, bad
+
+    @cached_property
+    def _encoder(self) -> Any:
+        """Of lines; None where a field needs more than its own cell, the vocabulary is large, or
+        numba is not installed."""
+        fields = self.vocabulary.fields
+        # its hash table is in memory, as the vocabulary need not be
+        small = sum(len(field.ids) for field in fields) <= MOST_VALUES
+        cells = all(field.info.part is None and field.info.separator is None for field in fields)
+        own = len(self.columns) == len(fields) and not self.dense
+        if not (own and small and cells and has_numba()):
+            return None
+        from .lines import LineEncoder
+
+        return LineEncoder(self.vocabulary, self.model.table.num_rows)
 
     @torch.inference_mode()
     def score_ids(self, ids: np.ndarray, numbers: np.ndarray | None = None) -> np.ndarray:
@@ -166,13 +204,14 @@ class Scorer:
         try:
             with os.fdopen(handle, "wb") as file:
                 file.write(b"row,probability\n")
-                for columns in read_file(Path(path), form, self.columns):
-                    found = self.score_columns(columns)
+                for read in read_file(Path(path), form, self.columns):
+                    found, wrong = (self.score_lines(read) if isinstance(read, Lines)
+                                    else (self.score_columns(read), read.bad))
                     if len(examples) < SHOWN:
-                        examples += _examples(columns.bad, rows)
+                        examples += _examples(wrong, rows)
                     file.write(_lines(found, rows))
-                    rows, bad = rows + columns.rows, bad + len(columns.bad)
-                    progress(columns.rows)
+                    rows, bad = rows + len(found), bad + len(wrong)
+                    progress(len(found))
             if rows == bad:
                 raise ValueError(f"{path}: none of its {rows:,} rows could be scored"
                                  f"{': ' if examples else '; it is empty'}{'; '.join(examples)}")

@@ -5,7 +5,11 @@ import pytest
 import torch
 
 from models.kernels.expand import expand_rows_plain, has_avx512
+from models.kernels.fm import fm_plain
 from models.serving.compact import Compact, CompactRows, place_bytes, stored_bytes
+from models.serving.model import ServedModel
+from models.serving.parts import FirstOrder, Pairs
+from models.serving.tables import CompactTable
 from models.serving.values import Rows
 
 TOLERANCES = {"float32": 0.0, "float16": 2e-3, "int8": 2e-2}
@@ -117,3 +121,32 @@ def test_small_types_are_widened_by_a_loop_as_by_torch(values, width, monkeypatc
             rows(torch.tensor([3, wrong]))
     monkeypatch.setattr("models.serving.values.has_numba", lambda: False)
     assert torch.equal(rows(ids), found)
+
+
+@pytest.mark.skipif(not has_avx512(), reason="the loop needs AVX-512")
+@pytest.mark.parametrize("values", TOLERANCES)
+@pytest.mark.parametrize("width", [1, 16, 24, 300])
+@pytest.mark.parametrize("kind", [torch.int32, torch.int64])
+def test_a_factorisation_machine_in_one_loop_is_its_definition(kind, width, values):
+    packed, _ = CompactRows.pack(pruned(60, width), values)
+    weights = Rows.of(np.random.default_rng(1).normal(size=(60, 1)).astype(np.float32), "float32")
+    model = ServedModel(CompactTable(packed, 60, 5), [FirstOrder(weights, torch.ones(1)), Pairs()])
+    assert model.kept is not None
+    ids = torch.from_numpy(np.random.default_rng(2).integers(61, size=(33, 5))).to(kind)
+    table = torch.cat([expand_rows_plain(packed.kept(), torch.arange(60)), torch.zeros(1, width)])
+    wanted = 1 + fm_plain(table.double(), ids, model.parts[0].weight[:, None].double(), ids)
+    torch.testing.assert_close(model(ids).double(), wanted, rtol=1e-5, atol=1e-4)
+    torch.testing.assert_close(model(ids[:0]), torch.zeros(0))
+    torch.testing.assert_close(model(ids.T.contiguous().T), model(ids))
+    for wrong in (-1, 61):
+        ids[7, 2] = wrong
+        with pytest.raises(IndexError, match=r"ids must be in 0 \.\. 60, got"):
+            model(ids)
+
+
+def test_a_machine_of_another_shape_is_not_in_one_loop():
+    packed, _ = CompactRows.pack(pruned(60, 3), "float32")
+    first, table = FirstOrder(Rows.of(np.ones((60, 1)), "float32"), torch.ones(1)), CompactTable(
+        packed, 60, 5)
+    assert ServedModel(table, [first]).kept is None
+    assert ServedModel(table, [first, Pairs(), Pairs()]).kept is None
