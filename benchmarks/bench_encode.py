@@ -197,10 +197,10 @@ def main(arguments: Sequence[str] | None = None) -> None:
         path = Path(scratch) / "train.txt"
         raw_planted.write(chosen.dataset, chosen.rows, path)
         variants = [chosen.only] if chosen.only else VARIANTS
-        ways = [(variant, jobs) for variant in variants
-                for jobs in (chosen.jobs if variant == "ours" else [1])]
-        rows = [in_own_process(variant, LAYOUTS[chosen.dataset], path, Path(scratch), jobs)
-                for variant, jobs in ways]
+        rows = []
+        for variant in variants:
+            rows += [in_own_process(variant, LAYOUTS[chosen.dataset], path, Path(scratch), jobs)
+                     for jobs in (chosen.jobs if variant == "ours" else [1])]
     print("{dataset}, {cores} cores, {device}, commit {commit}".format(**rows[0]))
     print(table(rows))
     if chosen.json:
