@@ -3,6 +3,7 @@
     python benchmarks/bench_encode.py --rows 5000000
     python benchmarks/bench_encode.py --rows 45840617 --only ours --json
     benchmarks/results/encode_full.json
+    python benchmarks/bench_encode.py --only ours --jobs 1 2 1 2 1 2 --rows 1000000
 
 The raw file is made first (not timed) and deleted at the end. Each variant runs in a process of its
 own, so that peak memory is its own; the file's bytes are in the page cache for both, as far as they
@@ -12,13 +13,15 @@ lmdb: two passes of Python over the lines, a dictionary a field to count values 
     them, one numpy array a row, written under its number into LMDB in transactions of 100,000: the
     way of the published data loaders. Needs the package lmdb (requirements-dev.txt).
 ours: `data.raw.ingest.encode_file`, all cores; split, hashing and the numbers as floats included,
-which lmdb does without.
+which lmdb does without. With --jobs once for each number of processes that read the text; processor
+time is then that of all of them, and peak memory of the first process and of the largest other.
 """
 
 import argparse
 import json
 import math
 import os
+import resource
 import shutil
 import struct
 import subprocess
@@ -31,7 +34,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch
 
 # so that it also runs as a plain script
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
@@ -40,7 +42,6 @@ from data import avazu, criteo
 from data.raw import ingest
 from data.raw.layout import BUCKET, ID, LABEL, Layout
 from data.synthetic import raw_planted
-from engine.record import commit, device_name, peak_memory_bytes
 from utils.files import write_json
 
 LAYOUTS = {"criteo": criteo.LAYOUT, "avazu": avazu.LAYOUT}
@@ -48,9 +49,9 @@ VARIANTS = ("lmdb", "ours")
 TRANSACTION = 100_000
 
 
-def ours(layout: Layout, path: Path, folder: Path) -> int:
+def ours(layout: Layout, path: Path, folder: Path, jobs: int = 1) -> int:
     """Rows encoded."""
-    ingest.encode_file(layout, path, folder, {"vocabulary": "all"})
+    ingest.encode_file(layout, path, folder, {"vocabulary": "all"}, processes=jobs)
     return int(json.loads((folder / "manifest.json").read_text())["rows"])
 
 
@@ -113,28 +114,44 @@ def _bucket(cell: str) -> str:
     return str(math.floor(math.log(value) ** 2)) if value > 2 else str(value - 2)
 
 
-def run_variant(variant: str, layout: Layout, path: Path, folder: Path) -> dict[str, Any]:
+def run_variant(variant: str, layout: Layout, path: Path, folder: Path,
+                jobs: int = 1) -> dict[str, Any]:
     """Encode in this process and measure."""
-    started, processor = time.perf_counter(), time.process_time()
-    rows = (ours if variant == "ours" else row_by_row)(layout, path, folder)
+    # not above, where the processes that read the text would import it too
+    import torch
+
+    from engine.record import commit, device_name, peak_memory_bytes
+
+    started, before = time.perf_counter(), _processor_seconds()
+    rows = (ours(layout, path, folder, jobs) if variant == "ours"
+            else row_by_row(layout, path, folder))
     seconds = time.perf_counter() - started
+    others = resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss * 1024
     stored = sum(file.stat().st_blocks * 512 for file in folder.rglob("*") if file.is_file())
     return {"dataset": layout.name, "variant": variant, "rows": rows, "seconds": seconds,
-            "processor_seconds": time.process_time() - processor, "rows_per_second": rows / seconds,
+            "processor_seconds": _processor_seconds() - before, "rows_per_second": rows / seconds,
             "peak_memory_bytes": peak_memory_bytes(torch.device("cpu")),
+            "jobs": jobs, "peak_memory_of_others_bytes": others if jobs > 1 else 0,
             "raw_bytes": path.stat().st_size,
             "stored_bytes": stored, "cores": os.cpu_count(),
             "device": device_name(torch.device("cpu")),
             "commit": commit()}
 
 
-def in_own_process(variant: str, layout: Layout, path: Path, scratch: Path) -> dict[str, Any]:
+def _processor_seconds() -> float:
+    """Of this process and those that it has started and that have ended."""
+    used = os.times()
+    return used.user + used.system + used.children_user + used.children_system
+
+
+def in_own_process(variant: str, layout: Layout, path: Path, scratch: Path,
+                   jobs: int = 1) -> dict[str, Any]:
     """`run_variant` in a fresh process."""
     folder = scratch / variant
     folder.mkdir()
     record = scratch / f"{variant}.json"
     subprocess.run([sys.executable, __file__, "--inner", variant, layout.name, str(path),
-                    str(folder), str(record)],
+                    str(folder), str(record), str(jobs)],
                    check=True)
     shutil.rmtree(folder)
     return json.loads(record.read_text())
@@ -144,11 +161,11 @@ def table(rows: list[dict[str, Any]]) -> str:
     """One line a variant."""
     slowest = min(row["rows_per_second"] for row in rows)
     lines = [
-        f"{'variant':<8}{'rows':>12}{'s':>9}{'cpu s':>9}{'rows/s':>12}"
+        f"{'variant':<8}{'jobs':>5}{'rows':>12}{'s':>9}{'cpu s':>9}{'rows/s':>12}"
         f"{'peak GB':>9}{'stored GB':>11}{'':>7}"
     ]
     lines += [
-        f"{row['variant']:<8}{row['rows']:>12,}{row['seconds']:>9.1f}{row['processor_seconds']:>9.1f}"
+        f"{row['variant']:<8}{row['jobs']:>5}{row['rows']:>12,}{row['seconds']:>9.1f}{row['processor_seconds']:>9.1f}"
         f"{row['rows_per_second']:>12,.0f}{row['peak_memory_bytes'] / 1e9:>9.2f}"
         f"{row['stored_bytes'] / 1e9:>11.2f}{row['rows_per_second'] / slowest:>6.1f}x"
         for row in rows
@@ -160,14 +177,17 @@ def main(arguments: Sequence[str] | None = None) -> None:
     """Read the command line, make the file, measure, print, write."""
     given = list(sys.argv[1:] if arguments is None else arguments)
     if given[:1] == ["--inner"]:
-        variant, name, path, folder, record = given[1:]
-        write_json(Path(record), run_variant(variant, LAYOUTS[name], Path(path), Path(folder)))
+        variant, name, path, folder, record, jobs = given[1:]
+        write_json(Path(record), run_variant(variant, LAYOUTS[name], Path(path), Path(folder),
+                                             int(jobs)))
         return
     options = argparse.ArgumentParser(description=__doc__.splitlines()[0],
                                       formatter_class=argparse.ArgumentDefaultsHelpFormatter)
     options.add_argument("--dataset", default="criteo", choices=tuple(LAYOUTS))
     options.add_argument("--rows", type=int, default=1_000_000, help="of the planted file")
     options.add_argument("--only", choices=VARIANTS, help="both when left away")
+    options.add_argument("--jobs", type=int, nargs="+", default=[1], metavar="N",
+                         help="processes of ours that read the text, one measurement each")
     options.add_argument("--scratch", type=Path,
                          help="folder for the raw file and what comes of it; a temporary one")
     options.add_argument("--json", type=Path, metavar="FILE",
@@ -177,8 +197,10 @@ def main(arguments: Sequence[str] | None = None) -> None:
         path = Path(scratch) / "train.txt"
         raw_planted.write(chosen.dataset, chosen.rows, path)
         variants = [chosen.only] if chosen.only else VARIANTS
-        rows = [in_own_process(variant, LAYOUTS[chosen.dataset], path, Path(scratch))
-                for variant in variants]
+        rows = []
+        for variant in variants:
+            rows += [in_own_process(variant, LAYOUTS[chosen.dataset], path, Path(scratch), jobs)
+                     for jobs in (chosen.jobs if variant == "ours" else [1])]
     print("{dataset}, {cores} cores, {device}, commit {commit}".format(**rows[0]))
     print(table(rows))
     if chosen.json:

@@ -25,6 +25,6 @@ LAYOUT = Layout(
 
 
 def open_dataset(folder: str | None, cache: Path, with_ids: bool = False, vocabulary: str = "all",
-                 split: str = "random") -> store.Dataset:
+                 split: str = "random", processes: int = 1) -> store.Dataset:
     """The encoded data set; see `data.raw.ingest.open_raw`."""
-    return ingest.open_raw(LAYOUT, folder, cache, with_ids, vocabulary, split)
+    return ingest.open_raw(LAYOUT, folder, cache, with_ids, vocabulary, split, processes)

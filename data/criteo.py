@@ -21,15 +21,15 @@ LAYOUT = Layout(
 
 
 def open_dataset(folder: str | None, cache: Path, with_ids: bool = False, vocabulary: str = "all",
-                 split: str = "random") -> store.Dataset:
+                 split: str = "random", processes: int = 1) -> store.Dataset:
     """The encoded data set; see `data.raw.ingest.open_raw`."""
-    return ingest.open_raw(LAYOUT, folder, cache, with_ids, vocabulary, split)
+    return ingest.open_raw(LAYOUT, folder, cache, with_ids, vocabulary, split, processes)
 
 
 def open_with_numbers(folder: str | None, cache: Path, with_ids: bool = False,
                       vocabulary: str = "all",
-                      split: str = "random") -> store.Dataset:
+                      split: str = "random", processes: int = 1) -> store.Dataset:
     """The same with 26 fields, and the 13 numbers v as log(max(v, 0) + 1) alone; kept apart in the
     cache."""
     return ingest.open_raw(replace(LAYOUT, bucketed=False), folder, cache, with_ids, vocabulary,
-                           split)
+                           split, processes)

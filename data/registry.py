@@ -9,3 +9,4 @@ DATASETS = {"movielens": movielens.open_dataset, "criteo": criteo.open_dataset,
             "planted": planted.open_dataset, "planted_fields": planted_fields.open_dataset}
 # for models that read numbers as they are; all else as above
 WITH_DENSE = {"criteo": criteo.open_with_numbers}
+IN_RANGES = ("criteo", "avazu")  # whose raw files several processes may read

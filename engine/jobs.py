@@ -13,11 +13,9 @@ import multiprocessing
 import os
 import signal
 import sys
-import threading
 import traceback
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from multiprocessing.connection import Connection, wait
 from multiprocessing.process import BaseProcess
@@ -30,6 +28,7 @@ from engine.distributed import launch
 from engine.progress import BAR, BESIDE_DESCRIPTION, Report, fitting
 from engine.record import pick_device
 from engine.run import Interrupted, RunContext
+from utils.signals import handling
 
 log = logging.getLogger("pep")
 
@@ -258,7 +257,7 @@ class _Worker:
         self.connection, theirs = spawning.Pipe()
         self.process: BaseProcess = spawning.Process(target=_work, args=(theirs, jobs, context))
         # a Ctrl-C reaches every process of a terminal; these learn of it from their parent
-        with _handling(signal.SIG_IGN):
+        with handling(signal.SIG_IGN):
             self.process.start()
         theirs.close()
         self.place: int | None = None
@@ -331,7 +330,7 @@ class _Pool:
         Raises:
             Interrupted: the user ended it, and every process has saved what it had.
         """
-        with _handling(self._stop):
+        with handling(self._stop):
             self._hand_out()
             while at := {worker.connection: worker for worker in self._running()}:
                 for connection in wait(list(at), POLL):
@@ -386,21 +385,6 @@ class _Pool:
                     worker.end()
                     worker = self.workers[number] = _Worker(self.jobs, self.context)
                 worker.give(self.waiting.popleft())
-
-
-@contextmanager
-def _handling(handler: Callable[[int, Any], None] | signal.Handlers) -> Iterator[None]:
-    """Ctrl-C and SIGTERM call `handler` in the block (in the main thread; Python allows it in no
-    other)."""
-    if threading.current_thread() is not threading.main_thread():
-        yield
-        return
-    before = {number: signal.signal(number, handler) for number in (signal.SIGINT, signal.SIGTERM)}
-    try:
-        yield
-    finally:
-        for number, old in before.items():
-            signal.signal(number, old)
 
 
 def _raise_interrupt(number: int, frame: object) -> None:

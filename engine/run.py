@@ -6,12 +6,13 @@ import json
 import logging
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import torch
 
-from data.registry import DATASETS, WITH_DENSE
+from data.registry import DATASETS, IN_RANGES, WITH_DENSE
 from data.store import Dataset, cache_folder
 from data.table.options import OwnTable
 from engine.checkpoint import only_one
@@ -144,8 +145,16 @@ def derive(seed: int, purpose: str) -> int:
     return int.from_bytes(hashlib.sha256(f"{purpose}:{seed}".encode()).digest()[:6], "little")
 
 
-def open_data(settings: Settings, context: RunContext) -> tuple[Dataset, torch.device]:
-    """Check the device and the output folder, then open the data set."""
+def open_data(settings: Settings, context: RunContext,
+              processes: int = 1) -> tuple[Dataset, torch.device]:
+    """Check the device and the output folder, then open the data set.
+
+    Args:
+        processes: that read its raw file, where that has not been encoded yet.
+
+    Raises:
+        ValueError: the data set's raw files are read by one process alone.
+    """
     device = pick_device(context.device)
     require_precision(settings.flat()["precision"], device)
     require_writable(context.out)
@@ -162,6 +171,11 @@ def open_data(settings: Settings, context: RunContext) -> tuple[Dataset, torch.d
         if reads_dense:
             opener = WITH_DENSE.get(data.dataset, opener)
         arguments = (context.data, context.cache, data.with_ids, data.vocabulary, data.split)
+    if processes > 1:
+        if data.dataset not in IN_RANGES:
+            raise ValueError(f"--jobs {processes}: the raw files of {data.dataset} are read by one "
+                             f"process; leave --jobs away")
+        opener = partial(opener, processes=processes)
     if context.opened is None:
         return opener(*arguments), device
     key = (opener, *map(repr, arguments))

@@ -508,6 +508,38 @@ def encode_speed() -> str:
                      "stored"), rows).markdown()
 
 
+def encode_jobs() -> str:
+    """Raw files read by several processes; medians over the rounds."""
+    by_jobs: dict[int, list[Run]] = defaultdict(list)
+    for record in benchmarks("encode-jobs")[0]:
+        by_jobs[record["jobs"]].append(record)
+    rows: Rows = []
+    for jobs, records in by_jobs.items():
+        middle = {name: statistics.median(record[name] for record in records)
+                  for name in ("seconds", "processor_seconds", "peak_memory_bytes",
+                               "peak_memory_of_others_bytes")}
+        others = middle["peak_memory_of_others_bytes"]
+        rows.append((str(jobs), f"{records[0]['rows']:,}", f"{middle['seconds']:.1f}",
+                     f"{middle['processor_seconds']:.1f}",
+                     f"{middle['peak_memory_bytes'] / 1e9:.2f}",
+                     f"{others / 1e9:.2f}" if others else ""))
+    return Table(("processes", "rows", "seconds", "processor seconds", "peak GB",
+                  "peak GB of a reading process"), rows).markdown()
+
+
+def scale_processes() -> str:
+    """Processor time, memory and bytes of a search's step in several processes."""
+    records = benchmarks("scale-processes")[0]
+    rows: Rows = [(f"{record['num_rows']:,}",
+                   str(record["processes"] or "1, without lanes"),
+                   f"{record['processor_ms_per_step']:.1f}",
+                   f"{record['peak_memory_bytes'] / 1e6:,.0f}",
+                   f"{record['bytes_per_step'] / 1e6:.2f}")
+                  for record in records]
+    table = Table(("rows", "processes", "processor ms", "peak MB", "MB a step"), rows).markdown()
+    return "\n\n".join([table, *{record["note"] for record in records if "note" in record}])
+
+
 def serving_lookups() -> str:
     """Microseconds of a lookup in each form of an exported table, and its ratio to a dense one."""
     record = benchmarks("serving")[0]
@@ -563,7 +595,8 @@ TABLES: dict[str, Callable[[], str]] = {
     "umec-fields-synthetic": lambda: umec(umec_fig3.build, "criteo", synthetic_kind()),
     "afm-deepfm": lambda: afm("deepfm"), "afm-autoint": lambda: afm("autoint"),
     "step-speed": step_speed, "epoch-speed": epoch_speed, "scale-speed": scale_speed,
-    "encode-speed": encode_speed, "serving-lookups": serving_lookups,
+    "encode-speed": encode_speed, "encode-jobs": encode_jobs,
+    "scale-processes": scale_processes, "serving-lookups": serving_lookups,
     "serving-files": serving_files}
 
 

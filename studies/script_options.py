@@ -74,13 +74,17 @@ def parser(description: str, variants: Variants, retraining: bool = False,
     options.add_argument("--out", default="tmp", help="where snapshots and results go")
     cli.add_cache_option(options)
     options.add_argument("--force", action="store_true", help="run again what is finished")
-    options.set_defaults(encode_only=False, overwrite=False, retraining=retraining,
+    options.set_defaults(encode_only=False, overwrite=False, jobs=None, retraining=retraining,
                          own_table=own_table)
     if retraining:
         cli.add_jobs_option(options)
     else:
         options.add_argument("--encode-only", action="store_true",
                              help="encode the raw files, and stop")
+        if not own_table:
+            options.add_argument("--jobs", type=int, metavar="N",
+                                 help="with --encode-only: so many processes read a large, "
+                                 "unpacked raw file (default: one, with a thread for each core)")
         options.add_argument("--overwrite", action="store_true",
                              help="take over another search's alias folder")
     options.add_argument("--traceback", action="store_true",

@@ -72,16 +72,22 @@ def _settings(options: argparse.Namespace, script: Preset) -> None:
 
 
 def _search(options: argparse.Namespace, script: Preset) -> None:
-    from engine import stages
+    from engine import jobs, stages
     from engine.run import open_data
     from studies import table
 
+    if options.jobs is not None and not options.encode_only:
+        raise ValueError(f"--jobs {options.jobs} goes with --encode-only, where several processes "
+                         f"read a raw file; a search of several starts with torchrun (see "
+                         f"docs/scale.md)")
     settings, context, _ = script_options.read(options, script, _variants(script), _usual(script))
     if options.own_table:
         settings = _shown(settings, context)
     if options.encode_only:
         if not options.own_table:
-            print(open_data(settings, context)[0].describe())
+            asked = options.jobs
+            processes = 1 if asked is None else jobs.processes(asked, options.device)
+            print(open_data(settings, context, processes)[0].describe())
     else:
         result = stages.train(settings, options.seed, context)
         print(table.of_results([result]))

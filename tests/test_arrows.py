@@ -189,6 +189,8 @@ def test_only_main_exits():
     found = {name_of(path): set(exits(nodes_of(path)[0])) for path in SOURCES}
     found["benchmarks/torture/kills.py"].remove("start")  # of a child that it forked
     found["benchmarks/bench_start.py"].remove("say_and_end")  # of a process that it times
+    # a thread cannot end its process by an error
+    found["engine/distributed/world.py"].remove("watch")
     assert {name: around for name, around in found.items() if around - {"main"}} == {}
     assert any(found.values())
 

@@ -9,6 +9,7 @@ import pytest
 import shipped
 from training import few
 
+from data.raw import ingest
 from data.synthetic import raw_planted
 from engine import cli, snapshots
 from studies.published import PRESETS
@@ -72,6 +73,31 @@ def test_a_fine_and_a_coarse_search_leave_their_snapshots_side_by_side_and_retra
         assert re.search(r"retrain  300†? ", output)
         seen[alias] = json.loads((folder / "search.json").read_text())["settings"]["threshold_type"]
     assert list(seen.values()) == ["feature_dim", "dimension"]
+
+
+def test_encode_only_reads_the_raw_file_by_as_many_processes_as_jobs_says(shell, raw, tmp_path,
+                                                                          monkeypatch):
+    asked = []
+    monkeypatch.setattr(ingest, "number_ranges", lambda *arguments: asked.append(arguments[-1]))
+    outputs = [shell("train_criteo", "--encode-only", "--cache", str(tmp_path / name), *jobs)
+               for name, jobs in (("1", ()), ("2", ("--jobs", "2")))]
+    assert outputs[0][:2] == outputs[1][:2]
+    assert asked == [2]
+    files = [sorted(path for path in (tmp_path / name).rglob("*") if path.is_file())
+             for name in "12"]
+    assert [path.read_bytes() for path in files[0]] == [path.read_bytes() for path in files[1]]
+
+
+@pytest.mark.parametrize(("script", "arguments", "message"), [
+    ("train_criteo", ("--jobs", "2"), "--jobs 2 goes with --encode-only"),
+    ("train_criteo", ("--encode-only", "--jobs", "0"), "--jobs must be between 1 and"),
+    ("train_movielens", ("--encode-only", "--jobs", "2"),
+     "the raw files of movielens are read by one process; leave --jobs away"),
+])
+def test_jobs_that_nothing_can_be_done_with_are_refused(shell, script, arguments, message):
+    code, _, error = shell(script, *arguments)
+    assert code == 2
+    assert message in error
 
 
 def test_encode_only_says_what_the_set_is_and_trains_nothing(shell, tmp_path):

@@ -26,8 +26,7 @@ class BadLines:
         self.path = path
         self.published = published
         self.count = 0
-        self.shown: list[str] = []
-        self.forms: dict[Form, str] = {}
+        self.noted: list[tuple[int, str, bytes, Mapping[Form, str]]] = []  # of the first, in order
 
     def note(self, number: int, why: str, text: bytes, forms: Mapping[Form, str]) -> None:
         """Note line `number` (from 1).
@@ -36,11 +35,29 @@ class BadLines:
             why: it cannot be used.
             forms: see `data.raw.forms.find_forms`.
         """
+        if self.room:
+            self.noted.append((number, why, text[:60], forms))
         self.count += 1
-        if len(self.shown) < SHOWN:
-            self.shown.append(f"line {number}: {why}: {text[:60]!r}")
-        for form, cell in forms.items():
-            self.forms.setdefault(form, f"first in line {number}: {cell!r}")
+
+    def extend(self, others: "BadLines", lines: int) -> None:
+        """Add those of the next part of the file, whose line 1 has `lines` lines before it."""
+        self.noted += [(lines + number, why, text, forms)
+                       for number, why, text, forms in others.noted[:self.room]]
+        self.count += others.count
+
+    @property
+    def shown(self) -> list[str]:
+        """The first few, in words."""
+        return [f"line {number}: {why}: {text!r}" for number, why, text, _ in self.noted[:SHOWN]]
+
+    @property
+    def forms(self) -> dict[Form, str]:
+        """The forms of the noted lines, each with the first line that has it."""
+        found: dict[Form, str] = {}
+        for number, _, _, forms in self.noted:
+            for form, cell in forms.items():
+                found.setdefault(form, f"first in line {number}: {cell!r}")
+        return found
 
     @property
     def room(self) -> int:
@@ -65,11 +82,12 @@ class BadLines:
         """
         if not self.count:
             return
+        shown = self.shown
         report = f"{self.path}: {self.count} of {lines} lines cannot be used:\n  " + "\n  ".join(
-            self.shown
+            shown
         )
-        if self.count > len(self.shown):
-            report += f"\n  ... and {self.count - len(self.shown)} more"
+        if self.count > len(shown):
+            report += f"\n  ... and {self.count - len(shown)} more"
         for form, first in self.forms.items():
             report += f"\nThe file has {form.name} ({first}): {form.hint}."
         if self.too_many(lines):

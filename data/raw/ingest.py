@@ -22,6 +22,7 @@ from data import store
 from data.raw.bad_lines import BadLines
 from data.raw.kept_values import vocabulary_of
 from data.raw.layout import Layout
+from data.raw.ranges import number_ranges
 from data.raw.source import RawFile, find_file, fingerprint
 from data.raw.value_index import Numbered, number_lines
 from data.raw.writer import Writer
@@ -36,7 +37,7 @@ TRAIN = splits.SPLITS.index("train")
 
 
 def open_raw(layout: Layout, folder: str | None, cache: Path, with_ids: bool, vocabulary: str,
-             split: str) -> store.Dataset:
+             split: str, processes: int = 1) -> store.Dataset:
     """The encoded data set, from the cache when it was made from the same file by the same rules.
 
     Args:
@@ -45,6 +46,7 @@ def open_raw(layout: Layout, folder: str | None, cache: Path, with_ids: bool, vo
         with_ids: only for MovieLens.
         vocabulary: "all" or "train", see `data.store.build`.
         split: "random", or "ids:FILE", see `data.split.split_indices`.
+        processes: that read the text of a large, unpacked file; see `data.raw.ranges`.
 
     Raises:
         ValueError: the file cannot be used; see `data.raw.source.RawFile`,
@@ -73,7 +75,7 @@ def open_raw(layout: Layout, folder: str | None, cache: Path, with_ids: bool, vo
                 shutil.rmtree(left, ignore_errors=True)
             log.info("encoding %s from %s into %s", layout.name, path, target)
             with store.new_folder(target, source) as temporary:
-                encode_file(layout, path, temporary, source, split)
+                encode_file(layout, path, temporary, source, split, processes)
                 if fingerprint(path) != seen:  # replaced while we waited for the lock, say
                     raise ValueError(f"{path} is another file than when it was opened; start again")
             dataset = store.load(target, source)
@@ -83,19 +85,24 @@ def open_raw(layout: Layout, folder: str | None, cache: Path, with_ids: bool, vo
 
 
 def encode_file(layout: Layout, path: Path, folder: Path, source: dict[str, Any],
-                split: str = splits.RANDOM) -> None:
+                split: str = splits.RANDOM, processes: int = 1) -> None:
     """Encode a raw file into `folder`: ids.npy, labels.npy, dense.npy (for a layout with numbers),
     vocabulary/, manifest.json.
 
     Args:
         source: stored in the manifest; its `vocabulary` says over which rows values are counted.
+        processes: that read the text; the files are the same for any number of them.
     """
     with (
         tempfile.TemporaryDirectory(dir=folder) as scratch,
         ThreadPoolExecutor(os.cpu_count()) as pool,
     ):
         raw, bad = RawFile(path, layout), BadLines(path, layout.published)
-        numbered = number_lines(raw, bad, Path(scratch) / "numbered.bin", pool)
+        numbered = None
+        if processes > 1:
+            numbered = number_ranges(raw, bad, Path(scratch), processes)
+        if numbered is None:
+            numbered = number_lines(raw, bad, Path(scratch) / "numbered.bin", pool)
         part_of_row = np.empty(numbered.rows, np.uint8)
         parts = splits.split_indices(split, numbered.rows, layout.split_seed, numbered.kept)
         for position, rows in enumerate(parts):

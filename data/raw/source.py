@@ -10,7 +10,7 @@ import zipfile
 import zlib
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
-from itertools import product
+from itertools import pairwise, product
 from pathlib import Path
 from typing import IO, Any, cast
 
@@ -87,12 +87,15 @@ class RawFile:
         path: plain, gzip, xz, or an archive (zip, tar) with one suitable member, in any nesting but
             for a zip inside of something else.
         block_bytes: about how much text is in a block.
+        part: first byte and end of the lines that are read, of a plain file; see `parts`.
     """
 
-    def __init__(self, path: Path, layout: Layout, block_bytes: int = 1 << 25) -> None:
+    def __init__(self, path: Path, layout: Layout, block_bytes: int = 1 << 25,
+                 part: tuple[int, int] | None = None) -> None:
         self.path = path
         self.layout = layout
         self.block_bytes = block_bytes
+        self.part = part
         self.position = 0  # bytes of the file, as it lies on the disk, that are read
         self.size = path.stat().st_size
         self.cut_off = b""  # the last line, when no line end follows it
@@ -107,11 +110,16 @@ class RawFile:
                 while it was read.
         """
         before = self.path.stat()
-        rest, first = b"", True
+        rest, first = b"", self.part is None
         with _opened(self.path, self.layout) as (stream, on_disk):
+            if self.part:
+                stream.seek(self.part[0])
             while True:
+                most = self.block_bytes
+                if self.part:
+                    most = min(most, self.part[1] - stream.tell())
                 with _damage_named(self.path):
-                    text = stream.read(self.block_bytes)
+                    text = stream.read(most)
                 self.position = on_disk.tell()
                 if not text:
                     break
@@ -139,6 +147,28 @@ class RawFile:
             rest = self._without_header(rest + b"\n") if first else rest + b"\n"
             if rest:
                 yield np.frombuffer(rest, np.uint8)
+
+    def parts(self, count: int) -> list[tuple[int, int]]:
+        """The rows of a plain file in at most `count` parts of about the same size, each (first
+        byte, end) of whole lines; none of a packed file or one whose lines have no ends.
+
+        Raises:
+            ValueError: as `blocks`, of the header.
+        """
+        with _opened(self.path, self.layout) as (stream, on_disk):
+            if stream is not on_disk:
+                return []
+            first = stream.readline(self.block_bytes)
+            if not first.endswith(b"\n"):
+                return []
+            cuts = [len(first) - len(self._without_header(first))]
+            for number in range(1, count):
+                stream.seek(max(cuts[-1], self.size * number // count))
+                line = stream.readline(self.block_bytes)
+                if not line.endswith(b"\n") and stream.tell() < self.size:
+                    return []
+                cuts.append(stream.tell())
+        return [(start, end) for start, end in pairwise([*cuts, self.size]) if start < end]
 
     def _without_header(self, text: bytes) -> bytes:
         layout = self.layout

@@ -2,7 +2,7 @@
 field."""
 
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,36 +20,71 @@ from data.raw.source import RawFile
 
 
 @dataclass
-class Numbered:
-    """Rows of a raw file as numbers, on the disk.
+class Part:
+    """Rows of a file, or of a part of it, as numbers on the disk.
 
     Args:
         file: of blocks, each ids (F, n) int32, numbers (M, n) float32 and labels (n,) int8.
         sizes: n of each block.
-        counters: one a field.
-        num_dense: M.
-        kept: (lines,) bool, which lines, the header aside, are usable; None when all are.
+        lines: rows and lines that were left out together, the header aside.
+        dropped: the indices of those that were left out.
+        renumbered: for each field, the number in the whole file of each number of this part; None
+            where they are the same.
     """
 
     file: Path
     sizes: list[int]
+    lines: int
+    dropped: list[int]
+    renumbered: list[np.ndarray] | None = None
+
+
+@dataclass
+class Numbered:
+    """Rows of a raw file as numbers, on the disk.
+
+    Args:
+        parts: in the order of the file.
+        counters: one a field.
+        num_dense: M.
+    """
+
+    parts: list[Part]
     counters: list[ValueCounter]
     num_dense: int
-    kept: np.ndarray | None = None
 
     @property
     def rows(self) -> int:
         """Usable rows of the file."""
-        return sum(self.sizes)
+        return sum(sum(part.sizes) for part in self.parts)
+
+    @property
+    def lines(self) -> int:
+        """Lines of the file, the header aside."""
+        return sum(part.lines for part in self.parts)
+
+    @property
+    def kept(self) -> np.ndarray | None:
+        """(lines,) bool, which lines are usable; None when all are."""
+        if not any(part.dropped for part in self.parts):
+            return None
+        kept = [np.ones(part.lines, bool) for part in self.parts]
+        for of_part, part in zip(kept, self.parts, strict=True):
+            of_part[part.dropped] = False
+        return np.concatenate(kept)
 
     def blocks(self) -> Iterator[tuple[np.ndarray, np.ndarray, np.ndarray]]:
         """Yield (ids (F, n), numbers (M, n), labels (n,)) in the order of the file."""
         fields, num_dense = len(self.counters), self.num_dense
-        with self.file.open("rb") as stream:
-            for rows in self.sizes:
-                yield (np.fromfile(stream, np.int32, fields * rows).reshape(fields, rows),
-                       np.fromfile(stream, np.float32, num_dense * rows).reshape(num_dense, rows),
-                       np.fromfile(stream, np.int8, rows))
+        for part in self.parts:
+            with part.file.open("rb") as stream:
+                for rows in part.sizes:
+                    ids = np.fromfile(stream, np.int32, fields * rows).reshape(fields, rows)
+                    for field, numbers in enumerate(part.renumbered or ()):
+                        ids[field] = numbers[ids[field]]
+                    numbers = np.fromfile(stream, np.float32, num_dense * rows)
+                    yield (ids, numbers.reshape(num_dense, rows),
+                           np.fromfile(stream, np.int8, rows))
 
 
 def number_lines(raw: RawFile, bad: BadLines, target: Path, pool: ThreadPoolExecutor) -> Numbered:
@@ -59,41 +94,67 @@ def number_lines(raw: RawFile, bad: BadLines, target: Path, pool: ThreadPoolExec
         ValueError: too many lines are bad, of those read and as many as the rest of the file may be
             expected to have.
     """
-    layout = raw.layout
-    numbered = Numbered(target, [], [ValueCounter() for _ in layout.fields], len(layout.numbers))
-    lines, dropped = 0, []
-    bar = tqdm(total=raw.size, desc=f"reading {raw.path.name}", unit="B", unit_scale=True,
-               disable=None)
-    with target.open("wb") as out, bar:
-        for text in raw.blocks():
-            for piece, parsed in _parse_pieces(text, layout, pool):
-                dropped += [lines + int(line) for line in parsed.bad[:, 0]]
-                _note(bad, parsed, piece, lines + raw.first_line, layout)
-                lines += parsed.lines
-                ids = pool.map(ValueCounter.add, numbered.counters, parsed.keys)
-                for part in (*ids, np.ascontiguousarray(parsed.numbers), parsed.labels):
-                    # not `tofile`, which takes a disk that is full at its end for a success
-                    out.write(np.ascontiguousarray(part).data)
-                numbered.sizes.append(len(parsed.labels))
+    counters = [ValueCounter() for _ in raw.layout.fields]
+    with progress(raw) as bar:
+
+        def check(lines: int) -> None:
             if bad.too_many(int(lines * raw.size / max(raw.position, 1))):
                 bad.check(lines)
-            bar.set_postfix_str(f"{lines / max(bar.format_dict['elapsed'], 1e-9):,.0f} rows/s",
-                                refresh=False)
-            bar.update(raw.position - bar.n)
+            show(bar, raw.position, lines)
+
+        part = number_part(raw, bad, counters, target, pool, os.cpu_count() or 1, check)
     if raw.cut_off:
         bad.warn_cut_off(raw.cut_off)
-    bad.check(lines)
-    if dropped:
-        numbered.kept = np.ones(lines, bool)
-        numbered.kept[dropped] = False
-    return numbered
+    bad.check(part.lines)
+    return Numbered([part], counters, len(raw.layout.numbers))
 
 
-def _parse_pieces(text: np.ndarray, layout: Layout,
-                  pool: ThreadPoolExecutor) -> list[tuple[np.ndarray, Parsed]]:
+def progress(raw: RawFile) -> "tqdm[None]":
+    """The bar of the reading."""
+    return tqdm(total=raw.size, desc=f"reading {raw.path.name}", unit="B", unit_scale=True,
+                disable=None)
+
+
+def show(bar: "tqdm[None]", position: int, lines: int) -> None:
+    """So many bytes and lines are read."""
+    bar.set_postfix_str(f"{lines / max(bar.format_dict['elapsed'], 1e-9):,.0f} rows/s",
+                        refresh=False)
+    bar.update(position - bar.n)
+
+
+def number_part(raw: RawFile, bad: BadLines, counters: list[ValueCounter], target: Path,
+                pool: ThreadPoolExecutor, cores: int, check: Callable[[int], None]) -> Part:
+    """Number the values of a file, or of a part of it.
+
+    Args:
+        bad: where bad lines are noted.
+        counters: which number and count, one a field.
+        target: where the rows are written.
+        cores: pieces of a block that are parsed side by side.
+        check: called with the number of lines after each block.
+    """
+    layout = raw.layout
+    part = Part(target, [], 0, [])
+    with target.open("wb") as out:
+        for text in raw.blocks():
+            for piece, parsed in _parse_pieces(text, layout, pool, cores):
+                part.dropped += [part.lines + int(line) for line in parsed.bad[:, 0]]
+                _note(bad, parsed, piece, part.lines + raw.first_line, layout)
+                part.lines += parsed.lines
+                ids = pool.map(ValueCounter.add, counters, parsed.keys)
+                for array in (*ids, np.ascontiguousarray(parsed.numbers), parsed.labels):
+                    # not `tofile`, which takes a disk that is full at its end for a success
+                    out.write(np.ascontiguousarray(array).data)
+                part.sizes.append(len(parsed.labels))
+            check(part.lines)
+    return part
+
+
+def _parse_pieces(text: np.ndarray, layout: Layout, pool: ThreadPoolExecutor,
+                  cores: int) -> list[tuple[np.ndarray, Parsed]]:
     """Cut a block at line ends into as many pieces as there are cores, and parse them side by
     side."""
-    pieces, cores = [], os.cpu_count() or 1
+    pieces = []
     for left in range(cores, 0, -1):
         end = len(text) // left
         while end < len(text) and text[end - 1] != ord("\n"):

@@ -1,11 +1,13 @@
 """The processes of a run and what they tell each other."""
 
+import contextlib
 import json
 import os
+import threading
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
 from datetime import timedelta
 from functools import wraps
+from multiprocessing.util import Finalize
 from typing import Any
 
 import torch
@@ -16,6 +18,7 @@ from engine.distributed.launch import launched
 
 JOIN_SECONDS = 300.0  # that a process waits for the others to start
 SILENCE = timedelta(minutes=30)  # that a process waits for another one's answer
+GRACE = 3.0  # that a process has to end by itself when another one has died
 BROADCAST = 1 << 24  # bytes of a table that are sent at a time
 Parts = Sequence[Tensor]
 
@@ -34,7 +37,7 @@ def tree(parts: Parts) -> Tensor:
     return parts[0]
 
 
-@contextmanager
+@contextlib.contextmanager
 def naming_a_lost_process(rank: int) -> Iterator[None]:
     """Let an error of a collective operation in the block say what happened and what to do.
 
@@ -183,3 +186,47 @@ def _join() -> None:
             raise TimeoutError(f"rank {other} of {size} has not started within "
                                f"{JOIN_SECONDS:.0f} s; start all processes, or fewer") from error
     dist.init_process_group("gloo", store=store, rank=rank, world_size=size, timeout=SILENCE)
+    _watch_others(rank, size)
+
+
+def _watch_others(rank: int, size: int) -> None:
+    """End this process when another one has died, even if it computes for long without asking the
+    others for anything.
+
+    Every process sends each other one word: where it ends by itself, or in answer to theirs. A
+    thread for each of the others waits for it; the connection of a process that dies breaks.
+    """
+    group = dist.new_group(timeout=timedelta(days=365))
+    ending, lock = threading.Event(), threading.Lock()
+    untold = {other for other in range(size) if other != rank}
+
+    def tell(other: int) -> None:
+        with lock, contextlib.suppress(RuntimeError):  # it has died
+            if other in untold:
+                untold.remove(other)
+                dist.send(torch.zeros(1), dst=other, group=group)
+
+    def watch(other: int) -> None:
+        try:
+            dist.recv(torch.zeros(1), src=other, group=group)
+            tell(other)
+        except RuntimeError:
+            # an exchange that fails says more, and leaves the files in order
+            if not ending.wait(GRACE):
+                os.write(2, f"error: rank {rank} has lost rank {other} of the run; the same "
+                            f"command goes on from the last checkpoint\n".encode())
+                os._exit(2)
+
+    threads = [threading.Thread(target=watch, args=(other,), daemon=True) for other in untold]
+
+    def leave() -> None:
+        ending.set()
+        for other in range(size):
+            tell(other)
+        for thread in threads:
+            thread.join(GRACE)
+
+    for thread in threads:
+        thread.start()
+    # as `atexit` does, and also in a process that multiprocessing has started
+    Finalize(None, leave, exitpriority=0)

@@ -4,11 +4,12 @@ from types import SimpleNamespace
 import pytest
 
 from benchmarks import bench_encode
+from data.raw import ingest
 
 ROWS = 3000
 SCHEMA = {"dataset": str, "variant": str, "rows": int, "seconds": float, "processor_seconds": float,
           "rows_per_second": float, "peak_memory_bytes": int, "raw_bytes": int, "stored_bytes": int,
-          "cores": int, "device": str}
+          "jobs": int, "peak_memory_of_others_bytes": int, "cores": int, "device": str}
 
 
 def test_both_ways_encode_all_rows_of_the_file(tmp_path, monkeypatch, capsys):
@@ -31,6 +32,19 @@ def test_both_ways_encode_all_rows_of_the_file(tmp_path, monkeypatch, capsys):
                                                                 for row in rows)
     assert f"{fastest:.1f}x" in capsys.readouterr().out
     assert [file.name for file in tmp_path.iterdir()] == ["results"], "the made file is deleted"
+
+
+def test_ours_is_measured_for_each_number_of_processes(tmp_path, monkeypatch):
+    in_this_process = SimpleNamespace(run=lambda command, check: bench_encode.main(command[2:]))
+    monkeypatch.setattr(bench_encode, "subprocess", in_this_process)
+    asked = []
+    encode = ingest.encode_file
+    monkeypatch.setattr(ingest, "encode_file", lambda *arguments, processes: asked.append(processes)
+                        or encode(*arguments))
+    path = tmp_path / "encode.json"
+    bench_encode.main(["--only", "ours", "--jobs", "1", "2", "--rows", str(ROWS), "--scratch",
+                       str(tmp_path), "--json", str(path)])
+    assert asked == [row["jobs"] for row in json.loads(path.read_text())] == [1, 2]
 
 
 def test_the_plain_way_gives_unknown_values_one_code(tmp_path):

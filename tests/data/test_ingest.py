@@ -177,7 +177,7 @@ def test_the_hash_of_made_data_is_pinned(tmp_path, contents, name):
 def test_cores_and_blocks_make_no_difference(tmp_path, contents, monkeypatch, name, cores,
                                              block_bytes):
     monkeypatch.setattr(os, "cpu_count", lambda: cores)
-    monkeypatch.setattr(RawFile.__init__, "__defaults__", (block_bytes,))
+    monkeypatch.setattr(RawFile.__init__, "__defaults__", (block_bytes, None))
     dataset = open_set(put(tmp_path, contents[name]), tmp_path / "cache", LAYOUTS[name])
     is_as_defined(dataset, contents[name], LAYOUTS[name])
     assert dataset.hash == PINNED[name]
@@ -541,7 +541,7 @@ def test_negative_whole_numbers_are_fine(tmp_path, caplog):
 def test_a_tenth_of_a_percent_of_bad_lines_is_tolerated_and_one_more_is_not(tmp_path, caplog,
                                                                             monkeypatch,
                                                                             block_bytes):
-    monkeypatch.setattr(RawFile.__init__, "__defaults__", (block_bytes,))
+    monkeypatch.setattr(RawFile.__init__, "__defaults__", (block_bytes, None))
     lines = lines_of(4000)
     for number in (1500, 2500, 3500, 4000):
         lines[number - 1] = "bad"
@@ -670,7 +670,7 @@ def test_no_second_block_is_parsed_before_the_first_is_judged(tmp_path, monkeypa
     read = []
     monkeypatch.setattr(value_index, "parse", lambda text, layout: read.append(len(text))
                         or parse(text, layout))
-    monkeypatch.setattr(RawFile.__init__, "__defaults__", (500,))
+    monkeypatch.setattr(RawFile.__init__, "__defaults__", (500, None))
     with pytest.raises(ValueError, match="cannot be used"):
         open_toy(tmp_path, b"?????\n" * 5000)
     assert sum(read) <= 500

@@ -93,6 +93,7 @@ def read_fast(content, layout, folder, block_bytes=1 << 25, cores=2):
         patch.setattr(os, "cpu_count", lambda: cores)
         numbered = number_lines(RawFile(folder / "raw", layout, block_bytes), bad,
                                 folder / "numbered", pool)
+        shown = bad.shown
     keys, numbers, labels = [], [], []
     for ids, block_numbers, block_labels in numbered.blocks():
         columns = [counter.values[column].tolist() for counter,
@@ -100,7 +101,7 @@ def read_fast(content, layout, folder, block_bytes=1 << 25, cores=2):
         keys += [list(row) for row in zip(*columns, strict=True)]
         numbers += block_numbers.T.tolist()
         labels += block_labels.tolist()
-    return keys, numbers, labels, bad.shown, numbered.kept
+    return keys, numbers, labels, shown, numbered.kept
 
 
 def keys_of(values, layout):
