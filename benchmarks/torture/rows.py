@@ -4,6 +4,7 @@ each that is refused is named by its number and the reason."""
 import csv
 import io
 import re
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -24,6 +25,7 @@ from data.raw.parse import MISSING
 from data.raw.source import RawFile
 from data.raw.value_index import number_lines
 from data.table import read
+from models.serving import scorer
 from models.vocabulary import as_text
 
 LINES = 500  # of a file, each of them changed
@@ -49,11 +51,11 @@ def trial(seed: int, folder: Path) -> Outcome:
     bad_lines.SHOWN = bad_lines.NOTED = 10**9
     try:
         with works.silent():
-            kind = seed % 5
+            kind = seed % 6
             if kind < 2:
                 name = list(LAYOUTS)[kind]
                 return _layout(name, LAYOUTS[name], rng, folder)
-            return (_movielens, _csv, _parquet)[kind - 2](rng, folder)
+            return (_movielens, _csv, _parquet, _scored)[kind - 2](rng, folder)
     finally:
         bad_lines.SHOWN, bad_lines.NOTED = shown, noted
 
@@ -269,6 +271,49 @@ def _parquet(rng: np.random.Generator, folder: Path) -> Outcome:
     wanted = [[as_text(value) or "" for value in row]
               for row in zip(*(array.to_pylist() for array in arrays.values()), strict=True)]
     return _judged("Parquet", (wanted, [], [], []), (found, [], [], []))
+
+
+# ---- rows to score: of an exported model, in one pass over the lines and column by column
+
+
+def _scored(rng: np.random.Generator, folder: Path) -> Outcome:
+    """Columns in any order, known values and strange ones, quotes in one file of four."""
+    if not (folder / "exported" / "model").exists():
+        works.export_run(folder / "exported")
+    separator = str(rng.choice([",", "\t"]))
+    names = rng.permutation(["user", "item", "price", "click"]).tolist()
+    ordinary: dict[str, Callable[[], str]] = {
+        "user": lambda: f"u{rng.integers(40)}", "item": lambda: f"é {rng.integers(16)}",
+        "price": lambda: f"{rng.random():.3f}", "click": lambda: str(rng.integers(2))}
+    quoted = rng.random() < 0.25
+    lines = [separator.join(names).encode()]
+    for _ in range(LINES):
+        cells = [ordinary[name]() if rng.random() < 0.8 else str(rng.choice(CELLS))
+                 for name in names]
+        line = spoilt(separator.join(cells).encode(), separator.encode(), rng)
+        line = line.decode(errors="replace").encode()
+        lines.append(line if quoted else line.replace(b'"', b""))
+    path = folder / ("rows.csv" if separator == "," else "rows.tsv")
+    ending = [b"\n", b"\r\n"][rng.integers(2)]
+    path.write_bytes(ending.join(lines) + (ending if rng.random() < 0.9 else b""))
+    found = []
+    for in_one_pass in (True, False):
+        own = scorer.load(folder / "exported" / "model")
+        if not in_one_pass:
+            vars(own)["_encoder"] = None  # which leaves the lines to the definition
+        elif own._encoder is None:
+            raise RuntimeError("the exported model is not scored in one pass")
+        out = folder / f"scores-{in_one_pass}.csv"
+        try:
+            done = own.score_file(path, out)
+        except ValueError as error:
+            found.append((str(error), ()))
+        else:
+            found.append((out.read_text(), done.examples))
+    if found[0] != found[1]:
+        return Outcome("scored: differ", f"{names}, {separator!r}: {found[0][1]}, {found[1][1]}")
+    refused = not found[0][0].startswith("row,")
+    return Outcome(f"scored: {'file refused' if refused else 'the same'}")
 
 
 TYPES: dict[str, tuple[pa.DataType, Any]] = {
