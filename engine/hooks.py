@@ -82,6 +82,9 @@ class Evaluate(Hook):
             "validation_accuracy": metrics.accuracy,
             "num_embedding_params": num_embedding_params(state.model)})
         self.test_history.append(test)
+        self._write()
+
+    def _write(self) -> None:
         if self.curve is None:
             return
         lines = [json.dumps({**line, **scores}) + "\n"
@@ -98,8 +101,10 @@ class Evaluate(Hook):
         return {"history": self.history, "test_history": self.test_history}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """The curve so far."""
+        """The curve so far, also in its file, which may be lost if it was the last evaluation."""
         self.history, self.test_history = state["history"], state["test_history"]
+        if self.history:
+            self._write()
 
 
 class EarlyStop(Hook):

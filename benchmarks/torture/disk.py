@@ -11,6 +11,7 @@ import subprocess
 import time
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -29,6 +30,7 @@ from benchmarks.torture.trials import Outcome
 from engine import snapshots
 from engine.checkpoint import load_checkpoint
 from engine.run import read_result
+from studies.figures.by_epoch import evaluations_in
 
 Way = Callable[[Work, Path, Left, np.random.Generator, Path], int]
 OLD = b"somebody else's"  # what a link points to
@@ -98,7 +100,9 @@ def _done_as_said(out: Path, words: str) -> bool:
 
 def _refused(path: Path) -> bool:
     """Whether the reader of such a file refuses it by its name."""
-    readers = {".npz": snapshots.read, ".safetensors": load_checkpoint, ".json": read_result}
+    readers: dict[str, Callable[[Path], Any]] = {
+        ".npz": snapshots.read, ".safetensors": load_checkpoint, ".json": read_result,
+        ".jsonl": evaluations_in}
     if path.suffix not in readers:
         return False
     try:

@@ -134,6 +134,10 @@ MENDED = (
            "finished, without weights. It ends with an error and is run again.",
            "tests/engine/test_resume.py::"
            "test_a_folder_that_was_removed_while_the_run_worked_makes_no_finished_run"),
+    Mended("disk", "Where a folder was removed after the last evaluation, a resumed run lacked the "
+           "curve. It is written again.",
+           "tests/engine/test_resume.py::"
+           "test_a_curve_that_was_lost_after_its_last_evaluation_is_written_again"),
     Mended("disk", "A full disk under an exported model was an error without a path.",
            "tests/models/test_new_folder.py::"
            "test_a_disk_that_takes_no_more_is_named_with_the_need"),

@@ -61,8 +61,15 @@ def _evaluations(path: Path, run_id: str) -> Evaluations:
 
 
 def evaluations_in(path: Path) -> list[dict[str, Any]]:
-    """The evaluations of a run's curve.jsonl."""
-    return [json.loads(line) for line in path.read_text().splitlines()]
+    """The evaluations of a run's curve.jsonl.
+
+    Raises:
+        ValueError: it is damaged.
+    """
+    try:
+        return [json.loads(line) for line in path.read_text().splitlines()]
+    except (ValueError, RecursionError) as error:
+        raise ValueError(f"{path}: {error}") from error
 
 
 def rows(panel: str, line: Line, quantities: Sequence[str]) -> list[dict[str, Any]]:

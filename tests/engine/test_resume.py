@@ -208,6 +208,15 @@ def test_a_killed_retraining_goes_on(tmp_path, seen):
                value in seen[-1][0].state_dict().items())
 
 
+def test_a_curve_that_was_lost_after_its_last_evaluation_is_written_again(tmp_path, seen):
+    assert killed(tmp_path, "before the result", 1, **CASES["deepfm"])
+    [curve] = tmp_path.glob("runs/*/curve.jsonl")
+    whole = curve.read_bytes()
+    curve.unlink()
+    tiny.train(tmp_path, **CASES["deepfm"])
+    assert curve.read_bytes() == whole
+
+
 def test_resuming_does_not_repeat_finished_steps(tmp_path, seen, monkeypatch):
     assert killed(tmp_path, "before the update", 20, **CASES["deepfm"])
     steps, original = [], optim.Step.__call__
