@@ -13,7 +13,7 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from models.npz import digest_of
-from utils.files import atomic_path, sha256_of, take_checksum
+from utils.files import WITH_CHECKSUM, atomic_path, sha256_of, take_checksum
 from utils.locks import locked
 
 TENSOR_KEY = "$tensor"
@@ -57,7 +57,7 @@ def save_checkpoint(path: Path, content: dict[str, Any]) -> None:
     tensors: dict[str, Tensor] = {}
     packed = pack(content, tensors)
     # beside the content and not in a field of its own, whose place in the file would be random
-    text = json.dumps({**packed, DIGEST: _digest(packed, tensors)})
+    text = json.dumps({WITH_CHECKSUM: True, **packed, DIGEST: _digest(packed, tensors)})
     need = len(text) + sum(tensor.nbytes for tensor in tensors.values())
     with atomic_path(path, need) as temporary:
         save_file(tensors, temporary, metadata={"content": text})

@@ -16,6 +16,8 @@ from pathlib import Path
 from typing import Any
 
 CHECKSUM = "checksum"  # among a record's keys in its file; older files have none
+# another key, far from it: damage that takes the checksum away makes no older file
+WITH_CHECKSUM = "with_checksum"
 NEAR = 0.5  # of a name, that damage to it leaves
 FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)  # the disk, the user's share, or a file's limit
 NO_SPACE = r"No space left|\d+ requested and \d+ written"
@@ -145,7 +147,7 @@ def write_json(path: Path, value: Any) -> None:
 def write_record(path: Path, record: dict[str, Any]) -> None:
     """Write a record and its checksum, whole or not at all."""
     record = json.loads(json.dumps(record))  # keys are text, as when it is read
-    write_json(path, {**record, CHECKSUM: checksum_of(record)})
+    write_json(path, {**record, CHECKSUM: checksum_of(record), WITH_CHECKSUM: True})
 
 
 def read_record(path: Path) -> dict[str, Any]:
@@ -182,16 +184,22 @@ def take_checksum(record: dict[str, Any], name: str = CHECKSUM) -> str | None:
     """Take its checksum out of a record; None where it has none, as older files do.
 
     Raises:
-        ValueError: damage has changed the checksum's name.
+        ValueError: the checksum is gone, or damage has changed its name.
 
     >>> take_checksum({"auc": 0.8}), take_checksum({"auc": 0.8, "checksum": "a1"})
     (None, 'a1')
     >>> take_checksum({"auc": 0.9, "chucksum": "a1"})
     Traceback (most recent call last):
     ValueError: its checksum has the name 'chucksum'
+    >>> take_checksum({"auc": 0.9, "with_checksum": True})
+    Traceback (most recent call last):
+    ValueError: its checksum is gone
     """
+    has_one = record.pop(WITH_CHECKSUM, False)
     if name not in record and (near := difflib.get_close_matches(name, record, 1, NEAR)):
         raise ValueError(f"its checksum has the name {near[0]!r}")
+    if has_one and name not in record:
+        raise ValueError("its checksum is gone")
     return record.pop(name, None)
 
 

@@ -112,7 +112,8 @@ MENDED = (
            "tests/serving/test_export.py::"
            "test_brackets_nested_deep_and_no_numbers_are_refused_by_name"),
     Mended("files", "Bits flipped in a number and in the checksum's own name made weights of a "
-           "file without a checksum, as older files are. A name nearly a checksum's is damage.",
+           "file without a checksum, as older files are; so did a piece cut out there. A second "
+           "key says that there is one.",
            "tests/engine/test_resume.py::"
            "test_damage_to_the_name_of_the_checksum_makes_no_older_file"),
     Mended("kills", "A process killed while it wrote a snapshot, a tuning or an encoded set left a "

@@ -132,7 +132,7 @@ def water_line(out: Path) -> None:
 
 def two_processes(out: Path) -> None:
     """A PEP search of two processes, each with one of two lanes; the second ends with the first."""
-    if dist.is_initialized():  # of an earlier run with lanes in this process
+    if dist.is_initialized():  # by an earlier run with lanes in this process
         dist.destroy_process_group()
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
@@ -162,8 +162,6 @@ def _rank(rank: int, out: Path, port: int, first: int = 0) -> None:
     try:
         stages.train(settings(**PEP, lanes=2), SEED, context(out, rank=rank))
     finally:
-        if dist.is_initialized():
-            dist.destroy_process_group()
         for name in own:
             del os.environ[name]
 
@@ -201,10 +199,11 @@ def tune(out: Path) -> None:
                 path, {"seed": SEED})
 
 
+TWO = "two processes"
 WORKS: dict[str, Callable[[Path], None]] = {
     "search": search, "retrain": retrain, "search by row": search_row_by_row, "DartsEmb": darts,
     "UMEC": umec_of_dlrm, "AFM": afm_of_deepfm, "iterative pruning": prune,
-    "water line": water_line, "two processes": two_processes, "encode": encode,
+    "water line": water_line, TWO: two_processes, "encode": encode,
     "export": export_run, "tune": tune}
 
 

@@ -3,6 +3,7 @@
 import json
 import os
 import platform
+import re
 import shutil
 import signal
 import subprocess
@@ -444,6 +445,9 @@ def test_damage_to_the_name_of_the_checksum_makes_no_older_file(tmp_path):
     text = (tmp_path / "b.json").read_text()
     (tmp_path / "b.json").write_text(text.replace("0.84", "0.85").replace("checksum", "ch%cksqm"))
     with pytest.raises(ValueError, match="its checksum has the name 'ch%cksqm'"):
+        read_record(tmp_path / "b.json")
+    (tmp_path / "b.json").write_text(re.sub(' *"checksum": .*\n', "", text))
+    with pytest.raises(ValueError, match="its checksum is gone"):
         read_record(tmp_path / "b.json")
 
 
