@@ -64,6 +64,7 @@ def execute(run: Run, model: ClickModel, hooks_for: Callable[["Trainer"], Sequen
     run.require_finished()
     with alone(run) as there:
         trainer = trainer_of(run, model)
+        trainer.there = there
         own = hooks_for(trainer)
         try:
             reason = trainer.train(own, keep_best)
@@ -83,9 +84,7 @@ def execute(run: Run, model: ClickModel, hooks_for: Callable[["Trainer"], Sequen
         # so that it is the same now as when it is read back
         result = json.loads(json.dumps(result))
         if trainer.writes:
-            if not there():
-                raise FileNotFoundError(f"{run.folder} was removed while this run wrote to it; "
-                                        "start the same command again")
+            trainer.require_folder()
             write_record(run.folder / "result.json", result)
             trainer.forget()
         return result
@@ -144,6 +143,14 @@ class Trainer:
         self.seconds_before = 0.0  # of the process that was killed
         self.processor_before = 0.0
         self.started, self.processor_started = time.monotonic(), time.process_time()
+        self.there: Callable[[], bool] = lambda: True  # whether nobody has removed the folder
+
+    def require_folder(self) -> None:
+        """Raise FileNotFoundError where the run's folder was removed, and with it what the run
+        wrote before."""
+        if not self.there():
+            raise FileNotFoundError(f"{self.run.folder} was removed while this run wrote to it; "
+                                    f"start the same command again")
 
     def measure(self, model: ClickModel) -> tuple[Metrics, dict[str, float]]:
         """What the model scores on the validation and the test rows."""
@@ -223,7 +230,12 @@ class Trainer:
         title = f"{run.stage} {run.settings.model.model}/{run.settings.model.embedding}"
         progress = self._progress(title, self.loader.batches, train.max_epochs,
                                   lambda: self.evaluate.history, shown, run.context.report)
-        saver = self._saver(lambda state: self._save(stateful), step)
+
+        def save(state: State) -> None:
+            self.require_folder()
+            self._save(stateful)
+
+        saver = self._saver(save, step)
         hooks: list[Hook] = [EverySteps(train.log_interval, require_finite)]
         hooks += [hook if hook.every_step else EverySteps(train.log_interval, hook) for hook in own]
         if train.lr_schedule == COSINE:

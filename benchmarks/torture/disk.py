@@ -34,6 +34,7 @@ from studies.figures.by_epoch import evaluations_in
 
 Way = Callable[[Work, Path, Left, np.random.Generator, Path], int]
 OLD = b"somebody else's"  # what a link points to
+ROOM = 2048  # bytes that a limit on files leaves for the message
 SLOW = 0.1  # seconds that a sync takes, at most
 
 
@@ -145,7 +146,7 @@ def _size(alone: Left) -> int:
 
 def _file_limit(work: Work, out: Path, alone: Left, rng: np.random.Generator, said: Path) -> int:
     most = max(len(content) for content in alone.files.values() if isinstance(content, bytes))
-    limit = int(rng.integers(most))
+    limit = int(rng.integers(ROOM, max(most, ROOM + 1)))
 
     def before() -> None:
         resource.setrlimit(resource.RLIMIT_FSIZE, (limit, limit))

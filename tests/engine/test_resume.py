@@ -485,6 +485,18 @@ def test_a_folder_that_was_removed_while_the_run_worked_makes_no_finished_run(tm
         with pytest.raises(FileNotFoundError, match="was removed while this run wrote"):
             tiny.train(tmp_path, **CASES["deepfm"])
     assert not list(tmp_path.glob("runs/*/result.json"))
+    save = Checkpoint.__call__
+
+    def too_late(own, state):
+        if state.step == 9:
+            shutil.rmtree(tmp_path / "runs")
+        return save(own, state)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Checkpoint, "__call__", too_late)
+        with pytest.raises(FileNotFoundError, match="was removed while this run wrote"):
+            tiny.train(tmp_path, **CASES["deepfm"], **EACH_STEP)
+    assert not list(tmp_path.glob("runs/*/checkpoint*"))
     again = tiny.train(tmp_path, **CASES["deepfm"])
     assert (tmp_path / "runs" / again["run_id"] / "model.safetensors").exists()
 
