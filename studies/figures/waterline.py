@@ -27,6 +27,7 @@ LOOKS: dict[str, Style] = {
     WATERLINE: (BLUE, "o", "-"), "uniform": (BLACK, "s", "--"), "pq": (PINK, "D", "--"),
     "mask": (RED, "P", "--"), PEP_MASK: (SKY, "X", "--"), "qr": (WINE, ">", "--"),
     "mde": (GREEN, "^", "--")}
+SAME_SIZE = 1.05  # of a trial's bytes: one that takes so much is as large as it
 WINDOW = 1.7  # of a budget: a baseline beside it may take that much more
 HEAD = ("budget", "bytes", "whole model", "test AUC", "best other", "its bytes", "its test AUC",
         "lead")
@@ -238,12 +239,12 @@ def _draw(page: Page, ours: dict[int, list[dict[str, Any]]], schemes: dict[str, 
 
 
 def _upper(groups: Groups) -> list[list[dict[str, Any]]]:
-    """Trials that no smaller trial beats on validation: a scheme's curve."""
-    kept: list[list[dict[str, Any]]] = []
-    for runs in sorted(groups.values(), key=lambda runs: _mean(runs, _bytes)):
-        if all(runs[0]["validation_auc"] > other[0]["validation_auc"] for other in kept):
-            kept.append(runs)
-    return kept
+    """Trials that no trial of as many bytes or fewer beats on validation: a scheme's curve."""
+    sized = sorted(groups.values(), key=lambda runs: _mean(runs, _bytes))
+    return [runs for runs in sized
+            if not any(other[0]["validation_auc"] > runs[0]["validation_auc"]
+                       and _mean(other, _bytes) <= SAME_SIZE * _mean(runs, _bytes)
+                       for other in sized)]
 
 
 def _mean(runs: Results, value: Callable[..., float]) -> float:

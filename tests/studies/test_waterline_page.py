@@ -48,6 +48,13 @@ def made():
             uniform(1, 19_000, 0.87, bits=3)]
 
 
+def test_a_schemes_curve_has_one_trial_a_size():
+    trials = {str(size): [uniform(1, size, auc)] for size, auc in (
+        (10_000, 0.80), (10_400, 0.82), (15_000, 0.81), (20_000, 0.83))}
+    assert [runs[0]["compression"]["stored"]["table"]
+            for runs in waterline._upper(trials)] == [10_400, 20_000]
+
+
 def test_baselines_take_the_budget_or_more_and_validation_chooses_among_them(tmp_path):
     page = waterline.build(made(), tmp_path, "movielens", "fm")
     small, large = page.tables[0].rows
