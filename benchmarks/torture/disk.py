@@ -88,11 +88,15 @@ def _links(out: Path) -> list[Path]:
 
 
 def _done_as_said(out: Path, words: str) -> bool:
-    """Do what a message asks for: delete the link that it names, or run that run again."""
+    """Do what a message asks for: delete the link or the checkpoint that it names, or run that run
+    again."""
     for path in _links(out):
         if str(path) in words:
             path.unlink()
             return True
+    if damaged := re.search(r"the checkpoint (\S+) is corrupt .*; delete it", words):
+        shutil.rmtree(damaged[1])
+        return True
     lost = re.search(r"run (\w+) has kept no weights .* run it again with --force", words)
     if lost:
         shutil.rmtree(out / "runs" / lost[1])

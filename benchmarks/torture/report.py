@@ -139,6 +139,10 @@ MENDED = (
            "curve. It is written again.",
            "tests/engine/test_resume.py::"
            "test_a_curve_that_was_lost_after_its_last_evaluation_is_written_again"),
+    Mended("disk", "A checkpoint of several processes that lacked a file ended in a traceback. "
+           "It is corrupt, by its name.",
+           "tests/engine/distributed/test_bad_input.py::"
+           "test_a_checkpoint_that_cannot_be_resumed"),
     Mended("disk", "A full disk under an exported model was an error without a path.",
            "tests/models/test_new_folder.py::"
            "test_a_disk_that_takes_no_more_is_named_with_the_need"),

@@ -93,4 +93,7 @@ def load(folder: Path, shards: Shards) -> dict[str, Any] | None:
         parts.setdefault(name.partition(LANE)[0], []).append(tensors[name])
     joined = {name: torch.cat(of_name) if len(of_name) > 1 else of_name[0]
               for name, of_name in parts.items()}
-    return unpack(text, joined)
+    try:
+        return unpack(text, joined)
+    except KeyError as error:
+        raise corrupt(place, f"it lacks {error}: a file of it was removed") from error

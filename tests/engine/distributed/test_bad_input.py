@@ -141,6 +141,9 @@ def cut_a_file(place):
     (lambda place: change_record(place, run_id="other"), "is of run other, and this is run .*"),
     (lambda place: change_record(place, format=1), "written by another version .*"),
     (cut_a_file, "is corrupt .*"),
+    # the file with it was removed
+    (lambda place: change_record(place, model={"gone": {"$tensor": "t.gone"}}),
+     "is corrupt .*lacks 't.gone'.*"),
     (lambda place: (place / "content.json").write_text("{"), "is corrupt .*"),
 ])
 def test_a_checkpoint_that_cannot_be_resumed(tmp_path, alone, damage, message):
