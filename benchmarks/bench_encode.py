@@ -165,7 +165,8 @@ def table(rows: list[dict[str, Any]]) -> str:
         f"{'peak GB':>9}{'stored GB':>11}{'':>7}"
     ]
     lines += [
-        f"{row['variant']:<8}{row['jobs']:>5}{row['rows']:>12,}{row['seconds']:>9.1f}{row['processor_seconds']:>9.1f}"
+        f"{row['variant']:<8}{row['jobs']:>5}{row['rows']:>12,}{row['seconds']:>9.1f}"
+        f"{row['processor_seconds']:>9.1f}"
         f"{row['rows_per_second']:>12,.0f}{row['peak_memory_bytes'] / 1e9:>9.2f}"
         f"{row['stored_bytes'] / 1e9:>11.2f}{row['rows_per_second'] / slowest:>6.1f}x"
         for row in rows

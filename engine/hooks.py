@@ -2,8 +2,6 @@
 
 import json
 import logging
-import signal
-import threading
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -17,6 +15,7 @@ from engine.loop import Hook, State
 from models.base import ClickModel
 from models.build import num_embedding_params
 from utils.files import atomic_path
+from utils.signals import handling
 
 log = logging.getLogger("pep")
 
@@ -240,17 +239,9 @@ class Checkpoint(Hook):
 
     @contextmanager
     def listening(self) -> Iterator[None]:
-        """Catch the signals inside the block (in the main thread; Python allows it in no other)."""
-        if threading.current_thread() is not threading.main_thread():
-            yield
-            return
-
+        """Catch the signals inside the block."""
         def note(number: int, frame: object) -> None:
             self.interrupted = True
 
-        before = {number: signal.signal(number, note) for number in (signal.SIGINT, signal.SIGTERM)}
-        try:
+        with handling(note):
             yield
-        finally:
-            for number, handler in before.items():
-                signal.signal(number, handler)
