@@ -205,7 +205,8 @@ def test_results_say_everything(after):
         assert 0 < result["seconds_per_epoch"] < result["seconds"]
         assert 0 < result["processor_seconds"] < 2 * result["threads"] * result["seconds"]
         assert result["samples_per_second"] == pytest.approx(1965 / result["seconds_per_epoch"])
-        assert result["peak_memory_bytes"] > 50 * 2**20
+        # of tensors alone where a GPU computes
+        assert result["peak_memory_bytes"] > (0 if torch.cuda.is_available() else 50 * 2**20)
         assert result["threads"] == 1
         assert set(result["published_protocol"]) == {"best_test_auc", "best_test_logloss",
                                                      "patience"}

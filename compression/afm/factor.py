@@ -259,7 +259,7 @@ def fuse(model: Any, inputs: Inputs) -> Any:
     wanted, fused = called(model, inputs), copy.deepcopy(model)
     low: LowRank = fused.embedding
     fused.embedding = LowRank(list(low.codes), low.all_bases(), low.means.detach(), low.field_sizes,
-                              fused=True)
+                              fused=True).to(low.means.device)
     order, width = fused.embedding.deep_order(), low.width
     for reader in readers:
         layer = linear_at(fused, reader.name)

@@ -16,6 +16,7 @@ from torch.nn.functional import binary_cross_entropy_with_logits
 from engine.optim.cpu import rowwise as cpu
 from engine.optim.gpu import rowwise as gpu
 from engine.optim.gpu.adam import triton_installed
+from engine.optim.gpu.recorded import RecordedStep
 from models.base import ClickModel, Inputs, as_inputs, row_indexed_tables
 from models.embedding.base import Arrays
 from models.kernels.eager import widened
@@ -114,8 +115,9 @@ def build_optimizer(model: ClickModel, lr: float, l2_regularization: float, weig
 class Step:
     """One optimiser step: loss, gradients, clipping by global norm, Adam.
 
-    Nothing here waits for a GPU (no step has been taken on one yet). The parameters are those that
-    the optimiser holds at the time: a hook may put others in their place between steps.
+    Nothing here waits for a GPU, which replays the step from a recording where tables are updated
+    row by row. The parameters are those that the optimiser holds at the time: a hook may put others
+    in their place between steps.
 
     Args:
         model: whose parameters the optimiser holds.
@@ -152,6 +154,7 @@ class Step:
         self.names: list[str] = []  # of these, in the model
         self.rows: Rowwise | None = None  # updates the others
         self.places: dict[str, tuple[dict[str, Any], str]] = {}
+        self.recorded: RecordedStep | None = None
 
     def __call__(self, inputs: Inputs, labels: Tensor) -> Tensor:
         """ids (B, F), perhaps with dense features (B, M), and labels (B,) -> the batch's mean loss,
@@ -169,20 +172,30 @@ class Step:
         self._see_parameters(ids.numel())
         if isinstance(self.rows, gpu.RowwiseAdam):
             self.rows.count()
+            take = self.recorded or self._step_on_device
+            return take((ids, *dense), labels)
         if self.rows is None:
             loss, grads = self._gradients((ids, *dense), labels, {})
             self._move(loss, grads, {})
             return loss
-        if isinstance(self.rows, cpu.RowwiseAdam):
-            local, arrays = self.rows.gather_arrays(ids)
-            if not self.l2_penalty and not dense:
-                found = self.model.by_hand(arrays, local, labels.numpy())
-                if found is not None:
-                    return self._move_by_hand(*found)
-            ids, gathered = self.rows.as_tensors(local, arrays)
-        else:
-            ids, gathered = self.rows.gather(ids)
-        loss, grads = self._gradients((ids, *dense), labels, gathered)
+        local, arrays = self.rows.gather_arrays(ids)
+        if not self.l2_penalty and not dense:
+            found = self.model.by_hand(arrays, local, labels.numpy())
+            if found is not None:
+                return self._move_by_hand(*found)
+        ids, gathered = self.rows.as_tensors(local, arrays)
+        return self._step_on_rows((ids, *dense), labels, gathered)
+
+    def _step_on_device(self, inputs: tuple[Tensor, ...], labels: Tensor) -> Tensor:
+        """All of a step that a GPU does."""
+        assert isinstance(self.rows, gpu.RowwiseAdam)
+        ids, gathered = self.rows.gather(inputs[0])
+        return self._step_on_rows((ids, *inputs[1:]), labels, gathered)
+
+    def _step_on_rows(self, inputs: tuple[Tensor, ...], labels: Tensor,
+                      gathered: dict[str, Tensor]) -> Tensor:
+        assert self.rows is not None
+        loss, grads = self._gradients(inputs, labels, gathered)
         own = dict(zip(self.rows.tables, grads[len(self.rest):], strict=True))
         self._move(loss, grads[:len(self.rest)], own)
         return loss
@@ -285,6 +298,9 @@ class Step:
         self.names = [named[id(parameter)] for parameter in self.rest]
         if tables and self.adam is not None:
             self.rows = self.adam.rows = self._rowwise(self.adam, tables, ids)
+        self.recorded = None
+        if parameters[0].is_cuda and isinstance(self.rows, gpu.RowwiseAdam):
+            self.recorded = RecordedStep(self.model, self.optimizer, self._step_on_device)
 
     def _row_indexed_tables(self) -> dict[str, Tensor]:
         """Tables that are updated row by row: with Adam and coupled decay alone."""

@@ -645,7 +645,7 @@ def made(monkeypatch):
 @pytest.mark.parametrize("pack", [bytes, gzip.compress, lambda text: zipped("toy.txt", text)],
                          ids=["plain", "gzip", "zip"])
 def test_of_a_long_file_of_another_kind_only_the_first_block_is_read(tmp_path, made, pack):
-    content = pack(content_of(criteo.LAYOUT, 2000))
+    content = pack(content_of(criteo.LAYOUT, 12_000))  # Python 3.12 reads 128 KB of a gzip at once
     with pytest.raises(ValueError, match="expected 4 columns, got 1"):
         open_toy(tmp_path, content)
     assert 0 < made[0].position < 0.2 * len(content)

@@ -1,14 +1,16 @@
-"""What only a CUDA device can show: Triton's kernels, the order made there, runs
+"""What only a CUDA device can show: Triton's kernels, recorded steps, the order made there, runs
 that resume."""
 
 import pytest
 import tiny
 import torch
-from training import BATCH, Training, assert_close
+from training import BATCH, Training, assert_close, assert_same
 
 from data.loader import shuffled
 from engine.hooks import Evaluate
+from engine.optim.gpu import recorded
 from engine.optim.step import Step, build_optimizer
+from models.build import EMBEDDINGS, MODELS
 
 pytestmark = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
 
@@ -20,7 +22,8 @@ class OnCuda(Training):
         super().__init__(update, **values)
         self.model.cuda()
         self.optimizer = build_optimizer(self.model, 0.01, 0.03, 0.03)
-        self.advance = Step(self.model, self.optimizer, 100.0, update=update)
+        self.advance = Step(self.model, self.optimizer, 100.0, values.get("l2_penalty", 0.0),
+                            update)
 
     def batch(self, rows=BATCH):
         return tuple(part.cuda() for part in super().batch(rows))
@@ -38,6 +41,51 @@ def test_triton_takes_the_steps_of_plain_torch_on_a_cpu(monkeypatch, update):
     found = OnCuda(update).run(60).state()
     monkeypatch.setattr(Step, "as_on_device", True)
     assert_close(found, Training(update).run(60).state())
+
+
+def some_steps(update, monkeypatch=None, **values):
+    """Forty steps, some of them of short batches and the last ones with another rate."""
+    if monkeypatch is not None:
+        monkeypatch.setattr(recorded, "FIRST", 1_000)
+    training = OnCuda(update, **values).run(12).run(1, 5).run(12)
+    for group in training.optimizer.param_groups:
+        group["lr"] = 0.003
+    training.run(12).run(1, 3)
+    return training.run(2)
+
+
+@pytest.mark.parametrize("update", ["streamed", "lazy"])
+@pytest.mark.parametrize("values", [
+    {}, {"embedding": "uniform"}, {"embedding": "masked"}, {"threshold_type": "field"},
+    {"model": "linear", "embedding": "none"}, {"model": "deepfm"}, {"model": "autoint"},
+    {"l2_penalty": 0.01}], ids=lambda values: " ".join(map(str, values.values())) or "pep")
+def test_a_recorded_step_has_the_bits_of_one_taken_call_by_call(monkeypatch, update, values):
+    training = some_steps(update, **values)
+    assert training.advance.recorded.graph is not None
+    found = training.state()
+    assert_same(found, some_steps(update, monkeypatch, **values).state())
+
+
+def test_a_parameter_that_lies_elsewhere_has_the_step_recorded_anew():
+    training, undisturbed = OnCuda("lazy").run(8), OnCuda("lazy").run(16)
+    bias = training.model.linear.layer.bias
+    bias.data = bias.data.clone()
+    training.run(2)
+    assert training.advance.recorded.graph is None
+    training.run(6)
+    assert training.advance.recorded.graph is not None
+    assert_same(training.state(), undisturbed.state())
+
+
+@pytest.mark.parametrize("model", MODELS)
+@pytest.mark.parametrize("embedding", EMBEDDINGS)
+def test_every_embedding_and_model_is_trained(tmp_path, monkeypatch, model, embedding):
+    if MODELS[model].embedding or MODELS[model].reads_dense:
+        pytest.skip("brings its own, or needs other data")
+    tiny.install(monkeypatch, tiny.dataset(rows=600))
+    result = tiny.train(tmp_path, places={"device": "cuda"}, model=model, embedding=embedding,
+                        max_epochs=1, candidate_p=[550])
+    assert 0 < result["validation_auc"] < 1
 
 
 @pytest.mark.parametrize("rows", [1, 2, 100_003])

@@ -62,7 +62,7 @@ def test_auc_is_the_rank_sum_to_the_last_bit(share, digits):
     labels = (rng.random(5000) < share).astype(np.float32)
     scores = np.round(rng.normal(labels, 2.0), digits).astype(np.float32)
     positives = int(labels.sum())
-    above = rankdata(scores)[labels > 0].sum() - positives * (positives + 1) / 2
+    above = rankdata(scores.astype(np.float64))[labels > 0].sum() - positives * (positives + 1) / 2
     assert auc(labels, scores) == above / (positives * (5000 - positives))
 
 
