@@ -337,7 +337,16 @@ class Trainer:
         }
 
     def _restore(self, content: dict[str, Any], stateful: dict[str, Hook]) -> None:
-        """Go on from a checkpoint."""
+        """Go on from a checkpoint.
+
+        Raises:
+            ValueError: it was written on a GPU, and this is none, or the other way round.
+        """
+        written, here = "cuda" if "cuda" in content["rng"] else "cpu", self.device.type
+        if written != here:
+            raise ValueError(f"the checkpoint was written with --device {written}, and this is "
+                             f"{here}: batches and dropout are drawn otherwise there; go on with "
+                             f"--device {written}, or start again with --force")
         if content["threads"] != torch.get_num_threads():
             log.warning("the checkpoint was written with %d threads, now there are %d: the last "
                         "bits may differ", content["threads"], torch.get_num_threads())
@@ -351,7 +360,7 @@ class Trainer:
         self.seconds_before = content["seconds"]
         self.processor_before = content["processor_seconds"]
         torch.set_rng_state(content["rng"]["cpu"])
-        if "cuda" in content["rng"]:
+        if here == "cuda":
             torch.cuda.set_rng_state(content["rng"]["cuda"], self.device)
 
 

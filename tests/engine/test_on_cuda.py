@@ -84,7 +84,8 @@ def test_every_embedding_and_model_is_trained(tmp_path, monkeypatch, model, embe
         pytest.skip("brings its own, or needs other data")
     tiny.install(monkeypatch, tiny.dataset(rows=600))
     result = tiny.train(tmp_path, places={"device": "cuda"}, model=model, embedding=embedding,
-                        max_epochs=1, candidate_p=[550], hash_rows=50, mgqe_centroids=16)
+                        max_epochs=1, candidate_p=[550], hash_rows=50, mgqe_centroids=16,
+                        mgqe_subspaces=2)
     assert 0 < result["validation_auc"] < 1
 
 

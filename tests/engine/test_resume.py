@@ -344,6 +344,18 @@ def test_a_checkpoint_of_another_number_of_threads_is_resumed_with_a_warning(tmp
     assert "written with 17 threads, now there are 1" in caplog.text
 
 
+def test_a_checkpoint_of_a_gpu_is_not_resumed_on_a_cpu(tmp_path, seen):
+    assert killed(tmp_path, "before the update", 12, **CASES["deepfm"])
+    path = checkpoint_of(tmp_path)
+    content = load_checkpoint(path)
+    content["rng"]["cuda"] = torch.zeros(16, dtype=torch.uint8)
+    checkpoint.save_checkpoint(path, content)
+    written = path.read_bytes()
+    with pytest.raises(ValueError, match="written with --device cuda, and this is cpu"):
+        tiny.train(tmp_path, **CASES["deepfm"])
+    assert path.read_bytes() == written
+
+
 # ---- real processes
 
 ROOT = Path(__file__).resolve().parents[2]
