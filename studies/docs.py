@@ -104,15 +104,16 @@ def shipped(alone: bool = False, synthetic: str = "") -> Results:
                      for run in results if pooling.rewound_alone(run)]
 
 
-def benchmarks(name: str) -> list[Any]:
-    """The records of a benchmark, newest first.
+def benchmarks(name: str, device: str = "amd-epyc") -> list[Any]:
+    """The records of a benchmark on a device, newest first.
 
     Raises:
         FileNotFoundError: there is none.
     """
-    found = sorted(BENCHMARKS.glob(f"*_{name}_amd-epyc.json"), reverse=True)
+    found = sorted(BENCHMARKS.glob(f"*_{name}_{device}.json"), reverse=True)
     if not found:
-        raise FileNotFoundError(f"there is no record of the benchmark {name} in {BENCHMARKS}")
+        raise FileNotFoundError(f"there is no record of the benchmark {name} on {device} in "
+                                f"{BENCHMARKS}")
     return [json.loads(path.read_text()) for path in found]
 
 
@@ -214,7 +215,9 @@ def special() -> dict[str, list[Line]]:
             Line(DECAY_LARGE, of_settings(
                 "deepfm", {"latent_dim": 8, "embedding": "uniform", "l2_regularization": 1e-3,
                            "weight_decay": 1e-5}, {}, stage="train"))],
-        "autoint": []}
+        "autoint": [Line("PEP, start of the thresholds -5", of_settings(
+            "autoint", {"rewind": "all", "l2_penalty": 0.0}, {"threshold_init": -5.0},
+            stage="retrain", num_embedding_params=budget)) for budget in (23_675, 9_281)]}
 
 
 def data_of_movielens() -> Run:
@@ -428,10 +431,10 @@ def afm(model: str) -> str:
 
 # benchmarks
 
-def step_speed() -> str:
+def step_speed(device: str = "amd-epyc") -> str:
     """Milliseconds of a training step by model, number of threads and precision."""
     times: dict[tuple[str, int], dict[str, Run]] = {}
-    for records in benchmarks("step"):  # older ones have what newer ones lack
+    for records in benchmarks("step", device):  # older ones have what newer ones lack
         known = set(times)
         for record in records:
             key = record["model"], record["threads"]
@@ -495,6 +498,20 @@ def scale_speed() -> str:
     return Table(("model", "rows", "published", "dense", "lazy", "chosen", "uniform",
                      "chosen against published", "chosen over uniform",
                      "peak GB: published, chosen, uniform"), rows).markdown()
+
+
+def scale_gpu() -> str:
+    """Milliseconds and memory of a search's step on a GPU by rows of the table."""
+    variants = {"naive": "published", "streamed": "streamed", "lazy": "lazy", "uniform": "uniform"}
+    by_rows: dict[int, dict[str, Run]] = defaultdict(dict)
+    for record in benchmarks("scale", "nvidia-h200")[0]:
+        by_rows[record["num_rows"]][record["variant"]] = record
+    rows: Rows = [(f"{size:,}", *(f"{found[name]['ms_per_step']:.2f}" for name in variants),
+                   *(f"{found[name]['peak_memory_bytes'] / 1e9:.2f}" for name in variants))
+                  for size, found in by_rows.items()]
+    head = [*(f"{name}, ms" for name in variants.values()),
+            *(f"{name}, GB" for name in variants.values())]
+    return Table(("rows", *head), rows).markdown()
 
 
 def encode_speed() -> str:
@@ -594,7 +611,8 @@ TABLES: dict[str, Callable[[], str]] = {
     "umec-synthetic": lambda: umec(umec_fig2.build, "criteo", synthetic_kind()),
     "umec-fields-synthetic": lambda: umec(umec_fig3.build, "criteo", synthetic_kind()),
     "afm-deepfm": lambda: afm("deepfm"), "afm-autoint": lambda: afm("autoint"),
-    "step-speed": step_speed, "epoch-speed": epoch_speed, "scale-speed": scale_speed,
+    "step-speed": step_speed, "step-speed-gpu": lambda: step_speed("nvidia-h200"),
+    "scale-gpu": scale_gpu, "epoch-speed": epoch_speed, "scale-speed": scale_speed,
     "encode-speed": encode_speed, "encode-jobs": encode_jobs,
     "scale-processes": scale_processes, "serving-lookups": serving_lookups,
     "serving-files": serving_files}

@@ -1,1 +1,1 @@
-"""Adam by row on a GPU: the twins of `engine.optim.cpu`. None of it has run on one yet."""
+"""Adam by row on a GPU, the twins of `engine.optim.cpu`, and the recording of a step."""

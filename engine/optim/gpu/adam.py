@@ -1,7 +1,7 @@
 """Adam with coupled decay by row, on a GPU: rows of the batch take their step, the others take
 theirs later.
 
-Never run on a GPU: the tests run the plain form and Triton's interpreter on a CPU.
+Without a GPU the tests run the plain form and Triton's interpreter.
 
 It does what `engine.optim.cpu.adam` does, with shapes that do not depend on the data and without
 waiting for the device: steps are read from tensors, so that every step makes the same calls. The

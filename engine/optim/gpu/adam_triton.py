@@ -1,7 +1,7 @@
 """The operations of `engine.optim.gpu.adam` in Triton: a row is read once, takes its steps in
 registers, and is written once.
 
-Never run on a GPU: the tests run it in Triton's interpreter, and compile it where Triton can.
+Without a GPU the tests run it in Triton's interpreter, and compile it where Triton can.
 
 A program has a tile of rows with all their columns. It alone reads and writes the `done` of its
 rows, so that no two programs race.

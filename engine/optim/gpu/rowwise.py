@@ -1,6 +1,6 @@
 """Exact Adam for tables of which a batch reads few rows, on a GPU.
 
-Never run on a GPU: the tests run its plain form and Triton's interpreter on a CPU.
+Without a GPU the tests run its plain form and Triton's interpreter.
 
 It is `engine.optim.cpu.rowwise` with shapes that do not depend on the data. Nothing here waits for
 the device: kernels read step, rates and clip coefficient from tensors, and lists have the length of
