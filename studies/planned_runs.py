@@ -14,8 +14,11 @@ from compression.umec.task import Task
 from engine import stages
 from engine.run import RunContext
 from engine.settings import parse
-from studies import afm_runs, plan, recipes, schemes, tuning, waterline_runs
-from studies.figures import PAGES, extreme, table4, umec_fig2, umec_fig3
+from studies import afm_runs, choice, plan, pooling, recipes, schemes, tuning, waterline_runs
+from studies.collect import results_in
+from studies.figures import PAGES, extreme, starts, table4, umec_fig2, umec_fig3
+from studies.kinds import PEP
+from studies.page import Page
 from studies.plan import PlannedRun
 from studies.published import PRESETS
 
@@ -55,6 +58,8 @@ def runs_behind(given: argparse.Namespace, name: str) -> list[PlannedRun]:
         return recipes.of_all_seeds(given)
     if name == "waterline":
         return waterline_runs.needs(given)
+    if name == "starts":
+        return _of_starts(given)
     if name in UMEC_FIGURES:
         return _of_umec(given, name)
     if name not in (*WITHOUT_TICKETS, *WITH_TICKETS):
@@ -81,6 +86,26 @@ def _of_afm(given: argparse.Namespace) -> list[PlannedRun]:
     for rank in TRAINS:
         needs += [schemes.planned_run(given, "tt", {"tt_rank": rank}, seed) for seed in given.seeds]
     return needs
+
+
+def _of_starts(given: argparse.Namespace) -> list[PlannedRun]:
+    """What no record has of every start with the first seed at the smallest budget, and of the
+    published and the chosen one with all seeds at all budgets."""
+    below = schemes.budgets(given)[1:]  # a start that prunes at once passes the first too early
+    results = results_in(Path(given.out), shipped=True)
+    page = Page("starts", given.dataset, given.model, "")  # collects notes that nobody reads here
+    found = choice.of(page, results, given.model, kinds=("pep", PEP), tuned=True)
+    known = {budget: starts.by_start(found, budget) for budget in below}
+    first = given.seeds[0]
+    wanted = {(starts.Start(init, penalty, "all"), below[-1], first): None
+              for init, penalty in itertools.product(starts.INITS, starts.PENALTIES)}
+    chosen = [start for start in (starts.PUBLISHED, starts.chosen(known[below[-1]])) if start]
+    wanted |= dict.fromkeys(itertools.product(chosen, below[::-1], given.seeds))
+    return [schemes.planned_run(given, "pep", {
+                "threshold_init": start.init, "l2_penalty": start.penalty, "candidate_p": below,
+                "retrain_emb_param": budget}, seed)
+            for start, budget, seed in wanted
+            if seed not in pooling.seeds_of(known[budget].get(start, []))]
 
 
 def _of_umec(given: argparse.Namespace, name: str) -> list[PlannedRun]:

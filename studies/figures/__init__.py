@@ -16,7 +16,8 @@ if TYPE_CHECKING:
 PAGES = {"fig2": "fig2", "fig5": "fig5", "fig6": "fig6", "fig8": "fig8", "fig10": "fig10",
          "fig11": "fig11", "table1": "table1", "table2": "table2", "table3": "table3",
          "table4": "table4", "thresholds": "thresholds", "extreme": "extreme",
-         "stability": "stability", "umec-fig2": "umec_fig2", "umec-fig3": "umec_fig3",
+         "starts": "starts", "stability": "stability",
+         "umec-fig2": "umec_fig2", "umec-fig3": "umec_fig3",
          "afm": "afm_page", "waterline": "waterline",
          "leaderboard": "leaderboard"}  # name -> module
 # figures that the paper numbers by data set: name -> (the page's, data set)

@@ -174,7 +174,9 @@ def _line(page: Page, budget: int, runs: list[dict[str, Any]],
              spread(_tests(runs)))
     if not others:
         return (*start, "-", "-", "-", "-")
-    name = max(others, key=lambda each: others[each][0]["validation_auc"])
+    most = max(map(len, others.values()))
+    name = max((each for each, found in others.items() if len(found) == most),
+               key=lambda each: _mean(others[each], _validation))
     best = others[name]
     gaps = paired.differences(runs, best, "test_auc")
     lead = "-"

@@ -1,0 +1,189 @@
+"""Beyond the paper: where thresholds start, with and without the published penalty.
+
+The published code has one start a data set. Here each of INITS x PENALTIES is searched with one
+seed; the start whose ticket at the paper's smallest budget has the best validation AUC is chosen,
+and gets all seeds and budgets.
+"""
+
+from collections import defaultdict
+from collections.abc import Sequence
+from itertools import chain
+from operator import itemgetter
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from studies import choice, pooling
+from studies.figures import budget_curve, by_epoch
+from studies.figures.styles import INK, RED, STYLES, Style
+from studies.figures.table4 import PAPER, beside_paper, method_of
+from studies.kinds import PEP, Results
+from studies.page import RUNS, Page, number, runs_of, shown
+from studies.table import Table, spread
+
+INITS = (-15.0, -8.0, -6.0, -5.0, -4.0)
+PENALTIES = (0.0, 3e-4, 1e-3)
+SIZE = (3.4, 2.7)  # inches: one column of a page
+PUBLISHED_STYLE, CHOSEN_STYLE = STYLES[PEP], (RED, "D", "-")
+HEAD = ("start", "l2_penalty", "rewound", "entries the search ends with", "epochs", "ticket",
+        "validation AUC", "test AUC", "published protocol", "seeds")
+NOTE = ("Tickets at the paper's smallest budget, best validation AUC first; those with the "
+        "embedding alone rewound are for comparison and are not chosen. † cut from the search's "
+        "last table, because its thresholds do not get that low. *published protocol*: the mean of "
+        "per-batch test AUCs at the best test epoch. Bars are one standard deviation over seeds.")
+
+
+class Start(NamedTuple):
+    """How a search's thresholds are brought down, and what its ticket restarts."""
+
+    init: float  # `threshold_init`
+    penalty: float  # `l2_penalty`, of the search and the ticket
+    rewind: str
+
+    @property
+    def words(self) -> str:
+        """For a legend.
+
+        >>> Start(-5.0, 0.001, "all").words
+        'start -5, l2_penalty 0.001'
+        """
+        penalty = f", l2_penalty {self.penalty:g}" if self.penalty else ""
+        return f"start {self.init:g}{penalty}"
+
+
+Starts = dict[Start, list[dict[str, Any]]]
+PUBLISHED = Start(-15.0, 0.0, "all")
+
+
+def build(results: Results, out: Path, dataset: str, model: str) -> Page:
+    """The page of a data set and a model; `out` is not looked at.
+
+    Args:
+        results: of any data sets and models.
+    """
+    page = Page("starts", dataset, model,
+                f"Where thresholds start, {shown(model)} on {shown(dataset)}")
+    found = choice.of(page, results, model, kinds=("pep", PEP), tuned=True)
+    method = method_of(dataset, model)
+    if method is None:
+        page.list_missing(f"the paper's budget for {shown(model)} on {shown(dataset)}")
+        return page
+    budget = PAPER[dataset][method].params
+    at_paper = by_start(found, budget)
+    best = chosen(at_paper)
+    if best is None:
+        page.list_missing(f"no ticket of {budget:,} parameters")
+        return page
+    page.tables.append(_table(at_paper, pooling.by_run(found)))
+    curves: dict[Start, dict[int, list[dict[str, Any]]]] = {}
+    budgets = sorted({choice.budget_of(run) for run in choice.tickets(found)})
+    for start in dict.fromkeys((PUBLISHED, best)):
+        curves[start] = {size: runs for size in budgets
+                         if (runs := by_start(found, size).get(start, []))}
+        for size, runs in curves[start].items():
+            made = number(f"test AUC at {size:,} parameters, {start.words}", runs,
+                          itemgetter("test_auc"))
+            page.numbers.append(beside_paper(page, method, made, runs) if size == budget else made)
+    page.behind = [*chain.from_iterable(at_paper.values()),
+                   *chain.from_iterable(chain.from_iterable(by_size.values())
+                                        for by_size in curves.values())]
+    page.behind = [run for number_of, run in enumerate(page.behind)
+                   if run not in page.behind[:number_of]]
+    page.rows = [_row(run, pooling.by_run(found)) for run in page.behind]
+    page.notes.append(NOTE)
+    for init in INITS:
+        for penalty in PENALTIES:
+            if Start(init, penalty, "all") not in at_paper:
+                page.missing.append(f"start {init:g} with l2_penalty {penalty:g}: no ticket")
+    _draw(page, curves, budget, PAPER[dataset][method].auc)
+    return page
+
+
+def by_start(found: Results, budget: int) -> Starts:
+    """Tickets of a budget, one a seed, by the start of their searches; all else is as published.
+
+    Args:
+        found: tickets and their searches.
+    """
+    searches = pooling.by_run(found)
+    plain = {run["run_id"]: _with_published_start(run) for run in found}
+    groups: dict[Start, list[dict[str, Any]]] = defaultdict(list)
+    for ticket in choice.tickets(found):
+        parent = pooling.parent_of(ticket, searches)
+        if choice.budget_of(ticket) != budget or parent is None:
+            continue
+        own, penalties = parent["settings"], [each["settings"].get("l2_penalty", 0.0)
+                                              for each in (ticket, parent)]
+        if penalties[0] == penalties[1] and pooling.published(plain[ticket["run_id"]], plain):
+            rewind = ticket["settings"].get("rewind", "embedding")
+            groups[Start(own["threshold_init"], penalties[0], rewind)].append(ticket)
+    return {start: pooling.one_a_seed(runs) for start, runs in groups.items()}
+
+
+def chosen(starts: Starts) -> Start | None:
+    """The start that validation chooses, among those of the most seeds with every weight rewound;
+    None without any."""
+    whole = {start: runs for start, runs in starts.items() if start.rewind == "all"}
+    most = max(map(len, whole.values()), default=0)
+    return max((start for start, runs in whole.items() if len(runs) == most),
+               key=lambda start: _mean(whole[start], "validation_auc"), default=None)
+
+
+def _with_published_start(run: dict[str, Any]) -> dict[str, Any]:
+    """A record as if its search had started as published."""
+    published = {"threshold_init": PUBLISHED.init, "l2_penalty": PUBLISHED.penalty}
+    own = {name: value for name, value in run["identity"]["settings"].items()
+           if name not in published}
+    return {**run, "settings": {**run["settings"], **published},
+            "identity": {**run["identity"], "settings": own}}
+
+
+def _mean(runs: Results, name: str) -> float:
+    return sum(run[name] for run in runs) / len(runs)
+
+
+def _table(starts: Starts, searches: dict[str, dict[str, Any]]) -> Table:
+    ordered = sorted(starts.items(), key=lambda item: -_mean(item[1], "validation_auc"))
+    rows: list[Sequence[Any]] = []
+    for start, runs in ordered:
+        parents = [searches[run["snapshot"]["run_id"]] for run in runs]
+        cut = "†" if any(run["snapshot"]["source"] == "cut_last" for run in runs) else ""
+        rows.append((f"{start.init:g}", f"{start.penalty:g}", start.rewind,
+                     spread([run["num_embedding_params"] for run in parents], ",.0f"),
+                     spread([run["epochs"] for run in parents], ".0f"),
+                     f"{runs[0]['num_embedding_params']:,} {cut}".strip(),
+                     spread([run["validation_auc"] for run in runs]),
+                     spread([run["test_auc"] for run in runs]),
+                     spread([run["published_protocol"]["best_test_auc"] for run in runs]),
+                     str(len(runs))))
+    return Table(HEAD, rows)
+
+
+def _row(run: dict[str, Any], searches: dict[str, dict[str, Any]]) -> dict[str, Any]:
+    parent = searches[run["snapshot"]["run_id"]]
+    return {"threshold_init": parent["settings"]["threshold_init"],
+            "l2_penalty": run["settings"].get("l2_penalty", 0.0),
+            "rewind": run["settings"].get("rewind", "embedding"), "seed": run["seed"],
+            "parameters": run["num_embedding_params"],
+            "entries_of_the_search": parent["num_embedding_params"],
+            "epochs_of_the_search": parent["epochs"], "validation_auc": run["validation_auc"],
+            "test_auc": run["test_auc"], "test_logloss": run["test_logloss"],
+            "published_protocol_auc": run["published_protocol"]["best_test_auc"],
+            RUNS: runs_of([run])}
+
+
+def _draw(page: Page, curves: dict[Start, dict[int, list[dict[str, Any]]]], budget: int,
+          paper: float) -> None:
+    page.figure = budget_curve.new_figure(SIZE)
+    axes = page.figure.subplots()
+    looks: tuple[Style, ...] = (PUBLISHED_STYLE, CHOSEN_STYLE)
+    for (start, by_size), look in zip(curves.items(), looks, strict=False):
+        points = [(size, [run["test_auc"] for run in runs]) for size, runs in by_size.items()]
+        if points:
+            words = "published: " if start == PUBLISHED else "chosen: "
+            budget_curve.with_bars(axes, points, words + start.words, look)
+    axes.plot([budget], [paper], color=INK, marker="*", markersize=8, linestyle="none",
+              label="paper")
+    budget_curve.log_sizes(axes)
+    by_epoch.finish(axes, "embedding parameters", budget_curve.score_label("test AUC", True))
+    axes.legend(fontsize=6, frameon=False)
+    page.figure.suptitle(page.title, fontsize=8)
