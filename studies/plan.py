@@ -77,18 +77,24 @@ def quiet() -> Iterator[None]:
         log.setLevel(level)
 
 
-def seconds_of(needs: Sequence[PlannedRun],
-               results: Sequence[dict[str, Any]]) -> list[float | None]:
+def seconds_of(needs: Sequence[PlannedRun], results: Sequence[dict[str, Any]],
+               gpu: bool = False) -> list[float | None]:
     """What each may take: the median of finished runs of its kind, of its model, or None when there
     are none.
 
+    Args:
+        results: finished runs.
+        gpu: whether those on a GPU count, or those on a processor.
+
     >>> settings = {"model": "fm", "embedding": "mde"}
-    >>> done = [{"settings": settings, "stage": "train", "seconds": 40.0}]
+    >>> done = [{"settings": settings, "stage": "train", "seconds": seconds, "device": device}
+    ...         for device, seconds in (("AMD EPYC", 40.0), ("NVIDIA H200", 2.0))]
     >>> kinds = {"a": ("fm", "mde"), "b": ("fm", "qr"), "c": ("x", "")}
     >>> seconds_of([PlannedRun(name, kind, print) for name, kind in kinds.items()], done)
     [40.0, 40.0, None]
     """
-    return [_median(results, *need.kind) or _median(results, need.kind[0]) for need in needs]
+    own = [result for result in results if is_gpu(result.get("device", "")) == gpu]
+    return [_median(own, *need.kind) or _median(own, need.kind[0]) for need in needs]
 
 
 def _median(results: Sequence[dict[str, Any]], model: str,
@@ -169,13 +175,13 @@ def cost(needs: Sequence[PlannedRun], results: Sequence[dict[str, Any]],
     lines: list[tuple[str, ...]] = []
     for device in sorted({result["device"] for result in results if "threads" in result}):
         own = [{**result, "seconds": result["seconds"]
-                * (1 if _is_gpu(device) else result["threads"] / CORES)}
+                * (1 if is_gpu(device) else result["threads"] / CORES)}
                for result in results if result.get("device") == device and "threads" in result]
-        seconds = dict(zip((need.what for need in distinct), seconds_of(distinct, own),
-                           strict=True))
+        seconds = dict(zip((need.what for need in distinct),
+                           seconds_of(distinct, own, is_gpu(device)), strict=True))
         total = sum(each for each in seconds.values() if each)
         left = sum(each for what, each in seconds.items() if each and what in open_runs)
-        lines.append((device if _is_gpu(device) else f"{device}, {CORES} cores", str(len(distinct)),
+        lines.append((device if is_gpu(device) else f"{device}, {CORES} cores", str(len(distinct)),
                       str(len(distinct) - len(open_runs)), f"{total / 3600:.1f}",
                       f"{left / 3600:.1f}",
                       str(sum(each is None for each in seconds.values()))))
@@ -183,6 +189,6 @@ def cost(needs: Sequence[PlannedRun], results: Sequence[dict[str, Any]],
                       str(len(distinct)))]
 
 
-def _is_gpu(device: str) -> bool:
+def is_gpu(device: str) -> bool:
     """By the name that torch gives it; a processor's is that of the operating system."""
     return any(maker in device for maker in ("NVIDIA", "Tesla", "GeForce", "Instinct", "Radeon"))

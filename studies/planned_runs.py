@@ -14,10 +14,9 @@ from compression.umec.task import Task
 from engine import stages
 from engine.run import RunContext
 from engine.settings import parse
-from studies import afm_runs, choice, plan, pooling, recipes, schemes, tuning, waterline_runs
+from studies import afm_runs, plan, pooling, recipes, schemes, starts, tuning, waterline_runs
 from studies.collect import results_in
-from studies.figures import PAGES, extreme, starts, table4, umec_fig2, umec_fig3
-from studies.kinds import PEP
+from studies.figures import PAGES, extreme, table4, umec_fig2, umec_fig3
 from studies.page import Page
 from studies.plan import PlannedRun
 from studies.published import PRESETS
@@ -94,7 +93,7 @@ def _of_starts(given: argparse.Namespace) -> list[PlannedRun]:
     below = schemes.budgets(given)[1:]  # a start that prunes at once passes the first too early
     results = results_in(Path(given.out), shipped=True)
     page = Page("starts", given.dataset, given.model, "")  # collects notes that nobody reads here
-    found = choice.of(page, results, given.model, kinds=("pep", PEP), tuned=True)
+    found = starts.runs_of_every_start(page, results, given.model)
     known = {budget: starts.by_start(found, budget) for budget in below}
     first = given.seeds[0]
     wanted = {(starts.Start(init, penalty, "all"), below[-1], first): None

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from engine import jobs
+from engine.record import pick_device
 from engine.run import RunContext, open_data
 from engine.settings import parse
 from studies import (
@@ -90,7 +91,8 @@ def run_all(needs: list[PlannedRun], given: argparse.Namespace, context: RunCont
     wanted = plan.missing(needs, context)
     earlier = results_in(context.out, shipped=True) if wanted else []
     seconds = plan.seconds_of(wanted, [result for result in earlier
-                                       if result["settings"]["dataset"] == given.dataset])
+                                       if result["settings"]["dataset"] == given.dataset],
+                              pick_device(given.device).type == "cuda")
     print(plan.describe(wanted, seconds), flush=True)
     if not given.dry_run:
         plan.run_all(wanted, seconds, context, at_once)

@@ -1,27 +1,25 @@
 """Beyond the paper: where thresholds start, with and without the published penalty.
 
-The published code has one start a data set. Here each of INITS x PENALTIES is searched with one
+The published code has one start a data set. Here each of `studies.starts` is searched with one
 seed; the start whose ticket at the paper's smallest budget has the best validation AUC is chosen,
 and gets all seeds and budgets.
 """
 
-from collections import defaultdict
 from collections.abc import Sequence
 from itertools import chain
 from operator import itemgetter
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
-from studies import choice, pooling
+from studies import choice, pooling, starts
 from studies.figures import budget_curve, by_epoch
 from studies.figures.styles import INK, RED, STYLES, Style
 from studies.figures.table4 import PAPER, beside_paper, method_of
 from studies.kinds import PEP, Results
 from studies.page import RUNS, Page, number, runs_of, shown
+from studies.starts import PUBLISHED, Start, Starts, by_start
 from studies.table import Table, spread
 
-INITS = (-15.0, -8.0, -6.0, -5.0, -4.0)
-PENALTIES = (0.0, 3e-4, 1e-3)
 SIZE = (3.4, 2.7)  # inches: one column of a page
 PUBLISHED_STYLE, CHOSEN_STYLE = STYLES[PEP], (RED, "D", "-")
 HEAD = ("start", "l2_penalty", "rewound", "entries the search ends with", "epochs", "ticket",
@@ -32,28 +30,6 @@ NOTE = ("Tickets at the paper's smallest budget, best validation AUC first; thos
         "per-batch test AUCs at the best test epoch. Bars are one standard deviation over seeds.")
 
 
-class Start(NamedTuple):
-    """How a search's thresholds are brought down, and what its ticket restarts."""
-
-    init: float  # `threshold_init`
-    penalty: float  # `l2_penalty`, of the search and the ticket
-    rewind: str
-
-    @property
-    def words(self) -> str:
-        """For a legend.
-
-        >>> Start(-5.0, 0.001, "all").words
-        'start -5, l2_penalty 0.001'
-        """
-        penalty = f", l2_penalty {self.penalty:g}" if self.penalty else ""
-        return f"start {self.init:g}{penalty}"
-
-
-Starts = dict[Start, list[dict[str, Any]]]
-PUBLISHED = Start(-15.0, 0.0, "all")
-
-
 def build(results: Results, out: Path, dataset: str, model: str) -> Page:
     """The page of a data set and a model; `out` is not looked at.
 
@@ -62,14 +38,14 @@ def build(results: Results, out: Path, dataset: str, model: str) -> Page:
     """
     page = Page("starts", dataset, model,
                 f"Where thresholds start, {shown(model)} on {shown(dataset)}")
-    found = choice.of(page, results, model, kinds=("pep", PEP), tuned=True)
+    found = starts.runs_of_every_start(page, results, model)
     method = method_of(dataset, model)
     if method is None:
         page.list_missing(f"the paper's budget for {shown(model)} on {shown(dataset)}")
         return page
     budget = PAPER[dataset][method].params
     at_paper = by_start(found, budget)
-    best = chosen(at_paper)
+    best = starts.chosen(at_paper)
     if best is None:
         page.list_missing(f"no ticket of {budget:,} parameters")
         return page
@@ -90,59 +66,16 @@ def build(results: Results, out: Path, dataset: str, model: str) -> Page:
                    if run not in page.behind[:number_of]]
     page.rows = [_row(run, pooling.by_run(found)) for run in page.behind]
     page.notes.append(NOTE)
-    for init in INITS:
-        for penalty in PENALTIES:
+    for init in starts.INITS:
+        for penalty in starts.PENALTIES:
             if Start(init, penalty, "all") not in at_paper:
                 page.missing.append(f"start {init:g} with l2_penalty {penalty:g}: no ticket")
     _draw(page, curves, budget, PAPER[dataset][method].auc)
     return page
 
 
-def by_start(found: Results, budget: int) -> Starts:
-    """Tickets of a budget, one a seed, by the start of their searches; all else is as published.
-
-    Args:
-        found: tickets and their searches.
-    """
-    searches = pooling.by_run(found)
-    plain = {run["run_id"]: _with_published_start(run) for run in found}
-    groups: dict[Start, list[dict[str, Any]]] = defaultdict(list)
-    for ticket in choice.tickets(found):
-        parent = pooling.parent_of(ticket, searches)
-        if choice.budget_of(ticket) != budget or parent is None:
-            continue
-        own, penalties = parent["settings"], [each["settings"].get("l2_penalty", 0.0)
-                                              for each in (ticket, parent)]
-        if penalties[0] == penalties[1] and pooling.published(plain[ticket["run_id"]], plain):
-            rewind = ticket["settings"].get("rewind", "embedding")
-            groups[Start(own["threshold_init"], penalties[0], rewind)].append(ticket)
-    return {start: pooling.one_a_seed(runs) for start, runs in groups.items()}
-
-
-def chosen(starts: Starts) -> Start | None:
-    """The start that validation chooses, among those of the most seeds with every weight rewound;
-    None without any."""
-    whole = {start: runs for start, runs in starts.items() if start.rewind == "all"}
-    most = max(map(len, whole.values()), default=0)
-    return max((start for start, runs in whole.items() if len(runs) == most),
-               key=lambda start: _mean(whole[start], "validation_auc"), default=None)
-
-
-def _with_published_start(run: dict[str, Any]) -> dict[str, Any]:
-    """A record as if its search had started as published."""
-    published = {"threshold_init": PUBLISHED.init, "l2_penalty": PUBLISHED.penalty}
-    own = {name: value for name, value in run["identity"]["settings"].items()
-           if name not in published}
-    return {**run, "settings": {**run["settings"], **published},
-            "identity": {**run["identity"], "settings": own}}
-
-
-def _mean(runs: Results, name: str) -> float:
-    return sum(run[name] for run in runs) / len(runs)
-
-
-def _table(starts: Starts, searches: dict[str, dict[str, Any]]) -> Table:
-    ordered = sorted(starts.items(), key=lambda item: -_mean(item[1], "validation_auc"))
+def _table(found: Starts, searches: dict[str, dict[str, Any]]) -> Table:
+    ordered = sorted(found.items(), key=lambda item: -starts.mean(item[1], "validation_auc"))
     rows: list[Sequence[Any]] = []
     for start, runs in ordered:
         parents = [searches[run["snapshot"]["run_id"]] for run in runs]

@@ -1,4 +1,5 @@
-"""Table 4: PEP at the paper's smallest budgets (PEP-0) against logistic regression, for each model.
+"""Table 4: PEP at the paper's smallest budgets (PEP-0) against logistic regression, for each model;
+beyond the paper also with the start of the thresholds that validation chooses.
 
 The paper's AUC is the mean over test batches at its best test epoch. Ours is given that way, and as
 it is over all test rows at the epoch that validation chose.
@@ -7,7 +8,7 @@ it is over all test rows at the epoch that validation chose.
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from studies import choice
+from studies import choice, starts
 from studies.kinds import PEP, Results, kind
 from studies.page import OPEN, RUNS, Number, Page, number, runs_of, shown, with_sampling_error
 from studies.series import from_last
@@ -49,21 +50,41 @@ def build(results: Results, out: Path, dataset: str, model: str) -> Page:
     if dataset not in PAPER:
         page.missing.append(f"the paper's budgets for {shown(dataset)}: it does not use these data")
     for method, paper in PAPER.get(dataset, {}).items():
-        runs = _runs(page, results, method, paper.params)
-        page.rows += [{"method": method, "seed": run["seed"],
-                       "parameters": run["num_embedding_params"],
-                       "published_protocol_auc": run["published_protocol"]["best_test_auc"],
-                       "test_auc": run["test_auc"], "test_logloss": run["test_logloss"],
-                       "cut_from_last_table": from_last([run]),
-                       **({} if page.sample
-                          else {"paper_auc": paper.auc, "paper_parameters": paper.params}),
-                       RUNS: runs_of([run])} for run in runs]
-        if runs:
-            page.numbers += _numbers(page, method, runs, paper)
+        _add(page, method, method, _runs(page, results, method, paper.params))
+        if dataset == "movielens" and method != LR:
+            name, runs = _of_chosen_start(results, method, paper.params)
+            _add(page, method, name, runs)
     page.notes.append("The published protocol is the mean of per-batch test AUCs at its best test "
                       "epoch, which the paper's numbers have to be compared with. † cut from the "
                       "search's last table, because the search itself does not get that low.")
     return page
+
+
+def _add(page: Page, method: str, name: str, runs: Results) -> None:
+    """Rows and numbers of a line of the table, under a name."""
+    paper = PAPER[page.dataset][method]
+    page.rows += [{"method": name, "seed": run["seed"],
+                   "parameters": run["num_embedding_params"],
+                   "published_protocol_auc": run["published_protocol"]["best_test_auc"],
+                   "test_auc": run["test_auc"], "test_logloss": run["test_logloss"],
+                   "cut_from_last_table": from_last([run]),
+                   **({} if page.sample
+                      else {"paper_auc": paper.auc, "paper_parameters": paper.params}),
+                   RUNS: runs_of([run])} for run in runs]
+    if runs:
+        page.numbers += _numbers(page, method, name, runs, paper)
+
+
+def _of_chosen_start(results: Results, method: str, budget: int) -> tuple[str, Results]:
+    """The line's tickets from the start that validation chooses, where that is not the published
+    one, and their name."""
+    aside = Page("table4", "movielens", None, "")  # collects notes that the page of starts has
+    found = starts.runs_of_every_start(aside, results, MODELS[method])
+    own = starts.by_start(found, budget)
+    start = starts.chosen(own)
+    if start is None or start == starts.PUBLISHED:
+        return "", []
+    return f"{method}, {start.words}", own[start]
 
 
 def method_of(dataset: str, model: str) -> str | None:
@@ -98,8 +119,8 @@ def _runs(page: Page, results: Results, method: str, budget: int) -> list[dict[s
     return choice.chosen(page, f"{method} at {budget:,} parameters", tickets, found)
 
 
-def _numbers(page: Page, method: str, runs: list[dict[str, Any]], paper: Cell) -> list[Number]:
-    label = method + (" †" if from_last(runs) else "")
+def _numbers(page: Page, method: str, name: str, runs: Results, paper: Cell) -> list[Number]:
+    label = name + (" †" if from_last(runs) else "")
     size = number(f"{label}: parameters", runs, lambda run: run["num_embedding_params"],
                   paper.params, form=",.0f")
     published = number(f"{label}: AUC, published protocol", runs,

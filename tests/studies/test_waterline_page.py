@@ -70,6 +70,18 @@ def test_baselines_take_the_budget_or_more_and_validation_chooses_among_them(tmp
     assert "beside 10,000 bytes: uniform, product quantisation" in " ".join(page.missing)
 
 
+def test_the_best_other_is_that_of_the_best_mean_over_the_most_seeds(tmp_path):
+    def pq(seed, auc):
+        return quantised(f"p{seed}", seed, 21_000, auc, method="lowbit", scheme="pq", bits=4)
+
+    def mde(seed, auc):
+        return quantised(f"m{seed}", seed, 21_000, auc, method="lowbit", scheme="mde", bits=4)
+
+    lucky = [*made(), pq(1, 0.81), pq(2, 0.70), mde(1, 0.89)]
+    [_, large] = waterline.build(lucky, tmp_path, "movielens", "fm").tables[0].rows
+    assert large[4] == "uniform"
+
+
 def test_ablations_stand_beside_the_method_at_their_budget(tmp_path):
     page = waterline.build(made(), tmp_path, "movielens", "fm")
     names = [row[0] for row in page.tables[2].rows]

@@ -1,0 +1,82 @@
+"""PEP's tickets by the start of their searches' thresholds and by the published penalty."""
+
+from collections import defaultdict
+from typing import Any, NamedTuple
+
+from studies import choice, pooling
+from studies.kinds import PEP, Results
+from studies.page import Page
+
+INITS = (-15.0, -8.0, -6.0, -5.0, -4.0)
+PENALTIES = (0.0, 3e-4, 1e-3)
+
+
+class Start(NamedTuple):
+    """How a search's thresholds are brought down, and what its ticket restarts."""
+
+    init: float  # `threshold_init`
+    penalty: float  # `l2_penalty`, of the search and the ticket
+    rewind: str
+
+    @property
+    def words(self) -> str:
+        """For a legend.
+
+        >>> Start(-5.0, 0.001, "all").words
+        'start -5, l2_penalty 0.001'
+        """
+        penalty = f", l2_penalty {self.penalty:g}" if self.penalty else ""
+        return f"start {self.init:g}{penalty}"
+
+
+Starts = dict[Start, list[dict[str, Any]]]
+PUBLISHED = Start(-15.0, 0.0, "all")  # of MovieLens-1M
+
+
+def runs_of_every_start(page: Page, results: Results, model: str) -> list[dict[str, Any]]:
+    """PEP's searches and tickets of a page's data set, whatever they start from."""
+    return choice.of(page, results, model, kinds=("pep", PEP), tuned=True)
+
+
+def mean(runs: Results, name: str) -> float:
+    """Of a field of the results."""
+    return sum(run[name] for run in runs) / len(runs)
+
+
+def by_start(found: Results, budget: int) -> Starts:
+    """Tickets of a budget, one a seed, by the start of their searches; all else is as published.
+
+    Args:
+        found: tickets and their searches.
+    """
+    searches = pooling.by_run(found)
+    plain = {run["run_id"]: _with_published_start(run) for run in found}
+    groups: dict[Start, list[dict[str, Any]]] = defaultdict(list)
+    for ticket in choice.tickets(found):
+        parent = pooling.parent_of(ticket, searches)
+        if choice.budget_of(ticket) != budget or parent is None:
+            continue
+        own, penalties = parent["settings"], [each["settings"].get("l2_penalty", 0.0)
+                                              for each in (ticket, parent)]
+        if penalties[0] == penalties[1] and pooling.published(plain[ticket["run_id"]], plain):
+            rewind = ticket["settings"].get("rewind", "embedding")
+            groups[Start(own["threshold_init"], penalties[0], rewind)].append(ticket)
+    return {start: pooling.one_a_seed(runs) for start, runs in groups.items()}
+
+
+def chosen(starts: Starts) -> Start | None:
+    """The start that validation chooses, among those of the most seeds with every weight rewound;
+    None without any."""
+    whole = {start: runs for start, runs in starts.items() if start.rewind == "all"}
+    most = max(map(len, whole.values()), default=0)
+    return max((start for start, runs in whole.items() if len(runs) == most),
+               key=lambda start: mean(whole[start], "validation_auc"), default=None)
+
+
+def _with_published_start(run: dict[str, Any]) -> dict[str, Any]:
+    """A record as if its search had started as published."""
+    published = {"threshold_init": PUBLISHED.init, "l2_penalty": PUBLISHED.penalty}
+    own = {name: value for name, value in run["identity"]["settings"].items()
+           if name not in published}
+    return {**run, "settings": {**run["settings"], **published},
+            "identity": {**run["identity"], "settings": own}}

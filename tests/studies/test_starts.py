@@ -1,0 +1,72 @@
+"""Where thresholds start: which tickets belong together, and what validation chooses."""
+
+import pytest
+from synthetic_results import put, result, search, ticket
+
+from studies import starts
+from studies.figures import starts as page_of_starts
+from studies.figures import table4
+from studies.page import write
+from studies.starts import PUBLISHED, Start
+
+BUDGET = table4.PAPER["movielens"][table4.FM].params
+
+
+def pair(name, seed, init=-15.0, penalty=0.0, auc=0.8, of_ticket=None, **own):
+    """A search and its ticket at the paper's budget."""
+    start = {} if init == -15.0 else {"threshold_init": init}
+    penalised = {"l2_penalty": penalty} if penalty else {}
+    own_ticket = penalised if of_ticket is None else of_ticket
+    return [search(f"s{name}{seed}", seed, own={**start, **penalised, **own}),
+            ticket(f"t{name}{seed}", seed, budget=BUDGET, searched=f"s{name}{seed}", auc=auc,
+                   own=own_ticket)]
+
+
+def made():
+    runs = []
+    for seed in (1, 2, 3):
+        runs += pair("published", seed, auc=0.80 + seed / 1000)
+        runs += pair("best", seed, -5.0, auc=0.83 + seed / 1000)
+    runs += pair("single", 1, -4.0, auc=0.9)  # better, with one seed
+    runs += pair("penalty", 1, -5.0, 1e-3, auc=0.81)
+    return runs
+
+
+def test_tickets_are_grouped_by_their_searches_start_and_penalty():
+    groups = starts.by_start(made(), BUDGET)
+    assert {start: len(runs) for start, runs in groups.items()} == {
+        PUBLISHED: 3, Start(-5.0, 0.0, "all"): 3, Start(-4.0, 0.0, "all"): 1,
+        Start(-5.0, 1e-3, "all"): 1}
+
+
+@pytest.mark.parametrize("other", [
+    pair("o", 1, -5.0, lr=0.1), pair("o", 1, -5.0, 1e-3, of_ticket={}),
+    pair("o", 1, -5.0, of_ticket={"re_init": True})])
+def test_runs_that_differ_in_more_do_not_count(other):
+    assert not starts.by_start(other, BUDGET)
+
+
+def test_validation_chooses_among_those_of_most_seeds_that_are_rewound_whole():
+    runs = made()
+    for seed in (1, 2, 3):
+        runs += pair("alone", seed, -6.0, auc=0.95, of_ticket={"rewind": "embedding"})
+    assert starts.chosen(starts.by_start(runs, BUDGET)) == Start(-5.0, 0.0, "all")
+    assert starts.chosen({}) is None
+
+
+def test_the_page_and_table_4_show_both_starts(tmp_path):
+    runs = [put(tmp_path, run) for run in made()]
+    page = page_of_starts.build(runs, tmp_path, "movielens", "fm")
+    [table] = page.tables
+    assert [row[0] for row in table.rows] == ["-4", "-5", "-5", "-15"]
+    named = [number.what for number in page.numbers]
+    assert named == [f"test AUC at {BUDGET:,} parameters, start {init}" for init in (-15, -5)]
+    assert "start -8 with l2_penalty 0: no ticket" in page.missing
+    assert [path.suffix for path in write(page, tmp_path / "pages")] == [".csv", ".png", ".md"]
+    lines = [row["method"] for row in table4.build(runs, tmp_path, "movielens", "fm").rows]
+    assert lines == [table4.FM] * 3 + [f"{table4.FM}, start -5"] * 3
+
+
+def test_without_a_ticket_of_the_budget_the_page_says_so(tmp_path):
+    page = page_of_starts.build([put(tmp_path, result("u"))], tmp_path, "movielens", "fm")
+    assert page.missing == [f"no ticket of {BUDGET:,} parameters"]
