@@ -38,8 +38,9 @@ NOTE = ("Everything that is stored of a table is counted: header, class counts, 
         "run of its own embedding with the same recipe) and has the same quantiser and the same "
         "retraining. The water line is not tuned; of every other scheme, all trials that take the "
         "budget or up to 1.7 times as much stand beside it, and validation chooses one; the best "
-        "other is the scheme with the best mean validation AUC. The lead is paired by seed. Right, the rest of the model is counted too, with first-order "
-        "weights and layers at 8 bits, and the scores are of that model.")
+        "other is the scheme with the best mean validation AUC. The lead is paired by seed. Right, "
+        "the rest of the model is counted too, with first-order weights and layers at 8 bits, and "
+        "the scores are of that model.")
 Groups = dict[str, list[dict[str, Any]]]
 
 
