@@ -5,7 +5,7 @@ page.
     python reproduce.py compare --seeds 1 2 3       # every scheme at its tuned settings
     python reproduce.py compare --dry-run           # what is missing, and how long it may take
     python reproduce.py fig10                       # a figure or table of the paper
-    python reproduce.py thresholds                  # beyond the paper; also stability, extreme, afm
+    python reproduce.py thresholds       # beyond the paper; also stability, extreme, starts, afm
     python reproduce.py recipe --dataset frappe --model fm    # training settings, by validation
     python reproduce.py leaderboard --dataset frappe          # models beside a public leaderboard
     python reproduce.py frappe --model fm           # all schemes on Frappe; ids: MovieLens with ids
