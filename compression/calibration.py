@@ -35,7 +35,7 @@ class CalibrationBatches:
         if rows is not None and rows < 1:
             raise ValueError(f"there are no calibration data: {rows} samples were asked for; take "
                              f"at least 1")
-        given = run.dataset.numbers("train") if dense else None
+        given = run.dataset.dense_of("train") if dense else None
         self.batch = batch or BATCH
         self.loader = Loader(*run.dataset.split("train"), self.batch,
                              derive(run.seed, "calibration"), device, given)

@@ -26,7 +26,7 @@ def open_dataset(folder: str | None, cache: Path, with_ids: bool = False, vocabu
     return ingest.open_raw(LAYOUT, folder, cache, with_ids, vocabulary, split, processes)
 
 
-def open_with_numbers(folder: str | None, cache: Path, with_ids: bool = False,
+def open_with_dense(folder: str | None, cache: Path, with_ids: bool = False,
                       vocabulary: str = "all",
                       split: str = "random", processes: int = 1) -> store.Dataset:
     """The same with 26 fields, and the 13 numbers v as log(max(v, 0) + 1) alone; kept apart in the

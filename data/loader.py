@@ -42,7 +42,7 @@ class Loader:
             out, because batch normalisation has no variance there.
         seed: of the order.
         device: where the batches go; the whole set too when it fits.
-        numbers: (rows, M) float32 for models that read them: each batch is then ((ids, numbers),
+        dense: (rows, M) float32 for models that read them: each batch is then ((ids, dense),
             labels).
 
     >>> loader = Loader(np.arange(10, dtype=np.int32)[:, None], np.zeros(10, np.float32), 4, seed=0)
@@ -51,18 +51,18 @@ class Loader:
     """
 
     def __init__(self, ids: np.ndarray, labels: np.ndarray, batch_size: int, seed: int,
-                 device: torch.device | str = "cpu", numbers: np.ndarray | None = None) -> None:
+                 device: torch.device | str = "cpu", dense: np.ndarray | None = None) -> None:
         if batch_size < 2:
             raise ValueError(f"batch_size must be at least 2, got {batch_size}")
         if len(labels) < 2:
             raise ValueError(f"{len(labels)} training rows are too few; at least 2 are needed")
         self.device = torch.device(device)
-        arrays = [ids, labels] if numbers is None else [ids, labels, numbers]
+        arrays = [ids, labels] if dense is None else [ids, labels, dense]
         if len({len(array) for array in arrays}) > 1:
-            raise ValueError("ids, labels and numbers must have the same number of rows, got "
+            raise ValueError("ids, labels and dense must have the same number of rows, got "
                              f"{', '.join(str(len(array)) for array in arrays)}; give one of "
                              "each for each row")
-        self.ids, self.labels, *self.numbers = self._put(arrays)
+        self.ids, self.labels, *self.dense = self._put(arrays)
         self.batch_size = batch_size
         self.seed = seed
 
@@ -89,28 +89,28 @@ class Loader:
         return torch.randperm(self.rows, generator=torch.Generator().manual_seed(seed))
 
     def epoch(self, epoch: int, start: int = 0) -> Iterator[tuple[Any, Tensor]]:
-        """Yield (ids (B, F), labels (B,)), or ((ids, numbers (B, M)), labels), from batch number
+        """Yield (ids (B, F), labels (B,)), or ((ids, dense (B, M)), labels), from batch number
         `start` on."""
         order, per_chunk = self.order(epoch), self._batches_per_chunk()
         for first in range(start - start % per_chunk, self.batches, per_chunk):
             rows = order[first * self.batch_size:(first + per_chunk) * self.batch_size]
-            ids, labels, *numbers = self._gather(rows)
+            ids, labels, *dense = self._gather(rows)
             for batch in range(max(start - first, 0), min(per_chunk, self.batches - first)):
                 part = slice(batch * self.batch_size, (batch + 1) * self.batch_size)
-                yield (ids[part], numbers[0][part]) if numbers else ids[part], labels[part]
+                yield (ids[part], dense[0][part]) if dense else ids[part], labels[part]
 
     def _batches_per_chunk(self) -> int:
-        row_bytes = sum(array[0].nbytes for array in (self.ids, self.labels, *self.numbers))
+        row_bytes = sum(array[0].nbytes for array in (self.ids, self.labels, *self.dense))
         chunk = MAPPED_CHUNK_BYTES if self.place == "mapped" else CHUNK_BYTES
         return max(chunk // (row_bytes * self.batch_size), 1)
 
     def _gather(self, rows: Tensor) -> list[Tensor]:
         if self.place != "mapped":
             return [self._send(array.index_select(0, rows))
-                    for array in (self.ids, self.labels, *self.numbers)]
+                    for array in (self.ids, self.labels, *self.dense)]
         ascending, position = rows.sort()
         gathered = []
-        for array in (self.ids, self.labels, *self.numbers):
+        for array in (self.ids, self.labels, *self.dense):
             chunk = torch.empty((len(rows), *array.shape[1:]), dtype=array.dtype)
             chunk[position] = array.index_select(0, ascending)
             gathered.append(self._send(chunk))

@@ -8,5 +8,5 @@ DATASETS = {"movielens": movielens.open_dataset, "criteo": criteo.open_dataset,
             "movielens_ids": movielens.open_with_ids,
             "planted": planted.open_dataset, "planted_fields": planted_fields.open_dataset}
 # for models that read numbers as they are; all else as above
-WITH_DENSE = {"criteo": criteo.open_with_numbers}
+WITH_DENSE = {"criteo": criteo.open_with_dense}
 IN_RANGES = ("criteo", "avazu")  # whose raw files several processes may read

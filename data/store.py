@@ -40,7 +40,7 @@ class Dataset:
         labels: (rows,) float32 of 0 and 1.
         counts: rows of train, validation and test.
         manifest: what the rows are and how they were made; `manifest["content"]` identifies them.
-        dense: (rows, M) float32, the numbers of a data set that has some.
+        dense: (rows, M) float32, the dense features of a data set that has some.
         vocabulary: what the raw values became; None for rows that came encoded.
     """
 
@@ -100,8 +100,8 @@ class Dataset:
         """M."""
         return 0 if self.dense is None else self.dense.shape[1]
 
-    def numbers(self, name: str) -> np.ndarray | None:
-        """(rows, M) of one split, as a view; None without numbers."""
+    def dense_of(self, name: str) -> np.ndarray | None:
+        """(rows, M) of one split, as a view; None without dense features."""
         return None if self.dense is None else self.dense[self._rows(name)]
 
     def _rows(self, name: str) -> slice:
@@ -174,8 +174,8 @@ def check_vocabulary(vocabulary: str) -> None:
 
 
 def save(dataset: Dataset, folder: Path, source: dict[str, Any]) -> None:
-    """Write arrays and manifest of a data set without numbers to `folder`. `source` says what was
-    read."""
+    """Write arrays and manifest of a data set without dense features to `folder`. `source` says
+    what was read."""
     with new_folder(folder, source) as temporary:
         np.save(temporary / "ids.npy", dataset.ids)
         np.save(temporary / "labels.npy", dataset.labels)
@@ -247,8 +247,8 @@ def load(folder: Path, source: dict[str, Any]) -> Dataset | None:
             return None
         ids = np.load(folder / "ids.npy", mmap_mode="c")
         labels = np.load(folder / "labels.npy", mmap_mode="c")
-        numbers = manifest.get("numbers", 0)
-        dense = np.load(folder / "dense.npy", mmap_mode="c") if numbers else None
+        width = manifest.get("numbers", 0)
+        dense = np.load(folder / "dense.npy", mmap_mode="c") if width else None
         rows, counts = manifest["rows"], tuple(manifest["counts"])
         schema = Schema(manifest["dataset"], tuple(manifest["fields"]), tuple(manifest["sizes"]))
         kept = Vocabulary.open(folder / VOCABULARY)
@@ -257,7 +257,7 @@ def load(folder: Path, source: dict[str, Any]) -> Dataset | None:
         return None
     if ids.shape != (rows, schema.num_fields) or labels.shape != (rows,):
         return None
-    if dense is not None and dense.shape != (rows, numbers):
+    if dense is not None and dense.shape != (rows, width):
         return None
     if [field.size for field in kept.fields] != list(schema.sizes):
         return None

@@ -34,10 +34,10 @@ class Split:
     models dense features (rows, M)."""
 
     def __init__(self, ids: np.ndarray, labels: np.ndarray, device: torch.device | str = "cpu",
-                 numbers: np.ndarray | None = None) -> None:
+                 dense: np.ndarray | None = None) -> None:
         self.device = torch.device(device)
-        arrays = [ids] if numbers is None else [ids, numbers]
-        self.ids, *self.numbers = self._put(arrays)
+        arrays = [ids] if dense is None else [ids, dense]
+        self.ids, *self.dense = self._put(arrays)
         self.labels = np.asarray(labels)
 
     def _put(self, arrays: list[np.ndarray]) -> list[Tensor]:
@@ -46,7 +46,7 @@ class Split:
 
     def batches(self, batch_size: int | None = None) -> Iterator[tuple[Tensor, ...]]:
         """What a model is called with, batch by batch; `batch_size` as of `in_order`."""
-        arrays = [self.ids, *self.numbers]
+        arrays = [self.ids, *self.dense]
         return zip(*(in_order(array, self.device, batch_size) for array in arrays), strict=True)
 
     @contextlib.contextmanager

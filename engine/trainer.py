@@ -205,7 +205,7 @@ class Trainer:
 
     def _dense_features(self, split: str) -> np.ndarray | None:
         """(rows, M) for a model that reads them."""
-        return self.run.dataset.numbers(split) if self.model.num_dense else None
+        return self.run.dataset.dense_of(split) if self.model.num_dense else None
 
     def _optimizer(self) -> Optimizer:
         train = self.run.settings.train

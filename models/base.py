@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from .embedding.base import Arrays, Embedding, EmbeddingEntry, RowIndexed
 from .options import NoSettings, Sizes, Values, no_check
 
-# what a batch gives a model: ids (B, F), or these and numbers (B, M)
+# what a batch gives a model: ids (B, F), or these and dense features (B, M)
 Inputs = Tensor | tuple[Tensor, Tensor]
 
 

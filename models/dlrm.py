@@ -36,16 +36,16 @@ class DLRM(ClickModel):
     """An MLP on the dense features beside a vector for each field; all of these, or their dot
     products, into another MLP.
 
-    `cat`: the top MLP reads [bottom(numbers), e_1, .., e_F] as they stand. `dot`: it reads
-    bottom(numbers) and the products of every two of these vectors. Without numbers the bottom MLP
-    is absent. The published initial values: weights N(0, 2 / (in + out)), biases N(0, 1 / out);
-    tables are drawn by `models.build`.
+    `cat`: the top MLP reads [bottom(dense), e_1, .., e_F] as they stand. `dot`: it reads
+    bottom(dense) and the products of every two of these vectors. Without dense features the
+    bottom MLP is absent. The published initial values: weights N(0, 2 / (in + out)), biases
+    N(0, 1 / out); tables are drawn by `models.build`.
 
     Differs from the published code: logits come out, and the loss takes the sigmoid.
 
     Args:
         embedding: F vectors of width D. With `cat`, what its `deep_input` gives is read.
-        num_dense: M; 0 for data without numbers.
+        num_dense: M; 0 for data without dense features.
         shape: of the two MLPs.
 
     Raises:
@@ -71,7 +71,7 @@ class DLRM(ClickModel):
         vectors = self.embedding.num_fields + (num_dense > 0)
         if shape.interaction == "dot" and vectors < 2:
             raise ValueError("dot products need two vectors or more; this model has one field and "
-                             "no numbers")
+                             "no dense features")
         self.bottom = layers((num_dense, *shape.bottom, embedding.width) if num_dense else ())
         dense = embedding.width if num_dense else 0
         read = embedding.deep_width if shape.interaction == "cat" else vectors * (vectors - 1) // 2
@@ -84,21 +84,21 @@ class DLRM(ClickModel):
         """Columns that the bottom MLP gives the top; 0 without one."""
         return self.bottom[-1].out_features if len(self.bottom) else 0
 
-    def forward(self, ids: Tensor, numbers: Tensor | None = None) -> Tensor:
-        """ids (B, F), numbers (B, M) if any -> logits (B,)."""
-        dense = []
+    def forward(self, ids: Tensor, dense: Tensor | None = None) -> Tensor:
+        """ids (B, F), dense features (B, M) if any -> logits (B,)."""
+        beside: list[Tensor] = []
         if len(self.bottom):
-            if numbers is None:
+            if dense is None:
                 raise ValueError(f"this DLRM reads {self.num_dense} dense features a row, and "
                                  "got none")
-            dense = [through(self.bottom, numbers).relu()]  # (B, D)
+            beside = [through(self.bottom, dense).relu()]  # (B, D)
         if self.interaction == "cat":
             read = self.embedding.deep_input(ids)
         else:
             # (B, 1 + F, D)
-            vectors = torch.cat([each[:, None] for each in dense] + [self.embedding(ids)], 1)
+            vectors = torch.cat([each[:, None] for each in beside] + [self.embedding(ids)], 1)
             read = (vectors @ vectors.mT).flatten(1).index_select(1, self.pairs)
-        return through(self.top, torch.cat([*dense, read], 1)).squeeze(1)
+        return through(self.top, torch.cat([*beside, read], 1)).squeeze(1)
 
 
 class Layers(nn.ModuleList):

@@ -103,9 +103,9 @@ def compared(trained: TrainedModel, model: ServedModel, new_ids: np.ndarray,
     """
     dataset = trained.run.dataset
     ids, labels = dataset.split("validation")
-    numbers = dataset.numbers("validation") if trained.model.num_dense else None
+    dense = dataset.dense_of("validation") if trained.model.num_dense else None
     arrays = [torch.from_numpy(np.asarray(ids))]
-    arrays += [] if numbers is None else [torch.from_numpy(np.asarray(numbers))]
+    arrays += [] if dense is None else [torch.from_numpy(np.asarray(dense))]
     moved = torch.from_numpy(new_ids)
     own, other = [], []
     for batch in zip(*(in_order(array, torch.device("cpu")) for array in arrays), strict=True):
@@ -168,7 +168,7 @@ def _dense_columns(trained: TrainedModel) -> list[str]:
     if not trained.model.num_dense:
         return []
     layout: Layout | None = LAYOUTS.get(dataset.schema.name)
-    names = layout.numbers if layout is not None else trained.run.settings.flat().get("dense", ())
+    names = layout.dense if layout is not None else trained.run.settings.flat().get("dense", ())
     if len(names) != trained.model.num_dense:
         raise ValueError(f"the model reads {trained.model.num_dense} dense features, and their "
                          f"columns are not known (there are {len(names)} of these: {list(names)})")

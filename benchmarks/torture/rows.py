@@ -124,7 +124,7 @@ def _layout(name: str, layout: Layout, rng: np.random.Generator, folder: Path) -
     text = content.split(b"\n")
     words = [f"line {number}: {why}: {text[number - 1][:60]!r}"
              for number, why in expected.bad.items()]
-    wanted = (_keys(expected.values, layout), np.array(expected.numbers, np.float32).tolist(),
+    wanted = (_keys(expected.values, layout), np.array(expected.dense, np.float32).tolist(),
               expected.labels, words)
     return _judged(name, wanted, (keys, numbers, labels, bad.shown))
 

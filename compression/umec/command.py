@@ -214,7 +214,7 @@ def _batches(base: LoadedDLRM) -> list[tuple[Any, Tensor]]:
     """Training batches, by which Taylor's importance is measured."""
     train, dataset = base.run.settings.train, base.run.dataset
     loader = Loader(*dataset.split("train"), train.batch_size, derive(base.run.seed, "taylor"),
-                    numbers=dataset.numbers("train") if base.model.num_dense else None)
+                    dense=dataset.dense_of("train") if base.model.num_dense else None)
     return list(islice(loader.epoch(0), baselines.BATCHES))
 
 

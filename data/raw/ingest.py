@@ -86,8 +86,8 @@ def open_raw(layout: Layout, folder: str | None, cache: Path, with_ids: bool, vo
 
 def encode_file(layout: Layout, path: Path, folder: Path, source: dict[str, Any],
                 split: str = splits.RANDOM, processes: int = 1) -> None:
-    """Encode a raw file into `folder`: ids.npy, labels.npy, dense.npy (for a layout with numbers),
-    vocabulary/, manifest.json.
+    """Encode a raw file into `folder`: ids.npy, labels.npy, dense.npy (for a layout with dense
+    features), vocabulary/, manifest.json.
 
     Args:
         source: stored in the manifest; its `vocabulary` says over which rows values are counted.
@@ -115,7 +115,7 @@ def encode_file(layout: Layout, path: Path, folder: Path, source: dict[str, Any]
         vocabulary = vocabulary_of(numbered, layout, tables, tallies)
         names = tuple(layout.fields[position] for position in layout.encoded)
         writer = Writer(folder, Schema(layout.name, names, tuple(sizes)), counts,
-                        len(layout.numbers), pool)
+                        len(layout.dense), pool)
         _recode_all(numbered, layout, np.concatenate(tables), _starts(tables), part_of_row, writer)
         writer.finish({"min_count": layout.min_count, "bad_lines": bad.count,
                        "vocabulary": source["vocabulary"],
@@ -162,7 +162,7 @@ def _recode_all(numbered: Numbered, layout: Layout, table: np.ndarray, starts: n
     cores = os.cpu_count() or 1
     with tqdm(total=numbered.rows, desc="encoding", unit="rows", unit_scale=True,
               disable=None) as bar:
-        for ids, numbers, labels in numbered.blocks():
+        for ids, dense, labels in numbered.blocks():
             parts = part_of_row[first:first + len(labels)]
             # rows of one split stay in file order
             order = np.argsort(parts, kind="stable").astype(np.int32)
@@ -174,7 +174,7 @@ def _recode_all(numbered: Numbered, layout: Layout, table: np.ndarray, starts: n
                         for piece in pieces]:
                 job.result()
             writer.add(np.bincount(parts, minlength=len(splits.SPLITS)), coded, labels[order],
-                       numbers.T[order])
+                       dense.T[order])
             first += len(labels)
             bar.update(len(labels))
 

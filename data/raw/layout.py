@@ -85,9 +85,9 @@ class Layout:
     def encoded(self) -> list[int]:
         """Positions among `fields` of those that are fields of the model."""
         return [position for position, name in enumerate(self.fields) if self.bucketed
-                or name not in self.numbers]
+                or name not in self.dense]
 
     @property
-    def numbers(self) -> tuple[str, ...]:
+    def dense(self) -> tuple[str, ...]:
         """The columns that are kept as numbers too."""
         return tuple(column.name for column in self.columns if column.kind == BUCKET)

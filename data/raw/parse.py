@@ -1,4 +1,4 @@
-"""Bytes of whole lines to keys, numbers and labels.
+"""Bytes of whole lines to keys, dense features and labels.
 
 A key stands for one value of a field: the bucket of a BUCKET column, the number of a DECIMAL one,
 the 32 bits of a HEX one, or MISSING for an empty cell. `data/raw/plain.py` is the definition, line
@@ -25,11 +25,11 @@ _MAX_ID, _MAX_BUCKET, _MAX_DECIMAL = MAX_DIGITS[ID], MAX_DIGITS[BUCKET], MAX_DIG
 
 @dataclass
 class Parsed:
-    """Rows of some lines, F fields and M numbers.
+    """Rows of some lines, F fields and M dense features.
 
     Args:
         keys: (F, rows) int64.
-        numbers: (M, rows) float32, log(max(v, 0) + 1), 0 where the cell is empty.
+        dense: (M, rows) float32, log(max(v, 0) + 1), 0 where the cell is empty.
         labels: (rows,) int8.
         bad: (lines that could not be used, 3) int64: the line's index among these lines, the
             offending column (or COLUMNS) and the byte where the line starts.
@@ -37,7 +37,7 @@ class Parsed:
     """
 
     keys: np.ndarray
-    numbers: np.ndarray
+    dense: np.ndarray
     labels: np.ndarray
     bad: np.ndarray
     lines: int
@@ -61,21 +61,21 @@ def parse(text: np.ndarray, layout: Layout) -> Parsed:
     lines = int(np.count_nonzero(text == _NEWLINE))
     kinds = np.array([column.kind for column in layout.columns], np.int64)
     keys = np.empty((len(layout.fields), lines), np.int64)
-    numbers = np.zeros((len(layout.numbers), lines), np.float32)
+    dense = np.zeros((len(layout.dense), lines), np.float32)
     labels = np.empty(lines, np.int8)
     bad = np.empty((lines, 3), np.int64)
-    rows = _parse_lines(text, ord(layout.separator), kinds, _NIBBLES, keys, numbers, labels, bad)
-    return Parsed(keys[:, :rows], numbers[:, :rows], labels[:rows], bad[:lines - rows].copy(),
+    rows = _parse_lines(text, ord(layout.separator), kinds, _NIBBLES, keys, dense, labels, bad)
+    return Parsed(keys[:, :rows], dense[:, :rows], labels[:rows], bad[:lines - rows].copy(),
                   lines)
 
 
 @njit(nogil=True)
-def _parse_lines(text, separator, kinds, nibbles, keys, numbers, labels, bad):
+def _parse_lines(text, separator, kinds, nibbles, keys, dense, labels, bad):
     buckets, logs = _small_numbers(_SMALL)
     row, wrong, at, line = 0, 0, 0, 0
     while at < len(text):
         start = at
-        column = _parse_line(text, start, separator, kinds, nibbles, buckets, logs, keys, numbers,
+        column = _parse_line(text, start, separator, kinds, nibbles, buckets, logs, keys, dense,
                              labels, row)
         if column >= 0:  # the offending one; a wrong number of columns is the better thing to say
             at, count = _skip_line(text, start, separator, len(kinds))
@@ -104,7 +104,7 @@ def _skip_line(text, at, separator, expected):
 
 
 @njit(nogil=True)
-def _parse_line(text, at, separator, kinds, nibbles, buckets, logs, keys, numbers, labels, row):
+def _parse_line(text, at, separator, kinds, nibbles, buckets, logs, keys, dense, labels, row):
     """Minus the start of the next line, or the number of the first column that is wrong."""
     field, number, last = 0, 0, len(kinds) - 1
     for column in range(len(kinds)):
@@ -117,10 +117,10 @@ def _parse_line(text, at, separator, kinds, nibbles, buckets, logs, keys, number
             empty, value, at, good = _whole(text, at, _MAX_BUCKET)
             if empty:
                 keys[field, row] = MISSING
-                numbers[number, row] = 0.0
+                dense[number, row] = 0.0
             else:
                 keys[field, row] = buckets[value] if 0 <= value < len(buckets) else _bucket(value)
-                numbers[number, row] = (
+                dense[number, row] = (
                     logs[value] if 0 <= value < len(logs) else math.log(max(value, 0) + 1.0)
                 )
             field += 1

@@ -20,11 +20,11 @@ Value = int | str | None  # a bucket or number, hexadecimal digits, or nothing
 
 @dataclass
 class PlainRows:
-    """Rows of a file: `values[i]` holds a value a field, `numbers[i]` one a BUCKET column; why
+    """Rows of a file: `values[i]` holds a value a field, `dense[i]` one a BUCKET column; why
     other lines are bad."""
 
     values: list[list[Value]]
-    numbers: list[list[float]]
+    dense: list[list[float]]
     labels: list[int]
     bad: dict[int, str]  # line number from 1 -> why
 
@@ -43,19 +43,19 @@ def read_plain(content: bytes, layout: Layout) -> PlainRows:
             rows.bad[number] = why
             continue
         values: list[Value] = []
-        numbers: list[float] = []
+        dense: list[float] = []
         for cell, column in zip(cells, layout.columns, strict=True):
             if column.kind == LABEL:
                 rows.labels.append(int(cell))
             elif column.kind == BUCKET:
                 values.append(bucket(int(cell)) if cell else None)
-                numbers.append(math.log(max(int(cell), 0) + 1) if cell else 0.0)
+                dense.append(math.log(max(int(cell), 0) + 1) if cell else 0.0)
             elif column.kind == DECIMAL:
                 values.append(int(cell) if cell else None)
             elif column.kind == HEX:
                 values.append(cell or None)
         rows.values.append(values)
-        rows.numbers.append(numbers)
+        rows.dense.append(dense)
     return rows
 
 

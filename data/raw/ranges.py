@@ -69,7 +69,7 @@ def number_ranges(raw: RawFile, bad: BadLines, folder: Path, processes: int) -> 
     found = _read_all(raw, ranges, [folder / f"range{place}" for place in range(len(ranges))])
     if found is None:
         return None
-    numbered = Numbered([], [ValueCounter() for _ in raw.layout.fields], len(raw.layout.numbers))
+    numbered = Numbered([], [ValueCounter() for _ in raw.layout.fields], len(raw.layout.dense))
     for read in found:
         bad.extend(read.bad, numbered.lines + raw.first_line - 1)
         with np.load(_values_of(read.part)) as values:

@@ -24,7 +24,7 @@ class Part:
     """Rows of a file, or of a part of it, as numbers on the disk.
 
     Args:
-        file: of blocks, each ids (F, n) int32, numbers (M, n) float32 and labels (n,) int8.
+        file: of blocks, each ids (F, n) int32, dense (M, n) float32 and labels (n,) int8.
         sizes: n of each block.
         lines: rows and lines that were left out together, the header aside.
         dropped: the indices of those that were left out.
@@ -74,7 +74,7 @@ class Numbered:
         return np.concatenate(kept)
 
     def blocks(self) -> Iterator[tuple[np.ndarray, np.ndarray, np.ndarray]]:
-        """Yield (ids (F, n), numbers (M, n), labels (n,)) in the order of the file."""
+        """Yield (ids (F, n), dense (M, n), labels (n,)) in the order of the file."""
         fields, num_dense = len(self.counters), self.num_dense
         for part in self.parts:
             with part.file.open("rb") as stream:
@@ -82,8 +82,8 @@ class Numbered:
                     ids = np.fromfile(stream, np.int32, fields * rows).reshape(fields, rows)
                     for field, numbers in enumerate(part.renumbered or ()):
                         ids[field] = numbers[ids[field]]
-                    numbers = np.fromfile(stream, np.float32, num_dense * rows)
-                    yield (ids, numbers.reshape(num_dense, rows),
+                    dense = np.fromfile(stream, np.float32, num_dense * rows)
+                    yield (ids, dense.reshape(num_dense, rows),
                            np.fromfile(stream, np.int8, rows))
 
 
@@ -106,7 +106,7 @@ def number_lines(raw: RawFile, bad: BadLines, target: Path, pool: ThreadPoolExec
     if raw.cut_off:
         bad.warn_cut_off(raw.cut_off)
     bad.check(part.lines)
-    return Numbered([part], counters, len(raw.layout.numbers))
+    return Numbered([part], counters, len(raw.layout.dense))
 
 
 def progress(raw: RawFile) -> "tqdm[None]":
@@ -142,7 +142,7 @@ def number_part(raw: RawFile, bad: BadLines, counters: list[ValueCounter], targe
                 _note(bad, parsed, piece, part.lines + raw.first_line, layout)
                 part.lines += parsed.lines
                 ids = pool.map(ValueCounter.add, counters, parsed.keys)
-                for array in (*ids, np.ascontiguousarray(parsed.numbers), parsed.labels):
+                for array in (*ids, np.ascontiguousarray(parsed.dense), parsed.labels):
                     # not `tofile`, which takes a disk that is full at its end for a success
                     out.write(np.ascontiguousarray(array).data)
                 part.sizes.append(len(parsed.labels))

@@ -18,7 +18,7 @@ from utils.files import sha256_of, write_json
 
 
 class Writer:
-    """Writes ids.npy, labels.npy, dense.npy (when there are numbers) and, at the end,
+    """Writes ids.npy, labels.npy, dense.npy (when there are dense features) and, at the end,
     vocabulary/ and manifest.json.
 
     Args:

@@ -48,8 +48,8 @@ class LaneLoader(Loader):
                 chosen += batch.split(of_lanes)[own]
             gathered = [array.split([len(lane) for lane in chosen])
                         for array in self._gather(torch.cat(chosen))]
-            lanes = [((ids, *numbers) if numbers else ids, labels)
-                     for ids, labels, *numbers in zip(*gathered, strict=True)]
+            lanes = [((ids, *dense) if dense else ids, labels)
+                     for ids, labels, *dense in zip(*gathered, strict=True)]
             count = len(self.world.own)
             for number, batch in enumerate(batches):
                 yield lanes[number * count:(number + 1) * count], torch.tensor(len(batch))
@@ -89,7 +89,7 @@ class ShardedSplit(Split):
         slots, found = np.zeros(self.shards.num_rows, np.int32), []
         for start in range(0, max(rows, 1), BATCH * world.size):
             begin = start + BATCH * world.rank
-            ids, *numbers = (array[begin:begin + BATCH] for array in (self.ids, *self.numbers))
+            ids, *dense = (array[begin:begin + BATCH] for array in (self.ids, *self.dense))
             unique, local = numbered(ids, slots)
             request = self.shards.request(unique)
             received = self.shards.send(request, columns[request.wanted.long()])
@@ -100,7 +100,7 @@ class ShardedSplit(Split):
                 whole.get_submodule(path)._parameters[key] = table.contiguous()
             logits = columns.new_zeros(BATCH)
             if len(ids):
-                logits[:len(ids)] = whole(local, *numbers)
+                logits[:len(ids)] = whole(local, *dense)
             found.append(logits)
         # (rounds, processes, BATCH)
         return world.gather(torch.stack(found)).transpose(0, 1).reshape(-1)[:rows]

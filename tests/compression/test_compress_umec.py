@@ -291,7 +291,7 @@ def with_numbers(tmp_path_factory):
     folder = tmp_path_factory.mktemp("criteo")
     raw_planted.write("criteo", 400, folder / "train.txt")
     return [opened(str(folder), folder / "cache")
-            for opened in (criteo.open_dataset, criteo.open_with_numbers)]
+            for opened in (criteo.open_dataset, criteo.open_with_dense)]
 
 
 def test_criteo_with_numbers_has_26_fields_of_the_same_codes_and_the_13_numbers(with_numbers):
@@ -300,15 +300,15 @@ def test_criteo_with_numbers_has_26_fields_of_the_same_codes_and_the_13_numbers(
     assert numbers.schema.sizes == buckets.schema.sizes[13:]
     np.testing.assert_array_equal(numbers.ids, buckets.ids[:, 13:] - sum(buckets.schema.sizes[:13]))
     np.testing.assert_array_equal(numbers.dense, buckets.dense)
-    assert numbers.numbers("test").shape == (40, 13)
+    assert numbers.dense_of("test").shape == (40, 13)
     assert numbers.num_dense == 13
     assert numbers.hash != buckets.hash
 
 
 def test_numbers_travel_with_their_rows(with_numbers):
     dataset = with_numbers[1]
-    rows, numbers = dataset.split("train"), dataset.numbers("train")
-    loader = Loader(*rows, 64, seed=1, numbers=numbers)
+    rows, numbers = dataset.split("train"), dataset.dense_of("train")
+    loader = Loader(*rows, 64, seed=1, dense=numbers)
     order, start = loader.order(3).numpy(), 0
     for (ids, dense), labels in loader.epoch(3):
         part = order[start:start + len(labels)]
@@ -317,8 +317,8 @@ def test_numbers_travel_with_their_rows(with_numbers):
         start += len(labels)
     assert start == 320
     model = DLRM(Uniform(torch.randn(dataset.schema.num_rows, 4), 26), 13, Shape((5,), (6,)))
-    split = Split(*dataset.split("test"), numbers=dataset.numbers("test"))
-    expected = model(split.ids, split.numbers[0]).detach().numpy()
+    split = Split(*dataset.split("test"), dense=dataset.dense_of("test"))
+    expected = model(split.ids, split.dense[0]).detach().numpy()
     np.testing.assert_array_equal(logits_of(model.eval(), split), expected)
 
 

@@ -98,7 +98,7 @@ def defined(content, layout, vocabulary="all", parts=None):
             codes = {row[field]: code for row, code in zip(train, train_ids[:, field], strict=True)}
             ids[:, field] = [codes.get(row[field], end - 1) for row in rows.values]
     order = np.concatenate(parts)
-    numbers = np.array(rows.numbers, np.float32).reshape(len(order), len(layout.numbers))
+    numbers = np.array(rows.dense, np.float32).reshape(len(order), len(layout.dense))
     return ids[order], np.array(rows.labels)[order], numbers[order], sizes, [len(part)
                                                                              for part in parts]
 
@@ -111,7 +111,7 @@ def is_as_defined(dataset, content, layout, vocabulary="all", parts=None):
     assert list(dataset.counts) == counts
     assert np.array_equal(dataset.ids, ids)
     assert np.array_equal(dataset.labels, labels)
-    if layout.numbers:
+    if layout.dense:
         assert np.array_equal(dataset.dense, numbers)
         assert dataset.dense.dtype == np.float32
     else:
@@ -119,7 +119,7 @@ def is_as_defined(dataset, content, layout, vocabulary="all", parts=None):
     assert (dataset.ids.dtype, dataset.labels.dtype) == (np.int32, np.float32)
     manifest = dataset.manifest
     assert manifest["positives"] == labels.sum()
-    assert (manifest["rows"], manifest["numbers"]) == (len(labels), len(layout.numbers))
+    assert (manifest["rows"], manifest["numbers"]) == (len(labels), len(layout.dense))
     assert (manifest["min_count"], manifest["vocabulary"]) == (layout.min_count, vocabulary)
 
 

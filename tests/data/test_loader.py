@@ -283,7 +283,7 @@ def test_ids_labels_and_numbers_of_unequal_lengths_are_an_error_with_the_lengths
     lengths = ", ".join(map(str, rows.values()))
     with pytest.raises(ValueError, match=rf"same number of rows, got {lengths};"):
         Loader(np.zeros((rows["ids"], 2), np.int32), np.zeros(rows["labels"], np.float32), 4, 0,
-               numbers=np.zeros((rows["numbers"], 3), np.float32))
+               dense=np.zeros((rows["numbers"], 3), np.float32))
 
 
 def test_without_proc_and_sysconf_some_memory_is_taken_to_be_free(monkeypatch):

@@ -122,7 +122,7 @@ def agree(content, layout, folder, **cut):
     expected = plain.read_plain(content, layout)
     keys, numbers, labels, shown, kept = read_fast(content, layout, folder, **cut)
     assert keys == keys_of(expected.values, layout)
-    assert numbers == np.array(expected.numbers, np.float32).tolist()
+    assert numbers == np.array(expected.dense, np.float32).tolist()
     assert labels == expected.labels
     lines = content.split(b"\n")
     assert shown == [f"line {number}: {why}: {lines[number - 1][:60]!r}" for number,
@@ -239,7 +239,7 @@ def test_what_is_wrong_with_a_line_by_hand(scratch, line):
 
 def test_no_bytes_are_no_rows():
     parsed = parse(np.frombuffer(b"", np.uint8), TOY)
-    assert (parsed.keys.shape, parsed.numbers.shape, parsed.labels.shape,
+    assert (parsed.keys.shape, parsed.dense.shape, parsed.labels.shape,
             parsed.lines) == ((3, 0), (1, 0), (0,), 0)
 
 
@@ -250,7 +250,7 @@ def buckets(values):
     text = "".join(f"0,{value},,\n" for value in values).encode()
     parsed = parse(np.frombuffer(text, np.uint8), TOY)
     assert len(parsed.bad) == 0
-    return parsed.keys[0].tolist(), parsed.numbers[0]
+    return parsed.keys[0].tolist(), parsed.dense[0]
 
 
 def test_small_numbers_get_the_bucket_of_the_definition():

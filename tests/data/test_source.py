@@ -436,9 +436,9 @@ def test_a_path_that_is_not_there_is_an_error_of_its_own(tmp_path):
 
 def test_the_real_layouts_name_the_published_files():
     assert (criteo.LAYOUT.file_names[0], avazu.LAYOUT.file_names[0]) == ("train.txt", "train")
-    assert (len(criteo.LAYOUT.fields), len(criteo.LAYOUT.numbers),
+    assert (len(criteo.LAYOUT.fields), len(criteo.LAYOUT.dense),
             len(criteo.LAYOUT.columns)) == (39, 13, 40)
-    assert (len(avazu.LAYOUT.fields), len(avazu.LAYOUT.numbers),
+    assert (len(avazu.LAYOUT.fields), len(avazu.LAYOUT.dense),
             len(avazu.LAYOUT.columns)) == (22, 0, 24)
     assert avazu.LAYOUT.fields[0] == "hour"
     assert "id" not in avazu.LAYOUT.fields
