@@ -185,7 +185,7 @@ class Settings:
                    self.retrain]
         named: dict[str, Any] = {}
         for record in records:
-            named |= asdict(record)
+            named |= vars(record)
         return named
 
 

@@ -17,6 +17,8 @@ from engine.optim.step import Step
 torch.set_flush_denormal(True)
 # made data is too small for more, and on a busy machine threads wait for each other
 torch.set_num_threads(1)
+# no power cut threatens what tests write to temporary folders
+os.fsync = lambda file: None
 hypothesis.settings.register_profile("suite", deadline=None, derandomize=True, database=None,
                                      max_examples=50)
 hypothesis.settings.load_profile("suite")

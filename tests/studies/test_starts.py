@@ -1,9 +1,11 @@
 """Where thresholds start: which tickets belong together, and what validation chooses."""
 
+from argparse import Namespace
+
 import pytest
 from synthetic_results import put, result, search, ticket
 
-from studies import starts
+from studies import planned_runs, starts
 from studies.figures import starts as page_of_starts
 from studies.figures import table4
 from studies.page import write
@@ -70,3 +72,17 @@ def test_the_page_and_table_4_show_both_starts(tmp_path):
 def test_without_a_ticket_of_the_budget_the_page_says_so(tmp_path):
     page = page_of_starts.build([put(tmp_path, result("u"))], tmp_path, "movielens", "fm")
     assert page.missing == [f"no ticket of {BUDGET:,} parameters"]
+
+
+def test_runs_that_a_record_has_are_not_planned_again(tmp_path, monkeypatch):
+    given = Namespace(dataset="movielens", model="fm", seeds=[1, 2, 3], out=str(tmp_path),
+                      dense=4129 * 64)
+    monkeypatch.setattr(planned_runs, "results_in", lambda out, shipped: made())
+    planned = [run.what for run in planned_runs.runs_behind(given, "starts")]
+    at_paper = [what for what in planned if f"retrain_emb_param={BUDGET} " in what]
+    assert len(at_paper) == len(starts.INITS) * len(starts.PENALTIES) - 4
+    assert not [what for what in at_paper if "threshold_init=-15.0 l2_penalty=0.0 " in what]
+    larger = [what for what in planned if what not in at_paper]  # of both starts, with all seeds
+    assert len(larger) == 2 * 2 * 3
+    assert all("threshold_init=-15.0 l2_penalty=0.0" in what
+               or "threshold_init=-5.0 l2_penalty=0.0" in what for what in larger)
