@@ -125,7 +125,7 @@ class PackedTable:
     @cached_property
     def padded(self) -> np.ndarray:
         """The codes with room behind them, as the lookup reads them."""
-        return np.pad(self.codes, (0, 8 + -len(self.codes) % 4))
+        return np.pad(self.codes, (0, 8))
 
     @cached_property
     def slots(self) -> Slots:

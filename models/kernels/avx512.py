@@ -15,7 +15,7 @@ from llvmlite import ir
 from numba.core import cgutils, types
 
 from .jit import njit
-from .words import prefetch, typed
+from .words import prefetch, same_in_all, typed
 
 LANES = 16
 AHEAD = 4  # rows of a batch from which on memory is asked for early
@@ -29,14 +29,6 @@ def _element(context, builder, kind, array, index):
     """The address of an element of a one-dimensional array."""
     data = context.make_array(kind)(context, builder, array).data
     return builder.gep(data, [index])
-
-
-def _same(builder, value, vector):
-    """A scalar in every lane."""
-    undefined = ir.Constant(vector, ir.Undefined)
-    first = builder.insert_element(undefined, value, ir.Constant(_INT, 0))
-    lanes = ir.Constant(ir.VectorType(_INT, vector.count), [0] * vector.count)
-    return builder.shuffle_vector(first, undefined, lanes)
 
 
 def _integer_at(bits: int) -> Any:
@@ -68,7 +60,7 @@ def vector_at(context, builder, kind, array, start, scale, lanes):
     if kind.dtype == types.uint16:
         return builder.fpext(loaded, floats)
     if kind.dtype == types.int8:
-        return builder.fmul(builder.sitofp(loaded, floats), _same(builder, scale, floats))
+        return builder.fmul(builder.sitofp(loaded, floats), same_in_all(builder, scale, floats))
     return loaded
 
 

@@ -2,8 +2,8 @@
 
 A row's codes stand side by side in a stream of bits, lowest bits first; all rows of one slot (a
 class of a field) have the same number of bits in each column, so where a row starts is arithmetic.
-The definition takes a window of two bytes around each code; the numba loop walks through a row, and
-copies a row that the batch has had before. `benchmarks/bench_packed.py` times both.
+The definition takes a window of two bytes around each code; the loop unpacks each row of a batch
+once, four columns at a time. `benchmarks/bench_packed.py` times both.
 """
 
 from dataclasses import dataclass
@@ -13,7 +13,6 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from .deferred import njit
 from .eager import runs_on_numba
 
 
@@ -36,19 +35,9 @@ class Slots:
     steps: np.ndarray
 
     @cached_property
-    def kept(self) -> tuple[np.ndarray, ...]:
-        """Of the columns that have bits, slot by slot: where each slot ends (S + 1,), and column,
-        bits and step of each."""
-        slots, columns = np.nonzero(self.bits)
-        ends = np.concatenate([[0], np.cumsum((self.bits > 0).sum(axis=1))]).astype(np.int64)
-        return (ends, columns.astype(np.int32), self.bits[slots, columns].astype(np.int32),
-                self.steps[slots, columns])
-
-    @cached_property
     def before(self) -> np.ndarray:
         """(S, D) int64, the bit of a row at which each column starts."""
         return np.cumsum(self.bits, axis=1, dtype=np.int64) - self.bits
-
 
     @cached_property
     def of_row(self) -> np.ndarray:
@@ -62,48 +51,26 @@ class Slots:
         be anything."""
         return np.zeros(int(self.first[-1]), np.int32)
 
-
-@njit(nogil=True, error_model="numpy")
-def _unpack(words, first, start, width, of_row, ends, columns, bits, steps, at, ids, out):
-    for i in range(ids.size):
-        row = ids[i]
-        if row < 0 or row >= of_row.size:
-            return i
-        vector, before = out[i], at[row]
-        if before < i and ids[before] == row:  # unpacked already
-            for d in range(vector.size):
-                vector[d] = out[before, d]
-            continue
-        at[row] = i
-        slot = of_row[row]
-        for d in range(vector.size):
-            vector[d] = 0
-        begin = start[slot] + (row - first[slot]) * width[slot]
-        word = begin >> 5
-        shift = np.uint64(begin & 31)
-        left = np.uint64(words[word]) >> shift
-        have = 32 - np.int64(shift)
-        word += 1
-        for place in range(ends[slot], ends[slot + 1]):
-            own = np.int64(bits[place])
-            if have < own:
-                left |= np.uint64(words[word]) << np.uint64(have)
-                have += 32
-                word += 1
-            code = np.int64(left & np.uint64((1 << own) - 1))
-            left >>= np.uint64(own)
-            have -= own
-            level = np.float32(code - (1 << (own - 1))) + np.float32(0.5)
-            vector[columns[place]] = level * steps[place]
-    return -1
+    @cached_property
+    def by_four(self) -> tuple[np.ndarray, ...]:
+        """What `kernels.unpack` reads of the columns, of which it wants a multiple of four: those
+        that are added have no bits."""
+        own = np.pad(self.bits.astype(np.int64), ((0, 0), (0, -self.bits.shape[1] % 4)))
+        before = np.cumsum(own, axis=1) - own
+        groups = np.ascontiguousarray(before[:, ::4])
+        halves = np.where(own > 0, 2.0 ** (own - 1) - 0.5, 0)
+        steps = np.zeros(own.shape)
+        steps[:, :self.steps.shape[1]] = self.steps
+        return (groups, (before - np.repeat(groups, 4, axis=1)).astype(np.uint8).reshape(-1),
+                ((1 << own) - 1).astype(np.uint8).reshape(-1),
+                halves.astype(np.float32).reshape(-1), steps.astype(np.float32).reshape(-1))
 
 
 def unpack_rows(stream: np.ndarray, slots: Slots, ids: Tensor) -> Tensor:
     """Rows of a packed table, float32.
 
     Args:
-        stream: uint8, codes; at least 8 bytes longer than what is read of it, and of a length that
-            4 divides.
+        stream: uint8, codes; at least 8 bytes longer than what is read of it.
         slots: of the table.
         ids: (B, F), or of any shape; rows in the order of the packed table.
 
@@ -115,13 +82,16 @@ def unpack_rows(stream: np.ndarray, slots: Slots, ids: Tensor) -> Tensor:
     """
     if not runs_on_numba():
         return unpack_rows_plain(stream, slots, ids)
-    flat = ids.detach().cpu().reshape(-1)
-    out = torch.empty(flat.numel(), slots.bits.shape[1])
-    wrong = _unpack(stream.view(np.uint32), slots.first, slots.start, slots.width, slots.of_row,
-                    *slots.kept, slots.at, flat.numpy(), out.numpy())
+    from .unpack import unpack  # numba takes long to import
+
+    flat, width = ids.detach().cpu().reshape(-1), slots.bits.shape[1]
+    groups, *columns = slots.by_four
+    out = torch.empty(flat.numel(), 4 * groups.shape[1])
+    wrong = unpack(stream, slots.first, slots.start, slots.width, slots.of_row, groups, *columns,
+                   slots.at, flat.numpy(), out.numpy())
     if wrong >= 0:
         _refuse(int(flat[wrong]), slots)
-    return out.view(*ids.shape, -1)
+    return out[:, :width].reshape(*ids.shape, width)
 
 
 def unpack_rows_plain(stream: np.ndarray, slots: Slots, ids: Tensor) -> Tensor:

@@ -17,13 +17,25 @@ def typed(function: Callable) -> Any:
     return intrinsic(prefer_literal=True)(function)
 
 
-def _load(context, builder, array_type, array, index, kind) -> Any:
-    """What stands from array[index] on, read as another kind; it need not be aligned."""
+def unaligned(context, builder, array_type, array, index, kind) -> Any:
+    """The address of array[index] as that of another kind."""
     data = context.make_array(array_type)(context, builder, array).data
-    address = builder.bitcast(builder.gep(data, [index]), kind.as_pointer())
-    loaded = builder.load(address)
+    return builder.bitcast(builder.gep(data, [index]), kind.as_pointer())
+
+
+def load(context, builder, array_type, array, index, kind) -> Any:
+    """What stands from array[index] on, read as another kind; it need not be aligned."""
+    loaded = builder.load(unaligned(context, builder, array_type, array, index, kind))
     loaded.align = 1
     return loaded
+
+
+def same_in_all(builder, value, vector) -> Any:
+    """A vector with a value in every lane."""
+    undefined = ir.Constant(vector, ir.Undefined)
+    first = builder.insert_element(undefined, value, ir.Constant(_INT, 0))
+    lanes = ir.Constant(ir.VectorType(_INT, vector.count), [0] * vector.count)
+    return builder.shuffle_vector(first, undefined, lanes)
 
 
 @typed
@@ -31,19 +43,16 @@ def word_at(typingctx, array, index):
     """The eight bytes array[index:index + 8] as one uint64; not checked against the length."""
     def codegen(context, builder, signature, arguments):
         array, index = arguments
-        return _load(context, builder, signature.args[0], array, index, _LONG)
+        return load(context, builder, signature.args[0], array, index, _LONG)
 
     return types.uint64(array, types.int64), codegen
 
 
 def _equal(builder, loaded, value) -> Any:
     """A bit for each byte of a vector that is a value, as one whole number."""
-    undefined = ir.Constant(loaded.type, ir.Undefined)
-    first = builder.insert_element(undefined, value, ir.Constant(_INT, 0))
-    count = loaded.type.count
-    same = builder.shuffle_vector(first, undefined,
-                                  ir.Constant(ir.VectorType(_INT, count), [0] * count))
-    return builder.bitcast(builder.icmp_unsigned("==", loaded, same), ir.IntType(count))
+    same = same_in_all(builder, value, loaded.type)
+    return builder.bitcast(builder.icmp_unsigned("==", loaded, same),
+                           ir.IntType(loaded.type.count))
 
 
 @typed
@@ -52,7 +61,7 @@ def first_equal(typingctx, array, index, value, skipped):
     SPAN or more where there is none. Not checked against the length."""
     def codegen(context, builder, signature, arguments):
         array, index, value, skipped = arguments
-        loaded = _load(context, builder, signature.args[0], array, index,
+        loaded = load(context, builder, signature.args[0], array, index,
                        ir.VectorType(_BYTE, SPAN))
         bits = builder.lshr(builder.zext(_equal(builder, loaded, value), _LONG), skipped)
         none = ir.Constant(_LONG, 1 << SPAN)
@@ -67,7 +76,7 @@ def either_of(typingctx, array, index, one, other):
     `index` on. Not checked against the length."""
     def codegen(context, builder, signature, arguments):
         array, index, one, other = arguments
-        loaded = _load(context, builder, signature.args[0], array, index,
+        loaded = load(context, builder, signature.args[0], array, index,
                        ir.VectorType(_BYTE, WIDE))
         return builder.or_(_equal(builder, loaded, one), _equal(builder, loaded, other))
 
