@@ -25,7 +25,7 @@ CASES = [*({"threshold_type": kind} for kind in THRESHOLD_TYPES), {"g_type": "so
          {"model": "autoint", "latent_dim": 1}, {"clip": 0.01},
          # without a decay, gradients that are rounding alone decide where a row goes: the penalty
          # has FM's step take them from autograd, as the definition does
-         {"decay": 0.0, "l2_penalty": 1e-6}, {"decay": 0.0, "threshold_type": "dimension"},
+         {"decay": 0.0, "l2_penalty": 1e-3}, {"decay": 0.0, "threshold_type": "dimension"},
          {"threshold_init": -150.0},
          {"threshold_decay": "none"}, {"threshold_gradient": False}]
 

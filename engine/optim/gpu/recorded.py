@@ -34,10 +34,10 @@ class RecordedStep:
                  function: Function) -> None:
         self.optimizer = optimizer
         self.function = function
-        self.tensors: list[tuple[dict[str, Any], str]] = [
-            (owner, name) for module in model.modules()
-            for owner in (module._parameters, module._buffers)  # may get other tensors
-            for name, tensor in owner.items() if tensor is not None]
+        self.tensors: list[tuple[dict[str, Any], str]] = []  # where each is held, and its key
+        for module in model.modules():
+            for owner in (module._parameters, module._buffers):
+                self.tensors += [(owner, name) for name in owner if owner[name] is not None]
         self.graph: torch.cuda.CUDAGraph | None = None
         self.recorded: list[Any] = []  # addresses and rates
         self.seen = 0  # steps with these

@@ -64,7 +64,11 @@ def test_ten_steps_are_those_without_lanes_but_for_the_last_bits(values, rows, b
         # a batch norm cancels the one, the softmax a part of the other: nothing but rounding
         if name.startswith("mlp.mlp.0.bias") or "in_proj_bias" in name:
             continue
-        np.testing.assert_allclose(found[name], value, rtol=2e-6, atol=2e-6, err_msg=name)
+        apart = np.abs(found[name] - value) / (1 + np.abs(value))
+        # where a gradient is next to nothing Adam makes its rounding as large as any: on another
+        # processor a few entries differ by more
+        assert np.mean(apart > 2e-6) <= 0.001, name
+        assert np.max(apart, initial=0) < 2e-5, name
 
 
 def test_one_lane_of_fm_has_the_bits_of_the_step_without_lanes(by_autograd):
