@@ -21,7 +21,7 @@ class RecordedStep:
 
     A graph has the addresses and numbers that it was recorded with, so it is recorded anew where a
     tensor of the model lies elsewhere or a rate is another one. With rates that change at every
-    step nothing is recorded. A batch of another size than the first, as an epoch's last, is taken
+    step nothing is recorded. A batch that is shorter than others were, as an epoch's last, is taken
     call by call.
 
     Args:
@@ -48,11 +48,11 @@ class RecordedStep:
         """What the function returns."""
         given, now = [*inputs, labels], self._addresses_and_rates()
         if now != self.recorded:
-            self.recorded, self.seen, self.graph = now, 0, None
-            self.batch = [torch.empty_like(part) for part in given]
+            self.recorded, self.seen, self.batch = now, 0, []
+        if not self.batch or len(labels) > len(self.batch[-1]):
+            self.batch, self.graph = [torch.empty_like(part) for part in given], None
         self.seen += 1
-        sizes = [part.shape for part in self.batch]
-        if self.seen <= FIRST or [part.shape for part in given] != sizes:
+        if self.seen <= FIRST or len(labels) < len(self.batch[-1]):
             return self.function(inputs, labels)
         if self.graph is None:
             self.graph = self._record()
