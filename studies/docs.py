@@ -23,6 +23,7 @@ from itertools import chain, product
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from models.serving.values import TYPES
 from studies import choice, paired, pooling, runs_csv, sampling, starts
 from studies.collect import results_in
 from studies.curves import RUNS_CSV, SHIPPED
@@ -602,6 +603,23 @@ def serving_files() -> str:
                  rows).markdown()
 
 
+def export_sizes() -> str:
+    """Bytes and parity of an exported ticket, by the type of its values."""
+    record = benchmarks("export")[0]
+    dense = 4 * sum(record["field_sizes"]) * record["settings"]["latent_dim"]
+    rows: Rows = []
+    for values in TYPES:
+        sizes, parity = (record["values"][values][part] for part in ("bytes", "parity"))
+        if not rows:
+            rows.append(("the run", f"({dense:,} dense)", "", "", f"{parity['auc']:.6f}",
+                         f"{parity['rounding_of_the_run']:.0e}"))
+        rows.append((values, f"{sizes['table']:,}", f"{sizes['first_order']:,}",
+                     f"{sizes['vocabulary']:,}", f"{parity['auc_exported']:.6f}",
+                     f"{parity['largest_difference']:.0e}"))
+    return Table(("values", "table", "first-order weights", "vocabulary", "validation AUC",
+                  "probabilities differ by at most"), rows).markdown()
+
+
 def synthetic_kind() -> str:
     """The one kind of synthetic Criteo file that runs are shipped of."""
     return next(name for name in runs_csv.kinds(SHIPPED / RUNS_CSV) if name)
@@ -627,7 +645,7 @@ TABLES: dict[str, Callable[[], str]] = {
     "scale-gpu": scale_gpu, "epoch-speed": epoch_speed, "scale-speed": scale_speed,
     "encode-speed": encode_speed, "encode-jobs": encode_jobs,
     "scale-processes": scale_processes, "serving-lookups": serving_lookups,
-    "serving-files": serving_files}
+    "serving-files": serving_files, "export-sizes": export_sizes}
 
 
 # the files

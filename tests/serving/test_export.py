@@ -24,7 +24,9 @@ from models import load
 from models.serving import artefact, rows
 from models.serving import scorer as scorer_module
 from models.serving.artefact import CHECKSUM, MANIFEST, TENSORS
+from serving import export as export_module
 from serving.export import export
+from serving.forms import served
 from serving.runs import load_trained
 from utils.files import read_record, write_record
 
@@ -87,6 +89,33 @@ def test_raw_rows_score_as_the_run_does(out, tmp_path, settings):
     wanted = scores_of(run_id, tiny.context(out), ids)
     scorer = load(tmp_path / "home")
     np.testing.assert_allclose(scorer.score(table), wanted, atol=2e-6)
+
+
+@pytest.mark.parametrize("wrong", [False, True])
+def test_the_rounding_of_the_run_itself_is_not_held_against_the_export(out, tmp_path, monkeypatch,
+                                                                       wrong):
+    run_id = trained(out, embedding="uniform", latent_dim=8)
+
+    def large(*places):
+        """With vectors whose squares nearly cancel."""
+        made = load_trained(*places)
+        made.model.embedding.weight.data += 20
+        made.model.linear.layer.bias.data -= 400 * 8 * 6
+        return made
+
+    def served_wrongly(model, values):
+        made, new_ids = served(model, values)
+        made.parts[0].bias += 0.1 * wrong
+        return made, new_ids
+
+    monkeypatch.setattr(export_module, "load_trained", large)
+    monkeypatch.setattr(export_module, "served", served_wrongly)
+    if wrong:
+        with pytest.raises(ValueError, match="cannot be exported in float32"):
+            export(run_id, tmp_path / "home", context=tiny.context(out))
+        return
+    parity = export(run_id, tmp_path / "home", context=tiny.context(out)).manifest["parity"]
+    assert 1e-6 < parity["largest_difference"] <= 2 * parity["rounding_of_the_run"]
 
 
 def test_a_compressed_model_comes_home(out, tmp_path):
