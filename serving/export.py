@@ -97,12 +97,14 @@ def compared(trained: TrainedModel, model: ServedModel, new_ids: np.ndarray,
              values: str) -> dict[str, Any]:
     """Scores of the validation rows by the run's model and by the exported one.
 
-    Both are held against the run's model in double precision: float32 rounds by more than 1e-6
-    where large terms cancel, in the run as in the export.
+    float32 rounds by more than 1e-6 where large terms cancel, in the run as in the export. So the
+    run's model computes in double precision too: a score is as far off as it is from the nearer of
+    both, and 99 % of the run's own differences say how far its float32 rounds. (Some rows of a
+    table of few bits are others in double precision, where a value lies between two levels.)
 
     Returns:
-        The largest difference of the export's probabilities, and of the run's own, from those in
-        double precision; AUC and log-loss of the run and of the export.
+        How far the export's probabilities are off at most, and the rounding; AUC and log-loss of
+        the run and of the export.
 
     Raises:
         ValueError: they differ by more than the type allows.
@@ -119,15 +121,16 @@ def compared(trained: TrainedModel, model: ServedModel, new_ids: np.ndarray,
         precise.append(exact(batch[0], *(part.double() for part in batch[1:])))
         other.append(model(moved[batch[0].long()], *batch[1:]))
     before, wanted, after = (torch.cat(logits).numpy() for logits in (own, precise, other))
-    rounding, apart = (float(np.abs(_probabilities(wanted) - _probabilities(each)).max())
-                       for each in (before, after))
+    run, exact_run, exported = map(_probabilities, (before, wanted, after))
+    apart = float(np.minimum(np.abs(exported - run), np.abs(exported - exact_run)).max())
+    rounding = float(np.quantile(np.abs(run - exact_run), 0.99))
     found = {"rows": len(labels), "largest_difference": apart, "rounding_of_the_run": rounding,
              "auc": auc(labels, before), "auc_exported": auc(labels, after),
              "logloss": logloss(labels, before), "logloss_exported": logloss(labels, after)}
     positives = int(labels.sum())
     pairs = positives * (len(labels) - positives)
     lost = abs(found["auc"] - found["auc_exported"])
-    allowed = max(ALLOWED[values], 2 * rounding) if values == FLOAT32 else ALLOWED[values]
+    allowed = max(ALLOWED[values], 4 * rounding) if values == FLOAT32 else ALLOWED[values]
     wrong = apart > allowed if values == FLOAT32 else lost > allowed + FEW_PAIRS / pairs
     if wrong or not np.isfinite(after).all():
         raise ValueError(f"run {trained.result['run_id']} cannot be exported in {values}: on its "

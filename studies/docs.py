@@ -611,8 +611,7 @@ def export_sizes() -> str:
     for values in TYPES:
         sizes, parity = (record["values"][values][part] for part in ("bytes", "parity"))
         if not rows:
-            rows.append(("the run", f"({dense:,} dense)", "", "", f"{parity['auc']:.6f}",
-                         f"{parity['rounding_of_the_run']:.0e}"))
+            rows.append(("the run", f"({dense:,} dense)", "", "", f"{parity['auc']:.6f}", ""))
         rows.append((values, f"{sizes['table']:,}", f"{sizes['first_order']:,}",
                      f"{sizes['vocabulary']:,}", f"{parity['auc_exported']:.6f}",
                      f"{parity['largest_difference']:.0e}"))

@@ -115,7 +115,8 @@ def test_the_rounding_of_the_run_itself_is_not_held_against_the_export(out, tmp_
             export(run_id, tmp_path / "home", context=tiny.context(out))
         return
     parity = export(run_id, tmp_path / "home", context=tiny.context(out)).manifest["parity"]
-    assert 1e-6 < parity["largest_difference"] <= 2 * parity["rounding_of_the_run"]
+    assert parity["rounding_of_the_run"] > 1e-6
+    assert parity["largest_difference"] <= 4 * parity["rounding_of_the_run"]
 
 
 def test_a_compressed_model_comes_home(out, tmp_path):
