@@ -67,9 +67,12 @@ def build(results: Results, out: Path, dataset: str, model: str) -> Page:
     page.rows = [_row(run, pooling.by_run(found)) for run in page.behind]
     page.notes.append(NOTE)
     for init in starts.INITS:
-        for penalty in starts.PENALTIES:
-            if Start(init, penalty, "all") not in at_paper:
-                page.missing.append(f"start {init:g} with l2_penalty {penalty:g}: no ticket")
+        absent = [f"{penalty:g}" for penalty in starts.PENALTIES
+                  if Start(init, penalty, "all") not in at_paper]
+        if absent:
+            page.missing.append(f"start {init:g}: no ticket with l2_penalty {', '.join(absent)}; "
+                                f"`python reproduce.py starts --model {model} --dry-run` says how "
+                                f"long they take")
     _draw(page, curves, budget, PAPER[dataset][method].auc)
     return page
 

@@ -63,7 +63,12 @@ def test_the_page_and_table_4_show_both_starts(tmp_path):
     assert [row[0] for row in table.rows] == ["-4", "-5", "-5", "-15"]
     named = [number.what for number in page.numbers]
     assert named == [f"test AUC at {BUDGET:,} parameters, start {init}" for init in (-15, -5)]
-    assert "start -8 with l2_penalty 0: no ticket" in page.missing
+    absent = [line.partition(";")[0] for line in page.missing]
+    assert absent == ["start -15: no ticket with l2_penalty 0.0003, 0.001",
+                      "start -8: no ticket with l2_penalty 0, 0.0003, 0.001",
+                      "start -6: no ticket with l2_penalty 0, 0.0003, 0.001",
+                      "start -5: no ticket with l2_penalty 0.0003",
+                      "start -4: no ticket with l2_penalty 0.0003, 0.001"]
     assert [path.suffix for path in write(page, tmp_path / "pages")] == [".csv", ".png", ".md"]
     lines = [row["method"] for row in table4.build(runs, tmp_path, "movielens", "fm").rows]
     assert lines == [table4.FM] * 3 + [f"{table4.FM}, start -5"] * 3
