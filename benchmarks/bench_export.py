@@ -41,14 +41,14 @@ def main(arguments: Sequence[str] | None = None) -> None:
     options.add_argument("--runs", default="tmp", help="the folder that holds runs/")
     options.add_argument("--data", help="the raw files, as for the training")
     options.add_argument("--json", type=Path, metavar="FILE", help="write the record here")
-    given = options.parse_args(arguments)
-    context = RunContext(Path(given.runs), cache_folder(None), given.data, "cpu")
-    record = measure(given.run, context)
+    args = options.parse_args(arguments)
+    context = RunContext(Path(args.runs), cache_folder(None), args.data, "cpu")
+    record = measure(args.run, context)
     for values, made in record["values"].items():
         print(f"{values:<8} table {made['bytes']['table']:>10,} bytes, probabilities differ by "
               f"{made['parity']['largest_difference']:.1g} at most")
-    if given.json:
-        write_json(given.json, record)
+    if args.json:
+        write_json(args.json, record)
 
 
 if __name__ == "__main__":

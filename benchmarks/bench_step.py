@@ -1,8 +1,9 @@
-"""How long a training step takes: published style, ours with PEP, ours with the uniform base model.
+r"""How long a training step takes: published style, ours with PEP, ours with the uniform base.
 
     python benchmarks/bench_step.py --threads 1 --json benchmarks/results/DATE_step_amd-epyc.json
     python benchmarks/bench_step.py --threads 2 --json benchmarks/results/DATE_step_amd-epyc.json
-    python benchmarks/bench_step.py --device cuda --json benchmarks/results/DATE_step_nvidia.json
+    python benchmarks/bench_step.py --device cuda \
+        --json benchmarks/results/DATE_step_nvidia-h200.json
     python -m studies.docs    # the table of docs/speed.md, from the newest record
 
 All variants of a model take turns, a round each, so that other work on the machine hits them alike;

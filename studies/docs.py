@@ -258,12 +258,8 @@ def results() -> str:
 def of_chosen_start(model: str, budget: int) -> Line:
     """PEP at a budget, from the start of the thresholds that validation chooses; without runs where
     that is the published start."""
-    aside = Page("docs", MOVIELENS, model, "")  # collects notes that the page of starts has
-    found = starts.by_start(starts.runs_of_every_start(aside, shipped(), model), budget)
-    start = starts.chosen(found)
-    if start in (None, starts.PUBLISHED):
-        return Line(PEP, [])
-    return Line(f"{PEP}, {start.words}", found[start])
+    start, runs = starts.of_chosen_start(shipped(), MOVIELENS, model, budget)
+    return Line(f"{PEP}, {start.words}" if start else PEP, runs)
 
 
 def headline() -> str:

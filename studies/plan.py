@@ -84,7 +84,7 @@ def seconds_of(needs: Sequence[PlannedRun], results: Sequence[dict[str, Any]],
 
     Args:
         results: finished runs.
-        gpu: whether those on a GPU count, or those on a processor.
+        gpu: count runs on a GPU; otherwise those on a CPU.
 
     >>> settings = {"model": "fm", "embedding": "mde"}
     >>> done = [{"settings": settings, "stage": "train", "seconds": seconds, "device": device}

@@ -89,7 +89,8 @@ def _of_afm(given: argparse.Namespace) -> list[PlannedRun]:
 
 def _of_starts(given: argparse.Namespace) -> list[PlannedRun]:
     """What no record has of every start with the first seed at the smallest budget, and of the
-    published and the chosen one with all seeds at all budgets."""
+    published start and the one that is best so far with all seeds at all budgets: the command is
+    given again when the first runs are there."""
     below = schemes.budgets(given)[1:]  # a start that prunes at once passes the first too early
     results = results_in(Path(given.out), shipped=True)
     page = Page("starts", given.dataset, given.model, "")  # collects notes that nobody reads here
@@ -98,7 +99,8 @@ def _of_starts(given: argparse.Namespace) -> list[PlannedRun]:
     first = given.seeds[0]
     wanted = {(starts.Start(init, penalty, "all"), below[-1], first): None
               for init, penalty in itertools.product(starts.INITS, starts.PENALTIES)}
-    chosen = [start for start in (starts.PUBLISHED, starts.chosen(known[below[-1]])) if start]
+    best = starts.first_choice(known[below[-1]], first)
+    chosen = [starts.PUBLISHED, *([best] if best else [])]
     wanted |= dict.fromkeys(itertools.product(chosen, below[::-1], given.seeds))
     return [schemes.planned_run(given, "pep", {
                 "threshold_init": start.init, "l2_penalty": start.penalty, "candidate_p": below,

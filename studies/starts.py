@@ -9,6 +9,8 @@ from studies.page import Page
 
 INITS = (-15.0, -8.0, -6.0, -5.0, -4.0)
 PENALTIES = (0.0, 3e-4, 1e-3)
+# in a record's identity, where `l2_penalty` is the name of another setting
+IN_IDENTITY = ("threshold_init", "vector_penalty")
 
 
 class Start(NamedTuple):
@@ -65,18 +67,41 @@ def by_start(found: Results, budget: int) -> Starts:
 
 
 def chosen(starts: Starts) -> Start | None:
-    """The start that validation chooses, among those of the most seeds with every weight rewound;
-    None without any."""
+    """The start with the best mean validation AUC, among those of the most seeds with every weight
+    rewound; None without any."""
     whole = {start: runs for start, runs in starts.items() if start.rewind == "all"}
     most = max(map(len, whole.values()), default=0)
     return max((start for start, runs in whole.items() if len(runs) == most),
                key=lambda start: mean(whole[start], "validation_auc"), default=None)
 
 
+def first_choice(starts: Starts, seed: int) -> Start | None:
+    """The start with the best validation AUC with one seed, to be run with the others; None without
+    any."""
+    of_seed: dict[Start, float] = {}
+    for start, runs in starts.items():
+        scores = {run["seed"]: run["validation_auc"] for run in runs}
+        if start.rewind == "all" and seed in scores:
+            of_seed[start] = scores[seed]
+    return max(of_seed, key=lambda start: of_seed[start], default=None)
+
+
+def of_chosen_start(results: Results, dataset: str, model: str,
+                    budget: int) -> tuple[Start | None, Results]:
+    """The chosen start and its tickets at a budget; without tickets where it is the published
+    one."""
+    page = Page("starts", dataset, model, "")  # collects notes that the page of starts has
+    found = by_start(runs_of_every_start(page, results, model), budget)
+    start = chosen(found)
+    if start is None or start == PUBLISHED:
+        return start, []
+    return start, found[start]
+
+
 def _with_published_start(run: dict[str, Any]) -> dict[str, Any]:
     """A record as if its search had started as published."""
     published = {"threshold_init": PUBLISHED.init, "l2_penalty": PUBLISHED.penalty}
     own = {name: value for name, value in run["identity"]["settings"].items()
-           if name not in published}
+           if name not in IN_IDENTITY}
     return {**run, "settings": {**run["settings"], **published},
             "identity": {**run["identity"], "settings": own}}

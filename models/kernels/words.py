@@ -1,4 +1,4 @@
-"""Some bytes of an array at once, for loops over text. Importing this file imports numba."""
+"""Some bytes of an array at once. Importing this file imports numba."""
 
 from collections.abc import Callable
 from typing import Any
@@ -62,7 +62,7 @@ def first_equal(typingctx, array, index, value, skipped):
     def codegen(context, builder, signature, arguments):
         array, index, value, skipped = arguments
         loaded = load(context, builder, signature.args[0], array, index,
-                       ir.VectorType(_BYTE, SPAN))
+                      ir.VectorType(_BYTE, SPAN))
         bits = builder.lshr(builder.zext(_equal(builder, loaded, value), _LONG), skipped)
         none = ir.Constant(_LONG, 1 << SPAN)
         return builder.cttz(builder.or_(bits, none), cgutils.true_bit)
@@ -77,7 +77,7 @@ def either_of(typingctx, array, index, one, other):
     def codegen(context, builder, signature, arguments):
         array, index, one, other = arguments
         loaded = load(context, builder, signature.args[0], array, index,
-                       ir.VectorType(_BYTE, WIDE))
+                      ir.VectorType(_BYTE, WIDE))
         return builder.or_(_equal(builder, loaded, one), _equal(builder, loaded, other))
 
     return types.uint64(array, types.int64, types.uint8, types.uint8), codegen

@@ -52,8 +52,9 @@ def build(results: Results, out: Path, dataset: str, model: str) -> Page:
     for method, paper in PAPER.get(dataset, {}).items():
         _add(page, method, method, _runs(page, results, method, paper.params))
         if dataset == "movielens" and method != LR:
-            name, runs = _of_chosen_start(results, method, paper.params)
-            _add(page, method, name, runs)
+            start, runs = starts.of_chosen_start(results, dataset, MODELS[method], paper.params)
+            if start is not None:
+                _add(page, method, f"{method}, {start.words}", runs)
     page.notes.append("The published protocol is the mean of per-batch test AUCs at its best test "
                       "epoch, which the paper's numbers have to be compared with. † cut from the "
                       "search's last table, because the search itself does not get that low.")
@@ -73,18 +74,6 @@ def _add(page: Page, method: str, name: str, runs: Results) -> None:
                    RUNS: runs_of([run])} for run in runs]
     if runs:
         page.numbers += _numbers(page, method, name, runs, paper)
-
-
-def _of_chosen_start(results: Results, method: str, budget: int) -> tuple[str, Results]:
-    """The line's tickets from the start that validation chooses, where that is not the published
-    one, and their name."""
-    aside = Page("table4", "movielens", None, "")  # collects notes that the page of starts has
-    found = starts.runs_of_every_start(aside, results, MODELS[method])
-    own = starts.by_start(found, budget)
-    start = starts.chosen(own)
-    if start is None or start == starts.PUBLISHED:
-        return "", []
-    return f"{method}, {start.words}", own[start]
 
 
 def method_of(dataset: str, model: str) -> str | None:

@@ -57,6 +57,8 @@ def test_a_shorter_batch_is_taken_call_by_call_and_a_longer_one_recorded_anew(st
     graph = step.graph
     assert take(step, 1, rows=2) == [0.0]
     assert (step.graph, graph.replays) == (graph, 1)
+    take(step, FIRST, rows=6)
+    assert step.graph is None
     take(step, 2, rows=6)
     assert step.graph is not graph
     assert (step.graph.replays, [rows for rows, _ in step.calls][-1]) == (2, 6)
@@ -70,6 +72,7 @@ def test_a_loss_is_no_part_of_the_graph(step):
 
 @pytest.mark.parametrize("change", [
     lambda step: step.optimizer.param_groups[0].update(lr=0.5),
+    lambda step: step.model.eval(),
     lambda step: setattr(step.optimizer.param_groups[0]["params"][0], "data", torch.ones(1, 3))])
 def test_another_rate_or_place_of_a_parameter_is_recorded_anew(step, change):
     take(step, FIRST + 2)

@@ -22,7 +22,8 @@ class RecordedStep:
     A graph has the addresses and numbers that it was recorded with, so it is recorded anew where a
     tensor of the model lies elsewhere or a rate is another one. With rates that change at every
     step nothing is recorded. A batch that is shorter than others were, as an epoch's last, is taken
-    call by call.
+    call by call. What else Python decides in a step (an attribute of a module, say) is as it was
+    when the step was recorded.
 
     Args:
         model: whose parameters and buffers the function reads.
@@ -32,6 +33,7 @@ class RecordedStep:
 
     def __init__(self, model: nn.Module, optimizer: torch.optim.Optimizer,
                  function: Function) -> None:
+        self.model = model
         self.optimizer = optimizer
         self.function = function
         self.tensors: list[tuple[dict[str, Any], str]] = []  # where each is held, and its key
@@ -46,23 +48,23 @@ class RecordedStep:
 
     def __call__(self, inputs: tuple[Tensor, ...], labels: Tensor) -> Tensor:
         """What the function returns."""
-        given, now = [*inputs, labels], self._addresses_and_rates()
-        if now != self.recorded:
-            self.recorded, self.seen, self.batch = now, 0, []
-        if not self.batch or len(labels) > len(self.batch[-1]):
-            self.batch, self.graph = [torch.empty_like(part) for part in given], None
+        parts, current = [*inputs, labels], self._addresses_and_rates()
+        if current != self.recorded or len(labels) > len(self.batch[-1]):
+            self.recorded, self.seen, self.graph = current, 0, None
+            self.batch = [torch.empty_like(part) for part in parts]
         self.seen += 1
         if self.seen <= FIRST or len(labels) < len(self.batch[-1]):
             return self.function(inputs, labels)
         if self.graph is None:
             self.graph = self._record()
-        torch._foreach_copy_(self.batch, given)
+        torch._foreach_copy_(self.batch, parts)
         self.graph.replay()
         return self.loss.clone()
 
     def _addresses_and_rates(self) -> list[Any]:
         rates = [[group.get(rate) for rate in RATES] for group in self.optimizer.param_groups]
-        return [[owner[name].data_ptr() for owner, name in self.tensors], rates]
+        return [[owner[name].data_ptr() for owner, name in self.tensors], rates,
+                self.model.training]
 
     def _record(self) -> torch.cuda.CUDAGraph:
         graph, groups = torch.cuda.CUDAGraph(), self.optimizer.param_groups
