@@ -49,7 +49,8 @@ def build(results: Results, out: Path, dataset: str, model: str) -> Page:
     if best is None:
         page.list_missing(f"no ticket of {budget:,} parameters")
         return page
-    page.tables.append(_table(at_paper, pooling.by_run(found)))
+    searches = pooling.by_run(found)
+    page.tables.append(_table(at_paper, searches))
     curves: dict[Start, dict[int, list[dict[str, Any]]]] = {}
     budgets = sorted({choice.budget_of(run) for run in choice.tickets(found)})
     for start in dict.fromkeys((PUBLISHED, best)):
@@ -59,7 +60,6 @@ def build(results: Results, out: Path, dataset: str, model: str) -> Page:
             made = number(f"test AUC at {size:,} parameters, {start.words}", runs,
                           itemgetter("test_auc"))
             page.numbers.append(beside_paper(page, method, made, runs) if size == budget else made)
-    searches = pooling.by_run(found)
     every = [*at_paper.values(), *chain.from_iterable(by_size.values()
                                                       for by_size in curves.values())]
     page.behind = list(pooling.by_run(list(chain.from_iterable(every))).values())
