@@ -54,11 +54,17 @@ def require_precision(name: str, device: torch.device) -> None:
 
 
 def provenance(device: torch.device) -> dict[str, Any]:
-    """Commit, versions, device and threads of this process."""
-    versions = {name: importlib.metadata.version(name)
-                for name in ("torch", "torchfm", "numpy", "scipy", "numba")}
+    """Commit, versions (None where a package does not tell), device and threads of this process."""
+    versions = {name: _version(name) for name in ("torch", "torchfm", "numpy", "scipy", "numba")}
     return {"commit": commit(), "versions": {"python": platform.python_version(), **versions},
             "device": device_name(device), "threads": torch.get_num_threads()}
+
+
+def _version(package: str) -> str | None:
+    try:
+        return importlib.metadata.version(package)
+    except importlib.metadata.PackageNotFoundError:
+        return None  # a copied folder without its metadata: no reason to lose a finished run
 
 
 def commit() -> str | None:

@@ -176,7 +176,8 @@ def cost(needs: Sequence[PlannedRun], results: Sequence[dict[str, Any]],
     for device in sorted({result["device"] for result in results if "threads" in result}):
         own = [{**result, "seconds": result["seconds"]
                 * (1 if is_gpu(device) else result["threads"] / CORES)}
-               for result in results if result.get("device") == device and "threads" in result]
+               for result in results if result.get("device") == device and result.get("seconds")
+               and "threads" in result]
         seconds = dict(zip((need.what for need in distinct),
                            seconds_of(distinct, own, is_gpu(device)), strict=True))
         total = sum(each for each in seconds.values() if each)

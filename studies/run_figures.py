@@ -31,11 +31,12 @@ def cost(given: argparse.Namespace, context: RunContext) -> None:
     """Print what everything costs, by data set and model."""
     results = results_in(context.out, shipped=True)
     lines = []
-    for dataset in datasets(given):
-        own = [result for result in results if result["settings"]["dataset"] == dataset]
-        for model in names.MODELS:
+    for model in names.MODELS:
+        for dataset in datasets(with_options(given, model=model)):
+            own = [result for result in results if result["settings"]["dataset"] == dataset]
             needs = planned_runs.everything(with_options(given, dataset=dataset, model=model))
             lines += [(dataset, model, *line) for line in plan.cost(needs, own, context)]
+    lines.sort(key=lambda line: list(PRESETS).index(line[0]))
     print(table.plain(("data set", "model", *plan.COST_HEAD), lines))
 
 

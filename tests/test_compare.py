@@ -16,7 +16,17 @@ from compression.afm import command as afm
 from compression.afm.compress import Choice
 from compression.finetune import FineTuning
 from engine import snapshots
-from studies import afm_runs, collect, curves, names, planned_runs, schemes, tuning
+from studies import (
+    afm_runs,
+    collect,
+    curves,
+    names,
+    planned_runs,
+    recipes,
+    run_figures,
+    schemes,
+    tuning,
+)
 from studies.collect import results_in
 from studies.figures import extreme, table4
 from studies.figures.baselines import entries
@@ -381,6 +391,24 @@ def test_the_cost_of_everything_is_told_by_model_without_training(shell, tmp_pat
     # are there
     assert line.split()[-5:-3] == ["4", "3"]
     assert sorted((tmp_path / "runs").iterdir()) == made
+
+
+def test_the_cost_of_all_data_sets_skips_a_model_whose_training_is_not_chosen(shell, monkeypatch,
+                                                                              capsys):
+    monkeypatch.setattr(names, "MODELS", ("fm", "autoint"))
+    monkeypatch.setattr(run_figures, "PRESETS", {"movielens": None, "frappe": None})
+    monkeypatch.setattr(planned_runs, "everything", lambda given: [])
+    monkeypatch.setattr(recipes, "require", require_fm_alone)
+    shell(reproduce, "plan", "--dataset", "all", "--seeds", 1)
+    skipped, _, *lines = capsys.readouterr().out.splitlines()
+    assert skipped == "skipped: frappe (how autoint is trained is not chosen)"
+    assert [line.split()[:2] for line in lines] == [
+        ["movielens", "fm"], ["movielens", "autoint"], ["frappe", "fm"]]
+
+
+def require_fm_alone(out, dataset, *models):
+    if dataset == "frappe" and "autoint" in models:
+        raise FileNotFoundError("how autoint is trained is not chosen")
 
 
 def test_the_report_of_nothing_says_so(shell, tmp_path):

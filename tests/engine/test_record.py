@@ -1,3 +1,4 @@
+import importlib.metadata
 import subprocess
 
 import pytest
@@ -29,6 +30,18 @@ def test_provenance_names_commit_versions_device_and_threads():
     assert set(found["versions"]) == {"python", "torch", "torchfm", "numpy", "scipy", "numba"}
     assert found["device"]
     assert found["threads"] == torch.get_num_threads()
+
+
+def test_a_package_without_metadata_does_not_end_a_finished_run(monkeypatch):
+    def version(name):
+        if name == "torchfm":  # copied, not installed
+            raise importlib.metadata.PackageNotFoundError(name)
+        return "1"
+
+    monkeypatch.setattr(importlib.metadata, "version", version)
+    versions = record.provenance(torch.device("cpu"))["versions"]
+    assert versions["torchfm"] is None
+    assert versions["torch"] == "1"
 
 
 def git(folder, *arguments):
