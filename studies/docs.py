@@ -259,7 +259,7 @@ def of_chosen_start(model: str, budget: int) -> Line:
     """PEP at a budget, from the start of the thresholds that validation chooses; without runs where
     that is the published start."""
     start, runs = starts.of_chosen_start(shipped(), MOVIELENS, model, budget)
-    return Line(f"{PEP}, {start.words}" if start else PEP, runs)
+    return Line(f"{PEP}, {start.words}" if start else PEP, runs.get(budget, []))
 
 
 def headline() -> str:

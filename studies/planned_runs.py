@@ -91,22 +91,24 @@ def _of_starts(given: argparse.Namespace) -> list[PlannedRun]:
     """What no record has of every start with the first seed at the smallest budget, and of the
     published start and the one that is best so far with all seeds at all budgets: the command is
     given again when the first runs are there."""
-    below = schemes.budgets(given)[1:]  # a start that prunes at once passes the first too early
+    sizes = schemes.budgets(given)
+    # a start that prunes at once passes the largest long before the others
+    groups = [sizes[1:], sorted({*starts.LARGER, sizes[0]}, reverse=True)]
     results = results_in(Path(given.out), shipped=True)
     page = Page("starts", given.dataset, given.model, "")  # collects notes that nobody reads here
-    found = starts.runs_of_every_start(page, results, given.model)
-    known = {budget: starts.by_start(found, budget) for budget in below}
+    known = starts.by_start(starts.runs_of_every_start(page, results, given.model))
     first = given.seeds[0]
-    wanted = {(starts.Start(init, penalty, "all"), below[-1], first): None
+    wanted = {(starts.Start(init, penalty, "all"), sizes[-1], first): None
               for init, penalty in itertools.product(starts.INITS, starts.PENALTIES)}
-    best = starts.first_choice(known[below[-1]], first)
+    best = starts.first_choice(known.get(sizes[-1], {}), first)
     chosen = [starts.PUBLISHED, *([best] if best else [])]
-    wanted |= dict.fromkeys(itertools.product(chosen, below[::-1], given.seeds))
+    wanted |= dict.fromkeys(itertools.product(chosen, [*sizes[::-1], *starts.LARGER], given.seeds))
     return [schemes.planned_run(given, "pep", {
-                "threshold_init": start.init, "l2_penalty": start.penalty, "candidate_p": below,
+                "threshold_init": start.init, "l2_penalty": start.penalty,
+                "candidate_p": next(group for group in groups if budget in group),
                 "retrain_emb_param": budget}, seed)
             for start, budget, seed in wanted
-            if seed not in pooling.seeds_of(known[budget].get(start, []))]
+            if seed not in pooling.seeds_of(known.get(budget, {}).get(start, []))]
 
 
 def _of_umec(given: argparse.Namespace, name: str) -> list[PlannedRun]:

@@ -9,6 +9,7 @@ from studies.page import Page
 
 INITS = (-15.0, -8.0, -6.0, -5.0, -4.0)
 PENALTIES = (0.0, 3e-4, 1e-3)
+LARGER = (100_000,)  # budgets above those of the other pages: the paper's curves have five points
 # in a record's identity, where `l2_penalty` is the name of another setting
 IN_IDENTITY = ("threshold_init", "vector_penalty")
 
@@ -45,25 +46,28 @@ def mean(runs: Results, name: str) -> float:
     return sum(run[name] for run in runs) / len(runs)
 
 
-def by_start(found: Results, budget: int) -> Starts:
-    """Tickets of a budget, one a seed, by the start of their searches; all else is as published.
+def by_start(found: Results) -> dict[int, Starts]:
+    """The tickets of each budget, one a seed, by the start of their searches; all else is as
+    published.
 
     Args:
         found: tickets and their searches.
     """
     searches = pooling.by_run(found)
     plain = {run["run_id"]: _with_published_start(run) for run in found}
-    groups: dict[Start, list[dict[str, Any]]] = defaultdict(list)
+    groups: dict[int, Starts] = defaultdict(lambda: defaultdict(list))
     for ticket in choice.tickets(found):
         parent = pooling.parent_of(ticket, searches)
-        if choice.budget_of(ticket) != budget or parent is None:
+        if parent is None:
             continue
         own, penalties = parent["settings"], [each["settings"].get("l2_penalty", 0.0)
                                               for each in (ticket, parent)]
         if penalties[0] == penalties[1] and pooling.published(plain[ticket["run_id"]], plain):
             rewind = ticket["settings"].get("rewind", "embedding")
-            groups[Start(own["threshold_init"], penalties[0], rewind)].append(ticket)
-    return {start: pooling.one_a_seed(runs) for start, runs in groups.items()}
+            start = Start(own["threshold_init"], penalties[0], rewind)
+            groups[choice.budget_of(ticket)][start].append(ticket)
+    return {budget: {start: pooling.one_a_seed(runs) for start, runs in own.items()}
+            for budget, own in sorted(groups.items())}
 
 
 def chosen(starts: Starts) -> Start | None:
@@ -87,15 +91,15 @@ def first_choice(starts: Starts, seed: int) -> Start | None:
 
 
 def of_chosen_start(results: Results, dataset: str, model: str,
-                    budget: int) -> tuple[Start | None, Results]:
-    """The chosen start and its tickets at a budget; without tickets where it is the published
-    one."""
+                    budget: int) -> tuple[Start | None, dict[int, Results]]:
+    """The start that is chosen at a budget, and its tickets by their budgets; without tickets where
+    it is the published one."""
     page = Page("starts", dataset, model, "")  # collects notes that the page of starts has
-    found = by_start(runs_of_every_start(page, results, model), budget)
-    start = chosen(found)
+    found = by_start(runs_of_every_start(page, results, model))
+    start = chosen(found.get(budget, {}))
     if start is None or start == PUBLISHED:
-        return start, []
-    return start, found[start]
+        return start, {}
+    return start, {size: runs[start] for size, runs in found.items() if start in runs}
 
 
 def _with_published_start(run: dict[str, Any]) -> dict[str, Any]:

@@ -11,7 +11,7 @@ from operator import itemgetter
 from pathlib import Path
 from typing import Any
 
-from studies import choice, pooling
+from studies import choice, pooling, starts
 from studies.figures import baselines, budget_curve, name_of
 from studies.figures.baselines import Entry
 from studies.figures.table4 import PAPER, beside_paper, method_of
@@ -50,7 +50,7 @@ def build(results: Results, out: Path, dataset: str, model: str) -> Page:
                 (f"Figure {name[3:]}: " if name.startswith("fig") else "")
                 + f"AUC against size, {shown(model)} on {shown(dataset)}")
     found = choice.of(page, results, model, "linear", tuned=True)
-    entries = points(page, found, out, dataset, model)
+    entries = points(page, found, out, dataset, model) + _of_chosen_start(results, dataset, model)
     _list_missing(page, entries, [result for result in found if _belongs(result, dataset)])
     page.behind = list(chain.from_iterable(entry.results for entry in entries))
     needs(page, "inference_bytes", page.behind, "it is older, and not in the right panels")
@@ -82,6 +82,17 @@ def points(page: Page, found: Results, out: Path, dataset: str, model: str) -> l
                              f"of searches with a cause of pruning taken away: "
                              f"{len(found) - len(mine)}.")
     return baselines.entries(page, mine, baselines.tuned_in(out, dataset, model))
+
+
+def _of_chosen_start(results: Results, dataset: str, model: str) -> list[Entry]:
+    """PEP's tickets from the start of the thresholds that validation chooses, a series of its own;
+    none where that is the published start."""
+    method = method_of(dataset, model)
+    if method is None:
+        return []
+    start, tickets = starts.of_chosen_start(results, dataset, model, PAPER[dataset][method].params)
+    return [Entry(f"{PEP}, {start.words}", "", runs, from_last(runs))
+            for runs in tickets.values()] if start else []
 
 
 def _belongs(result: dict[str, Any], dataset: str) -> bool:

@@ -11,7 +11,7 @@ from operator import itemgetter
 from pathlib import Path
 from typing import Any
 
-from studies import choice, pooling, starts
+from studies import pooling, starts
 from studies.figures import budget_curve, by_epoch
 from studies.figures.styles import INK, RED, STYLES, Style
 from studies.figures.table4 import PAPER, beside_paper, method_of
@@ -44,7 +44,8 @@ def build(results: Results, out: Path, dataset: str, model: str) -> Page:
         page.list_missing(f"the paper's budget for {shown(model)} on {shown(dataset)}")
         return page
     budget = PAPER[dataset][method].params
-    at_paper = by_start(found, budget)
+    by_budget = by_start(found)
+    at_paper = by_budget.get(budget, {})
     best = starts.chosen(at_paper)
     if best is None:
         page.list_missing(f"no ticket of {budget:,} parameters")
@@ -52,10 +53,8 @@ def build(results: Results, out: Path, dataset: str, model: str) -> Page:
     searches = pooling.by_run(found)
     page.tables.append(_table(at_paper, searches))
     curves: dict[Start, dict[int, list[dict[str, Any]]]] = {}
-    budgets = sorted({choice.budget_of(run) for run in choice.tickets(found)})
     for start in dict.fromkeys((PUBLISHED, best)):
-        curves[start] = {size: runs for size in budgets
-                         if (runs := by_start(found, size).get(start, []))}
+        curves[start] = {size: runs[start] for size, runs in by_budget.items() if start in runs}
         for size, runs in curves[start].items():
             made = number(f"test AUC at {size:,} parameters, {start.words}", runs,
                           itemgetter("test_auc"))

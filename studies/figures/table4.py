@@ -54,7 +54,7 @@ def build(results: Results, out: Path, dataset: str, model: str) -> Page:
         if dataset == "movielens" and method != LR:
             start, runs = starts.of_chosen_start(results, dataset, MODELS[method], paper.params)
             if start is not None:
-                _add(page, method, f"{method}, {start.words}", runs)
+                _add(page, method, f"{method}, {start.words}", runs.get(paper.params, []))
     page.notes.append("The published protocol is the mean of per-batch test AUCs at its best test "
                       "epoch, which the paper's numbers have to be compared with. † cut from the "
                       "search's last table, because the search itself does not get that low.")

@@ -6,8 +6,8 @@ import pytest
 from synthetic_results import put, result, search, ticket
 
 from studies import planned_runs, starts
+from studies.figures import fig2, table4
 from studies.figures import starts as page_of_starts
-from studies.figures import table4
 from studies.page import write
 from studies.starts import PUBLISHED, Start
 
@@ -41,7 +41,7 @@ def made():
 
 
 def test_tickets_are_grouped_by_their_searches_start_and_penalty():
-    groups = starts.by_start(made(), BUDGET)
+    groups = starts.by_start(made())[BUDGET]
     assert {start: len(runs) for start, runs in groups.items()} == {
         PUBLISHED: 3, Start(-5.0, 0.0, "all"): 3, Start(-4.0, 0.0, "all"): 1,
         Start(-5.0, 1e-3, "all"): 1}
@@ -51,18 +51,18 @@ def test_tickets_are_grouped_by_their_searches_start_and_penalty():
     pair("o", 1, -5.0, lr=0.1), pair("o", 1, -5.0, 1e-3, of_ticket={}),
     pair("o", 1, -5.0, of_ticket={"re_init": True})])
 def test_runs_that_differ_in_more_do_not_count(other):
-    assert not starts.by_start(other, BUDGET)
+    assert not starts.by_start(other)
 
 
 def test_validation_chooses_among_those_of_most_seeds_that_are_rewound_whole():
     runs = made()
     for seed in (1, 2, 3):
         runs += pair("alone", seed, -6.0, auc=0.95, of_ticket={"rewind": "embedding"})
-    assert starts.chosen(starts.by_start(runs, BUDGET)) == Start(-5.0, 0.0, "all")
+    assert starts.chosen(starts.by_start(runs)[BUDGET]) == Start(-5.0, 0.0, "all")
     assert starts.chosen({}) is None
 
 
-def test_the_page_and_table_4_show_both_starts(tmp_path):
+def test_the_page_table_4_and_figure_2_show_both_starts(tmp_path):
     runs = [put(tmp_path, run) for run in made()]
     page = page_of_starts.build(runs, tmp_path, "movielens", "fm")
     [table] = page.tables
@@ -78,6 +78,8 @@ def test_the_page_and_table_4_show_both_starts(tmp_path):
     assert [path.suffix for path in write(page, tmp_path / "pages")] == [".csv", ".png", ".md"]
     lines = [row["method"] for row in table4.build(runs, tmp_path, "movielens", "fm").rows]
     assert lines == [table4.FM] * 3 + [f"{table4.FM}, start -5"] * 3
+    series = [row["scheme"] for row in fig2.build(runs, tmp_path, "movielens", "fm").rows]
+    assert series == ["PEP"] * 3 + ["PEP, start -5"] * 3
 
 
 def test_without_a_ticket_of_the_budget_the_page_says_so(tmp_path):
@@ -95,7 +97,7 @@ def test_runs_that_a_record_has_are_not_planned_again(tmp_path, monkeypatch):
     assert len(at_paper) == len(starts.INITS) * len(starts.PENALTIES) - 4 + 2
     assert not [what for what in at_paper if "threshold_init=-15.0 l2_penalty=0.0 " in what]
     larger = [what for what in planned if what not in at_paper]  # of both starts, with all seeds
-    assert len(larger) == 2 * 2 * 3
+    assert len(larger) == 4 * 2 * 3
     # the start that is best with the first seed, though it has no other yet, and the published one
     assert all("threshold_init=-15.0 l2_penalty=0.0" in what
                or "threshold_init=-4.0 l2_penalty=0.0" in what for what in larger)
