@@ -108,7 +108,7 @@ def _product(embedding: Product, values: str) -> Form:
     levels = LevelRows.of_quantiser(embedding.centroids.flatten(0, 1), embedding.quantiser)
     rows = embedding.weight[kept]
     ids = torch.arange(len(rows), dtype=torch.int32)[:, None]
-    codes = nearest(rows, ids, centroids, torch.full((len(rows), 1), float(size)))[:, 0]
+    codes = nearest(rows, ids, centroids, embedding.allowed[kept])[:, 0]
     new_ids = np.empty(embedding.num_rows, np.int64)  # rows that have no codes stand last
     new_ids[np.argsort(~kept.numpy(), kind="stable")] = np.arange(embedding.num_rows)
     packed = packed_codes(codes, max(size - 1, 1).bit_length())

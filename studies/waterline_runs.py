@@ -37,7 +37,7 @@ ABLATIONS: dict[str, Shape] = {
     "by field only": Shape(rows=NOTHING, columns=FIELD),
     "one rung of 2 bits": Shape(rung=2), "one rung of 4 bits": Shape(rung=4),
     "one rung of 8 bits": Shape(rung=8), "at most 4 bits": Shape(most=4)}
-BASELINES = ("uniform", "pq", "mask", "qr", "mde", "pep")
+BASELINES = ("uniform", "pq", "mask", "mgqe", "qr", "mde", "pep")
 WINDOW = 1.7  # of a budget: a baseline may take that much more
 FORMS = 4  # of a baseline at a budget, each with the three retrainings below
 PEP_ENTRIES = {"movielens": (50_000, 23_675, 10_000, 6_541),
@@ -164,12 +164,14 @@ def _forms(name: str, budget: int, rows: int, width: int, entries: Sequence[int]
     if name == "uniform":
         sized = [(rows * each * bits / 8, (Scheme("uniform", bits, each), ()))
                  for each, bits in product(widths, (2, 3, 4, 8))]
-    if name == "pq":
-        sized = [(rows * parts * math.log2(size) / 8 + size * each * 4 / 8,
+    if name in lowbit_schemes.CODED:
+        # of MGQE, nine codes in ten are two bits shorter
+        sizes, less = ((64, 128, 256, 512), 1.8) if name == "mgqe" else ((64, 256), 0)
+        sized = [(rows * parts * (math.log2(size) - less) / 8 + size * each * 4 / 8,
                   # rotated where columns are left away; all columns are better as they are
-                  (Scheme("pq", 4, each, subspaces=parts, centroids=size, rotation=each < width),
+                  (Scheme(name, 4, each, subspaces=parts, centroids=size, rotation=each < width),
                    ()))
-                 for each, parts, size in product(widths[-2:], (1, 2, 4, 8, 16), (64, 256))
+                 for each, parts, size in product(widths[-2:], (1, 2, 4, 8, 16), sizes)
                  if parts <= each]
     if name == "qr":
         sized = [(rows / collisions * each * bits / 8,

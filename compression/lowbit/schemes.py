@@ -23,6 +23,7 @@ from compression.waterline.rotation import of_fields
 from data import feature_counts
 from engine.run import RunContext
 from models.base import ClickModel
+from models.embedding.mgqe import tiers
 from models.embedding.product import Product
 from models.embedding.quantised import (
     MOST,
@@ -35,6 +36,7 @@ from models.embedding.quantised import (
 from models.options import Sizes
 from models.packed_table import HEADER, count_bytes
 
+CODED = ("pq", "mgqe")  # schemes of codes and centroids
 OWN_RUNS = ("qr", "mde")  # schemes that quantise a run of that very embedding
 MASKED = "masked"
 KMEANS = 20  # rounds
@@ -46,14 +48,14 @@ class Scheme:
 
     Args:
         name: of SCHEMES.
-        bits: of every stored value; of pq of the centroids.
-        width: of uniform, mask and pq: the first columns of the rotated table; None for all.
+        bits: of every stored value; of pq and mgqe of the centroids.
+        width: of uniform, mask, pq and mgqe: the first columns of the rotated table; None for all.
         keep: of mask: entries that are kept, those of largest magnitude; None, without `bytes`,
             for the run's own mask.
         bytes: of mask: as many entries as everything stored takes these bytes for, or the few more
             that the next entry takes.
-        subspaces, centroids: of pq: codes of a row, and the values that each can have.
-        rotation: of uniform, mask and pq: to the principal axes first.
+        subspaces, centroids: of pq and mgqe: codes of a row, and the values that each can have.
+        rotation: of uniform, mask, pq and mgqe: to the principal axes first.
     """
 
     name: str
@@ -70,23 +72,22 @@ class Scheme:
             raise ValueError(f"there is no scheme {self.name!r}; known: {', '.join(SCHEMES)}")
         if not 1 <= self.bits <= MOST:
             raise ValueError(f"--bits takes 1 to {MOST}, got {self.bits}")
-        wanted = {"subspaces": ("pq",), "centroids": ("pq",), "keep": ("mask",),
-                  "bytes": ("mask",),
-                  "width": ("uniform", "mask", "pq")}
+        wanted = {"subspaces": CODED, "centroids": CODED, "keep": ("mask",), "bytes": ("mask",),
+                  "width": ("uniform", "mask", *CODED)}
         for option, schemes in wanted.items():
             if getattr(self, option) is not None and self.name not in schemes:
                 raise ValueError(f"--{option} belongs to {' and '.join(schemes)}; leave it away "
                                  f"with {self.name}")
         if self.keep is not None and self.bytes is not None:
             raise ValueError("mask takes either --keep or --bytes")
-        if self.name == "pq" and (not self.subspaces or not self.centroids):
-            raise ValueError("pq needs --subspaces and --centroids")
+        if self.name in CODED and (not self.subspaces or not self.centroids):
+            raise ValueError(f"{self.name} needs --subspaces and --centroids")
 
     def identity(self) -> dict[str, Any]:
         """For a run's id and for tables."""
         given = {name: value for name, value in vars(self).items() if value is not None}
         own = given.pop("name")
-        if own == "pq":
+        if own in CODED:
             given["centroids_are"] = "weighted means"
         if own in OWN_RUNS or given["rotation"]:
             del given["rotation"]
@@ -106,7 +107,7 @@ def load(run_id: str, scheme: Scheme, context: RunContext) -> LoadedRun:
         FileNotFoundError: no such run, or it kept no weights.
         ValueError: it is a training of another embedding than the scheme takes.
     """
-    if scheme.name in ("uniform", "pq") or scheme.keep or scheme.bytes:
+    if scheme.name in ("uniform", *CODED) or scheme.keep or scheme.bytes:
         return load_uniform(run_id, context).with_one_value_a_field("lowbit")
     found = load_model(run_id, context).with_one_value_a_field("lowbit")
     wanted = scheme.name if scheme.name in OWN_RUNS else MASKED
@@ -180,9 +181,14 @@ def _largest(start: Start, scheme: Scheme) -> np.ndarray:
     return of(bisect.bisect_left(range(1, most), scheme.bytes, key=stored) + 1)
 
 
-def _pq(trained: LoadedRun, scheme: Scheme) -> tuple[ClickModel, np.ndarray]:
+def _coded(trained: LoadedRun, scheme: Scheme) -> tuple[ClickModel, np.ndarray]:
     """Product quantisation: each part of a row is one of a few centroids, which start from k-means
-    on the dense rows, where a row weighs as often as it is seen, and have few bits."""
+    on the dense rows, where a row weighs as often as it is seen, and have few bits.
+
+    MGQE's rare features use the first quarter of the centroids, which start from all rows, and the
+    others start from the rows of frequent ones. Rows are sorted, so a field says once where its
+    rare rows begin.
+    """
     start = _dense(trained, scheme)
     width, subspaces, centroids = start.table.shape[1], scheme.subspaces, scheme.centroids
     assert subspaces is not None
@@ -193,13 +199,24 @@ def _pq(trained: LoadedRun, scheme: Scheme) -> tuple[ClickModel, np.ndarray]:
     if not 2 <= centroids <= seen:
         raise ValueError(f"--centroids must lie between 2 and the {seen:,} seen rows, got "
                          f"{centroids}")
+    allowed, shares = None, {centroids: start.seen}  # centroids, and the rows they start from
+    others = rows_bytes(start.field_sizes)
+    if scheme.name == "mgqe":
+        allowed = tiers(torch.from_numpy(start.counts), centroids)
+        frequent = start.seen & (allowed == centroids).numpy()
+        few = int(allowed.min())
+        if centroids - few > frequent.sum():
+            raise ValueError(f"--centroids {centroids} leaves {centroids - few} for the "
+                             f"{int(frequent.sum())} most frequent rows; give fewer")
+        shares = {few: start.seen, centroids - few: frequent}
+        others += count_bytes(max(start.field_sizes)) * len(start.field_sizes)
     generator = np.random.default_rng(trained.run.seed)
-    parts = start.table.numpy()[start.seen].reshape(seen, subspaces, -1)
-    found = [kmeans2(parts[:, part], centroids, KMEANS, minit="++", rng=generator)[0]
-             for part in range(subspaces)]
+    rows = start.table.numpy().reshape(len(start.table), subspaces, -1)
+    found = [np.concatenate([kmeans2(rows[own, part], count, KMEANS, minit="++", rng=generator)[0]
+                             for count, own in shares.items()]) for part in range(subspaces)]
     product = Product(start.table, start.counts.astype(np.float64),
                       torch.from_numpy(np.stack(found)), scheme.bits, len(start.field_sizes),
-                      rows_bytes(start.field_sizes))
+                      others, allowed)
     for _ in range(RENEWALS):
         product.renew()
     start.model.embedding = product
@@ -222,7 +239,8 @@ def _own_run(trained: LoadedRun, scheme: Scheme) -> tuple[ClickModel, np.ndarray
 
 
 MAKERS: dict[str, Callable[[LoadedRun, Scheme], tuple[ClickModel, np.ndarray]]] = {
-    "uniform": _uniform, "mask": _mask, "pq": _pq, "qr": _own_run, "mde": _own_run}
+    "uniform": _uniform, "mask": _mask, "pq": _coded, "mgqe": _coded, "qr": _own_run,
+    "mde": _own_run}
 
 
 def _rows_by_field(inner: Any, sizes: Sizes) -> dict[str, tuple[int, ...]]:
@@ -236,14 +254,14 @@ def _rows_by_field(inner: Any, sizes: Sizes) -> dict[str, tuple[int, ...]]:
 
 
 def _dense(trained: LoadedRun, scheme: Scheme) -> Start:
-    """The start of a uniform run; of pq, neighbouring parts get columns of like energy."""
+    """The start of a uniform run; of codes, neighbouring parts get columns of like energy."""
     whole = trained.table.shape[1]
     width = whole if scheme.width is None else scheme.width
     if not 1 <= width <= whole:
         raise ValueError(f"--width must lie between 1 and {whole}, the width of the dense table; "
                          f"got {width}")
     columns = np.arange(width)
-    if scheme.name == "pq" and scheme.rotation and scheme.subspaces and not (
+    if scheme.name in CODED and scheme.rotation and scheme.subspaces and not (
             width % scheme.subspaces):
         columns = columns.reshape(-1, scheme.subspaces).T.reshape(-1)
     same = np.array_equal(columns, np.arange(whole))

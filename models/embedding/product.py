@@ -29,7 +29,8 @@ class Product(TableEmbedding):
     the rows, and `renew` sets each centroid to the mean of the parts that it stands for, a round of
     k-means. Centroids have few bits themselves.
 
-    Differs from `Mgqe`, which learns centroids by a gradient, from scratch.
+    With fewer centroids for rare rows it is MGQE (Kang et al. 2020) from a dense table; `Mgqe`
+    learns rows and centroids from scratch.
 
     Args:
         initial: (N, D) values to start from.
@@ -39,17 +40,23 @@ class Product(TableEmbedding):
         bits: of an entry of a centroid.
         num_fields: F.
         others: bytes of what is stored beside codes and centroids.
+        allowed: (N,) how many of the K centroids each row may use, the first ones; None for all. A
+            code has as many bits as they take.
     """
 
-    row_indexed = ("weight", "seen")
+    row_indexed = ("weight", "seen", "allowed")
     seen: Tensor  # (N, 1) of 0 and 1
+    allowed: Tensor  # (N, 1)
     importance: Tensor  # (N, 1)
     centroids: Tensor  # (S, K, D / S)
 
     def __init__(self, initial: Tensor, importance: np.ndarray, centroids: Tensor, bits: int,
-                 num_fields: int, others: int) -> None:
+                 num_fields: int, others: int, allowed: Tensor | None = None) -> None:
         super().__init__(initial.shape[0], initial.shape[1], num_fields)
         self.weight = nn.Parameter(initial.clone(memory_format=torch.contiguous_format))
+        parts, size, _ = centroids.shape
+        limits = torch.full((len(initial),), size) if allowed is None else allowed
+        self.register_buffer("allowed", limits[:, None].float(), persistent=False)
         self.register_buffer("importance", torch.from_numpy(importance)[:, None].float())
         self.register_buffer("seen", (self.importance > 0).float())
         self.register_buffer("centroids", centroids.clone())
@@ -59,8 +66,8 @@ class Product(TableEmbedding):
         self.quantiser = Quantiser(matrix, each, groups)
         self.quantiser.parts = (centroids.shape[1],) * len(centroids)
         self.quantiser.row_indexed = None  # it has no row of the table
-        parts, size, _ = centroids.shape
-        codes = -(-int(self.seen.sum()) * parts * max(size - 1, 1).bit_length() // 8)
+        seen = limits[self.seen[:, 0] > 0].tolist()
+        codes = -(-parts * sum(max(limit - 1, 1).bit_length() for limit in seen) // 8)
         values = int(groups.max()) + 1 + -(-int(each.sum()) // 8)
         self.stored_bytes = others + codes + values
 
@@ -75,8 +82,7 @@ class Product(TableEmbedding):
         """ids (B, F) -> (B, F, D)."""
         centroids, rows = self.coded(), lookup(self.weight, ids)
         parts, size, _ = centroids.shape
-        allowed = torch.full((len(self.weight), 1), float(size), device=rows.device)
-        codes = nearest(self.weight.detach(), ids, centroids, allowed)
+        codes = nearest(self.weight.detach(), ids, centroids, self.allowed)
         places = codes + size * torch.arange(parts, device=rows.device)
         chosen = lookup(centroids.flatten(0, 1), places.flatten(1)).view(rows.shape)
         return _StraightThrough.apply(rows, chosen) * lookup(self.seen, ids)
@@ -86,9 +92,9 @@ class Product(TableEmbedding):
         """A round of k-means on the rows as they are; a centroid without a row stays."""
         centroids = self.coded()
         parts, size, width = centroids.shape
-        rows, importance = (each[self.seen[:, 0] > 0] for each in (self.weight, self.importance))
+        rows, importance, allowed = (each[self.seen[:, 0] > 0]
+                                     for each in (self.weight, self.importance, self.allowed))
         ids = torch.arange(len(rows), dtype=torch.int32, device=rows.device)[:, None]
-        allowed = torch.full((len(rows), 1), float(size), device=rows.device)
         codes = nearest(rows, ids, centroids, allowed)[:, 0]
         for part in range(parts):
             own = rows[:, part * width:(part + 1) * width]

@@ -13,7 +13,7 @@ from matplotlib.axes import Axes
 
 from studies import paired, pooling
 from studies.figures import budget_curve, by_epoch
-from studies.figures.styles import BLACK, BLUE, GREEN, INK, PINK, RED, SKY, WINE, Style
+from studies.figures.styles import BLACK, BLUE, GREEN, INK, ORANGE, PINK, RED, SKY, WINE, Style
 from studies.kinds import QUANTISED, Results
 from studies.page import RUNS, Number, Page, shown
 from studies.table import Table, spread
@@ -22,11 +22,11 @@ SIZE = (7.0, 3.2)  # inches
 WATERLINE = "waterline"
 PEP_MASK = "PEP's mask"
 NAMES = {WATERLINE: "water line", "uniform": "uniform", "pq": "product quantisation",
-         "mask": "magnitude mask", PEP_MASK: PEP_MASK, "qr": "quotient-remainder", "mde": "MDE"}
+         "mgqe": "MGQE", "mask": "magnitude mask", PEP_MASK: PEP_MASK, "qr": "quotient-remainder", "mde": "MDE"}
 LOOKS: dict[str, Style] = {
     WATERLINE: (BLUE, "o", "-"), "uniform": (BLACK, "s", "--"), "pq": (PINK, "D", "--"),
-    "mask": (RED, "P", "--"), PEP_MASK: (SKY, "X", "--"), "qr": (WINE, ">", "--"),
-    "mde": (GREEN, "^", "--")}
+    "mgqe": (ORANGE, "v", "--"), "mask": (RED, "P", "--"), PEP_MASK: (SKY, "X", "--"),
+    "qr": (WINE, ">", "--"), "mde": (GREEN, "^", "--")}
 SAME_SIZE = 1.05  # of a trial's bytes: one that takes so much is as large as it
 WINDOW = 1.7  # of a budget: a baseline beside it may take that much more
 HEAD = ("budget", "bytes", "whole model", "test AUC", "best other", "its bytes", "its test AUC",

@@ -95,6 +95,21 @@ def test_product_quantisation_counts_codes_and_centroids(dense):
         + steps_of(model.embedding))
 
 
+def test_mgqe_codes_rare_rows_with_a_quarter_of_the_centroids(dense):
+    model, seen = make(dense, Scheme("mgqe", 4, subspaces=2, centroids=8))
+    embedding, table = model.embedding, model.embedding.table()
+    frequent = embedding.allowed[:, 0] == 8
+    assert frequent.sum() == -(-len(table) // 10)
+    counts = feature_counts.count(DATA)
+    assert counts[frequent].min() >= counts[~frequent].max()
+    for part in table[~frequent & torch.from_numpy(seen)].split(WIDTH // 2, dim=1):
+        assert len(part.unique(dim=0)) <= 2
+    result = command.compress(dense, Scheme("mgqe", 4, subspaces=2, centroids=8), HOW)
+    assert result["compression"]["scheme"] == "mgqe"
+    with pytest.raises(ValueError, match=r"--centroids \d+ leaves \d+ for the \d+ most frequent"):
+        make(dense, Scheme("mgqe", 4, subspaces=2, centroids=int(seen.sum())))
+
+
 @pytest.mark.parametrize("name", ["qr", "mde"])
 def test_the_values_of_a_run_of_another_embedding(tmp_path, monkeypatch, name):
     tiny.install(monkeypatch, DATA)
@@ -165,7 +180,7 @@ def test_masks_are_counted_in_the_smaller_form():
 @pytest.mark.parametrize(("given", "words"), [
     ({"name": "other", "bits": 4}, "there is no scheme 'other'"),
     ({"name": "uniform", "bits": 9}, "takes 1 to 8, got 9"),
-    ({"name": "qr", "bits": 4, "width": 3}, "--width belongs to uniform and mask and pq"),
+    ({"name": "qr", "bits": 4, "width": 3}, "--width belongs to uniform and mask and pq and mgqe"),
     ({"name": "uniform", "bits": 4, "keep": 3}, "--keep belongs to mask"),
     ({"name": "pq", "bits": 4}, "pq needs --subspaces and --centroids")])
 def test_options_that_do_not_belong_to_a_scheme_are_refused(given, words):

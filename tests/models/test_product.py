@@ -11,12 +11,12 @@ from models.packed_table import HEADER
 ROWS, PARTS, SIZE, EACH = 40, 2, 6, 3
 
 
-def made(seed=1, bits=8, rows=ROWS):
+def made(seed=1, bits=8, rows=ROWS, allowed=None):
     generator = torch.Generator().manual_seed(seed)
     table = torch.randn(rows, PARTS * EACH, generator=generator)
     centroids = torch.stack([table[:SIZE, :EACH], table[:SIZE, EACH:]])
     counts = np.arange(rows) % 5.0  # every fifth row was never seen
-    return Product(table, counts, centroids, bits, 2, HEADER.size)
+    return Product(table, counts, centroids, bits, 2, HEADER.size, allowed)
 
 
 def test_each_part_is_the_nearest_centroid_and_rows_never_seen_are_zero():
@@ -59,6 +59,21 @@ def test_bytes_are_codes_of_seen_rows_centroids_and_steps():
     assert product.inference_bytes() == (HEADER.size + 32 * PARTS * 3 // 8 + steps
                                          + PARTS * SIZE * EACH // 2)
     assert product.num_params() == PARTS * SIZE * EACH
+
+
+def test_rare_rows_use_the_first_centroids_and_their_codes_are_shorter():
+    allowed = torch.where(torch.arange(ROWS) < 10, SIZE, 2)
+    whole, product = made(), made(allowed=allowed)
+    first = product.coded()[:, :2]
+    for row in (11, 23, 39):  # seen, and rare
+        own = product.table()[row].view(PARTS, 1, EACH)
+        assert (own == first).all(dim=-1).any(dim=-1).all()
+    assert torch.equal(product.table()[:10], whole.table()[:10])
+    product.renew()
+    assert product.allowed[:, 0].tolist() == allowed.tolist()
+    # 24 of the 30 rare rows are seen; their two codes have 1 bit in place of 3
+    assert whole.inference_bytes() - product.inference_bytes() == 24 * 2 * 2 // 8
+    assert product.state_dict().keys() == whole.state_dict().keys()
 
 
 @pytest.mark.parametrize("model", ["fm", "deepfm"])
