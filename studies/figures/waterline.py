@@ -22,7 +22,8 @@ SIZE = (7.0, 3.2)  # inches
 WATERLINE = "waterline"
 PEP_MASK = "PEP's mask"
 NAMES = {WATERLINE: "water line", "uniform": "uniform", "pq": "product quantisation",
-         "mgqe": "MGQE", "mask": "magnitude mask", PEP_MASK: PEP_MASK, "qr": "quotient-remainder", "mde": "MDE"}
+         "mgqe": "MGQE", "mask": "magnitude mask", PEP_MASK: PEP_MASK,
+         "qr": "quotient-remainder", "mde": "MDE"}
 LOOKS: dict[str, Style] = {
     WATERLINE: (BLUE, "o", "-"), "uniform": (BLACK, "s", "--"), "pq": (PINK, "D", "--"),
     "mgqe": (ORANGE, "v", "--"), "mask": (RED, "P", "--"), PEP_MASK: (SKY, "X", "--"),
