@@ -4,6 +4,7 @@ The exported model is held against the run's own on all validation rows before a
 """
 
 import copy
+import itertools
 import logging
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,6 +19,7 @@ from data.raw.layout import LABEL, Layout
 from engine.evaluate import auc, logloss
 from engine.record import provenance
 from engine.run import RunContext
+from models.memory import require_memory
 from models.serving import artefact
 from models.serving.artefact import Artefact
 from models.serving.model import ServedModel
@@ -108,13 +110,17 @@ def compared(trained: TrainedModel, model: ServedModel, new_ids: np.ndarray,
         the run and of the export.
 
     Raises:
-        ValueError: they differ by more than the type allows.
+        ValueError: they differ by more than the type allows, or there is no memory for the copy in
+            double precision.
     """
     dataset = trained.run.dataset
     ids, labels = dataset.split("validation")
     dense = dataset.dense_of("validation") if trained.model.num_dense else None
     arrays = [torch.from_numpy(np.asarray(ids))]
     arrays += [] if dense is None else [torch.from_numpy(np.asarray(dense))]
+    values_of = itertools.chain(trained.model.parameters(), trained.model.buffers())
+    require_memory(8 * sum(value.numel() for value in values_of),
+                   "a copy of the model in double precision, which the export is held against")
     moved, exact = torch.from_numpy(new_ids), copy.deepcopy(trained.model.cpu()).double()
     own, precise, other = [], [], []
     for batch in zip(*(in_order(array, torch.device("cpu")) for array in arrays), strict=True):

@@ -274,6 +274,20 @@ def test_nothing_is_written_where_scores_differ(out, tmp_path, monkeypatch):
     assert not (tmp_path / "home").exists()
 
 
+def test_a_copy_that_does_not_fit_is_refused_with_its_size(out, tmp_path, monkeypatch):
+    run_id = trained(out, embedding="uniform")
+    wanted = load_trained(run_id, tiny.context(out)).model.state_dict().values()
+
+    def refuse(need, what):
+        raise ValueError(f"{what}: {need}")
+
+    monkeypatch.setattr(export_module, "require_memory", refuse)
+    size = 8 * sum(value.numel() for value in wanted)
+    with pytest.raises(ValueError, match=f"a copy of the model in double precision, .*: {size}$"):
+        export(run_id, tmp_path / "home", context=tiny.context(out))
+    assert not (tmp_path / "home").exists()
+
+
 def test_a_folder_with_something_in_it_is_left_alone(home, out):
     before = sorted(path.name for path in home.iterdir())
     run_id = json.loads((home / MANIFEST).read_text())["run_id"]
