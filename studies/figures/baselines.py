@@ -41,6 +41,10 @@ class Entry(NamedTuple):
         """Of a field of the results."""
         return statistics.mean(result[name] for result in self.results)
 
+    def spread(self, name: str) -> float:
+        """Standard deviation of a sample of a field; 0 for one seed."""
+        return statistics.stdev(self.of(name)) if len(self.results) > 1 else 0.0
+
     def of(self, name: str) -> list[float]:
         """A field of all results."""
         return [result[name] for result in self.results]
@@ -229,9 +233,11 @@ def picture(found: Sequence[Entry], title: str, absent: Sequence[int] = ()) -> F
             budget_curve.log_sizes(axes)
             budget_curve.tidy(axes)
         budget_curve.mark_missing(row[0], absent)
+        low = score == "test_logloss"
+        ends = [entry.mean(score) + (-1 if low else 1) * entry.spread(score) for entry in found]
         for axes in row:
-            budget_curve.widen_crowd(axes, [entry.mean(score) for entry in found],
-                                     low=score == "test_logloss")
+            budget_curve.widen_crowd(axes, [entry.mean(score) for entry in found], low,
+                                     min(ends) if low else max(ends))
         row[0].set_ylabel(budget_curve.score_label(label, several), fontsize=8)
     for axes, label in zip(panels[-1], QUANTITIES.values(), strict=True):
         axes.set_xlabel(label, fontsize=8)

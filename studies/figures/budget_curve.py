@@ -34,7 +34,7 @@ SHORT = 20  # letters of names that stand two in a line there
 LETTERS = 44  # of a name that fit into a line there
 TICK = 0.3  # inches that a tick's label takes
 BESIDE = 0.7  # inches that the labels beside an axis take
-CROWD = 8  # values that can crowd
+CROWD = 6  # values that can crowd
 FINE = 0.7  # share of an axis for the values that do
 APART = 0.06  # of an axis, that ticks must be
 SHADED = ("Where scores crowd at one end of an axis, the shaded rest of it has a coarser scale. "
@@ -174,7 +174,8 @@ def log_sizes(axes: Axes) -> None:
     axes.xaxis.set_minor_locator(NullLocator())
 
 
-def widen_crowd(axes: Axes, values: Sequence[float], low: bool = False) -> None:
+def widen_crowd(axes: Axes, values: Sequence[float], low: bool = False,
+                end: float | None = None) -> None:
     """Give most of a score's axis to the values that crowd at its good end.
 
     The axis is linear in either part; the part of the other values is shaded, and coarser. Nothing
@@ -183,6 +184,7 @@ def widen_crowd(axes: Axes, values: Sequence[float], low: bool = False) -> None:
     Args:
         values: that are drawn.
         low: the good scores are the low ones, as of log-loss.
+        end: of the error bar that reaches furthest at the good end.
     """
     ordered = sorted(values, reverse=not low)  # good ones first
     if len(ordered) < CROWD:
@@ -192,7 +194,11 @@ def widen_crowd(axes: Axes, values: Sequence[float], low: bool = False) -> None:
         return
     bottom, top = axes.get_ylim()
     margin = 0.2 * abs(best - edge)
-    bottom, top = (best - margin, top) if low else (bottom, best + margin)
+    reach = best if end is None else end
+    if low:
+        bottom = min(best - margin, reach - margin / 4)
+    else:
+        top = max(best + margin, reach + margin / 4)
     ends = (bottom, edge, top)
     share = FINE if low else 1 - FINE  # of the axis, below the edge
     axes.set_yscale("function", functions=(partial(np.interp, xp=ends, fp=(0, share, 1)),
@@ -206,7 +212,8 @@ def widen_crowd(axes: Axes, values: Sequence[float], low: bool = False) -> None:
         free = all(abs(height - other) > APART for other in heights.values())
         if bottom <= tick <= top and free:
             heights[float(tick)] = height
-    axes.set_yticks(list(heights), [f"{tick:.3f}" for tick in heights])
+    digits = 3 if len({f"{tick:.3f}" for tick in heights}) == len(heights) else 4
+    axes.set_yticks(list(heights), [f"{tick:.{digits}f}" for tick in heights])
 
 
 def with_bars(axes: Axes, points: Sequence[tuple[float, Sequence[float]]], label: str,

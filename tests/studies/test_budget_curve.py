@@ -234,6 +234,8 @@ def test_values_that_crowd_get_most_of_the_axis_and_the_rest_is_shaded():
         [(0, values[2]), (0, values[-1])]))[:, 1]
     assert high - low > 0.4
     assert len(axes.patches) == 1
+    budget_curve.widen_crowd(axes, values, end=0.86)
+    assert axes.get_ylim()[1] > 0.86  # of the error bar
     even = new_figure((3.4, 2.6)).add_subplot()
     even.plot(range(12))
     budget_curve.widen_crowd(even, list(range(12)))
