@@ -9,8 +9,15 @@ import torch
 from torch import Tensor, nn
 
 from compression.afm.structure import empty_like
-from compression.loaded_run import find_result, load_model, run_of_record, weights_of
+from compression.loaded_run import (
+    find_result,
+    load_model,
+    load_uniform,
+    run_of_record,
+    weights_of,
+)
 from compression.lowbit import schemes
+from compression.lowbit.start import start_of
 from compression.waterline.shape import ORDER, PACKED
 from engine import darts
 from engine.initial_model import fresh_model
@@ -116,6 +123,9 @@ def _compressed(run: Run, result: dict[str, Any], weights: dict[str, Tensor],
         return empty_like(source, made["structure"], run.dataset.schema.sizes), None
     if "embedding.quantiser.step" in weights:
         model: Any = copy.deepcopy(source)
+        if "width" in made:
+            whole = load_uniform(made["source"], context)
+            model = start_of(whole, False, np.arange(made["width"])).model
         model.embedding = _Levels(weights, run.dataset.schema.num_fields)
         folder = context.out / "runs" / result["run_id"]
         if not (folder / PACKED).exists():

@@ -39,7 +39,9 @@ ABLATIONS: dict[str, Shape] = {
     "one rung of 8 bits": Shape(rung=8), "at most 4 bits": Shape(most=4)}
 BASELINES = ("uniform", "pq", "mask", "mgqe", "qr", "mde", "pep")
 WINDOW = 1.7  # of a budget: a baseline may take that much more
-FORMS = 4  # of a baseline at a budget, each with the three retrainings below
+FORMS = 4  # of a scheme at a budget, each with three retrainings
+WIDTHS = (4, 8, 12, 16, 24, 32, 48)  # columns of the water line that are tried, and all
+BITS, FAR = 1.25, 1.7  # of an entry, that they should leave; and powers of two away from it
 PEP_ENTRIES = {"movielens": (50_000, 23_675, 10_000, 6_541),
                "frappe": (50_000, 20_000, 10_000, 5_000)}  # of its searches
 WIDTH = 64  # of dense tables that are trained by `studies.recipes`
@@ -65,21 +67,30 @@ class Trial:
         given = {**self.scheme.identity(), **dict(self.source)}
         del given["method"]
         decay = "" if self.how.decay is None else f" decay={self.how.decay:g}"
-        return " ".join(f"{name}={value}" for name, value in given.items()) + (
-            f" lr={self.how.lr:g}{decay}")
+        return _words(given) + f" lr={self.how.lr:g}{decay}"
+
+
+def _words(form: dict[str, Any]) -> str:
+    return " ".join(f"{name}={value}" for name, value in form.items())
 
 
 def needs(given: argparse.Namespace) -> list[PlannedRun]:
     """All runs of a data set and a model; finished ones are not run again."""
     model, about = given.model, (given.model, "uniform")
     budgets = BUDGETS_OF.get((given.dataset, model), BUDGETS[model])
+    first, *others = given.seeds
     found = [PlannedRun(f"{model} recipe seed {seed}", about, partial(dense, given, seed))
              for seed in given.seeds]
     for budget in budgets:
         found += [PlannedRun(f"{model} waterline {budget} bytes seed {seed}", about,
                              partial(_waterline, given, Shape(), budget, seed))
                   for seed in given.seeds]
-    first = given.seeds[0]
+        found += [PlannedRun(f"{model} waterline {budget} bytes, {_words(shape.identity())}, seed "
+                             f"{first}", about, partial(_waterline, given, shape, budget, first))
+                  for shape in narrower(given, budget)]
+        found += [PlannedRun(f"{model} waterline {budget} bytes, the best width, seed {seed}",
+                             about, partial(_best_waterline, given, budget, seed))
+                  for seed in others]
     for budget in budgets:
         for name in BASELINES:
             every = trials(given, name, budget)
@@ -88,7 +99,7 @@ def needs(given: argparse.Namespace) -> list[PlannedRun]:
                       for trial in every]
             found += [PlannedRun(f"{model} {name} near {budget} bytes, the best trial, seed "
                                  f"{seed}", about, partial(_best, given, name, budget, seed))
-                      for seed in given.seeds[1:] if every]
+                      for seed in others if every]
     found += [PlannedRun(f"{model} waterline {ABLATED} bytes, {name}, seed {first}", about,
                          partial(_waterline, given, shape, ABLATED, first))
               for name, shape in ABLATIONS.items()]
@@ -110,11 +121,36 @@ def dense(given: argparse.Namespace, seed: int, context: RunContext) -> str:
     return stages.train(parse(_recipe(given)), seed, context)["run_id"]
 
 
+def narrower(given: argparse.Namespace, budget: int) -> list[Shape]:
+    """The water line with the three numbers of columns, fewer than all, that leave the entries
+    nearest to BITS bits each."""
+    width = _recipe(given)["latent_dim"]
+    rows = (given.dense or 0) // PRESETS[given.dataset]["latent_dim"]
+    away = {each: abs(math.log2(8 * budget / (rows * each) / BITS))
+            for each in WIDTHS if each < width}
+    near = sorted((each for each in away if away[each] <= FAR), key=lambda each: away[each])
+    return [Shape(width=each) for each in near[:FORMS - 1]]
+
+
+def _ways(model: str) -> list[Retraining]:
+    own = usual(model)
+    return [own, Retraining(own.epochs, own.lr / 2), Retraining(own.epochs, own.lr, 1e-4)]
+
+
 def _waterline(given: argparse.Namespace, shape: Shape, budget: int, seed: int,
                context: RunContext) -> dict[str, Any]:
     trained = _loaded(dense(given, seed, context), context)
     [result] = waterline.compress(trained, shape, [budget], usual(given.model))
     return result
+
+
+def _best_waterline(given: argparse.Namespace, budget: int, seed: int,
+                    context: RunContext) -> dict[str, Any]:
+    """The best number of columns by validation of the first seed, with another seed."""
+    shapes = [Shape(), *narrower(given, budget)]
+    reading = replace(context, force=False)
+    results = [_waterline(given, shape, budget, given.seeds[0], reading) for shape in shapes]
+    return _waterline(given, shapes[results.index(chosen(results))], budget, seed, context)
 
 
 def _loaded(run_id: str, context: RunContext) -> LoadedRun:
@@ -128,14 +164,13 @@ def _read(run_id: str, out: Path, cache: Path, data: str | None, device: str) ->
 
 
 def trials(given: argparse.Namespace, name: str, budget: int) -> list[Trial]:
-    """At most 12 trials of a baseline near a budget: its forms that take least above it, each with
-    three retrainings."""
+    """At most 12 trials of a baseline near a budget, 15 of a magnitude mask: its forms that take
+    least above it, each with three retrainings."""
     width = _recipe(given)["latent_dim"]
     rows = (given.dense or 0) // PRESETS[given.dataset]["latent_dim"]
-    own, entries = usual(given.model), PEP_ENTRIES.get(given.dataset, ())
-    ways = [own, Retraining(own.epochs, own.lr / 2), Retraining(own.epochs, own.lr, 1e-4)]
+    forms = _forms(name, budget, rows, width, PEP_ENTRIES.get(given.dataset, ()))
     return [Trial(scheme, how, source)
-            for (scheme, source), how in product(_forms(name, budget, rows, width, entries), ways)]
+            for (scheme, source), how in product(forms, _ways(given.model))]
 
 
 Form = tuple[Scheme, tuple[tuple[str, Any], ...]]
@@ -150,12 +185,12 @@ def _forms(name: str, budget: int, rows: int, width: int, entries: Sequence[int]
     """
     widths = [each for each in (4, 8, 16, 32, 64) if each <= width]
     if name == "mask":
-        wide = sorted({max(width // part, 1) for part in (1, 2, 4)})
+        wide = sorted({max(width // part, 1) for part in (1, 2, 4, 8)})
         masks: list[Form] = [(Scheme("mask", bits, each, bytes=budget), ())
                              for bits, each in product((4, 8), wide)
                              # a narrow table may have fewer bytes in all
                              if rows * each * bits / 8 > budget]
-        return masks[:FORMS]
+        return masks[:FORMS + 1]
     if name == "pep":
         return [(Scheme("mask", bits), (("retrain_emb_param", kept),))
                 for bits, kept in product((4, 8), entries)

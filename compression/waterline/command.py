@@ -2,6 +2,7 @@
 
 import argparse
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any
 
 from compression.loaded_run import LoadedRun, load_uniform
@@ -25,7 +26,7 @@ METHOD = "waterline"
 def work(args: argparse.Namespace) -> None:
     """Run the command and print a line a budget."""
     most = Shape.most if args.most is None else args.most
-    shape = Shape(not args.no_rotation, args.rows, args.columns, most, args.rung)
+    shape = Shape(not args.no_rotation, args.width, args.rows, args.columns, most, args.rung)
     trained = load_uniform(args.run, cli.place_of(args, force=args.force))
     trained = trained.with_one_value_a_field(METHOD)
     how = retraining_of(args, trained.settings.model.model)
@@ -40,6 +41,8 @@ def compress(trained: LoadedRun, shape: Shape, budgets: Sequence[int],
     Raises:
         ValueError: as `allocate`, or the model is not invariant under the rotation.
     """
+    if shape.width == trained.table.shape[1]:
+        shape = replace(shape, width=None)
     runs = {budget: run_of(trained, how, {"method": METHOD, "bytes": budget, **shape.identity()})
             for budget in budgets}
     results = {budget: run.finished() for budget, run in runs.items()}

@@ -31,6 +31,7 @@ class Shape:
 
     Args:
         rotation: rotate the table to its principal axes first.
+        width: keep the first columns of the (rotated) table alone; None for all.
         rows: a row's class follows its count and its energy, its count alone, or nothing.
         columns: a column's number is its own, or one for all columns of a field.
         most: bits of an entry at most.
@@ -39,6 +40,7 @@ class Shape:
     """
 
     rotation: bool = True
+    width: int | None = None
     rows: str = ENERGY
     columns: str = COLUMN
     most: int = MOST
@@ -63,9 +65,11 @@ def level_of(trained: LoadedRun, shape: Shape) -> tuple[Start, Level]:
     """The start of a run, and all that its bits depend on but for the level.
 
     Raises:
-        ValueError: a rotation is asked for and the model is not invariant.
+        ValueError: a rotation or fewer columns are asked for and the model is not invariant, or the
+            table has no such width.
     """
-    start = start_of(trained, shape.rotation)
+    start = start_of(trained, shape.rotation,
+                     None if shape.width is None else np.arange(shape.width))
     device = pick_device(trained.run.context.device)
     model = start.model.to(device)
     batches = CalibrationBatches(trained.run, bool(model.num_dense), device, shape.samples)

@@ -114,11 +114,18 @@ def test_every_baseline_has_12_trials_or_fewer_near_each_budget():
     for budget in waterline_runs.BUDGETS["fm"]:
         for name in waterline_runs.BASELINES:
             trials = waterline_runs.trials(GIVEN, name, budget)
-            assert len(trials) <= 12
+            assert len(trials) <= (15 if name == "mask" else 12)
             assert len({trial.words for trial in trials}) == len(trials)
             assert trials or name in ("pep", "mde", "qr", "pq", "mgqe", "uniform")
     every = [waterline_runs.trials(GIVEN, name, 20_000) for name in waterline_runs.BASELINES]
-    assert [len(trials) for trials in every[:5]] == [12] * 5
+    assert [len(trials) for trials in every[:5]] == [12, 12, 15, 12, 12]
+
+
+def test_narrower_tables_leave_an_entry_a_bit_or_two():
+    widths = {budget: [shape.width for shape in waterline_runs.narrower(GIVEN, budget)]
+              for budget in waterline_runs.BUDGETS["fm"]}
+    assert widths == {10_000: [16, 12, 24], 20_000: [32, 24, 48], 35_000: [48, 32, 24],
+                      70_000: [48], 135_000: []}
 
 
 @pytest.mark.parametrize("model", waterline_runs.BUDGETS)
