@@ -37,11 +37,12 @@ ABLATION_HEAD = ("changed", "bytes", "validation AUC", "test AUC", "seeds")
 NOTE = ("Everything that is stored of a table is counted: header, class counts, column numbers, "
         "masks, codebooks, steps and codes. Every scheme starts from the same dense run (or from a "
         "run of its own embedding with the same recipe) and has the same quantiser and the same "
-        "retraining. The water line is not tuned; of every other scheme, all trials that take the "
-        "budget or up to 1.7 times as much stand beside it, and validation chooses one; the best "
-        "other is the scheme with the best mean validation AUC. The lead is paired by seed. Right, "
-        "the rest of the model is counted too, with first-order weights and layers at 8 bits, and "
-        "the scores are of that model.")
+        "retraining. Validation chooses one trial of each scheme, by the first seed: of the water "
+        "line among those of the budget, which differ in the number of columns; of every other "
+        "scheme among all that take the budget or up to 1.7 times as much, which differ in form, "
+        "learning rate and decay. The best other is the scheme with the best mean validation AUC. "
+        "The lead is paired by seed. Right, the rest of the model is counted too, with first-order "
+        "weights and layers at 8 bits, and the scores are of that model.")
 Groups = dict[str, list[dict[str, Any]]]
 
 
@@ -58,7 +59,8 @@ def build(results: Results, out: Path, dataset: str, model: str) -> Page:
     schemes: dict[str, Groups] = defaultdict(dict)
     for key, runs in _grouped(own).items():
         schemes[scheme_of(runs[0])][key] = runs
-    ours, ablations = _curve(schemes.pop(WATERLINE, {}))
+    mine, ablations = _trials(schemes.pop(WATERLINE, {}))
+    ours = {budget: best_of(list(groups.values())) for budget, groups in mine.items()}
     if not ours:
         page.list_missing(f"the water line: no run; `python reproduce.py {WATERLINE} --dataset "
                           f"{dataset} --model {model}`")
@@ -73,7 +75,8 @@ def build(results: Results, out: Path, dataset: str, model: str) -> Page:
                                     for budget, runs in sorted(ours.items())]))
     every: list[Sequence[Any]] = []
     for budget, others in sorted(beside.items()):
-        every += [_other(budget, name, found, _near(schemes[name], budget))
+        every.append(_chosen(budget, WATERLINE, ours[budget], len(mine[budget])))
+        every += [_chosen(budget, name, found, len(_near(schemes[name], budget)))
                   for name, found in others.items()]
     if every:
         page.tables.append(Table(EVERY_HEAD, every))
@@ -82,7 +85,7 @@ def build(results: Results, out: Path, dataset: str, model: str) -> Page:
         if absent:
             page.list_missing(f"beside {budget:,} bytes: {', '.join(absent)}")
     if ablations:
-        page.tables.append(Table(ABLATION_HEAD, _ablations(ours, ablations)))
+        page.tables.append(Table(ABLATION_HEAD, _ablations(mine, ablations)))
     if dense:
         page.numbers.append(_auc("the dense model, float32", dense))
     for budget, runs in sorted(ours.items()):
@@ -128,9 +131,9 @@ def _grouped(runs: Results) -> Groups:
             for key, own in found.items()}
 
 
-def _curve(groups: Groups) -> tuple[dict[int, list[dict[str, Any]]], Groups]:
-    """The method's runs by budget, and its ablations; of several retrainings the one that most runs
-    have."""
+def _trials(groups: Groups) -> tuple[dict[int, Groups], Groups]:
+    """The method's runs by budget and number of columns ("" are all), and its ablations; of several
+    retrainings the one that most runs have."""
     def training(run: Mapping[str, Any]) -> tuple[Any, ...]:
         settings = run["settings"]
         return (settings["lr"], settings["max_epochs"], settings["l2_regularization"],
@@ -140,19 +143,19 @@ def _curve(groups: Groups) -> tuple[dict[int, list[dict[str, Any]]], Groups]:
     for runs in groups.values():
         counts[training(runs[0])] += len(runs)
     usual = max(counts, key=lambda key: counts[key], default=None)
-    curve: dict[int, list[dict[str, Any]]] = {}
+    trials: dict[int, Groups] = defaultdict(dict)
     ablations: Groups = {}
     for runs in groups.values():
         asked = runs[0]["identity"]["extra"]["compression"]
         changed = {name: value for name, value in asked.items() if name not in ("method", "bytes")}
         if training(runs[0]) != usual:
             continue
-        if changed:
-            words = ", ".join(f"{name} {value}" for name, value in changed.items())
-            ablations[f"{words}, {asked['bytes']:,} bytes"] = runs
+        words = ", ".join(f"{name} {value}" for name, value in changed.items())
+        if changed.keys() <= {"width"}:
+            trials[asked["bytes"]][words] = runs
         else:
-            curve[asked["bytes"]] = runs
-    return curve, ablations
+            ablations[f"{words}, {asked['bytes']:,} bytes"] = runs
+    return dict(trials), ablations
 
 
 def _near(groups: Groups, budget: int) -> list[list[dict[str, Any]]]:
@@ -162,11 +165,15 @@ def _near(groups: Groups, budget: int) -> list[list[dict[str, Any]]]:
 
 
 def best_near(groups: Groups, budget: int) -> list[dict[str, Any]]:
-    """Of the trials near a budget the best by validation of the first seed that they share; with no
-    regard to the test rows."""
-    near = _near(groups, budget)
-    first = min((runs[0]["seed"] for runs in near), default=0)
-    shared = [runs for runs in near if runs[0]["seed"] == first]
+    """The best of the trials near a budget."""
+    return best_of(_near(groups, budget))
+
+
+def best_of(trials: Sequence[list[dict[str, Any]]]) -> list[dict[str, Any]]:
+    """The best trial by validation of the first seed that they share; with no regard to the test
+    rows."""
+    first = min((runs[0]["seed"] for runs in trials), default=0)
+    shared = [runs for runs in trials if runs[0]["seed"] == first]
     return max(shared, key=lambda runs: runs[0]["validation_auc"], default=[])
 
 
@@ -190,16 +197,16 @@ def _line(page: Page, budget: int, runs: list[dict[str, Any]],
     return (*start, NAMES[name], f"{round(_mean(best, _bytes)):,}", spread(_tests(best)), lead)
 
 
-def _other(budget: int, name: str, runs: list[dict[str, Any]],
-           near: Sequence[Results]) -> tuple[str, ...]:
-    return (f"{budget:,}", NAMES[name], form_of(runs[0]), str(len(near)),
+def _chosen(budget: int, name: str, runs: list[dict[str, Any]], trials: int) -> tuple[str, ...]:
+    return (f"{budget:,}", NAMES[name], form_of(runs[0]), str(trials),
             f"{round(_mean(runs, _bytes)):,}",
             spread([run["validation_auc"] for run in runs]), spread(_tests(runs)), str(len(runs)))
 
 
-def _ablations(ours: dict[int, list[dict[str, Any]]], found: Groups) -> list[tuple[str, ...]]:
+def _ablations(trials: dict[int, Groups], found: Groups) -> list[tuple[str, ...]]:
     sizes = {runs[0]["identity"]["extra"]["compression"]["bytes"] for runs in found.values()}
-    every = {f"nothing, {size:,} bytes": ours[size] for size in sorted(sizes) if size in ours}
+    every = {f"nothing, {size:,} bytes": trials[size][""] for size in sorted(sizes)
+             if "" in trials.get(size, {})}
     ordered = sorted(found.items(), key=lambda item: -_mean(item[1], _validation))
     return [(name, f"{round(_mean(runs, _bytes)):,}",
              spread([run["validation_auc"] for run in runs]), spread(_tests(runs)), str(len(runs)))

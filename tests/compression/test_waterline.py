@@ -273,6 +273,22 @@ def test_models_with_more_than_an_embedding(tmp_path, monkeypatch, name):
     assert abs(made["whole_model"]["validation_auc"] - result["validation_auc"]) < 0.01
 
 
+@pytest.mark.parametrize("name", ["fm", "autoint"])
+def test_fewer_columns_are_a_narrower_packed_table(tmp_path, monkeypatch, name):
+    tiny.install(monkeypatch, DATA)
+    run_id = tiny.train(tmp_path, model=name, embedding="uniform", latent_dim=8)["run_id"]
+    how = Retraining(1, 0.01)
+    [narrow] = compress(run_id, tmp_path, [400], Shape(width=3), how)
+    assert packed_table.load(tmp_path / "runs" / narrow["run_id"] / "table.packed").width == 3
+    assert narrow["compression"]["width"] == 3
+    whole = [compress(run_id, tmp_path, [500], shape, how)[0]
+             for shape in (Shape(), Shape(width=8))]
+    assert whole[0] == whole[1]
+    for width in (0, 9):
+        with pytest.raises(ValueError, match="the dense table has 8 columns; take 1 to 8"):
+            compress(run_id, tmp_path, [400], Shape(width=width), how)
+
+
 def test_dlrm_is_refused_with_rotation_and_works_without(tmp_path, monkeypatch):
     tiny.install(monkeypatch, DATA)
     run_id = tiny.train(tmp_path, model="dlrm", embedding="uniform", latent_dim=8,

@@ -118,10 +118,12 @@ def test_the_rounding_of_the_run_itself_is_not_held_against_the_export(out, tmp_
     assert parity["rounding_of_the_run"] > 1e-6  # what the export alone would be allowed
 
 
-def test_a_compressed_model_comes_home(out, tmp_path):
+@pytest.mark.parametrize("width", [None, 5])
+def test_a_compressed_model_comes_home(out, tmp_path, width):
     dense = trained(out, embedding="uniform", latent_dim=8, model="deepfm")
     packed = waterline.compress(
-        waterline.load_uniform(dense, tiny.context(out)), Shape(), [700], Retraining(1, 0.02))[0]
+        waterline.load_uniform(dense, tiny.context(out)), Shape(width=width), [700],
+        Retraining(1, 0.02))[0]
     table, ids = raw_rows()
     made = export(packed["run_id"], tmp_path / "a", context=tiny.context(out))
     assert made.manifest["model"]["table"]["kind"] == "packed"

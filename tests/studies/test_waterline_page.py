@@ -65,9 +65,24 @@ def test_baselines_take_the_budget_or_more_and_validation_chooses_among_them(tmp
     numbers = {number.what: number for number in page.numbers}
     lead = numbers["the water line less the best other at 20,000 bytes"]
     assert lead.values == pytest.approx([0.03, 0.03])
-    [line] = page.tables[1].rows
-    assert line[3] == "2"  # trials near the budget
+    lines = page.tables[1].rows
+    assert [line[:2] for line in lines] == [
+        ("10,000", "water line"), ("20,000", "water line"), ("20,000", "uniform")]
+    assert lines[-1][3] == "2"  # trials near the budget
     assert "beside 10,000 bytes: uniform, product quantisation" in " ".join(page.missing)
+
+
+def test_validation_chooses_the_number_of_columns_by_the_first_seed(tmp_path):
+    narrow = [ours(1, 20_000, 0.86, width=8), ours(2, 20_000, 0.83, width=8),
+              ours(1, 20_000, 0.85, width=4)]
+    page = waterline.build([*made(), *narrow], tmp_path, "movielens", "fm")
+    line = next(line for line in page.tables[1].rows if line[:2] == ("20,000", "water line"))
+    assert line[2].startswith("width 8, ")
+    assert line[3] == "3"
+    assert page.tables[0].rows[1][3].startswith("0.845")  # the mean of both seeds
+    [whole, changed] = page.tables[2].rows  # an ablation is held against all columns
+    assert whole[:2] == ("nothing, 20,000 bytes", "19,999")
+    assert changed[0] == "rotation False, 20,000 bytes"
 
 
 def test_the_best_other_is_that_of_the_best_mean_over_the_most_seeds(tmp_path):
