@@ -1,7 +1,7 @@
 """The work of `compress.py waterline`, whose options stand in `compression.waterline.options`."""
 
 import argparse
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -24,14 +24,17 @@ METHOD = "waterline"
 
 
 def work(args: argparse.Namespace) -> None:
-    """Run the command and print a line a budget."""
+    """Run the command and print a line for each width and budget; all are checked before the first
+    is trained."""
     most = Shape.most if args.most is None else args.most
-    shape = Shape(not args.no_rotation, args.width, args.rows, args.columns, most, args.rung)
+    asked = [Shape(not args.no_rotation, width, args.rows, args.columns, most, args.rung)
+             for width in args.width or [None]]
     trained = load_uniform(args.run, cli.place_of(args, force=args.force))
     trained = trained.with_one_value_a_field(METHOD)
     how = retraining_of(args, trained.settings.model.model)
-    for result in compress(trained, shape, args.bytes, how):
-        print(describe(result))
+    for retrain_all in [_prepared(trained, shape, args.bytes, how) for shape in asked]:
+        for result in retrain_all():
+            print(describe(result))
 
 
 def compress(trained: LoadedRun, shape: Shape, budgets: Sequence[int],
@@ -39,19 +42,25 @@ def compress(trained: LoadedRun, shape: Shape, budgets: Sequence[int],
     """The result of each budget; all budgets are checked before the first is trained.
 
     Raises:
-        ValueError: as `allocate`, or the model is not invariant under the rotation.
+        ValueError: as `allocate` and `shape.level_of`.
     """
+    return _prepared(trained, shape, budgets, how)()
+
+
+def _prepared(trained: LoadedRun, shape: Shape, budgets: Sequence[int],
+              how: Retraining) -> Callable[[], list[dict[str, Any]]]:
+    """What gives the results, with all that can be refused done."""
     if shape.width == trained.table.shape[1]:
         shape = replace(shape, width=None)
     runs = {budget: run_of(trained, how, {"method": METHOD, "bytes": budget, **shape.identity()})
             for budget in budgets}
     results = {budget: run.finished() for budget, run in runs.items()}
     if all(result is not None for result in results.values()):
-        return [result for result in results.values() if result is not None]
+        return lambda: [result for result in results.values() if result is not None]
     start, level = shapes.level_of(trained, shape)
     allocations = {budget: allocate(level, budget) for budget in budgets}
-    return [results[budget] or _retrain(run, start, allocations[budget])
-            for budget, run in runs.items()]
+    return lambda: [results[budget] or _retrain(run, start, allocations[budget])
+                    for budget, run in runs.items()]
 
 
 def _retrain(run: Run, start: Start, allocation: Allocation) -> dict[str, Any]:

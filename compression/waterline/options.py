@@ -3,7 +3,7 @@
     python train_movielens.py --recipe_fm                    # a dense model; prints the run's id
     python compress.py waterline --run ID --bytes 20000
     python compress.py waterline --run ID --bytes 10000 --bytes 35000
-    python compress.py waterline --run ID --bytes 10000 --width 16  # of fewer columns
+    python compress.py waterline --run ID --bytes 10000 --width 16 --width 32   # fewer columns
     python compress.py waterline --run ID --bytes 20000 --most 4    # ablations: see --help
 """
 
@@ -24,9 +24,10 @@ def add_options(method: argparse.ArgumentParser) -> None:
                         help="everything stored of the table; may be repeated")
     method.add_argument("--no-rotation", action="store_true",
                         help="leave the table as it is: of a model that no rotation leaves alone")
-    method.add_argument("--width", type=int,
+    method.add_argument("--width", type=int, action="append",
                         help="the first columns alone, after the rotation; worth trying where the "
-                             "bytes are few: validation says which")
+                             "bytes are few, and may be repeated: each width is a run, and the "
+                             "validation AUC says which is best (default: all columns)")
     method.add_argument("--rows", choices=(ENERGY, COUNTS, NOTHING),
                         default=ENERGY, help="what a row's bits follow: count and energy "
                         "(default), its count alone, or nothing")

@@ -389,3 +389,13 @@ def test_the_command_line(tmp_path, dense, capsys):
     assert len(lines) == 2
     assert all(line.startswith("waterline: table ") for line in lines)
     assert Path(tmp_path / "runs" / lines[0].split()[-1]).exists()
+    words = ["waterline", "--run", dense, "--bytes", "400", "--epochs", "1", "--out", str(tmp_path),
+             "--device", "cpu", "--width", "4"]
+    args = options().parse_args([*words, "--width", "8"])
+    args.work(args)
+    assert len({line.split()[-1] for line in capsys.readouterr().out.splitlines()}) == 2
+    args = options().parse_args([*words, "--lr", "0.5", "--width", "99"])
+    before = sorted((tmp_path / "runs").iterdir())
+    with pytest.raises(ValueError, match="the dense table has 8 columns"):
+        args.work(args)
+    assert sorted((tmp_path / "runs").iterdir()) == before  # nothing was trained
