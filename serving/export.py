@@ -119,7 +119,8 @@ def compared(trained: TrainedModel, model: ServedModel, new_ids: np.ndarray,
     arrays = [torch.from_numpy(np.asarray(ids))]
     arrays += [] if dense is None else [torch.from_numpy(np.asarray(dense))]
     values_of = itertools.chain(trained.model.parameters(), trained.model.buffers())
-    require_memory(8 * sum(value.numel() for value in values_of),
+    # copied in float32, then made double one by one
+    require_memory(12 * sum(value.numel() for value in values_of),
                    "a copy of the model in double precision, which the export is held against")
     moved, exact = torch.from_numpy(new_ids), copy.deepcopy(trained.model.cpu()).double()
     own, precise, other = [], [], []

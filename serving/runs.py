@@ -9,13 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from compression.afm.structure import empty_like
-from compression.loaded_run import (
-    find_result,
-    load_model,
-    load_uniform,
-    run_of_record,
-    weights_of,
-)
+from compression.loaded_run import find_result, load_model, run_of_record, weights_of
 from compression.lowbit import schemes
 from compression.lowbit.start import start_of
 from compression.waterline.shape import ORDER, PACKED
@@ -118,14 +112,13 @@ def _compressed(run: Run, result: dict[str, Any], weights: dict[str, Tensor],
     if made.get("method") == "lowbit":
         scheme = schemes.of_record(made)
         return schemes.make(schemes.load(made["source"], scheme, context), scheme)[0], None
-    source = load_model(made["source"], context).model
+    loaded = load_model(made["source"], context)
+    source = loaded.model
     if "structure" in made:
         return empty_like(source, made["structure"], run.dataset.schema.sizes), None
     if "embedding.quantiser.step" in weights:
-        model: Any = copy.deepcopy(source)
-        if "width" in made:
-            whole = load_uniform(made["source"], context)
-            model = start_of(whole, False, np.arange(made["width"])).model
+        model: Any = copy.deepcopy(source) if "width" not in made else start_of(
+            loaded, False, np.arange(made["width"])).model
         model.embedding = _Levels(weights, run.dataset.schema.num_fields)
         folder = context.out / "runs" / result["run_id"]
         if not (folder / PACKED).exists():

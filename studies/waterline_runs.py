@@ -1,5 +1,5 @@
 """The runs behind the water line's page: dense models by the recipe, the method at each budget, its
-ablations, and every baseline with 12 trials of its own at each budget."""
+ablations, and every baseline with trials of its own at each budget."""
 
 import argparse
 import math
@@ -126,6 +126,8 @@ def narrower(given: argparse.Namespace, budget: int) -> list[Shape]:
     nearest to BITS bits each."""
     width = _recipe(given)["latent_dim"]
     rows = (given.dense or 0) // PRESETS[given.dataset]["latent_dim"]
+    if not rows:  # the data are not open, as in a plan
+        return []
     away = {each: abs(math.log2(8 * budget / (rows * each) / BITS))
             for each in WIDTHS if each < width}
     near = sorted((each for each in away if away[each] <= FAR), key=lambda each: away[each])
@@ -185,12 +187,13 @@ def _forms(name: str, budget: int, rows: int, width: int, entries: Sequence[int]
     """
     widths = [each for each in (4, 8, 16, 32, 64) if each <= width]
     if name == "mask":
-        wide = sorted({max(width // part, 1) for part in (1, 2, 4, 8)})
-        masks: list[Form] = [(Scheme("mask", bits, each, bytes=budget), ())
-                             for bits, each in product((4, 8), wide)
-                             # a narrow table may have fewer bytes in all
-                             if rows * each * bits / 8 > budget]
-        return masks[:FORMS + 1]
+        wide = sorted({max(width // part, 1) for part in (1, 2, 4)})
+        # a narrow table may have fewer bytes in all
+        fitting = [(bits, each) for bits, each in product((4, 8), wide)
+                   if rows * each * bits / 8 > budget][:FORMS]
+        narrow = [(4, width // 8)] if rows * (width // 8) * 4 / 8 > budget else []
+        return [(Scheme("mask", bits, each, bytes=budget), ())
+                for bits, each in (*narrow, *fitting)]
     if name == "pep":
         return [(Scheme("mask", bits), (("retrain_emb_param", kept),))
                 for bits, kept in product((4, 8), entries)

@@ -136,7 +136,8 @@ def describe(result: dict[str, Any]) -> str:
     """
     made = result["compression"]
     stored, name = made["stored"], made.get("scheme", made["method"])
-    return (f"{name}: table {stored['table']:,} bytes, validation AUC "
+    width = f", width {made['width']}" if "width" in made else ""
+    return (f"{name}{width}: table {stored['table']:,} bytes, validation AUC "
             f"{result['validation_auc']:.4f}, test AUC {result['test_auc']:.4f} "
             f"({result['without_finetuning']['test_auc']:.4f} before retraining); whole model "
             f"{stored['whole']:,} bytes, test AUC {made['whole_model']['test_auc']:.4f}; run "

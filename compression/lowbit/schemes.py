@@ -76,7 +76,7 @@ class Scheme:
                   "width": ("uniform", "mask", *CODED)}
         for option, schemes in wanted.items():
             if getattr(self, option) is not None and self.name not in schemes:
-                raise ValueError(f"--{option} belongs to {' and '.join(schemes)}; leave it away "
+                raise ValueError(f"--{option} belongs to {', '.join(schemes)}; leave it away "
                                  f"with {self.name}")
         if self.keep is not None and self.bytes is not None:
             raise ValueError("mask takes either --keep or --bytes")
@@ -199,7 +199,7 @@ def _coded(trained: LoadedRun, scheme: Scheme) -> tuple[ClickModel, np.ndarray]:
     if not 2 <= centroids <= seen:
         raise ValueError(f"--centroids must lie between 2 and the {seen:,} seen rows, got "
                          f"{centroids}")
-    allowed, shares = None, {centroids: start.seen}  # centroids, and the rows they start from
+    allowed, shares = None, [(centroids, start.seen)]  # and the rows that they start from
     others = rows_bytes(start.field_sizes)
     if scheme.name == "mgqe":
         allowed = tiers(torch.from_numpy(start.counts), centroids)
@@ -208,12 +208,12 @@ def _coded(trained: LoadedRun, scheme: Scheme) -> tuple[ClickModel, np.ndarray]:
         if centroids - few > frequent.sum():
             raise ValueError(f"--centroids {centroids} leaves {centroids - few} for the "
                              f"{int(frequent.sum())} most frequent rows; give fewer")
-        shares = {few: start.seen, centroids - few: frequent}
+        shares = [(few, start.seen), (centroids - few, frequent)]
         others += count_bytes(max(start.field_sizes)) * len(start.field_sizes)
     generator = np.random.default_rng(trained.run.seed)
     rows = start.table.numpy().reshape(len(start.table), subspaces, -1)
     found = [np.concatenate([kmeans2(rows[own, part], count, KMEANS, minit="++", rng=generator)[0]
-                             for count, own in shares.items()]) for part in range(subspaces)]
+                             for count, own in shares]) for part in range(subspaces)]
     product = Product(start.table, start.counts.astype(np.float64),
                       torch.from_numpy(np.stack(found)), scheme.bits, len(start.field_sizes),
                       others, allowed)

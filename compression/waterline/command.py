@@ -28,7 +28,7 @@ def work(args: argparse.Namespace) -> None:
     is trained."""
     most = Shape.most if args.most is None else args.most
     asked = [Shape(not args.no_rotation, width, args.rows, args.columns, most, args.rung)
-             for width in args.width or [None]]
+             for width in dict.fromkeys(args.width or [None])]
     trained = load_uniform(args.run, cli.place_of(args, force=args.force))
     trained = trained.with_one_value_a_field(METHOD)
     how = retraining_of(args, trained.settings.model.model)
@@ -49,7 +49,7 @@ def compress(trained: LoadedRun, shape: Shape, budgets: Sequence[int],
 
 def _prepared(trained: LoadedRun, shape: Shape, budgets: Sequence[int],
               how: Retraining) -> Callable[[], list[dict[str, Any]]]:
-    """What gives the results, with all that can be refused done."""
+    """Check every budget; returns a function that trains them."""
     if shape.width == trained.table.shape[1]:
         shape = replace(shape, width=None)
     runs = {budget: run_of(trained, how, {"method": METHOD, "bytes": budget, **shape.identity()})

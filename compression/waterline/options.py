@@ -25,9 +25,10 @@ def add_options(method: argparse.ArgumentParser) -> None:
     method.add_argument("--no-rotation", action="store_true",
                         help="leave the table as it is: of a model that no rotation leaves alone")
     method.add_argument("--width", type=int, action="append",
-                        help="the first columns alone, after the rotation; worth trying where the "
-                             "bytes are few, and may be repeated: each width is a run, and the "
-                             "validation AUC says which is best (default: all columns)")
+                        help="the first columns alone, after the rotation (fm, deepfm, autoint); "
+                             "worth trying where the bytes are few, and may be repeated: each "
+                             "width is a run, and the validation AUC says which is best (default: "
+                             "all columns)")
     method.add_argument("--rows", choices=(ENERGY, COUNTS, NOTHING),
                         default=ENERGY, help="what a row's bits follow: count and energy "
                         "(default), its count alone, or nothing")

@@ -47,8 +47,9 @@ def vector_weights(model: ClickModel, name: str) -> list[Tensor]:
     found = MODELS[name].vector_weights
     if found is None:
         able = [each for each, entry in MODELS.items() if entry.vector_weights is not None]
-        raise ValueError(f"the logits of {name} change when its vectors are rotated; add "
-                         f"--no-rotation, or take one of {', '.join(able)}")
+        raise ValueError(f"the logits of {name} change when its vectors are rotated, so its "
+                         f"columns must stay as they are: add --no-rotation and leave --width "
+                         f"away, or take one of {', '.join(able)}")
     return found(model)
 
 

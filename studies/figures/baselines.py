@@ -25,7 +25,7 @@ SIZE = (7.0, 5.6)  # inches: both columns of a page
 QUANTITIES = {"num_embedding_params": "embedding parameters",
               "inference_bytes": "bytes at inference"}
 SCORES = {"test_auc": "test AUC", "test_logloss": "test log-loss"}  # up
-BETWEEN = "as published"  # settings of PEP at budgets between those that it was tuned at
+BETWEEN = "as published"  # settings of PEP at budgets beside those that it was tuned at
 HEAD = ("scheme", "settings", "parameters", "bytes", "test AUC", "test log-loss", "seeds")
 
 
@@ -83,8 +83,8 @@ def entries(page: Page, results: Results,
     """Every scheme at every size, by scheme and rising parameters; LR first.
 
     A scheme that was tuned has the settings that validation chose, PEP also those published at the
-    budgets in between. Of the others, PEP, pruned tables and uniform ones are shown with the
-    published settings, and the rest not at all. The page learns what is missing for that.
+    other budgets above the smallest. Of the others, PEP, pruned tables and uniform ones are shown
+    with the published settings, and the rest not at all. The page learns what is missing for that.
 
     Args:
         page: whose results these are.
@@ -139,8 +139,8 @@ def tuned_schemes(tuned: Mapping[str, Any]) -> set[str]:
 
 
 def _between(budget: int, tuned: Sequence[int]) -> bool:
-    """Whether a budget lies between those of a tuning, and is none of them."""
-    return bool(tuned) and min(tuned) < budget < max(tuned) and budget not in tuned
+    """Whether a budget is above the smallest one of a tuning, and none of them."""
+    return bool(tuned) and min(tuned) < budget and budget not in tuned
 
 
 def _by_curve(published: Results) -> dict[tuple[str, str], list[dict[str, Any]]]:

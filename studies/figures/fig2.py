@@ -68,6 +68,10 @@ def build(results: Results, out: Path, dataset: str, model: str) -> Page:
                       "numbers are by its own protocol (the page of Table 4 compares like with "
                       "like). † cut from the search's last table. Means over seeds; bars are one "
                       f"standard deviation. {budget_curve.SHADED}")
+    if any(entry.scheme.startswith(f"{PEP}, start") for entry in entries):
+        page.notes.append("*PEP, start ...* are tickets of searches whose thresholds start there, "
+                          "not at the published -15: validation chose the start at the paper's "
+                          "smallest budget (the page of starts), and all budgets have it.")
     page.tables.append(baselines.table(entries))
     if entries:
         page.figure = baselines.picture(entries, page.title, _absent(page, found))
@@ -175,7 +179,7 @@ def _gains(page: Page, model: str, entries: list[Entry],
     which point is best.
 
     A side that no tuning chose is called untuned: its best is of fewer trials. PEP's published
-    settings at budgets between those of its tuning do not count, as no baseline has such points.
+    settings at budgets beside those of its tuning do not count, as no baseline has such points.
 
     Args:
         tuned: the schemes that a tuning has chosen settings for.

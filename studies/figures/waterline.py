@@ -35,14 +35,15 @@ HEAD = ("budget", "bytes", "whole model", "test AUC", "best other", "its bytes",
 EVERY_HEAD = ("budget", "scheme", "form", "trials", "bytes", "validation AUC", "test AUC", "seeds")
 ABLATION_HEAD = ("changed", "bytes", "validation AUC", "test AUC", "seeds")
 NOTE = ("Everything that is stored of a table is counted: header, class counts, column numbers, "
-        "masks, codebooks, steps and codes. Every scheme starts from the same dense run (or from a "
-        "run of its own embedding with the same recipe) and has the same quantiser and the same "
+        "masks, codebooks, steps and codes. Every scheme starts from the same dense run (or from "
+        "a run of its own embedding with the same recipe) and has the same quantiser and the same "
         "retraining. Validation chooses one trial of each scheme, by the first seed: of the water "
         "line among those of the budget, which differ in the number of columns; of every other "
-        "scheme among all that take the budget or up to 1.7 times as much, which differ in form, "
-        "learning rate and decay. The best other is the scheme with the best mean validation AUC. "
-        "The lead is paired by seed. Right, the rest of the model is counted too, with first-order "
-        "weights and layers at 8 bits, and the scores are of that model.")
+        "scheme among all that take the budget or up to 1.7 times as much, which differ in form "
+        "(of many, those that take least), learning rate and decay. The best other is the scheme "
+        "with the best mean validation AUC. The lead is paired by seed. Right, the rest of the "
+        "model is counted too, with first-order weights and layers at 8 bits, and the scores are "
+        "of that model.")
 Groups = dict[str, list[dict[str, Any]]]
 
 

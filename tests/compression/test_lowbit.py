@@ -104,6 +104,8 @@ def test_mgqe_codes_rare_rows_with_a_quarter_of_the_centroids(dense):
     assert counts[frequent].min() >= counts[~frequent].max()
     for part in table[~frequent & torch.from_numpy(seen)].split(WIDTH // 2, dim=1):
         assert len(part.unique(dim=0)) <= 2
+    least, _ = make(dense, Scheme("mgqe", 4, subspaces=2, centroids=2))
+    assert least.embedding.centroids.shape == (2, 2, WIDTH // 2)
     result = command.compress(dense, Scheme("mgqe", 4, subspaces=2, centroids=8), HOW)
     assert result["compression"]["scheme"] == "mgqe"
     with pytest.raises(ValueError, match=r"--centroids \d+ leaves \d+ for the \d+ most frequent"):
@@ -180,7 +182,7 @@ def test_masks_are_counted_in_the_smaller_form():
 @pytest.mark.parametrize(("given", "words"), [
     ({"name": "other", "bits": 4}, "there is no scheme 'other'"),
     ({"name": "uniform", "bits": 9}, "takes 1 to 8, got 9"),
-    ({"name": "qr", "bits": 4, "width": 3}, "--width belongs to uniform and mask and pq and mgqe"),
+    ({"name": "qr", "bits": 4, "width": 3}, "--width belongs to uniform, mask, pq, mgqe"),
     ({"name": "uniform", "bits": 4, "keep": 3}, "--keep belongs to mask"),
     ({"name": "pq", "bits": 4}, "pq needs --subspaces and --centroids")])
 def test_options_that_do_not_belong_to_a_scheme_are_refused(given, words):

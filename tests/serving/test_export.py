@@ -284,7 +284,7 @@ def test_a_copy_that_does_not_fit_is_refused_with_its_size(out, tmp_path, monkey
         raise ValueError(f"{what}: {need}")
 
     monkeypatch.setattr(export_module, "require_memory", refuse)
-    size = 8 * sum(value.numel() for value in wanted)
+    size = 12 * sum(value.numel() for value in wanted)
     with pytest.raises(ValueError, match=f"a copy of the model in double precision, .*: {size}$"):
         export(run_id, tmp_path / "home", context=tiny.context(out))
     assert not (tmp_path / "home").exists()

@@ -125,7 +125,7 @@ GIVEN = Namespace(dataset="movielens", model="fm", seeds=[1, 2, 3], out="tmp", d
                   scheme=None)
 
 
-def test_every_baseline_has_12_trials_or_fewer_near_each_budget():
+def test_every_baseline_has_12_trials_or_fewer_near_each_budget_and_a_mask_15():
     for budget in waterline_runs.BUDGETS["fm"]:
         for name in waterline_runs.BASELINES:
             trials = waterline_runs.trials(GIVEN, name, budget)
@@ -133,7 +133,8 @@ def test_every_baseline_has_12_trials_or_fewer_near_each_budget():
             assert len({trial.words for trial in trials}) == len(trials)
             assert trials or name in ("pep", "mde", "qr", "pq", "mgqe", "uniform")
     every = [waterline_runs.trials(GIVEN, name, 20_000) for name in waterline_runs.BASELINES]
-    assert [len(trials) for trials in every[:5]] == [12, 12, 15, 12, 12]
+    assert [len(trials) for trials in every[:5]] == [12] * 5
+    assert len(waterline_runs.trials(GIVEN, "mask", 10_000)) == 15
 
 
 def test_narrower_tables_leave_an_entry_a_bit_or_two():
@@ -141,6 +142,9 @@ def test_narrower_tables_leave_an_entry_a_bit_or_two():
               for budget in waterline_runs.BUDGETS["fm"]}
     assert widths == {10_000: [16, 12, 24], 20_000: [32, 24, 48], 35_000: [48, 32, 24],
                       70_000: [48], 135_000: []}
+    closed = Namespace(**{**vars(GIVEN), "dense": None})  # as in a plan of everything
+    assert waterline_runs.narrower(closed, 10_000) == []
+    assert len(waterline_runs.needs(closed)) > 20
 
 
 @pytest.mark.parametrize("model", waterline_runs.BUDGETS)
@@ -185,6 +189,15 @@ def test_the_runs_of_a_plan_are_resumable_and_the_best_trial_is_taken(tmp_path, 
     found = waterline_runs._best(given, "uniform", 600, 2, context)
     assert found["seed"] == 2
     assert found["identity"]["settings"] == results[best]["identity"]["settings"]
+    shapes = [waterline_runs.Shape(width=width) for width in (5, 6)]
+    monkeypatch.setattr(waterline_runs, "narrower", lambda given, budget: shapes)
+    results = [waterline_runs._waterline(given, shape, 600, 1, context)
+               for shape in (waterline_runs.Shape(), *shapes)]
+    widths = [made["compression"].get("width") for made in results]
+    assert widths == [None, 5, 6]
+    best = results.index(waterline_runs.chosen(results))
+    found = waterline_runs._best_waterline(given, 600, 2, context)
+    assert (found["seed"], found["compression"].get("width")) == (2, widths[best])
     need = plan.PlannedRun("again", ("fm", "uniform"),
                            partial(waterline_runs._best, given, "uniform", 600, 2))
     assert plan.missing([need], context) == []
