@@ -79,6 +79,7 @@ def needs(given: argparse.Namespace) -> list[PlannedRun]:
     model, about = given.model, (given.model, "uniform")
     budgets = BUDGETS_OF.get((given.dataset, model), BUDGETS[model])
     first, *others = given.seeds
+    width = _recipe(given)["latent_dim"]
     found = [PlannedRun(f"{model} recipe seed {seed}", about, partial(dense, given, seed))
              for seed in given.seeds]
     for budget in budgets:
@@ -102,8 +103,15 @@ def needs(given: argparse.Namespace) -> list[PlannedRun]:
                       for seed in others if every]
     found += [PlannedRun(f"{model} waterline {ABLATED} bytes, {name}, seed {first}", about,
                          partial(_waterline, given, shape, ABLATED, first))
-              for name, shape in ABLATIONS.items()]
+              for name, shape in ABLATIONS.items()
+              # a narrow table of few bits may have fewer bytes in all
+              if not shape.rung or _rows(given) * width * shape.rung / 8 > ABLATED]
     return list({need.what: need for need in found}.values())
+
+
+def _rows(given: argparse.Namespace) -> int:
+    """Of the table; 0 where the data are not open, as in a plan of everything."""
+    return (given.dense or 0) // PRESETS[given.dataset]["latent_dim"]
 
 
 def _recipe(given: argparse.Namespace) -> dict[str, Any]:
@@ -124,9 +132,8 @@ def dense(given: argparse.Namespace, seed: int, context: RunContext) -> str:
 def narrower(given: argparse.Namespace, budget: int) -> list[Shape]:
     """The water line with the three numbers of columns, fewer than all, that leave the entries
     nearest to BITS bits each."""
-    width = _recipe(given)["latent_dim"]
-    rows = (given.dense or 0) // PRESETS[given.dataset]["latent_dim"]
-    if not rows:  # the data are not open, as in a plan
+    width, rows = _recipe(given)["latent_dim"], _rows(given)
+    if not rows:
         return []
     away = {each: abs(math.log2(8 * budget / (rows * each) / BITS))
             for each in WIDTHS if each < width}
@@ -169,8 +176,7 @@ def trials(given: argparse.Namespace, name: str, budget: int) -> list[Trial]:
     """At most 12 trials of a baseline near a budget, 15 of a magnitude mask: its forms that take
     least above it, each with three retrainings."""
     width = _recipe(given)["latent_dim"]
-    rows = (given.dense or 0) // PRESETS[given.dataset]["latent_dim"]
-    forms = _forms(name, budget, rows, width, PEP_ENTRIES.get(given.dataset, ()))
+    forms = _forms(name, budget, _rows(given), width, PEP_ENTRIES.get(given.dataset, ()))
     return [Trial(scheme, how, source)
             for (scheme, source), how in product(forms, _ways(given.model))]
 
