@@ -79,7 +79,7 @@ def needs(given: argparse.Namespace) -> list[PlannedRun]:
     model, about = given.model, (given.model, "uniform")
     budgets = BUDGETS_OF.get((given.dataset, model), BUDGETS[model])
     first, *others = given.seeds
-    width = _recipe(given)["latent_dim"]
+    entries = (_rows(given) or math.inf) * _recipe(given)["latent_dim"]
     found = [PlannedRun(f"{model} recipe seed {seed}", about, partial(dense, given, seed))
              for seed in given.seeds]
     for budget in budgets:
@@ -105,7 +105,7 @@ def needs(given: argparse.Namespace) -> list[PlannedRun]:
                          partial(_waterline, given, shape, ABLATED, first))
               for name, shape in ABLATIONS.items()
               # a narrow table of few bits may have fewer bytes in all
-              if not shape.rung or _rows(given) * width * shape.rung / 8 > ABLATED]
+              if not shape.rung or entries * shape.rung / 8 > ABLATED]
     return list({need.what: need for need in found}.values())
 
 
