@@ -92,7 +92,8 @@ def build(results: Results, out: Path, dataset: str, model: str) -> Page:
     for budget, runs in sorted(ours.items()):
         page.numbers.append(_auc(f"the water line, {budget:,} bytes", runs))
     page.rows = [_row(scheme_of(run), run) for run in own]
-    _draw(page, ours, schemes, dense)
+    if schemes or len(ours) > 2:  # two points alone are no curve
+        _draw(page, ours, schemes, dense)
     return page
 
 
