@@ -24,7 +24,7 @@ from data import feature_counts
 from engine.run import RunContext
 from models.base import ClickModel
 from models.embedding.mgqe import tiers
-from models.embedding.product import Product
+from models.embedding.product import Codebook, Product
 from models.embedding.quantised import (
     MOST,
     RENEWALS,
@@ -214,9 +214,9 @@ def _coded(trained: LoadedRun, scheme: Scheme) -> tuple[ClickModel, np.ndarray]:
     rows = start.table.numpy().reshape(len(start.table), subspaces, -1)
     found = [np.concatenate([kmeans2(rows[own, part], count, KMEANS, minit="++", rng=generator)[0]
                              for count, own in shares]) for part in range(subspaces)]
-    product = Product(start.table, start.counts.astype(np.float64),
-                      torch.from_numpy(np.stack(found)), scheme.bits, len(start.field_sizes),
-                      others, allowed)
+    codebook = Codebook(torch.from_numpy(np.stack(found)), scheme.bits, allowed)
+    product = Product(start.table, start.counts.astype(np.float64), codebook,
+                      len(start.field_sizes), others)
     for _ in range(RENEWALS):
         product.renew()
     start.model.embedding = product

@@ -1,5 +1,7 @@
 """Product quantisation whose centroids follow the rows."""
 
+from typing import NamedTuple
+
 import numpy as np
 import torch
 from torch import Tensor, nn
@@ -22,6 +24,21 @@ class _StraightThrough(torch.autograd.Function):
         return grad, None
 
 
+class Codebook(NamedTuple):
+    """What a `Product` starts from beside its rows.
+
+    Args:
+        centroids: (S, K, D / S) values.
+        bits: of an entry of a centroid.
+        allowed: (N,) how many of the K centroids each row may use, the first ones; None for all. A
+            code has as many bits as they take.
+    """
+
+    centroids: Tensor
+    bits: int
+    allowed: Tensor | None = None
+
+
 class Product(TableEmbedding):
     """Each part of a row is replaced by the nearest of K centroids (Jegou et al. 2011).
 
@@ -36,12 +53,9 @@ class Product(TableEmbedding):
         initial: (N, D) values to start from.
         importance: (N,) floats, what each row weighs in the means; rows of 0 are zero and have no
             codes.
-        centroids: (S, K, D / S) values to start from.
-        bits: of an entry of a centroid.
+        codebook: centroids to start from.
         num_fields: F.
         others: bytes of what is stored beside codes and centroids.
-        allowed: (N,) how many of the K centroids each row may use, the first ones; None for all. A
-            code has as many bits as they take.
     """
 
     row_indexed = ("weight", "seen", "allowed")
@@ -50,10 +64,11 @@ class Product(TableEmbedding):
     importance: Tensor  # (N, 1)
     centroids: Tensor  # (S, K, D / S)
 
-    def __init__(self, initial: Tensor, importance: np.ndarray, centroids: Tensor, bits: int,
-                 num_fields: int, others: int, allowed: Tensor | None = None) -> None:
+    def __init__(self, initial: Tensor, importance: np.ndarray, codebook: Codebook,
+                 num_fields: int, others: int) -> None:
         super().__init__(initial.shape[0], initial.shape[1], num_fields)
         self.weight = nn.Parameter(initial.clone(memory_format=torch.contiguous_format))
+        centroids, bits, allowed = codebook
         parts, size, _ = centroids.shape
         limits = torch.full((len(initial),), size) if allowed is None else allowed
         self.register_buffer("allowed", limits[:, None].float(), persistent=False)

@@ -5,7 +5,7 @@ import pytest
 import torch
 from training import Training, assert_close, assert_same
 
-from models.embedding.product import Product
+from models.embedding.product import Codebook, Product
 from models.packed_table import HEADER
 
 ROWS, PARTS, SIZE, EACH = 40, 2, 6, 3
@@ -16,7 +16,7 @@ def made(seed=1, bits=8, rows=ROWS, allowed=None):
     table = torch.randn(rows, PARTS * EACH, generator=generator)
     centroids = torch.stack([table[:SIZE, :EACH], table[:SIZE, EACH:]])
     counts = np.arange(rows) % 5.0  # every fifth row was never seen
-    return Product(table, counts, centroids, bits, 2, HEADER.size, allowed)
+    return Product(table, counts, Codebook(centroids, bits, allowed), 2, HEADER.size)
 
 
 def test_each_part_is_the_nearest_centroid_and_rows_never_seen_are_zero():
@@ -80,8 +80,8 @@ def test_rare_rows_use_the_first_centroids_and_their_codes_are_shorter():
 def test_row_by_row_steps_are_those_of_the_definition(model):
     def build(sizes, width):
         table = torch.randn(sum(sizes), width, generator=torch.Generator().manual_seed(3))
-        return Product(table, np.arange(sum(sizes)) % 3.0, table[:4].clone()[None], 8,
-                       len(sizes), 0)
+        return Product(table, np.arange(sum(sizes)) % 3.0,
+                       Codebook(table[:4].clone()[None], 8), len(sizes), 0)
 
     dense, streamed, lazy = (Training(form, embedding=build, model=model).run(5).state()
                              for form in ("dense", "streamed", "lazy"))
