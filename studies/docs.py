@@ -44,6 +44,7 @@ from studies.names import MODELS, shown
 from studies.page import Page
 from studies.series import from_last
 from studies.table import Table, spread
+from utils.text import counted
 
 TABLE = re.compile(r"(<!-- table: (\S+) -->\n).*?(<!-- end -->)", re.DOTALL)
 BENCHMARKS = SHIPPED.parent / "benchmarks" / "results"
@@ -210,15 +211,10 @@ def special() -> dict[str, list[Line]]:
             Line("PEP, start of the thresholds -8", of_settings(
                 "deepfm", {"rewind": "all"}, {"threshold_init": -8.0}, stage="retrain",
                 num_embedding_params=8_604)),
-            Line("PEP, start of the thresholds -5", of_settings(
-                "deepfm", {"rewind": "all"}, {"threshold_init": -5.0}, stage="retrain",
-                num_embedding_params=8_604)),
             Line(DECAY_LARGE, of_settings(
                 "deepfm", {"latent_dim": 8, "embedding": "uniform", "l2_regularization": 1e-3,
                            "weight_decay": 1e-5}, {}, stage="train"))],
-        "autoint": [Line("PEP, start of the thresholds -5", of_settings(
-            "autoint", {"rewind": "all", "l2_penalty": 0.0}, {"threshold_init": -5.0},
-            stage="retrain", num_embedding_params=budget)) for budget in (23_675, 9_281)]}
+        "autoint": []}
 
 
 def data_of_movielens() -> Run:
@@ -248,18 +244,62 @@ def results() -> str:
     rows: Rows = [results_row("linear", regression())]
     for model in MODELS:
         lines = [uniform(model, width) for width in (64, 16, 8)] + tickets(model)
-        lines += special()[model]
+        lines += special()[model] + of_chosen_start(model)
         lines = [line for line in lines if line.runs]
         lines.sort(key=lambda line: -line.mean("num_embedding_params"))
         rows += [results_row(model, line) for line in lines]
     return Table(RESULTS_HEAD, rows).markdown()
 
 
-def of_chosen_start(model: str, budget: int) -> Line:
-    """PEP at a budget, from the start of the thresholds that validation chooses; without runs where
-    that is the published start."""
-    start, runs = starts.of_chosen_start(shipped(), MOVIELENS, model, budget)
-    return Line(f"{PEP}, {start.words}" if start else PEP, runs.get(budget, []))
+def papers_budget(model: str) -> int:
+    """The smallest budget of the paper, that of its Table 4."""
+    return PAPER[MOVIELENS][method_of(MOVIELENS, model) or ""].params
+
+
+@cache
+def of_chosen_start(model: str) -> list[Line]:
+    """PEP at every budget from the start of the thresholds that validation chooses, smallest first;
+    nothing where that is the published start."""
+    start, runs = starts.of_chosen_start(shipped(), MOVIELENS, model, papers_budget(model))
+    return [Line(f"{PEP}, {start.words}", own) for own in runs.values()] if start else []
+
+
+MOVED_HEAD = ("model", "entries", "test AUC, published start", "the chosen start",
+              "`l2_penalty` at it", "the embedding alone rewound", "published protocol")
+
+
+def moved() -> str:
+    """What moves a ticket of the paper's budget: the start of the thresholds, the penalty that
+    validation likes best, the rewinding, and the published patience on test rows."""
+    rows: Rows = []
+    for model in MODELS:
+        found = starts.by_start(starts.runs_of_every_start(
+            Page("docs", MOVIELENS, model, ""), shipped(), model)).get(papers_budget(model), {})
+        best = starts.chosen(found)
+        if best is None:
+            continue
+        plain = best._replace(penalty=0.0)
+        penalised = [start for start in found if start.init == best.init and start.penalty
+                     and start.rewind == "all"]
+        penalty = max(penalised, key=lambda start: starts.mean(found[start], "validation_auc"),
+                      default=plain)
+        published = ticket(model, papers_budget(model))
+        protocol = [run["published_protocol"]["best_test_auc"] for run in found[best]]
+        rows.append((
+            shown(model), f"{papers_budget(model):,}",
+            published.spread("test_auc") + published.marks if published.runs else "",
+            f"{plain.init:g}: {_scored(found, plain)}",
+            f"{penalty.penalty:g}: {_scored(found, penalty)}" if penalised else "",
+            _scored(found, best._replace(rewind="embedding")),
+            spread(protocol)))
+    return Table(MOVED_HEAD, rows).markdown()
+
+
+def _scored(found: starts.Starts, start: starts.Start) -> str:
+    if start not in found:
+        return ""
+    line = Line(PEP, found[start])
+    return f"{line.spread('test_auc')}{line.marks} ({counted(int(line.seeds), 'seed')})"
 
 
 def headline() -> str:
@@ -272,8 +312,7 @@ def headline() -> str:
         error = sampling.of_data(full.mean("test_auc"), data_of_movielens()) or 0.0
         equal = [line for line in tickets(model)
                  if line.mean("test_auc") > full.mean("test_auc") - error]
-        budget = PAPER[MOVIELENS][method_of(MOVIELENS, model) or ""].params
-        at_paper = [ticket(model, budget), of_chosen_start(model, budget)]
+        at_paper = [ticket(model, papers_budget(model)), *of_chosen_start(model)[:1]]
         rows += [results_row(model, line) for line in (full, *equal[-1:], *at_paper) if line.runs]
     return Table(RESULTS_HEAD, rows).markdown()
 
@@ -621,7 +660,7 @@ def synthetic_kind() -> str:
 
 
 TABLES: dict[str, Callable[[], str]] = {
-    "headline": headline, "results": results,
+    "headline": headline, "results": results, "moved": moved,
     "baselines-fm": lambda: baselines_of("fm"), "baselines-deepfm": lambda: baselines_of("deepfm"),
     "leaderboard": lambda: of_page(leaderboard.build, "frappe"),
     "frappe-fm": lambda: of_page(fig2.build, "frappe"),
