@@ -13,6 +13,7 @@ from compression.lowbit.start import start_of
 from data import feature_counts
 from engine import stages
 from models.embedding.quantised import Quantised
+from models.packed_table import count_bytes
 
 DATA = tiny.dataset()
 ROWS, FIELDS, WIDTH = sum(tiny.SIZES.values()), len(tiny.SIZES), 8
@@ -104,6 +105,11 @@ def test_mgqe_codes_rare_rows_with_a_quarter_of_the_centroids(dense):
     assert counts[frequent].min() >= counts[~frequent].max()
     for part in table[~frequent & torch.from_numpy(seen)].split(WIDTH // 2, dim=1):
         assert len(part.unique(dim=0)) <= 2
+    codes = 2 * sum(3 if few else 1 for few, there in zip(frequent, seen, strict=True) if there)
+    boundaries = FIELDS * count_bytes(max(DATA.schema.sizes))  # where a field's rare rows begin
+    assert embedding.inference_bytes() == (
+        rows_bytes(DATA.schema.sizes) + boundaries + -(-codes // 8) + 8 * WIDTH // 2
+        + steps_of(embedding))
     least, _ = make(dense, Scheme("mgqe", 4, subspaces=2, centroids=2))
     assert least.embedding.centroids.shape == (2, 2, WIDTH // 2)
     result = command.compress(dense, Scheme("mgqe", 4, subspaces=2, centroids=8), HOW)

@@ -393,7 +393,9 @@ def test_the_command_line(tmp_path, dense, capsys):
              "--device", "cpu", "--width", "4"]
     args = options().parse_args([*words, "--width", "8"])
     args.work(args)
-    assert len({line.split()[-1] for line in capsys.readouterr().out.splitlines()}) == 2
+    lines = capsys.readouterr().out.splitlines()
+    assert len({line.split()[-1] for line in lines}) == 2
+    assert [line.partition(":")[0] for line in lines] == ["waterline, width 4", "waterline"]
     args = options().parse_args([*words, "--lr", "0.5", "--width", "99"])
     before = sorted((tmp_path / "runs").iterdir())
     with pytest.raises(ValueError, match="the dense table has 8 columns"):

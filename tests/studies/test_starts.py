@@ -91,7 +91,11 @@ def test_runs_that_a_record_has_are_not_planned_again(tmp_path, monkeypatch):
     given = Namespace(dataset="movielens", model="fm", seeds=[1, 2, 3], out=str(tmp_path),
                       dense=4129 * 64)
     monkeypatch.setattr(planned_runs, "results_in", lambda out, shipped: made())
-    planned = [run.what for run in planned_runs.runs_behind(given, "starts")]
+    needs = planned_runs.runs_behind(given, "starts")
+    planned = [run.what for run in needs]
+    budgets = {tuple(need.run.args[2]["candidate_p"]) for need in needs
+               if "retrain_emb_param=100000 " in need.what}
+    assert budgets == {(100_000, 50_000)}  # a search of its own, that ends early
     at_paper = [what for what in planned if f"retrain_emb_param={BUDGET} " in what]
     # four of the first seed are there, and two of the best one are wanted
     assert len(at_paper) == len(starts.INITS) * len(starts.PENALTIES) - 4 + 2
