@@ -25,7 +25,7 @@ SIZE = (7.0, 5.6)  # inches: both columns of a page
 QUANTITIES = {"num_embedding_params": "embedding parameters",
               "inference_bytes": "bytes at inference"}
 SCORES = {"test_auc": "test AUC", "test_logloss": "test log-loss"}  # up
-BETWEEN = "as published"  # settings of PEP at budgets beside those that it was tuned at
+BESIDE = "as published"  # settings of PEP at budgets beside those that it was tuned at
 HEAD = ("scheme", "settings", "parameters", "bytes", "test AUC", "test log-loss", "seeds")
 
 
@@ -118,12 +118,12 @@ def entries(page: Page, results: Results,
              if trial["run_id"] in by_id]
     for (scheme, text), members in _by_curve(published).items():
         for budget, runs in by_budget(members).items():
-            if scheme not in done or (scheme == PEP and _between(budget, sizes)):
+            if scheme not in done or (scheme == PEP and _beside(budget, sizes)):
                 taken = max(pooling.averaged(runs, by_id), key=len)
-                text_here = BETWEEN if scheme in done else text
+                text_here = BESIDE if scheme in done else text
                 found.append(Entry(scheme, text_here, taken, from_last(taken)))
     _list_rewound(page, [run for run in results if kind(run) not in done
-                         or (kind(run) == PEP and _between(_budget(run), sizes))], found, by_id)
+                         or (kind(run) == PEP and _beside(_budget(run), sizes))], found, by_id)
     order = {name: number for number, name in enumerate(("LR", *STYLES))}
     return sorted(found, key=lambda entry: (order.get(entry.scheme, len(order)), entry.scheme,
                                             entry.mean("num_embedding_params")))
@@ -138,7 +138,7 @@ def tuned_schemes(tuned: Mapping[str, Any]) -> set[str]:
     return {PEP if scheme == "pep" else PRUNED.get(scheme, scheme) for scheme in tuned}
 
 
-def _between(budget: int, tuned: Sequence[int]) -> bool:
+def _beside(budget: int, tuned: Sequence[int]) -> bool:
     """Whether a budget is above the smallest one of a tuning, and none of them."""
     return bool(tuned) and min(tuned) < budget and budget not in tuned
 

@@ -187,7 +187,7 @@ def _gains(page: Page, model: str, entries: list[Entry],
     best = {}
     for scheme in (PEP, *BASELINES):
         own = [entry for entry in entries if entry.scheme == scheme and entry.has("validation_auc")
-               and entry.settings != baselines.BETWEEN]
+               and entry.settings != baselines.BESIDE]
         if own:
             best[scheme] = max(own, key=lambda entry: entry.mean("validation_auc"))
     gains = []
