@@ -33,6 +33,7 @@ class Start(NamedTuple):
 
 
 Starts = dict[Start, list[dict[str, Any]]]
+Curves = dict[Start, dict[int, list[dict[str, Any]]]]  # the tickets of a start by their budgets
 PUBLISHED = Start(-15.0, 0.0, "all")  # of MovieLens-1M
 
 
@@ -90,16 +91,22 @@ def first_choice(starts: Starts, seed: int) -> Start | None:
     return max(of_seed, key=lambda start: of_seed[start], default=None)
 
 
-def of_chosen_start(results: Results, dataset: str, model: str,
-                    budget: int) -> tuple[Start | None, dict[int, Results]]:
-    """The start that is chosen at a budget, and its tickets by their budgets; without tickets where
-    it is the published one."""
+def drawn(found: dict[int, Starts], budget: int) -> Curves:
+    """The tickets by their budgets of each start that pictures show: the published one, the one
+    that is chosen at a budget and, where that has a penalty, the same one without it."""
+    best = chosen(found.get(budget, {}))
+    if best is None:
+        return {}
+    curves = {start: {size: runs[start] for size, runs in found.items() if start in runs}
+              for start in (PUBLISHED, best, best._replace(penalty=0.0))}
+    return {start: by_size for start, by_size in curves.items() if by_size}
+
+
+def of_other_starts(results: Results, dataset: str, model: str, budget: int) -> Curves:
+    """`drawn` without the published start."""
     page = Page("starts", dataset, model, "")  # collects notes that the page of starts has
-    found = by_start(runs_of_every_start(page, results, model))
-    start = chosen(found.get(budget, {}))
-    if start is None or start == PUBLISHED:
-        return start, {}
-    return start, {size: runs[start] for size, runs in found.items() if start in runs}
+    curves = drawn(by_start(runs_of_every_start(page, results, model)), budget)
+    return {start: by_size for start, by_size in curves.items() if start != PUBLISHED}
 
 
 def _with_published_start(run: dict[str, Any]) -> dict[str, Any]:

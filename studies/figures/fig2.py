@@ -50,7 +50,7 @@ def build(results: Results, out: Path, dataset: str, model: str) -> Page:
                 (f"Figure {name[3:]}: " if name.startswith("fig") else "")
                 + f"AUC against size, {shown(model)} on {shown(dataset)}")
     found = choice.of(page, results, model, "linear", tuned=True)
-    entries = points(page, found, out, dataset, model) + _of_chosen_start(results, dataset, model)
+    entries = points(page, found, out, dataset, model) + _of_other_starts(results, dataset, model)
     _list_missing(page, entries, [result for result in found if _belongs(result, dataset)])
     page.behind = list(chain.from_iterable(entry.results for entry in entries))
     needs(page, "inference_bytes", page.behind, "it is older, and not in the right panels")
@@ -71,7 +71,9 @@ def build(results: Results, out: Path, dataset: str, model: str) -> Page:
     if any(entry.scheme.startswith(f"{PEP}, start") for entry in entries):
         page.notes.append("*PEP, start ...* are tickets of searches whose thresholds start there, "
                           "not at the published -15: validation chose the start at the paper's "
-                          "smallest budget (the page of starts), and all budgets have it.")
+                          "smallest budget (the page of starts), and all budgets have it. Where it "
+                          "chose an l2_penalty too, the same start without one is shown beside "
+                          "it.")
     page.tables.append(baselines.table(entries))
     if entries:
         page.figure = baselines.picture(entries, page.title, _absent(page, found))
@@ -88,15 +90,18 @@ def points(page: Page, found: Results, out: Path, dataset: str, model: str) -> l
     return baselines.entries(page, mine, baselines.tuned_in(out, dataset, model))
 
 
-def _of_chosen_start(results: Results, dataset: str, model: str) -> list[Entry]:
-    """PEP's tickets from the start of the thresholds that validation chooses, a series of its own;
-    none where that is the published start."""
+def _of_other_starts(results: Results, dataset: str, model: str) -> list[Entry]:
+    """PEP's tickets from the start of the thresholds that validation chooses, a series of its own,
+    and from the same one without its penalty; none where that is the published start."""
     method = method_of(dataset, model)
     if method is None:
         return []
-    start, tickets = starts.of_chosen_start(results, dataset, model, PAPER[dataset][method].params)
-    return [Entry(f"{PEP}, {start.words}", "", runs, from_last(runs))
-            for runs in tickets.values()] if start else []
+    others = starts.of_other_starts(results, dataset, model, PAPER[dataset][method].params)
+    entries: list[Entry] = []
+    for start, tickets in others.items():
+        entries += [Entry(f"{PEP}, {start.words}", "", runs, from_last(runs))
+                    for runs in tickets.values()]
+    return entries
 
 
 def _belongs(result: dict[str, Any], dataset: str) -> bool:

@@ -13,15 +13,15 @@ from typing import Any
 
 from studies import pooling, starts
 from studies.figures import budget_curve, by_epoch
-from studies.figures.styles import INK, RED, STYLES, Style
+from studies.figures.styles import GREEN, INK, RED, STYLES, Style
 from studies.figures.table4 import PAPER, beside_paper, method_of
 from studies.kinds import PEP, Results
 from studies.page import RUNS, Page, number, runs_of, shown
-from studies.starts import PUBLISHED, Start, Starts, by_start
+from studies.starts import PUBLISHED, Curves, Start, Starts, by_start
 from studies.table import Table, spread
 
 SIZE = (3.4, 2.7)  # inches: one column of a page
-PUBLISHED_STYLE, CHOSEN_STYLE = STYLES[PEP], (RED, "D", "-")
+PUBLISHED_STYLE, CHOSEN_STYLE, PLAIN_STYLE = STYLES[PEP], (RED, "D", "-"), (GREEN, "s", "--")
 HEAD = ("start", "l2_penalty", "rewound", "entries the search ends with", "epochs", "ticket",
         "validation AUC", "test AUC", "published protocol", "seeds")
 NOTE = ("Tickets at the paper's smallest budget, best validation AUC first; those with the "
@@ -46,16 +46,14 @@ def build(results: Results, out: Path, dataset: str, model: str) -> Page:
     budget = PAPER[dataset][method].params
     by_budget = by_start(found)
     at_paper = by_budget.get(budget, {})
-    best = starts.chosen(at_paper)
-    if best is None:
+    if starts.chosen(at_paper) is None:
         page.list_missing(f"no ticket of {budget:,} parameters")
         return page
     searches = pooling.by_run(found)
     page.tables.append(_table(at_paper, searches))
-    curves: dict[Start, dict[int, list[dict[str, Any]]]] = {}
-    for start in dict.fromkeys((PUBLISHED, best)):
-        curves[start] = {size: runs[start] for size, runs in by_budget.items() if start in runs}
-        for size, runs in curves[start].items():
+    curves = starts.drawn(by_budget, budget)
+    for start, by_size in curves.items():
+        for size, runs in by_size.items():
             made = number(f"test AUC at {size:,} parameters, {start.words}", runs,
                           itemgetter("test_auc"))
             page.numbers.append(beside_paper(page, method, made, runs) if size == budget else made)
@@ -105,16 +103,20 @@ def _row(run: dict[str, Any], searches: dict[str, dict[str, Any]]) -> dict[str, 
             RUNS: runs_of([run])}
 
 
-def _draw(page: Page, curves: dict[Start, dict[int, list[dict[str, Any]]]], budget: int,
-          paper: float) -> None:
+def _look(start: Start, chosen: Start) -> tuple[str, Style]:
+    if start == PUBLISHED:
+        return "published: ", PUBLISHED_STYLE
+    return ("chosen: ", CHOSEN_STYLE) if start == chosen else ("", PLAIN_STYLE)
+
+
+def _draw(page: Page, curves: Curves, budget: int, paper: float) -> None:
     page.figure = budget_curve.new_figure(SIZE)
     axes = page.figure.subplots()
-    looks: tuple[Style, ...] = (PUBLISHED_STYLE, CHOSEN_STYLE)
-    for (start, by_size), look in zip(curves.items(), looks, strict=False):
+    chosen = next((start for start in curves if start != PUBLISHED), PUBLISHED)
+    for start, by_size in curves.items():
         points = [(size, [run["test_auc"] for run in runs]) for size, runs in by_size.items()]
-        if points:
-            words = "published: " if start == PUBLISHED else "chosen: "
-            budget_curve.with_bars(axes, points, words + start.words, look)
+        words, look = _look(start, chosen)
+        budget_curve.with_bars(axes, points, words + start.words, look)
     axes.plot([budget], [paper], color=INK, marker="*", markersize=8, linestyle="none",
               label="paper")
     budget_curve.log_sizes(axes)

@@ -52,8 +52,8 @@ def build(results: Results, out: Path, dataset: str, model: str) -> Page:
     for method, paper in PAPER.get(dataset, {}).items():
         _add(page, method, method, _runs(page, results, method, paper.params))
         if dataset == "movielens" and method != LR:
-            start, runs = starts.of_chosen_start(results, dataset, MODELS[method], paper.params)
-            if start is not None:
+            others = starts.of_other_starts(results, dataset, MODELS[method], paper.params)
+            for start, runs in others.items():
                 _add(page, method, f"{method}, {start.words}", runs.get(paper.params, []))
     page.notes.append("The published protocol is the mean of per-batch test AUCs at its best test "
                       "epoch, which the paper's numbers have to be compared with. † cut from the "

@@ -62,6 +62,16 @@ def test_validation_chooses_among_those_of_most_seeds_that_are_rewound_whole():
     assert starts.chosen({}) is None
 
 
+def test_the_chosen_start_is_shown_without_its_penalty_too():
+    runs = made()
+    for seed in (1, 2, 3):
+        runs += pair("both", seed, -5.0, 3e-4, auc=0.9)
+    drawn = starts.drawn(starts.by_start(runs), BUDGET)
+    assert [(start.init, start.penalty, len(by_size[BUDGET])) for start, by_size in drawn.items()
+            ] == [(-15.0, 0.0, 3), (-5.0, 3e-4, 3), (-5.0, 0.0, 3)]
+    assert starts.drawn({}, BUDGET) == {}
+
+
 def test_the_page_table_4_and_figure_2_show_both_starts(tmp_path):
     runs = [put(tmp_path, run) for run in made()]
     page = page_of_starts.build(runs, tmp_path, "movielens", "fm")
