@@ -283,7 +283,7 @@ def moved() -> str:
             continue
         plain = best._replace(penalty=0.0)
         penalised = [start for start in found if start.init == best.init and start.penalty
-                     and start.rewind == "all"]
+                     and start.may_be_chosen]
         penalty = max(penalised, key=lambda start: starts.mean(found[start], "validation_auc"),
                       default=plain)
         published = ticket(model, papers_budget(model))

@@ -88,9 +88,9 @@ def _of_afm(given: argparse.Namespace) -> list[PlannedRun]:
 
 
 def _of_starts(given: argparse.Namespace) -> list[PlannedRun]:
-    """What no record has of every start with the first seed at the smallest budget, and of the
-    published start and the one that is best so far with all seeds at all budgets: the command is
-    given again when the first runs are there."""
+    """What no record has of every start with the first seed at the smallest budget (AutoInt's also
+    with the first-order part), and of the published start and the one that is best so far with all
+    seeds at all budgets: the command is given again when the first runs are there."""
     sizes = schemes.budgets(given)
     # a start that prunes at once passes the largest long before the others
     groups = [sizes[1:], sorted({*starts.LARGER, sizes[0]}, reverse=True)]
@@ -98,13 +98,15 @@ def _of_starts(given: argparse.Namespace) -> list[PlannedRun]:
     page = Page("starts", given.dataset, given.model, "")  # collects notes that nobody reads here
     known = starts.by_start(starts.runs_of_every_start(page, results, given.model))
     first = given.seeds[0]
-    wanted = {(starts.Start(init, penalty, "all"), sizes[-1], first): None
-              for init, penalty in itertools.product(starts.INITS, starts.PENALTIES)}
+    parts = (False, True) if given.model == "autoint" else (False,)
+    wanted = {(starts.Start(init, penalty, "all", part), sizes[-1], first): None
+              for part, init, penalty in itertools.product(parts, starts.INITS, starts.PENALTIES)}
     best = starts.first_choice(known.get(sizes[-1], {}), first)
     chosen = [starts.PUBLISHED, *([best] if best else [])]
     wanted |= dict.fromkeys(itertools.product(chosen, [*sizes[::-1], *starts.LARGER], given.seeds))
     return [schemes.planned_run(given, "pep", {
                 "threshold_init": start.init, "l2_penalty": start.penalty,
+                **({"with_linear": True} if start.first_order else {}),
                 "candidate_p": next(group for group in groups if budget in group),
                 "retrain_emb_param": budget}, seed)
             for start, budget, seed in wanted

@@ -20,6 +20,7 @@ class Start(NamedTuple):
     init: float  # `threshold_init`
     penalty: float  # `l2_penalty`, of the search and the ticket
     rewind: str
+    first_order: bool = False  # whether the model has the first-order part, AutoInt's `with_linear`
 
     @property
     def words(self) -> str:
@@ -30,6 +31,11 @@ class Start(NamedTuple):
         """
         penalty = f", l2_penalty {self.penalty:g}" if self.penalty else ""
         return f"start {self.init:g}{penalty}"
+
+    @property
+    def may_be_chosen(self) -> bool:
+        """Whether it is of the page's own model, with every weight rewound."""
+        return self.rewind == "all" and not self.first_order
 
 
 Starts = dict[Start, list[dict[str, Any]]]
@@ -57,7 +63,7 @@ def by_start(found: Results) -> dict[int, Starts]:
     searches = pooling.by_run(found)
     plain = {run["run_id"]: _with_published_start(run) for run in found}
     groups: dict[int, Starts] = defaultdict(lambda: defaultdict(list))
-    for ticket in choice.tickets(found):
+    for ticket in choice.tickets(found) + choice.tickets(found, with_linear=True):
         parent = pooling.parent_of(ticket, searches)
         if parent is None:
             continue
@@ -65,16 +71,17 @@ def by_start(found: Results) -> dict[int, Starts]:
                                               for each in (ticket, parent)]
         if penalties[0] == penalties[1] and pooling.published(plain[ticket["run_id"]], plain):
             rewind = ticket["settings"].get("rewind", "embedding")
-            start = Start(own["threshold_init"], penalties[0], rewind)
+            start = Start(own["threshold_init"], penalties[0], rewind,
+                          own.get("with_linear", False))
             groups[choice.budget_of(ticket)][start].append(ticket)
     return {budget: {start: pooling.one_a_seed(runs) for start, runs in own.items()}
             for budget, own in sorted(groups.items())}
 
 
 def chosen(starts: Starts) -> Start | None:
-    """The start with the best mean validation AUC, among those of the most seeds with every weight
-    rewound; None without any."""
-    whole = {start: runs for start, runs in starts.items() if start.rewind == "all"}
+    """The start with the best mean validation AUC, among those of the most seeds that may be
+    chosen; None without any."""
+    whole = {start: runs for start, runs in starts.items() if start.may_be_chosen}
     most = max(map(len, whole.values()), default=0)
     return max((start for start, runs in whole.items() if len(runs) == most),
                key=lambda start: mean(whole[start], "validation_auc"), default=None)
@@ -86,7 +93,7 @@ def first_choice(starts: Starts, seed: int) -> Start | None:
     of_seed: dict[Start, float] = {}
     for start, runs in starts.items():
         scores = {run["seed"]: run["validation_auc"] for run in runs}
-        if start.rewind == "all" and seed in scores:
+        if start.may_be_chosen and seed in scores:
             of_seed[start] = scores[seed]
     return max(of_seed, key=lambda start: of_seed[start], default=None)
 

@@ -25,7 +25,8 @@ PUBLISHED_STYLE, CHOSEN_STYLE, PLAIN_STYLE = STYLES[PEP], (RED, "D", "-"), (GREE
 HEAD = ("start", "l2_penalty", "rewound", "entries the search ends with", "epochs", "ticket",
         "validation AUC", "test AUC", "published protocol", "seeds")
 NOTE = ("Tickets at the paper's smallest budget, best validation AUC first; those with the "
-        "embedding alone rewound are for comparison and are not chosen. † cut from the search's "
+        "embedding alone rewound, or with a first-order part that the model has not by default, "
+        "are for comparison and are not chosen. † cut from the search's "
         "last table, because its thresholds do not get that low. *published protocol*: the mean of "
         "per-batch test AUCs at the best test epoch. Bars are one standard deviation over seeds.")
 
@@ -79,7 +80,8 @@ def _table(found: Starts, searches: dict[str, dict[str, Any]]) -> Table:
     for start, runs in ordered:
         parents = [searches[run["snapshot"]["run_id"]] for run in runs]
         cut = "†" if any(run["snapshot"]["source"] == "cut_last" for run in runs) else ""
-        rows.append((f"{start.init:g}", f"{start.penalty:g}", start.rewind,
+        part = ", first-order part" if start.first_order else ""
+        rows.append((f"{start.init:g}{part}", f"{start.penalty:g}", start.rewind,
                      spread([run["num_embedding_params"] for run in parents], ",.0f"),
                      spread([run["epochs"] for run in parents], ".0f"),
                      f"{runs[0]['num_embedding_params']:,} {cut}".strip(),
@@ -94,7 +96,8 @@ def _row(run: dict[str, Any], searches: dict[str, dict[str, Any]]) -> dict[str, 
     parent = searches[run["snapshot"]["run_id"]]
     return {"threshold_init": parent["settings"]["threshold_init"],
             "l2_penalty": run["settings"].get("l2_penalty", 0.0),
-            "rewind": run["settings"].get("rewind", "embedding"), "seed": run["seed"],
+            "rewind": run["settings"].get("rewind", "embedding"),
+            "with_linear": run["settings"].get("with_linear", False), "seed": run["seed"],
             "parameters": run["num_embedding_params"],
             "entries_of_the_search": parent["num_embedding_params"],
             "epochs_of_the_search": parent["epochs"], "validation_auc": run["validation_auc"],

@@ -62,6 +62,29 @@ def test_validation_chooses_among_those_of_most_seeds_that_are_rewound_whole():
     assert starts.chosen({}) is None
 
 
+def test_a_first_order_part_stands_apart_and_is_not_chosen(tmp_path):
+    runs, added = made(), {"with_linear": True}
+    for seed in (1, 2, 3):
+        runs += pair("linear", seed, -5.0, auc=0.95, of_ticket=added, **added)
+    groups = starts.by_start(runs)[BUDGET]
+    assert len(groups[Start(-5.0, 0.0, "all", first_order=True)]) == 3
+    assert starts.chosen(groups) == Start(-5.0, 0.0, "all")
+    assert starts.first_choice(groups, 2) == Start(-5.0, 0.0, "all")
+    page = page_of_starts.build([put(tmp_path, run) for run in runs], tmp_path, "movielens", "fm")
+    assert [row[0] for row in page.tables[0].rows] == ["-5, first-order part", "-4", "-5", "-5",
+                                                       "-15"]
+    assert sum(row["with_linear"] for row in page.rows) == 3
+
+
+def test_autoint_is_planned_with_the_first_order_part_too(tmp_path, monkeypatch):
+    given = Namespace(dataset="movielens", model="autoint", seeds=[1], out=str(tmp_path),
+                      dense=4129 * 64)
+    monkeypatch.setattr(planned_runs, "results_in", lambda out, shipped: [])
+    planned = [run.what for run in planned_runs.runs_behind(given, "starts")]
+    with_part = [what for what in planned if "with_linear=True" in what]
+    assert len(with_part) == len(starts.INITS) * len(starts.PENALTIES)
+
+
 def test_the_chosen_start_is_shown_without_its_penalty_too():
     runs = made()
     for seed in (1, 2, 3):
