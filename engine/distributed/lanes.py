@@ -18,7 +18,8 @@ from torch.nn.functional import binary_cross_entropy_with_logits, pad
 
 from engine.distributed.shards import Shards, with_tables
 from engine.distributed.world import World, tree
-from engine.optim.cpu.rowwise import RowwiseAdam
+from engine.optim.cpu import rowwise as cpu
+from engine.optim.gpu import rowwise as gpu
 from engine.optim.step import Step
 from engine.run import derive
 from models.base import ClickModel, Inputs, as_inputs
@@ -135,7 +136,7 @@ class LaneModel:
     def __init__(self, model: ClickModel, embedding: Any, meeting: Meeting, index: int) -> None:
         shared = {id(tensor): tensor for tensor in (*model.parameters(), *model.buffers())}
         self.model = copy.deepcopy(model, {**shared, id(model.embedding): embedding})
-        self.generator = torch.Generator()
+        self.generator = torch.Generator(next(model.parameters()).device)
         self._replace(self.model, meeting, index)
 
     def put(self, names: Sequence[str], tables: Sequence[Tensor]) -> None:
@@ -180,6 +181,7 @@ class LaneStep(Step):
         self.shards = shards
         self.world = shards.world
         self.seed = seed
+        self.device = next(model.parameters()).device
         self.flags = torch.zeros(2)  # raised by this process: save, and save and stop
         self.raised = torch.zeros(2)  # by any of them, in the last step
         self.meeting = Meeting(self.world)
@@ -205,12 +207,14 @@ class LaneStep(Step):
         ids = [as_inputs(inputs)[0] for inputs, _ in batch]
         every = torch.cat(ids)
         self._see_parameters(every.numel())
-        assert isinstance(self.rows, RowwiseAdam)
+        assert self.rows is not None
+        if isinstance(self.rows, gpu.RowwiseAdam):
+            self.rows.count()
         unique, local = numbered(every, self.slots)
         request = self.shards.request(unique)
         # one row more, so that no shard is ever without one; it gets no gradient
         wanted = torch.cat([request.wanted, request.wanted.new_zeros(1)])
-        slots, gathered = self.rows.gather(wanted[:, None])
+        slots, gathered = self.rows.gather(wanted[:, None].to(self.device))
         slots = slots[:-1, 0].long()
         outgoing = self._outgoing(gathered)
         table = self.shards.send(request, outgoing.detach()[slots])
@@ -225,8 +229,8 @@ class LaneStep(Step):
         own = torch.autograd.grad(outgoing, [gathered[name] for name in self.rows.tables],
                                   tree(sums))
         by_table = dict(zip(self.rows.tables, own, strict=True))
-        norm = self._norm(grads, by_table)
-        self.rows.apply(by_table, grads, self._scale(float(loss), norm))
+        scale = self._scale(float(loss), self._norm(grads, by_table))
+        self._apply(grads, by_table, scale if self.waits else torch.tensor(scale).to(loss))
         return loss
 
     def _outgoing(self, gathered: dict[str, Tensor]) -> Tensor:
@@ -240,7 +244,8 @@ class LaneStep(Step):
             more = -count % WHOLE_VECTORS
             padded = {name: pad(rows, (0, 0, 0, more)) for name, rows in inside.items()}
             with self._in_place(padded):
-                vectors, _ = self.model.embedding.rows(torch.arange(count + more))
+                vectors, _ = self.model.embedding.rows(torch.arange(count + more,
+                                                                    device=self.device))
             parts.insert(0, vectors[:count])
         return torch.cat(parts, 1)
 
@@ -248,7 +253,8 @@ class LaneStep(Step):
                     tables: Sequence[Tensor]) -> tuple[Tensor, list[Tensor], Tensor]:
         """The loss, the gradients of `rest`, and those of the rows of `tables`, side by side, by
         the own lanes."""
-        self.meeting.rows = torch.tensor(lane_sizes(rows, self.world.lanes)).float()[:, None]
+        of_lanes = torch.tensor(lane_sizes(rows, self.world.lanes), device=self.device)
+        self.meeting.rows = of_lanes.float()[:, None]
         sizes = [len(labels) for _, labels in batch]
         works = list(zip(range(len(batch)), batch, local.split(sizes), strict=True))
 
@@ -268,19 +274,20 @@ class LaneStep(Step):
                 if error is not None and not isinstance(error, threading.BrokenBarrierError):
                     raise error
             done = [one.result() for one in waiting]
-        flat = self.world.add_lanes([torch.cat([self.flags / len(done), dense])
-                                     for dense, _ in done])
+        flags = self.flags.to(self.device) / len(done)
+        flat = self.world.add_lanes([torch.cat([flags, dense]) for dense, _ in done])
         self.raised = flat[:2]
         shapes = [parameter.shape for parameter in self.rest]
         pieces = flat[3:].split([shape.numel() for shape in shapes])
         grads = [piece.view(shape) for piece, shape in zip(pieces, shapes, strict=True)]
         by_table = zip(*(row_grads for _, row_grads in done), strict=True)
-        return flat[2].clone(), grads, torch.cat([tree(of_lanes) for of_lanes in by_table], 1)
+        return flat[2].clone(), grads, torch.cat([tree(parts) for parts in by_table], 1)
 
     def _lane(self, index: int, lane: Lane, ids: Tensor, tables: Sequence[Tensor],
               rows: int) -> tuple[Tensor, list[Tensor]]:
         """(loss and gradients of `rest` in one tensor, gradients of the tables of the rows)."""
-        (inputs, labels), own = lane, self.lanes[index]
+        own, dense = self.lanes[index], [part.to(self.device) for part in as_inputs(lane[0])[1:]]
+        labels = lane[1].to(self.device)
         assert self.rows is not None
         own.generator.manual_seed(derive(
             self.seed, f"dropout:{self.rows.step}:{self.world.own[index]}"))
@@ -293,19 +300,20 @@ class LaneStep(Step):
             of_lane = [pad(table.detach()[places], (0, 0, 0, more)).requires_grad_()
                        for table in tables]
         own.put(self.table_names, of_lane)
-        logits = own.model(ids, *as_inputs(inputs)[1:])
+        ids = ids.to(self.device)
+        logits = own.model(ids, *dense)
         loss = binary_cross_entropy_with_logits(logits, labels, reduction="sum") / rows
         total = loss
         if self.l2_penalty:
             vectors = own.model.embedding(ids)
             total = loss + self.l2_penalty * vectors.square().sum() / rows
         grads = torch.autograd.grad(total, [*self.rest, *of_lane])
-        dense = [loss.detach().view(1), *(grad.reshape(-1) for grad in grads[:len(self.rest)])]
+        others = [loss.detach().view(1), *(grad.reshape(-1) for grad in grads[:len(self.rest)])]
         row_grads = list(grads[len(self.rest):])
         if not self.by_vector:
             row_grads = [torch.zeros_like(table).index_copy_(0, places, grad[:len(places)])
                          for table, grad in zip(tables, row_grads, strict=True)]
-        return torch.cat(dense), row_grads
+        return torch.cat(others), row_grads
 
     @property
     def table_names(self) -> list[str]:
@@ -318,11 +326,10 @@ class LaneStep(Step):
 
     def _norm(self, grads: Sequence[Tensor], by_table: dict[str, Tensor]) -> float:
         """Global norm of the gradients, the squares of rows added up in an order of their own."""
-        assert isinstance(self.rows, RowwiseAdam)
-        rows = self.rows.unique
+        rows, lines = self._distinct()
         squares = np.zeros(len(rows))
         for grad in by_table.values():
-            _squares_of_rows(grad.numpy(), squares)
+            _squares_of_rows(grad[lines].cpu().numpy(), squares)
         ends = [part.stop for part in self.shards.parts]
         part_of = np.searchsorted(np.array(ends), rows, side="right")
         sums = [torch.tensor(np.sort(squares[part_of == part]).sum())
@@ -330,6 +337,17 @@ class LaneStep(Step):
         total = float(self.world.add_lanes(sums))
         return float(np.sqrt(total + sum(float(torch.dot(grad.reshape(-1), grad.reshape(-1)))
                                          for grad in grads)))
+
+
+    def _distinct(self) -> tuple[np.ndarray, Any]:
+        """The batch's rows of this process, each once, and which lines of their gradients are
+        theirs."""
+        if isinstance(self.rows, cpu.RowwiseAdam):
+            return self.rows.unique, slice(None)
+        assert self.rows is not None
+        places = self.rows.local
+        first = torch.nonzero(places == torch.arange(len(places), device=self.device))[:, 0]
+        return self.rows.rows[first].cpu().numpy(), first
 
 
 def numbered(ids: Tensor, slots: np.ndarray) -> tuple[np.ndarray, Tensor]:

@@ -100,7 +100,7 @@ class ShardedSplit(Split):
                 whole.get_submodule(path)._parameters[key] = table.contiguous()
             logits = columns.new_zeros(BATCH)
             if len(ids):
-                logits[:len(ids)] = whole(local, *dense)
+                logits[:len(ids)] = whole(*(part.to(columns.device) for part in (local, *dense)))
             found.append(logits)
         # (rounds, processes, BATCH)
         return world.gather(torch.stack(found)).transpose(0, 1).reshape(-1)[:rows]

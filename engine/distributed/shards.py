@@ -170,7 +170,7 @@ class Shards:
                     part.copy_(shard[start - self.first:stop - self.first])
                 self.world.from_rank(rank, part)
                 if keep:
-                    out[self.rows_at(np.arange(start, stop))] = part.numpy()
+                    out[self.rows_at(np.arange(start, stop))] = part.cpu().numpy()
         return out
 
     def count(self, shard: np.ndarray) -> int:
@@ -240,7 +240,7 @@ class ShardedEmbedding:
         width = self._own()[0].width
         if not width:
             return 0
-        own = torch.cat([view.kept_per_row() for view in self._own()])
+        own = torch.cat([view.kept_per_row() for view in self._own()]).cpu()
         rows = self.shards.world.total(torch.bincount(own, minlength=width + 1))
         kept = np.repeat(np.arange(width + 1), rows.numpy())
         return min(4 * len(kept) * width, stored_bytes(kept, width))

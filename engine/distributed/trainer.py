@@ -1,6 +1,7 @@
 """A training that several processes share."""
 
 import itertools
+import logging
 import platform
 import shutil
 import time
@@ -24,10 +25,12 @@ from engine.pep.budgets import SaveAtBudgets
 from engine.pep.sparsity_trace import SparsityTrace
 from engine.pep.threshold_trace import ThresholdTrace, summary
 from engine.progress import Progress
-from engine.record import commit, pick_device
+from engine.record import commit, device_name, pick_device
 from engine.run import Run, derive
 from engine.trainer import Trainer
 from models.base import ClickModel
+
+log = logging.getLogger("pep")
 
 
 class QuietProgress(Progress):
@@ -86,18 +89,20 @@ class LaneTrainer(Trainer):
     """
 
     def __init__(self, run: Run, model: ClickModel) -> None:
-        if pick_device(run.context.device).type != "cpu":
-            raise ValueError("several processes share a run on CPUs alone (NCCL has not been run "
-                             "yet); add --device cpu, or run without torchrun and with lanes=0")
+        device = pick_device(run.context.device)
+        if on_gpus := device.type == "cuda":
+            log.warning("lanes on GPUs have been tested on CPUs alone, without NCCL: compare the "
+                        "first run with one of --device cpu")
         torch.set_num_threads(1)  # sums of several threads have other last bits
         torch.set_flush_denormal(True)
-        self.world = world = World(run.settings.train.lanes)
+        self.world = world = World(run.settings.train.lanes, on_gpus)
         if world.rank != run.context.rank:
             raise ValueError(f"rank {world.rank} was told to write as rank {run.context.rank}")
         world.compare(**{"settings, data and seed": run.run_id, "stage": run.stage,
                          "versions": [torch.__version__, np.__version__, platform.machine(),
                                       platform.python_version(), commit()],
                          "setting --force": run.context.force,
+                         "GPU": device_name(device) if on_gpus else None,
                          "checkpoint_seconds, log_interval and tensorboard": [
                              run.settings.train.checkpoint_seconds,
                              run.settings.train.log_interval]})

@@ -15,6 +15,7 @@ import torch.distributed as dist
 from torch import Tensor
 
 from engine.distributed.launch import launched
+from utils.text import counted
 
 JOIN_SECONDS = 300.0  # that a process waits for the others to start
 SILENCE = timedelta(minutes=30)  # that a process waits for another one's answer
@@ -69,13 +70,15 @@ class World:
 
     Args:
         lanes: a power of two.
+        on_gpus: whether each process has a GPU, of which it sends tensors by NCCL.
 
     Raises:
-        ValueError: the number of processes does not divide the lanes.
+        ValueError: the number of processes does not divide the lanes, or there are more of them
+            than GPUs.
         TimeoutError: a process has not started in time; it is named.
     """
 
-    def __init__(self, lanes: int) -> None:
+    def __init__(self, lanes: int, on_gpus: bool = False) -> None:
         size = int(os.environ["WORLD_SIZE"]) if launched() else 1
         self.size = dist.get_world_size() if dist.is_initialized() else size
         if lanes % self.size:
@@ -84,7 +87,7 @@ class World:
                              f"{' or '.join(fitting)}, or set lanes to another power of two (other "
                              f"lanes give other last bits)")
         if not dist.is_initialized():
-            _join()
+            _join(on_gpus)
         self.rank = dist.get_rank()
         self.lanes = lanes
         share = lanes // self.size
@@ -158,13 +161,20 @@ class World:
                                      f"has {value} and rank {rank} has {other[name]}")
 
 
-def _join() -> None:
+def _join(on_gpus: bool) -> None:
     """Meet the other processes that torchrun has started, or be alone."""
     if not launched():
         dist.init_process_group("gloo", store=dist.HashStore(), rank=0, world_size=1)
         return
     wait = timedelta(seconds=JOIN_SECONDS)
     rank, size = int(os.environ["RANK"]), int(os.environ["WORLD_SIZE"])
+    if on_gpus:
+        here, gpus = int(os.environ.get("LOCAL_WORLD_SIZE", size)), torch.cuda.device_count()
+        if here > gpus:
+            raise ValueError(f"each process needs a GPU of its own; this machine has {here} "
+                             f"processes of the run and {counted(gpus, 'GPU')}. Start fewer, or "
+                             f"add --device cpu")
+        torch.cuda.set_device(int(os.environ.get("LOCAL_RANK", rank)))
     host, port = os.environ["MASTER_ADDR"], int(os.environ["MASTER_PORT"])
     address = f"{host}:{port}"
     try:
@@ -185,7 +195,8 @@ def _join() -> None:
         except RuntimeError as error:
             raise TimeoutError(f"rank {other} of {size} has not started within "
                                f"{JOIN_SECONDS:.0f} s; start all processes, or fewer") from error
-    dist.init_process_group("gloo", store=store, rank=rank, world_size=size, timeout=SILENCE)
+    backend = "cpu:gloo,cuda:nccl" if on_gpus else "gloo"
+    dist.init_process_group(backend, store=store, rank=rank, world_size=size, timeout=SILENCE)
     _watch_others(rank, size)
 
 
@@ -196,7 +207,7 @@ def _watch_others(rank: int, size: int) -> None:
     Every process sends each other one word: where it ends by itself, or in answer to theirs. A
     thread for each of the others waits for it; the connection of a process that dies breaks.
     """
-    group = dist.new_group(timeout=timedelta(days=365))
+    group = dist.new_group(timeout=timedelta(days=365), backend="gloo")
     ending, lock = threading.Event(), threading.Lock()
     untold = {other for other in range(size) if other != rank}
 

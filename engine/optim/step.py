@@ -5,7 +5,7 @@ import inspect
 import logging
 import math
 import operator
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import numpy as np
@@ -249,6 +249,10 @@ class Step:
             norm = squares.sqrt()
             loss.copy_(torch.where(torch.isfinite(norm), loss, torch.nan))  # seen when looked at
             scale = (self.grad_clip / (norm + 1e-6)).clamp(max=1.0)
+        self._apply(grads, own, scale)
+
+    def _apply(self, grads: Sequence[Tensor], own: dict[str, Any], scale: Any) -> None:
+        """Take the step with the gradients of `_move` times a scale, a number or a tensor ()."""
         if isinstance(self.rows, cpu.RowwiseAdam):
             self.rows.apply(own, grads, scale)
             return

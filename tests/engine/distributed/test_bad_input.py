@@ -41,6 +41,12 @@ def test_a_world_that_does_not_divide_the_lanes(of_two, monkeypatch):
         World(4)
 
 
+def test_more_processes_than_gpus_are_refused(of_two, monkeypatch):
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 1)
+    with pytest.raises(ValueError, match="this machine has 2 processes of the run and 1 GPU"):
+        world._join(on_gpus=True)
+
+
 def test_a_rank_that_never_starts_is_named(of_two):
     with pytest.raises(TimeoutError, match="rank 1 of 2 has not started within 1 s"):
         World(4)

@@ -54,8 +54,10 @@ def by_autograd(monkeypatch):
                                           "l2_penalty": 0.1},
     {"model": "autoint", "dropout": 0.0, "att_dropout": 0.0},
 ], ids=lambda values: " ".join(map(str, values.values())) or "pep")
-@pytest.mark.parametrize("rows", [16, 3])  # 3: a lane has no rows
-def test_ten_steps_are_those_without_lanes_but_for_the_last_bits(values, rows, by_autograd):
+@pytest.mark.parametrize(("rows", "on_device"), [(16, False), (3, False), (16, True)])
+def test_ten_steps_are_those_without_lanes_but_for_the_last_bits(values, rows, on_device,
+                                                                 by_autograd, monkeypatch):
+    monkeypatch.setattr(LaneStep, "as_on_device", on_device)  # 3 rows: a lane has none
     values = {"decay": 1e-5, "lr": 0.001, **values}
     expected = Training("lazy", **values).run(10, rows).state()
     found = InLanes(**values).run(10, rows).state()
