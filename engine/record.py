@@ -5,6 +5,7 @@ import importlib.metadata
 import platform
 import subprocess
 import sys
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -67,13 +68,19 @@ def _version(package: str) -> str | None:
         return None  # a copied folder without its metadata: no reason to lose a finished run
 
 
+@cache
 def commit() -> str | None:
-    """The checkout's commit, with `+changes` when files differ from it; None outside a checkout."""
+    """`commit_of` this code, at the first call: what a checkout holds later is not what runs."""
+    return commit_of(ROOT)
+
+
+def commit_of(folder: Path) -> str | None:
+    """A checkout's commit, with `+changes` when files differ from it; None outside a checkout."""
     try:
-        head = subprocess.run(["git", "rev-parse", "HEAD"], cwd=ROOT, capture_output=True,
+        head = subprocess.run(["git", "rev-parse", "HEAD"], cwd=folder, capture_output=True,
                               text=True, check=True)
-        changes = subprocess.run(["git", "status", "--porcelain", "--untracked-files=no"], cwd=ROOT,
-                                 capture_output=True, text=True, check=True)
+        changes = subprocess.run(["git", "status", "--porcelain", "--untracked-files=no"],
+                                 cwd=folder, capture_output=True, text=True, check=True)
     except (OSError, subprocess.CalledProcessError):
         return None
     return head.stdout.strip() + ("+changes" if changes.stdout.strip() else "")

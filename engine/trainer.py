@@ -31,7 +31,13 @@ from engine.hooks import (
 from engine.loop import Hook, State, fit
 from engine.optim.step import Optimizer, Step, build_optimizer
 from engine.progress import Progress
-from engine.record import peak_memory_bytes, pick_device, provenance, reset_peak_memory
+from engine.record import (
+    commit,
+    peak_memory_bytes,
+    pick_device,
+    provenance,
+    reset_peak_memory,
+)
 from engine.run import ALGORITHM_VERSION, CHECKPOINT, WEIGHTS, Interrupted, Run, derive
 from engine.settings import COSINE, PUBLISHED_PATIENCE, identity
 from models.base import ClickModel
@@ -125,6 +131,7 @@ class Trainer:
 
     def __init__(self, run: Run, model: ClickModel) -> None:
         self.run = run
+        commit()  # asked for before the checkout may have moved on
         self.device = pick_device(run.context.device)
         reset_peak_memory(self.device)
         self.model = self._placed(model)

@@ -50,26 +50,30 @@ def git(folder, *arguments):
                    capture_output=True)
 
 
-def test_commit_marks_changed_files_and_ignores_new_ones(tmp_path, monkeypatch):
+def test_commit_marks_changed_files_and_ignores_new_ones(tmp_path):
     git(tmp_path, "init")
     (tmp_path / "a").write_text("1")
     git(tmp_path, "add", "a")
     git(tmp_path, "commit", "-m", "a")
-    monkeypatch.setattr(record, "ROOT", tmp_path)
-    clean = record.commit()
+    clean = record.commit_of(tmp_path)
     assert len(clean) == 40
     (tmp_path / "b").write_text("new")
-    assert record.commit() == clean
+    assert record.commit_of(tmp_path) == clean
     (tmp_path / "a").write_text("2")
-    assert record.commit() == f"{clean}+changes"
+    assert record.commit_of(tmp_path) == f"{clean}+changes"
+
+
+def test_a_process_names_the_commit_that_it_began_with(tmp_path, monkeypatch):
+    began = record.commit()
+    monkeypatch.setattr(record, "ROOT", tmp_path)
+    assert record.commit() == began == record.provenance(torch.device("cpu"))["commit"]
 
 
 def test_commit_is_none_outside_a_checkout_and_without_git(tmp_path, monkeypatch):
     monkeypatch.setenv("GIT_CEILING_DIRECTORIES", str(tmp_path.parent))
-    monkeypatch.setattr(record, "ROOT", tmp_path)
-    assert record.commit() is None
+    assert record.commit_of(tmp_path) is None
     monkeypatch.setenv("PATH", "")
-    assert record.commit() is None
+    assert record.commit_of(tmp_path) is None
 
 
 def test_peak_memory_is_in_bytes():
