@@ -191,8 +191,7 @@ class LaneStep(Step):
         meets = any(isinstance(module, LaneBatchNorm) for module in self.lanes[0].model.modules())
         self.pool = None
         if meets and len(self.lanes) > 1:
-            self.pool = ThreadPoolExecutor(len(self.lanes), "lane", torch.set_flush_denormal,
-                                           (True,))
+            self.pool = ThreadPoolExecutor(len(self.lanes), "lane", _begin, (self.device,))
         self.slots = np.zeros(model.embedding.num_rows, np.int32)
 
     def _embedding_of_lane(self) -> Any:
@@ -294,7 +293,7 @@ class LaneStep(Step):
         of_lane = tables
         if not self.by_vector:  # sums over the rows of a table are then those of the lane's rows
             chosen, ids = numbered(ids, np.zeros(len(tables[0]), np.int32))
-            places = torch.from_numpy(chosen).long()
+            places = torch.from_numpy(chosen).long().to(self.device)
             # one row more where there are N: by that number an embedding knows its whole table
             more = int(len(chosen) == len(self.slots))
             of_lane = [pad(table.detach()[places], (0, 0, 0, more)).requires_grad_()
@@ -307,7 +306,10 @@ class LaneStep(Step):
         if self.l2_penalty:
             vectors = own.model.embedding(ids)
             total = loss + self.l2_penalty * vectors.square().sum() / rows
-        grads = torch.autograd.grad(total, [*self.rest, *of_lane])
+        # in this thread: the backward passes of a GPU share one of autograd's, in which a lane that
+        # waits for the others would keep them from coming
+        with torch.autograd.set_multithreading_enabled(False):
+            grads = torch.autograd.grad(total, [*self.rest, *of_lane])
         others = [loss.detach().view(1), *(grad.reshape(-1) for grad in grads[:len(self.rest)])]
         row_grads = list(grads[len(self.rest):])
         if not self.by_vector:
@@ -348,6 +350,13 @@ class LaneStep(Step):
         places = self.rows.local
         first = torch.nonzero(places == torch.arange(len(places), device=self.device))[:, 0]
         return self.rows.rows[first].cpu().numpy(), first
+
+
+def _begin(device: torch.device) -> None:
+    """What a thread has of its own."""
+    torch.set_flush_denormal(True)
+    if device.type == "cuda":
+        torch.cuda.set_device(device)
 
 
 def numbered(ids: Tensor, slots: np.ndarray) -> tuple[np.ndarray, Tensor]:

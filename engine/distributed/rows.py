@@ -34,6 +34,9 @@ class LaneLoader(Loader):
         self.place = "mapped"
         return [torch.from_numpy(array) for array in arrays]
 
+    def _send(self, chunk: Tensor) -> Tensor:
+        return chunk  # ids are numbered on the CPU; `LaneStep` sends what a lane needs
+
     def epoch(self, epoch: int, start: int = 0) -> Iterator[tuple[Any, Tensor]]:
         """Yield (a list of (inputs, labels), one of each own lane; rows of the whole batch) from
         batch number `start` on."""

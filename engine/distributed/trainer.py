@@ -167,10 +167,11 @@ class LaneTrainer(Trainer):
         return content
 
     def _step(self) -> LaneStep:
-        train = self.run.settings.train
+        train, update = self.run.settings.train, self.run.settings.train.table_update
+        if update == "auto" and self.device.type == "cuda":
+            update = "streamed"  # without Triton too, where `auto` leaves the tables to torch
         return LaneStep(self.shards, self.model, derive(self.run.seed, f"{self.run.stage}:dropout"),
-                        self.state.optimizer, train.grad_clip, train.l2_penalty,
-                        train.table_update)
+                        self.state.optimizer, train.grad_clip, train.l2_penalty, update)
 
     def _saver(self, save: Callable[[State], None], step: Any) -> Checkpoint:
         return AgreedCheckpoint(save, self.run.settings.train.checkpoint_seconds, step)

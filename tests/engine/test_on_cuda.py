@@ -90,10 +90,12 @@ def test_every_embedding_and_model_is_trained(tmp_path, monkeypatch, model, embe
     assert losses[1] == pytest.approx(losses[0], rel=0.2)  # another order, another dropout
 
 
-@pytest.mark.parametrize("model", ["fm", "deepfm", "autoint"])
-def test_a_run_in_lanes_is_trained_as_on_a_cpu(tmp_path, monkeypatch, model):
+@pytest.mark.parametrize("changes", [
+    {"model": "fm"}, {"model": "deepfm"}, {"model": "autoint"},
+    {"model": "fm", "threshold_type": "feature"}], ids=lambda changes: " ".join(changes.values()))
+def test_a_run_in_lanes_is_trained_as_on_a_cpu(tmp_path, monkeypatch, changes):
     tiny.install(monkeypatch, tiny.dataset(rows=600))
-    values = {"model": model, "embedding": "pep", "candidate_p": [550], "dropout": 0.0,
+    values = {**changes, "embedding": "pep", "candidate_p": [550], "dropout": 0.0,
               "att_dropout": 0.0, "max_epochs": 1, "lanes": 4}
     losses = [tiny.train(tmp_path / device, places={"device": device}, **values)["train_loss"]
               for device in ("cpu", "cuda")]

@@ -9,6 +9,7 @@ from training import SIZES, Training
 
 from engine import snapshots
 from engine.distributed.lanes import LaneModel, LaneStep, lane_sizes
+from engine.distributed.rows import LaneLoader
 from engine.distributed.shards import GROUP, Shards
 from engine.distributed.world import World
 from models.base import ClickModel
@@ -88,6 +89,15 @@ def test_dropout_of_lanes_draws_nothing_from_the_global_generator(model):
     training.advance(*training.batch())
     assert torch.equal(torch.get_rng_state(), drawn)
     assert torch.equal(before, drawn)
+
+
+def test_lanes_are_read_on_the_cpu_whatever_the_device():
+    ids, labels = np.zeros((10, 2), np.int32), np.ones(10, np.float32)
+    loader = LaneLoader(World(4), ids, labels, 10, 1, torch.device("meta"), None)
+    [(lanes, rows)] = loader.epoch(0)
+    assert int(rows) == 10
+    assert [(lane_ids.device.type, lane_labels.device.type)
+            for lane_ids, lane_labels in lanes] == [("cpu", "cpu")] * 4
 
 
 def test_an_id_outside_the_tables_is_named():
