@@ -259,7 +259,7 @@ def papers_budget(model: str) -> int:
 @cache
 def of_other_starts(model: str) -> list[Line]:
     """PEP at every budget from the start of the thresholds that validation chooses, smallest first,
-    then from the same one without its penalty; nothing where that is the published start."""
+    then from the other one of `starts.drawn`; nothing of the published start."""
     others = starts.of_other_starts(shipped(), MOVIELENS, model, papers_budget(model))
     lines: list[Line] = []
     for start, by_size in others.items():

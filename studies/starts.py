@@ -100,12 +100,19 @@ def first_choice(starts: Starts, seed: int) -> Start | None:
 
 def drawn(found: dict[int, Starts], budget: int) -> Curves:
     """The tickets by their budgets of each start that pictures show: the published one, the one
-    that is chosen at a budget and, where that has a penalty, the same one without it."""
-    best = chosen(found.get(budget, {}))
+    that is chosen at a budget and, where another of as many seeds was run at more budgets, that
+    one too."""
+    at_budget = found.get(budget, {})
+    best = chosen(at_budget)
     if best is None:
         return {}
+    as_often = [start for start, runs in at_budget.items() if start.may_be_chosen
+                and len(runs) == len(at_budget[best])]
+    sizes = {start: sum(start in runs for runs in found.values()) for start in as_often
+             if start != PUBLISHED or start == best}
+    widest = max(sizes, key=lambda start: (sizes[start], start == best))
     curves = {start: {size: runs[start] for size, runs in found.items() if start in runs}
-              for start in (PUBLISHED, best, best._replace(penalty=0.0))}
+              for start in (PUBLISHED, best, widest)}
     return {start: by_size for start, by_size in curves.items() if by_size}
 
 

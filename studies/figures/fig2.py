@@ -71,9 +71,8 @@ def build(results: Results, out: Path, dataset: str, model: str) -> Page:
     if any(entry.scheme.startswith(f"{PEP}, start") for entry in entries):
         page.notes.append("*PEP, start ...* are tickets of searches whose thresholds start there, "
                           "not at the published -15: validation chose the start at the paper's "
-                          "smallest budget (the page of starts), and all budgets have it. Where it "
-                          "chose an l2_penalty too, the same start without one is shown beside "
-                          "it.")
+                          "smallest budget (the page of starts). Where another start has as many "
+                          "seeds and more budgets, it is shown too.")
     page.tables.append(baselines.table(entries))
     if entries:
         page.figure = baselines.picture(entries, page.title, _absent(page, found))
@@ -91,8 +90,8 @@ def points(page: Page, found: Results, out: Path, dataset: str, model: str) -> l
 
 
 def _of_other_starts(results: Results, dataset: str, model: str) -> list[Entry]:
-    """PEP's tickets from the start of the thresholds that validation chooses, a series of its own,
-    and from the same one without its penalty; none where that is the published start."""
+    """PEP's tickets from the starts that `starts.drawn` names beside the published
+    one, each start a series of its own."""
     method = method_of(dataset, model)
     if method is None:
         return []

@@ -85,13 +85,15 @@ def test_autoint_is_planned_with_the_first_order_part_too(tmp_path, monkeypatch)
     assert len(with_part) == len(starts.INITS) * len(starts.PENALTIES)
 
 
-def test_the_chosen_start_is_shown_without_its_penalty_too():
+def test_a_start_of_more_budgets_is_shown_beside_the_chosen_one():
     runs = made()
     for seed in (1, 2, 3):
-        runs += pair("both", seed, -5.0, 3e-4, auc=0.9)
+        runs += pair("chosen", seed, -6.0, 3e-4, auc=0.9)
+    runs += [ticket("larger", 1, budget=9_000, searched="sbest1", auc=0.9)]
     drawn = starts.drawn(starts.by_start(runs), BUDGET)
-    assert [(start.init, start.penalty, len(by_size[BUDGET])) for start, by_size in drawn.items()
-            ] == [(-15.0, 0.0, 3), (-5.0, 3e-4, 3), (-5.0, 0.0, 3)]
+    assert [(start.init, sorted(by_size)) for start, by_size in drawn.items()] == [
+        (-15.0, [BUDGET]), (-6.0, [BUDGET]), (-5.0, [BUDGET, 9_000])]
+    assert [start.init for start in starts.drawn(starts.by_start(made()), BUDGET)] == [-15.0, -5.0]
     assert starts.drawn({}, BUDGET) == {}
 
 
