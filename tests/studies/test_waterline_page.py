@@ -8,7 +8,7 @@ import tiny
 from synthetic_results import result
 
 from engine.run import Unfinished
-from studies import plan, recipes, waterline_runs
+from studies import plan, recipes, tuning, waterline_runs
 from studies.figures import waterline
 from studies.page import write
 from studies.published import PRESETS
@@ -157,7 +157,7 @@ def test_a_plan_names_each_run_once(model):
     assert any("one rung of 2 bits" in need.what for need in needs) == (model != "deepfm")
 
 
-def test_data_without_published_settings_start_from_the_chosen_recipe(tmp_path):
+def test_data_without_published_settings_start_from_the_chosen_recipe(tmp_path, monkeypatch):
     given = Namespace(**{**vars(GIVEN), "dataset": "frappe", "dense": 5385 * 64})
     own = waterline_runs._recipe(given)
     assert own["latent_dim"] == 64
@@ -167,6 +167,7 @@ def test_data_without_published_settings_start_from_the_chosen_recipe(tmp_path):
     trials = waterline_runs.trials(given, "pep", 10_000)
     kept = {dict(trial.source)["retrain_emb_param"] for trial in trials}
     assert set() < kept <= set(PRESETS["frappe"]["candidate_p"])
+    monkeypatch.setattr(tuning, "SHIPPED", tmp_path / "nothing is chosen")
     with pytest.raises(FileNotFoundError, match="how autoint is trained on frappe is not chosen"):
         waterline_runs.needs(Namespace(**{**vars(given), "model": "autoint", "out": tmp_path}))
 
