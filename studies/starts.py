@@ -99,21 +99,21 @@ def first_choice(starts: Starts, seed: int) -> Start | None:
 
 
 def drawn(found: dict[int, Starts], budget: int) -> Curves:
-    """The tickets by their budgets of each start that pictures show: the published one, the one
-    that is chosen at a budget and, where another of as many seeds was run at more budgets, that
-    one too."""
+    """The tickets, by budget, of each start that pictures show: the published one; if another is
+    chosen at a budget, that one next; last, if a third has as many seeds there and was run at more
+    budgets, the third."""
     at_budget = found.get(budget, {})
     best = chosen(at_budget)
     if best is None:
         return {}
-    as_often = [start for start, runs in at_budget.items() if start.may_be_chosen
-                and len(runs) == len(at_budget[best])]
-    sizes = {start: sum(start in runs for runs in found.values()) for start in as_often
-             if start != PUBLISHED or start == best}
-    widest = max(sizes, key=lambda start: (sizes[start], start == best))
     curves = {start: {size: runs[start] for size, runs in found.items() if start in runs}
-              for start in (PUBLISHED, best, widest)}
-    return {start: by_size for start, by_size in curves.items() if by_size}
+              for start in (PUBLISHED, *at_budget)}
+    others = [start for start, runs in at_budget.items() if start.may_be_chosen
+              and start != PUBLISHED and len(runs) == len(at_budget[best])]
+    order = [PUBLISHED]
+    if best != PUBLISHED:
+        order += [best, max(others, key=lambda start: (len(curves[start]), start == best))]
+    return {start: curves[start] for start in order if curves[start]}
 
 
 def of_other_starts(results: Results, dataset: str, model: str, budget: int) -> Curves:

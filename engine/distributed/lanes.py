@@ -340,7 +340,6 @@ class LaneStep(Step):
         return float(np.sqrt(total + sum(float(torch.dot(grad.reshape(-1), grad.reshape(-1)))
                                          for grad in grads)))
 
-
     def _distinct(self) -> tuple[np.ndarray, Any]:
         """The batch's rows of this process, each once, and which lines of their gradients are
         theirs."""
@@ -353,7 +352,7 @@ class LaneStep(Step):
 
 
 def _begin(device: torch.device) -> None:
-    """What a thread has of its own."""
+    """Set up a thread of the pool: both settings hold for one thread alone."""
     torch.set_flush_denormal(True)
     if device.type == "cuda":
         torch.cuda.set_device(device)

@@ -70,7 +70,7 @@ class World:
 
     Args:
         lanes: a power of two.
-        on_gpus: whether each process has a GPU, of which it sends tensors by NCCL.
+        on_gpus: whether each process has a GPU; tensors that lie there are sent by NCCL.
 
     Raises:
         ValueError: the number of processes does not divide the lanes, or there are more of them

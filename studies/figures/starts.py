@@ -21,7 +21,7 @@ from studies.starts import PUBLISHED, Curves, Start, Starts, by_start
 from studies.table import Table, spread
 
 SIZE = (3.4, 2.7)  # inches: one column of a page
-PUBLISHED_STYLE, CHOSEN_STYLE, PLAIN_STYLE = STYLES[PEP], (RED, "D", "-"), (GREEN, "s", "--")
+PUBLISHED_STYLE, CHOSEN_STYLE, OTHER_STYLE = STYLES[PEP], (RED, "D", "-"), (GREEN, "s", "--")
 HEAD = ("start", "l2_penalty", "rewound", "entries the search ends with", "epochs", "ticket",
         "validation AUC", "test AUC", "published protocol", "seeds")
 NOTE = ("Tickets at the paper's smallest budget, best validation AUC first; those with the "
@@ -109,7 +109,7 @@ def _row(run: dict[str, Any], searches: dict[str, dict[str, Any]]) -> dict[str, 
 def _look(start: Start, chosen: Start) -> tuple[str, Style]:
     if start == PUBLISHED:
         return "published: ", PUBLISHED_STYLE
-    return ("chosen: ", CHOSEN_STYLE) if start == chosen else ("", PLAIN_STYLE)
+    return ("chosen: ", CHOSEN_STYLE) if start == chosen else ("", OTHER_STYLE)
 
 
 def _draw(page: Page, curves: Curves, budget: int, paper: float) -> None:

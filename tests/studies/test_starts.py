@@ -94,6 +94,13 @@ def test_a_start_of_more_budgets_is_shown_beside_the_chosen_one():
     assert [(start.init, sorted(by_size)) for start, by_size in drawn.items()] == [
         (-15.0, [BUDGET]), (-6.0, [BUDGET]), (-5.0, [BUDGET, 9_000])]
     assert [start.init for start in starts.drawn(starts.by_start(made()), BUDGET)] == [-15.0, -5.0]
+
+
+def test_beside_a_published_start_that_is_chosen_no_other_is_shown():
+    runs = [ticket("larger", 1, budget=9_000, searched="sother1")]
+    for seed in (1, 2, 3):
+        runs += pair("published", seed, auc=0.9) + pair("other", seed, -5.0)
+    assert [*starts.drawn(starts.by_start(runs), BUDGET)] == [PUBLISHED]
     assert starts.drawn({}, BUDGET) == {}
 
 
