@@ -66,12 +66,26 @@ class Trial:
         """For a plan."""
         given = {**self.scheme.identity(), **dict(self.source)}
         del given["method"]
-        decay = "" if self.how.decay is None else f" decay={self.how.decay:g}"
-        return _words(given) + f" lr={self.how.lr:g}{decay}"
+        return _words(given, self.how)
 
 
-def _words(form: dict[str, Any]) -> str:
-    return " ".join(f"{name}={value}" for name, value in form.items())
+@dataclass(frozen=True)
+class OwnTrial:
+    """One retraining of the water line: what its bits follow, and how it is retrained."""
+
+    shape: Shape
+    how: Retraining
+
+    @property
+    def words(self) -> str:
+        """For a plan."""
+        return _words(self.shape.identity(), self.how)
+
+
+def _words(form: dict[str, Any], how: Retraining) -> str:
+    decay = {} if how.decay is None else {"decay": f"{how.decay:g}"}
+    given = {**form, "lr": f"{how.lr:g}", **decay}
+    return " ".join(f"{name}={value}" for name, value in given.items())
 
 
 def needs(given: argparse.Namespace) -> list[PlannedRun]:
@@ -84,12 +98,12 @@ def needs(given: argparse.Namespace) -> list[PlannedRun]:
              for seed in given.seeds]
     for budget in budgets:
         found += [PlannedRun(f"{model} waterline {budget} bytes seed {seed}", about,
-                             partial(_waterline, given, Shape(), budget, seed))
+                             partial(_waterline, given, own_trials(given, budget)[0], budget, seed))
                   for seed in given.seeds]
-        found += [PlannedRun(f"{model} waterline {budget} bytes, {_words(shape.identity())}, seed "
-                             f"{first}", about, partial(_waterline, given, shape, budget, first))
-                  for shape in narrower(given, budget)]
-        found += [PlannedRun(f"{model} waterline {budget} bytes, the best width, seed {seed}",
+        found += [PlannedRun(f"{model} waterline {budget} bytes, {trial.words}, seed {first}",
+                             about, partial(_waterline, given, trial, budget, first))
+                  for trial in own_trials(given, budget)[1:]]
+        found += [PlannedRun(f"{model} waterline {budget} bytes, the best trial, seed {seed}",
                              about, partial(_best_waterline, given, budget, seed))
                   for seed in others]
     for budget in budgets:
@@ -102,7 +116,7 @@ def needs(given: argparse.Namespace) -> list[PlannedRun]:
                                  f"{seed}", about, partial(_best, given, name, budget, seed))
                       for seed in others if every]
     found += [PlannedRun(f"{model} waterline {ABLATED} bytes, {name}, seed {first}", about,
-                         partial(_waterline, given, shape, ABLATED, first))
+                         partial(_waterline, given, OwnTrial(shape, usual(model)), ABLATED, first))
               for name, shape in ABLATIONS.items()
               # a narrow table of few bits may have fewer bytes in all
               if not shape.rung or entries * shape.rung / 8 > ABLATED]
@@ -146,20 +160,27 @@ def _ways(model: str) -> list[Retraining]:
     return [own, Retraining(own.epochs, own.lr / 2), Retraining(own.epochs, own.lr, 1e-4)]
 
 
-def _waterline(given: argparse.Namespace, shape: Shape, budget: int, seed: int,
+def own_trials(given: argparse.Namespace, budget: int) -> list[OwnTrial]:
+    """At most 12 trials of the water line at a budget: all columns and fewer, each with the three
+    retrainings that a baseline has."""
+    return [OwnTrial(shape, how)
+            for shape, how in product([Shape(), *narrower(given, budget)], _ways(given.model))]
+
+
+def _waterline(given: argparse.Namespace, trial: OwnTrial, budget: int, seed: int,
                context: RunContext) -> dict[str, Any]:
     trained = _loaded(dense(given, seed, context), context)
-    [result] = waterline.compress(trained, shape, [budget], usual(given.model))
+    [result] = waterline.compress(trained, trial.shape, [budget], trial.how)
     return result
 
 
 def _best_waterline(given: argparse.Namespace, budget: int, seed: int,
                     context: RunContext) -> dict[str, Any]:
-    """The best number of columns by validation of the first seed, with another seed."""
-    shapes = [Shape(), *narrower(given, budget)]
+    """The best trial of the water line by validation of the first seed, with another seed."""
+    every = own_trials(given, budget)
     reading = replace(context, force=False)
-    results = [_waterline(given, shape, budget, given.seeds[0], reading) for shape in shapes]
-    return _waterline(given, shapes[results.index(chosen(results))], budget, seed, context)
+    results = [_waterline(given, trial, budget, given.seeds[0], reading) for trial in every]
+    return _waterline(given, every[results.index(chosen(results))], budget, seed, context)
 
 
 def _loaded(run_id: str, context: RunContext) -> LoadedRun:

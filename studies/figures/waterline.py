@@ -3,7 +3,7 @@ the whole model, and its ablations."""
 
 import json
 import statistics
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Callable, Mapping, Sequence
 from itertools import chain
 from pathlib import Path
@@ -38,9 +38,9 @@ NOTE = ("Everything that is stored of a table is counted: header, class counts, 
         "masks, codebooks, steps and codes. Every scheme starts from the same dense run (or from "
         "a run of its own embedding with the same recipe) and has the same quantiser and the same "
         "retraining. Validation chooses one trial of each scheme, by the first seed: of the water "
-        "line among those of the budget, which differ in the number of columns; of every other "
-        "scheme among all that take the budget or up to 1.7 times as much, which differ in form "
-        "(of many, those that take least), learning rate and decay. The best other is the scheme "
+        "line among those of the budget, of every other scheme among all that take the budget or "
+        "up to 1.7 times as much. Trials differ in learning rate, decay and form: of the water "
+        "line the number of columns, of the others what takes least. The best other is the scheme "
         "with the best mean validation AUC. The lead is paired by seed. Right, the rest of the "
         "model is counted too, with first-order weights and layers at 8 bits, and the scores are "
         "of that model.")
@@ -60,7 +60,7 @@ def build(results: Results, out: Path, dataset: str, model: str) -> Page:
     schemes: dict[str, Groups] = defaultdict(dict)
     for key, runs in _grouped(own).items():
         schemes[scheme_of(runs[0])][key] = runs
-    mine, ablations = _trials(schemes.pop(WATERLINE, {}))
+    mine, plain, ablations = _trials(schemes.pop(WATERLINE, {}))
     ours = {budget: best_of(list(groups.values())) for budget, groups in mine.items()}
     if not ours:
         page.list_missing(f"the water line: no run; `python reproduce.py {WATERLINE} --dataset "
@@ -86,7 +86,7 @@ def build(results: Results, out: Path, dataset: str, model: str) -> Page:
         if absent:
             page.list_missing(f"beside {budget:,} bytes: {', '.join(absent)}")
     if ablations:
-        page.tables.append(Table(ABLATION_HEAD, _ablations(mine, ablations)))
+        page.tables.append(Table(ABLATION_HEAD, _ablations(plain, ablations)))
     if dense:
         page.numbers.append(_auc("the dense model, float32", dense))
     for budget, runs in sorted(ours.items()):
@@ -133,31 +133,39 @@ def _grouped(runs: Results) -> Groups:
             for key, own in found.items()}
 
 
-def _trials(groups: Groups) -> tuple[dict[int, Groups], Groups]:
-    """The method's runs by budget and number of columns ("" are all), and its ablations; of several
-    retrainings the one that most runs have."""
+def _trials(groups: Groups) -> tuple[dict[int, Groups], dict[int, list[dict[str, Any]]], Groups]:
+    """The method's trials by budget, those among them that ablations are held against (all columns,
+    the usual retraining), and the ablations.
+
+    The usual retraining is the one that most runs have; of two forms of the data that of most runs
+    counts.
+    """
     def training(run: Mapping[str, Any]) -> tuple[Any, ...]:
         settings = run["settings"]
-        return (settings["lr"], settings["max_epochs"], settings["l2_regularization"],
-                run["manifest"])
+        return (run["manifest"], settings["lr"], settings["max_epochs"],
+                settings["l2_regularization"])
 
-    counts: dict[tuple[Any, ...], int] = defaultdict(int)
+    counts: Counter[tuple[Any, ...]] = Counter()
     for runs in groups.values():
         counts[training(runs[0])] += len(runs)
-    usual = max(counts, key=lambda key: counts[key], default=None)
+    usual = max(counts, key=lambda key: counts[key], default=("",))
     trials: dict[int, Groups] = defaultdict(dict)
+    plain: dict[int, list[dict[str, Any]]] = {}
     ablations: Groups = {}
-    for runs in groups.values():
+    for key, runs in groups.items():
         asked = runs[0]["identity"]["extra"]["compression"]
         changed = {name: value for name, value in asked.items() if name not in ("method", "bytes")}
-        if training(runs[0]) != usual:
+        how = training(runs[0])
+        if changed.keys() <= {"width"} and how[0] == usual[0]:
+            trials[asked["bytes"]][key] = runs
+        if how != usual:
             continue
-        words = ", ".join(f"{name} {value}" for name, value in changed.items())
-        if changed.keys() <= {"width"}:
-            trials[asked["bytes"]][words] = runs
-        else:
+        if not changed:
+            plain[asked["bytes"]] = runs
+        elif not changed.keys() <= {"width"}:
+            words = ", ".join(f"{name} {value}" for name, value in changed.items())
             ablations[f"{words}, {asked['bytes']:,} bytes"] = runs
-    return dict(trials), ablations
+    return dict(trials), plain, ablations
 
 
 def _near(groups: Groups, budget: int) -> list[list[dict[str, Any]]]:
@@ -205,10 +213,9 @@ def _chosen(budget: int, name: str, runs: list[dict[str, Any]], trials: int) -> 
             spread([run["validation_auc"] for run in runs]), spread(_tests(runs)), str(len(runs)))
 
 
-def _ablations(trials: dict[int, Groups], found: Groups) -> list[tuple[str, ...]]:
+def _ablations(plain: dict[int, list[dict[str, Any]]], found: Groups) -> list[tuple[str, ...]]:
     sizes = {runs[0]["identity"]["extra"]["compression"]["bytes"] for runs in found.values()}
-    every = {f"nothing, {size:,} bytes": trials[size][""] for size in sorted(sizes)
-             if "" in trials.get(size, {})}
+    every = {f"nothing, {size:,} bytes": plain[size] for size in sorted(sizes) if size in plain}
     ordered = sorted(found.items(), key=lambda item: -_mean(item[1], _validation))
     return [(name, f"{round(_mean(runs, _bytes)):,}",
              spread([run["validation_auc"] for run in runs]), spread(_tests(runs)), str(len(runs)))

@@ -72,7 +72,7 @@ def test_baselines_take_the_budget_or_more_and_validation_chooses_among_them(tmp
     assert "beside 10,000 bytes: uniform, product quantisation" in " ".join(page.missing)
 
 
-def test_validation_chooses_the_number_of_columns_by_the_first_seed(tmp_path):
+def test_validation_chooses_columns_and_retraining_by_the_first_seed(tmp_path):
     narrow = [ours(1, 20_000, 0.86, width=8), ours(2, 20_000, 0.83, width=8),
               ours(1, 20_000, 0.85, width=4)]
     page = waterline.build([*made(), *narrow], tmp_path, "movielens", "fm")
@@ -80,7 +80,12 @@ def test_validation_chooses_the_number_of_columns_by_the_first_seed(tmp_path):
     assert line[2].startswith("width 8, ")
     assert line[3] == "3"
     assert page.tables[0].rows[1][3].startswith("0.845")  # the mean of both seeds
-    [whole, changed] = page.tables[2].rows  # an ablation is held against all columns
+    slower = [ours(seed, 20_000, 0.87, settings={"lr": 4e-3}) for seed in (1, 2)]
+    page = waterline.build([*made(), *narrow, *slower], tmp_path, "movielens", "fm")
+    line = next(line for line in page.tables[1].rows if line[:2] == ("20,000", "water line"))
+    assert (line[2], line[3]) == ("lr 0.004, epochs 14, decay 3e-05", "4")
+    # an ablation is held against all columns, retrained as it was
+    [whole, changed] = page.tables[2].rows
     assert whole[:2] == ("nothing, 20,000 bytes", "19,999")
     assert changed[0] == "rotation False, 20,000 bytes"
 
@@ -137,6 +142,15 @@ def test_every_baseline_has_12_trials_or_fewer_near_each_budget_and_a_mask_15():
     assert len(waterline_runs.trials(GIVEN, "mask", 10_000)) == 15
 
 
+def test_the_water_line_has_the_retrainings_of_the_baselines_and_12_trials_or_fewer():
+    for budget in waterline_runs.BUDGETS["fm"]:
+        own = waterline_runs.own_trials(GIVEN, budget)
+        ways = {trial.how for trial in waterline_runs.trials(GIVEN, "mask", budget)}
+        assert {trial.how for trial in own} == ways
+        assert len({trial.words for trial in own}) == len(own) <= 12
+        assert own[0].shape == waterline_runs.Shape()
+
+
 def test_narrower_tables_leave_an_entry_a_bit_or_two():
     widths = {budget: [shape.width for shape in waterline_runs.narrower(GIVEN, budget)]
               for budget in waterline_runs.BUDGETS["fm"]}
@@ -181,7 +195,8 @@ def test_the_runs_of_a_plan_are_resumable_and_the_best_trial_is_taken(tmp_path, 
     monkeypatch.setattr(waterline_runs, "usual", lambda model: usual)
     given = Namespace(**{**vars(GIVEN), "dense": 198 * 4, "seeds": [1, 2]})
     context = tiny.context(tmp_path)
-    method = partial(waterline_runs._waterline, given, waterline_runs.Shape(), 600, 1)
+    plain = waterline_runs.OwnTrial(waterline_runs.Shape(), usual)
+    method = partial(waterline_runs._waterline, given, plain, 600, 1)
     trials = waterline_runs.trials(given, "uniform", 600)[:2]
     monkeypatch.setattr(waterline_runs, "trials", lambda given, name, budget: trials)
     with pytest.raises(Unfinished):
@@ -194,13 +209,16 @@ def test_the_runs_of_a_plan_are_resumable_and_the_best_trial_is_taken(tmp_path, 
     assert found["identity"]["settings"] == results[best]["identity"]["settings"]
     shapes = [waterline_runs.Shape(width=width) for width in (5, 6)]
     monkeypatch.setattr(waterline_runs, "narrower", lambda given, budget: shapes)
-    results = [waterline_runs._waterline(given, shape, 600, 1, context)
-               for shape in (waterline_runs.Shape(), *shapes)]
-    widths = [made["compression"].get("width") for made in results]
-    assert widths == [None, 5, 6]
+    monkeypatch.setattr(waterline_runs, "_ways",
+                        lambda model: [usual, waterline_runs.Retraining(1, 0.04)])
+    results = [waterline_runs._waterline(given, trial, 600, 1, context)
+               for trial in waterline_runs.own_trials(given, 600)]
+    tried = [(made["compression"].get("width"), made["settings"]["lr"]) for made in results]
+    assert tried == [(width, lr) for width in (None, 5, 6) for lr in (0.02, 0.04)]
     best = results.index(waterline_runs.chosen(results))
     found = waterline_runs._best_waterline(given, 600, 2, context)
-    assert (found["seed"], found["compression"].get("width")) == (2, widths[best])
+    assert (found["seed"], found["compression"].get("width"), found["settings"]["lr"]) == (
+        2, *tried[best])
     need = plan.PlannedRun("again", ("fm", "uniform"),
                            partial(waterline_runs._best, given, "uniform", 600, 2))
     assert plan.missing([need], context) == []
