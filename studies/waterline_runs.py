@@ -39,7 +39,7 @@ ABLATIONS: dict[str, Shape] = {
     "one rung of 8 bits": Shape(rung=8), "at most 4 bits": Shape(most=4)}
 BASELINES = ("uniform", "pq", "mask", "mgqe", "qr", "mde", "pep")
 WINDOW = 1.7  # of a budget: a baseline may take that much more
-FORMS = 4  # of a scheme at a budget, each with three retrainings
+FORMS = 4  # of a scheme at a budget, each with the retrainings of `_ways`
 WIDTHS = (4, 8, 12, 16, 24, 32, 48)  # columns of the water line that are tried, and all
 BITS, FAR = 1.25, 1.7  # of an entry, that they should leave; and powers of two away from it
 PEP_ENTRIES = {"movielens": (50_000, 23_675, 10_000, 6_541),
@@ -84,7 +84,7 @@ class OwnTrial:
 
 def _words(form: dict[str, Any], how: Retraining) -> str:
     decay = {} if how.decay is None else {"decay": f"{how.decay:g}"}
-    given = {**form, "lr": f"{how.lr:g}", **decay}
+    given = {**form, "lr": f"{how.lr:g}", "epochs": how.epochs, **decay}
     return " ".join(f"{name}={value}" for name, value in given.items())
 
 
@@ -156,12 +156,15 @@ def narrower(given: argparse.Namespace, budget: int) -> list[Shape]:
 
 
 def _ways(model: str) -> list[Retraining]:
+    """The retrainings of every form: the usual one, at half and twice its rate, for twice as long,
+    and with another decay."""
     own = usual(model)
-    return [own, Retraining(own.epochs, own.lr / 2), Retraining(own.epochs, own.lr, 1e-4)]
+    return [own, Retraining(own.epochs, own.lr / 2), Retraining(own.epochs, own.lr * 2),
+            Retraining(2 * own.epochs, own.lr), Retraining(own.epochs, own.lr, 1e-4)]
 
 
 def own_trials(given: argparse.Namespace, budget: int) -> list[OwnTrial]:
-    """At most 12 trials of the water line at a budget: all columns and fewer, each with the three
+    """At most 20 trials of the water line at a budget: all columns and fewer, each with the
     retrainings that a baseline has."""
     return [OwnTrial(shape, how)
             for shape, how in product([Shape(), *narrower(given, budget)], _ways(given.model))]
@@ -194,8 +197,8 @@ def _read(run_id: str, out: Path, cache: Path, data: str | None, device: str) ->
 
 
 def trials(given: argparse.Namespace, name: str, budget: int) -> list[Trial]:
-    """At most 12 trials of a baseline near a budget, 15 of a magnitude mask: its forms that take
-    least above it, each with three retrainings."""
+    """At most 20 trials of a baseline near a budget, 25 of a magnitude mask: its forms that take
+    least above it, each with five retrainings."""
     width = _recipe(given)["latent_dim"]
     forms = _forms(name, budget, _rows(given), width, PEP_ENTRIES.get(given.dataset, ()))
     return [Trial(scheme, how, source)

@@ -130,24 +130,24 @@ GIVEN = Namespace(dataset="movielens", model="fm", seeds=[1, 2, 3], out="tmp", d
                   scheme=None)
 
 
-def test_every_baseline_has_12_trials_or_fewer_near_each_budget_and_a_mask_15():
+def test_every_baseline_has_20_trials_or_fewer_near_each_budget_and_a_mask_25():
     for budget in waterline_runs.BUDGETS["fm"]:
         for name in waterline_runs.BASELINES:
             trials = waterline_runs.trials(GIVEN, name, budget)
-            assert len(trials) <= (15 if name == "mask" else 12)
+            assert len(trials) <= (25 if name == "mask" else 20)
             assert len({trial.words for trial in trials}) == len(trials)
             assert trials or name in ("pep", "mde", "qr", "pq", "mgqe", "uniform")
     every = [waterline_runs.trials(GIVEN, name, 20_000) for name in waterline_runs.BASELINES]
-    assert [len(trials) for trials in every[:5]] == [12] * 5
-    assert len(waterline_runs.trials(GIVEN, "mask", 10_000)) == 15
+    assert [len(trials) for trials in every[:5]] == [20] * 5
+    assert len(waterline_runs.trials(GIVEN, "mask", 10_000)) == 25
 
 
-def test_the_water_line_has_the_retrainings_of_the_baselines_and_12_trials_or_fewer():
+def test_the_water_line_has_the_retrainings_of_the_baselines_and_20_trials_or_fewer():
     for budget in waterline_runs.BUDGETS["fm"]:
         own = waterline_runs.own_trials(GIVEN, budget)
         ways = {trial.how for trial in waterline_runs.trials(GIVEN, "mask", budget)}
         assert {trial.how for trial in own} == ways
-        assert len({trial.words for trial in own}) == len(own) <= 12
+        assert len({trial.words for trial in own}) == len(own) <= 20
         assert own[0].shape == waterline_runs.Shape()
 
 
