@@ -3,7 +3,7 @@ ablations, and every baseline with trials of its own at each budget."""
 
 import argparse
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from functools import lru_cache, partial
 from itertools import product
@@ -37,9 +37,14 @@ ABLATIONS: dict[str, Shape] = {
     "by field only": Shape(rows=NOTHING, columns=FIELD),
     "one rung of 2 bits": Shape(rung=2), "one rung of 4 bits": Shape(rung=4),
     "one rung of 8 bits": Shape(rung=8), "at most 4 bits": Shape(most=4)}
+METHOD = waterline.METHOD
 BASELINES = ("uniform", "pq", "mask", "mgqe", "qr", "mde", "pep")
 WINDOW = 1.7  # of a budget: a baseline may take that much more
-FORMS = 4  # of a scheme at a budget, each with the retrainings of `_ways`
+FORMS = 4  # of a scheme at a budget, each with three retrainings
+# of the best trial of those
+FURTHER: dict[str, Callable[[Retraining], Retraining]] = {
+    "at twice the rate": lambda how: replace(how, lr=2 * how.lr),
+    "for twice as long": lambda how: replace(how, epochs=2 * how.epochs)}
 WIDTHS = (4, 8, 12, 16, 24, 32, 48)  # columns of the water line that are tried, and all
 BITS, FAR = 1.25, 1.7  # of an entry, that they should leave; and powers of two away from it
 PEP_ENTRIES = {"movielens": (50_000, 23_675, 10_000, 6_541),
@@ -71,8 +76,9 @@ class Trial:
 
 @dataclass(frozen=True)
 class OwnTrial:
-    """One retraining of the water line: what its bits follow, and how it is retrained."""
+    """One retraining of the water line: its bytes, what its bits follow, how it is retrained."""
 
+    budget: int
     shape: Shape
     how: Retraining
 
@@ -96,27 +102,21 @@ def needs(given: argparse.Namespace) -> list[PlannedRun]:
     entries = (_rows(given) or math.inf) * _recipe(given)["latent_dim"]
     found = [PlannedRun(f"{model} recipe seed {seed}", about, partial(dense, given, seed))
              for seed in given.seeds]
-    for budget in budgets:
-        found += [PlannedRun(f"{model} waterline {budget} bytes seed {seed}", about,
-                             partial(_waterline, given, own_trials(given, budget)[0], budget, seed))
-                  for seed in given.seeds]
-        found += [PlannedRun(f"{model} waterline {budget} bytes, {trial.words}, seed {first}",
-                             about, partial(_waterline, given, trial, budget, first))
-                  for trial in own_trials(given, budget)[1:]]
-        found += [PlannedRun(f"{model} waterline {budget} bytes, the best trial, seed {seed}",
-                             about, partial(_best_waterline, given, budget, seed))
-                  for seed in others]
-    for budget in budgets:
-        for name in BASELINES:
-            every = trials(given, name, budget)
-            found += [PlannedRun(f"{model} {name} near {budget} bytes, {trial.words}, seed "
-                                 f"{first}", about, partial(run, given, trial, first))
-                      for trial in every]
-            found += [PlannedRun(f"{model} {name} near {budget} bytes, the best trial, seed "
-                                 f"{seed}", about, partial(_best, given, name, budget, seed))
-                      for seed in others if every]
-    found += [PlannedRun(f"{model} waterline {ABLATED} bytes, {name}, seed {first}", about,
-                         partial(_waterline, given, OwnTrial(shape, usual(model)), ABLATED, first))
+    for name, budget in product((METHOD, *BASELINES), budgets):
+        what, every = f"{model} {name} near {budget} bytes,", trials(given, name, budget)
+        found += [PlannedRun(f"{what} {trial.words}, seed {first}", about,
+                             partial(run, given, trial, first)) for trial in every]
+        found += [PlannedRun(f"{what} the best trial {words}, seed {first}", about,
+                             partial(_further, given, name, budget, words))
+                  for words in FURTHER if every]
+        found += [PlannedRun(f"{what} the best trial of all, seed {seed}", about,
+                             partial(_best, given, name, budget, seed))
+                  for seed in others if every]
+    plain = OwnTrial(ABLATED, Shape(), usual(model))
+    found += [PlannedRun(f"{model} {METHOD} {ABLATED} bytes, nothing changed, seed {seed}", about,
+                         partial(run, given, plain, seed)) for seed in given.seeds]
+    found += [PlannedRun(f"{model} {METHOD} {ABLATED} bytes, {name}, seed {first}", about,
+                         partial(run, given, replace(plain, shape=shape), first))
               for name, shape in ABLATIONS.items()
               # a narrow table of few bits may have fewer bytes in all
               if not shape.rung or entries * shape.rung / 8 > ABLATED]
@@ -156,34 +156,8 @@ def narrower(given: argparse.Namespace, budget: int) -> list[Shape]:
 
 
 def _ways(model: str) -> list[Retraining]:
-    """The retrainings of every form: the usual one, at half and twice its rate, for twice as long,
-    and with another decay."""
     own = usual(model)
-    return [own, Retraining(own.epochs, own.lr / 2), Retraining(own.epochs, own.lr * 2),
-            Retraining(2 * own.epochs, own.lr), Retraining(own.epochs, own.lr, 1e-4)]
-
-
-def own_trials(given: argparse.Namespace, budget: int) -> list[OwnTrial]:
-    """At most 20 trials of the water line at a budget: all columns and fewer, each with the
-    retrainings that a baseline has."""
-    return [OwnTrial(shape, how)
-            for shape, how in product([Shape(), *narrower(given, budget)], _ways(given.model))]
-
-
-def _waterline(given: argparse.Namespace, trial: OwnTrial, budget: int, seed: int,
-               context: RunContext) -> dict[str, Any]:
-    trained = _loaded(dense(given, seed, context), context)
-    [result] = waterline.compress(trained, trial.shape, [budget], trial.how)
-    return result
-
-
-def _best_waterline(given: argparse.Namespace, budget: int, seed: int,
-                    context: RunContext) -> dict[str, Any]:
-    """The best trial of the water line by validation of the first seed, with another seed."""
-    every = own_trials(given, budget)
-    reading = replace(context, force=False)
-    results = [_waterline(given, trial, budget, given.seeds[0], reading) for trial in every]
-    return _waterline(given, every[results.index(chosen(results))], budget, seed, context)
+    return [own, Retraining(own.epochs, own.lr / 2), Retraining(own.epochs, own.lr, 1e-4)]
 
 
 def _loaded(run_id: str, context: RunContext) -> LoadedRun:
@@ -196,9 +170,16 @@ def _read(run_id: str, out: Path, cache: Path, data: str | None, device: str) ->
     return load_uniform(run_id, RunContext(out, cache, data, device))
 
 
-def trials(given: argparse.Namespace, name: str, budget: int) -> list[Trial]:
-    """At most 20 trials of a baseline near a budget, 25 of a magnitude mask: its forms that take
-    least above it, each with five retrainings."""
+def trials(given: argparse.Namespace, name: str, budget: int) -> Sequence[OwnTrial | Trial]:
+    """At most 12 trials of a scheme near a budget, 15 of a magnitude mask: forms, each with three
+    retrainings.
+
+    Forms of the water line are all columns and fewer; of a baseline what takes least above the
+    budget. The best trial by validation gets two more retrainings, FURTHER.
+    """
+    if name == METHOD:
+        return [OwnTrial(budget, shape, how) for shape, how in
+                product([Shape(), *narrower(given, budget)], _ways(given.model))]
     width = _recipe(given)["latent_dim"]
     forms = _forms(name, budget, _rows(given), width, PEP_ENTRIES.get(given.dataset, ()))
     return [Trial(scheme, how, source)
@@ -256,8 +237,13 @@ def _forms(name: str, budget: int, rows: int, width: int, entries: Sequence[int]
     return [sized[number][1] for _, number in sorted(near)[:FORMS]]
 
 
-def run(given: argparse.Namespace, trial: Trial, seed: int, context: RunContext) -> dict[str, Any]:
+def run(given: argparse.Namespace, trial: OwnTrial | Trial, seed: int,
+        context: RunContext) -> dict[str, Any]:
     """The result of a trial, with all that has to be run before it."""
+    if isinstance(trial, OwnTrial):
+        trained = _loaded(dense(given, seed, context), context)
+        [result] = waterline.compress(trained, trial.shape, [trial.budget], trial.how)
+        return result
     source = dict(trial.source)
     if "retrain_emb_param" in source:
         run_id = _ticket(given, source["retrain_emb_param"], seed, context)
@@ -287,11 +273,25 @@ def chosen(results: Sequence[dict[str, Any]]) -> dict[str, Any]:
     return max(results, key=lambda result: result["validation_auc"])
 
 
+def _further(given: argparse.Namespace, name: str, budget: int, words: str,
+             context: RunContext) -> dict[str, Any]:
+    """A scheme's best trial with another retraining, with the first seed."""
+    first = given.seeds[0]
+    best = _best_of(given, trials(given, name, budget), context)
+    return run(given, replace(best, how=FURTHER[words](best.how)), first, context)
+
+
 def _best(given: argparse.Namespace, name: str, budget: int, seed: int,
           context: RunContext) -> dict[str, Any]:
-    """A baseline's best trial by validation of the first seed, with another seed."""
-    every = trials(given, name, budget)
+    """A scheme's best trial by validation of the first seed, with another seed."""
+    best = _best_of(given, trials(given, name, budget), context)
+    every = [best, *(replace(best, how=change(best.how)) for change in FURTHER.values())]
+    return run(given, _best_of(given, every, context), seed, context)
+
+
+def _best_of(given: argparse.Namespace, every: Sequence[OwnTrial | Trial],
+             context: RunContext) -> OwnTrial | Trial:
+    """The best trial by validation of the first seed."""
     reading = replace(context, force=False)
     results = [run(given, trial, given.seeds[0], reading) for trial in every]
-    best = results.index(chosen(results))
-    return run(given, every[best], seed, context)
+    return every[results.index(chosen(results))]

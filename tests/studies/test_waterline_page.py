@@ -130,24 +130,24 @@ GIVEN = Namespace(dataset="movielens", model="fm", seeds=[1, 2, 3], out="tmp", d
                   scheme=None)
 
 
-def test_every_baseline_has_20_trials_or_fewer_near_each_budget_and_a_mask_25():
+def test_every_baseline_has_12_trials_or_fewer_near_each_budget_and_a_mask_15():
     for budget in waterline_runs.BUDGETS["fm"]:
         for name in waterline_runs.BASELINES:
             trials = waterline_runs.trials(GIVEN, name, budget)
-            assert len(trials) <= (25 if name == "mask" else 20)
+            assert len(trials) <= (15 if name == "mask" else 12)
             assert len({trial.words for trial in trials}) == len(trials)
             assert trials or name in ("pep", "mde", "qr", "pq", "mgqe", "uniform")
     every = [waterline_runs.trials(GIVEN, name, 20_000) for name in waterline_runs.BASELINES]
-    assert [len(trials) for trials in every[:5]] == [20] * 5
-    assert len(waterline_runs.trials(GIVEN, "mask", 10_000)) == 25
+    assert [len(trials) for trials in every[:5]] == [12] * 5
+    assert len(waterline_runs.trials(GIVEN, "mask", 10_000)) == 15
 
 
-def test_the_water_line_has_the_retrainings_of_the_baselines_and_20_trials_or_fewer():
+def test_the_water_line_has_the_retrainings_of_the_baselines_and_12_trials_or_fewer():
     for budget in waterline_runs.BUDGETS["fm"]:
-        own = waterline_runs.own_trials(GIVEN, budget)
+        own = waterline_runs.trials(GIVEN, waterline_runs.METHOD, budget)
         ways = {trial.how for trial in waterline_runs.trials(GIVEN, "mask", budget)}
         assert {trial.how for trial in own} == ways
-        assert len({trial.words for trial in own}) == len(own) <= 20
+        assert len({trial.words for trial in own}) == len(own) <= 12
         assert own[0].shape == waterline_runs.Shape()
 
 
@@ -186,7 +186,8 @@ def test_data_without_published_settings_start_from_the_chosen_recipe(tmp_path, 
         waterline_runs.needs(Namespace(**{**vars(given), "model": "autoint", "out": tmp_path}))
 
 
-def test_the_runs_of_a_plan_are_resumable_and_the_best_trial_is_taken(tmp_path, monkeypatch):
+def small(tmp_path, monkeypatch):
+    """A plan on made data, and its place."""
     tiny.install(monkeypatch, tiny.dataset())
     monkeypatch.setitem(waterline_runs.PRESETS, "movielens", tiny.SETTINGS)
     monkeypatch.setitem(waterline_runs.RECIPES, "fm", {"embedding": "uniform", "latent_dim": 8,
@@ -194,44 +195,58 @@ def test_the_runs_of_a_plan_are_resumable_and_the_best_trial_is_taken(tmp_path, 
     usual = waterline_runs.Retraining(1, 0.02)
     monkeypatch.setattr(waterline_runs, "usual", lambda model: usual)
     given = Namespace(**{**vars(GIVEN), "dense": 198 * 4, "seeds": [1, 2]})
-    context = tiny.context(tmp_path)
-    plain = waterline_runs.OwnTrial(waterline_runs.Shape(), usual)
-    method = partial(waterline_runs._waterline, given, plain, 600, 1)
+    return given, tiny.context(tmp_path)
+
+
+def test_the_runs_of_a_plan_are_resumable_and_the_best_trial_is_taken(tmp_path, monkeypatch):
+    given, context = small(tmp_path, monkeypatch)
+    usual = waterline_runs.usual("fm")
+    plain = waterline_runs.OwnTrial(600, waterline_runs.Shape(), usual)
+    method = partial(waterline_runs.run, given, plain, 1)
     trials = waterline_runs.trials(given, "uniform", 600)[:2]
     monkeypatch.setattr(waterline_runs, "trials", lambda given, name, budget: trials)
     with pytest.raises(Unfinished):
         waterline_runs._best(given, "uniform", 600, 2, tiny.context(tmp_path, dry_run=True))
     assert method(context) == method(tiny.context(tmp_path, dry_run=True))
-    results = [waterline_runs.run(given, trial, 1, context) for trial in trials]
-    best = results.index(waterline_runs.chosen(results))
+    best = waterline_runs.chosen([waterline_runs.run(given, trial, 1, context)
+                                  for trial in trials])
+    further = [waterline_runs._further(given, "uniform", 600, words, context)
+               for words in waterline_runs.FURTHER]
+    lr = best["settings"]["lr"]
+    assert [(made["settings"]["lr"], made["settings"]["max_epochs"]) for made in further] == [
+        (2 * lr, 1), (lr, 2)]
     found = waterline_runs._best(given, "uniform", 600, 2, context)
     assert found["seed"] == 2
-    assert found["identity"]["settings"] == results[best]["identity"]["settings"]
-    shapes = [waterline_runs.Shape(width=width) for width in (5, 6)]
-    monkeypatch.setattr(waterline_runs, "narrower", lambda given, budget: shapes)
-    monkeypatch.setattr(waterline_runs, "_ways",
-                        lambda model: [usual, waterline_runs.Retraining(1, 0.04)])
-    results = [waterline_runs._waterline(given, trial, 600, 1, context)
-               for trial in waterline_runs.own_trials(given, 600)]
-    tried = [(made["compression"].get("width"), made["settings"]["lr"]) for made in results]
-    assert tried == [(width, lr) for width in (None, 5, 6) for lr in (0.02, 0.04)]
-    best = results.index(waterline_runs.chosen(results))
-    found = waterline_runs._best_waterline(given, 600, 2, context)
-    assert (found["seed"], found["compression"].get("width"), found["settings"]["lr"]) == (
-        2, *tried[best])
+    assert found["identity"]["settings"] == waterline_runs.chosen([best, *further])["identity"][
+        "settings"]
     need = plan.PlannedRun("again", ("fm", "uniform"),
                            partial(waterline_runs._best, given, "uniform", 600, 2))
     assert plan.missing([need], context) == []
 
 
+def test_the_best_trial_of_the_water_line_is_taken_with_other_seeds(tmp_path, monkeypatch):
+    given, context = small(tmp_path, monkeypatch)
+    shapes = [waterline_runs.Shape(width=width) for width in (5, 6)]
+    monkeypatch.setattr(waterline_runs, "narrower", lambda given, budget: shapes)
+    usual = waterline_runs.usual("fm")
+    monkeypatch.setattr(waterline_runs, "_ways",
+                        lambda model: [usual, waterline_runs.Retraining(1, 0.04)])
+    monkeypatch.setattr(waterline_runs, "FURTHER", {})
+    results = [waterline_runs.run(given, trial, 1, context)
+               for trial in waterline_runs.trials(given, waterline_runs.METHOD, 600)]
+    tried = [(made["compression"].get("width"), made["settings"]["lr"]) for made in results]
+    assert tried == [(width, lr) for width in (None, 5, 6) for lr in (0.02, 0.04)]
+    best = results.index(waterline_runs.chosen(results))
+    found = waterline_runs._best(given, waterline_runs.METHOD, 600, 2, context)
+    assert (found["seed"], found["compression"].get("width"), found["settings"]["lr"]) == (
+        2, *tried[best])
+
+
 def test_a_baseline_may_start_from_a_run_of_its_own(tmp_path, monkeypatch):
-    tiny.install(monkeypatch, tiny.dataset())
-    monkeypatch.setitem(waterline_runs.PRESETS, "movielens", tiny.SETTINGS)
-    monkeypatch.setitem(waterline_runs.RECIPES, "fm", {"embedding": "uniform", "latent_dim": 8,
-                                                       "ema": 0.9})
+    _, context = small(tmp_path, monkeypatch)
     trial = waterline_runs.Trial(waterline_runs.Scheme("qr", 4), waterline_runs.Retraining(1, 0.02),
                                  (("embedding", "qr"), ("latent_dim", 4), ("qr_collisions", 2)))
-    made = waterline_runs.run(GIVEN, trial, 1, tiny.context(tmp_path))
+    made = waterline_runs.run(GIVEN, trial, 1, context)
     assert made["settings"]["embedding"] == "qr"
     assert made["compression"]["scheme"] == "qr"
     assert "qr_collisions=2" in trial.words
