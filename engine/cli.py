@@ -61,31 +61,25 @@ def main(work: Callable[[], object], trains: bool = True, shared: bool = False) 
         shared: whether several processes may share the work under torchrun; only the first of them
             prints and logs then, and the others their errors.
     """
-    interrupted: tuple[type[Exception], ...] = ()
     if trains:
         import torch
 
         from engine.progress import LogHandler
-        from engine.run import Interrupted
 
         logging.basicConfig(level=logging.ERROR if launch.rank() else logging.INFO,
                             format="%(message)s", handlers=[LogHandler()])
         # rows without data decay into denormals, which many processors handle slowly
         torch.set_flush_denormal(True)
-        interrupted = (Interrupted,)
     if launch.rank():
         sys.stdout = open(os.devnull, "w")  # noqa: SIM115 - until the process ends
     try:
         if not shared:
             launch.refuse(f"{Path(sys.argv[0]).name}")
         work()
-    except interrupted as stop:
+    except KeyboardInterrupt as stop:  # a run's own says at which step
         _ignore_interrupts()
-        sys.exit(_say(str(stop), 130))
-    except KeyboardInterrupt:
-        _ignore_interrupts()
-        sys.exit(_say("interrupted; finished runs stay, and a run under way goes on from its last "
-                      "checkpoint when it is started again", 130))
+        sys.exit(_say(str(stop) or "interrupted; finished runs stay, and a run under way goes on "
+                      "from its last checkpoint when it is started again", 130))
     except (ValueError, OSError, FloatingPointError, ImportError) as error:
         if "--traceback" in sys.argv:
             raise

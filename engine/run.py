@@ -30,8 +30,11 @@ NEEDED = ("run_id", "stage", "seed", "settings", "identity", "manifest")  # in e
 ALGORITHM_VERSION = 1  # raise it when the same settings would give other results
 
 
-class Interrupted(Exception):
-    """The process was told to end; a checkpoint has been written."""
+class Interrupted(KeyboardInterrupt):
+    """The process was told to end; a checkpoint has been written.
+
+    Like any interrupt it passes an `except Exception`, so that Ctrl-C ends a loop over runs too.
+    """
 
 
 class Unfinished(Exception):
