@@ -41,10 +41,10 @@ NOTE = ("Everything that is stored of a table is counted: header, class counts, 
         "line among those of the budget, of every other scheme among all that take the budget or "
         "up to 1.7 times as much. Trials differ in learning rate, decay and form: of the water "
         "line the number of columns, of the others what takes least. The best of them near a "
-        "budget is retrained at twice the rate and for twice as long, too. The best other is the scheme "
-        "with the best mean validation AUC. The lead is paired by seed. Right, the rest of the "
-        "model is counted too, with first-order weights and layers at 8 bits, and the scores are "
-        "of that model.")
+        "budget is retrained at twice the rate and for twice as long, too. The best other is the "
+        "scheme with the best mean validation AUC. The lead is paired by seed. Right, the rest of "
+        "the model is counted too, with first-order weights and layers at 8 bits, and the scores "
+        "are of that model.")
 Groups = dict[str, list[dict[str, Any]]]
 
 
