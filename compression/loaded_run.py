@@ -9,12 +9,13 @@ import numpy as np
 import torch
 
 from data.store import Dataset
+from engine import darts
 from engine.checkpoint import load_checkpoint
 from engine.initial_model import fresh_model, initial_values
 from engine.run import WEIGHTS, Run, RunContext, open_data, read_result
 from engine.settings import Settings, parse
 from models.base import ClickModel
-from models.build import build_model
+from models.build import build_mixed, build_model
 from models.embedding.masked import Masked
 from utils.recorded import shipped_words, translate
 
@@ -120,6 +121,40 @@ def weights_of(folder: Path) -> dict[str, torch.Tensor]:
     return load_checkpoint(path)["model"]
 
 
+def model_of(run: Run, result: dict[str, Any], weights: dict[str, torch.Tensor]) -> ClickModel:
+    """A model of the shape of a training or retraining; its values mean nothing.
+
+    Raises:
+        FileNotFoundError: it is DartsEmb's, and the widths that its search chose are gone.
+        ValueError: they are corrupt.
+    """
+    sizes, settings = run.dataset.schema.sizes, run.settings
+    embedding: Any
+    if "embedding.mask" in weights:
+        embedding = Masked(weights["embedding.weight"], weights["embedding.mask"] != 0, len(sizes))
+    elif "search" in result:  # of DartsEmb
+        path = run.context.out / "runs" / result["search"] / darts.CHOICE
+        if not path.exists():
+            raise FileNotFoundError(f"run {result['run_id']} has the widths that the search "
+                                    f"{result['search']} chose, and {path} is gone; run it again "
+                                    "with --force")
+        widths = torch.from_numpy(darts.read_choice(path))
+        embedding = build_mixed(widths, settings.embedding.darts_widths, sizes, 0)
+    else:
+        return fresh_model(run)
+    return build_model(sizes, settings.flat(), 0, embedding, run.dataset.num_dense)
+
+
+def with_weights(model: Any, weights: dict[str, torch.Tensor], run_id: str) -> Any:
+    """The model with a run's weights; a ValueError where they are those of another model."""
+    try:
+        model.load_state_dict(weights)
+    except RuntimeError as error:
+        raise ValueError(f"run {run_id} has the weights of another model than its record says "
+                         f"({error}); run it again with --force") from error
+    return model
+
+
 def load_model(run_id: str, context: RunContext) -> LoadedRun:
     """A trained baseline or a retrained ticket, with its weights; its folder is only read.
 
@@ -139,17 +174,7 @@ def load_model(run_id: str, context: RunContext) -> LoadedRun:
     run = run_of_record(result, context)
     path = context.out / "runs" / result["run_id"] / WEIGHTS
     weights = weights_of(path.parent)
-    sizes, settings = run.dataset.schema.sizes, run.settings
-    if settings.model.embedding == "masked":
-        embedding = Masked(weights["embedding.weight"], weights["embedding.mask"] != 0, len(sizes))
-        model = build_model(sizes, settings.flat(), 0, embedding)
-    else:
-        model = fresh_model(run)
-    try:
-        model.load_state_dict(weights)
-    except RuntimeError as error:
-        raise ValueError(f"{path} is a checkpoint of another model than its record says ({error}); "
-                         "train it again with --force") from error
+    model = with_weights(model_of(run, result, weights), weights, result["run_id"])
     return LoadedRun(run, model.eval(), result["run_id"], path.stat().st_size, result["epochs"])
 
 

@@ -25,6 +25,7 @@ from torch import Tensor
 from .embedding.quantised import MOST, SMALL, step_groups
 from .kernels.packed import Slots, unpack_rows
 from .kernels.quantise import steps_of
+from .new_files import new_file
 
 CLASSES = range(-2, 15)  # of rows
 UNSEEN = -128  # the class of a row that no training row has: all its entries are zero
@@ -151,9 +152,8 @@ class PackedTable:
 
     def save(self, path: Path) -> None:
         """Write the file, whole or not at all."""
-        temporary = path.with_name(f".{path.name}.part")
-        temporary.write_bytes(self.to_bytes())
-        temporary.replace(path)
+        with new_file(path) as file:
+            file.write(self.to_bytes())
 
 
 def load(path: Path) -> PackedTable:

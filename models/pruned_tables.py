@@ -7,7 +7,6 @@ holds those that a ticket restarts from, unless all are asked for.
 
 import json
 import os
-import tempfile
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -17,6 +16,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from .new_files import new_file
 from .npz import read_npz, write_npz
 
 EMBEDDING = "embedding"  # name of the only table of the scripts' own models
@@ -79,19 +79,8 @@ class PrunedTables:
             more: further arrays that the file holds.
         """
         path = Path(path)
-        path.parent.mkdir(parents=True, exist_ok=True)
-        with tempfile.NamedTemporaryFile(dir=path.parent, prefix=f".{path.name}.", suffix=".part",
-                                         delete=False) as file:
-            temporary = Path(file.name)
-            try:
-                self.write(file, all_initial, **more)
-                file.flush()
-                os.fsync(file.fileno())  # the rename must not reach the disk before the bytes do
-                temporary.chmod(0o666 & ~_umask())
-                temporary.replace(path)
-            except BaseException:
-                temporary.unlink(missing_ok=True)
-                raise
+        with new_file(path) as file:
+            self.write(file, all_initial, **more)
         return path
 
     def write(self, file: IO[bytes], all_initial: bool = False, /, **more: np.ndarray) -> None:
@@ -172,10 +161,3 @@ def _filled(own: Tensor, kept: Tensor) -> Tensor:
 
 def _array(table: Tensor) -> np.ndarray[Any, Any]:
     return (table.float() if table.dtype == torch.bfloat16 else table).numpy()
-
-
-def _umask() -> int:
-    """The process's umask, which can only be read by setting it."""
-    mask = os.umask(0)
-    os.umask(mask)
-    return mask

@@ -9,17 +9,21 @@ import torch
 from torch import Tensor, nn
 
 from compression.afm.structure import empty_like
-from compression.loaded_run import find_result, load_model, run_of_record, weights_of
+from compression.loaded_run import (
+    find_result,
+    load_model,
+    model_of,
+    run_of_record,
+    weights_of,
+    with_weights,
+)
 from compression.lowbit import schemes
 from compression.lowbit.start import start_of
 from compression.waterline.shape import ORDER, PACKED
-from engine import darts
-from engine.initial_model import fresh_model
 from engine.run import ALGORITHM_VERSION, Run, RunContext
 from models.base import ClickModel
-from models.build import build_mixed, build_model
+from models.build import build_model
 from models.dlrm import DLRM, Layers
-from models.embedding.masked import Masked
 from models.embedding.per_field import PerField
 from models.embedding.uniform import Uniform
 from models.kernels.quantise import quantise
@@ -71,36 +75,11 @@ def load_trained(run_id: str, context: RunContext) -> TrainedModel:
                         context)
     weights = weights_of(context.out / "runs" / result["run_id"])
     if result["stage"] in ("train", "retrain"):
-        model, packed = _trained(run, result, weights, context), None
+        model, packed = model_of(run, result, weights), None
     else:
         model, packed = _compressed(run, result, weights, context)
-    try:
-        model.load_state_dict(weights)
-    except RuntimeError as error:
-        raise ValueError(f"{name} has the weights of another model than its record says "
-                         f"({error}); run it again with --force") from error
+    model = with_weights(model, weights, result["run_id"])
     return TrainedModel(run, _with_plain_table(model), result, packed)
-
-
-def _trained(run: Run, result: dict[str, Any], weights: dict[str, Tensor],
-             context: RunContext) -> ClickModel:
-    """A model of a training or retraining; its values mean nothing."""
-    sizes, settings = run.dataset.schema.sizes, run.settings
-    embedding: Any
-    if "embedding.mask" in weights:
-        embedding = Masked(weights["embedding.weight"], weights["embedding.mask"] != 0, len(sizes))
-    elif "search" in result:  # DartsEmb: the widths that its search chose
-        path = context.out / "runs" / result["search"] / darts.CHOICE
-        if not path.exists():
-            raise FileNotFoundError(f"run {result['run_id']} has the widths that the search "
-                                    f"{result['search']} chose, and {path} is gone; run it again "
-                                    "with --force")
-        with np.load(path, allow_pickle=False) as arrays:
-            widths = torch.from_numpy(arrays["widths"])
-        embedding = build_mixed(widths, settings.embedding.darts_widths, sizes, 0)
-    else:
-        return fresh_model(run)
-    return build_model(sizes, settings.flat(), 0, embedding, run.dataset.num_dense)
 
 
 def _compressed(run: Run, result: dict[str, Any], weights: dict[str, Tensor],

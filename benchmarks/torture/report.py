@@ -144,7 +144,7 @@ MENDED = (
            "tests/engine/distributed/test_bad_input.py::"
            "test_a_checkpoint_that_cannot_be_resumed"),
     Mended("disk", "A full disk under an exported model was an error without a path.",
-           "tests/models/test_new_folder.py::"
+           "tests/models/test_new_files.py::"
            "test_a_disk_that_takes_no_more_is_named_with_the_need"),
     Mended("rows", "A raw line with a quote and a carriage return ended in a traceback. It is a "
            "bad line like others.",

@@ -107,7 +107,8 @@ def load(run_id: str, scheme: Scheme, context: RunContext) -> LoadedRun:
         FileNotFoundError: no such run, or it kept no weights.
         ValueError: it is a training of another embedding than the scheme takes.
     """
-    if scheme.name in ("uniform", *CODED) or scheme.keep or scheme.bytes:
+    cut = scheme.keep is not None or scheme.bytes is not None
+    if scheme.name in ("uniform", *CODED) or cut:
         return load_uniform(run_id, context).with_one_value_a_field("lowbit")
     found = load_model(run_id, context).with_one_value_a_field("lowbit")
     wanted = scheme.name if scheme.name in OWN_RUNS else MASKED

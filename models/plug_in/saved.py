@@ -21,7 +21,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from ..new_folder import new_folder
+from ..new_files import new_folder
 from ..serving.tensor_file import read_tensors, write_tensors
 from .compact import CompactTable, places_of, smallest_integer
 from .snapshot import bare, plugged_tables

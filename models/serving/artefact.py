@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from ..new_folder import new_folder
+from ..new_files import new_folder
 from ..vocabulary import Vocabulary
 from .model import ServedModel
 from .tensor_file import read_tensors, write_tensors

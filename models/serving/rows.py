@@ -209,24 +209,20 @@ def _read_lines(path: Path, form: FileForm, needed: Sequence[str]) -> Iterator[C
         if not first.strip():
             raise ValueError(f"{path} is empty; it must hold rows of {', '.join(needed)}")
         names = _names(path, first, separator, form, needed)
-        lines = file
-        left = first if names is None else b""
+        left = b""
         if names is None:  # no header: columns by position
-            names = _by_position(path, first, separator, form)
-        quoted = False
-        while block := lines.read(BLOCK):
+            names, left = _by_position(path, first, separator, form), first
+        quoted = b'"' in left
+        while not quoted and (block := file.read(BLOCK)):
             left += block
-            end = left.rfind(b"\n") + 1
-            quoted = quoted or b'"' in left
-            if quoted:  # a quoted cell may hold line breaks: the rest is read by Python's csv
-                break
-            if end:
+            quoted = b'"' in block
+            if (end := left.rfind(b"\n") + 1) and not quoted:
                 yield Lines(left[:end], separator, names)
-            left = left[end:]
-        if quoted:
-            yield from _quoted(left, lines, separator, names, needed)
+                left = left[end:]
+        if quoted:  # a quoted cell may hold line breaks: the rest is read by Python's csv
+            yield from _quoted(path, left, file, separator, names, needed)
         elif left:
-            yield Lines(left + b"\n", separator, names)
+            yield Lines(left.removesuffix(b"\n") + b"\n", separator, names)
 
 
 def _names(path: Path, first: bytes, separator: str, form: FileForm,
@@ -264,17 +260,23 @@ def _by_position(path: Path, first: bytes, separator: str, form: FileForm) -> li
                      f"{', '.join(form.columns)}")
 
 
-def _quoted(left: bytes, file: Any, separator: str, names: list[str],
+def _quoted(path: Path, left: bytes, file: Any, separator: str, names: list[str],
             needed: Sequence[str]) -> Iterator[Columns]:
-    """The rest of a file in which cells stand in quotes."""
-    stream = io.TextIOWrapper(io.BufferedReader(_Joined(left, file)), "utf-8", newline="")
+    """The rest of a file in which cells stand in quotes; a value that is no UTF-8 is an unknown
+    one, as it is without quotes."""
+    stream = io.TextIOWrapper(io.BufferedReader(_Joined(left, file)), "utf-8", "replace",
+                              newline="")
     places = {name: names.index(name) for name in needed}
     rows: list[list[str]] = []
-    for row in csv.reader(stream, delimiter=separator):
-        rows.append(row)
-        if len(rows) == ROWS:
-            yield _of_lists(rows, places, len(names))
-            rows = []
+    try:
+        for row in csv.reader(stream, delimiter=separator):
+            rows.append(row)
+            if len(rows) == ROWS:
+                yield _of_lists(rows, places, len(names))
+                rows = []
+    except csv.Error as error:
+        raise ValueError(f"{path}: a cell in quotes cannot be read ({error}); look for a quote "
+                         "that is opened and not closed") from error
     if rows:
         yield _of_lists(rows, places, len(names))
 

@@ -2,7 +2,6 @@
 
 import logging
 import os
-import tempfile
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cached_property
@@ -13,8 +12,9 @@ import numpy as np
 import torch
 
 from ..kernels.eager import has_numba
+from ..new_files import new_file
 from ..vocabulary import BUCKET, NOT_FOUND, Field, Packed, numbers_of, pack
-from .artefact import Artefact, read
+from .artefact import MANIFEST, Artefact, read
 from .rows import Columns, FileForm, Lines, columns_of, read_file
 
 log = logging.getLogger("pep")
@@ -192,35 +192,37 @@ class Scorer:
 
         Raises:
             FileNotFoundError, ImportError, ValueError: see `models.serving.rows.read_file`; or no
-                row could be used.
+                row could be used, or `out` is the file of rows or one of the model's.
         """
-        out, rows, bad = Path(out), 0, 0
-        if out.is_dir():
-            raise ValueError(f"{out} is a folder; name the file that scores are to be written to")
+        path, out, rows, bad = Path(path), Path(out), 0, 0
+        self._require_free(out, path)
         examples: list[str] = []
         form = FileForm(**self.manifest["raw"])
-        out.parent.mkdir(parents=True, exist_ok=True)
-        handle, name = tempfile.mkstemp(prefix=f".{out.name}.", suffix=".part", dir=out.parent)
-        try:
-            with os.fdopen(handle, "wb") as file:
-                file.write(b"row,probability\n")
-                for read in read_file(Path(path), form, self.columns):
-                    found, wrong = (self.score_lines(read) if isinstance(read, Lines)
-                                    else (self.score_columns(read), read.bad))
-                    if len(examples) < SHOWN:
-                        examples += _examples(wrong, rows)
-                    file.write(_lines(found, rows))
-                    rows, bad = rows + len(found), bad + len(wrong)
-                    progress(len(found))
+        with new_file(out) as file:
+            file.write(b"row,probability\n")
+            for read in read_file(path, form, self.columns):
+                found, wrong = (self.score_lines(read) if isinstance(read, Lines)
+                                else (self.score_columns(read), read.bad))
+                if len(examples) < SHOWN:
+                    examples += _examples(wrong, rows)
+                file.write(_lines(found, rows))
+                rows, bad = rows + len(found), bad + len(wrong)
+                progress(len(found))
             if rows == bad:
                 raise ValueError(f"{path}: none of its {rows:,} rows could be scored"
                                  f"{': ' if examples else '; it is empty'}{'; '.join(examples)}")
-            os.chmod(name, 0o644)
-            os.replace(name, out)
-        except BaseException:
-            Path(name).unlink(missing_ok=True)
-            raise
         return ScoredFile(rows, bad, tuple(examples[:SHOWN]))
+
+    def _require_free(self, out: Path, path: Path) -> None:
+        """Raise a ValueError where scores would be written over something that is needed."""
+        if out.is_dir():
+            raise ValueError(f"{out} is a folder; name the file that scores are to be written to")
+        if out.exists() and path.exists() and out.samefile(path):
+            raise ValueError(f"{out} holds the raw rows, and scores would be written over them; "
+                             "name another file")
+        if (out.parent / MANIFEST).exists() and out.name in (MANIFEST, *self.manifest["files"]):
+            raise ValueError(f"{out} is a file of an exported model; name another file for the "
+                             "scores")
 
 
 def _lines(found: np.ndarray, first: int) -> memoryview:

@@ -1,10 +1,45 @@
-"""A folder that is written whole or not at all."""
+"""A file or folder that is written whole or not at all."""
 
+import os
 import shutil
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import IO
+
+
+@contextmanager
+def new_file(path: Path) -> Iterator[IO[bytes]]:
+    """Yield an open temporary file beside `path`; it gets that name when the block ends well, and
+    goes when it does not. Its mode is that of any new file.
+
+    >>> place = Path(tempfile.mkdtemp()) / "a.txt"
+    >>> with new_file(place) as file:
+    ...     _ = file.write(b"a")
+    >>> place.read_text()
+    'a'
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.NamedTemporaryFile(dir=path.parent, prefix=f".{path.name}.", suffix=".part",
+                                     delete=False) as file:
+        temporary = Path(file.name)
+        try:
+            yield file
+            file.flush()
+            os.fsync(file.fileno())  # the rename must not reach the disk before the bytes do
+            temporary.chmod(0o666 & ~_umask())
+            temporary.replace(path)
+        except BaseException:
+            temporary.unlink(missing_ok=True)
+            raise
+
+
+def _umask() -> int:
+    """The process's umask, which can only be read by setting it."""
+    mask = os.umask(0)
+    os.umask(mask)
+    return mask
 
 
 @contextmanager

@@ -2,7 +2,7 @@
 
 import pytest
 
-from models.new_folder import new_folder
+from models.new_files import new_folder
 
 
 def write(folder, error):
