@@ -13,7 +13,6 @@ from engine.checkpoint import load_checkpoint
 from engine.evaluate import Split, measure
 from engine.loop import State
 from engine.optim.step import Step, build_optimizer
-from engine.settings import identity, parse
 from models.build import build_embedding, build_model
 
 DATA = tiny.dataset(rows=600)
@@ -94,14 +93,3 @@ def test_a_retraining_takes_both(tmp_path, seen):
                               1, tiny.context(tmp_path))
     assert result["settings"]["ema"] == 0.9
     assert result["num_embedding_params"] == 300
-
-
-def test_old_ids_stay_and_new_values_are_in_the_id():
-    usual = identity(parse({}))
-    assert "ema" not in usual
-    assert "lr_schedule" not in usual
-    assert len({usual, identity(parse({"ema": 0.999})),
-                identity(parse({"lr_schedule": "cosine"}))}) == 3
-    for wrong in ({"ema": 1.0}, {"ema": -0.1}, {"lr_schedule": "step"}):
-        with pytest.raises(ValueError, match=next(iter(wrong))):
-            parse(wrong)

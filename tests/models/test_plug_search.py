@@ -11,7 +11,7 @@ import pytest
 import torch
 from torch import nn
 
-from models import Plugged, PrunedTables, masked, snapshot, unplug
+from models import Plugged, masked, snapshot, unplug
 from models.kernels.threshold import GATES
 from models.plug_in.plug import plug
 from models.start import share_below
@@ -443,19 +443,6 @@ def test_a_search_that_is_resumed_from_a_file_is_no_loss(warnings):
     other.load_state_dict(model.state_dict())
     assert snapshot(other, 900).meta == snapshot(model, 900).meta
     assert not warnings.text
-
-
-def test_a_file_whose_meta_is_no_json_is_refused(tmp_path):
-    path = tmp_path / "cut.npz"
-    np.savez(
-        path,
-        names=np.array(["a"]),
-        table_0=np.ones((2, 2)),
-        initial_0=np.ones((2, 2)),
-        meta=np.array("{"),
-    )
-    with pytest.raises(ValueError, match="is not a whole file of pruned tables"):
-        PrunedTables.load(path)
 
 
 @pytest.mark.parametrize("kind", ["global", "dimension", "feature", "feature_dim"])

@@ -1,5 +1,6 @@
 """The water line's page and the list of its runs."""
 
+import itertools
 from argparse import Namespace
 from functools import partial
 
@@ -214,7 +215,7 @@ def test_the_runs_of_a_plan_are_resumable_and_the_best_trial_is_taken(tmp_path, 
     results = [waterline_runs._waterline(given, trial, 600, 1, context)
                for trial in waterline_runs.own_trials(given, 600)]
     tried = [(made["compression"].get("width"), made["settings"]["lr"]) for made in results]
-    assert tried == [(width, lr) for width in (None, 5, 6) for lr in (0.02, 0.04)]
+    assert tried == list(itertools.product((None, 5, 6), (0.02, 0.04)))
     best = results.index(waterline_runs.chosen(results))
     found = waterline_runs._best_waterline(given, 600, 2, context)
     assert (found["seed"], found["compression"].get("width"), found["settings"]["lr"]) == (
