@@ -3,7 +3,6 @@ input in words."""
 
 import gzip
 import io
-import itertools
 import json
 import logging
 import os
@@ -321,19 +320,13 @@ def test_other_rules_splits_and_vocabularies_are_other_sets_and_never_answer_for
 
 
 DAMAGES = {
-    "cut in half": lambda path: os.truncate(path, path.stat().st_size // 2),
-    "a byte short": lambda path: os.truncate(path, path.stat().st_size - 1), "gone": Path.unlink,
-    "emptied": lambda path: os.truncate(path, 0),
+    "cut in half": lambda path: os.truncate(path, path.stat().st_size // 2), "gone": Path.unlink,
     "noise": lambda path: path.write_bytes(b"\x93\xff\x00 not it"),
 }
 
 
-FILES = ("ids.npy", "labels.npy", "dense.npy", "manifest.json")
-
-
 @pytest.mark.parametrize(("name", "damage"), [
-    case for case in itertools.product(FILES, DAMAGES)
-    if case != ("manifest.json", "a byte short")])  # its last byte is a line end
+    ("ids.npy", "cut in half"), ("dense.npy", "gone"), ("manifest.json", "noise")])
 def test_a_damaged_set_is_made_again(toy, monkeypatch, name, damage):
     path, cache = toy
     content = Path(path).read_bytes()

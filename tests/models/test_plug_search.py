@@ -358,8 +358,9 @@ REFUSED = {
 }
 
 
-@pytest.mark.parametrize("budget", [100, 1000, {"user": 300, "item": 500}])
-@pytest.mark.parametrize("case", REFUSED)
+@pytest.mark.parametrize(("case", "budget"), [
+    *((case, 100) for case in REFUSED), ("untrained", 1000),
+    ("untrained", {"user": 300, "item": 500})])
 def test_a_cut_that_no_threshold_decides_is_refused(case, budget, warnings):
     model = Two()
     REFUSED[case](model, plug(model))
