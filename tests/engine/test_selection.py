@@ -83,17 +83,12 @@ def test_published_patience_ends_a_run_on_test_and_keeps_what_validation_chose(r
     assert other["epochs"] != result["epochs"]  # test labels end it, under this name alone
 
 
-def test_a_search_has_no_patience_in_the_published_protocol_either(run):
-    result, *_ = run(DATA, embedding="pep", candidate_p=[1], max_epochs=5, early_stop=1, lr=0.1,
-                     early_stop_metric="published_protocol")
-    assert (result["stop_reason"], result["epochs"]) == ("max_epochs", 5)
-    assert result["published_protocol"]["patience"] is None
-
-
-def test_a_search_ends_with_its_last_weights_and_is_not_stopped_early(run):
+@pytest.mark.parametrize("metric", ["auc", "published_protocol"])
+def test_a_search_ends_with_its_last_weights_and_has_no_patience(run, metric):
     result, _, curve, _ = run(DATA, embedding="pep", candidate_p=[1], max_epochs=5, early_stop=1,
-                              lr=0.1)
+                              lr=0.1, early_stop_metric=metric)
     assert (result["stop_reason"], result["epochs"], len(curve)) == ("max_epochs", 5, 5)
+    assert result["published_protocol"]["patience"] is None
     assert result["validation_auc"] == curve[-1]["validation_auc"] != max(line["validation_auc"]
                                                                           for line in curve)
 

@@ -60,3 +60,9 @@ def test_an_unknown_granularity_is_an_error_that_lists_the_known_ones():
     with pytest.raises(ValueError, match=r"unknown threshold_type 'row'; known: global, dimension, "
                                          r"feature, field"):
         Thresholds(type="row")
+
+
+def test_an_unknown_decay_is_an_error_that_lists_the_known_ones():
+    with pytest.raises(ValueError,
+                       match="unknown threshold_decay 'l1'; known: coupled, decoupled, none"):
+        Thresholds(decay="l1")
