@@ -14,6 +14,7 @@ from data import avazu, criteo
 from data.raw import plain
 from data.synthetic import raw_draws, raw_planted
 from data.synthetic.raw_planted import DECIMAL, HEX, HOUR, LAYOUTS, NUMBER, Field, RawLayout
+from engine.evaluate import auc
 
 CRITEO_LINE = re.compile(r"[01](\t(0|-?[1-9]\d{0,8})?){13}(\t([0-9a-f]{8})?){26}\n")
 AVAZU_LINE = re.compile(
@@ -58,14 +59,6 @@ def columns_of(text, name):
     names = [*first, "label", *(field.name for field in layout.fields)]
     return dict(zip(names, zip(*(line.split(layout.separator) for line in lines), strict=True),
                     strict=True))
-
-
-def auc(labels, scores):
-    ranks = np.empty(len(scores))
-    ranks[np.argsort(scores)] = np.arange(1, len(scores) + 1)
-    positives = labels.sum()
-    return (ranks[labels == 1].sum() - positives * (positives + 1)
-            / 2) / (positives * (len(labels) - positives))
 
 
 def scattered_logits(name):
