@@ -48,7 +48,7 @@ def rank_of(rank, size, port, kind, out):
             if kind:
                 WORK[kind](world, time.monotonic() + LONG)
             else:  # ends by itself, before the others
-                time.sleep(1.0 * rank)
+                time.sleep(2.0 * rank)
 
     cli.main(work, shared=True)
 
