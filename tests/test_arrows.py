@@ -138,14 +138,6 @@ def test_test_rows_are_opened_in_one_place_and_their_labels_read_by_two_function
     assert users("resample_test") == {"compression/finetune.py"}
 
 
-@pytest.mark.parametrize(("file", "choosing"),
-                         [("hooks", "EarlyStop"), ("pep/budgets", "SaveAtBudgets")])
-def test_what_chooses_never_speaks_of_test(file, choosing):
-    [found] = [node for node in nodes_of(ROOT / "engine" / f"{file}.py")
-               if isinstance(node, ast.ClassDef) and node.name == choosing]
-    assert "test" not in ast.unparse(found)
-
-
 def functions(path):
     return [node for node in nodes_of(path)
             if isinstance(node, (ast.FunctionDef, ast.AsyncFunctionDef))]

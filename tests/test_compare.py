@@ -159,9 +159,18 @@ def test_settings_chosen_for_another_model_are_tried_as_they_are(shell, tmp_path
     (("tune", "--embedding", "uniform", "--settings-of", "deepfn"), "unknown model 'deepfn'"),
     (("fig10", "--set", "lr=0.1", "--set", "gk=2"),
      r"takes no --set; to run other settings: python train_movielens.py --set lr=0.1 --set gk=2"),
+    (("tune", "--embedding", "uniform", "--trials", "1"),
+     "--trials 1 is fewer than one for each of the 2 sizes"),
+    (("tune", "--embedding", "uniform", "--trials", "-3"), "--trials -3 is fewer"),
     (("compare", "--jobs", "0"), "--jobs must be between 1 and"),
     (("compare", "--jobs", "-1"), "--jobs must be between 1 and"),
-    (("compare", "--jobs", "100000"), "--jobs must be between 1 and")])
+    (("compare", "--jobs", "100000"), "--jobs must be between 1 and"),
+    (("tune", "--embedding", "mgq"), "unknown embedding 'mgq'"),
+    (("compare", "--dataset", "movilens"), "unknown dataset 'movilens'; did you mean 'movielens'"),
+    (("compare", "--scheme", "imbue"), "unknown scheme 'imbue'"),
+    (("compare", "--model", "deepfn"), "unknown model 'deepfn'; did you mean 'deepfm'"),
+    (("fig1",), "unknown command 'fig1'"),
+    (("extrem",), "unknown command 'extrem'; did you mean 'extreme'")])
 def test_what_makes_no_sense_is_refused(shell, words, message):
     with pytest.raises(ValueError, match=message):
         shell(reproduce, *words)
@@ -208,25 +217,19 @@ def test_the_search_on_movielens_gets_down_to_the_papers_budgets(model):
     assert set(schemes.BUDGETS["movielens", model]) <= set(PRESETS["movielens"]["candidate_p"])
 
 
-def test_random_masks_per_field_are_like_peps(shell, tmp_path):
-    shell(reproduce, "compare", "--seeds", 1, "--scheme", "random_per_field")
-    folder = tmp_path / "embedding" / "fm"
-    like = snapshots.read(folder / "movielens_pep_d4_seed1" / "100.npz")[0].table != 0
-    drawn = snapshots.read(folder / "movielens_random_per_field_d4_seed1" / "100.npz")[0].table != 0
+def test_random_masks_are_like_peps_by_field_or_by_feature(shell, tmp_path):
+    shell(reproduce, "compare", "--seeds", 1, "--scheme", "random_per_field", "--scheme",
+          "random_per_feature")
+    like, by_field, by_feature = (
+        snapshots.read(tmp_path / "embedding" / "fm" / f"movielens_{scheme}_d4_seed1"
+                       / "100.npz")[0].table != 0
+        for scheme in ("pep", "random_per_field", "random_per_feature"))
     starts = np.cumsum((0, *list(tiny.SIZES.values())[:-1]))
     assert np.array_equal(np.add.reduceat(like.sum(1), starts),
-                          np.add.reduceat(drawn.sum(1), starts))
-    assert not np.array_equal(like, drawn)
-
-
-def test_random_masks_per_feature_have_peps_sizes(shell, tmp_path):
-    shell(reproduce, "compare", "--seeds", 1, "--scheme", "random_per_feature")
-    folder = tmp_path / "embedding" / "fm"
-    like = snapshots.read(folder / "movielens_pep_d4_seed1" / "100.npz")[0].table != 0
-    drawn = snapshots.read(folder / "movielens_random_per_feature_d4_seed1"
-                           / "100.npz")[0].table != 0
-    assert np.array_equal(like.sum(axis=1), drawn.sum(axis=1))
-    assert not np.array_equal(like, drawn)
+                          np.add.reduceat(by_field.sum(1), starts))
+    assert np.array_equal(like.sum(axis=1), by_feature.sum(axis=1))
+    assert not np.array_equal(like, by_field)
+    assert not np.array_equal(like, by_feature)
 
 
 def test_compress_writes_snapshots_and_says_how_to_go_on(shell, tmp_path, capsys):
@@ -421,18 +424,6 @@ def test_without_a_word_it_says_what_it_can_do(shell, capsys):
     assert "reproduce.py tune" in capsys.readouterr().out
 
 
-@pytest.mark.parametrize(("words", "message"), [
-    (("tune", "--embedding", "mgq"), "unknown embedding 'mgq'"),
-    (("compare", "--dataset", "movilens"), "unknown dataset 'movilens'; did you mean 'movielens'"),
-    (("compare", "--scheme", "imbue"), "unknown scheme 'imbue'"),
-    (("compare", "--model", "deepfn"), "unknown model 'deepfn'; did you mean 'deepfm'"),
-    (("fig1",), "unknown command 'fig1'"),
-    (("extrem",), "unknown command 'extrem'; did you mean 'extreme'")])
-def test_unknown_names_are_refused(shell, words, message):
-    with pytest.raises(ValueError, match=message):
-        shell(reproduce, *words)
-
-
 @pytest.mark.parametrize(("what", "same"),
                          [("fig3", ("fig2", "criteo")), ("fig4", ("fig2", "avazu")),
                                             ("fig9", ("fig8", "avazu"))])
@@ -531,13 +522,11 @@ def test_the_scripts_search_and_retrain_as_pep_was_tuned(shell, tmp_path, monkey
     assert len(results_in(tmp_path)) == made
 
 
-@pytest.mark.parametrize(("trials", "message"), [
-    (1, "--trials 1 is fewer than one for each of the 2 sizes"), (-3, "--trials -3 is fewer"),
-    (2, r"movielens_fm_uniform\.json holds 4 trials, more than these 2; move it away first")])
-def test_fewer_trials_than_sizes_or_than_there_were_are_refused(shell, trials, message):
+def test_fewer_trials_than_there_were_are_refused(shell):
     shell(reproduce, "tune", "--embedding", "uniform", "--trials", 4)
-    with pytest.raises(ValueError, match=message):
-        shell(reproduce, "tune", "--embedding", "uniform", "--trials", trials)
+    with pytest.raises(ValueError, match=r"movielens_fm_uniform\.json holds 4 trials, more than "
+                                         r"these 2; move it away first"):
+        shell(reproduce, "tune", "--embedding", "uniform", "--trials", 2)
 
 
 def test_a_tuning_without_trials_is_corrupt(shell, tmp_path):

@@ -9,6 +9,7 @@ import torch
 
 from engine.optim.step import Step, build_optimizer
 from models.build import build_embedding, build_model
+from models.embedding.base import initial_table
 from models.embedding.masked import Masked
 
 SIZES, WIDTH, BATCH = (60, 3, 200, 37), 5, 16
@@ -69,6 +70,19 @@ class Training:
             kept |= {f"{name} {key}": value.numpy().copy() for key,
                      value in self.optimizer.state[parameter].items()}
         return kept
+
+
+def draw(seed=1):
+    """A function of (rows, width) that draws tables one after the other."""
+    generator = torch.Generator().manual_seed(seed)
+    return lambda rows, width: initial_table(rows, width, generator)
+
+
+def ids_of(sizes, rows, generator):
+    """Random ids (rows, F) of one table that holds the fields one after the other."""
+    starts = torch.tensor([0, *itertools.accumulate(sizes[:-1])])
+    columns = [torch.randint(size, (rows,), generator=generator) for size in sizes]
+    return (torch.stack(columns, 1) + starts).int()
 
 
 def few(cases, *fast):

@@ -12,7 +12,6 @@ from benchmarks.torture import files, mutations, report, trials
 from benchmarks.torture.files import Kind
 from benchmarks.torture.kills import differences
 from benchmarks.torture.trials import Outcome
-from studies import docs
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -119,7 +118,6 @@ def test_the_page_is_written_from_the_counts(tmp_path, monkeypatch):
 def test_the_shipped_page_has_a_place_for_the_counts():
     assert report.PLACE.search(report.PAGE.read_text())
     assert set(report.WHAT) == set(torture.PARTS)
-    assert report.PAGE in docs.files() or report.PAGE.exists()
 
 
 @pytest.mark.slow

@@ -13,8 +13,8 @@ from torchfm.model.dcn import DeepCrossNetworkModel
 
 from compression.afm import factor
 from compression.afm.compress import Choice, compress
-from compression.afm.low_rank import decompose, error, svd_factor
-from compression.afm.statistics import Moments, layer_moments, least_codes, table_moments
+from compression.afm.low_rank import decompose
+from compression.afm.statistics import layer_moments, least_codes, table_moments
 from compression.afm.structure import empty_like, multiply_adds, parameters_by_part, structure_of
 from models.build import build_embedding, build_model
 from models.embedding.low_rank import LowRank
@@ -162,19 +162,6 @@ def test_a_table_loses_what_its_spectrum_says():
             lost = float((weights.double() @ (before - after).double().square().sum(1))
                          / weights.sum())
             assert lost == pytest.approx(spectrum.lost(rank), rel=1e-4, abs=1e-10)
-
-
-def test_ids_that_calibration_did_not_meet_are_traded_for_those_it_did():
-    generator = torch.Generator().manual_seed(0)
-    table = torch.randn(300, 16, generator=generator, dtype=torch.float64)
-    table[:20] = torch.randn(20, 3, generator=generator, dtype=torch.float64) @ torch.randn(
-        3, 16, generator=generator, dtype=torch.float64)
-    counts = (3000 / torch.arange(1, 301) ** 1.5).long()
-    [moments] = table_moments(table, counts, (300,))
-    even = Moments(16).add(table)
-    best, svd = decompose(moments).first(4), svd_factor(table, 4)
-    assert error(best, moments) < error(svd, moments)
-    assert error(best, even) > error(svd, even)
 
 
 @pytest.mark.parametrize("rank", [8, 5, 2])

@@ -361,13 +361,6 @@ def test_a_checkpoint_of_another_model_is_refused(out, source):
     assert "kept no weights" in refused(out, source, "--emb-rank", "3")
 
 
-def test_a_model_in_training_mode_is_refused(out, source):
-    trained = load_model(source[1], tiny.context(out))
-    trained.model.train()
-    with pytest.raises(ValueError, match="training mode"):
-        compress_afm.calibrated(trained, Choice(mlp_rank=3), torch.device("cpu"))
-
-
 def test_a_pruned_ticket_can_be_factored(tmp_path):
     settings = {**SETTINGS, "embedding": "pep", "candidate_p": [ROWS * 4], "max_epochs": 2}
     tiny.train(tmp_path, **settings)

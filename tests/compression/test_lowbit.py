@@ -1,5 +1,7 @@
 """Other schemes at few bits: what they keep, what they take, and what is refused."""
 
+import shutil
+
 import numpy as np
 import pytest
 import tiny
@@ -20,12 +22,21 @@ ROWS, FIELDS, WIDTH = sum(tiny.SIZES.values()), len(tiny.SIZES), 8
 HOW = Retraining(1, 0.01)
 
 
+@pytest.fixture(scope="module")
+def source(tmp_path_factory):
+    """A folder with a trained uniform table, to be copied; its id."""
+    out = tmp_path_factory.mktemp("trained")
+    with pytest.MonkeyPatch.context() as patch:
+        tiny.install(patch, DATA)
+        return out, tiny.train(out, embedding="uniform", latent_dim=WIDTH, max_epochs=4,
+                               lr=0.02)["run_id"]
+
+
 @pytest.fixture
-def dense(tmp_path, monkeypatch):
+def dense(source, tmp_path, monkeypatch):
     tiny.install(monkeypatch, DATA)
-    run_id = tiny.train(tmp_path, embedding="uniform", latent_dim=WIDTH, max_epochs=4,
-                        lr=0.02)["run_id"]
-    return load_uniform(run_id, tiny.context(tmp_path))
+    shutil.copytree(source[0], tmp_path, dirs_exist_ok=True)
+    return load_uniform(source[1], tiny.context(tmp_path))
 
 
 def seen_rows():

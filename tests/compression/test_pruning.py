@@ -19,11 +19,20 @@ DATA = tiny.dataset()
 SIZE = sum(tiny.SIZES.values()) * tiny.SETTINGS["latent_dim"]
 
 
+@pytest.fixture(scope="module")
+def source(tmp_path_factory):
+    """A folder with a trained uniform table, to be copied; its id."""
+    out = tmp_path_factory.mktemp("trained")
+    with pytest.MonkeyPatch.context() as patch:
+        tiny.install(patch, DATA)
+        return out, tiny.train(out, embedding="uniform")["run_id"]
+
+
 @pytest.fixture
-def trained(tmp_path, monkeypatch):
+def trained(source, tmp_path, monkeypatch):
     tiny.install(monkeypatch, DATA)
-    result = tiny.train(tmp_path, embedding="uniform")
-    return load_uniform(result["run_id"][:6], tiny.context(tmp_path))
+    shutil.copytree(source[0], tmp_path, dirs_exist_ok=True)
+    return load_uniform(source[1][:6], tiny.context(tmp_path))
 
 
 def retrain(out, folder, **changes):

@@ -1,12 +1,12 @@
 """The small model: the same logits, real sizes, and no way back for what is gone."""
 
 import copy
-import itertools
 
 import pytest
 import torch
 from test_umec import ROWS, made, resource_of
 from torch.nn.functional import binary_cross_entropy_with_logits
+from training import ids_of
 
 from compression.umec.resources import GROUPS, KINDS, of_model
 from compression.umec.shrink import shrink, zero
@@ -16,11 +16,8 @@ from models.embedding.per_field import PerField
 
 def batch(rows=40, seed=0, numbers=2):
     generator = torch.Generator().manual_seed(seed)
-    starts = itertools.accumulate((0, *ROWS[:-1]))
-    ids = torch.stack([start + torch.randint(size, (rows,), generator=generator)
-                       for start, size in zip(starts, ROWS, strict=True)], 1).int()
     return (
-        ids,
+        ids_of(ROWS, rows, generator),
         torch.randn(rows, numbers, generator=generator),
         torch.randint(2, (rows,), generator=generator).float(),
     )

@@ -1,6 +1,7 @@
 """The water line: rotation, sensitivities, allocation, and the command."""
 
 
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -220,12 +221,22 @@ def test_steps_are_counted_once_a_bit_and_column():
 
 # --- the command
 
+@pytest.fixture(scope="module")
+def source(tmp_path_factory):
+    """A folder with a dense training, to be copied; its id."""
+    out = tmp_path_factory.mktemp("trained")
+    with pytest.MonkeyPatch.context() as patch:
+        tiny.install(patch, DATA)
+        return out, tiny.train(out, embedding="uniform", latent_dim=8, max_epochs=6,
+                               lr=0.02)["run_id"]
+
+
 @pytest.fixture
-def dense(tmp_path, monkeypatch):
+def dense(source, tmp_path, monkeypatch):
     """The id of a dense training; its data are the tiny ones."""
     tiny.install(monkeypatch, DATA)
-    return tiny.train(tmp_path, embedding="uniform", latent_dim=8, max_epochs=6,
-                      lr=0.02)["run_id"]
+    shutil.copytree(source[0], tmp_path, dirs_exist_ok=True)
+    return source[1]
 
 
 def compress(run_id, out, budgets, shape=None, how=None, **places):

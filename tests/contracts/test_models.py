@@ -2,6 +2,7 @@ import itertools
 
 import pytest
 import torch
+from training import ids_of
 
 from models.build import EMBEDDINGS, MODELS, build_embedding, build_model, num_embedding_params
 from models.embedding.base import initial_table
@@ -41,10 +42,8 @@ def make(case, seed=1):
 
 def batch(rows=32, seed=0):
     generator = torch.Generator().manual_seed(seed)
-    columns = [torch.randint(size, (rows,), generator=generator) for size in SIZES]
-    starts = torch.tensor([0, *itertools.accumulate(SIZES[:-1])])
-    labels = torch.randint(2, (rows,), generator=generator).float()
-    return (torch.stack(columns, 1) + starts).int(), labels
+    ids = ids_of(SIZES, rows, generator)
+    return ids, torch.randint(2, (rows,), generator=generator).float()
 
 
 def trained_parameters(model):

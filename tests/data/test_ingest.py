@@ -3,7 +3,6 @@ input in words."""
 
 import gzip
 import io
-import itertools
 import json
 import logging
 import os
@@ -141,19 +140,6 @@ def test_every_cell_is_as_the_plain_definition_says(tmp_path, contents, name, vo
     assert (known < distinct / 2).sum() > len(known) / 2  # in most fields most values are too rare
 
 
-@pytest.mark.parametrize("name", LAYOUTS)
-def test_vocabulary_train_counts_training_rows_only(tmp_path, contents, name):
-    path = put(tmp_path, contents[name])
-    every = open_set(path, tmp_path / "cache", LAYOUTS[name])
-    strict = open_set(path, tmp_path / "cache", LAYOUTS[name], vocabulary="train")
-    assert strict.schema.num_rows < every.schema.num_rows
-    for position, (start, size) in enumerate(zip(strict.schema.offsets, strict.schema.sizes,
-                                                 strict=True)):
-        found = np.bincount(strict.split("train")[0][:, position] - start, minlength=size)
-        assert (found[:-1] >= 10).all()
-        assert (np.diff(found[:-1]) <= 0).all()
-
-
 def test_values_that_only_held_out_rows_have_are_unknown_to_vocabulary_train(tmp_path):
     train = split_rows(100, TOY.split_seed)[0]
     cells = ["0000000a" if row in set(train.tolist()) else "0000000b" for row in range(100)]
@@ -163,12 +149,6 @@ def test_values_that_only_held_out_rows_have_are_unknown_to_vocabulary_train(tmp
     assert set(strict.split("train")[0][:, 2]) == {4}
     assert set(strict.ids[80:, 2]) == {5}
     assert open_toy(tmp_path, text).schema.sizes == (2, 2, 3)
-
-
-@pytest.mark.parametrize("name", LAYOUTS)
-def test_the_hash_of_made_data_is_pinned(tmp_path, contents, name):
-    assert open_set(put(tmp_path, contents[name]), tmp_path / "cache",
-                    LAYOUTS[name]).hash == PINNED[name]
 
 
 @pytest.mark.parametrize(("cores", "block_bytes"), [
@@ -340,19 +320,13 @@ def test_other_rules_splits_and_vocabularies_are_other_sets_and_never_answer_for
 
 
 DAMAGES = {
-    "cut in half": lambda path: os.truncate(path, path.stat().st_size // 2),
-    "a byte short": lambda path: os.truncate(path, path.stat().st_size - 1), "gone": Path.unlink,
-    "emptied": lambda path: os.truncate(path, 0),
+    "cut in half": lambda path: os.truncate(path, path.stat().st_size // 2), "gone": Path.unlink,
     "noise": lambda path: path.write_bytes(b"\x93\xff\x00 not it"),
 }
 
 
-FILES = ("ids.npy", "labels.npy", "dense.npy", "manifest.json")
-
-
 @pytest.mark.parametrize(("name", "damage"), [
-    case for case in itertools.product(FILES, DAMAGES)
-    if case != ("manifest.json", "a byte short")])  # its last byte is a line end
+    ("ids.npy", "cut in half"), ("dense.npy", "gone"), ("manifest.json", "noise")])
 def test_a_damaged_set_is_made_again(toy, monkeypatch, name, damage):
     path, cache = toy
     content = Path(path).read_bytes()
@@ -588,11 +562,6 @@ def test_too_few_rows_are_an_error_that_says_how_many_came(tmp_path, rows):
     with pytest.raises(ValueError, match=rf"{rows} usable rows are too few .* at least 10"):
         open_toy(tmp_path, content_of(HEADED, rows), HEADED)
     assert folders(tmp_path / "cache") == []
-
-
-def test_a_single_line_that_is_bad_is_not_tolerated(tmp_path):
-    with pytest.raises(ValueError, match="1 of 1 lines cannot be used"):
-        open_toy(tmp_path, b"0,1\n")
 
 
 # a last line that was cut off

@@ -4,9 +4,8 @@ the labels."""
 import itertools
 import math
 import re
-import subprocess
+import runpy
 import sys
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -15,8 +14,8 @@ from data import avazu, criteo
 from data.raw import plain
 from data.synthetic import raw_draws, raw_planted
 from data.synthetic.raw_planted import DECIMAL, HEX, HOUR, LAYOUTS, NUMBER, Field, RawLayout
+from engine.evaluate import auc
 
-ROOT = Path(__file__).resolve().parents[2]
 CRITEO_LINE = re.compile(r"[01](\t(0|-?[1-9]\d{0,8})?){13}(\t([0-9a-f]{8})?){26}\n")
 AVAZU_LINE = re.compile(
     r"\d{1,20},[01],1410(2[1-9]|30)([01]\d|2[0-3]),10\d\d,\d(,[0-9a-f]{8}){9},\d,\d(,\d{1,5}){6},(-1|\d{1,6}),\d{1,3}\n"
@@ -60,14 +59,6 @@ def columns_of(text, name):
     names = [*first, "label", *(field.name for field in layout.fields)]
     return dict(zip(names, zip(*(line.split(layout.separator) for line in lines), strict=True),
                     strict=True))
-
-
-def auc(labels, scores):
-    ranks = np.empty(len(scores))
-    ranks[np.argsort(scores)] = np.arange(1, len(scores) + 1)
-    positives = labels.sum()
-    return (ranks[labels == 1].sum() - positives * (positives + 1)
-            / 2) / (positives * (len(labels) - positives))
 
 
 def scattered_logits(name):
@@ -215,8 +206,6 @@ def test_widths_are_mixed_over_short_and_long_fields():
         short = {field.width for field in layout.fields if 0 < field.size <= 5000}
         assert {0, 2, 4, 8} <= long, name
         assert {0, 1, 2, 4, 8} <= short, name
-        assert raw_planted.planted_widths(name) == {field.name: field.width
-                                                    for field in layout.fields}
 
 
 MASK = 2**64 - 1
@@ -303,15 +292,27 @@ def test_what_cannot_be_written_is_said_before_the_work(tmp_path, monkeypatch):
         raw_planted.teacher_logits("criteo", 45_840_616, 2)
 
 
-def command(*arguments):
-    return subprocess.run([sys.executable, "-m", "data.synthetic.planted", *arguments], cwd=ROOT,
-                          capture_output=True, text=True)
+@pytest.fixture
+def command(monkeypatch, capsys):
+    """Run the module in this process; (exit code, standard output, standard error)."""
+    def run(*arguments):
+        monkeypatch.setattr(sys, "argv", ["planted", *arguments])
+        monkeypatch.delitem(sys.modules, "data.synthetic.planted", raising=False)
+        code = 0
+        try:
+            runpy.run_module("data.synthetic.planted", run_name="__main__")
+        except SystemExit as stop:
+            code = stop.code
+        return (code, *capsys.readouterr())
+
+    return run
 
 
-def test_the_command_line_writes_what_write_writes(tmp_path):
-    done = command("avazu", "--rows", "50", "--out", str(tmp_path / "new" / "train"), "--seed", "5")
-    assert (done.returncode, done.stderr) == (0, "")
-    assert done.stdout.startswith(f"{tmp_path / 'new' / 'train'}: 50 rows, ")
+def test_the_command_line_writes_what_write_writes(tmp_path, command):
+    code, out, error = command("avazu", "--rows", "50", "--out", str(tmp_path / "new" / "train"),
+                               "--seed", "5")
+    assert (code, error) == (0, "")
+    assert out.startswith(f"{tmp_path / 'new' / 'train'}: 50 rows, ")
     assert (tmp_path / "new" / "train").read_bytes().decode() == written(tmp_path, "avazu", 50,
                                                                          seed=5)
 
@@ -322,9 +323,9 @@ def test_the_command_line_writes_what_write_writes(tmp_path):
     (["criteo", "--rows", "0"],
      "error: rows must be from 1 to 45840617, as many as criteo has; got 0\n"),
 ])
-def test_the_command_line_says_in_one_line_what_is_wrong(tmp_path, arguments, message):
-    done = command(*arguments, "--out", str(tmp_path / "train"))
-    assert (done.returncode, done.stdout, done.stderr) == (2, "", message)
+def test_the_command_line_says_in_one_line_what_is_wrong(tmp_path, command, arguments,
+                                                                 message):
+    assert command(*arguments, "--out", str(tmp_path / "train")) == (2, "", message)
     assert list(tmp_path.iterdir()) == []
 
 

@@ -92,14 +92,6 @@ def test_train_vocabulary_gives_held_out_values_the_unknown_code():
     assert loose.ids[:, 0].tolist() == (column[np.concatenate(split_rows(rows, 7))] == 99).tolist()
 
 
-@pytest.mark.parametrize("bad", [2, -1])
-def test_a_label_other_than_0_or_1_is_an_error_that_shows_it(bad):
-    labels = np.zeros(20, np.int64)
-    labels[3] = bad
-    with pytest.raises(ValueError, match=f"labels must be 0 or 1, got .*{bad}"):
-        store.build("toy", {"f": np.arange(20)}, labels, 7)
-
-
 def test_hash_follows_ids_labels_and_sizes():
     rows = 50
     column, labels = np.arange(rows) % 4, np.arange(rows) % 2

@@ -353,20 +353,6 @@ def test_the_first_id_outside_the_table_is_told_by_its_place(ids, answer, dtype)
     assert renumber(np.array(ids, dtype), np.zeros(9, np.int32), *space) == answer
 
 
-def test_batches_one_after_the_other_over_the_same_slots():
-    rng = np.random.default_rng(3)
-    slots, unique, local = np.zeros(30, np.int32), np.zeros(50, np.int32), np.zeros(50, np.int32)
-    for _ in range(200):
-        ids = rng.integers(0, 30, rng.integers(1, 51))
-        if rng.random() < 0.2:
-            ids[rng.integers(len(ids))] = 30  # a refused batch leaves its traces too
-            assert renumber(ids, slots, unique, local[:len(ids)]) < 0
-            continue
-        found = renumber(ids, slots, unique, local[:len(ids)])
-        assert unique[:found].tolist() == list(dict.fromkeys(ids.tolist()))
-        assert np.array_equal(unique[local[:len(ids)]], ids)
-
-
 def test_rows_are_copied_and_the_room_behind_them_is_left():
     rng = np.random.default_rng(0)
     table, rows, out = rng.normal(size=(9, 3)).astype(F32), np.array([8, 0, 3],

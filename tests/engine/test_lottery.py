@@ -157,10 +157,3 @@ def test_all_retrains_every_budget_largest_first_and_leaves_out_the_magnitude_cu
     again = stages.retrain(settings, 1, tiny.context(searched[0]))
     # read, not run again: even the times are the same
     assert again == json.loads(json.dumps(results))
-
-
-def test_a_retrain_on_other_rows_is_refused(searched, monkeypatch):
-    tiny.install(monkeypatch, tiny.with_test_labels(DATA, lambda labels: 1 - labels))
-    with pytest.raises(ValueError, match="made from other data"):
-        stages.retrain(tiny.settings(model="deepfm", retrain_emb_param=300), 1,
-                       tiny.context(searched[0]))

@@ -20,18 +20,14 @@ def data(monkeypatch):
     tiny.install(monkeypatch, tiny.dataset())
 
 
-def test_a_start_that_leaves_less_than_a_budget_is_refused_before_anything_is_written(tmp_path):
+def test_a_start_that_leaves_less_than_a_budget_is_refused_and_the_one_that_is_named_is_taken(
+        tmp_path):
     with pytest.raises(ValueError, match=r"threshold_init=-1 prunes 100.0% of the table.*: 0 of "
                                          r"800 entries are left, "
                        r"and candidate_p asks for 550. Start at -\d+(\.\d)? or lower \(--set "
-                       r"threshold_init=-"):
+                       r"threshold_init=-") as refused:
         tiny.train(tmp_path, **SEARCH, threshold_init=-1.0)
     assert not list(tmp_path.glob("**/*.npz")) + list(tmp_path.glob("**/result.json"))
-
-
-def test_the_start_that_the_refusal_names_is_taken(tmp_path):
-    with pytest.raises(ValueError, match="Start at") as refused:
-        tiny.train(tmp_path, **SEARCH, threshold_init=-1.0)
     named = float(str(refused.value).split("threshold_init=")[-1].split(")")[0])
     assert tiny.train(tmp_path, **SEARCH, threshold_init=named)["snapshots"]
 

@@ -72,7 +72,7 @@ OUT_OF_RANGE = [
     ("mde_blocks", 0),
     ("mde_alpha", -0.1), ("mgqe_subspaces", 0), ("mgqe_centroids", 0), ("hash_rows", 0),
     ("qr_collisions", 1),
-    ("tt_rank", 0),
+    ("tt_rank", 0), ("ema", 1.0), ("ema", -0.1),
 ]
 
 
@@ -96,7 +96,8 @@ def test_a_start_value_that_is_not_finite_is_refused(value):
     ("dataset", "movielnes", "movielens"),
     ("vocabulary", "al", "all"), ("budget", "exactly", "exact"),
     ("rewind", "embeddings", "embedding"),
-    ("early_stop_metric", "aux", "auc"), ("table_update", "laz", "lazy")])
+    ("early_stop_metric", "aux", "auc"), ("table_update", "laz", "lazy"),
+    ("lr_schedule", "cosin", "cosine")])
 def test_an_unknown_choice_names_the_nearest_and_all_known_ones(name, value, nearest):
     with pytest.raises(ValueError, match=f"unknown {name} '{value}'.*Known: ") as caught:
         parse({name: value})
@@ -382,11 +383,3 @@ def test_bfloat16_is_refused_before_any_data_is_read_where_the_processor_has_non
     settings = parse({"model": "deepfm", "precision": "bfloat16"})
     with pytest.raises(ValueError, match="has no instructions for products of bfloat16"):
         run.open_data(settings, RunContext(out=tmp_path, device="cpu"))
-
-
-def test_precision_is_in_the_id_only_where_it_is_another_and_belongs_to_models_with_products():
-    own = [identity(parse({"model": "deepfm", "precision": name}))
-           for name in ("float32", "bfloat16")]
-    assert own[0] == identity(parse({"model": "deepfm"})) != own[1]
-    with pytest.raises(ValueError, match="precision is a setting of model deepfm"):
-        require_used(parse({"precision": "bfloat16"}), ["precision"])

@@ -177,9 +177,3 @@ def test_cut_off_from_the_loss_thresholds_move_alike_and_the_table_still_learns(
     free.optimizer.refresh()
     assert float((free.embedding.thresholds.max()
                   - free.embedding.thresholds.min()).detach()) > 1e-3
-
-
-def test_unknown_decay_is_refused_with_the_known_ones():
-    with pytest.raises(ValueError,
-                       match="unknown threshold_decay 'l1'; known: coupled, decoupled, none"):
-        Thresholds(decay="l1")

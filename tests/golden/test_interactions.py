@@ -9,7 +9,6 @@ from torchfm.layer import FeaturesLinear, MultiLayerPerceptron
 
 from models.autoint import Attention, SelfAttention
 from models.build import build_model
-from models.embedding.none import NoEmbedding
 from models.embedding.uniform import Uniform
 from models.linear import FirstOrder
 
@@ -62,12 +61,6 @@ def test_first_order_weights_start_standard_normal_and_the_bias_at_zero():
     layer = FirstOrder(20_000).layer
     assert layer.fc.weight.detach().std() == pytest.approx(1, rel=0.02)
     assert layer.bias.item() == 0
-
-
-def test_logistic_regression_is_the_first_order_part_alone():
-    model = model_of("linear", NoEmbedding(SIZES))
-    ids = torch.tensor([[0, 4, 7], [3, 6, 11]])
-    assert torch.equal(model(ids), model.linear(ids))
 
 
 def test_deepfm_is_fm_plus_torchfms_mlp_on_the_flattened_vectors():

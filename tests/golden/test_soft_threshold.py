@@ -3,11 +3,9 @@
 import numpy as np
 import pytest
 import torch
-from hypothesis import given
-from hypothesis import strategies as st
 
 from models.embedding.pep import THRESHOLD_TYPES, Pep, Thresholds
-from models.kernels.threshold import GATES, soft_threshold
+from models.kernels.threshold import GATES
 
 
 def sigmoid(x):
@@ -118,33 +116,3 @@ def test_an_entry_at_zero_is_cut_even_by_a_threshold_that_is_zero():
     embedding(torch.tensor([[0]])).sum().backward()
     assert embedding.weight.grad.tolist() == [[0.0, 1.0]]
     assert embedding.num_params() == 1
-
-
-@pytest.mark.parametrize(("granularity", "shape"), [
-    ("global", (1,)), ("dimension", (3,)), ("feature", (11, 1)), ("field", (3, 1)),
-    ("feature_dim", (11, 3)),
-    ("field_dim", (3, 3))])
-def test_shapes_of_s(granularity, shape):
-    assert make(granularity, "sigmoid", (4, 1, 6), 3, 1.0).thresholds.shape == shape
-
-
-def test_dimension_and_field_differ_where_width_equals_the_number_of_fields():
-    made = {}
-    for granularity in ("dimension", "field"):
-        embedding = Pep(torch.ones(3, 3), (1, 1, 1), Thresholds(granularity, -150.0))
-        with torch.no_grad():
-            embedding.thresholds.view(-1)[0] = 150.0  # g = 1
-        made[granularity] = embedding.table().tolist()
-    assert made["dimension"] == [[0.0, 1.0, 1.0]] * 3
-    assert made["field"] == [[0.0] * 3, [1.0] * 3, [1.0] * 3]
-
-
-FLOATS = {"width": 32, "allow_subnormal": False}
-
-
-@given(st.floats(-4, 4, **FLOATS), st.floats(0, 4, **FLOATS))
-def test_soft_threshold_shrinks_towards_zero_and_keeps_the_sign(value, gate):
-    result = soft_threshold(torch.tensor(value), torch.tensor(gate)).item()
-    assert result == pytest.approx(np.sign(value) * max(abs(value) - gate, 0))
-    assert result * value >= 0
-    assert (result == 0) == (abs(value) <= gate)

@@ -39,7 +39,7 @@ def traced(table, *inputs):
         return torch.jit.trace(table, inputs, check_trace=False)
 
 
-@pytest.mark.parametrize("example", SHAPES)
+@pytest.mark.parametrize("example", [(1, 1), (7, 5)])
 @pytest.mark.parametrize("plain", PLAIN)
 @pytest.mark.parametrize("kind", TABLES)
 def test_a_trace_is_right_for_ids_of_any_number(kind, plain, example):

@@ -5,6 +5,7 @@ import math
 import numpy as np
 import pytest
 import torch
+from training import ids_of
 
 from models.build import build_embedding, build_model
 from models.dlrm import DLRM, Shape, initial_tables
@@ -23,9 +24,7 @@ def made(interaction="cat", num_dense=2, seed=1):
 
 def batch(rows=9, num_dense=2, seed=0):
     generator = torch.Generator().manual_seed(seed)
-    starts = (0, 5, 12)
-    ids = torch.stack([start + torch.randint(size, (rows,), generator=generator)
-                       for start, size in zip(starts, SIZES, strict=True)], 1).int()
+    ids = ids_of(SIZES, rows, generator)
     return ids, torch.randn(rows, num_dense, generator=generator)
 
 

@@ -33,14 +33,6 @@ def test_logits_and_gradients_are_those_of_the_definition(width, fields):
         torch.testing.assert_close(one, other, rtol=1e-5, atol=1e-5)
 
 
-def test_pairwise_products_one_by_one():
-    table, places, weights, ids = case(torch.float64)
-    vectors = table[places.long()]
-    pairs = sum((vectors[:, i] * vectors[:, j]).sum(1) for i, j in ((1, 0), (2, 0), (2, 1)))
-    torch.testing.assert_close(fm(table, places, weights, ids),
-                               pairs + weights[ids.long()].sum((1, 2)))
-
-
 def test_two_calls_have_the_same_bits():
     first, second = (with_gradients(fm, *case(torch.float32, rows=50, width=64, batch=300))
                      for _ in range(2))

@@ -13,12 +13,8 @@ ROOT = Path(__file__).resolve().parent.parent.parent
 CODE = """
 import logging, sys
 logging.basicConfig(format="%(message)s", stream=sys.stdout)
-import numpy as np
 import data.raw.parse, data.raw.count, data.raw.ingest, data.synthetic.raw_draws
 import models
-from models.kernels.batch_rows import renumber
-out = np.zeros(2, np.int32)
-print(renumber(np.array([4, 4]), np.zeros(9, np.int32), out, out.copy()))
 from models.kernels.jit import njit
 @njit(nogil=True)
 def double(x):

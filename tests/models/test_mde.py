@@ -5,14 +5,9 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
+from training import draw
 
-from models.embedding.base import initial_table
 from models.embedding.mde import equal_blocks, mde, power_law
-
-
-def draw(seed=1):
-    generator = torch.Generator().manual_seed(seed)
-    return lambda rows, width: initial_table(rows, width, generator)
 
 
 @pytest.mark.parametrize(("counts", "blocks", "expected"), [

@@ -6,18 +6,12 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
-from training import SIZES, Training, assert_close, assert_same
+from training import SIZES, Training, assert_close, assert_same, draw
 
-from models.embedding.base import initial_table
 from models.embedding.mgqe import Coded, Mgqe, mgqe, tiers
 from models.kernels.nearest import nearest, nearest_plain
 
 ROWS, WIDTH, PARTS, CENTROIDS = 30, 6, 3, 8
-
-
-def draw(seed=1):
-    generator = torch.Generator().manual_seed(seed)
-    return lambda rows, width: initial_table(rows, width, generator)
 
 
 def make(rows=ROWS, parts=PARTS, centroids=CENTROIDS, width=WIDTH):

@@ -4,19 +4,14 @@ pass."""
 import numpy as np
 import pytest
 import torch
+from training import draw
 
-from models.embedding.base import initial_table
 from models.embedding.mixed_width import Mixed
 from models.embedding.uniform import Uniform
 
 SIZES, WIDTH = (40, 3, 30), 6
 GROUPS = {"narrow and full": (2, 6, 1, 0), "narrow": (3, 2, 1, 1), "full": (6, 0, 6, 0),
           "one": (4, 4, 4, 4)}
-
-
-def draw(seed=1):
-    generator = torch.Generator().manual_seed(seed)
-    return lambda rows, width: initial_table(rows, width, generator)
 
 
 def make(widths):

@@ -11,7 +11,7 @@ import pytest
 import torch
 from torch import nn
 
-from models import Plugged, PrunedTables, masked, snapshot, unplug
+from models import Plugged, masked, snapshot, unplug
 from models.kernels.threshold import GATES
 from models.plug_in.plug import plug
 from models.start import share_below
@@ -358,8 +358,9 @@ REFUSED = {
 }
 
 
-@pytest.mark.parametrize("budget", [100, 1000, {"user": 300, "item": 500}])
-@pytest.mark.parametrize("case", REFUSED)
+@pytest.mark.parametrize(("case", "budget"), [
+    *((case, 100) for case in REFUSED), ("untrained", 1000),
+    ("untrained", {"user": 300, "item": 500})])
 def test_a_cut_that_no_threshold_decides_is_refused(case, budget, warnings):
     model = Two()
     REFUSED[case](model, plug(model))
@@ -443,19 +444,6 @@ def test_a_search_that_is_resumed_from_a_file_is_no_loss(warnings):
     other.load_state_dict(model.state_dict())
     assert snapshot(other, 900).meta == snapshot(model, 900).meta
     assert not warnings.text
-
-
-def test_a_file_whose_meta_is_no_json_is_refused(tmp_path):
-    path = tmp_path / "cut.npz"
-    np.savez(
-        path,
-        names=np.array(["a"]),
-        table_0=np.ones((2, 2)),
-        initial_0=np.ones((2, 2)),
-        meta=np.array("{"),
-    )
-    with pytest.raises(ValueError, match="is not a whole file of pruned tables"):
-        PrunedTables.load(path)
 
 
 @pytest.mark.parametrize("kind", ["global", "dimension", "feature", "feature_dim"])

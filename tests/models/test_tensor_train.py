@@ -4,8 +4,8 @@ from itertools import pairwise
 
 import pytest
 import torch
+from training import draw
 
-from models.embedding.base import initial_table
 from models.embedding.tensor_train import (
     TensorTrain,
     fresh_tensor_train,
@@ -13,11 +13,6 @@ from models.embedding.tensor_train import (
     ranks_for,
     tensor_train_of,
 )
-
-
-def draw(seed=1):
-    generator = torch.Generator().manual_seed(seed)
-    return lambda rows, width: initial_table(rows, width, generator)
 
 
 def test_gradients_reach_every_core_and_are_those_of_the_table():

@@ -355,11 +355,9 @@ def test_a_model_that_umec_has_shrunk_comes_home(out, tmp_path, task):
 
 
 @pytest.mark.parametrize("header", [None, "all", "one missing", "other names"])
-def test_rows_of_a_layout_without_a_header(out, tmp_path, header):
+def test_rows_of_a_layout_without_a_header(home, tmp_path, header):
     """As Criteo's: columns by position, or by a header that is there all the same."""
-    folder = tmp_path / "home"
-    export(trained(out, embedding="uniform"), folder, context=tiny.context(out))
-    scorer, (table, _) = load(folder), raw_rows(5)
+    scorer, (table, _) = load(home), raw_rows(5)
     names = ["label", *table.columns]
     scorer.manifest["raw"] = {"separator": "\t", "header": False, "columns": names,
                               "label": "label"}

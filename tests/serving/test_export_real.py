@@ -11,6 +11,7 @@ import tiny
 import torch
 from test_table_scripts import say
 
+from engine.evaluate import auc
 from engine.run import RunContext
 from models import load
 from serving.export import export
@@ -38,13 +39,6 @@ def taken_home(run_id, context, folder, raw):
     return scorer, found
 
 
-def auc(scores, labels):
-    ranks = pd.Series(scores).rank().to_numpy()
-    positives = labels.sum()
-    return (ranks[labels == 1].sum() - positives * (positives + 1) / 2) / (
-        positives * (len(labels) - positives))
-
-
 def test_frappe_with_a_user_that_training_has_not_seen(tmp_path):
     folder = Path(os.environ["PEP_DATA"]) / "frappe"
     script = {"label": "", **QUICK, "vocabulary": "train"}
@@ -55,7 +49,7 @@ def test_frappe_with_a_user_that_training_has_not_seen(tmp_path):
     raw = pd.read_csv(folder / "test.csv")
     scorer, found = taken_home(json.loads(path.read_text())["run_id"], context, tmp_path / "home",
                                raw.drop(columns="label"))
-    assert auc(found, raw["label"].to_numpy()) > 0.75
+    assert auc(raw["label"].to_numpy(), found) > 0.75
     known = set(pd.read_csv(folder / "train.csv")["user"])
     strangers = raw[~raw["user"].isin(known)].head(3)
     strangers = pd.concat([strangers, raw.head(2).assign(user="nobody")])
@@ -80,7 +74,7 @@ def test_movielens(tmp_path, real_cache):
     movies["year"] = movies["title"].str.extract(r"\((\d{4})\)")
     raw = ratings[ratings["rating"] != 3].merge(users, on="user").merge(movies, on="movie")
     scorer, found = taken_home(run_id, context, tmp_path / "home", raw)
-    assert auc(found, (raw["rating"] > 3).to_numpy().astype(int)) > 0.7
+    assert auc((raw["rating"] > 3).to_numpy().astype(int), found) > 0.7
     assert np.isfinite(scorer.score(raw.head(2).assign(zip="no such place"))).all()
 
 

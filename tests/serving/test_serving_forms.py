@@ -19,6 +19,8 @@ from tests.contracts.test_embeddings import CASES, SIZES
 
 STARTS = torch.tensor([0, 5, 7])
 TOLERANCES = {"float32": 1e-6, "float16": 1e-2, "int8": 0.2}
+# a searched table is served as its values, whatever the thresholds were shared by
+FORMS = [case for case in CASES if not case.startswith("pep ")] + ["pep field_dim softplus"]
 SHAPE = {"mlp_dims": (6, 5), "arch_mlp_bot": (5,), "arch_mlp_top": (7,), "with_linear": True}
 
 
@@ -60,7 +62,7 @@ def hold(model, folder, num_dense=0):
 
 
 @pytest.mark.parametrize("model", [name for name in MODELS if name != "linear"])
-@pytest.mark.parametrize("case", CASES)
+@pytest.mark.parametrize("case", FORMS)
 def test_the_exported_model_is_the_model(case, model, tmp_path):
     num_dense = 4 if model == "dlrm" else 0
     embedding = CASES[case](1)
@@ -92,7 +94,7 @@ def test_a_model_that_afm_has_factored(fused, tmp_path):
     hold(fuse(made, probe(made, SIZES)) if fused else made, tmp_path)
 
 
-@pytest.mark.parametrize("case", CASES)
+@pytest.mark.parametrize("case", FORMS)
 def test_inference_bytes_are_what_the_file_holds_of_the_table(case):
     embedding = CASES[case](1)
     if case == "darts":

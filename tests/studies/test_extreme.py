@@ -48,17 +48,6 @@ def test_budgets_without_a_run_are_listed_and_drawn(tmp_path):
     assert [path.suffix for path in written] == [".csv", ".png", ".md"]
 
 
-def test_pruned_tables_with_the_embedding_alone_rewound_do_not_count(tmp_path):
-    runs = made(tmp_path)
-    for run in runs:
-        if run["run_id"].startswith("m"):
-            run["settings"]["rewind"] = "embedding"
-    page = extreme.build(runs, tmp_path, "movielens", "fm")
-    assert not any("magnitude" in number.what for number in page.numbers)
-    assert ("magnitude pruning at 4,129 parameters: no run (seeds 1, 2, 3); tickets with the "
-            "embedding alone rewound exist (seeds 1, 2, 3) and do not count") in page.missing
-
-
 def test_seeds_that_one_side_lacks_are_not_paired():
     ours, theirs = [result("a", seed=1, auc=0.9),
                     result("b", seed=2, auc=0.8)], [result("c", seed=2, auc=0.7)]

@@ -73,27 +73,9 @@ def test_a_picture_of_curves_that_are_gone_is_kept(tmp_path):
     assert "the curve of run s2 (feature-dimension, seed 2): its folder has no curve.jsonl" in words
 
 
-def test_tickets_with_the_embedding_alone_rewound_leave_the_point_missing(tmp_path):
-    results = made(tmp_path)
-    for run in results:
-        if run["run_id"] in ("t1", "t2", "t3"):
-            run["settings"]["rewind"] = "embedding"
-    page = fig10.build(results, tmp_path, "movielens", "fm")
-    assert (f"retrained ticket with feature-dimension thresholds at {BUDGET} parameters: no run "
-            "(seeds 1, 2, 3); tickets with the embedding alone rewound exist (seeds 1, 2, 3) and "
-            "do not count") in page.missing
-    assert not any("ticket" in number.what and "feature-dimension" in number.what
-                   for number in page.numbers)
-
-
 def test_a_broken_curve_is_named(tmp_path):
     results = made(tmp_path)
     (tmp_path / "runs" / "s2" / "curve.jsonl").write_text('{"epoch": 2')
     page = fig10.build(results, tmp_path, "movielens", "fm")
     assert any("the curve of run s2 (feature-dimension, seed 2): curve.jsonl cannot be read" in line
                for line in page.missing)
-
-
-def test_without_runs_nothing_is_drawn(tmp_path):
-    page = fig10.build(made(tmp_path), tmp_path, "criteo", "fm")
-    assert (page.figure, page.rows, len(page.missing)) == (None, [], 8)

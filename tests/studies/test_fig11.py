@@ -33,8 +33,3 @@ def test_rows_name_their_run_and_the_picture_fits_a_column(tmp_path):
                               tmp_path / "pages")
     assert {row["runs"] for row in csv.DictReader(table.open())} == {"s1", "s2", "s3", "u1", "u2"}
     assert struct.unpack(">II", picture.read_bytes()[16:24]) == (680, 520)
-
-
-def test_without_runs_nothing_is_drawn(tmp_path):
-    page = fig11.build([], tmp_path, "criteo", "fm")
-    assert (page.figure, page.rows, len(page.missing)) == (None, [], 2)

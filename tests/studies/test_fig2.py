@@ -141,11 +141,6 @@ def test_the_data_set_decides_the_number_and_coarse_thresholds_belong_to_large_d
     assert gains == [0.59 if dataset == "criteo" else None]
 
 
-def test_without_runs_nothing_is_drawn(tmp_path):
-    page = fig2.build([], tmp_path, "movielens", "fm")
-    assert (page.figure, page.rows, len(page.missing)) == (None, [], 7)
-
-
 def test_budgets_that_no_ticket_has_are_listed_with_the_reason_and_drawn(tmp_path):
     asked = {"own": {"candidate_p": [700, 500, 72]}, "snapshots": ["700"], "params": 600}
     results = [*made(), *second_sizes(), search("as_reached", **asked)]

@@ -115,8 +115,3 @@ def test_weights_that_are_broken_or_of_another_kind_are_named(tmp_path):
                for line in page.missing)
     assert [axes.get_title() for axes in page.figure.axes
             if axes.get_title()] == [f"with pruning, {BUDGET} parameters"]
-
-
-def test_without_runs_nothing_is_drawn(tmp_path):
-    page = fig5.build([], tmp_path, "movielens", "fm")
-    assert (page.figure, page.rows, len(page.missing)) == (None, [], 2)

@@ -97,8 +97,3 @@ def test_a_snapshot_that_cannot_be_used_is_named(tmp_path, change, said):
 def test_a_record_alone_draws_the_trajectory(tmp_path):
     page = fig6.build([put(tmp_path, search("s1"))], tmp_path, "movielens", "fm")
     assert [axes.get_title() for axes in page.figure.axes] == ["(b)"]
-
-
-def test_without_runs_nothing_is_drawn(tmp_path):
-    page = fig6.build([], tmp_path, "movielens", "fm")
-    assert (page.figure, page.rows, len(page.missing)) == (None, [], 1)

@@ -101,11 +101,6 @@ def test_older_tickets_are_named(tmp_path):
     assert page.numbers[-1].seeds == 2
 
 
-def test_without_runs_nothing_is_drawn(tmp_path):
-    page = fig8.build([], tmp_path, "criteo", "fm")
-    assert (page.figure, page.rows, len(page.missing)) == (None, [], 3)
-
-
 def test_without_curves_no_empty_scales_are_drawn(tmp_path):
     # no folder has a curve
     page = fig8.build([ticket("t1"), result("u1")], tmp_path, "movielens", "fm")

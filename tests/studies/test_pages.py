@@ -18,6 +18,7 @@ def test_every_page_can_be_written_from_nothing_and_from_bare_records(tmp_path, 
     for results in ([], old):
         page = build(name, results, tmp_path, "movielens", "fm")
         assert page.name == name
+        assert results or page.figure is None
         assert all(path.exists() for path in write(page, tmp_path / "pages"))
         assert "Missing:" in text(page)
 

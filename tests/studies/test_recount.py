@@ -1,6 +1,7 @@
 """Bytes of shipped runs, counted anew from their weights."""
 
 import csv
+import shutil
 
 import pytest
 import tiny
@@ -12,16 +13,26 @@ from utils import flat
 DATA = tiny.dataset()
 
 
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory):
+    """A folder with a ticket, a search, a mixed-width and a quantised table, to be copied; the
+    results of those that have weights."""
+    out = tmp_path_factory.mktemp("trained")
+    with pytest.MonkeyPatch.context() as patch:
+        tiny.install(patch, DATA)
+        tiny.train(out, embedding="pep", candidate_p=[300], lr=0.05, max_epochs=40)
+        made = stages.retrain(tiny.settings(retrain_emb_param=300), 1, tiny.context(out))
+        made += [tiny.train(out, embedding="mde", mde_blocks=2),
+                 tiny.train(out, embedding="mgqe", mgqe_subspaces=2, mgqe_centroids=8)]
+    return out, made
+
+
 @pytest.fixture
-def shipped(tmp_path, monkeypatch):
-    """A csv of a ticket, a search, a mixed-width and a quantised table, counted in the old way;
-    what their records say."""
+def shipped(trained, tmp_path, monkeypatch):
+    """A csv of these runs, counted in the old way; what their records say."""
     tiny.install(monkeypatch, DATA)
-    out = tmp_path / "out"
-    tiny.train(out, embedding="pep", candidate_p=[300], lr=0.05, max_epochs=40)
-    made = stages.retrain(tiny.settings(retrain_emb_param=300), 1, tiny.context(out))
-    made += [tiny.train(out, embedding="mde", mde_blocks=2),
-             tiny.train(out, embedding="mgqe", mgqe_subspaces=2, mgqe_centroids=8)]
+    out, made = tmp_path / "out", trained[1]
+    shutil.copytree(trained[0], out)
     path = tmp_path / "shipped" / "runs.csv"
     path.parent.mkdir()
     runs_csv.append(path, out)

@@ -1,5 +1,6 @@
 """The water line's page and the list of its runs."""
 
+import itertools
 from argparse import Namespace
 from functools import partial
 
@@ -235,7 +236,7 @@ def test_the_best_trial_of_the_water_line_is_taken_with_other_seeds(tmp_path, mo
     results = [waterline_runs.run(given, trial, 1, context)
                for trial in waterline_runs.trials(given, waterline_runs.METHOD, 600)]
     tried = [(made["compression"].get("width"), made["settings"]["lr"]) for made in results]
-    assert tried == [(width, lr) for width in (None, 5, 6) for lr in (0.02, 0.04)]
+    assert tried == list(itertools.product((None, 5, 6), (0.02, 0.04)))
     best = results.index(waterline_runs.chosen(results))
     found = waterline_runs._best(given, waterline_runs.METHOD, 600, 2, context)
     assert (found["seed"], found["compression"].get("width"), found["settings"]["lr"]) == (

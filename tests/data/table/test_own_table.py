@@ -381,7 +381,7 @@ def test_the_summary_says_what_was_read_and_left_out(tmp_path):
     ({"label": ""}, "which column is the label.*id, click"),
     ({"fields": ("skewd",)}, "fields: the table has no such column.*did you mean 'skewed'"),
     ({"fields": ("click",)}, "fields names the label"),
-    ({"label": "mixed"}, r"label 'mixed' has|rows have no label"),
+    ({"label": "mixed"}, r"\d+ rows have no label \('mixed' is empty\)"),
     ({"label": "skewed"}, r"has \d+ values: .*must be 0 or 1.*positive"),
     ({"positive": ("9",)}, "the label 'click' has no value '9'"),
     ({"fields": ("id", "one")}, "min_count=3 leaves the field 'id' empty"),
@@ -398,10 +398,10 @@ def test_options_that_do_not_fit_are_refused(tmp_path, options, why):
 
 
 @pytest.mark.parametrize(("split", "why"), [
-    ("time:mixed", "'mixed' is of times, got|rows have no 'mixed'"),
-    ("time:gaps", "'gaps' is of times, got 'x'|rows have no"),
+    ("time:mixed", "'mixed' is of times, got 'text'"),
+    ("time:gaps", "'gaps' is of times, got 'x'"),
     ("column:mixed", "its values must be train, validation"),
-    ("column:prt", "did you mean 'price'|no such column"),
+    ("column:prt", "no such column.*did you mean 'price'"),
     ("by day", "split must be auto"),
 ])
 def test_splits_that_cannot_be_made_are_refused(tmp_path, split, why):
@@ -434,11 +434,11 @@ ROWS = "click,town\n" + "1,Rome\n0,Oslo\n" * 40
     ({"a_csv": "click,town\n"}, "no row behind its header"),
     ({"a_csv": "click\n1\n0\n"}, "has one column"),
     ({"a_csv": ROWS.replace("Rome", "Köln").encode("latin-1")}, "is not UTF-8.*iconv"),
-    ({"a_csv": ROWS.encode("utf-16")}, "UTF-16|not UTF-8"),
+    ({"a_csv": ROWS.encode("utf-16")}, "is UTF-16 text"),
     ({"a_csv": "click,town,town\n" + "1,a,b\n" * 20}, "two columns are called 'town'"),
     ({"a_csv": ",".join(f"c{i}" for i in range(70_000)) + "\n1\n"}, "70,000 columns, more than"),
-    ({"a_csv": gzip.compress(ROWS.encode())[:-12]}, "cannot be read|damaged"),
-    ({"a_csv": ROWS.replace("1,Rome", "1,Rome,x")}, "80 lines cannot be used|lines cannot be used"),
+    ({"a_csv": gzip.compress(ROWS.encode())[:-12]}, "cannot be read.*damaged"),
+    ({"a_csv": ROWS.replace("1,Rome", "1,Rome,x")}, "40 of 80 lines cannot be used"),
     ({"part-0_csv": ROWS, "part-2_csv": ROWS}, "part 1 is missing"),
     ({"a_csv": ROWS, "b_csv": ROWS.replace("town", "city")}, "the columns differ.*has 'city'"),
     ({"a_csv": ROWS.replace("0,Oslo", ",Oslo")}, "40 rows have no label"),

@@ -29,7 +29,7 @@ def of_two(monkeypatch):
     for name, value in {"RANK": 0, "WORLD_SIZE": 2, "MASTER_ADDR": "127.0.0.1",
                         "MASTER_PORT": port}.items():
         monkeypatch.setenv(name, str(value))
-    monkeypatch.setattr(world, "JOIN_SECONDS", 1.0)
+    monkeypatch.setattr(world, "JOIN_SECONDS", 0.6)
     monkeypatch.setattr(world.dist, "is_initialized", lambda: False)
     return port
 

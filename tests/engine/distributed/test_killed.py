@@ -11,6 +11,7 @@ import pytest
 import torch
 
 from engine import cli
+from engine.distributed import world as worlds
 from engine.distributed.world import World
 from engine.hooks import Checkpoint
 
@@ -36,6 +37,7 @@ def rank_of(rank, size, port, kind, out):
     """One process of a run, as a training is one: signals are noted, and errors printed."""
     os.environ |= {"RANK": str(rank), "WORLD_SIZE": str(size), "MASTER_ADDR": "127.0.0.1",
                    "MASTER_PORT": str(port)}
+    worlds.GRACE = 0.5
     os.dup2(os.open(out / f"error{rank}", os.O_WRONLY | os.O_CREAT), 2)
 
     def work():
@@ -46,7 +48,7 @@ def rank_of(rank, size, port, kind, out):
             if kind:
                 WORK[kind](world, time.monotonic() + LONG)
             else:  # ends by itself, before the others
-                time.sleep(4.5 * rank)
+                time.sleep(2.0 * rank)
 
     cli.main(work, shared=True)
 
