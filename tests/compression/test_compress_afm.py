@@ -349,7 +349,7 @@ def test_a_checkpoint_of_another_model_is_refused(out, source):
     path = out / "runs" / source[1] / "result.json"
     record = read_record(path)
     write_record(path, {**record, "settings": {**record["settings"], "mlp_dims": [9, 9]}})
-    assert "checkpoint of another model" in refused(out, source, "--emb-rank", "3")
+    assert "has the weights of another model" in refused(out, source, "--emb-rank", "3")
     write_record(path, {**record, "settings": {**record["settings"], "embedding": "darts"}})
     assert "is DartsEmb's" in refused(out, source, "--emb-rank", "3")
     write_record(path, {**record, "stage": "search"})

@@ -333,6 +333,19 @@ def test_a_dlrm_with_numbers_is_trained_and_compressed(with_numbers, tmp_path, m
     assert made["resource_left"] <= 0.5
 
 
+def test_a_ticket_of_a_dlrm_with_numbers_is_loaded_again(with_numbers, tmp_path, monkeypatch):
+    monkeypatch.setitem(WITH_DENSE, "criteo", lambda *arguments: with_numbers[1])
+    own = {"dataset": "criteo", "arch_mlp_bot": [5]}
+    train(tmp_path, embedding="pep", candidate_p=[300], max_epochs=1, optimizer="adam", lr=0.01,
+          **own)
+    settings = tiny.settings(**{**DLRM_SETTINGS, **own, "embedding": "pep",
+                                "retrain_emb_param": 300})
+    [ticket] = stages.retrain(settings, 1, tiny.context(tmp_path))
+    loaded = load_model(ticket["run_id"], tiny.context(tmp_path))
+    assert loaded.model.num_dense == 13
+    assert np.count_nonzero(loaded.table) <= 300
+
+
 def test_afm_factors_a_dlrm_with_numbers_whose_fused_table_is_never_reconstructed(with_numbers,
                                                                                   tmp_path,
                                                                                   monkeypatch):

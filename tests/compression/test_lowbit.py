@@ -218,6 +218,9 @@ def test_options_that_do_not_fit_the_table_are_refused(dense, given, words):
 
 
 def test_a_run_of_another_embedding_than_the_scheme_takes_is_refused(dense, tmp_path):
+    with pytest.raises(ValueError, match="--keep must lie between 1 and"):
+        make(load(dense.run_id, Scheme("mask", 4, keep=0), tiny.context(tmp_path)),
+             Scheme("mask", 4, keep=0))
     for name, words in (("qr", "quantises a run of qr"), ("mask", "or cuts a uniform table")):
         with pytest.raises(ValueError, match=words):
             load(dense.run_id, Scheme(name, 4), tiny.context(tmp_path))

@@ -3,6 +3,7 @@
 import gzip
 import json
 import logging
+import os
 import shutil
 from argparse import ArgumentParser
 
@@ -201,6 +202,42 @@ def test_files_that_cannot_be_scored_leave_nothing(home, tmp_path, text, message
     assert not [path for path in tmp_path.iterdir() if "out.csv" in path.name]
 
 
+def test_scores_are_not_written_over_what_is_needed(home, tmp_path):
+    path = tmp_path / "r.csv"
+    raw_rows(5)[0].to_csv(path, index=False)
+    for out, message in ((path, "holds the raw rows"), (tmp_path / "home" / ".." / "r.csv", "raw"),
+                         (home / "manifest.json", "a file of an exported model"),
+                         (tmp_path, "is a folder")):
+        before = {each: each.read_bytes() for each in (path, home / "manifest.json")}
+        with pytest.raises(ValueError, match=message):
+            load(home).score_file(path, out)
+        assert before == {each: each.read_bytes() for each in before}
+    done = load(home).score_file(path, home / "scores.csv")  # beside the model's files
+    assert (done.rows, (home / "scores.csv").stat().st_mode & 0o777) == (5, 0o666 & ~umask())
+
+
+def umask():
+    mask = os.umask(0)
+    os.umask(mask)
+    return mask
+
+
+def test_a_quote_that_is_never_closed_is_named(home, tmp_path):
+    path = tmp_path / "r.csv"
+    path.write_text('user,item,genre,gender\n1,"2\n' + "1,2,3,4\n" * 20_000)
+    with pytest.raises(ValueError, match=r"r.csv: a cell in quotes .* opened and not closed"):
+        load(home).score_file(path, tmp_path / "out.csv")
+
+
+def test_a_value_that_is_no_utf_8_is_unknown_with_quotes_and_without(home, tmp_path):
+    head, found = b"user,item,genre,gender\n", []
+    for cell in (b"\xff\xfe", b'"\xff\xfe"', b"nobody"):
+        (tmp_path / "r.csv").write_bytes(head + cell + b",2,3,4\n")
+        load(home).score_file(tmp_path / "r.csv", tmp_path / "out.csv")
+        found.append((tmp_path / "out.csv").read_text())
+    assert len(set(found)) == 1
+
+
 @pytest.mark.parametrize(("name", "kind"), [("r.parquet", "Parquet"), ("r.csv.gz", "gzip"),
                                             ("cut.csv.gz", "gzip")])
 def test_a_damaged_file_of_rows_is_named(home, tmp_path, name, kind):
@@ -373,6 +410,20 @@ def test_rows_of_a_layout_without_a_header(home, tmp_path, header):
     assert done.rows == 5 + (header == "other names")
     found = pd.read_csv(tmp_path / "out.csv")["probability"]
     np.testing.assert_allclose(found[-5:], wanted, rtol=1e-6)
+
+
+@pytest.mark.parametrize("end", ["", "\n"])
+@pytest.mark.parametrize("quote", ["", '"'])
+def test_one_row_without_a_header_is_one_row(home, tmp_path, end, quote):
+    scorer, (table, _) = load(home), raw_rows(1)
+    scorer.manifest["raw"] = {"separator": "\t", "header": False, "columns": list(table.columns),
+                              "label": None}
+    cells = [f"{quote}{value}{quote}" for value in table.iloc[0]]
+    (tmp_path / "r.tsv").write_text("\t".join(cells) + end)
+    done = scorer.score_file(tmp_path / "r.tsv", tmp_path / "out.csv")
+    assert (done.rows, done.bad) == (1, 0)
+    found = pd.read_csv(tmp_path / "out.csv")["probability"]
+    np.testing.assert_allclose(found, scorer.score(table), rtol=1e-6)
 
 
 def test_scores_are_written_as_python_writes_them():
