@@ -17,6 +17,7 @@ from engine.settings import Settings, parse
 from models.base import ClickModel
 from models.build import build_mixed, build_model
 from models.embedding.masked import Masked
+from utils.files import folders_that_begin
 from utils.recorded import shipped_words, translate
 
 
@@ -78,9 +79,9 @@ def find_result(run_id: str, context: RunContext) -> dict[str, Any]:
     """
     if not run_id:
         raise ValueError("the run's id is empty: name it, or its start")
-    found = sorted((context.out / "runs").glob(f"{run_id}*/result.json"))
+    begun = folders_that_begin(context.out / "runs", run_id)
+    found = [path for folder in begun if (path := folder / "result.json").exists()]
     if not found:
-        begun = sorted((context.out / "runs").glob(f"{run_id}*/"))
         if begun:
             raise FileNotFoundError(f"run {begun[0].name} is not finished (there is no result.json "
                                     f"in {begun[0]}); start its script again, which goes on where "

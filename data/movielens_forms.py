@@ -44,7 +44,7 @@ def read_columns(folder: Path, form: str,
                                                 "rating": "rating", "timestamp": "time"})
     known = ratings["movie"].isin(movies.index)
     if users is not None:
-        users = users.set_index("user")
+        users = _by_id(users, "user", folder / "u.user")
         known &= ratings["user"].isin(users.index)
     numbers = ratings[["rating", "time"]].apply(pd.to_numeric, errors="coerce")
     good = known & numbers["rating"].between(0.5, 5) & numbers["time"].ge(0)
@@ -82,19 +82,30 @@ def _movies_100k(path: Path) -> pd.DataFrame:
     """movie -> year, genres."""
     head = ["movie", "title", "released", "video", "address"]
     movies = _rows(path, "|", [*head, *GENRES])
+    good = np.array(np.isin(movies[list(GENRES)].to_numpy(), ["0", "1"]).all(axis=1))
+    _check(path, movies, good, "expected 19 genres of 0 and 1")
+    movies = _by_id(movies[good], "movie", path)
     flags = movies[list(GENRES)].to_numpy()
-    _check(path, movies, np.array(np.isin(flags, ["0", "1"]).all(axis=1)),
-           "expected 19 genres of 0 and 1")
     names = ["|".join(np.array(GENRES)[row == "1"]) or None for row in flags]
     year = movies["released"].str.extract(r"(\d{4})$")[0].fillna(_year(movies["title"]))
-    return pd.DataFrame({"year": year.to_numpy(object), "genres": names}, index=movies["movie"])
+    return pd.DataFrame({"year": year.to_numpy(object), "genres": names}, index=movies.index)
 
 
 def _movies_csv(path: Path) -> pd.DataFrame:
-    movies = _csv(path, {"movieId": "movie", "title": "title", "genres": "genres"})
+    movies = _by_id(_csv(path, {"movieId": "movie", "title": "title", "genres": "genres"}),
+                    "movie", path)
     genres = movies["genres"].replace({"(no genres listed)": None, "": None})
     return pd.DataFrame({"year": _year(movies["title"]).to_numpy(object),
-                         "genres": genres.to_numpy(object)}, index=movies["movie"])
+                         "genres": genres.to_numpy(object)}, index=movies.index)
+
+
+def _by_id(rows: pd.DataFrame, name: str, path: Path) -> pd.DataFrame:
+    """The rows by their id; a ValueError where one stands twice."""
+    twice = rows.index[rows[name].duplicated()]
+    if len(twice):
+        raise ValueError(f"{path}, row {twice[0] + 1}: the {name} {rows[name][twice[0]]!r} stands "
+                         "there twice; use the file as published by GroupLens, unchanged")
+    return rows.set_index(name)
 
 
 def _year(titles: pd.Series) -> pd.Series:

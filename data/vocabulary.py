@@ -15,9 +15,10 @@ from typing import Any
 
 from data import store
 from data.registry import DATASETS
+from data.split import RANDOM
 from data.synthetic import planted, planted_fields
 from models.vocabulary import NOT_FOUND, Field, Vocabulary
-from utils.files import read_record
+from utils.files import folders_that_begin, read_record
 
 MADE = (planted.NAME, planted_fields.NAME)  # sets that are made anew each time, and not in a cache
 
@@ -37,20 +38,20 @@ def find(named: str, out: Path, cache: Path) -> tuple[str, Vocabulary]:
     if (Path(named) / store.VOCABULARY).is_dir():
         manifest = _record(Path(named) / "manifest.json")
         return manifest["dataset"], Vocabulary.open(Path(named) / store.VOCABULARY)
-    runs = sorted((out / "runs").glob(f"{named}*/result.json")) if named else []
+    begun = folders_that_begin(out / "runs", named) if named else []
+    runs = [path for folder in begun if (path := folder / "result.json").exists()]
     if len(runs) > 1:
         raise ValueError(f"several runs begin with {named!r}: "
                          f"{', '.join(path.parent.name for path in runs)}")
-    wanted = {named}
+    wanted, settings = {named}, {"dataset": named}
     if runs:
         result = _record(runs[0])
-        wanted = {result["manifest"]}
-        name = result["settings"]["dataset"]
-        named = name if name in MADE else named
-    if named in MADE:
-        made = DATASETS[named](None, cache)
+        wanted, settings = {result["manifest"]}, result["settings"]
+    if settings["dataset"] in MADE:
+        made = DATASETS[settings["dataset"]](None, cache, False, settings.get("vocabulary", "all"),
+                                             settings.get("split", RANDOM))
         if made.vocabulary is not None and (not runs or made.hash in wanted):
-            return named, made.vocabulary
+            return settings["dataset"], made.vocabulary
     stored = store.manifests(cache)
     for folder, manifest in stored.items():
         if wanted & {manifest["content"], manifest["dataset"], folder.name}:

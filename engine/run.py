@@ -156,7 +156,8 @@ def open_data(settings: Settings, context: RunContext,
         processes: that read its raw file, where that has not been encoded yet.
 
     Raises:
-        ValueError: the data set's raw files are read by one process alone.
+        ValueError: the data set's raw files are read by one process alone, or it has no ids of
+            users to take in.
     """
     device = pick_device(context.device)
     require_precision(settings.flat()["precision"], device)
@@ -166,6 +167,9 @@ def open_data(settings: Settings, context: RunContext,
     if data.dataset not in DATASETS:
         from data.table.encode import open_table  # pyarrow, which only own tables need
 
+        if data.with_ids:
+            raise ValueError("with_ids is of MovieLens; a table of your own has the columns that "
+                             "fields and ignore name; leave it away")
         opener: Callable[..., Dataset] = open_table
         arguments: tuple[Any, ...] = (context.data, context.cache, OwnTable(
             data.dataset, settings.table.options, data.split, data.vocabulary, reads_dense))

@@ -110,6 +110,7 @@ def test_a_file_that_changed_since_the_search_is_refused(tmp_path):
     (("--data", "{}", "--label", "click", "--set", "name=criteo"), "another data set's name"),
     (("--data", "{}", "--label", "click", "--set", "name=a/b"), "must be of letters"),
     (("--data", "{}", "--label", "click", "--set", "ignor=user"), "did you mean 'ignore'"),
+    (("--data", "{}", "--label", "click", "--set", "with_ids=true"), "with_ids is of MovieLens"),
     (("--data", "nosuch.csv", "--label", "click"), "no file or folder nosuch.csv"),
 ])
 def test_a_first_run_that_lacks_something_says_what(searched, arguments, why):

@@ -23,6 +23,17 @@ FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)  # the disk, the user's share, 
 NO_SPACE = r"No space left|\d+ requested and \d+ written"
 
 
+def folders_that_begin(folder: Path, name: str) -> list[Path]:
+    """The folders in `folder` whose name begins so, in their order.
+
+    >>> [found.name for found in folders_that_begin(Path(__file__).parents[1], "util")]
+    ['utils']
+    """
+    if not folder.is_dir():
+        return []
+    return sorted(path for path in folder.iterdir() if path.name.startswith(name) and path.is_dir())
+
+
 @contextmanager
 def naming_a_full_disk(path: Path, temporary: Path, need: int | None = None) -> Iterator[None]:
     """Let an error in the block that says that the disk is full name the folder and the need.

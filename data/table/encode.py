@@ -48,6 +48,7 @@ from models.vocabulary import (
 )
 from utils.files import require_writable, sha256_of
 from utils.locks import locked
+from utils.text import unknown
 
 log = logging.getLogger("pep")
 
@@ -78,7 +79,8 @@ def open_table(data: Any, cache: Path, request: OwnTable) -> store.Dataset:
     table = Table.of(data, files_of(request.split))
     split = kind_of(request.split, bool(table.files) and table.files[0].part is not None)
     if split[0] in (TIME, COLUMN) and split[1] not in table.columns:
-        check_options(replace(request.options, ignore=(split[1],)), table.columns, {})
+        raise ValueError(f"split: the table has no such column. "
+                         f"{unknown('column', split[1], table.columns)}")
     used = {split[1]: "split"} if split[0] in (TIME, COLUMN) else {}
     check_options(request.options, table.columns, used)
     seen = table.fingerprint()

@@ -67,7 +67,8 @@ def find_files(path: Path) -> list[tuple[Path, str | None]]:
 
     Raises:
         FileNotFoundError: there is no such file, or no table in the folder.
-        ValueError: the parts are numbered and a number is missing.
+        ValueError: the parts are numbered and a number is missing; or some files are the parts of
+            a split, and there are others beside them.
     """
     if path.is_file():
         return [(path, None)]
@@ -78,8 +79,14 @@ def find_files(path: Path) -> list[tuple[Path, str | None]]:
     if not files:
         raise FileNotFoundError(f"--data: {path} has no table; its files must end in "
                                 f"{', '.join(SUFFIXES)}")
-    named = {PARTS.get(file.name.split(".")[0].lower()): file for file in files}
-    if set(named) >= {"train", "validation", "test"}:
+    parts = [PARTS.get(file.name.split(".")[0].lower()) for file in files]
+    if set(parts) >= {"train", "validation", "test"}:
+        if len(files) > 3:
+            raise ValueError(f"--data: {path} has files named train, valid and test, which would "
+                             f"be the split, among {len(files)} files "
+                             f"({', '.join(file.name for file in files)}); leave three alone, or "
+                             "name them: --split files:TRAIN,VALIDATION,TEST")
+        named = dict(zip(parts, files, strict=True))
         return [(named[part], part) for part in ("train", "validation", "test")]
     numbered = [re.search(r"(\d+)\D*$", file.name.split(".")[0]) for file in files]
     if len(files) > 1 and all(numbered):

@@ -12,6 +12,7 @@ from data.raw.layout import BUCKET, DECIMAL, HEX
 from data.raw.plain import cells_of
 from data.registry import DATASETS
 from data.split import split_rows
+from utils.files import write_record
 
 
 def check_counts(dataset):
@@ -51,6 +52,25 @@ def test_a_damaged_manifest_is_named(tmp_path):
 @pytest.mark.parametrize("name", vocabulary.MADE)
 def test_synthetic_sets_have_a_vocabulary_too(tmp_path, name):
     check_counts(DATASETS[name](None, tmp_path))
+
+
+@pytest.mark.parametrize("kept", ["all", "train"])
+def test_a_run_on_a_synthetic_set_finds_the_vocabulary_it_had(tmp_path, kept):
+    made = DATASETS["planted"](None, tmp_path, False, kept)
+    folder = tmp_path / "runs" / "abcdef"
+    folder.mkdir(parents=True)
+    settings = {"dataset": "planted", "vocabulary": kept}
+    write_record(folder / "result.json", {"manifest": made.hash, "settings": settings})
+    name, found = vocabulary.find("abc", tmp_path, tmp_path / "cache")
+    assert (name, found.size) == ("planted", made.schema.num_rows)
+
+
+@pytest.mark.parametrize("name", ["", "*", "[a", "/nowhere/x", "../x"])
+def test_a_name_of_nothing_is_answered_with_what_is_there(tmp_path, name):
+    (tmp_path / "runs" / "abc").mkdir(parents=True)
+    (tmp_path / "runs" / "abc" / "result.json").touch()
+    with pytest.raises(FileNotFoundError, match=r"no finished run in .* that is called"):
+        vocabulary.find(name, tmp_path, tmp_path / "cache")
 
 
 def test_movielens_looks_up_raw_time_stamps(tmp_path):

@@ -8,6 +8,7 @@ import pytest
 
 from data import movielens
 from data.split import split_rows
+from models.vocabulary import NOT_FOUND
 
 FIRST = 1_000_000_000
 
@@ -97,12 +98,32 @@ def test_half_stars_are_labels_by_the_same_rule(tmp_path):
      "20 of 20 lines cannot be used"),
     ("ratings.csv", "userId,movieId,rating,timestamp\n" + "1,1,3,5\n" * 20, "no usable rating"),
     ("movies.csv", "movieId,title,genres\n", "has no rows"),
+    ("movies.csv", "movieId,title,genres\n1,A,Drama\n2,B,Drama\n1,C,Drama\n",
+     r"movies\.csv, row 3: the movie '1' stands there twice"),
 ])
 def test_files_that_cannot_be_used_are_named(tmp_path, name, content, why):
     folder, _ = newer(tmp_path / "raw")
     (folder / name).write_text(content)
     with pytest.raises(ValueError, match=why):
         movielens.open_dataset(str(folder), tmp_path / "cache")
+
+
+def test_ratings_of_movies_that_cannot_be_used_are_left_out(tmp_path, caplog):
+    folder, lines = hundred_k(tmp_path / "raw", ratings=4000)
+    movies = (folder / "u.item").read_bytes().splitlines(keepends=True)
+    wrong = movies[4].replace(b"|1", b"|x")  # of movie 5
+    more = [movies[5].replace(b"6|", b"%d|" % number, 1) for number in range(11, 2000)]
+    (folder / "u.item").write_bytes(b"".join([*movies[:4], wrong, *movies[5:], *more]))
+    rated = sum(line[1] == "5" for line in lines)
+    ratings = [line for line in lines if line[1] != "5"] + [line for line in lines
+                                                            if line[1] == "5"][:2]
+    (folder / "u.data").write_text("".join("\t".join(line) + "\n" for line in ratings))
+    dataset = movielens.open_dataset(str(folder), tmp_path / "cache", with_ids=True)
+    assert rated > 2
+    ids = dataset.vocabulary.field("movie").lookup(["5", "4"])
+    assert ids[0] == NOT_FOUND != ids[1]
+    assert "u.item" in caplog.text
+    assert "u.data" in caplog.text
 
 
 def test_a_form_that_lacks_a_file_is_named(tmp_path):

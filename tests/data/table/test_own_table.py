@@ -4,6 +4,7 @@ words."""
 import gzip
 import logging
 import os
+import re
 import zipfile
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -286,6 +287,16 @@ def test_three_files_are_the_split(tmp_path):
     is_as_defined(random, frame, order=order_of(300, seed=5))
 
 
+@pytest.mark.parametrize("more", ["train.1.csv", "test.tsv", "more.csv"])
+def test_files_beside_those_of_a_split_are_refused_by_name(tmp_path, more):
+    for name in ("train.csv", "valid.csv", "test.csv", more):
+        put(tmp_path / "raw", frame_of(300), name)
+    with pytest.raises(ValueError, match=rf"4 files .*{re.escape(more)}.*--split files:TRAIN"):
+        open_own(tmp_path / "raw", tmp_path)
+    named = open_own(tmp_path / "raw", tmp_path, "files:train.csv,valid.csv,test.csv")
+    assert split_sizes(named) == {"train": 300, "validation": 300, "test": 300}
+
+
 def test_three_files_of_any_name_and_folder_are_the_split(tmp_path):
     frame = frame_of(300)
     cuts = {"a.csv": slice(0, 200), "b.csv": slice(200, 260), "c.csv": slice(260, 300)}
@@ -401,7 +412,7 @@ def test_options_that_do_not_fit_are_refused(tmp_path, options, why):
     ("time:mixed", "'mixed' is of times, got 'text'"),
     ("time:gaps", "'gaps' is of times, got 'x'"),
     ("column:mixed", "its values must be train, validation"),
-    ("column:prt", "no such column.*did you mean 'price'"),
+    ("column:prt", "^split: the table has no such column.*did you mean 'price'"),
     ("by day", "split must be auto"),
 ])
 def test_splits_that_cannot_be_made_are_refused(tmp_path, split, why):
