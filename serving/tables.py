@@ -14,7 +14,7 @@ import torch
 
 from models.embedding.hashing import Hash
 from models.embedding.low_rank import LowRank
-from models.embedding.mgqe import Coded, Mgqe
+from models.embedding.mgqe import Mgqe
 from models.embedding.mgqe import pack as packed_codes
 from models.embedding.mixed_width import Mixed
 from models.embedding.none import NoEmbedding
@@ -90,9 +90,9 @@ def _none(embedding: NoEmbedding, values: str) -> Form:
     return NoTable(embedding.num_rows, 0, embedding.num_fields), _unchanged(embedding)
 
 
-def _coded(embedding: Mgqe | Coded, values: str) -> Form:
-    codes = embedding.compact() if isinstance(embedding, Mgqe) else embedding
-    return (CodedTable(codes.packed, shared(codes.centroids, values), embedding.num_fields),
+def _coded(embedding: Mgqe, values: str) -> Form:
+    centroids = embedding.centroids.detach()
+    return (CodedTable(embedding.packed_codes(), shared(centroids, values), embedding.num_fields),
             _unchanged(embedding))
 
 
@@ -198,6 +198,6 @@ def _rows_of(fields: Sequence[int], starts: Sequence[int]) -> np.ndarray:
 
 
 FORMS: dict[type, Callable[[Any, str], Form]] = {
-    NoEmbedding: _none, Mgqe: _coded, Coded: _coded, Mixed: _mixed, Hash: _hash, Qr: _qr,
+    NoEmbedding: _none, Mgqe: _coded, Mixed: _mixed, Hash: _hash, Qr: _qr,
     TensorTrain: _tensor_train, LowRank: _low_rank, PerField: _per_field, Quantised: _levels,
     QuantisedParts: _quantised_parts, Product: _product}

@@ -78,7 +78,7 @@ class Mgqe(TableEmbedding):
     goes straight through to x, unchanged; and c is pulled to x by the gradient of |c - x|^2, summed
     over a batch's vectors and divided by its examples. Our loss has no such term, so the pull is
     added in the backward pass of the vectors, whatever the loss is multiplied by. Only x and c
-    matter in training, and only codes and c at inference: see `compact`.
+    matter in training, and only codes and c at inference.
 
     Differs from the paper: one set of centroids for the features of all fields; the pull is divided
     by the examples, not by the number of entries, so that the coupled weight decay does not drown
@@ -128,7 +128,7 @@ class Mgqe(TableEmbedding):
     @torch.no_grad()
     def table(self) -> Tensor:
         """(N, D)."""
-        return self.compact().table()
+        return _decode(self._codes(), self.centroids)[:, 0]
 
     def num_params(self) -> int:
         """The non-zero values of the centroids."""
@@ -136,57 +136,17 @@ class Mgqe(TableEmbedding):
 
     def inference_bytes(self) -> int:
         """Centroids at 4 bytes a value, and the codes."""
-        return _bytes(self.centroids, self.num_rows)
-
-    def compact(self) -> "Coded":
-        """Codes and centroids alone; the vectors are the same to the last bit."""
-        everything = torch.arange(self.num_rows, dtype=torch.int32, device=self.weight.device)
-        return Coded(self.codes_of(everything[:, None])[:, 0], self.centroids.detach().clone(),
-                     self.num_fields)
-
-
-class Coded(TableEmbedding):
-    """What is left of an `Mgqe` at inference; nothing in it is trained.
-
-    Codes are stored at ceil(log2 K) bits each, a row in the least bytes that hold it; a lookup
-    unpacks its rows'.
-
-    Args:
-        codes: (N, S) whole numbers, 0 .. K-1.
-        centroids: (S, K, D / S).
-        num_fields: F.
-
-    >>> coded = Coded(torch.tensor([[1, 0]]), torch.tensor([[[1.0], [2.0]], [[3.0], [4.0]]]), 1)
-    >>> coded(torch.tensor([[0]])).tolist()
-    [[[2.0, 3.0]]]
-    """
-
-    row_indexed = None
-    packed: Tensor
-    centroids: Tensor
-
-    def __init__(self, codes: Tensor, centroids: Tensor, num_fields: int) -> None:
-        super().__init__(len(codes), centroids.shape[0] * centroids.shape[2], num_fields)
-        self.register_buffer("packed", pack(codes, _bits(centroids.shape[1])))
-        self.register_buffer("centroids", centroids)
-
-    def forward(self, ids: Tensor) -> Tensor:
-        """ids (B, F) -> (B, F, D)."""
         parts, size, _ = self.centroids.shape
-        rows = self.packed.index_select(0, ids.reshape(-1)).view(*ids.shape, -1)
-        return _decode(unpack(rows, parts, _bits(size)), self.centroids)
+        return 4 * self.centroids.numel() + self.num_rows * -(-parts * _bits(size) // 8)
 
-    def table(self) -> Tensor:
-        """(N, D)."""
-        return self(torch.arange(self.num_rows, device=self.packed.device)[:, None])[:, 0]
+    def packed_codes(self) -> Tensor:
+        """uint8 (N, bytes of a row): the codes at ceil(log2 K) bits each, see `pack`."""
+        return pack(self._codes()[:, 0], _bits(self.centroids.shape[1]))
 
-    def num_params(self) -> int:
-        """The non-zero values of the centroids."""
-        return int(torch.count_nonzero(self.centroids))
-
-    def inference_bytes(self) -> int:
-        """Centroids at 4 bytes a value, and the codes."""
-        return _bytes(self.centroids, self.num_rows)
+    def _codes(self) -> Tensor:
+        """(N, 1, S) of every row."""
+        every = torch.arange(self.num_rows, dtype=torch.int32, device=self.weight.device)
+        return self.codes_of(every[:, None])
 
 
 def _decode(codes: Tensor, centroids: Tensor) -> Tensor:
@@ -194,10 +154,6 @@ def _decode(codes: Tensor, centroids: Tensor) -> Tensor:
     subspaces, size, _ = centroids.shape
     places = codes + size * torch.arange(subspaces, device=codes.device)
     return lookup(centroids.flatten(0, 1), places.flatten(1)).view(*codes.shape[:2], -1)
-
-
-def _bytes(centroids: Tensor, num_rows: int) -> int:
-    return 4 * centroids.numel() + num_rows * -(-len(centroids) * _bits(centroids.shape[1]) // 8)
 
 
 def _bits(size: int) -> int:
@@ -215,17 +171,6 @@ def pack(codes: Tensor, bits: int) -> Tensor:
     every = ((codes[..., None] >> torch.arange(bits, device=codes.device)) & 1).flatten(1)
     padded = nn.functional.pad(every, (0, -every.shape[1] % 8)).unflatten(1, (-1, 8))
     return (padded << torch.arange(8, device=codes.device)).sum(dim=-1).to(torch.uint8)
-
-
-def unpack(rows: Tensor, parts: int, bits: int) -> Tensor:
-    """Rows of `pack` (..., W) -> the S = `parts` numbers of each, int64 (..., S).
-
-    >>> unpack(pack(torch.tensor([[5, 2, 7]]), 3), 3, 3).tolist()
-    [[5, 2, 7]]
-    """
-    every = ((rows.long()[..., None] >> torch.arange(8, device=rows.device)) & 1).flatten(-2)
-    own = every[..., :parts * bits].unflatten(-1, (parts, bits))
-    return (own << torch.arange(bits, device=rows.device)).sum(dim=-1)
 
 
 def check_subspaces(width: int, subspaces: int) -> None:

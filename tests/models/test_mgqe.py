@@ -1,4 +1,4 @@
-"""Nearest allowed centroids, the straight-through gradient and the compact form, restated in
+"""Nearest allowed centroids, the straight-through gradient and the stored codes, restated in
 numpy."""
 
 import numpy as np
@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from training import SIZES, Training, assert_close, assert_same, draw
 
-from models.embedding.mgqe import Coded, Mgqe, mgqe, tiers
+from models.embedding.mgqe import Mgqe, mgqe, tiers
 from models.kernels.nearest import nearest, nearest_plain
 
 ROWS, WIDTH, PARTS, CENTROIDS = 30, 6, 3, 8
@@ -114,39 +114,23 @@ def test_tiers(counts, centroids, expected):
 @pytest.mark.parametrize(("rows", "centroids", "row_bytes"), [
     # two codes of 8, 9, 3, 3, 1 bits
     (300, 256, 2), (300, 257, 3), (30, 8, 1), (30, 5, 1), (30, 1, 1)])
-def test_the_compact_form_has_the_same_bits_and_its_bytes_are_counted(rows, centroids, row_bytes):
+def test_stored_codes_take_the_bytes_that_are_counted(rows, centroids, row_bytes):
     embedding = make(rows, 2, centroids).eval()
-    compact = embedding.compact()
-    ids = torch.tensor(np.random.default_rng(0).integers(0, rows, (99, 2)), dtype=torch.int32)
-    with torch.no_grad():
-        assert torch.equal(compact(ids), embedding(ids))
-    assert torch.equal(compact.table(), embedding.table())
-    assert {name: value.dtype for name, value in compact.state_dict().items()} == {
-        "packed": torch.uint8, "centroids": torch.float32}
-    assert compact.packed.shape == (rows, row_bytes)
-    assert not list(compact.parameters())
-    assert compact.num_params() == embedding.num_params() == centroids * WIDTH
-    stored = sum(value.nbytes for value in compact.state_dict().values())
-    assert compact.inference_bytes() == embedding.inference_bytes() == stored
-    with pytest.raises(IndexError):
-        compact(torch.tensor([[rows]]))
+    packed = embedding.packed_codes()
+    assert (packed.dtype, packed.shape) == (torch.uint8, (rows, row_bytes))
+    bits = np.unpackbits(packed.numpy(), axis=1, bitorder="little")
+    one = max(centroids - 1, 1).bit_length()
+    own = bits[:, :2 * one].reshape(rows, 2, one) @ (1 << np.arange(one))
+    assert own.tolist() == embedding.codes_of(torch.arange(rows)[:, None])[:, 0].tolist()
+    stored = packed.nbytes + embedding.centroids.nbytes
+    assert embedding.inference_bytes() == stored
+    assert embedding.num_params() == centroids * WIDTH
 
 
 def trained(update="auto", **values):
     values = {"embedding": lambda sizes, width: mgqe(torch.arange(sum(sizes)), 2, 16, width, draw(),
                                                      len(sizes)), "latent_dim": 4, **values}
     return Training(update, **values).run(60)
-
-
-def test_after_training_the_compact_form_serves_the_whole_model_to_the_same_bits():
-    training = trained(model="deepfm")
-    training.optimizer.refresh()
-    model, ids = training.model.eval(), training.batch()[0]
-    with torch.no_grad():
-        expected = model(ids)
-        model.embedding = model.embedding.compact()
-        assert isinstance(model.embedding, Coded)
-        assert torch.equal(model(ids), expected)
 
 
 def test_by_row_it_has_the_same_bits_late_or_not_and_the_whole_tables_values():
