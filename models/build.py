@@ -26,7 +26,6 @@ from .embedding.base import (
     initial_table,
 )
 from .embedding.mixed_width import Mixed
-from .kernels.dropout import number_dropout
 from .memory import require_memory
 from .options import Sizes, Values, record_of
 
@@ -120,9 +119,7 @@ def build_model(field_sizes: Sizes, values: Values, seed: int, embedding: Embedd
     entry = MODELS[values["model"]]
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
-        model = entry.build(embedding, field_sizes, record_of(entry.settings, values), num_dense)
-    number_dropout(model)
-    return model
+        return entry.build(embedding, field_sizes, record_of(entry.settings, values), num_dense)
 
 
 def num_embedding_params(model: ClickModel) -> int:

@@ -26,7 +26,7 @@ from models.base import ClickModel, Inputs, as_inputs
 from models.embedding.uniform import Uniform
 from models.kernels.batch_rows import renumber
 from models.kernels.deferred import njit
-from models.kernels.dropout import LEVELS, Dropout, random_bits
+from models.kernels.dropout import Dropout
 
 WHOLE_VECTORS = 64  # rows: of a multiple of them no entry is left over by the CPU's vectors
 Lane = tuple[Inputs, Tensor]  # inputs and labels
@@ -113,23 +113,6 @@ class LaneBatchNorm(nn.Module):
             norm.get_buffer("num_batches_tracked").add_(1)
 
 
-class LaneDropout(nn.Module):
-    """`models.kernels.dropout.Dropout` with random bits of the lane's own."""
-
-    def __init__(self, dropped: int, generator: torch.Generator) -> None:
-        super().__init__()
-        self.dropped = dropped
-        self.generator = generator
-
-    def forward(self, x: Tensor) -> Tensor:
-        """Any shape."""
-        if not self.dropped:
-            return x
-        bits = random_bits(x.detach(), self.dropped, self.generator)
-        keep = bits.view(x.shape) >= self.dropped - LEVELS // 2
-        return x * (keep.to(x.dtype) * (LEVELS / (LEVELS - self.dropped)))
-
-
 class LaneModel:
     """The model as one lane goes through it: its tables hold the rows of the lane's ids alone."""
 
@@ -150,7 +133,7 @@ class LaneModel:
             if isinstance(child, nn.BatchNorm1d):
                 setattr(module, name, LaneBatchNorm(child, meeting, index))
             elif isinstance(child, Dropout):
-                setattr(module, name, LaneDropout(child.dropped, self.generator))
+                child.generator = self.generator  # a copy's, which is the lane's own
             else:
                 self._replace(child, meeting, index)
 

@@ -22,15 +22,6 @@ def widened(values: Tensor) -> Tensor:
     return values.float() if values.dtype == torch.bfloat16 else values
 
 
-def stands_in(value: Tensor) -> bool:
-    """Whether a compiler records what is done with a tensor, or holds something in its place.
-
-    >>> stands_in(torch.ones(1))
-    False
-    """
-    return torch.compiler.is_compiling() or type(value) is not Tensor
-
-
 def runs_on_numba(*values: Tensor) -> bool:
     """Whether all values are float32 on a CPU and nothing records the operations: a compiler or a
     tracer would see a loop's result as a constant, or fail at it.

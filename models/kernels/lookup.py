@@ -1,17 +1,15 @@
 """Rows of a table by id, with a gradient that is summed in a fixed order.
 
-The plain definition is `table[ids]`. Its compiled backward on a CPU adds rows with atomics from
-several threads, in whatever order they arrive, so two runs differ in their last bits and a resumed
-run could not be told from a wrong one. `scatter_rows` is opaque to the compiler and adds rows in
-batch order. On a CPU it is a numba loop: 0.06 ms for 7,168 rows of 64 into 4,129 (0.43 ms for
-torch's embedding_dense_backward, one core of an AMD EPYC), and the same bits.
+The plain definition is `table[ids]`. Where a gradient's rows are added in whatever order they
+arrive, two runs differ in their last bits, and a resumed run cannot be told from a wrong one.
+`sum_rows` adds them in batch order. On a CPU it is a numba loop: 0.06 ms for 7,168 rows of 64 into
+4,129 (0.43 ms for torch's embedding_dense_backward, one core of an AMD EPYC), and the same bits.
 """
 
 import torch
 from torch import Tensor
 
 from .deferred import njit
-from .eager import stands_in
 
 
 @njit(nogil=True)
@@ -42,17 +40,8 @@ def sum_rows(grad: Tensor, ids: Tensor, num_rows: int) -> Tensor:
     return out
 
 
-# as one operation for a compiler; its first call imports torch's own, which takes seconds
-scatter_rows = torch.library.custom_op("pep::scatter_rows", sum_rows, mutates_args=())
-
-
-@scatter_rows.register_fake
-def _(grad: Tensor, ids: Tensor, num_rows: int) -> Tensor:
-    return grad.new_empty((num_rows, grad.shape[-1]))
-
-
-def scatter_rows_plain(grad: Tensor, ids: Tensor, num_rows: int) -> Tensor:
-    """The definition of `scatter_rows`."""
+def sum_rows_plain(grad: Tensor, ids: Tensor, num_rows: int) -> Tensor:
+    """The definition of `sum_rows`."""
     out = grad.new_zeros((num_rows, grad.shape[-1]))
     return out.index_add_(0, ids.reshape(-1), grad.reshape(-1, grad.shape[-1]))
 
@@ -67,8 +56,7 @@ class _Lookup(torch.autograd.Function):
     @staticmethod
     def backward(ctx, grad: Tensor) -> tuple[Tensor, None]:
         (ids,) = ctx.saved_tensors
-        scatter = scatter_rows if stands_in(grad) else sum_rows
-        return scatter(grad, ids, ctx.num_rows), None
+        return sum_rows(grad, ids, ctx.num_rows), None
 
 
 def lookup(table: Tensor, ids: Tensor) -> Tensor:
@@ -79,9 +67,11 @@ def lookup(table: Tensor, ids: Tensor) -> Tensor:
     >>> lookup(torch.tensor([[1.0], [2.0]]), torch.tensor([[1, 0]])).tolist()
     [[[2.0], [1.0]]]
     """
+    if torch.compiler.is_compiling():
+        return lookup_plain(table, ids)
     return _Lookup.apply(table, ids)
 
 
 def lookup_plain(table: Tensor, ids: Tensor) -> Tensor:
-    """The definition of `lookup`."""
+    """The definition of `lookup`, and its form for a compiler."""
     return table[ids.long()]

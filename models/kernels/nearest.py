@@ -38,7 +38,6 @@ def _code_rows(weight, rows, columns, allowed, codes):
             codes[i, s] = best
 
 
-@torch.library.custom_op("pep::nearest", mutates_args=())
 def nearest(weight: Tensor, ids: Tensor, centroids: Tensor, allowed: Tensor) -> Tensor:
     """Number of the centroid with the least Euclidean distance to each part of each row; the lower
     of two equals.
@@ -69,11 +68,6 @@ def nearest(weight: Tensor, ids: Tensor, centroids: Tensor, allowed: Tensor) -> 
     columns = centroids.transpose(1, 2).contiguous()
     _code_rows(weight.contiguous().numpy(), unique[:count], columns.numpy(), allowed.numpy(), codes)
     return torch.from_numpy(codes[local]).view(*ids.shape, -1)
-
-
-@nearest.register_fake
-def _(weight: Tensor, ids: Tensor, centroids: Tensor, allowed: Tensor) -> Tensor:
-    return ids.new_empty((*ids.shape, centroids.shape[0]), dtype=torch.int64)
 
 
 def nearest_plain(weight: Tensor, ids: Tensor, centroids: Tensor, allowed: Tensor) -> Tensor:

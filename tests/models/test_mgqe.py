@@ -75,13 +75,6 @@ def test_an_id_outside_the_table_has_no_code(wrong):
         embedding.codes_of(torch.tensor([[0, wrong]]))
 
 
-def test_the_operation_is_registered_as_the_compiler_expects():
-    embedding = make()
-    arguments = (embedding.weight.detach(), torch.tensor([[1, 2]]), embedding.centroids.detach(),
-                 embedding.allowed)
-    torch.library.opcheck(nearest, arguments, test_utils=("test_schema", "test_faketensor"))
-
-
 @pytest.mark.parametrize("scale", [1.0, 0.0])
 def test_rows_get_the_gradient_of_their_vectors_and_centroids_are_pulled_to_rows(scale):
     embedding = make()
