@@ -11,6 +11,7 @@ import numpy as np
 from compression.loaded_run import LoadedRun
 from engine import checkpoint
 from engine.evaluate import resample_test
+from engine.loop import Hook
 from engine.run import WEIGHTS, Run, Unfinished
 from engine.trainer import Trainer, execute
 from models.base import ClickModel
@@ -55,7 +56,8 @@ def run_of(trained: LoadedRun, how: FineTuning, compression: dict[str, Any]) -> 
 
 
 def finetune(run: Run, make: Callable[[], ClickModel],
-             about: Callable[[ClickModel], dict[str, Any]]) -> dict[str, Any]:
+             about: Callable[[Trainer], dict[str, Any]],
+             hooks: Callable[[ClickModel], list[Hook]] = lambda model: []) -> dict[str, Any]:
     """Train what `make` gives with the shared loop, and keep the epoch that validation likes best;
     resumes if killed.
 
@@ -65,30 +67,26 @@ def finetune(run: Run, make: Callable[[], ClickModel],
     Args:
         run: from `run_of`.
         make: the model to start from; called only where the run is not finished.
-        about: more for the record, of the model as it ends.
+        about: more for the record's `compression`, when the model is as it ends.
+        hooks: called while the model is trained.
     """
     if (result := run.finished()) is not None:
         return result
-    if run.context.dry_run:
-        raise Unfinished(f"run {run.run_id} ({run.stage}) is not finished")
     model, before = make(), {}
     if run.extra["compression"].get(FROZEN):
         model.embedding.requires_grad_(False)
     trains = run.settings.train.max_epochs > 0
 
-    def hooks_for(trainer: Trainer) -> list:
+    def hooks_for(trainer: Trainer) -> list[Hook]:
         before.update(scores(trainer, trainer.model))
-        return []
+        return hooks(model)
 
     def finish(trainer: Trainer) -> dict[str, Any]:
-        weights = run.folder / WEIGHTS
         if not trains:
-            checkpoint.save_checkpoint(weights, {"model": model.state_dict()})
+            checkpoint.save_checkpoint(run.folder / WEIGHTS, {"model": model.state_dict()})
         untrained = {} if trains else {"train_loss": None}
         return {**untrained, "without_finetuning": before, "compression": {
-            **run.extra["compression"], "source": run.extra["source"],
-            "file_bytes": weights.stat().st_size,
-            **about(model)}}
+            **run.extra["compression"], "source": run.extra["source"], **about(trainer)}}
 
     return execute(run, model, hooks_for, finish, keep_best=trains)
 

@@ -23,6 +23,7 @@ from data import feature_counts
 from engine import cli
 from engine.checkpoint import load_checkpoint, save_checkpoint
 from engine.run import WEIGHTS, Run, RunContext, pick_device
+from engine.trainer import Trainer
 from models.base import Inputs, as_inputs
 from utils.files import sha256_of, sha256_of_file
 
@@ -93,7 +94,8 @@ def control(trained: LoadedRun, how: FineTuning) -> dict[str, Any]:
     """The dense model with the same further epochs."""
     return finetune.finetune(finetune.run_of(trained, how, finetune.CONTROL),
                              lambda: copy.deepcopy(trained.model),
-                             lambda model: {"parameters": parameters_by_part(model)})
+                             lambda trainer: {"file_bytes": _file_bytes(trainer),
+                                              "parameters": parameters_by_part(trainer.model)})
 
 
 def factored(trained: LoadedRun, choice: Choice, how: FineTuning,
@@ -108,9 +110,10 @@ def factored(trained: LoadedRun, choice: Choice, how: FineTuning,
         compressions.append(calibrated(trained, choice, device))
         return compressions[0].model
 
-    def about(model: Any) -> dict[str, Any]:
-        dense = trained.model.to(device)
-        return {"spectra": compressions[0].spectra, "structure": structure_of(model),
+    def about(trainer: Trainer) -> dict[str, Any]:
+        model, dense = trainer.model, trained.model.to(device)
+        return {"file_bytes": _file_bytes(trainer), "spectra": compressions[0].spectra,
+                "structure": structure_of(model),
                 "errors": compressions[0].errors,
                 "parameters": parameters_by_part(model),
                 "parameters_dense": parameters_by_part(dense),
@@ -120,6 +123,10 @@ def factored(trained: LoadedRun, choice: Choice, how: FineTuning,
                 **speeds(trained.run, {"dense": dense, "factored": model})}
 
     return finetune.finetune(run, make, about)
+
+
+def _file_bytes(trainer: Trainer) -> int:
+    return (trainer.run.folder / WEIGHTS).stat().st_size
 
 
 def speeds(run: Run, models: dict[str, Any]) -> dict[str, dict[str, dict[str, float]]]:

@@ -7,14 +7,13 @@ from typing import Any
 
 import numpy as np
 
-from compression.finetune import scores
+from compression.finetune import finetune, scores
 from compression.loaded_run import LoadedRun
 from compression.lowbit import whole_model
-from engine import checkpoint
 from engine.loop import Hook, State
-from engine.run import WEIGHTS, Run
+from engine.run import Run
 from engine.settings import COSINE
-from engine.trainer import Trainer, execute
+from engine.trainer import Trainer
 from models.base import ClickModel
 from models.embedding.quantised import Quantised, QuantisedParts
 
@@ -93,29 +92,21 @@ def retrain(run: Run, make: Callable[[], tuple[ClickModel, np.ndarray]],
         `stored`, the bytes of `table`, `others` and `whole`, and `whole_model`, the scores with the
         other weights coded too.
     """
-    if (result := run.finished()) is not None:
-        return result
-    model, seen = make()
-    before: dict[str, float] = {}
-    trains = run.settings.train.max_epochs > 0
+    seen: list[np.ndarray] = []
 
-    def hooks_for(trainer: Trainer) -> list[Hook]:
-        before.update(scores(trainer, trainer.model))
-        return [RenewSteps(model.embedding)]
+    def start() -> ClickModel:
+        model, rows = make()
+        seen.append(rows)
+        return model
 
-    def end(trainer: Trainer) -> dict[str, Any]:
-        if not trains:
-            checkpoint.save_checkpoint(run.folder / WEIGHTS, {"model": model.state_dict()})
-        name, sizes = run.settings.model.model, run.dataset.schema.sizes
-        whole, others = whole_model.coded(model, name, seen, sizes)
+    def about(trainer: Trainer) -> dict[str, Any]:
+        model, name = trainer.model, run.settings.model.model
+        whole, others = whole_model.coded(model, name, seen[0], run.dataset.schema.sizes)
         table = model.embedding.inference_bytes()
-        untrained = {} if trains else {"train_loss": None}
-        return {**untrained, "without_finetuning": before, "compression": {
-            **run.extra["compression"], "source": run.extra["source"],
-            "stored": {"table": table, "others": others, "whole": table + others},
-            "whole_model": scores(trainer, whole), **finish(model)}}
+        return {"stored": {"table": table, "others": others, "whole": table + others},
+                "whole_model": scores(trainer, whole), **finish(model)}
 
-    return execute(run, model, hooks_for, end, keep_best=trains)
+    return finetune(run, start, about, lambda model: [RenewSteps(model.embedding)])
 
 
 def retraining_of(args: argparse.Namespace, model: str) -> Retraining:
