@@ -38,6 +38,7 @@ ABLATIONS: dict[str, Shape] = {
     "one rung of 2 bits": Shape(rung=2), "one rung of 4 bits": Shape(rung=4),
     "one rung of 8 bits": Shape(rung=8), "at most 4 bits": Shape(most=4)}
 METHOD = waterline.METHOD
+MOVIELENS = "movielens"  # whose recipes are presets
 BASELINES = ("uniform", "pq", "mask", "mgqe", "qr", "mde", "pep")
 WINDOW = 1.7  # of a budget: a baseline may take that much more
 FORMS = 4  # of a scheme at a budget, each with three retrainings
@@ -129,8 +130,16 @@ def _rows(given: argparse.Namespace) -> int:
 
 
 def _recipe(given: argparse.Namespace) -> dict[str, Any]:
-    """The training that validation chose: of MovieLens a named preset, of others in a file."""
-    if given.dataset not in recipes.RECIPES:
+    """The training that validation chose: of MovieLens a named preset, of others in a file.
+
+    Raises:
+        ValueError: none is chosen for the data set.
+    """
+    if given.dataset not in (MOVIELENS, *recipes.RECIPES):
+        raise ValueError(f"the schemes are compared from a training that validation chose, and for "
+                         f"{given.dataset} none is chosen; give --dataset "
+                         f"{' or '.join((MOVIELENS, *recipes.RECIPES))}")
+    if given.dataset == MOVIELENS:
         return {**PRESETS[given.dataset], **RECIPES[given.model], "tensorboard": False}
     recipes.require(Path(given.out), given.dataset, given.model)
     return {**PRESETS[given.dataset], **recipes.OF_OTHERS, **recipes.LIMITS, "model": given.model,

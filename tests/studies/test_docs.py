@@ -264,3 +264,18 @@ def test_the_readmes_example_runs_as_it_is_printed(monkeypatch, capsys):
 
 def test_the_readme_is_short():
     assert len(Path("README.md").read_text().splitlines()) <= 200
+
+
+def test_the_table_of_scale_reads_records_of_old_and_new_names(monkeypatch):
+    def records(*names):
+        return [{"model": "fm", "num_rows": 100, "variant": name, "ms_per_step": time,
+                 "peak_memory_bytes": 1e9} for name, time in zip(names, (9.0, 3.0, 2.0, 1.0, 2.0),
+                                                                 strict=False)]
+
+    tables = []
+    for names in (("naive", "dense", "deferred", "uniform", "auto"),
+                  ("naive", "streamed", "lazy", "uniform")):
+        monkeypatch.setattr(docs, "benchmarks", lambda *which, names=names: [records(*names)])
+        tables.append(docs.scale_speed())
+    assert tables[0] == tables[1]
+    assert "| 9.0 | 3.0 | 2.0 | 2.0 | 1.0 | 4.5 x | 2.00 x |" in tables[0]

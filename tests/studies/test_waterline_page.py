@@ -243,6 +243,12 @@ def test_the_best_trial_of_the_water_line_is_taken_with_other_seeds(tmp_path, mo
         2, *tried[best])
 
 
+def test_data_whose_training_nobody_has_chosen_are_refused():
+    given = Namespace(**{**vars(GIVEN), "dataset": "criteo"})
+    with pytest.raises(ValueError, match=r"for criteo none is chosen; give --dataset movielens or"):
+        waterline_runs.needs(given)
+
+
 def test_a_baseline_may_start_from_a_run_of_its_own(tmp_path, monkeypatch):
     _, context = small(tmp_path, monkeypatch)
     trial = waterline_runs.Trial(waterline_runs.Scheme("qr", 4), waterline_runs.Retraining(1, 0.02),
