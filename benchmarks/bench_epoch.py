@@ -1,29 +1,19 @@
 """How long a training epoch takes on a data set: base model, DartsEmb and PEP, for three models
 (Table 2 of the paper).
 
-    python benchmarks/bench_epoch.py --dataset movielens     # or: python reproduce.py table2
+    python reproduce.py table2
 
 One process; the three variants of a model take turns, a round each, every other time backwards, so
 that other work on the machine hits them alike (`benchmarks.bench_step`). A round is an epoch over
-the first `--steps` batches of the training rows, loading and shuffling in it, evaluation not; the
-first, with the compiling, is not timed. Seconds of an epoch are the median over rounds, times the
-data set's batches.
+the first STEPS batches of the training rows, loading and shuffling in it, evaluation not; the
+first is not timed. Seconds of an epoch are the median over rounds, times the data set's batches.
 
 base is the uniform table, darts DartsEmb's search with a step on validation rows after each step,
 pep the search.
 """
 
-import argparse
-import statistics
-import sys
-from collections.abc import Sequence
-from pathlib import Path
 from typing import Any
 
-# so that it also runs as a plain script
-sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
-
-# isort: skip - the engine says how torch's threads wait, before torch
 import torch
 
 from benchmarks.bench_step import SEED, measure, our_round
@@ -35,7 +25,6 @@ from engine.settings import parse
 from studies.figures.table2 import record_at, record_of
 from studies.page import Page
 from studies.plan import PlannedRun
-from studies.published import PRESETS
 from utils.files import write_json
 
 MODELS = ("fm", "deepfm", "autoint")
@@ -101,45 +90,3 @@ def _loaders(dataset: Dataset, batch_size: int, steps: int,
     (ids, labels), (others, their) = dataset.split("train"), dataset.split("validation")
     return (Loader(ids[:most], labels[:most], batch_size, SEED, device),
             Loader(others[:most], their[:most], batch_size, SEED + 1, device))
-
-
-def table(record: dict[str, Any]) -> str:
-    """Seconds of an epoch, and how much more than the base model's, one line a model."""
-    lines = [
-        f"{'model':<10}{'base s':>10}{'darts s':>10}{'pep s':>10}"
-        f"{'darts over base':>18}{'pep over base':>16}"
-    ]
-    for model, times in record["ms_per_step_of_rounds"].items():
-        base, darts, pep = (statistics.median(times[name]) * record["batches"] / 1e3
-                            for name in VARIANTS)
-        lines.append(
-            f"{model:<10}{base:>10.2f}{darts:>10.2f}{pep:>10.2f}{100 * (darts / base - 1):>+17.1f}%"
-            f"{100 * (pep / base - 1):>+15.1f}%"
-        )
-    return "\n".join(lines)
-
-
-def main(arguments: Sequence[str] | None = None) -> None:
-    """Read the command line, measure, print, write."""
-    options = argparse.ArgumentParser(description=__doc__.splitlines()[0],
-                                      formatter_class=argparse.ArgumentDefaultsHelpFormatter)
-    options.add_argument("--dataset", default="movielens", choices=PRESETS)
-    options.add_argument("--data", help="the raw files, as for the scripts")
-    options.add_argument("--out", default="tmp", type=Path,
-                         help="where benchmarks/epoch_<dataset>.json goes")
-    options.add_argument("--steps", type=int, default=STEPS, help="batches of a round")
-    options.add_argument("--rounds", type=int, default=ROUNDS, help="timed rounds of each variant")
-    options.add_argument("--device", default="auto", choices=("auto", "cpu", "cuda"))
-    given = options.parse_args(arguments)
-    if min(given.steps, given.rounds) < 1:
-        options.error(f"--steps and --rounds must be at least 1, got {given.steps} and "
-                      f"{given.rounds}")
-    context = RunContext(out=given.out, data=given.data, device=given.device)
-    record = bench(PRESETS[given.dataset], context, given.steps, given.rounds)
-    print("{device}, {threads} threads, torch {torch}, commit {commit}; medians of {rounds} rounds "
-          "of {steps_per_round} steps".format(**record))
-    print(table(record))
-
-
-if __name__ == "__main__":
-    main()

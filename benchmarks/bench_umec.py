@@ -22,7 +22,9 @@ from typing import Any
 # so that it also runs as a plain script
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
-# isort: skip - the engine says how torch's threads wait, before torch
+import benchmarks  # noqa: F401 - its engine says how torch's threads wait, before torch
+
+# isort: split
 import torch
 
 from compression.umec.constraint import ResourceConstraint
