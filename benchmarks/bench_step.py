@@ -227,10 +227,17 @@ def table(rows: Sequence[dict[str, Any]]) -> str:
     return "\n".join(lines)
 
 
-def merged(path: Path, rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
-    """The rows of a record that is there, with those of the same model and number of threads
-    replaced by new ones."""
-    old = json.loads(path.read_text()) if path.exists() else []
+def rows_of(path: Path) -> list[dict[str, Any]]:
+    """The rows of a record, of which there may be none; a ValueError where it is damaged."""
+    try:
+        return json.loads(path.read_text()) if path.exists() else []
+    except ValueError as error:
+        raise ValueError(f"{path} cannot be read ({error}); remove it, or name another "
+                         "file") from error
+
+
+def merged(old: list[dict[str, Any]], rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """Old rows, with those of the same model and number of threads replaced by new ones."""
     measured = {(row["model"], row["threads"]) for row in rows}
     return [row for row in old if (row["model"], row["threads"]) not in measured] + rows
 
@@ -256,6 +263,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
                          help="write the rows here, e.g. below benchmarks/results; a file that "
                          "is there keeps its rows of other models and numbers of threads")
     given = options.parse_args(arguments)
+    old = rows_of(given.json) if given.json else []  # before a measurement could be lost
     if given.threads:
         torch.set_num_threads(given.threads)
     rows = []
@@ -265,7 +273,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
           "of {steps_per_round} steps of {batch_size} rows".format(**rows[0]))
     print(table(rows))
     if given.json:
-        write_json(given.json, merged(given.json, rows))
+        write_json(given.json, merged(old, rows))
 
 
 if __name__ == "__main__":

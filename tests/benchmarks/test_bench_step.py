@@ -44,9 +44,16 @@ def test_a_record_keeps_its_rows_of_other_models_and_threads(tmp_path):
     old = [{"model": model, "threads": threads, "ms_per_step": 1.0}
            for model, threads in (("fm", 1), ("fm", 2), ("deepfm", 1))]
     new = [{"model": "fm", "threads": 1, "ms_per_step": 2.0}]
-    assert bench_step.merged(path, new) == new
+    assert bench_step.merged(bench_step.rows_of(path), new) == new
     path.write_text(json.dumps(old))
-    assert bench_step.merged(path, new) == [*old[1:], *new]
+    assert bench_step.merged(bench_step.rows_of(path), new) == [*old[1:], *new]
+
+
+def test_a_damaged_record_is_named_before_anything_is_measured(tmp_path, monkeypatch):
+    monkeypatch.setattr(bench_step, "bench", lambda *given: pytest.fail("measured"))
+    (tmp_path / "step.json").write_text("[{")
+    with pytest.raises(ValueError, match=r"step\.json cannot be read"):
+        bench_step.main(["--json", str(tmp_path / "step.json")])
 
 
 @pytest.mark.parametrize("wrong", [["--steps", "0"], ["--rounds", "-1"], ["--model", "lr"]])
