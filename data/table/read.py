@@ -8,6 +8,7 @@ names the lines that it cannot use, and reads any column as the text that stands
 import csv
 import hashlib
 import io
+import logging
 import re
 import zipfile
 import zlib
@@ -28,6 +29,8 @@ from data.raw.bad_lines import BadLines
 from data.raw.forms import refuse_foreign
 from data.raw.source import fingerprint
 from models.vocabulary import Packed, as_text
+
+log = logging.getLogger("pep")
 
 BLOCK_BYTES = 1 << 23  # of text read at a time
 BATCH_ROWS = 100_000  # of Parquet and of tables in memory
@@ -67,8 +70,8 @@ def find_files(path: Path) -> list[tuple[Path, str | None]]:
 
     Raises:
         FileNotFoundError: there is no such file, or no table in the folder.
-        ValueError: the parts are numbered and a number is missing; or some files are the parts of
-            a split, and there are others beside them.
+        ValueError: the parts are numbered and a number is missing; or there are several files of a
+            part of the split.
     """
     if path.is_file():
         return [(path, None)]
@@ -81,13 +84,16 @@ def find_files(path: Path) -> list[tuple[Path, str | None]]:
                                 f"{', '.join(SUFFIXES)}")
     parts = [PARTS.get(file.name.split(".")[0].lower()) for file in files]
     if set(parts) >= {"train", "validation", "test"}:
-        if len(files) > 3:
-            raise ValueError(f"--data: {path} has files named train, valid and test, which would "
-                             f"be the split, among {len(files)} files "
-                             f"({', '.join(file.name for file in files)}); leave three alone, or "
-                             "name them: --split files:TRAIN,VALIDATION,TEST")
-        named = dict(zip(parts, files, strict=True))
-        return [(named[part], part) for part in ("train", "validation", "test")]
+        named = [file for part, file in zip(parts, files, strict=True) if part]
+        if len(named) > 3:
+            raise ValueError(f"--data: {path} has several files of a part of the split "
+                             f"({', '.join(file.name for file in named)}); leave one of each "
+                             "there, or name three: --split files:TRAIN,VALIDATION,TEST")
+        if others := sorted({file.name for file in files} - {file.name for file in named}):
+            log.warning("%s: train, validation and test are the split, and %s %s passed over", path,
+                        ", ".join(others), "is" if len(others) == 1 else "are")
+        by_part = dict(zip(parts, files, strict=True))
+        return [(by_part[part], part) for part in ("train", "validation", "test")]
     numbered = [re.search(r"(\d+)\D*$", file.name.split(".")[0]) for file in files]
     if len(files) > 1 and all(numbered):
         numbers = [int(found[1]) for found in numbered if found]

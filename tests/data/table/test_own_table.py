@@ -287,14 +287,23 @@ def test_three_files_are_the_split(tmp_path):
     is_as_defined(random, frame, order=order_of(300, seed=5))
 
 
-@pytest.mark.parametrize("more", ["train.1.csv", "test.tsv", "more.csv"])
-def test_files_beside_those_of_a_split_are_refused_by_name(tmp_path, more):
+@pytest.mark.parametrize("more", ["train.1.csv", "test.tsv"])
+def test_two_files_of_a_part_are_refused_by_name(tmp_path, more):
     for name in ("train.csv", "valid.csv", "test.csv", more):
         put(tmp_path / "raw", frame_of(300), name)
-    with pytest.raises(ValueError, match=rf"4 files .*{re.escape(more)}.*--split files:TRAIN"):
+    with pytest.raises(ValueError, match=rf"several files of a part .*{re.escape(more)}.*--split"):
         open_own(tmp_path / "raw", tmp_path)
     named = open_own(tmp_path / "raw", tmp_path, "files:train.csv,valid.csv,test.csv")
     assert split_sizes(named) == {"train": 300, "validation": 300, "test": 300}
+
+
+def test_a_file_beside_those_of_a_split_is_passed_over_with_a_word(tmp_path, caplog):
+    for name in ("train.csv", "valid.csv", "test.csv"):
+        put(tmp_path / "raw", frame_of(300), name)
+    (tmp_path / "raw" / "README.txt").write_text("how it was made")
+    dataset = open_own(tmp_path / "raw", tmp_path)
+    assert split_sizes(dataset) == {"train": 300, "validation": 300, "test": 300}
+    assert "README.txt is passed over" in caplog.text
 
 
 def test_three_files_of_any_name_and_folder_are_the_split(tmp_path):
