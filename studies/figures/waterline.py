@@ -239,13 +239,13 @@ def _draw(page: Page, ours: dict[int, list[dict[str, Any]]], schemes: dict[str, 
           dense: Results) -> None:
     """Left by bytes of the table, right by those of the whole model."""
     page.figure = budget_curve.new_figure(SIZE)
-    curves = {WATERLINE: list(ours.values()),
-              **{name: _upper(groups) for name, groups in schemes.items()}}
-    several = any(len(runs) > 1 for runs in chain.from_iterable(curves.values()))
+    several = any(len(runs) > 1 for runs in ours.values())
     panels: list[tuple[Axes, Callable[..., float], Callable[..., float], str]] = list(zip(
         page.figure.subplots(1, 2), (_bytes, _whole), (_test, _whole_test),
         ("bytes of the table", "bytes of the whole model"), strict=True))
     for axes, size, score, words in panels:
+        curves = {WATERLINE: list(ours.values()),
+                  **{name: _upper(groups, size) for name, groups in schemes.items()}}
         for name, groups in curves.items():
             points = [(_mean(runs, size), [score(run) for run in runs]) for runs in groups]
             if points:
@@ -259,12 +259,16 @@ def _draw(page: Page, ours: dict[int, list[dict[str, Any]]], schemes: dict[str, 
     page.figure.suptitle(page.title, fontsize=8)
 
 
-def _upper(groups: Groups) -> list[list[dict[str, Any]]]:
-    """Trials that no trial of as many bytes or fewer beats on validation: a scheme's curve."""
-    sized = sorted(groups.values(), key=lambda runs: _mean(runs, _bytes))
+def _upper(groups: Groups, size: Callable[..., float]) -> list[list[dict[str, Any]]]:
+    """Trials that no trial of as many bytes or fewer beats on validation: a scheme's curve.
+
+    Args:
+        size: the bytes of a run, those of its table or of its whole model.
+    """
+    sized = sorted(groups.values(), key=lambda runs: _mean(runs, size))
     return [runs for runs in sized
             if not any(other[0]["validation_auc"] > runs[0]["validation_auc"]
-                       and _mean(other, _bytes) <= SAME_SIZE * _mean(runs, _bytes)
+                       and _mean(other, size) <= SAME_SIZE * _mean(runs, size)
                        for other in sized)]
 
 

@@ -53,7 +53,11 @@ def test_a_schemes_curve_has_one_trial_a_size():
     trials = {str(size): [uniform(1, size, auc)] for size, auc in (
         (10_000, 0.80), (10_400, 0.82), (15_000, 0.81), (20_000, 0.83))}
     assert [runs[0]["compression"]["stored"]["table"]
-            for runs in waterline._upper(trials)] == [10_400, 20_000]
+            for runs in waterline._upper(trials, waterline._bytes)] == [10_400, 20_000]
+    trials["10000"][0]["compression"]["stored"]["whole"] = 30_000  # with other layers
+    trials["10400"][0]["compression"]["stored"]["whole"] = 29_000
+    wholes = [waterline._whole(runs[0]) for runs in waterline._upper(trials, waterline._whole)]
+    assert wholes == sorted(wholes) == [15_500, 20_500]
 
 
 def test_baselines_take_the_budget_or_more_and_validation_chooses_among_them(tmp_path):
