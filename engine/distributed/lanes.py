@@ -118,7 +118,7 @@ class LaneModel:
 
     def __init__(self, model: ClickModel, embedding: Any, meeting: Meeting, index: int) -> None:
         shared = {id(tensor): tensor for tensor in (*model.parameters(), *model.buffers())}
-        self.model = copy.deepcopy(model, {**shared, id(model.embedding): embedding})
+        self.model = copy.deepcopy(model, {**shared, id(model.embedding): embedding}).train()
         self.generator = torch.Generator(next(model.parameters()).device)
         self._replace(self.model, meeting, index)
 
