@@ -91,7 +91,7 @@ class LaneTrainer(Trainer):
     def __init__(self, run: Run, model: ClickModel) -> None:
         device = pick_device(run.context.device)
         if on_gpus := device.type == "cuda":
-            log.warning("lanes on GPUs have been tested on CPUs alone, without NCCL: compare the "
+            log.warning("lanes have been run on one GPU, not yet on several by NCCL: compare the "
                         "first run with one of --device cpu")
         torch.set_num_threads(1)  # sums of several threads have other last bits
         torch.set_flush_denormal(True)
