@@ -533,6 +533,19 @@ def epoch_speed() -> str:
                      "DartsEmb over base"), rows).markdown()
 
 
+def scale_records() -> list[Run]:
+    """Of every model and size of the table, what was measured last; no record of one step is
+    beside that of another in a line."""
+    found: dict[tuple[str, int], list[Run]] = {}
+    for records in benchmarks("scale"):
+        own: dict[tuple[str, int], list[Run]] = defaultdict(list)
+        for record in records:
+            own[record["model"], record["num_rows"]].append(record)
+        found = {**own, **found}
+    return [record for key in sorted(found, key=lambda key: (MODELS.index(key[0]), key[1]))
+            for record in found[key]]
+
+
 def scale_speed() -> str:
     """Milliseconds of a search's step by rows of the table."""
     # as older records call them, and as they are called now
@@ -540,7 +553,7 @@ def scale_speed() -> str:
              "uniform": "uniform"}
     today = {now: old for old, now in names.items()}
     records: dict[tuple[str, int], dict[str, Run]] = defaultdict(dict)
-    for record in benchmarks("scale")[0]:
+    for record in scale_records():
         own = today.get(record["variant"], record["variant"])
         records[record["model"], record["num_rows"]][own] = record
     rows: Rows = []
@@ -553,10 +566,10 @@ def scale_speed() -> str:
         peaks = ", ".join(f"{found[name]['peak_memory_bytes'] / 1e9:.2f}"
                           for name in ("naive", "auto", "uniform"))
         rows.append((shown(model), f"{size:,}", *times, f"{naive / auto:.1f} x",
-                     f"{auto / base:.2f} x", peaks))
+                     f"{auto / base:.2f} x", peaks, found["uniform"]["commit"][:7]))
     return Table(("model", "rows", "published", "dense", "lazy", "chosen", "uniform",
                      "chosen against published", "chosen over uniform",
-                     "peak GB: published, chosen, uniform"), rows).markdown()
+                     "peak GB: published, chosen, uniform", "commit"), rows).markdown()
 
 
 def scale_gpu() -> str:

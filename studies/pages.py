@@ -122,7 +122,7 @@ def redraw(folder: Path = SHIPPED, names: Sequence[str] = tuple(PAGES), new: boo
             if budget_curve.draw(own, dataset, model, to):
                 lines.append(f"written: {to / path.name}")
     if folder.resolve() == SHIPPED.resolve():
-        path = scale_curve.draw(docs.benchmarks("scale")[0], "fm", to / "scale_fm.png")
+        path = scale_curve.draw(docs.scale_records(), "fm", to / "scale_fm.png")
         lines.append(f"written: {path}")
     return lines
 

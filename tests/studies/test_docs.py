@@ -269,7 +269,7 @@ def test_the_readme_is_short():
 def test_the_table_of_scale_reads_records_of_old_and_new_names(monkeypatch):
     def records(*names):
         return [{"model": "fm", "num_rows": 100, "variant": name, "ms_per_step": time,
-                 "peak_memory_bytes": 1e9} for name, time in zip(names, (9.0, 3.0, 2.0, 1.0, 2.0),
+                 "peak_memory_bytes": 1e9, "commit": "abcdefgh"} for name, time in zip(names, (9.0, 3.0, 2.0, 1.0, 2.0),
                                                                  strict=False)]
 
     tables = []
@@ -279,3 +279,14 @@ def test_the_table_of_scale_reads_records_of_old_and_new_names(monkeypatch):
         tables.append(docs.scale_speed())
     assert tables[0] == tables[1]
     assert "| 9.0 | 3.0 | 2.0 | 2.0 | 1.0 | 4.5 x | 2.00 x |" in tables[0]
+
+
+def test_a_size_of_the_table_is_shown_as_it_was_measured_last(monkeypatch):
+    def record(model, rows, variant, time):
+        return {"model": model, "num_rows": rows, "variant": variant, "ms_per_step": time}
+
+    new = [record("fm", 10, "naive", 5.0), record("fm", 10, "uniform", 1.0)]
+    old = [record("fm", 10, "auto", 9.0), record("autoint", 10, "auto", 8.0),
+           record("fm", 5, "auto", 7.0)]
+    monkeypatch.setattr(docs, "benchmarks", lambda *which: [new, old])
+    assert docs.scale_records() == [old[2], *new, old[1]]
