@@ -689,6 +689,7 @@ TABLES: dict[str, Callable[[], str]] = {
     "leaderboard": lambda: of_page(leaderboard.build, "frappe"),
     "frappe-fm": lambda: of_page(fig2.build, "frappe"),
     "frappe-deepfm": lambda: of_page(fig2.build, "frappe", "deepfm"),
+    "frappe-autoint": lambda: of_page(fig2.build, "frappe", "autoint"),
     "ids-fm": lambda: of_page(fig2.build, "movielens_ids"),
     "ids-deepfm": lambda: of_page(fig2.build, "movielens_ids", "deepfm"),
     "causes": causes, "decay-only": decay_only, "extreme": to_the_extreme,
