@@ -11,6 +11,7 @@ from models.pruned_tables import EMBEDDING, PrunedTables
 from utils.files import atomic_path, read_record, sha256_of, write_record
 
 INITIAL = "initial"
+OF_SEARCHES = ("cut", "reached", "cut_last", "cut_last_magnitude")  # sources; see engine/pep
 MAGNITUDE = ".magnitude"  # suffix of the |V|-only cut beside a budget that the search did not reach
 
 

@@ -92,7 +92,8 @@ class Pep(TableEmbedding):
 
     Args:
         initial: V0 (N, D).
-        field_sizes: rows of each field, in order; they sum to N.
+        field_sizes: rows of each field, in order; they sum to N. A field of size 0 holds ids of the
+            last one before it that has rows, whose thresholds it has.
         thresholds: granularity, start value and gate.
 
     Raises:
@@ -103,6 +104,7 @@ class Pep(TableEmbedding):
     """
 
     field_of_row: Tensor
+    field_of_column: Tensor
     computes_rows = True
 
     def __init__(self, initial: Tensor, field_sizes: tuple[int, ...],
@@ -125,6 +127,9 @@ class Pep(TableEmbedding):
         field_of_row = torch.repeat_interleave(torch.arange(len(field_sizes)),
                                                torch.tensor(field_sizes))
         self.register_buffer("field_of_row", field_of_row, persistent=False)
+        numbers = torch.arange(len(field_sizes)) * (torch.tensor(field_sizes) > 0)
+        self.register_buffer("field_of_column", numbers.cummax(0).values, persistent=False)
+        self.shares_fields = 0 in field_sizes
 
     @property
     def _by_feature(self) -> bool:
@@ -194,8 +199,9 @@ class Pep(TableEmbedding):
         if self._by_feature:
             thresholds = lookup(thresholds, ids)
         elif self._by_field:
-            # (1, F, 1 or D): column f of a batch holds ids of field f
-            thresholds = thresholds[None]
+            # (1, F, 1 or D): column f of a batch holds ids of field f, or of one before it
+            thresholds = (lookup(thresholds, self.field_of_column[None]) if self.shares_fields
+                          else thresholds[None])
         return soft_threshold(values, self.scale * self.gate(thresholds))
 
     @torch.no_grad()

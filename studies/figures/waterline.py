@@ -127,7 +127,8 @@ def _grouped(runs: Results) -> Groups:
         extra = {name: value for name, value in run["identity"]["extra"].items()
                  if name != "source"}
         # a retrained ticket is another mask with each seed
-        extra = {name: value for name, value in extra.items() if name not in ("mask", "initial")}
+        extra = {name: value for name, value in extra.items()
+                 if name not in ("mask", "initial", "others")}
         found[json.dumps([run["manifest"], run["identity"]["settings"], extra],
                          sort_keys=True)].append(run)
     return {key: sorted(pooling.one_a_seed(own), key=lambda run: run["seed"])

@@ -112,6 +112,23 @@ def test_contract(name, rows):
     assert embedding.inference_bytes() > 0
 
 
+@pytest.mark.parametrize("rows", [2, 40])  # the batch's rows alone, and the whole table
+@pytest.mark.parametrize("kind", ["field", "field_dim"])
+def test_the_slots_of_a_column_have_its_thresholds(kind, rows):
+    sizes = (5, 0, 0, 2, 9)  # ids of the second and third field are rows of the first
+    generator = torch.Generator().manual_seed(1)
+    embedding = Pep(torch.rand(16, WIDTH, generator=generator), sizes, Thresholds(kind, -1.5))
+    with torch.no_grad():
+        embedding.thresholds.uniform_(-3.0, 0.0, generator=generator)
+    ids = torch.arange(rows)[:, None] % torch.tensor([5, 5, 5, 2, 9]) + torch.tensor([0, 0, 0, 5, 7])
+    expected = embedding.table()[ids]
+    for looked_up in (embedding(ids), embedding.gather_first(ids)):
+        torch.testing.assert_close(looked_up, expected)
+        embedding.zero_grad()
+        looked_up.sum().backward()
+        assert (embedding.thresholds.grad != 0).any(1).tolist() == [True, False, False, True, True]
+
+
 @pytest.mark.parametrize("name", CASES)
 def test_the_count_follows_what_is_counted(name):
     embedding = CASES[name](3)

@@ -133,6 +133,23 @@ def test_by_default_every_initial_value_is_restored(searched, retrain):
                           * (snapshot.table != 0))
 
 
+@pytest.mark.parametrize(("rewind", "runs"), [("all", 2), ("embedding", 1)])
+def test_a_mask_over_other_initial_weights_is_another_run(searched, tmp_path, monkeypatch, rewind,
+                                                          runs):
+    tiny.install(monkeypatch, DATA)
+    out, search, _ = searched
+    initial, others = snapshots.read(folder(out, search) / "initial.npz")
+    other = {name: value + 1 for name, value in others.items()}  # as a training draws them
+    settings = tiny.settings(**{**SEARCH, "model": "deepfm", "rewind": rewind, "max_epochs": 1})
+    whole, results = np.ones_like(initial.table), []
+    for source, rest in (("cut", others), ("magnitude", other)):
+        ticket = snapshots.pruned_table(whole, {"source": source})
+        results.append(stages.retrain_one(settings, 1, tiny.context(tmp_path), DATA, ticket,
+                                          initial.table, rest))
+    assert len({result["run_id"] for result in results}) == runs
+    assert len({result["train_loss"] for result in results}) == runs
+
+
 def test_re_init_keeps_the_mask_and_draws_fresh_values(searched, retrain):
     result, model, before, snapshot = retrain(300, re_init=True)
     ticket, _, rewound, _ = retrain(300)
