@@ -40,38 +40,37 @@ def taylor(model: DLRM, resource: Resource, batches: Sequence[tuple[Any, Tensor]
     return scores
 
 
-def by_price(resource: Resource, budget: float, scores: Tensor, limits: Sequence[int],
-             keep: Sequence[int] = ()) -> Tensor:
+def by_price(resource: Resource, budget: float, scores: Tensor, dynamics: Dynamics) -> Tensor:
     """What stays, (L, G): the least score for what it saves goes first, until the budget holds.
 
     Args:
         scores: (L, G); made comparable as shares of the layer's sum.
-        limits: units that each layer may give up.
-        keep: units of the first layer that stay.
     """
     shares = scores / scores.sum(1, keepdim=True).clamp(min=1e-30)
-    orders = orders_of(shares, resource, keep)
-    budget = attainable(budget, resource, limits, keep)
-    counts = project(resource, budget, shares, orders, [0] * len(shares), limits)
+    orders = orders_of(shares, resource, dynamics.keep)
+    limits = dynamics.limits(resource.counts, resource.layout.dense_units)
+    budget = attainable(budget, resource, limits, dynamics.keep)
+    counts = project(resource, budget, shares, orders, [0] * len(shares), limits, dynamics.punit)
     return without_first(orders, torch.tensor(counts, device=resource.device)) & resource.valid
 
 
-def by_ratio(resource: Resource, budget: float, scores: Tensor, limits: Sequence[int],
-             keep: Sequence[int] = (),
+def by_ratio(resource: Resource, budget: float, scores: Tensor, dynamics: Dynamics,
              neurons_only: bool = False) -> Tensor:
-    """What stays, (L, G), when every layer gives up the same share of its units: the least that
-    meets the budget.
+    """What stays, (L, G), when every layer gives up the same share of its units, to the nearest
+    multiple of punit neurons: the least that meets the budget.
 
     Args:
         neurons_only: keep all fields (widths as one would set them by hand), as long as the budget
             can be met so.
     """
-    attainable(budget, resource, limits, keep)
-    orders = orders_of(scores, resource, keep)
+    limits = dynamics.limits(resource.counts, resource.layout.dense_units)
+    attainable(budget, resource, limits, dynamics.keep)
+    orders = orders_of(scores, resource, dynamics.keep)
+    steps = [1, *(dynamics.punit for _ in limits[1:])]
 
     def left(ratio: float, most: Sequence[int]) -> Tensor:
-        removed = [min(round(ratio * count), limit)
-                   for count, limit in zip(resource.counts, most, strict=True)]
+        removed = [min(round(ratio * count / step) * step, limit)
+                   for count, step, limit in zip(resource.counts, steps, most, strict=True)]
         return without_first(orders, torch.tensor(removed, device=resource.device)) & resource.valid
 
     open_limits = [0, *limits[1:]] if neurons_only else list(limits)
@@ -134,14 +133,13 @@ def choose(method: str, model: DLRM, resource: Resource, budget: float, dynamics
         batches: of training rows, for Taylor's importance.
         seed: of random.
     """
-    limits, keep = dynamics.limits(resource.counts), dynamics.keep
     if method == "taylor":
-        return by_price(resource, budget, taylor(model, resource, batches()), limits, keep)
+        return by_price(resource, budget, taylor(model, resource, batches()), dynamics)
     scores = energies_of(model, resource)
     if method in ("uniform", "handmade"):
-        return by_ratio(resource, budget, scores, limits, keep, method == "handmade")
+        return by_ratio(resource, budget, scores, dynamics, method == "handmade")
     if method == "random":
         drawn = torch.rand(scores.shape, generator=torch.Generator().manual_seed(seed),
                            dtype=torch.float64)
-        return by_ratio(resource, budget, drawn.to(scores.device), limits, keep)
-    return by_price(resource, budget, scores, limits, keep)
+        return by_ratio(resource, budget, drawn.to(scores.device), dynamics)
+    return by_price(resource, budget, scores, dynamics)

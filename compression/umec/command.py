@@ -8,7 +8,7 @@ stage is an ordinary run: a finished one is not run again, a killed one resumes.
 import argparse
 import logging
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass, fields, replace
 from itertools import islice
 from typing import Any, cast
 
@@ -27,7 +27,7 @@ from engine.checkpoint import load_checkpoint, save_checkpoint
 from engine.evaluate import measure
 from engine.initial_model import fresh_model
 from engine.run import Run, RunContext, derive
-from engine.settings import CONSTANT, Settings, parse, parse_assignment
+from engine.settings import CONSTANT, Settings, TrainSettings, parse, parse_assignment
 from engine.trainer import Trainer, execute
 from models.dlrm import DLRM
 from utils.text import unknown
@@ -44,6 +44,9 @@ TRAIN_ON = ("umec", "group-lasso")  # their descent has trained the weights that
 # of a task, what the run id of its descent depends on
 IDENTITY = ("base", "method", "resource", "groups", "dynamics", "epochs", "budget", "strength",
             "keep_fields")
+# settings of the training that a compression may change; the base's data and model stay
+CHANGEABLE = tuple(each.name for each in fields(TrainSettings)
+                   if each.name not in ("max_epochs", "lanes"))
 FILE = "compressed.safetensors"  # of a descent's run folder: weights and what is kept
 
 
@@ -86,12 +89,22 @@ def compress(base: LoadedDLRM, task: Task, context: RunContext,
     """Choose what stays, build the small model and train it.
 
     Args:
-        changes: settings of the descent and of the training after it that differ from the base's.
+        changes: settings of the descent and of the training after it that differ from the base's,
+            of those in CHANGEABLE.
 
     Returns:
         The result of the small model's training; `compression` says how it was made.
+
+    Raises:
+        ValueError: another setting would be changed.
     """
-    settings = parse({**base.run.settings.flat(), "eval_interval": 1, **(changes or {})})
+    changes, own = changes or {}, base.run.settings.flat()
+    for name in changes:  # of an unknown one `parse` says what is near
+        if name in own and name not in CHANGEABLE:
+            raise ValueError(f"--set {name}: the descent and the training after it have the base's "
+                             f"data and model, and --epochs and --finetune-epochs say how long "
+                             f"they are; settings that may differ: {', '.join(CHANGEABLE)}")
+    settings = parse({**own, "eval_interval": 1, **changes})
     task = replace(task, dynamics=replace(task.dynamics, keep=_units(base, task.keep_fields)))
     about = {"base": base.trained.run_id, **asdict(task), "dynamics": _identity(task)}
     if not task.along:
@@ -268,7 +281,7 @@ def work(args: argparse.Namespace) -> None:
                   args.finetune_epochs, args.finetune_from == "scratch", args.strength, along)
              for budget in args.budget]
     keep = _units(base, names)
-    limits = replace(dynamics, keep=keep).limits(base.layout.counts)
+    limits = replace(dynamics, keep=keep).limits(base.layout.counts, base.layout.dense_units)
     resource = Resource(base.layout, args.resource)
     for task in tasks:  # check all of them before the first is run
         baselines.attainable(task.budget, resource, limits, keep)

@@ -31,7 +31,14 @@ from torch import Tensor
 
 from compression.umec.dynamics import Dynamics
 from compression.umec.resources import Resource
-from compression.umec.units import attainable, energies_of, project, scale_units, without_first
+from compression.umec.units import (
+    attainable,
+    energies_of,
+    project,
+    scale_units,
+    with_a_field_last,
+    without_first,
+)
 from engine.loop import Hook
 from models.dlrm import DLRM
 
@@ -79,7 +86,7 @@ class ResourceConstraint(Hook):
                  save: Callable[[float, Tensor], None] | None = None) -> None:
         self.resource = resource
         self.dynamics = dynamics
-        self.limits = dynamics.limits(resource.counts)
+        self.limits = dynamics.limits(resource.counts, resource.layout.dense_units)
         self.budget = attainable(budget, resource, self.limits, dynamics.keep)
         self.steps = max(steps, 1)
         self.open_budgets = [attainable(each, resource, self.limits, dynamics.keep)
@@ -173,7 +180,8 @@ class ResourceConstraint(Hook):
     def orders(self, energies: Tensor) -> Tensor:
         """Units (L, G) in the order of removal: the least energy per saved resource first, units to
         keep last."""
-        return (energies * self.weighing + self.last).argsort(dim=1, stable=True)
+        orders = (energies * self.weighing + self.last).argsort(dim=1, stable=True)
+        return with_a_field_last(orders, self.resource)
 
     def _move(self, ordered: Tensor, orders: Tensor, removed: Tensor) -> None:
         """The step of s by straight-through gradients.

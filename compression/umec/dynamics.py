@@ -52,11 +52,16 @@ class Dynamics:
         """Units of the first layer that stay at least, whichever they are."""
         return max(self.min_keep, self.punit) if self.faithful else self.min_keep
 
-    def limits(self, counts: Sequence[int]) -> list[int]:
+    def limits(self, counts: Sequence[int], dense_units: int = 0) -> list[int]:
         """Units that each layer may give up.
 
-        >>> Dynamics(punit=2).limits([5, 8]), Dynamics(punit=2, faithful=True).limits([5, 8])
-        ([4, 6], [3, 6])
+        >>> Dynamics(punit=2).limits([5, 9]), Dynamics(punit=2, faithful=True).limits([5, 9])
+        ([4, 6], [3, 7])
+
+        Args:
+            counts: units of each layer.
+            dense_units: of the branch of the dense features, the first of the first layer; one
+                unit of a field stays beside them.
 
         Raises:
             ValueError: a unit to keep does not exist, or a layer has not so many.
@@ -68,7 +73,10 @@ class Dynamics:
         if self.joint and len(counts) < 2:
             raise ValueError("a top MLP of one layer has no neurons to remove; compress its fields "
                              "alone (--mode fields), or train with hidden layers (arch_mlp_top)")
-        low = max(self.min_fields, len(set(self.keep)))
-        return [max(counts[0] - low, 0),
-                *(max(count - max(self.min_keep, self.punit), 0) * self.joint
-                  for count in counts[1:])]
+        kept = {*self.keep}
+        low = max(self.min_fields, len(kept) + all(unit < dense_units for unit in kept))
+        neurons = [max(count - max(self.min_keep, self.punit), 0) * self.joint
+                   for count in counts[1:]]
+        if not self.faithful:  # whose published bound is no multiple
+            neurons = [count // self.punit * self.punit for count in neurons]
+        return [max(counts[0] - low, 0), *neurons]

@@ -99,6 +99,6 @@ def add_options(method: argparse.ArgumentParser) -> None:
                         help="its first values")
     method.add_argument("--strength", type=float, default=Task.strength, help="of group LASSO")
     method.add_argument("--set", action="append", default=[], metavar="KEY=VALUE",
-                        help="change a setting of the base")
+                        help="change a setting of the base's training: lr=0.1, batch_size=128, ...")
     method.add_argument("--force", action="store_true", help="run again what is finished")
     cli.add_place_options(method)

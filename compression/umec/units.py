@@ -41,12 +41,27 @@ def without_first(orders: Tensor, removed: Tensor) -> Tensor:
     return torch.empty_like(stays).scatter_(1, orders, stays)
 
 
+def with_a_field_last(orders: Tensor, resource: Resource) -> Tensor:
+    """The orders (L, G), but of the first layer's units the last one is of a field, which a model
+    cannot do without, and not of the branch of the dense features. No device is waited for."""
+    first, count = resource.layout.dense_units, resource.counts[0]
+    if not first:
+        return orders
+    own, places = orders[0, :count], torch.arange(count, device=orders.device)
+    last = (places * (own >= first)).argmax()
+    moved = torch.where(places >= last, places + 1, places)
+    moved[-1] = last
+    orders = orders.clone()
+    orders[0, :count] = own[moved]
+    return orders
+
+
 def orders_of(scores: Tensor, resource: Resource, keep: Sequence[int] = ()) -> Tensor:
     """Units of each layer from the least score (L, G) for what one saves on; those to keep come
     last, then no units."""
     prices = (scores / resource.savings(resource.valid)).masked_fill(~resource.valid, torch.inf)
     prices[0, list(keep)] = torch.finfo(prices.dtype).max
-    return prices.argsort(dim=1, stable=True)
+    return with_a_field_last(prices.argsort(dim=1, stable=True), resource)
 
 
 def attainable(budget: float, resource: Resource, limits: Sequence[int],

@@ -244,6 +244,9 @@ WRONG = [
     (("--budget", "0.5", "--min-keep", "0"), "min_keep 0"),
     (("--budget", "0.5", "--epochs", "0"), "at least 1"),
     (("--budget", "0.5", "--set", "lrr=1"), "did you mean 'lr'"),
+    (("--budget", "0.5", "--set", "latent_dim=2"), "--set latent_dim: the descent and the training "
+     "after it have the base's data and model"),
+    (("--budget", "0.5", "--set", "max_epochs=9"), "--epochs and --finetune-epochs say how long"),
     (("--budget", "0.5", "--faithful", "--score", "weight_x_emb_rms"),
      "--faithful orders fields by the energy of their weights alone, as published; "
      "--score weight_x_emb_rms"),

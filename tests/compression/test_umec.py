@@ -187,6 +187,28 @@ def test_fields_that_are_to_stay_stay_and_neurons_go_in_multiples():
     assert kept.sum() < 20
 
 
+@pytest.mark.parametrize("slr", [0.05, 0.002])
+def test_a_layer_whose_units_are_no_multiple_keeps_the_rest(slr):
+    model = made(top=(20,))
+    least = float(resource_of(model).fraction(torch.tensor([[True] * 6 + [False] * 14,
+                                                            [True] * 12 + [False] * 8])))
+    dynamics = Dynamics(punit=8, keep=(1, 2, 3, 4, 5), slr=slr)
+    with pytest.raises(ValueError, match="cannot be met: with as few units"):
+        ResourceConstraint(resource_of(model), least * 0.8, dynamics, 200)
+    hook = ResourceConstraint(resource_of(model), least, dynamics, 200)
+    descend(model, hook, 200, noise=0.001)
+    assert int(hook.kept(model)[1].sum()) == 12  # eight of 20 are gone, and eight more are not 20
+
+
+def test_the_last_field_is_not_given_up_for_the_dense_features():
+    model = made()
+    with torch.no_grad():
+        model.top[0].weight[:, 4:] *= 1e-6  # all fields; the dense features come first
+    hook = ResourceConstraint(resource_of(model), 0.07, Dynamics(), 200)
+    descend(model, hook, 200, noise=1e-9)
+    assert hook.kept(model)[0, 1:6].any()
+
+
 def test_unimportant_units_go_first_in_each_layer():
     model = made(seed=3)
     with torch.no_grad():

@@ -30,6 +30,29 @@ def test_every_rival_meets_the_budget_and_gives_up_no_more_than_it_must(method, 
     assert (kept & ~resource.valid).sum() == 0
 
 
+@pytest.mark.parametrize("method", BASELINES)
+def test_rivals_remove_neurons_in_the_same_multiples(method):
+    model = made(top=(8, 6))
+    resource = resource_of(model)
+    kept = baselines.choose(method, model, resource, 0.4, Dynamics(punit=2), batches, 1)
+    assert [int(row.sum()) % 2 for row in kept[1:]] == [0, 0]
+    assert 0.1 < float(resource.fraction(kept)) <= 0.4
+
+
+@pytest.mark.parametrize("groups", ["field", "field_dim"])
+@pytest.mark.parametrize("method", BASELINES)
+def test_a_field_stays_beside_the_dense_features_however_little_it_weighs(method, groups):
+    model = made()
+    with torch.no_grad():
+        model.top[0].weight[:, 4:] *= 1e-6  # all fields; the dense features come first
+    resource = resource_of(model, groups=groups)
+    for keep in ((), (0,)):
+        least = baselines.choose(method, model, resource, 0.07, Dynamics(keep=keep), batches, 1)
+        columns = least[0, :resource.counts[0]]
+        assert columns[resource.layout.dense_units:].any()
+        assert columns[list(keep)].all()
+
+
 def test_magnitude_drops_the_least_energies_and_taylor_what_the_loss_does_not_feel():
     model = made()
     resource = resource_of(model)
