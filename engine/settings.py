@@ -112,8 +112,9 @@ class TrainSettings:
                                     choices=(*VALIDATION_METRICS, PUBLISHED_PATIENCE))
     log_interval: int = option(10, "steps between counts of the remaining parameters", low=1,
                                id_of=PEP)
-    table_update: str = option("auto", "how tables are updated; no result depends on it",
-                               choices=UPDATES, in_id=False)
+    table_update: str = option("auto", "how tables are updated; streamed and lazy, of which auto "
+                               "takes one, have the same bits, dense has others",
+                               choices=UPDATES, neutral="auto")
     tensorboard: bool = option(True, "write TensorBoard files", in_id=False)
     checkpoint_seconds: float = option(60.0, "seconds between checkpoints", low=0, in_id=False)
     optimizer: str = option("adam", "Adam, or plain gradient descent", choices=("adam", "sgd"))
@@ -274,7 +275,7 @@ def parse(given: dict[str, Any]) -> Settings:
 
 
 def require_used(settings: Settings, names: Collection[str], also: Collection[str] = ()) -> None:
-    """Refuse settings that belong to another model or embedding than the chosen ones.
+    """Refuse settings that change nothing for the chosen model and embedding.
 
     Args:
         names: the settings that the user set by hand.
@@ -306,6 +307,12 @@ def require_used(settings: Settings, names: Collection[str], also: Collection[st
         raise ValueError(f"{name} is a setting of {kind} {' and '.join(owners)}, and this run has "
                          f"model {settings.model.model} and embedding {settings.scheme}, for which "
                          f"it changes nothing; leave it away, {instead}")
+    idle = {*_unused(settings)}
+    if settings.train.weight_decay is None:  # then this one is of all parameters
+        idle.discard("l2_regularization")
+    if wrong := sorted(idle & {*names}):
+        raise ValueError(f"{wrong[0]} changes nothing for model {settings.model.model} and "
+                         f"embedding {settings.scheme}; leave it away")
 
 
 def parse_assignment(text: str) -> tuple[str, Any]:
@@ -333,6 +340,8 @@ def identity(settings: Settings) -> str:
     """
     flat = settings.flat()
     flat["weight_decay"] = settings.train.decay_of_others
+    if flat["table_update"] != "dense":
+        flat["table_update"] = "auto"
     used, unused = {settings.model.model, settings.scheme}, _unused(settings)
     kept = {}
     for name, known in known_settings().items():

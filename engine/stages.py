@@ -323,7 +323,7 @@ def retrain_one(settings: Settings, seed: int, context: RunContext, dataset: Dat
         extra["initial"] = sha256_of(initial.tobytes())[:16]
     if settings.retrain.rewind == "all" and ticket.meta.get("source") not in snapshots.OF_SEARCHES:
         # these are of their seed alone, but a training draws others than a search
-        extra["others"] = sha256_of(*(values.tobytes() for _, values in sorted(others.items())))[:16]
+        extra["others"] = sha256_of(*(others[name].tobytes() for name in sorted(others)))[:16]
     run = Run(settings, seed, context, dataset, "retrain", extra)
     if (result := run.finished()) is not None:
         return result

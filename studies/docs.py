@@ -554,8 +554,8 @@ def scale_speed() -> str:
     today = {now: old for old, now in names.items()}
     records: dict[tuple[str, int], dict[str, Run]] = defaultdict(dict)
     for record in scale_records():
-        own = today.get(record["variant"], record["variant"])
-        records[record["model"], record["num_rows"]][own] = record
+        variant: str = record["variant"]
+        records[record["model"], record["num_rows"]][today.get(variant, variant)] = record
     rows: Rows = []
     for (model, size), found in records.items():
         if "auto" not in found:

@@ -142,6 +142,7 @@ def read(options: argparse.Namespace, script: dict[str, Any], variants: Variants
             base |= changed
         same = {name: settings.flat()[name] for name in NAMED}
         alias = default_alias(settings, options.seed, parse({**base, **same}))
-    require_used(settings, by_hand, also=(MASKED, PEP) if options.retraining else ())
+    require_used(settings, [*by_hand, *(["embedding"] if options.embedding else [])],
+                 also=(MASKED, PEP) if options.retraining else ())
     context = cli.place_of(options, alias=alias, force=options.force, overwrite=options.overwrite)
     return settings, context, frozenset(explicit)

@@ -191,6 +191,9 @@ class MgqeSettings:
 
 def _check(own: MgqeSettings, values: Values) -> None:
     check_subspaces(values["latent_dim"], own.mgqe_subspaces)
+    if values.get("l2_penalty"):  # a second backward pass through the vectors would pull again
+        raise ValueError(f"l2_penalty={values['l2_penalty']} would pull mgqe's centroids to their "
+                         "rows twice a step; leave it at 0, or use l2_regularization")
 
 
 ENTRY = EmbeddingEntry(

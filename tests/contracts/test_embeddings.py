@@ -120,7 +120,8 @@ def test_the_slots_of_a_column_have_its_thresholds(kind, rows):
     embedding = Pep(torch.rand(16, WIDTH, generator=generator), sizes, Thresholds(kind, -1.5))
     with torch.no_grad():
         embedding.thresholds.uniform_(-3.0, 0.0, generator=generator)
-    ids = torch.arange(rows)[:, None] % torch.tensor([5, 5, 5, 2, 9]) + torch.tensor([0, 0, 0, 5, 7])
+    ids = torch.arange(rows)[:, None] % torch.tensor([5, 5, 5, 2, 9])
+    ids += torch.tensor([0, 0, 0, 5, 7])
     expected = embedding.table()[ids]
     for looked_up in (embedding(ids), embedding.gather_first(ids)):
         torch.testing.assert_close(looked_up, expected)

@@ -139,7 +139,8 @@ def test_a_mask_over_other_initial_weights_is_another_run(searched, tmp_path, mo
     tiny.install(monkeypatch, DATA)
     out, search, _ = searched
     initial, others = snapshots.read(folder(out, search) / "initial.npz")
-    other = {name: np.asarray(value + 1) for name, value in others.items()}  # as a training draws them
+    # as a training draws them
+    other = {name: np.asarray(value + 1) for name, value in others.items()}
     settings = tiny.settings(**{**SEARCH, "model": "deepfm", "rewind": rewind, "max_epochs": 1})
     whole, results = np.ones_like(initial.table), []
     for source, rest in (("cut", others), ("magnitude", other)):

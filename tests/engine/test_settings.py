@@ -151,7 +151,11 @@ def test_all_settings_are_described_under_their_owner():
     ({"embedding": "mde"}, ["candidate_p"], "of embedding pep"),
     ({"model": "linear"}, ["threshold_init"], "this run has model linear and embedding none"),
     ({}, ["mlp_dims"], "of model deepfm and autoint, .* or add --model deepfm or autoint$"),
-    ({}, ["re_init"], "of embedding masked, .* or use the retrain script$")])
+    ({}, ["re_init"], "of embedding masked, .* or use the retrain script$"),
+    ({"embedding": "darts"}, ["latent_dim"], "changes nothing for model fm and embedding "
+                                             "darts; leave it away"),
+    ({"model": "linear"}, ["embedding"], "embedding changes nothing for model linear"),
+    ({"model": "linear", "weight_decay": 0.1}, ["l2_regularization"], "changes nothing")])
 def test_a_setting_of_another_scheme_is_told_whose_it_is(given, names, message):
     with pytest.raises(ValueError, match=message):
         require_used(parse(given), names)
@@ -161,6 +165,7 @@ def test_settings_of_the_chosen_scheme_and_of_every_run_may_be_set():
     require_used(parse({"embedding": "mgqe", "model": "autoint"}),
                  ["mgqe_centroids", "mlp_dims", "num_heads", "latent_dim", "log_interval"])
     require_used(parse({}), ["rewind", "threshold_init"], also=["masked"])
+    require_used(parse({"model": "linear"}), ["l2_regularization"])  # of the weights, too
 
 
 def test_a_setting_that_old_records_had_is_left_out():
@@ -297,7 +302,7 @@ CHANGES = {
 }
 OWN_TABLE = {"label", "name", "fields", "dense", "bucket", "dates", "multi", "ignore", "positive",
              "min_count"}  # the data's hash tells their values apart
-NEVER = {"split", "table_update", "tensorboard", "checkpoint_seconds",
+NEVER = {"split", "tensorboard", "checkpoint_seconds",
          "retrain_emb_param"} | OWN_TABLE
 MDE, MGQE = {"mde_blocks", "mde_alpha"}, {"mgqe_subspaces", "mgqe_centroids"}
 DARTS = {"darts_widths", "darts_epochs", "darts_lr"}
@@ -342,11 +347,17 @@ def test_identity_changes_with_just_the_settings_that_matter_to_model_and_embedd
 ):
     base = {"model": model, "embedding": embedding}
     # refused there
-    fixed = {"dataset", "model", "embedding"} | ({"l2_penalty"} if model == "linear" else set())
+    fixed = {"dataset", "model", "embedding"}
+    fixed |= {"l2_penalty"} if model == "linear" or embedding == "mgqe" else set()
     changed = {name for name, value in CHANGES.items() if name not in fixed
                and identity(parse({**base, name: value})) != identity(parse(base))}
-    assert changed == set(CHANGES) - WITHOUT_EFFECT[model, embedding] - {"dataset", "model",
-                                                                         "embedding"}
+    assert changed == set(CHANGES) - WITHOUT_EFFECT[model, embedding] - fixed
+
+
+def test_forms_of_the_update_with_the_same_bits_are_one_run():
+    forms = {form: run_id({"table_update": form}) for form in ("auto", "streamed", "lazy", "dense")}
+    assert forms["auto"] == forms["streamed"] == forms["lazy"] == run_id({})
+    assert forms["dense"] != forms["auto"]
 
 
 def test_logistic_regression_is_the_same_run_under_any_embedding():

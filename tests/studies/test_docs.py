@@ -269,8 +269,8 @@ def test_the_readme_is_short():
 def test_the_table_of_scale_reads_records_of_old_and_new_names(monkeypatch):
     def records(*names):
         return [{"model": "fm", "num_rows": 100, "variant": name, "ms_per_step": time,
-                 "peak_memory_bytes": 1e9, "commit": "abcdefgh"} for name, time in zip(names, (9.0, 3.0, 2.0, 1.0, 2.0),
-                                                                 strict=False)]
+                 "peak_memory_bytes": 1e9, "commit": "abcdefgh"}
+                for name, time in zip(names, (9.0, 3.0, 2.0, 1.0, 2.0), strict=False)]
 
     tables = []
     for names in (("naive", "dense", "deferred", "uniform", "auto"),
