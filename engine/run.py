@@ -148,12 +148,13 @@ def derive(seed: int, purpose: str) -> int:
     return int.from_bytes(hashlib.sha256(f"{purpose}:{seed}".encode()).digest()[:6], "little")
 
 
-def open_data(settings: Settings, context: RunContext,
-              processes: int = 1) -> tuple[Dataset, torch.device]:
+def open_data(settings: Settings, context: RunContext, processes: int = 1,
+              wanted: str | None = None) -> tuple[Dataset, torch.device]:
     """Check the device and the output folder, then open the data set.
 
     Args:
         processes: that read its raw file, where that has not been encoded yet.
+        wanted: hash of the set that a run has used, of an own table that is not named.
 
     Raises:
         ValueError: the data set's raw files are read by one process alone, or it has no ids of
@@ -172,7 +173,7 @@ def open_data(settings: Settings, context: RunContext,
                              "fields and ignore name; leave it away")
         opener: Callable[..., Dataset] = open_table
         arguments: tuple[Any, ...] = (context.data, context.cache, OwnTable(
-            data.dataset, settings.table.options, data.split, data.vocabulary, reads_dense))
+            data.dataset, settings.table.options, data.split, data.vocabulary, reads_dense), wanted)
     else:
         opener = DATASETS[data.dataset]
         if reads_dense:

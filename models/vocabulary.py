@@ -10,10 +10,12 @@ wrong id.
 import dataclasses
 import json
 import math
+import warnings
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import asdict, dataclass, replace
 from datetime import UTC, datetime
 from functools import cached_property
+from itertools import compress
 from pathlib import Path
 from typing import Any
 
@@ -26,6 +28,7 @@ LOG_SQUARED, QUANTILES = "log2", "quantiles"
 RULES = (LOG_SQUARED, QUANTILES)
 DATE_PARTS = ("hour", "weekday", "day", "month", "year")  # weekday: 0 is Monday
 DAY = 86_400  # seconds
+EARLIEST, LATEST = 1e8, 1e11  # seconds since 1970 that may be meant, of 1973 to 5138
 NOT_FOUND = -1  # the id of a value that is not known, in a field without an id for those
 UNKNOWN = "(any other value)"  # what `Field.value` says of a field's unknown id
 PER_BUCKET = 4  # values that share a bucket, on average
@@ -219,33 +222,49 @@ def buckets_of(numbers: np.ndarray, info: FieldInfo) -> np.ndarray:
 
 def seconds_of(values: Any, field: str) -> np.ndarray:
     """(n,) float64 seconds since 1970 of times: numbers, or texts of these, are seconds; other
-    texts are read as ISO 8601 without a zone. NaN for a gap.
+    texts are read as ISO 8601, those with a zone as UTC. NaN for a gap. A value is read by itself,
+    whatever stands beside it.
 
     Raises:
         ValueError: a text is no time; it is named with its field.
 
-    >>> seconds_of(["1970-01-02 00:00:01", "", "1970-01-01"], "time").tolist()
-    [86401.0, nan, 0.0]
+    >>> seconds_of(["1970-01-02 00:00:01", "", "1970-01-01", "2023", "0.5"], "time").tolist()
+    [86401.0, nan, 0.0, 2023.0, 0.5]
     """
+    return _seconds(values, field)[0]
+
+
+def _seconds(values: Any, field: str) -> tuple[np.ndarray, np.ndarray]:
+    """`seconds_of` values, and which of them are numbers, (n,) each."""
     if isinstance(values, np.ndarray) and values.dtype.kind in "fiu":
-        return values.astype(np.float64)
+        return values.astype(np.float64), np.ones(len(values), bool)
     packed = pack(values)
     texts = [packed.get(place) for place in range(len(packed))]
-    first = next((text for text in texts if text), "")
-    if first.replace(".", "", 1).lstrip("-").isdecimal() and len(first) > 5:
-        return numbers_of(packed, field)
+    numeric = np.array([_is_decimal(text) for text in texts], bool)
+    seconds = np.full(len(texts), np.nan)
+    seconds[numeric] = [float(text) for text in compress(texts, numeric)]
+    written = [text or "NaT" for text in compress(texts, ~numeric)]
     try:
-        times = np.array([text or "NaT" for text in texts], "datetime64[s]")
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", UserWarning)  # numpy's of a zone, which it takes to UTC
+            times = np.array(written, "datetime64[s]")
     except ValueError:
-        wrong = next(text for text in texts if text and not _is_time(text))
+        wrong = next(text for text in written if not _is_time(text))
         raise ValueError(f"field {field!r} is of times, got {wrong[:40]!r}; write "
                          "2026-01-31 23:59:59, or seconds since 1970") from None
-    return np.where(np.isnat(times), np.nan, times.astype(np.int64).astype(np.float64))
+    seconds[~numeric] = np.where(np.isnat(times), np.nan, times.astype(np.int64))
+    return seconds, numeric
+
+
+def _is_decimal(text: str) -> bool:
+    return text.replace(".", "", 1).lstrip("-").isdecimal()
 
 
 def _is_time(text: str) -> bool:
     try:
-        np.datetime64(text, "s")
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", UserWarning)
+            np.datetime64(text, "s")
     except ValueError:
         return False
     return True
@@ -254,11 +273,20 @@ def _is_time(text: str) -> bool:
 def date_part(values: Any, part: str, field: str) -> Packed:
     """One part of times (see `seconds_of`), as texts.
 
+    Raises:
+        ValueError: a value is no time, or a number that is no time since 1973, as of days
+            (20260131), years or milliseconds.
+
     >>> date_part(["2026-01-31 23:59:59", None], "weekday", "time").get(0)
     '5'
     """
-    seconds = seconds_of(values, field)
+    seconds, numeric = _seconds(values, field)
     gaps = np.isnan(seconds)
+    odd = seconds[numeric & ((seconds < EARLIEST) | (seconds > LATEST))]
+    if len(odd):
+        raise ValueError(f"field {field!r} is of times, got {odd[0]:.15g}, which as seconds since "
+                         "1970 is no time of this age; write 2026-01-31 23:59:59 or seconds, not a "
+                         "day, a year or milliseconds, and nothing in a gap")
     times = np.nan_to_num(seconds).astype(np.int64)
     days = times.astype("datetime64[s]").astype("datetime64[D]")
     if part == "hour":

@@ -57,14 +57,20 @@ FEW = 12  # values of a field that is looked at for a copy of the label
 YES, NO = ("1", "1.0", "true", "yes", "t", "y"), ("0", "0.0", "-1", "false", "no", "f", "n")
 
 
-def open_table(data: Any, cache: Path, request: OwnTable) -> store.Dataset:
+def open_table(data: Any, cache: Path, request: OwnTable,
+               wanted: str | None = None) -> store.Dataset:
     """The encoded set, from the cache when it was made from the same table by the same rules.
+
+    A set is never replaced by another one: where a file has other rows than before and the same
+    size and ends, both sets are kept.
 
     Args:
         data: a path, a pandas DataFrame, an Arrow table; None: $PEP_DATA/<name>, or the set of
             this name in the cache.
         cache: where encoded sets are kept.
         request: name and rules.
+        wanted: hash of the set that a run has used, which is taken from the cache where data is
+            None, whatever has become of its file.
 
     Raises:
         FileNotFoundError: there is no such file; or, without data, no such set in the cache.
@@ -75,7 +81,7 @@ def open_table(data: Any, cache: Path, request: OwnTable) -> store.Dataset:
     if data is None and os.environ.get("PEP_DATA") and shared.exists():
         data = shared
     if data is None:
-        return _from_cache(request, cache)
+        return _from_cache(request, cache, wanted)
     table = Table.of(data, files_of(request.split))
     split = kind_of(request.split, bool(table.files) and table.files[0].part is not None)
     if split[0] in (TIME, COLUMN) and split[1] not in table.columns:
@@ -87,25 +93,41 @@ def open_table(data: Any, cache: Path, request: OwnTable) -> store.Dataset:
     source = {"files": seen, "rules": request.rules()}
     key = sha256_of(str(sorted(_contents(seen))), str(source["rules"]))[:12]
     target = cache / f"{request.name}-{key}"
-    dataset = store.load(target, source)
+    dataset = _load(target, source)
     if dataset is not None:  # without the lock, so that a cache which cannot be written serves too
         return dataset
     require_writable(cache, "--cache (or PEP_CACHE)")
     with locked(cache / f"{target.name}.lock", wait=True):
-        dataset = store.load(target, source)
+        dataset = _load(target, source)
         if dataset is None:
             for left in cache.glob(f".{target.name}.*"):  # by a process that was killed
                 shutil.rmtree(left, ignore_errors=True)
-            log.info("encoding %s into %s", request.name, target)
-            with store.new_folder(target, source) as temporary:
+            before = store.manifests(cache).get(target)  # of a file with the same size and ends
+            folder = target if before is None else _beside(target, source)
+            log.info("encoding %s into %s", request.name, folder)
+            with store.new_folder(folder, source) as temporary:
                 _encode(table, request, split, temporary, source)
                 if table.fingerprint() != seen:
                     raise ValueError(f"{data} changed while it was read; wait until it is "
                                      "complete and start again")
-            dataset = store.load(target, source)
+            dataset = store.load(folder, source)
+            if before is not None and dataset is not None and dataset.hash == before["content"]:
+                shutil.rmtree(target)  # the file was touched or moved, and nothing else
+                folder.rename(target)
+                dataset = store.load(target, source)
     if dataset is None:
         raise OSError(f"{target} cannot be read back; delete it and start again")
     return dataset
+
+
+def _beside(target: Path, source: Mapping[str, Any]) -> Path:
+    """A folder for rows of the same size and ends as those in `target`."""
+    return target.with_name(f"{target.name}-{sha256_of(str(sorted(source['files'].items())))[:8]}")
+
+
+def _load(target: Path, source: dict[str, Any]) -> store.Dataset | None:
+    found = store.load(target, source)
+    return store.load(_beside(target, source), source) if found is None else found
 
 
 def _contents(seen: Mapping[str, Any]) -> list[str]:
@@ -113,8 +135,9 @@ def _contents(seen: Mapping[str, Any]) -> list[str]:
             for file in seen.values()]
 
 
-def _from_cache(request: OwnTable, cache: Path) -> store.Dataset:
-    """The set that was encoded before, if its file is still the same or is gone.
+def _from_cache(request: OwnTable, cache: Path, wanted: str | None) -> store.Dataset:
+    """The set that was encoded before, if it is the wanted one, or its file is still the same or is
+    gone.
 
     Raises:
         FileNotFoundError: there is none, or there are several.
@@ -124,6 +147,9 @@ def _from_cache(request: OwnTable, cache: Path) -> store.Dataset:
     found = {folder: manifest for folder, manifest in store.manifests(cache).items()
              if manifest["dataset"] == request.name
              and manifest["source"].get("rules") == rules}
+    for folder, manifest in found.items():
+        if manifest["content"] == wanted and (dataset := store.load(folder, manifest["source"])):
+            return dataset
     if len(found) != 1:
         raise FileNotFoundError(
             f"{len(found) or 'no'} encoded sets in {cache} are called {request.name!r} and were "

@@ -16,6 +16,7 @@ import pyarrow.csv as pa_csv
 import pyarrow.parquet as pq
 import pytest
 
+from data.raw import source
 from data.split import SPLITS, split_rows
 from data.table import count, encode, read
 from data.table.encode import describe, open_table
@@ -77,10 +78,10 @@ def put(folder, frame, name="table.csv", **how):
     return path
 
 
-def open_own(data, folder, split="auto", vocabulary="all", **options):
+def open_own(data, folder, split="auto", vocabulary="all", wanted=None, **options):
     own = OwnTable("toy", TableOptions(**{"label": "click", "min_count": 3, **options}), split,
                    vocabulary)
-    return open_table(data, folder / "cache", own)
+    return open_table(data, folder / "cache", own, wanted)
 
 
 def is_as_defined(dataset, frame, min_count=3, order=None, left_out=("click", "id")):
@@ -354,6 +355,27 @@ def test_a_set_is_read_back_and_a_changed_file_is_encoded_again(tmp_path, monkey
     assert open_own(path, tmp_path).hash == first.hash
     put(tmp_path, frame_of(seed=1))
     assert open_own(path, tmp_path).hash != first.hash
+
+
+def test_another_table_of_the_same_size_and_ends_is_a_set_of_its_own(tmp_path, monkeypatch):
+    monkeypatch.setattr(source, "ENDS", 64)
+    path = put(tmp_path, frame_of())
+    first = open_own(path, tmp_path)
+    text = path.read_text()
+    for row in range(200, 220):
+        text = re.sub(f"^u{row},(.)", lambda found: f"{found[0][:-1]}{1 - int(found[1])}", text,
+                      flags=re.MULTILINE)
+    path.write_text(text)
+    os.utime(path, ns=(1, 1))
+    second = open_own(path, tmp_path)
+    assert second.hash != first.hash
+    assert open_own(path, tmp_path).hash == second.hash  # and is read back
+    folders = [folder for folder in (tmp_path / "cache").iterdir() if folder.is_dir()]
+    assert len(folders) == 2
+    for dataset in (first, second):  # a run's own rows are found, whichever they are
+        assert open_own(None, tmp_path, wanted=dataset.hash).hash == dataset.hash
+    with pytest.raises(FileNotFoundError, match="2 encoded sets"):
+        open_own(None, tmp_path)
 
 
 def test_without_a_file_the_set_is_found_in_the_cache_unless_its_file_changed(tmp_path):
