@@ -13,7 +13,7 @@ import math
 import warnings
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import asdict, dataclass, replace
-from datetime import UTC, datetime
+from datetime import UTC, datetime, time, timedelta
 from functools import cached_property
 from itertools import compress
 from pathlib import Path
@@ -119,6 +119,8 @@ def as_text(value: Any) -> str | None:
     ['é', '7', '7', '0.25', 'true', None, 'x']
     >>> as_text(np.datetime64("2026-01-31T08")), as_text(datetime(2026, 1, 31, 8, 0, 0, 5))
     ('2026-01-31 08:00:00', '2026-01-31 08:00:00')
+    >>> as_text(time(8, 0, 0, 5)), as_text(timedelta(minutes=2))  # a duration in seconds
+    ('08:00:00', '120')
     """
     if isinstance(value, str):
         return str(value)
@@ -128,6 +130,8 @@ def as_text(value: Any) -> str | None:
         return None
     if isinstance(value, bool | np.bool_):
         return "true" if value else "false"
+    if isinstance(value, np.timedelta64):  # which counts as a whole number
+        return None if np.isnat(value) else str(value // np.timedelta64(1, "s"))
     if isinstance(value, int | np.integer):
         return str(int(value))
     if isinstance(value, float | np.floating):
@@ -143,6 +147,10 @@ def as_text(value: Any) -> str | None:
     if isinstance(value, datetime):  # pandas' too; of UTC, as Arrow's are read
         naive = value if value.tzinfo is None else value.astimezone(UTC).replace(tzinfo=None)
         return naive.isoformat(" ", "seconds")
+    if isinstance(value, time):
+        return value.isoformat("seconds")
+    if isinstance(value, timedelta):  # pandas' too
+        return str(value // timedelta(seconds=1))
     return str(value)
 
 

@@ -17,12 +17,11 @@ from typing import Any
 
 import numpy as np
 
-from compression.loaded_run import find_result, run_of_record, weights_of
+from compression.loaded_run import find_result, model_of, run_of_record, weights_of
 from data.store import Dataset
 from engine import cli, snapshots
-from engine.initial_model import fresh_model
 from engine.run import RunContext
-from models.embedding.masked import Masked
+from models.embedding.mixed_width import Mixed
 from models.vocabulary import QUANTILES, FieldInfo
 from studies.figures.budget_curve import new_figure, save
 from studies.figures.styles import DISTINCT, INK
@@ -30,7 +29,10 @@ from utils.files import atomic_path
 
 COLUMNS = ("field", "value", "meaning", "count", "share_of_rows", "kept_width",
            "share_of_kept")
-VALUE, GAP, RARE = "value", "gap", "rare"  # what an id means
+# what an id means; of a cell with several values the empty slots are counted, not the gaps
+VALUE, GAP, RARE, EMPTY = "value", "gap", "rare", "empty slot"
+# tables in which values share what is stored
+SHARED = ("mgqe", "hash", "qr", "tt")
 BINS = 12  # of counts, in the picture
 MOST_LINES = len(DISTINCT)
 
@@ -43,9 +45,10 @@ class FieldSizes:
         name: of the field.
         values: raw values, of buckets by floor(ln(v)^2) their numbers; None for a gap and for rare
             values.
-        meanings: VALUE, GAP or RARE.
+        meanings: VALUE, GAP, RARE or EMPTY.
         counts: rows that have each, of those over which values were counted.
         kept: entries of each vector that are kept.
+        slots: values that a cell has, empty ones among them.
     """
 
     name: str
@@ -53,14 +56,16 @@ class FieldSizes:
     meanings: list[str]
     counts: np.ndarray
     kept: np.ndarray
+    slots: int = 1
 
     def lines(self) -> Iterator[tuple[Any, ...]]:
         """Yield what stands under COLUMNS."""
-        rows, entries = max(int(self.counts.sum()), 1), max(int(self.kept.sum()), 1)
+        rows = max(int(self.counts.sum()) // self.slots, 1)
+        entries = max(int(self.kept.sum()), 1)
         for place, value in enumerate(self.values):
             count, kept = int(self.counts[place]), int(self.kept[place])
-            yield (self.name, value, self.meanings[place], count, count / rows, kept,
-                   kept / entries)
+            share = None if self.meanings[place] == EMPTY else count / rows
+            yield (self.name, value, self.meanings[place], count, share, kept, kept / entries)
 
 
 def sizes_of(dataset: Dataset, kept: np.ndarray) -> list[FieldSizes]:
@@ -81,12 +86,14 @@ def sizes_of(dataset: Dataset, kept: np.ndarray) -> list[FieldSizes]:
             continue
         entries = list(field.entries())
         ids = np.array([row for row, _, _ in entries])
-        special = {field.unknown: RARE, field.info.missing: GAP}
+        slots = sum(other.info.column == field.info.column is not None
+                    for other in dataset.vocabulary.fields) if field.info.separator else 1
+        special = {field.unknown: RARE, field.info.missing: GAP if slots == 1 else EMPTY}
         meanings = [special.get(row, VALUE) for row in ids.tolist()]
         values = [_raw(field.info, str(value)) if meaning == VALUE else None
                   for (_, value, _), meaning in zip(entries, meanings, strict=True)]
         found.append(FieldSizes(field.name, values, meanings,
-                                np.array([count for _, _, count in entries]), kept[ids]))
+                                np.array([count for _, _, count in entries]), kept[ids], slots))
     return found
 
 
@@ -127,16 +134,19 @@ def kept_of(run_id: str, budget: str | None, context: RunContext) -> tuple[str, 
         return f"{result['run_id']}_{name}", run.dataset, (table != 0).sum(axis=1)
     if budget is not None:
         raise ValueError(f"--budget is of a search; run {result['run_id']} is a {result['stage']}")
+    scheme = run.settings.scheme
+    if result["stage"] not in ("train", "retrain") or scheme in SHARED:
+        what = (f"has {scheme} vectors, which share what is stored" if scheme in SHARED
+                else f"is a {result['stage']} of compress.py")
+        raise ValueError(f"run {result['run_id']} {what}: no value has a width of its own there; "
+                         "name a ticket or the training of a uniform, mde or darts table")
     weights = weights_of(context.out / "runs" / result["run_id"])
-    sizes = run.dataset.schema.sizes
-    if result["stage"] == "retrain":
-        mask = weights["embedding.mask"] != 0
-        embedding = Masked(weights["embedding.weight"], mask, len(sizes))
-        return result["run_id"], run.dataset, (embedding.table() != 0).sum(dim=1).numpy()
-    model = fresh_model(run)
+    model = model_of(run, result, weights)
     model.load_state_dict(weights)
-    table = model.embedding.table().detach().numpy()
-    return result["run_id"], run.dataset, (table != 0).sum(axis=1)
+    embedding = model.embedding
+    kept = (embedding.stored_widths() if isinstance(embedding, Mixed)
+            else (embedding.table() != 0).sum(dim=1))
+    return result["run_id"], run.dataset, kept.numpy()
 
 
 def write(sizes: list[FieldSizes], path: Path) -> None:

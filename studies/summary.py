@@ -13,10 +13,11 @@ from typing import Any
 
 from engine import cli
 from studies.collect import require_results, results_in
-from studies.kinds import Results
+from studies.kinds import QUANTISED, Results
 from studies.names import shown
 from studies.series import by_budget, from_last, series_of
 from studies.table import Table, spread
+from utils.text import counted
 
 HEAD = ("model", "scheme", "parameters", "test AUC", "test log-loss",
         "best test AUC (published protocol)", "epochs", "seeds")
@@ -84,8 +85,12 @@ def of_folder(out: Path) -> str:
     parts = []
     for dataset, own in sorted(by_data.items()):
         lines = summarise(own)
-        if lines:
-            parts.append(f"## {shown(dataset)}\n\n{Table(HEAD, lines).markdown()}")
+        part = [Table(HEAD, lines).markdown()] if lines else []
+        if quantised := sum(result["stage"] == QUANTISED for result in own):
+            part.append(f"{counted(quantised, 'table')} of few bits an entry are not among these; "
+                        f"`python reproduce.py waterline` compares them.")
+        if part:
+            parts.append("\n\n".join([f"## {shown(dataset)}", *part]))
     return "\n\n".join(parts)
 
 

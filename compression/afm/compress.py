@@ -103,6 +103,12 @@ class Choice:
         if not self.mlp and (self.act != "none" or self.sequential):
             raise ValueError("--act and --sequential are about layers: give --mlp-rank or "
                              "--mlp-energy too")
+        if not self.table and (self.smoothing or not self.fused):
+            raise ValueError("--smoothing and --no-fuse are about the table: give --emb-rank, "
+                             "--emb-energy, --ratio or --field-rank-file too")
+        if not self.mlp and self.max_samples is not None:
+            raise ValueError("--max-samples is about layers, whose outputs are sampled: give "
+                             "--mlp-rank or --mlp-energy too")
         if not 0 <= self.smoothing < math.inf:
             raise ValueError(f"--smoothing must be a number from 0, got {self.smoothing}")
         if self.method == "tt" and (self.smoothing or not self.fused):

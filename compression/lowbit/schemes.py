@@ -80,6 +80,10 @@ class Scheme:
                                  f"with {self.name}")
         if self.keep is not None and self.bytes is not None:
             raise ValueError("mask takes either --keep or --bytes")
+        if self.name == "mask" and self.keep is None and self.bytes is None and (
+                self.width is not None or not self.rotation):
+            raise ValueError("mask takes a run's own mask as it is, without --keep or --bytes; "
+                             "leave --width and --no-rotation away, or name one of these")
         if self.name in CODED and (not self.subspaces or not self.centroids):
             raise ValueError(f"{self.name} needs --subspaces and --centroids")
 

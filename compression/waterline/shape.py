@@ -33,7 +33,8 @@ class Shape:
         rotation: rotate the table to its principal axes first.
         width: keep the first columns of the (rotated) table alone; None for all.
         rows: a row's class follows its count and its energy, its count alone, or nothing.
-        columns: a column's number is its own, or one for all columns of a field.
+        columns: a column's number is its own, or one for all columns of a field, but for the last
+            bytes of a budget, which single columns fill.
         most: bits of an entry at most.
         rung: where it is not 0, an entry has this many bits or none.
         samples: training rows that the sensitivities are taken from.
@@ -54,6 +55,9 @@ class Shape:
         if not 1 <= self.most <= MOST or not 0 <= self.rung <= MOST:
             raise ValueError(f"most takes 1 to {MOST} bits, rung 0 to {MOST}; got {self.most} and "
                              f"{self.rung}")
+        if self.rung > self.most:
+            raise ValueError(f"a rung of {self.rung} bits is above the most, {self.most}; give a "
+                             f"smaller rung, or leave one of the two away")
 
     def identity(self) -> dict[str, Any]:
         """What differs from the method, for a run's id and for tables."""

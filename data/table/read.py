@@ -35,6 +35,7 @@ log = logging.getLogger("pep")
 BLOCK_BYTES = 1 << 23  # of text read at a time
 BATCH_ROWS = 100_000  # of Parquet and of tables in memory
 MOST_COLUMNS = 2_000
+MOST_LINE_ENDS = 100  # in a cell; more are of a quote that was not closed
 SEPARATORS = ",\t;|"
 SUFFIXES = (".csv", ".tsv", ".txt", ".parquet", ".pq", ".gz", ".zst", ".zip", ".bz2")
 PARTS = {"train": "train", "valid": "validation", "validation": "validation", "val": "validation",
@@ -308,11 +309,11 @@ class Table:
     def _text(self, file: TableFile, columns: Sequence[str]) -> Iterator[pa.RecordBatch]:
         bad = BadLines(file.path, PUBLISHED)
         self.bad.append(bad)
-        lines = last_bad = 0
+        lines, last_bad, longest = 0, 0, ""
 
         def note(row: Any) -> str:
-            nonlocal last_bad
-            last_bad = row.number
+            nonlocal last_bad, longest
+            last_bad, longest = row.number, max(longest, row.text, key=len)
             bad.note(row.number, f"expected {row.expected_columns} columns, got "
                      f"{row.actual_columns}", row.text.encode(), {})
             return "skip"
@@ -332,12 +333,30 @@ class Table:
                                       include_columns=list(columns), strings_can_be_null=False))
             for batch in reader:
                 lines += batch.num_rows
+                for column in batch.columns:
+                    if (pc.max(pc.binary_length(column)).as_py() or 0) >= MOST_LINE_ENDS:
+                        _require_closed(file.path, _most_lines(column))
                 yield batch
+        _require_closed(file.path, longest)
         if last_bad == lines + bad.count + 1 and not _ends_with_a_line(file.path):
             raise ValueError(f"{file.path} ends in the middle of a line, the {last_bad:,}th: it "
                              "was cut short on its way; fetch it again, or delete what is left of "
                              "that line")
         bad.check(lines + bad.count)
+
+
+def _most_lines(column: pa.Array) -> str:
+    """The cell with the most line ends."""
+    ends = pc.count_substring(column, "\n")
+    return str(column[pc.index(ends, pc.max(ends)).as_py()])
+
+
+def _require_closed(path: Path, text: str) -> None:
+    """Raise ValueError where a cell or a row goes over so many lines that a quote must be open."""
+    if (ends := text.count("\n")) >= MOST_LINE_ENDS:
+        raise ValueError(f"{path} has a cell of {ends:,} lines, in {text[:40]!r}: a quote is "
+                         "opened there and not closed, and all lines up to the next quote would "
+                         "be lost in it; close it, or write it twice if it belongs to the text")
 
 
 def _ends_with_a_line(path: Path) -> bool:
@@ -372,6 +391,8 @@ def _in_memory(data: Any) -> pa.Table:
         arrays = {}
         for place, name in enumerate(data.columns):
             column = data.iloc[:, place]
+            if isinstance(column.dtype, pd.PeriodDtype):  # of which Arrow takes numbers
+                column = column.astype(str).where(column.notna(), None)
             try:
                 arrays[str(name)] = pa.array(column, from_pandas=True)
             except (pa.ArrowInvalid, pa.ArrowTypeError):
@@ -404,6 +425,11 @@ def texts_of(array: pa.Array) -> Packed:
         array = values.take(coded.indices)
     elif pa.types.is_timestamp(kind):
         array = pc.cast(array, pa.timestamp("s"), safe=False).cast(pa.string())
+    elif pa.types.is_time(kind):
+        array = pc.cast(array, pa.time32("s"), safe=False).cast(pa.string())
+    elif pa.types.is_duration(kind):  # whole seconds; below 0 Arrow rounds towards it
+        values = pa.array([as_text(value) for value in array.to_pylist()], pa.string())
+        array = values
     elif not pa.types.is_string(kind):
         array = array.cast(pa.string())
     array = pc.fill_null(array, "")

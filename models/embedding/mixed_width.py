@@ -106,6 +106,11 @@ class Mixed(TableEmbedding):
         """(N, D)."""
         return self._stacked().index_select(0, self.position)
 
+    def stored_widths(self) -> Tensor:
+        """(N,) int64, the entries that each row has of its own, those of its group's map aside."""
+        each = [torch.full((len(table),), table.shape[1]) for table in self.tables]
+        return torch.cat([*each, torch.zeros(1, dtype=torch.int64)])[self.position.long()]
+
     @torch.no_grad()
     def num_params(self) -> int:
         """The non-zero entries of rows and maps."""

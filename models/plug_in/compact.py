@@ -99,7 +99,8 @@ class CompactTable(PluggedTable):
             if not 0 <= low <= high < self.num_embeddings:
                 raise IndexError(f"ids must be in 0 .. {self.num_embeddings - 1}, got {low} .. "
                                  f"{high}")
-        return expand_rows(kept, ids)
+        # of half precision the kernel gives float32, where the plain module does not
+        return expand_rows(kept, ids).to(self.entries.dtype)
 
     def _as_kept(self) -> Kept:
         no_scales = torch.zeros(0, device=self.entries.device)

@@ -17,6 +17,8 @@ from ..vocabulary import Packed
 BLOCK = 1 << 21  # bytes of a file at a time
 ROWS = 1 << 16  # of a Parquet file at a time
 SEPARATORS = {".csv": ",", ".tsv": "\t", ".txt": "\t"}
+# first bytes of what is not unpacked here
+PACKED = {b"BZh": "bzip2", b"PK\x03\x04": "zip", b"\xfd7zXZ": "xz", b"\x28\xb5\x2f\xfd": "zstd"}
 
 
 @dataclass
@@ -90,6 +92,12 @@ def columns_of(rows: Any, needed: Sequence[str]) -> Columns:
     if isinstance(rows, Mapping):
         require(list(rows), needed)
         single = not any(_is_sequence(rows[name]) for name in needed)
+        texts = [name for name in needed if isinstance(rows[name], str | bytes)]
+        if texts and not single:
+            several = next(name for name in needed if _is_sequence(rows[name]))
+            raise ValueError(f"column {texts[0]!r} is one value and {several!r} has several: give "
+                             "lists for all, or one row with one text a cell (several values of a "
+                             "cell with their separator between them)")
         values = {name: [rows[name]] if single else rows[name] for name in needed}
     elif hasattr(rows, "column_names") or hasattr(rows, "columns"):
         names = getattr(rows, "column_names", None)
@@ -169,8 +177,13 @@ def read_file(path: Path, form: FileForm, needed: Sequence[str]) -> Iterator[Col
     """
     if not path.is_file():
         raise FileNotFoundError(f"there is no file {path}")
-    if path.suffix == ".parquet":
+    with path.open("rb") as file:
+        head = file.read(6)
+    if path.suffix in (".parquet", ".pq"):
         return _read_parquet(path, needed)
+    packed = next((kind for magic, kind in PACKED.items() if head.startswith(magic)), None)
+    if packed is not None:
+        raise ValueError(f"{path} is packed by {packed}; unpack it, or pack it by gzip (.gz)")
     return _read_text(path, form, needed)
 
 
@@ -202,12 +215,15 @@ def _read_text(path: Path, form: FileForm, needed: Sequence[str]) -> Iterator[Co
 def _read_lines(path: Path, form: FileForm, needed: Sequence[str]) -> Iterator[Columns | Lines]:
     packed = path.suffix == ".gz"
     suffix = path.with_suffix("").suffix if packed else path.suffix
-    # an own table may be saved with either separator; a published layout has its own
+    # an own table may be saved with another separator; a published layout has its own
     separator = form.separator if form.columns else SEPARATORS.get(suffix, form.separator)
     with gzip.open(path) if packed else path.open("rb") as file:
         first = file.readline()
         if not first.strip():
             raise ValueError(f"{path} is empty; it must hold rows of {', '.join(needed)}")
+        if not form.columns and not _has(first, separator, needed) and _has(first, form.separator,
+                                                                            needed):
+            separator = form.separator  # of the table that the model was trained on
         names = _names(path, first, separator, form, needed)
         left = b""
         if names is None:  # no header: columns by position
@@ -225,6 +241,16 @@ def _read_lines(path: Path, form: FileForm, needed: Sequence[str]) -> Iterator[C
             yield Lines(left.removesuffix(b"\n") + b"\n", separator, names)
 
 
+def _has(first: bytes, separator: str, needed: Sequence[str]) -> bool:
+    """Whether a first line names all columns."""
+    return set(needed) <= set(_cells(first, separator))
+
+
+def _cells(first: bytes, separator: str) -> list[str]:
+    text = first.decode("utf-8-sig", errors="replace").rstrip("\r\n")
+    return next(csv.reader([text], delimiter=separator), [])
+
+
 def _names(path: Path, first: bytes, separator: str, form: FileForm,
            needed: Sequence[str]) -> list[str] | None:
     """The columns that a first line names; None where it is a row, as it names few of them, and the
@@ -233,8 +259,7 @@ def _names(path: Path, first: bytes, separator: str, form: FileForm,
     Raises:
         ValueError: a header must be there and is not, or lacks columns.
     """
-    text = first.decode("utf-8-sig", errors="replace").rstrip("\r\n")
-    cells = next(csv.reader([text], delimiter=separator), [])
+    cells = _cells(first, separator)
     if set(needed) <= set(cells):
         return cells
     if not form.header and len(set(needed) & set(cells)) < len(needed) / 2:

@@ -201,6 +201,8 @@ def test_masks_are_counted_in_the_smaller_form():
     ({"name": "uniform", "bits": 9}, "takes 1 to 8, got 9"),
     ({"name": "qr", "bits": 4, "width": 3}, "--width belongs to uniform, mask, pq, mgqe"),
     ({"name": "uniform", "bits": 4, "keep": 3}, "--keep belongs to mask"),
+    ({"name": "mask", "bits": 4, "width": 3}, "mask takes a run's own mask as it is"),
+    ({"name": "mask", "bits": 4, "rotation": False}, "leave --width and --no-rotation away"),
     ({"name": "pq", "bits": 4}, "pq needs --subspaces and --centroids")])
 def test_options_that_do_not_belong_to_a_scheme_are_refused(given, words):
     with pytest.raises(ValueError, match=words):

@@ -99,3 +99,13 @@ def test_a_lookup_follows_its_table_to_where_it_is():
         getattr(table, name).data = getattr(other, name).clone()
     assert torch.equal(table(ids), other(ids))
     assert table.double()(ids).dtype == torch.float64
+
+
+@pytest.mark.parametrize("kind", [torch.float16, torch.bfloat16, torch.float64])
+def test_vectors_are_of_the_type_that_the_model_was_moved_to(kind):
+    dense = torch.where(torch.rand(ROWS, WIDTH) < 0.4, torch.randn(ROWS, WIDTH), 0.0)
+    compact = CompactTable(nn.Embedding(ROWS, WIDTH), dense)
+    model = nn.Sequential(compact, nn.Linear(WIDTH, 1)).to(kind)
+    ids = torch.arange(ROWS)
+    assert torch.equal(compact(ids), dense.to(kind))
+    assert model(ids).dtype == kind

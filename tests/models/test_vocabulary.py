@@ -1,11 +1,15 @@
 import json
 import sys
+from datetime import time, timedelta
 
 import numpy as np
+import pandas as pd
+import pyarrow as pa
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from data.table.read import texts_of
 from models import text_loops
 from models.vocabulary import (
     BUCKET,
@@ -14,8 +18,11 @@ from models.vocabulary import (
     WHOLE,
     FieldInfo,
     Vocabulary,
+    as_text,
+    date_part,
     field_of,
     pack,
+    seconds_of,
 )
 
 
@@ -175,3 +182,36 @@ def test_a_kind_needs_its_rule():
         FieldInfo("f", kind=BUCKET)
     with pytest.raises(ValueError, match="kind must be one of text, whole, bucket"):
         FieldInfo("f", kind="bin")
+
+
+@pytest.mark.parametrize("texts", [
+    ["99999", "100000"], ["5", "2026-01-31", "0.976"], ["2026-01-31 10:00:00", "1700000508"],
+    ["2023-11-14T22:15:08Z", "1700000108", "2023-11-15T00:15:08+02:00"]])
+def test_a_time_is_read_by_itself(texts):
+    alone = [float(seconds_of([text], "t")[0]) for text in texts]
+    for order in (texts, texts[::-1]):
+        assert seconds_of(order, "t").tolist() == (alone if order is texts else alone[::-1])
+    for text, seconds in zip(texts, alone, strict=True):
+        if text.replace(".", "").isdecimal():
+            assert seconds == float(text)
+    if "Z" in texts[0]:
+        assert len(set(alone)) == 1
+
+
+@pytest.mark.parametrize("value", ["20231114", "1700002489000", "2023", "0"])
+def test_numbers_that_are_no_time_of_this_age_have_no_parts(value):
+    for values in ([value], np.array([int(value)]), ["2026-01-31", value]):
+        with pytest.raises(ValueError, match=f"'t' is of times, got {value}, .* milliseconds"):
+            date_part(values, "hour", "t")
+    assert date_part(["1960-05-01", "1700000508"], "year", "t").get(0) == "1960"
+
+
+def test_durations_and_times_of_day_have_one_text_everywhere():
+    moments = [time(8, 30, 1, 5), time(23, 0)]
+    spans = [timedelta(seconds=61.5), timedelta(seconds=-0.5)]
+    for values, kinds in ((moments, (pa.time32("s"), pa.time64("us"))),
+                          (spans, (pa.duration("us"), pa.duration("ns")))):
+        for kind in kinds:
+            packed = texts_of(pa.array(values).cast(kind, safe=False))
+            assert [packed.get(place) for place in range(2)] == [as_text(each) for each in values]
+    assert as_text(np.timedelta64(61_500, "ms")) == as_text(pd.Timedelta("61.5s")) == "61"

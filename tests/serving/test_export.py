@@ -1,8 +1,10 @@
 """Runs to folders to scores of raw rows, with runs of the tiny data set."""
 
+import bz2
 import gzip
 import json
 import logging
+import lzma
 import os
 import shutil
 from argparse import ArgumentParser
@@ -174,6 +176,36 @@ def test_files_score_as_rows_in_memory(home, tmp_path, name, separator, monkeypa
     assert (done.rows, done.bad, sum(seen)) == (130, 0, 130)
     assert found["row"].tolist() == list(range(130))
     np.testing.assert_allclose(found["probability"], scorer.score(table), rtol=1e-6)
+
+
+@pytest.mark.parametrize(("name", "separator"), [("r.csv", ";"), ("r.csv", "|"), ("r.txt", ",")])
+def test_a_file_is_read_by_the_separator_of_the_training_table(home, tmp_path, name, separator):
+    scorer, (table, _) = load(home), raw_rows(20)
+    expected = scorer.score(table)
+    scorer.manifest["raw"]["separator"] = separator
+    table.to_csv(tmp_path / name, sep=separator, index=False)
+    done = scorer.score_file(tmp_path / name, tmp_path / "out.csv")
+    assert (done.rows, done.bad) == (len(table), 0)
+    scores = pd.read_csv(tmp_path / "out.csv")["probability"]
+    np.testing.assert_allclose(scores, expected, atol=1e-6)
+
+
+@pytest.mark.parametrize(("name", "pack"), [("r.csv.bz2", bz2.compress),
+                                            ("r.csv.xz", lzma.compress)])
+def test_a_packing_that_is_not_read_is_named(home, tmp_path, name, pack):
+    scorer, (table, _) = load(home), raw_rows(20)
+    (tmp_path / name).write_bytes(pack(table.to_csv(index=False).encode()))
+    with pytest.raises(ValueError, match=rf"{name} is packed by \w+; unpack it, or pack it by "):
+        scorer.score_file(tmp_path / name, tmp_path / "out.csv")
+
+
+def test_one_value_beside_a_list_is_told_so(home):
+    scorer = load(home)
+    names = scorer.columns
+    mixed = dict.fromkeys(names, "x") | {names[1]: ["a", "b"]}
+    with pytest.raises(ValueError, match=f"column {names[0]!r} is one value and {names[1]!r} has "
+                                         f"several: give lists for all"):
+        scorer.score(mixed)
 
 
 @pytest.mark.parametrize("quotes", [False, True])

@@ -8,6 +8,8 @@ import pytest
 import tiny
 
 from data import store
+from data.table.encode import open_table
+from data.table.options import OwnTable, TableOptions
 from studies import sizes
 
 
@@ -64,3 +66,25 @@ def test_what_has_no_widths_is_refused(tmp_path, monkeypatch):
     search = tiny.train(tmp_path, embedding="pep", candidate_p=[200])
     with pytest.raises(FileNotFoundError, match="has no snapshot '7'; it has 200"):
         sizes.kept_of(search["run_id"], "7", tiny.context(tmp_path))
+
+
+def test_of_an_mde_table_it_is_what_is_stored_and_shared_tables_are_refused(tmp_path, monkeypatch):
+    tiny.install(monkeypatch, tiny.dataset())
+    mde = tiny.train(tmp_path, embedding="mde", mde_blocks=2, mde_alpha=0.5)
+    _, dataset, kept = sizes.kept_of(mde["run_id"], None, tiny.context(tmp_path))
+    assert set(kept.tolist()) < {1, 2, 3, 4}
+    assert len(set(kept.tolist())) > 1
+    assert kept.sum() < mde["num_embedding_params"] < 4 * dataset.schema.num_rows
+    shared = tiny.train(tmp_path, embedding="hash", hash_rows=9)
+    with pytest.raises(ValueError, match="has hash vectors, which share what is stored"):
+        sizes.kept_of(shared["run_id"], None, tiny.context(tmp_path))
+
+
+def test_of_cells_with_several_values_it_is_the_share_of_rows(tmp_path):
+    frame = pd.DataFrame({"click": [0, 1] * 20, "tags": ["a|b", "a", "", "b|c"] * 10})
+    options = TableOptions.of({"label": "click", "min_count": 1, "multi": {"tags": "|"}})
+    dataset = open_table(frame, tmp_path, OwnTable("toy", options))
+    [tags] = sizes.sizes_of(dataset, np.ones(dataset.schema.num_rows, int))
+    shares = {line[1]: line[4] for line in tags.lines() if line[2] == "value"}
+    assert shares == {"a": 0.5, "b": 0.5, "c": 0.25}
+    assert [line[4] for line in tags.lines() if line[2] == "empty slot"] == [None]

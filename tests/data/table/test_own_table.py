@@ -345,6 +345,42 @@ def test_labels_in_words_and_those_that_are_named(tmp_path):
     assert np.array_equal(named.labels, plain)
 
 
+def test_periods_are_read_as_they_are_looked_up(tmp_path):
+    frame = pd.DataFrame({"click": [0, 1] * 20, "month": pd.period_range("2026-01", periods=40,
+                                                                         freq="M")})
+    dataset = open_own(frame, tmp_path, min_count=1)
+    assert (dataset.vocabulary.field("month").lookup(list(frame["month"])) >= 0).all()
+    assert dataset.vocabulary.field("month").lookup(["2026-02"]).tolist() == (
+        dataset.vocabulary.field("month").lookup([frame["month"][1]]).tolist())
+
+
+@pytest.mark.parametrize("closing", [True, False], ids=["closed", "never"])
+def test_a_quote_that_stays_open_over_many_lines_is_refused(tmp_path, closing):
+    lines = [f"{row % 2},u{row % 7},{row % 5}" for row in range(2000)]
+    lines[300] = '1,"5 inch,3'
+    if closing:
+        lines[1200] = '1,7 inch",3'
+    path = tmp_path / "table.csv"
+    path.write_text("click,user,item\n" + "\n".join(lines) + "\n")
+    with pytest.raises(ValueError, match=r"table\.csv has a cell of (900|1,[67]\d\d) lines, in "
+                                         r".*5 inch.*: a quote is opened there"):
+        open_own(path, tmp_path)
+
+
+def test_a_split_by_time_goes_by_numbers_of_any_length(tmp_path):
+    rows = 4000  # of several blocks
+    frame = pd.DataFrame({"click": np.arange(rows) % 2, "step": np.arange(rows) * 50})
+    frame["name"] = frame["step"].map("s{}".format)
+    path = tmp_path / "table.csv"
+    frame.to_csv(path, index=False)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(read, "BLOCK_BYTES", 1 << 12)
+        dataset = open_own(path, tmp_path, split="time:step", min_count=1)
+    names = dataset.vocabulary.field("name")
+    steps = {int(names.value(int(row[0]))[1:]) for row in dataset.split("test")[0]}
+    assert steps == {50 * row for row in range(3600, 4000)}
+
+
 # the cache
 
 
