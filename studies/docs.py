@@ -542,8 +542,8 @@ def scale_records() -> list[Run]:
         for record in records:
             own[record["model"], record["num_rows"]].append(record)
         found = {**own, **found}
-    return [record for key in sorted(found, key=lambda key: (MODELS.index(key[0]), key[1]))
-            for record in found[key]]
+    order = sorted(found, key=lambda key: (MODELS.index(key[0]), key[1]))
+    return list(chain.from_iterable(found[key] for key in order))
 
 
 def scale_speed() -> str:

@@ -26,8 +26,8 @@ NO_DECAY = ("%s has a weight_decay of 0 for the thresholds of %s: PEP's threshol
             f"so hardly anything will be pruned; {DO}")
 DECOUPLED = ("%s decouples the weight decay from the gradient, which hardly moves the thresholds "
              f"of %s, so hardly anything will be pruned; {DO}")
-UNSCALED = ("%s does not scale its steps, so the decay hardly moves the thresholds of %s, and "
-            f"hardly anything will be pruned; {DO}")
+UNSCALED = ("%s does not scale its steps as Adam does, so the decay hardly moves the thresholds "
+            f"of %s, and hardly anything will be pruned; {DO}")
 NOT_HELD = ("%s trains the values but not the thresholds of %s: was it made before plug()? Unless "
             f"another optimiser has them, nothing will be pruned; {DO} after plug()")
 PENALISED = ("the loss that %s minimises penalises the thresholds of %s, as a regulariser does "
@@ -88,7 +88,7 @@ def _causes(optimizer: Optimizer, group: dict[str, Any], by_loss: bool) -> list[
     causes = [PENALISED] if by_loss else []
     if isinstance(optimizer, torch.optim.AdamW) or group.get("decoupled_weight_decay", False):
         causes += [DECOUPLED]
-    elif isinstance(optimizer, torch.optim.SGD):
+    elif isinstance(optimizer, (torch.optim.SGD, torch.optim.ASGD, torch.optim.Adadelta)):
         causes += [UNSCALED]
     elif not group.get("weight_decay", 0) and not by_loss:
         causes += [NO_DECAY]

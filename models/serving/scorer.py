@@ -19,6 +19,7 @@ from .rows import Columns, FileForm, Lines, columns_of, read_file
 
 log = logging.getLogger("pep")
 
+FEWEST = 20  # rows of which something should be known
 SHOWN = 3  # bad rows that a message names
 MOST_VALUES = 1 << 24  # of a vocabulary that is read in one pass; 27 bytes of memory each
 NUMBERS = 1 << 20  # numbers of vectors at a time, so that they stay in the cache
@@ -64,6 +65,8 @@ class Scorer:
         width = self.model.table.width if self.model.kept is None else 1  # of vectors in memory
         self.batch = int(np.clip(NUMBERS // (self.model.table.num_fields * max(width, 1)), 64,
                                  1 << 14))
+
+        self._told: set[str] = set()  # columns of which nothing is known, named once each
 
     def __repr__(self) -> str:
         return (f"Scorer(run {self.manifest['run_id']}, {self.manifest['dataset']}, "
@@ -154,6 +157,7 @@ class Scorer:
             except ValueError:
                 found = field.lookup(_without_bad(field, values, columns.bad))
             ids[:, place] = found
+            self._warn_of_unknown(field, found, columns)
         ids[ids == NOT_FOUND] = self.model.table.num_rows
         if not self.dense:
             return ids, None
@@ -167,6 +171,20 @@ class Scorer:
                 read = np.maximum(read, 0)
             numbers[:, place] = np.nan_to_num(np.sign(read) * np.log1p(np.abs(read)))
         return ids, numbers
+
+    def _warn_of_unknown(self, field: Field, found: np.ndarray, columns: Columns) -> None:
+        """Say once of a column whose values are all unknown, where most were known in training."""
+        name, absent = _column(field), NOT_FOUND if field.unknown is None else field.unknown
+        if name in self._told or len(found) < FEWEST or not (found == absent).all():
+            return
+        known = int(field.counts.sum()) + field.info.missing_count
+        if known > field.info.unknown_count:
+            self._told.add(name)
+            values = columns.values[name]
+            value = (values if isinstance(values, Packed) else pack(values[:1])).get(0)
+            log.warning("the model knows none of the %d values of column %r, the first of which is "
+                        "read as %r: are they written as in the table that it was trained on "
+                        "(0007, not 7)?", len(found), name, value)
 
     def _slot(self, field: Field, values: Any, bad: dict[int, str]) -> list[str | None]:
         """What cells with several values have in one slot, None for nothing; cells with more values

@@ -473,3 +473,13 @@ def test_scores_are_written_as_python_writes_them():
     assert len(other) < 5  # halves may be rounded up and not to even
     for one, two in other:
         np.testing.assert_allclose(float(one.split(",")[1]), float(two.split(",")[1]), rtol=2e-7)
+
+
+def test_a_column_of_which_nothing_is_known_is_named_once(home, caplog):
+    scorer, (table, _) = load(home), raw_rows(40)
+    table["user"] = table["user"].map("u{:03d}".format)
+    for _ in range(2):
+        assert np.isfinite(scorer.score(table)).all()
+    [record] = caplog.records
+    assert record.getMessage().startswith("the model knows none of the 40 values of column 'user', "
+                                          f"the first of which is read as {table['user'][0]!r}")
