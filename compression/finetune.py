@@ -84,8 +84,11 @@ def finetune(run: Run, make: Callable[[], ClickModel],
     def finish(trainer: Trainer) -> dict[str, Any]:
         if not trains:
             checkpoint.save_checkpoint(run.folder / WEIGHTS, {"model": model.state_dict()})
-        untrained = {} if trains else {"train_loss": None}
-        return {**untrained, "without_finetuning": before, "compression": {
+        more: dict[str, Any] = {} if trains else {"train_loss": None}
+        if run.extra["compression"]["method"] == "lowbit":
+            # others' schemes at their best: files of ours give codes and masks more room
+            more["bytes_counted"] = "least that the scheme needs"
+        return {**more, "without_finetuning": before, "compression": {
             **run.extra["compression"], "source": run.extra["source"], **about(trainer)}}
 
     return execute(run, model, hooks_for, finish, keep_best=trains)

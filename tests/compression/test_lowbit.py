@@ -94,6 +94,7 @@ def test_a_ticket_keeps_its_own_mask(tmp_path, monkeypatch):
     torch.testing.assert_close(model.embedding.table(), own, atol=0.02, rtol=0)
     result = command.compress(trained, scheme, HOW)
     assert result["compression"]["scheme"] == "mask"
+    assert result["bytes_counted"] == "least that the scheme needs"
 
 
 def test_product_quantisation_counts_codes_and_centroids(dense):
