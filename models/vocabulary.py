@@ -10,7 +10,7 @@ wrong id.
 import dataclasses
 import json
 import math
-import warnings
+import re
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import asdict, dataclass, replace
 from datetime import UTC, datetime, time, timedelta
@@ -29,6 +29,8 @@ RULES = (LOG_SQUARED, QUANTILES)
 DATE_PARTS = ("hour", "weekday", "day", "month", "year")  # weekday: 0 is Monday
 DAY = 86_400  # seconds
 EARLIEST, LATEST = 1e8, 1e11  # seconds since 1970 that may be meant, of 1973 to 5138
+NUMBER = re.compile(r"-?(\d+\.?\d*|\.\d+)", re.ASCII)
+ZONED = re.compile(r"(.*\d\d:\d\d.*?)(?:Z|([+-])(\d\d):?(\d\d))", re.ASCII)
 NOT_FOUND = -1  # the id of a value that is not known, in a field without an id for those
 UNKNOWN = "(any other value)"  # what `Field.value` says of a field's unknown id
 PER_BUCKET = 4  # values that share a bucket, on average
@@ -248,31 +250,38 @@ def _seconds(values: Any, field: str) -> tuple[np.ndarray, np.ndarray]:
         return values.astype(np.float64), np.ones(len(values), bool)
     packed = pack(values)
     texts = [packed.get(place) for place in range(len(packed))]
-    numeric = np.array([_is_decimal(text) for text in texts], bool)
+    numeric = np.array([NUMBER.fullmatch(text) is not None for text in texts], bool)
     seconds = np.full(len(texts), np.nan)
     seconds[numeric] = [float(text) for text in compress(texts, numeric)]
-    written = [text or "NaT" for text in compress(texts, ~numeric)]
+    written = [_without_zone(text) for text in compress(texts, ~numeric)]
     try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore", UserWarning)  # numpy's of a zone, which it takes to UTC
-            times = np.array(written, "datetime64[s]")
+        times = np.array([text or "NaT" for text, _ in written], "datetime64[s]")
     except ValueError:
-        wrong = next(text for text in written if not _is_time(text))
+        wrong = next(text for text in compress(texts, ~numeric) if text and not _is_time(text))
         raise ValueError(f"field {field!r} is of times, got {wrong[:40]!r}; write "
                          "2026-01-31 23:59:59, or seconds since 1970") from None
-    seconds[~numeric] = np.where(np.isnat(times), np.nan, times.astype(np.int64))
+    ahead = np.array([offset for _, offset in written], np.float64)  # of UTC
+    seconds[~numeric] = np.where(np.isnat(times), np.nan, times.astype(np.int64) - ahead)
     return seconds, numeric
 
 
-def _is_decimal(text: str) -> bool:
-    return text.replace(".", "", 1).lstrip("-").isdecimal()
+def _without_zone(text: str) -> tuple[str, float]:
+    """A time without its zone, and how many seconds that is ahead of UTC.
+
+    >>> _without_zone("2026-01-31T08:00:00+02:30"), _without_zone("2026-01-31 08:00Z")
+    (('2026-01-31T08:00:00', 9000.0), ('2026-01-31 08:00', 0.0))
+    """
+    zoned = ZONED.fullmatch(text)
+    if zoned is None:
+        return text, 0.0
+    moment, sign, hours, minutes = zoned.groups()
+    ahead = 0.0 if sign is None else 3600.0 * int(hours) + 60.0 * int(minutes)
+    return moment, -ahead if sign == "-" else ahead
 
 
 def _is_time(text: str) -> bool:
     try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore", UserWarning)
-            np.datetime64(text, "s")
+        np.datetime64(_without_zone(text)[0], "s")
     except ValueError:
         return False
     return True
