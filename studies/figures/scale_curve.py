@@ -19,6 +19,9 @@ from studies.figures.styles import COLOURS
 
 MARKERS = "os^Dv<"
 SIZE = (7.0, 2.8)  # inches: both columns of a page
+# variants that are drawn, and what older records call them
+NAMES = {"naive": "published", "streamed": "streamed", "dense": "streamed", "lazy": "lazy",
+         "deferred": "lazy", "uniform": "uniform"}
 
 
 def draw(rows: Sequence[dict[str, Any]], model: str, path: Path) -> Path:
@@ -32,7 +35,8 @@ def draw(rows: Sequence[dict[str, Any]], model: str, path: Path) -> Path:
     Raises:
         ValueError: there is no row of that model.
     """
-    chosen = [row for row in rows if row["model"] == model]
+    chosen = [{**row, "variant": NAMES[row["variant"]]} for row in rows
+              if row["model"] == model and row["variant"] in NAMES]
     if not chosen:
         raise ValueError(f"no row of model {model!r}; there are: "
                          f"{sorted({row['model'] for row in rows})}")
