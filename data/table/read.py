@@ -428,8 +428,7 @@ def texts_of(array: pa.Array) -> Packed:
     elif pa.types.is_time(kind):
         array = pc.cast(array, pa.time32("s"), safe=False).cast(pa.string())
     elif pa.types.is_duration(kind):  # whole seconds; below 0 Arrow rounds towards it
-        values = pa.array([as_text(value) for value in array.to_pylist()], pa.string())
-        array = values
+        array = pa.array([as_text(value) for value in array.to_pylist()], pa.string())
     elif not pa.types.is_string(kind):
         array = array.cast(pa.string())
     array = pc.fill_null(array, "")

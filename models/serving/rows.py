@@ -223,7 +223,7 @@ def _read_lines(path: Path, form: FileForm, needed: Sequence[str]) -> Iterator[C
             raise ValueError(f"{path} is empty; it must hold rows of {', '.join(needed)}")
         if not form.columns and not _has(first, separator, needed) and _has(first, form.separator,
                                                                             needed):
-            separator = form.separator  # of the table that the model was trained on
+            separator = form.separator  # of the training table
         names = _names(path, first, separator, form, needed)
         left = b""
         if names is None:  # no header: columns by position

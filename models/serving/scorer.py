@@ -183,8 +183,8 @@ class Scorer:
             values = columns.values[name]
             value = (values if isinstance(values, Packed) else pack(values[:1])).get(0)
             log.warning("the model knows none of the %d values of column %r, the first of which is "
-                        "read as %r: are they written as in the table that it was trained on "
-                        "(0007, not 7)?", len(found), name, value)
+                        "read as %r: are they written as in the training table (0007, not 7)?",
+                        len(found), name, value)
 
     def _slot(self, field: Field, values: Any, bad: dict[int, str]) -> list[str | None]:
         """What cells with several values have in one slot, None for nothing; cells with more values

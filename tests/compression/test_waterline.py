@@ -412,3 +412,8 @@ def test_the_command_line(tmp_path, dense, capsys):
     with pytest.raises(ValueError, match="the dense table has 8 columns"):
         args.work(args)
     assert sorted((tmp_path / "runs").iterdir()) == before  # nothing was trained
+
+
+def test_a_rung_above_the_most_bits_is_refused():
+    with pytest.raises(ValueError, match="a rung of 4 bits is above the most, 2"):
+        Shape(most=2, rung=4)

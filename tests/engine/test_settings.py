@@ -394,3 +394,8 @@ def test_bfloat16_is_refused_before_any_data_is_read_where_the_processor_has_non
     settings = parse({"model": "deepfm", "precision": "bfloat16"})
     with pytest.raises(ValueError, match="has no instructions for products of bfloat16"):
         run.open_data(settings, RunContext(out=tmp_path, device="cpu"))
+
+
+def test_a_penalty_that_would_pull_centroids_twice_is_refused():
+    with pytest.raises(ValueError, match="would pull mgqe's centroids to their rows twice a step"):
+        parse({"embedding": "mgqe", "l2_penalty": 0.1})

@@ -138,6 +138,14 @@ OPTIMISERS = {
         lambda model, old: torch.optim.SGD(groups(model, weight_decay=0.01), lr=0.1),
         "SGD does not scale",
     ),
+    "ASGD": (
+        lambda model, old: torch.optim.ASGD(groups(model, weight_decay=0.01), lr=0.1),
+        "ASGD does not scale",
+    ),
+    "Adadelta": (
+        lambda model, old: torch.optim.Adadelta(groups(model, weight_decay=0.01)),
+        "Adadelta does not scale",
+    ),
     "made before": (lambda model, old: old, "Adam trains the values but not the thresholds"),
 }
 

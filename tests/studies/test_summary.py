@@ -52,6 +52,16 @@ def test_data_sets_come_one_after_the_other(tmp_path):
         "uniform, d 24", "uniform, d 8"]
 
 
+def test_tables_of_few_bits_are_counted_and_not_passed_over(tmp_path):
+    for run_id, stage in (("a", "train"), ("b", "quantise"), ("c", "quantise")):
+        folder = tmp_path / "runs" / run_id
+        folder.mkdir(parents=True)
+        (folder / "result.json").write_text(json.dumps({**result(run_id), "stage": stage}))
+    text = summary.of_folder(tmp_path)
+    assert "2 tables of few bits an entry are not among these" in text
+    assert text.count("| FM") == 1
+
+
 def test_what_is_no_folder_of_results_is_refused(tmp_path):
     (tmp_path / "runs").mkdir()
     with pytest.raises(ValueError, match=rf"is no folder of results.* Did you mean {tmp_path}\?"):
