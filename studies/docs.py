@@ -567,7 +567,7 @@ def scale_speed() -> str:
                           for name in ("naive", "auto", "uniform"))
         rows.append((shown(model), f"{size:,}", *times, f"{naive / auto:.1f} x",
                      f"{auto / base:.2f} x", peaks, found["uniform"]["commit"][:7]))
-    return Table(("model", "rows", "published", "dense", "lazy", "chosen", "uniform",
+    return Table(("model", "rows", "published", "streamed", "lazy", "chosen", "uniform",
                      "chosen against published", "chosen over uniform",
                      "peak GB: published, chosen, uniform", "commit"), rows).markdown()
 

@@ -66,7 +66,7 @@ class Scorer:
         self.batch = int(np.clip(NUMBERS // (self.model.table.num_fields * max(width, 1)), 64,
                                  1 << 14))
 
-        self._told: set[str] = set()  # columns of which nothing is known, named once each
+        self._named: set[str] = set()  # columns of which nothing is known, named once each
 
     def __repr__(self) -> str:
         return (f"Scorer(run {self.manifest['run_id']}, {self.manifest['dataset']}, "
@@ -175,11 +175,11 @@ class Scorer:
     def _warn_of_unknown(self, field: Field, found: np.ndarray, columns: Columns) -> None:
         """Say once of a column whose values are all unknown, where most were known in training."""
         name, absent = _column(field), NOT_FOUND if field.unknown is None else field.unknown
-        if name in self._told or len(found) < FEWEST or not (found == absent).all():
+        if name in self._named or len(found) < FEWEST or not (found == absent).all():
             return
         known = int(field.counts.sum()) + field.info.missing_count
         if known > field.info.unknown_count:
-            self._told.add(name)
+            self._named.add(name)
             values = columns.values[name]
             value = (values if isinstance(values, Packed) else pack(values[:1])).get(0)
             log.warning("the model knows none of the %d values of column %r, the first of which is "

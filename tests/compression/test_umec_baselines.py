@@ -31,7 +31,7 @@ def test_every_rival_meets_the_budget_and_gives_up_no_more_than_it_must(method, 
 
 
 @pytest.mark.parametrize("method", BASELINES)
-def test_rivals_remove_neurons_in_the_same_multiples(method):
+def test_baselines_remove_neurons_in_the_same_multiples(method):
     model = made(top=(8, 6))
     resource = resource_of(model)
     kept = baselines.choose(method, model, resource, 0.4, Dynamics(punit=2), batches, 1)
