@@ -33,6 +33,7 @@ import json
 import statistics
 import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -190,6 +191,7 @@ def _ours(settings: Any, sizes: tuple[int, ...], variant: str,
 
 def measure_rank(model: str, rows: int, steps: int) -> dict[str, Any]:
     """What one of several processes spends on a step of a search; of the busiest."""
+    from engine.distributed import launch
     from engine.distributed.lanes import LaneStep, lane_sizes
     from engine.distributed.shards import Shards
     from engine.distributed.world import World
@@ -206,8 +208,10 @@ def measure_rank(model: str, rows: int, steps: int) -> dict[str, Any]:
     made = [list(zip((codes + offsets).split(lanes)[own], labels.split(lanes)[own], strict=True))
             for codes, labels in batches(sizes, train.batch_size, torch.device("cpu"))]
     reset_peak_memory(torch.device("cpu"))
-    built = build_model(sizes, values, SEED, build_embedding(sizes, values, SEED)).train()
-    shards = Shards(built, world, Path("."))
+    scratch = Path(tempfile.gettempdir())
+    embedding = build_embedding(sizes, values, SEED, folder=launch.folder_of_tables(scratch))
+    built = build_model(sizes, values, SEED, embedding).train()
+    shards = Shards(built, world, scratch)
     optimizer = build_optimizer(built, train.lr, train.l2_regularization, train.decay_of_others)
     _seen(optimizer, built, torch.device("cpu"))
     step = LaneStep(shards, built, SEED, optimizer, train.grad_clip)

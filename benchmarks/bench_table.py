@@ -1,7 +1,7 @@
 """How long a table of one's own takes to encode, and to read with other readers.
 
     python benchmarks/bench_table.py --rows 1000000
-    python benchmarks/bench_table.py --rows 20000000 --only csv --json benchmarks/results/table.json
+    python benchmarks/bench_table.py --rows 1000000 20000000 --json benchmarks/results/table.json
 
 The table has 12 columns: a label, users, items and queries by a Zipf law, a price with cents, a
 time of its own in most rows, and small columns with gaps, accents and commas. It is made first (not
@@ -121,6 +121,15 @@ def in_own_process(variant: str, path: Path, scratch: Path) -> dict[str, Any]:
     return json.loads(record.read_text())
 
 
+def of_size(size: int, variants: Sequence[str], scratch: Path | None) -> list[dict[str, Any]]:
+    """Every variant on a table of so many rows, which is made here and deleted at the end."""
+    with tempfile.TemporaryDirectory(dir=scratch) as folder:
+        kinds = {variant: "parquet" if variant == "parquet" else "csv" for variant in variants}
+        files = {kind: make(Path(folder), size, kind) for kind in sorted(set(kinds.values()))}
+        return [in_own_process(variant, files[kind], Path(folder))
+                for variant, kind in kinds.items()]
+
+
 def table(rows: Sequence[dict[str, Any]]) -> str:
     """One line a variant."""
     lines = [f"{'variant':<9}{'rows':>12}{'s':>8}{'cpu s':>8}{'rows/s':>12}{'peak MB':>9}"]
@@ -139,23 +148,19 @@ def main(arguments: Sequence[str] | None = None) -> None:
         return
     options = argparse.ArgumentParser(description=__doc__.splitlines()[0],
                                       formatter_class=argparse.ArgumentDefaultsHelpFormatter)
-    options.add_argument("--rows", type=int, default=1_000_000)
+    options.add_argument("--rows", type=int, nargs="+", default=[1_000_000])
     options.add_argument("--only", choices=VARIANTS, help="all when left away")
     options.add_argument("--scratch", type=Path, help="folder for the files; a temporary one")
     options.add_argument("--json", type=Path, metavar="FILE",
                          help="write the rows here, e.g. below benchmarks/results")
     chosen = options.parse_args(given)
-    rows = []
-    with tempfile.TemporaryDirectory(dir=chosen.scratch) as scratch:
-        files: dict[str, Path] = {}
-        for variant in [chosen.only] if chosen.only else VARIANTS:
-            if variant == "polars" and importlib.util.find_spec("polars") is None:
-                print("left out: polars is not installed")
-                continue
-            kind = "parquet" if variant == "parquet" else "csv"
-            if kind not in files:
-                files[kind] = make(Path(scratch), chosen.rows, kind)
-            rows.append(in_own_process(variant, files[kind], Path(scratch)))
+    variants = [chosen.only] if chosen.only else VARIANTS
+    if "polars" in variants and importlib.util.find_spec("polars") is None:
+        print("left out: polars is not installed")
+        variants = [variant for variant in variants if variant != "polars"]
+    rows: list[dict[str, Any]] = []
+    for size in chosen.rows:
+        rows += of_size(size, variants, chosen.scratch)
     print("{cores} cores, {device}, commit {commit}".format(**rows[0]))
     print(table(rows))
     if chosen.json:

@@ -3,16 +3,21 @@
 import numpy as np
 
 from data import feature_counts
+from engine.distributed import launch
 from engine.run import Run, derive
 from models.base import ClickModel
 from models.build import build_embedding, build_model
 
 
 def fresh_model(run: Run) -> ClickModel:
-    """The model of a run before its first step; the same seed gives the same one."""
+    """The model of a run before its first step; the same seed gives the same one.
+
+    Where several processes share the run, no process need have memory for the whole table.
+    """
     sizes, values = run.dataset.schema.sizes, run.settings.flat()
     embedding = build_embedding(sizes, values, derive(run.seed, "table"),
-                                lambda: feature_counts.count(run.dataset))
+                                lambda: feature_counts.count(run.dataset),
+                                launch.folder_of_tables(run.folder))
     return build_model(sizes, values, derive(run.seed, f"{run.stage}:model"), embedding,
                        run.dataset.num_dense)
 

@@ -7,11 +7,13 @@ from typing import Any
 import numpy as np
 import torch
 
+from engine.distributed import launch
 from models.pruned_tables import EMBEDDING, PrunedTables
 from utils.files import atomic_path, read_record, sha256_of, write_record
 
 INITIAL = "initial"
 OF_SEARCHES = ("cut", "reached", "cut_last", "cut_last_magnitude")  # sources; see engine/pep
+BITS = 1 << 20  # of a mask that are packed at a time; whole bytes
 MAGNITUDE = ".magnitude"  # suffix of the |V|-only cut beside a budget that the search did not reach
 
 
@@ -39,7 +41,10 @@ def cut_to(values: np.ndarray, margins: np.ndarray, count: int) -> np.ndarray:
 
 def mask_hash(pruned: PrunedTables) -> str:
     """Identity of a table's mask; part of the run ids of its tickets."""
-    return sha256_of(np.packbits(pruned.table != 0).tobytes(), str(pruned.table.shape))[:16]
+    flat = pruned.table.reshape(-1)
+    bits = b"".join(np.packbits(flat[start:start + BITS] != 0).tobytes()
+                    for start in range(0, len(flat), BITS))
+    return sha256_of(bits, str(pruned.table.shape))[:16]
 
 
 def pruned_table(table: np.ndarray, meta: dict[str, Any]) -> PrunedTables:
@@ -59,12 +64,14 @@ def save(folder: Path, name: str, table: np.ndarray, meta: dict[str, Any],
 def read(path: Path) -> tuple[PrunedTables, dict[str, np.ndarray]]:
     """A snapshot and the further arrays of its file.
 
+    Where several processes share the run, large tables are not in their memory but in files.
+
     Raises:
         FileNotFoundError: it is not there.
         ValueError: the file is corrupt, or its table is not what its record says.
     """
     try:
-        pruned, more = PrunedTables.load_with_more(path)
+        pruned, more = PrunedTables.load_with_more(path, launch.folder_of_tables(path.parent))
         pruned.values[EMBEDDING]  # the file of another model has none of this name
         count, recorded = pruned.num_params(), pruned.meta.get("num_embedding_params")
     except FileNotFoundError as error:

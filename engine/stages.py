@@ -16,6 +16,7 @@ from engine import snapshots
 from engine.checkpoint import load_checkpoint
 from engine.darts import search_and_train
 from engine.distributed import launch
+from engine.distributed.order import own_rows
 from engine.initial_model import fresh_model, initial_values
 from engine.loop import Hook
 from engine.pep.budgets import SaveAtBudgets
@@ -35,7 +36,7 @@ from engine.settings import (
     snapshot_decides,
 )
 from engine.trainer import Trainer, execute
-from models.build import build_model, fresh_table
+from models.build import build_model, empty_in, fresh_table
 from models.embedding.masked import Masked
 from models.embedding.pep import AUTO
 from models.pruned_tables import PrunedTables
@@ -317,17 +318,20 @@ def retrain_one(settings: Settings, seed: int, context: RunContext, dataset: Dat
     extra = {"mask": snapshots.mask_hash(ticket)}
     if settings.retrain.re_init:
         generator = torch.Generator().manual_seed(derive(seed, "re_init"))
-        start = fresh_table(initial.shape[0], initial.shape[1], sizes, values, generator)
+        start = fresh_table(initial.shape[0], initial.shape[1], sizes, values, generator,
+                            empty_in(launch.folder_of_tables(context.out)))
     else:
         start = torch.from_numpy(initial)
-        extra["initial"] = sha256_of(initial.tobytes())[:16]
+        extra["initial"] = sha256_of(initial.reshape(-1).view(np.uint8).data)[:16]
     if settings.retrain.rewind == "all" and ticket.meta.get("source") not in snapshots.OF_SEARCHES:
         # these are of their seed alone, but a training draws others than a search
         extra["others"] = sha256_of(*(others[name].tobytes() for name in sorted(others)))[:16]
     run = Run(settings, seed, context, dataset, "retrain", extra)
     if (result := run.finished()) is not None:
         return result
-    embedding = Masked(start, torch.from_numpy(ticket.table != 0), len(sizes))
+    own = own_rows(len(initial), settings.train.lanes)
+    embedding = Masked(start[own], torch.from_numpy(ticket.table[own] != 0), len(sizes))
+    embedding.num_rows = len(initial)
     model = build_model(sizes, values, derive(seed, "retrain:model"), embedding, dataset.num_dense)
     if settings.retrain.rewind == "all":
         model.load_state_dict({name: torch.from_numpy(value) for name, value in others.items()},

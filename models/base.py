@@ -5,7 +5,6 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-import torch
 from torch import Tensor, nn
 
 from .embedding.base import Arrays, Embedding, EmbeddingEntry, RowIndexed
@@ -81,7 +80,7 @@ class ModelEntry:
     check: Callable[[Any, Values], None] = no_check
     embedding: EmbeddingEntry | None = None
     reads_dense: bool = False
-    initial_table: Callable[[Sizes, int, torch.Generator], Tensor] | None = None
+    initial_table: Callable[..., Tensor] | None = None
     vector_weights: Callable[[Any], list[Tensor]] | None = None
 
 

@@ -1,7 +1,10 @@
 """The models and embeddings by name, and how each is made from plain values."""
 
+from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -26,7 +29,7 @@ from .embedding.base import (
     initial_table,
 )
 from .embedding.mixed_width import Mixed
-from .memory import require_memory
+from .memory import array_in_file, require_memory
 from .options import Sizes, Values, record_of
 
 # A new model or embedding is one file and one line here.
@@ -49,7 +52,7 @@ def _not_counted() -> Tensor:
 
 
 def build_embedding(field_sizes: Sizes, values: Values, seed: int,
-                    counts: Counts = _not_counted) -> Embedding:
+                    counts: Counts = _not_counted, folder: Path | None = None) -> Embedding:
     """A fresh embedding. One seed gives the same V0 to every embedding of one whole table, under
     every model but those that draw it in their own way.
 
@@ -58,6 +61,7 @@ def build_embedding(field_sizes: Sizes, values: Values, seed: int,
         values: settings by name; what is missing keeps its default, but for `model`, `embedding`
             and `latent_dim`.
         counts: () -> (N,) int64, how often each feature occurs in training.
+        folder: of a table that is cut over processes next: it is drawn in a file there.
 
     Raises:
         ValueError: the embedding needs counts and none are given, these or its settings do not
@@ -67,24 +71,36 @@ def build_embedding(field_sizes: Sizes, values: Values, seed: int,
     generator = torch.Generator().manual_seed(seed)
 
     def draw(rows: int, width: int) -> Tensor:
-        require_memory(4 * rows * width, f"a table of {rows:,} x {width}")
-        return fresh_table(rows, width, field_sizes, values, generator)
+        return fresh_table(rows, width, field_sizes, values, generator, empty_in(folder))
 
     def checked_counts() -> Tensor:
         return _checked(counts(), sum(field_sizes))
 
     own: Any = record_of(entry.settings, values)
-    return entry.build(Blueprint(draw, field_sizes, values["latent_dim"], own, checked_counts))
+    return entry.build(Blueprint(draw, field_sizes, values["latent_dim"], own, checked_counts,
+                                 folder is not None))
+
+
+def empty_in(folder: Path | None) -> Callable[[int, int], Tensor]:
+    """(rows, width) -> a table to be filled, in memory or in a file of the folder."""
+    def empty(rows: int, width: int) -> Tensor:
+        if folder is not None:
+            return torch.from_numpy(array_in_file((rows, width), np.float32, folder))
+        require_memory(4 * rows * width, f"a table of {rows:,} x {width}")
+        return torch.empty(rows, width)
+
+    return empty
 
 
 def fresh_table(rows: int, width: int, field_sizes: Sizes, values: Values,
-                generator: torch.Generator) -> Tensor:
+                generator: torch.Generator,
+                empty: Callable[[int, int], Tensor] = torch.empty) -> Tensor:
     """V0 (rows, D): the model's own where it has one for the whole table, else
     `initial_table`."""
     own = MODELS[values["model"]].initial_table
     if own is not None and rows == sum(field_sizes):
-        return own(field_sizes, width, generator)
-    return initial_table(rows, width, generator)
+        return own(field_sizes, width, generator, empty)
+    return initial_table(rows, width, generator, empty)
 
 
 def _checked(counts: Tensor, num_rows: int) -> Tensor:

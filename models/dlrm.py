@@ -1,7 +1,7 @@
 """DLRM (Naumov et al. 2019)."""
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 from typing import Any
@@ -129,14 +129,15 @@ def through(stack: Layers, values: Tensor) -> Tensor:
     return values
 
 
-def initial_tables(sizes: Sequence[int], width: int, generator: torch.Generator) -> Tensor:
+def initial_tables(sizes: Sequence[int], width: int, generator: torch.Generator,
+                   empty: Callable[[int, int], Tensor] = torch.empty) -> Tensor:
     """V0 (N, D) as DLRM starts: U(-V_f ** -1/2, V_f ** -1/2) in a field of V_f rows.
 
     >>> initial_tables((1, 100), 4, torch.Generator().manual_seed(1))[1:].abs().max() <= 0.1
     tensor(True)
     """
     bounds = torch.tensor(sizes).float().rsqrt().repeat_interleave(torch.tensor(sizes))
-    return torch.empty(sum(sizes), width).uniform_(-1, 1, generator=generator) * bounds[:, None]
+    return empty(sum(sizes), width).uniform_(-1, 1, generator=generator).mul_(bounds[:, None])
 
 
 _PAPER = "Naumov et al. 2019"

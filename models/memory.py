@@ -1,7 +1,11 @@
-"""Whether the memory holds what is about to be taken."""
+"""Whether the memory holds what is about to be taken, and arrays in files where it need not."""
 
 import os
+import tempfile
+from collections.abc import Sequence
 from pathlib import Path
+
+import numpy as np
 
 GIB = 1 << 30
 
@@ -27,3 +31,19 @@ def require_memory(need: int, what: str) -> None:
         raise ValueError(f"{what} takes {need / GIB:,.2f} GiB, and {most / GIB:,.2f} GiB of memory "
                          "are available; take a smaller latent_dim, an embedding of fewer "
                          "parameters, or a machine with more memory (docs/scale.md)")
+
+
+def array_in_file(shape: Sequence[int], dtype: np.typing.DTypeLike, folder: Path) -> np.ndarray:
+    """An array of zeros in a file of its own, which has no name and ends with the array.
+
+    The system keeps as much of it in memory as it likes.
+
+    Raises:
+        OSError: the disk has no room for all of it; nothing is left behind.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryFile(dir=folder) as file:
+        array = np.memmap(file, dtype, "w+", shape=tuple(shape))
+        if hasattr(os, "posix_fallocate"):  # else a full disk would end the process at a write
+            os.posix_fallocate(file.fileno(), 0, array.nbytes)
+    return array

@@ -1,15 +1,19 @@
-"""Named arrays in one .npz file: with a checksum, without pickle, within the available memory."""
+"""Named arrays in one .npz file: with a checksum, without pickle, within the available memory, or
+unpacked into files."""
 
 import hashlib
 import os
 import zipfile
 from collections.abc import Mapping
+from pathlib import Path
 from typing import IO, Any
 
 import numpy as np
 
-from .memory import available_memory
+from .memory import array_in_file, available_memory
 
+LARGE = 1 << 24  # bytes
+PART = 1 << 20  # bytes that are unpacked at a time
 DIGEST = "digest"  # among the arrays of a file: over all others; older files have none
 _HEADERS = {(1, 0): np.lib.format.read_array_header_1_0,
             (2, 0): np.lib.format.read_array_header_2_0}
@@ -39,11 +43,13 @@ def write_npz(file: IO[bytes], arrays: Mapping[str, np.ndarray[Any, Any]]) -> No
     np.savez_compressed(file, **with_digest)
 
 
-def read_npz(path: str | os.PathLike[str], most: int | None = None) -> Arrays:
+def read_npz(path: str | os.PathLike[str], most: int | None = None,
+             folder: Path | None = None) -> Arrays:
     """The arrays of a file, by name; nothing in it is run, whoever made it.
 
     Args:
         most: bytes that the arrays may take; without it, what memory is available.
+        folder: for arrays of LARGE bytes and more: each in a file there, and not in memory.
 
     Raises:
         FileNotFoundError: there is no such file.
@@ -60,7 +66,7 @@ def read_npz(path: str | os.PathLike[str], most: int | None = None) -> Arrays:
     """
     try:
         with zipfile.ZipFile(path) as archive:
-            arrays = _arrays(archive, available_memory() if most is None else most)
+            arrays = _arrays(archive, available_memory() if most is None else most, folder)
         found = arrays.pop(DIGEST, None)
         if found is not None and str(found) != digest_of(arrays):
             raise ValueError("its arrays are not those that were written: another checksum")
@@ -71,9 +77,10 @@ def read_npz(path: str | os.PathLike[str], most: int | None = None) -> Arrays:
     return arrays
 
 
-def _arrays(archive: zipfile.ZipFile, most: int) -> Arrays:
+def _arrays(archive: zipfile.ZipFile, most: int, folder: Path | None) -> Arrays:
     members = archive.infolist()
-    need = sum(member.file_size for member in members)  # zipfile unpacks no more than that
+    # zipfile unpacks no more than that
+    need = sum(member.file_size for member in members if folder is None or not _is_large(member))
     if need > most:
         raise ValueError(f"its arrays take {need:,} bytes, and {most:,} can be had")
     arrays: Arrays = {}
@@ -82,15 +89,27 @@ def _arrays(archive: zipfile.ZipFile, most: int) -> Arrays:
         if name in arrays or name == member.filename:
             raise ValueError(f"its member {member.filename!r} is no array of a name of its own")
         with archive.open(member) as file:
-            _require_plain(file, member.file_size)
+            shape, by_column, dtype = _plain_header(file, member.file_size)
+            if folder is not None and _is_large(member) and not by_column:
+                arrays[name] = array_in_file(shape, dtype, folder)
+                into = arrays[name].reshape(-1).view(np.uint8)
+                for start in range(0, into.size, PART):
+                    part = file.read(PART)
+                    into[start:start + len(part)] = np.frombuffer(part, np.uint8)
+                continue
         with archive.open(member) as file:
             arrays[name] = np.lib.format.read_array(file, allow_pickle=False)
     return arrays
 
 
-def _require_plain(file: IO[bytes], size: int) -> None:
-    """Refuse an array of objects, and one whose header names another size than its bytes have."""
-    shape, _, dtype = _HEADERS[np.lib.format.read_magic(file)](file)
+def _is_large(member: zipfile.ZipInfo) -> bool:
+    return member.file_size >= LARGE
+
+
+def _plain_header(file: IO[bytes], size: int) -> tuple[tuple[int, ...], bool, np.dtype]:
+    """Shape, whether it is stored by column, and type; refuses an array of objects, and one whose
+    header names another size than its bytes have."""
+    shape, by_column, dtype = _HEADERS[np.lib.format.read_magic(file)](file)
     if dtype.hasobject:
         raise ValueError("it holds Python objects, which are never read")
     need = dtype.itemsize
@@ -99,3 +118,4 @@ def _require_plain(file: IO[bytes], size: int) -> None:
     if need != size - file.tell():
         raise ValueError(f"an array of shape {shape} and type {dtype} has {size - file.tell():,} "
                          f"bytes in it")
+    return shape, by_column, dtype

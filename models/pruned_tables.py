@@ -112,11 +112,15 @@ class PrunedTables:
         return cls.load_with_more(path)[0]
 
     @classmethod
-    def load_with_more(cls, path: str | os.PathLike[str]
+    def load_with_more(cls, path: str | os.PathLike[str], folder: Path | None = None
                        ) -> tuple["PrunedTables", dict[str, np.ndarray]]:
-        """The tables and the further arrays of a file; raises as `load` does."""
+        """The tables and the further arrays of a file; raises as `load` does.
+
+        Args:
+            folder: where large tables are put into files, as by `read_npz`.
+        """
         try:
-            arrays = read_npz(path)
+            arrays = read_npz(path, folder=folder)
             meta = json.loads(str(arrays.pop("meta")))
             values, initial, padding = {}, {}, {}
             if "names" not in arrays:  # an older file of the scripts

@@ -5,18 +5,15 @@ table whose values have a standard deviation of 1e-4 is therefore gone at s = -6
 is 0.0025, and a pruned entry gets no gradient: it does not come back.
 """
 
-import math
-from collections.abc import Callable
+import bisect
 
 import torch
 from torch import Tensor
 
 from .kernels.threshold import GATES
 
-INVERSES: dict[str, Callable[[float], float]] = {
-    "sigmoid": lambda g: math.log(g) - math.log1p(-g) if g < 1 else math.inf,
-    "softplus": lambda g: g + math.log(-math.expm1(-g)),
-}
+CHUNK = 1 << 20  # entries that are looked at together, so that no second table is made
+LOWEST = -8000  # tenths: there g(s) is 0 in every precision
 
 
 @torch.no_grad()
@@ -43,8 +40,10 @@ def share_below(values: Tensor, gate: str, scale: float, init: float) -> float:
     """
     _check_gate(gate)
     level = scale * GATES[gate](values.new_full((1,), init))  # in the table's precision, as trained
-    there = int(torch.count_nonzero(values))
-    kept = int((values.abs() > level).sum())
+    there = kept = 0
+    for part in values.reshape(-1).split(CHUNK):
+        there += int(torch.count_nonzero(part))
+        kept += int((part.abs() > level).sum())
     return (there - kept) / there if there else 0.0
 
 
@@ -52,7 +51,7 @@ def share_below(values: Tensor, gate: str, scale: float, init: float) -> float:
 def fitting_start(values: Tensor, gate: str, scale: float, share: float = 0.01) -> float:
     """The highest s, in tenths and up to 0, whose threshold prunes at most `share` of a table.
 
-    It inverts the gate at the quantile of |V|; entries that are exactly 0 do not count.
+    Entries that are exactly 0 do not count.
 
     Args:
         values: V, any shape, on any device.
@@ -69,14 +68,13 @@ def fitting_start(values: Tensor, gate: str, scale: float, share: float = 0.01) 
     _check_gate(gate)
     if not 0 <= share < 1:
         raise ValueError(f"share must be at least 0 and below 1, got {share}")
-    sizes = values.abs()[values != 0]
-    if not len(sizes):
+    if not torch.count_nonzero(values):
         raise ValueError("the table is all zero, so no start fits it; initialise it first")
-    lowest = float(sizes.kthvalue(int(share * len(sizes)) + 1).values)  # the smallest to be kept
-    tenths = math.floor(10 * min(INVERSES[gate](lowest / scale), 0.0))
-    while share_below(values, gate, scale, tenths / 10) > share:  # the tenth itself, or rounding
-        tenths -= 1
-    return tenths / 10
+
+    def too_many(tenths: int) -> bool:
+        return share_below(values, gate, scale, tenths / 10) > share
+
+    return (bisect.bisect_left(range(LOWEST, 1), True, key=too_many) - 1 + LOWEST) / 10
 
 
 def _check_gate(gate: str) -> None:

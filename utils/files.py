@@ -219,7 +219,7 @@ def checksum_of(record: dict[str, Any]) -> str:
     return sha256_of(json.dumps(record, sort_keys=True))[:16]
 
 
-def sha256_of(*parts: bytes | str) -> str:
+def sha256_of(*parts: bytes | memoryview | str) -> str:
     """Hex digest over the parts, each preceded by its length so that no two lists of parts collide.
 
     >>> sha256_of("ab", "c") == sha256_of("a", "bc")

@@ -1,6 +1,7 @@
 """What torchrun says in the environment; torch itself is not imported here."""
 
 import os
+from pathlib import Path
 
 LANES = 4  # of a run under torchrun whose settings name none
 
@@ -15,6 +16,17 @@ def rank() -> int:
     return int(os.environ["RANK"]) if launched() else 0
 
 
+def size() -> int:
+    """How many processes share the run; 1 without torchrun."""
+    return int(os.environ["WORLD_SIZE"]) if launched() else 1
+
+
+def folder_of_tables(folder: Path) -> Path | None:
+    """Where the files of large tables go, so that no process need have memory for a whole one; None
+    in one process, which keeps them in its memory."""
+    return folder if size() > 1 else None
+
+
 def refuse(command: str) -> None:
     """Refuse a command that runs in one process only.
 
@@ -23,4 +35,4 @@ def refuse(command: str) -> None:
     """
     if launched():
         raise ValueError(f"{command} runs in one process, and torchrun has started "
-                         f"{os.environ['WORLD_SIZE']}; start it with python")
+                         f"{size()}; start it with python")

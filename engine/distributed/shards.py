@@ -1,17 +1,9 @@
-"""Tables cut over the processes of a run, each row with its thresholds and moments in one process.
-
-Rows are put into a fixed pseudo-random order, so that the frequent ones are spread evenly, and the
-order is cut into as many parts as the run has lanes; a process holds the parts of its lanes. What
-is computed entry by entry over a part (vectors of the CPU's instructions and what is left over) or
-added up over it therefore has the same bits for any number of processes.
-"""
+"""Tables cut over the processes of a run, each row with its thresholds and moments in one
+process."""
 
 import copy
-import math
-import tempfile
 from collections.abc import Mapping
 from dataclasses import dataclass
-from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -19,13 +11,12 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from engine.distributed.order import Order
 from engine.distributed.world import BROADCAST, World
 from models.base import ClickModel, row_indexed_tables
+from models.memory import array_in_file
 from models.serving.compact import stored_bytes
 
-GOLDEN = (math.sqrt(5) - 1) / 2
-# neighbours that stay together: frequent ones often are in one batch, and Adam moves rows in blocks
-GROUP = 8
 SMALL = 1 << 24  # bytes of a whole table that is kept in memory; a larger one is kept in a file
 DIGIT = 16  # bits that are counted at a time where an n-th value is searched
 
@@ -47,11 +38,12 @@ class Request:
     wanted: Tensor
 
 
-class Shards:
+class Shards(Order):
     """The rows of all tables of a model of N rows, cut over the processes.
 
     Args:
-        model: its tables are replaced by this process's rows of them, (own rows, D).
+        model: its tables are replaced by this process's rows of them, (own rows, D), where they
+            are not that already.
         world: the processes.
         folder: for the files of tables that are too large to be made whole in memory.
 
@@ -70,40 +62,19 @@ class Shards:
                              f"{world.lanes} lanes; set fewer lanes")
         self.world = world
         self.folder = folder
-        self.num_rows = rows = embedding.num_rows
-        self.groups = groups = max(rows // GROUP, 1)
-        self.factor = next(factor for factor in range(max(int(GOLDEN * groups), 1), 2 * groups)
-                           if math.gcd(factor, groups) == 1)
-        self.inverse = pow(self.factor, -1, groups)
-        bounds = np.array([rows * lane // world.lanes for lane in range(world.lanes + 1)])
-        self.edges = bounds[::world.lanes // world.size]  # of the processes' shards
-        self.first, self.last = self.edges[world.rank], self.edges[world.rank + 1]
-        own = bounds[world.own.start:world.own.stop + 1] - self.first
-        self.parts = [slice(int(one), int(end)) for one, end in pairwise(own)]
+        super().__init__(embedding.num_rows, world.lanes, world.size, world.rank)
         tables = row_indexed_tables(model)
         self.names = tuple(tables)
-        in_memory = torch.from_numpy(self.rows_at(np.arange(self.first, self.last)))
+        own = torch.from_numpy(self.own())
         # one entry a row that is not among the tables: the field of a row
         self.of_rows = tuple(key for key, buffer in embedding.named_buffers()
-                             if buffer.shape == (rows,))
+                             if buffer.shape == (self.num_rows,))
         for tensor in (*tables.values(), *map(embedding.get_buffer, self.of_rows)):
-            tensor.data = tensor.data[in_memory]
+            if len(tensor) == self.num_rows:
+                tensor.data = tensor.data[own]
         kind = type(embedding)
         embedding.__class__ = type(f"Sharded{name}", (ShardedEmbedding, kind),
                                    {"kind": kind, "shards": self})
-
-    def places(self, rows: np.ndarray) -> np.ndarray:
-        """Where rows stand in the pseudo-random order."""
-        return self._moved(rows.astype(np.int64), self.factor)
-
-    def rows_at(self, places: np.ndarray) -> np.ndarray:
-        """The inverse of `places`."""
-        return self._moved(places.astype(np.int64), self.inverse)
-
-    def _moved(self, rows: np.ndarray, factor: int) -> np.ndarray:
-        group, within = np.divmod(rows, GROUP)
-        moved = group * factor % self.groups * GROUP + within
-        return np.where(group < self.groups, moved, rows)  # the last rows are no whole group
 
     def views(self, embedding: Any) -> list[Any]:
         """The embedding with the rows of one part in the place of its tables, for each own part."""
@@ -158,9 +129,7 @@ class Shards:
         if keep and row_bytes * self.num_rows <= SMALL:
             out = np.empty(shape, out.dtype)
         elif keep:
-            self.folder.mkdir(parents=True, exist_ok=True)
-            with tempfile.TemporaryFile(dir=self.folder) as file:
-                out = np.memmap(file, out.dtype, "w+", shape=shape)
+            out = array_in_file(shape, out.dtype, self.folder)
         for rank in range(self.world.size):
             end = int(self.edges[rank + 1])
             for start in range(int(self.edges[rank]), end, max(BROADCAST // row_bytes, 1)):

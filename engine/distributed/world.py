@@ -14,7 +14,7 @@ import torch
 import torch.distributed as dist
 from torch import Tensor
 
-from engine.distributed.launch import launched
+from engine.distributed import launch
 from utils.text import counted
 
 JOIN_SECONDS = 300.0  # that a process waits for the others to start
@@ -79,8 +79,7 @@ class World:
     """
 
     def __init__(self, lanes: int, on_gpus: bool = False) -> None:
-        size = int(os.environ["WORLD_SIZE"]) if launched() else 1
-        self.size = dist.get_world_size() if dist.is_initialized() else size
+        self.size = dist.get_world_size() if dist.is_initialized() else launch.size()
         if lanes % self.size:
             fitting = [str(1 << power) for power in range(lanes.bit_length())]
             raise ValueError(f"{self.size} processes cannot share {lanes} lanes evenly; start "
@@ -163,7 +162,7 @@ class World:
 
 def _join(on_gpus: bool) -> None:
     """Meet the other processes that torchrun has started, or be alone."""
-    if not launched():
+    if not launch.launched():
         dist.init_process_group("gloo", store=dist.HashStore(), rank=0, world_size=1)
         return
     wait = timedelta(seconds=JOIN_SECONDS)

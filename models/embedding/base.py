@@ -91,6 +91,7 @@ class Blueprint:
         width: D, the setting `latent_dim`.
         own: the embedding's own settings, a record of the class that its entry names.
         counts: how often each feature occurs in training; called by embeddings that need it.
+        cut: whether the tables are cut over processes next: what fills them is then not copied.
     """
 
     draw: Draw
@@ -98,6 +99,7 @@ class Blueprint:
     width: int
     own: Any
     counts: Counts
+    cut: bool = False
 
     @property
     def num_rows(self) -> int:
@@ -195,11 +197,15 @@ class TableEmbedding(RowIndexed):
         return min(4 * self.num_rows * self.width, compact)
 
 
-def initial_table(num_rows: int, width: int, generator: torch.Generator) -> Tensor:
+def initial_table(num_rows: int, width: int, generator: torch.Generator,
+                  empty: Callable[[int, int], Tensor] = torch.empty) -> Tensor:
     """V0 (N, D): Xavier-uniform over the whole matrix, bound sqrt(6 / (N + D)).
+
+    Args:
+        empty: (N, D) -> where it is drawn.
 
     >>> initial_table(4129, 64, torch.Generator().manual_seed(1)).abs().max() <= math.sqrt(6 / 4193)
     tensor(True)
     """
     bound = math.sqrt(6.0 / (num_rows + width))
-    return torch.empty(num_rows, width).uniform_(-bound, bound, generator=generator)
+    return empty(num_rows, width).uniform_(-bound, bound, generator=generator)

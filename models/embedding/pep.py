@@ -95,6 +95,9 @@ class Pep(TableEmbedding):
         field_sizes: rows of each field, in order; they sum to N. A field of size 0 holds ids of the
             last one before it that has rows, whose thresholds it has.
         thresholds: granularity, start value and gate.
+        copied: whether the table is a copy of `initial`, or `initial` itself. In the latter case
+            thresholds of rows are one value that is seen in every place of s: both are to be cut
+            before they are trained.
 
     Raises:
         ValueError: the field sizes do not sum to N.
@@ -108,15 +111,18 @@ class Pep(TableEmbedding):
     computes_rows = True
 
     def __init__(self, initial: Tensor, field_sizes: tuple[int, ...],
-                 thresholds: Thresholds) -> None:
+                 thresholds: Thresholds, copied: bool = True) -> None:
         super().__init__(initial.shape[0], initial.shape[1], len(field_sizes))
         if sum(field_sizes) != self.num_rows:
             raise ValueError(f"the field sizes {field_sizes} sum to {sum(field_sizes)}, the table "
                              f"has {self.num_rows} rows")
         shape = thresholds.shape(self.num_rows, self.width, len(field_sizes))
-        self.weight = nn.Parameter(initial.clone())
-        self.thresholds = nn.Parameter(torch.full(shape, float(thresholds.init)))
         self.granularity = thresholds.type
+        self.weight = nn.Parameter(initial.clone() if copied else initial)
+        start = torch.tensor(float(thresholds.init)).expand(shape)
+        alone = copied or not self._by_feature
+        self.thresholds = nn.Parameter(start.clone(memory_format=torch.contiguous_format)
+                                       if alone else start)
         self.scale = thresholds.scale
         self.learned = thresholds.learned
         self.decays = {} if thresholds.decay == "coupled" else {"thresholds": thresholds.decay}
@@ -272,7 +278,7 @@ def _build(plan: Blueprint) -> Pep:
                          "replace it by a number; give the number here")
     thresholds = Thresholds(own.threshold_type, own.threshold_init, own.g_type, own.gk,
                             own.threshold_decay, own.threshold_gradient)
-    return Pep(plan.table(), plan.field_sizes, thresholds)
+    return Pep(plan.table(), plan.field_sizes, thresholds, not plan.cut)
 
 
 def _check(own: PepSettings, values: Values) -> None:

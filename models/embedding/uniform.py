@@ -9,6 +9,11 @@ from .base import DECAYS, Arrays, ByHand, EmbeddingEntry, TableEmbedding
 class Uniform(TableEmbedding):
     """A dense table that starts from `initial` (N, D).
 
+    Args:
+        initial: (N, D).
+        num_fields: F.
+        copied: whether the table is a copy of `initial`, or `initial` itself.
+
     >>> import torch
     >>> Uniform(torch.ones(5, 2), num_fields=1)(torch.tensor([[3]])).shape
     torch.Size([1, 1, 2])
@@ -16,9 +21,9 @@ class Uniform(TableEmbedding):
 
     sharded = "vectors"
 
-    def __init__(self, initial: Tensor, num_fields: int) -> None:
+    def __init__(self, initial: Tensor, num_fields: int, copied: bool = True) -> None:
         super().__init__(initial.shape[0], initial.shape[1], num_fields)
-        self.weight = nn.Parameter(initial.clone())
+        self.weight = nn.Parameter(initial.clone() if copied else initial)
 
     def forward(self, ids: Tensor) -> Tensor:
         """ids (B, F) -> (B, F, D)."""
@@ -38,5 +43,5 @@ class Uniform(TableEmbedding):
 
 
 ENTRY = EmbeddingEntry(
-    lambda plan: Uniform(plan.table(), plan.num_fields),
+    lambda plan: Uniform(plan.table(), plan.num_fields, not plan.cut),
     grid={"latent_dim": [2, 4, 8, 16, 32, 64], "l2_regularization": list(DECAYS[::2])})

@@ -1,13 +1,16 @@
 """Tables that the memory does not hold are refused before anything is taken."""
 
+import errno
 import logging
+import os
 
+import numpy as np
 import pytest
 import tiny
 
 from models import memory
 from models.build import build_embedding
-from models.memory import available_memory, require_memory
+from models.memory import array_in_file, available_memory, require_memory
 
 MIB = 1 << 20
 
@@ -57,3 +60,21 @@ def test_large_tables_say_what_they_take(tmp_path, monkeypatch, caplog):
     with caplog.at_level(logging.INFO, "pep"):
         tiny.train(tmp_path, embedding="uniform", table_update="dense")
     assert "their moments take" in caplog.text
+
+
+def test_an_array_in_a_file_is_of_zeros_and_leaves_nothing(tmp_path):
+    array = array_in_file((3, 2), np.float32, tmp_path / "new")
+    assert array.tolist() == [[0, 0]] * 3
+    array[1] = 5
+    assert array.sum() == 10
+    assert list((tmp_path / "new").iterdir()) == []
+
+
+def test_a_full_disk_is_an_error_before_anything_is_written(tmp_path, monkeypatch):
+    def full(*arguments):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(os, "posix_fallocate", full)
+    with pytest.raises(OSError, match="No space left"):
+        array_in_file((3, 2), np.float32, tmp_path)
+    assert list(tmp_path.iterdir()) == []

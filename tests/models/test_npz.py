@@ -103,3 +103,21 @@ def test_what_is_no_archive_is_refused_by_name(path, content):
 def test_an_absent_file_is_absent(tmp_path):
     with pytest.raises(FileNotFoundError):
         read_npz(tmp_path / "no.npz")
+
+
+def test_large_arrays_go_to_files_that_have_no_name(tmp_path, monkeypatch):
+    path, array = tmp_path / "a.npz", np.arange(600.0).reshape(30, 20)
+    with path.open("wb") as file:
+        write_npz(file, {"table": array, "meta": np.array("{}")})
+    monkeypatch.setattr(npz, "LARGE", 1000)
+    monkeypatch.setattr(npz, "available_memory", lambda: 999)  # for all others
+    found = read_npz(path, folder=tmp_path / "files")
+    assert isinstance(found["table"], np.memmap)
+    assert found["table"].tolist() == array.tolist()
+    assert not isinstance(found["meta"], np.memmap)
+    assert list((tmp_path / "files").iterdir()) == []
+    with pytest.raises(ValueError, match="its arrays take 5,"):
+        read_npz(path)
+    with_members(path, table=npy(array + 1))
+    with pytest.raises(ValueError, match="another checksum"):
+        read_npz(path, folder=tmp_path / "files")

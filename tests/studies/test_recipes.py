@@ -7,7 +7,7 @@ import tiny
 
 import reproduce
 from data.registry import DATASETS
-from studies import pooling, recipes, schemes, tuning
+from studies import collect, pooling, recipes, schemes, tuning
 from studies.collect import results_in
 from studies.figures import leaderboard
 from studies.published import PRESETS
@@ -40,6 +40,7 @@ def shell(monkeypatch, tmp_path):
         "fm": Recipe("fm", {"lr": [0.01, 0.03], "l2_regularization": [1e-4, 1e-3],
                             "ema": [0.0, 0.5]}, published=0.5)})
     monkeypatch.setattr(tuning, "SHIPPED", tmp_path / "no shipped settings")
+    monkeypatch.setattr(collect, "SHIPPED", tmp_path / "no shipped records")
 
     def call(*words):
         words = [*words, "--out", str(tmp_path), "--jobs", "1"]

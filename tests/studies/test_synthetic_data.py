@@ -10,7 +10,7 @@ import tiny
 import reproduce
 from data.synthetic import raw_planted
 from engine.run import RunContext
-from studies import schemes, synthetic_data
+from studies import collect, schemes, synthetic_data
 from studies.collect import results_in
 from studies.published import PRESETS
 
@@ -25,6 +25,7 @@ def shell(monkeypatch, tmp_path):
     monkeypatch.setenv("PEP_DATA", str(tmp_path / "raw"))
     monkeypatch.setitem(PRESETS, "criteo", {**QUICK, "dataset": "criteo"})
     monkeypatch.setattr(schemes, "LONG", {"max_epochs": 2})
+    monkeypatch.setattr(collect, "SHIPPED", tmp_path / "no shipped records")
     tiny.publish(monkeypatch, PRESETS["criteo"])
 
     def call(*words):

@@ -9,8 +9,9 @@ from training import SIZES, Training
 
 from engine import snapshots
 from engine.distributed.lanes import LaneModel, LaneStep, lane_sizes
+from engine.distributed.order import GROUP
 from engine.distributed.rows import LaneLoader
-from engine.distributed.shards import GROUP, Shards
+from engine.distributed.shards import Shards
 from engine.distributed.world import World
 from models.base import ClickModel
 from models.fm import FM
