@@ -56,7 +56,8 @@ class Training:
 
     def run(self, steps, rows=BATCH):
         for _ in range(steps):
-            torch.manual_seed(self.step)  # of the dropout
+            # of the dropout; torch.manual_seed writes a traceback for each device that is not there
+            torch.default_generator.manual_seed(self.step)
             self.losses.append(float(self.advance(*self.batch(rows))))
             self.step += 1
         return self
