@@ -39,12 +39,8 @@ def share_below(values: Tensor, gate: str, scale: float, init: float) -> float:
     0.5
     """
     _check_gate(gate)
-    level = scale * GATES[gate](values.new_full((1,), init))  # in the table's precision, as trained
-    there = kept = 0
-    for part in values.reshape(-1).split(CHUNK):
-        there += int(torch.count_nonzero(part))
-        kept += int((part.abs() > level).sum())
-    return (there - kept) / there if there else 0.0
+    there = int(torch.count_nonzero(values))
+    return (there - _above(values, gate, scale, init)) / there if there else 0.0
 
 
 @torch.no_grad()
@@ -68,13 +64,19 @@ def fitting_start(values: Tensor, gate: str, scale: float, share: float = 0.01) 
     _check_gate(gate)
     if not 0 <= share < 1:
         raise ValueError(f"share must be at least 0 and below 1, got {share}")
-    if not torch.count_nonzero(values):
+    if not (there := int(torch.count_nonzero(values))):
         raise ValueError("the table is all zero, so no start fits it; initialise it first")
 
     def too_many(tenths: int) -> bool:
-        return share_below(values, gate, scale, tenths / 10) > share
+        return (there - _above(values, gate, scale, tenths / 10)) / there > share
 
     return (bisect.bisect_left(range(LOWEST, 1), True, key=too_many) - 1 + LOWEST) / 10
+
+
+def _above(values: Tensor, gate: str, scale: float, init: float) -> int:
+    """How many entries are above thresholds of one value."""
+    level = scale * GATES[gate](values.new_full((1,), init))  # in the table's precision, as trained
+    return sum(int((part.abs() > level).sum()) for part in values.reshape(-1).split(CHUNK))
 
 
 def _check_gate(gate: str) -> None:
