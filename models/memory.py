@@ -8,17 +8,40 @@ from pathlib import Path
 import numpy as np
 
 GIB = 1 << 30
+GROUP = Path("/sys/fs/cgroup")
+# of Linux's control groups, version 2 and 1: the limit, what is used, what of it can be given back
+CONTAINERS = (
+    ("memory.max", "memory.current", ("inactive_file", "active_file")),
+    ("memory/memory.limit_in_bytes", "memory/memory.usage_in_bytes",
+     ("total_inactive_file", "total_active_file")))
 
 
 def available_memory() -> int:
-    """Bytes of memory that can be had, or the memory's size where the system does not say."""
+    """Bytes of memory that can be had, by the machine and by the limit of a container; the memory's
+    size where the system does not say."""
     try:
         lines = Path("/proc/meminfo").read_text().splitlines()
-        return next(int(line.split()[1]) * 1024 for line in lines
-                    if line.startswith("MemAvailable:"))
+        found = next(int(line.split()[1]) * 1024 for line in lines
+                     if line.startswith("MemAvailable:"))
     except (OSError, StopIteration):
-        return os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE") if hasattr(
+        found = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE") if hasattr(
             os, "sysconf") else 1 << 32
+    return min(found, _left_by_container(found))
+
+
+def _left_by_container(otherwise: int) -> int:
+    """Bytes that a container's limit leaves; pages of files are given back when memory is short."""
+    for limit, used, cached in CONTAINERS:
+        try:
+            most = (GROUP / limit).read_text().strip()
+            stat = dict(line.split() for line in
+                        (GROUP / limit).with_name("memory.stat").read_text().splitlines())
+            if most != "max":
+                left = int(most) - int((GROUP / used).read_text())
+                return max(left + sum(int(stat[name]) for name in cached), 0)
+        except (OSError, ValueError, KeyError):  # no such group, or of another form
+            continue
+    return otherwise
 
 
 def require_memory(need: int, what: str) -> None:

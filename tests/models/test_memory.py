@@ -24,6 +24,24 @@ def test_the_available_memory_is_a_number_of_bytes():
     assert MIB < available_memory() < 1 << 50
 
 
+@pytest.mark.parametrize(("limit", "used", "cached"), memory.CONTAINERS)
+@pytest.mark.parametrize(("most", "left"), [("1000", 400), ("100", 0), ("max", None),
+                                            (str(1 << 63), None)])
+def test_a_container_may_leave_less(tmp_path, monkeypatch, limit, used, cached, most, left):
+    (tmp_path / limit).parent.mkdir(exist_ok=True)
+    (tmp_path / limit).write_text(f"{most}\n")
+    (tmp_path / used).write_text("900\n")
+    (tmp_path / limit).with_name("memory.stat").write_text(
+        "anon 1\n" + "".join(f"{name} 150\n" for name in cached))
+    monkeypatch.setattr(memory, "GROUP", tmp_path / "none")
+    machine = available_memory()
+    monkeypatch.setattr(memory, "GROUP", tmp_path)
+    if left is None:
+        assert abs(available_memory() - machine) < machine / 2
+    else:
+        assert available_memory() == left
+
+
 def test_a_need_above_what_is_available_is_refused_with_both_numbers(monkeypatch):
     monkeypatch.setattr(memory, "available_memory", lambda: 1 << 30)
     require_memory(1 << 30, "a table")
