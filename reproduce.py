@@ -129,6 +129,8 @@ def read(words: Sequence[str]) -> argparse.Namespace:
         from studies import recipes
 
         recipes.known(given.dataset, given.model)
+        if given.planted is not None or given.planted_values is not None:
+            raise ValueError("a recipe is of real data: leave --planted away")
         return given
     _require("model", given.model, MODELS)
     if given.what == "tune":

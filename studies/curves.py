@@ -182,15 +182,12 @@ def interactions(run_id: str, fields: Sequence[str]) -> np.ndarray:
 
 
 def keep_evaluations(folder: Path, by_run: dict[str, Evaluations]) -> None:
-    """Add curves to those that are shipped in a folder: of each evaluation what is DRAWN."""
+    """Add curves to those that are shipped in a folder, or put them in the place of those of the
+    same runs: of each evaluation what is DRAWN."""
     path = folder / FOLDER / "by_epoch.csv"
     known = _by_run(path)
     for run_id, lines in by_run.items():
-        before = {line["epoch"]: line for line in known.get(run_id, ())}
-        for line in lines:
-            own = {name: line[name] for name in DRAWN if name in line}
-            before[line["epoch"]] = {**before.get(line["epoch"], {}), **own}
-        known[run_id] = [before[epoch] for epoch in sorted(before)]
+        known[run_id] = [{name: line[name] for name in DRAWN if name in line} for line in lines]
     _write_by_run(path, known)
 
 

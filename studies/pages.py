@@ -109,7 +109,7 @@ def redraw(folder: Path = SHIPPED, names: Sequence[str] = tuple(PAGES), new: boo
     shown = folder / FIGURES
     to = to or shown
     wanted = {*names, *(other for other, (name, _) in OF_OTHER_DATA.items() if name in names)}
-    found = every(folder, names) if new else existing(folder)
+    found = every(folder, names, runs_csv.kind_of(folder)) if new else existing(folder)
     lines = [f"written: {page.write(made, to)[-1]}" for made in found
               if made.rows and made.name in wanted]
     if set(names) != set(PAGES):

@@ -88,20 +88,20 @@ def _of_afm(given: argparse.Namespace) -> list[PlannedRun]:
 
 
 def _of_starts(given: argparse.Namespace) -> list[PlannedRun]:
-    """What no record has of every start with the first seed at the smallest budget (AutoInt's also
-    with the first-order part), and of the published start and the one that is best so far with all
-    seeds at all budgets: the command is given again when the first runs are there."""
+    """What the folder lacks of every start with the first seed at the smallest budget (AutoInt's
+    also with the first-order part), and of the published start and the one that is best so far with
+    all seeds at all budgets: the command is given again when the first runs are there."""
     sizes = schemes.budgets(given)
     # a start that prunes at once passes the largest long before the others
     groups = [sizes[1:], sorted({*starts.LARGER, sizes[0]}, reverse=True)]
-    results = results_in(Path(given.out), shipped=True)
     page = Page("starts", given.dataset, given.model, "")  # collects notes that nobody reads here
-    known = starts.by_start(starts.runs_of_every_start(page, results, given.model))
+    known, shipped = (starts.by_start(starts.runs_of_every_start(
+        page, results_in(Path(given.out), shipped=also), given.model)) for also in (False, True))
     first = given.seeds[0]
     parts = (False, True) if given.model == "autoint" else (False,)
     wanted = {(starts.Start(init, penalty, "all", part), sizes[-1], first): None
               for part, init, penalty in itertools.product(parts, starts.INITS, starts.PENALTIES)}
-    best = starts.first_choice(known.get(sizes[-1], {}), first)
+    best = starts.first_choice(shipped.get(sizes[-1], {}), first)
     chosen = [starts.PUBLISHED, *([best] if best else [])]
     wanted |= dict.fromkeys(itertools.product(chosen, [*sizes[::-1], *starts.LARGER], given.seeds))
     return [schemes.planned_run(given, "pep", {

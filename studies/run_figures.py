@@ -55,6 +55,7 @@ def tune(given: argparse.Namespace, context: RunContext) -> None:
     if given.planted is not None:
         context = synthetic_data.planted(context, given.dataset, given.planted,
                                          given.planted_values, write=True)
+    given = with_options(given, out=str(context.out))
     recipes.require(context.out, given.dataset, given.model)
     given = with_size(given, context)
     wanted = schemes.points(given, given.embedding, given.trials, given.settings_of)

@@ -84,6 +84,16 @@ def kinds(path: Path) -> list[str]:
     return sorted({line[PLANTED] for line in lines(path)})
 
 
+def kind_of(folder: Path) -> str:
+    """The kind of synthetic data that the runs of a folder are of; "" of real data.
+
+    >>> kind_of(Path("tmp/planted/20000_rows")), kind_of(Path("tmp"))
+    ('20000_rows', '')
+    """
+    folder = folder.resolve()
+    return folder.name if folder.parent.name == "planted" else ""
+
+
 def lines(path: Path) -> list[dict[str, str]]:
     """The lines of a csv, by column.
 
@@ -131,7 +141,7 @@ def append(path: Path, out: Path, replace: bool = False) -> tuple[list[str], lis
         ValueError: the csv is of another form.
     """
     by_id = {line["run_id"]: line for line in lines(path)} if path.exists() else {}
-    folders = {"": out, **{each.name: each for each in sorted(out.glob("planted/*"))}}
+    folders = {kind_of(out): out, **{each.name: each for each in sorted(out.glob("planted/*"))}}
     tables = curves.read_tables(path.parent)
     written, differ, seen = [], [], 0
     for planted, folder in folders.items():

@@ -35,7 +35,8 @@ BUDGETS = {
     ("avazu", "deepfm"): [300_000, 100_000, 10_000, 2_215],
     ("avazu", "autoint"): [300_000, 100_000, 10_000, 2_805],
     **{("frappe", model): [50_000, 20_000, 10_000, 5_000] for model in ("fm", "deepfm", "autoint")},
-    **{("movielens_ids", model): [200_000, 100_000, 50_000, 23_675] for model in ("fm", "deepfm")},
+    **{("movielens_ids", model): [200_000, 100_000, 50_000, 23_675]
+       for model in ("fm", "deepfm", "autoint")},
 }
 # retrain snapshots
 PRUNED = ("pep", "magnitude", "imp", "random", "random_per_field", "random_per_feature")

@@ -1,6 +1,7 @@
 """Which runs belong together: curves and table rows that differ in nothing but seed, width and
 budget."""
 
+import statistics
 from collections import defaultdict
 from itertools import chain
 from typing import Any
@@ -52,11 +53,21 @@ def by_budget(results: Results) -> dict[int, list[dict[str, Any]]]:
     Tickets of one budget belong together even where their searches landed on other counts
     (`budget="as_reached"`). Each seed counts once (`pooling.one_a_seed`).
     """
-    groups: dict[int, list[dict[str, Any]]] = defaultdict(list)
+    return {budget: pooling.one_a_seed(own) for budget, own in all_by_budget(results).items()}
+
+
+def all_by_budget(results: Results) -> dict[int, list[dict[str, Any]]]:
+    """As `by_budget`, with every run. A training whose size is learned has other parameters with
+    each seed: its runs belong together by their width."""
+    groups: dict[tuple[bool, int], list[dict[str, Any]]] = defaultdict(list)
     for result in results:
-        budgets = result.get("snapshot", {}).get("budgets") or [result["num_embedding_params"]]
-        groups[budgets[0]].append(result)
-    return {budget: pooling.one_a_seed(groups[budget]) for budget in sorted(groups)}
+        learned = result["stage"] == "train" and result["settings"]["embedding"] == "darts"
+        size = result["settings"]["latent_dim"] if learned else result["num_embedding_params"]
+        budgets = result.get("snapshot", {}).get("budgets") or [size]
+        groups[learned, budgets[0]].append(result)
+    sized = {round(statistics.mean(run["num_embedding_params"] for run in own)) if learned
+             else size: own for (learned, size), own in groups.items()}
+    return {size: sized[size] for size in sorted(sized)}
 
 
 def from_last(results: Results) -> bool:

@@ -8,16 +8,17 @@
 import argparse
 import re
 import statistics
+from collections import Counter
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
 from engine import cli
 from studies.collect import require_results, results_in
-from studies.kinds import QUANTISED, Results
+from studies.kinds import Results
 from studies.names import shown
 from studies.series import by_budget, from_last, series_of
 from studies.table import Table, spread
-from utils.text import counted
 
 HEAD = ("model", "scheme", "parameters", "test AUC", "test log-loss",
         "best test AUC (published protocol)", "epochs", "seeds")
@@ -86,12 +87,19 @@ def of_folder(out: Path) -> str:
     for dataset, own in sorted(by_data.items()):
         lines = summarise(own)
         part = [Table(HEAD, lines).markdown()] if lines else []
-        if quantised := sum(result["stage"] == QUANTISED for result in own):
-            part.append(f"{counted(quantised, 'table')} of few bits an entry are not among these; "
-                        f"`python reproduce.py waterline` compares them.")
+        if absent := _absent(own):
+            part.append(f"Runs of other stages are not among these: {absent}.")
         if part:
             parts.append("\n\n".join([f"## {shown(dataset)}", *part]))
     return "\n\n".join(parts)
+
+
+def _absent(results: Results) -> str:
+    """How many runs have no row, by their stage; a retraining among them is a round of iterative
+    pruning before the last."""
+    there = {run["run_id"] for run in chain.from_iterable(series_of(results).values())}
+    counts = Counter(run["stage"] for run in results if run["run_id"] not in there)
+    return ", ".join(f"{count:,} {stage}" for stage, count in sorted(counts.items()))
 
 
 def main() -> None:

@@ -10,13 +10,13 @@ from typing import Any, NamedTuple
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from studies import choice, pooling
+from studies import choice, pooling, tuning
 from studies.figures import budget_curve
 from studies.figures.styles import STYLES, Style, styles_for
 from studies.kinds import PEP, PRUNED, STEPPING_STONE, Results, kind
 from studies.names import setting, shown
 from studies.page import Page
-from studies.series import by_budget, from_last
+from studies.series import all_by_budget, from_last
 from studies.table import Table, spread
 from utils.files import read_record
 
@@ -54,9 +54,10 @@ class Entry(NamedTuple):
         return all(name in result for result in self.results)
 
 
-def tuned_in(out: Path, dataset: str, model: str) -> dict[str, Sequence[dict[str, Any]]]:
-    """The chosen trials of each tuned scheme, and LR's where it has a recipe, from out/tuned; none
-    without that folder.
+def tuned_in(out: Path, dataset: str, model: str,
+             results: Results = ()) -> dict[str, Sequence[dict[str, Any]]]:
+    """The chosen trials of each tuned scheme, and LR's where it has a recipe: from out/tuned, and
+    those of the shipped settings of which `results` has a run.
 
     Raises:
         ValueError: a file there is corrupt.
@@ -64,17 +65,23 @@ def tuned_in(out: Path, dataset: str, model: str) -> dict[str, Sequence[dict[str
     >>> tuned_in(Path("no/such/folder"), "movielens", "fm")
     {}
     """
-    found = {}
-    folder = out / "tuned"
-    linear = folder.glob(f"recipe_{dataset}_linear.json")
-    for path in [*linear, *sorted(folder.glob(f"{dataset}_{model}_*.json"))]:
-        try:
+    found: dict[str, Sequence[dict[str, Any]]] = {}
+    there = {run["run_id"] for run in results}
+    own = out / "tuned"
+    for folder in (own, tuning.SHIPPED):
+        linear = folder.glob(f"recipe_{dataset}_linear.json")
+        for path in [*linear, *sorted(folder.glob(f"{dataset}_{model}_*.json"))]:
             name = path.stem.removeprefix(f"{dataset}_{model}_")
-            found["LR" if name == path.stem else name] = read_record(path)["chosen"]
-        except (ValueError, KeyError, TypeError) as error:
-            raise ValueError(
-                f"{path} is corrupt ({error}); delete it, or run `reproduce.py tune`"
-            ) from error
+            name = "LR" if name == path.stem else name
+            try:
+                chosen = read_record(path)["chosen"]
+                ids = {trial["run_id"] for trial in chosen}
+            except (ValueError, KeyError, TypeError) as error:
+                raise ValueError(
+                    f"{path} is corrupt ({error}); delete it, or run `reproduce.py tune`"
+                ) from error
+            if name not in found and (folder == own or ids & there):
+                found[name] = chosen
     return found
 
 
@@ -117,7 +124,7 @@ def entries(page: Page, results: Results,
     sizes = [_budget(by_id[trial["run_id"]]) for trial in tuned.get("pep", ())
              if trial["run_id"] in by_id]
     for (scheme, text), members in _by_curve(published).items():
-        for budget, runs in by_budget(members).items():
+        for budget, runs in all_by_budget(members).items():
             if scheme not in done or (scheme == PEP and _beside(budget, sizes)):
                 taken = max(pooling.averaged(runs, by_id), key=len)
                 text_here = BESIDE if scheme in done else text

@@ -54,8 +54,9 @@ def build(results: Results, out: Path, dataset: str, model: str) -> Page:
     _list_missing(page, entries, [result for result in found if _belongs(result, dataset)])
     page.behind = list(chain.from_iterable(entry.results for entry in entries))
     needs(page, "inference_bytes", page.behind, "it is older, and not in the right panels")
-    page.numbers = [_number(page, model, entry) for entry in entries] + _gains(
-        page, model, entries, baselines.tuned_schemes(baselines.tuned_in(out, dataset, model)))
+    tuned = baselines.tuned_schemes(baselines.tuned_in(out, dataset, model, found))
+    page.numbers = [_number(page, model, entry) for entry in entries]
+    page.numbers += _gains(page, model, entries, tuned)
     for entry in entries:
         page.rows += [{"scheme": entry.scheme, "settings": entry.settings, "seed": result["seed"],
                        "parameters": result["num_embedding_params"],
@@ -86,7 +87,7 @@ def points(page: Page, found: Results, out: Path, dataset: str, model: str) -> l
         page.left_out.append(f"Left out are tickets of other granularities, from fresh values, or "
                              f"of searches with a cause of pruning taken away: "
                              f"{len(found) - len(mine)}.")
-    return baselines.entries(page, mine, baselines.tuned_in(out, dataset, model))
+    return baselines.entries(page, mine, baselines.tuned_in(out, dataset, model, mine))
 
 
 def _of_other_starts(results: Results, dataset: str, model: str) -> list[Entry]:

@@ -57,7 +57,13 @@ def build(results: Results, out: Path, dataset: str, model: str) -> Page:
     page = Page(WATERLINE, dataset, model, f"The water line, {shown(model)} on {shown(dataset)}")
     here = [run for run in results if run["settings"]["dataset"] == dataset
             and run["settings"]["model"] == model]
-    own = [run for run in here if run["stage"] == QUANTISED]
+    quantised = [run for run in here if run["stage"] == QUANTISED]
+    # scores of other rows are no match for each other
+    manifests = Counter(run["manifest"] for run in quantised if scheme_of(run) == WATERLINE)
+    most = max(manifests, key=lambda each: manifests[each], default=None)
+    own = [run for run in quantised if run["manifest"] == most]
+    if strange := len(quantised) - len(own):
+        page.left_out.append(f"Left out: {pooling.words({'other data': strange})}.")
     schemes: dict[str, Groups] = defaultdict(dict)
     for key, runs in _grouped(own).items():
         schemes[scheme_of(runs[0])][key] = runs
@@ -114,6 +120,8 @@ def form_of(run: Mapping[str, Any]) -> str:
     skipped = {"method", "scheme", "bytes", "centroids_are"}
     parts = [f"{name} {value}" for name, value in asked.items() if name not in skipped]
     settings, own = run["settings"], run["identity"]["settings"]
+    if (entries := _entries(run)) is not None:
+        parts.append(f"entries {entries:,}")
     parts += [f"{name} {settings[name]}" for name in ("latent_dim", "qr_collisions", "mde_alpha")
               if asked.get("scheme") in ("qr", "mde") and name in own]
     return ", ".join([*parts, f"lr {settings['lr']:g}", f"epochs {settings['max_epochs']}",
@@ -129,10 +137,15 @@ def _grouped(runs: Results) -> Groups:
         # a retrained ticket is another mask with each seed
         extra = {name: value for name, value in extra.items()
                  if name not in ("mask", "initial", "others")}
-        found[json.dumps([run["manifest"], run["identity"]["settings"], extra],
+        found[json.dumps([run["manifest"], run["identity"]["settings"], extra, _entries(run)],
                          sort_keys=True)].append(run)
     return {key: sorted(pooling.one_a_seed(own), key=lambda run: run["seed"])
             for key, own in found.items()}
+
+
+def _entries(run: Mapping[str, Any]) -> int | None:
+    """How many entries a ticket's mask keeps, which sets its size; None of any other table."""
+    return run["num_embedding_params"] if scheme_of(run) == PEP_MASK else None
 
 
 def _trials(groups: Groups) -> tuple[dict[int, Groups], dict[int, list[dict[str, Any]]], Groups]:

@@ -1,8 +1,11 @@
 """The table and the figure of all schemes."""
 
+import json
+
 import pytest
 from synthetic_results import lr, result, search, ticket
 
+from studies import tuning
 from studies.figures import baselines
 from studies.figures.baselines import entries, table
 from studies.page import Page
@@ -48,6 +51,26 @@ def test_a_seed_counts_once_whatever_its_limit():
             for most in (100, 150, 300)]
     (entry,), _ = found([*same, result("v", seed=2, own={"max_epochs": 150}, auc=0.85)], {})
     assert (entry.scheme, [run["run_id"] for run in entry.results]) == ("uniform", ["u300", "v"])
+
+
+def test_a_run_of_another_key_takes_no_seed_away():
+    runs = [result(f"u{seed}", seed=seed) for seed in (1, 2, 3)]
+    other = {**result("z", own={"max_epochs": 300}), "manifest": "another encoding"}
+    (entry,), _ = found([*runs, other], {})
+    assert [run["run_id"] for run in entry.results] == ["u1", "u2", "u3"]
+
+
+def test_shipped_settings_count_where_one_of_their_runs_is_there(tmp_path, monkeypatch):
+    shipped, own = tmp_path / "shipped", tmp_path / "out" / "tuned"
+    for folder, name, run_id in ((shipped, "mde", "a"), (shipped, "qr", "nowhere"),
+                                 (shipped, "pep", "s"), (own, "pep", "p")):
+        folder.mkdir(parents=True, exist_ok=True)
+        (folder / f"movielens_fm_{name}.json").write_text(json.dumps(
+            {"chosen": [{"run_id": run_id, "settings": {}}]}))
+    monkeypatch.setattr(tuning, "SHIPPED", shipped)
+    chosen = baselines.tuned_in(own.parent, "movielens", "fm", RUNS)
+    assert {name: trials[0]["run_id"] for name, trials in chosen.items()} == {
+        "pep": "p", "mde": "a"}
 
 
 def test_points_with_the_embedding_alone_rewound_are_missing():

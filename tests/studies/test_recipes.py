@@ -108,6 +108,8 @@ def test_without_a_recipe_nothing_is_run(shell, tmp_path):
     assert not (tmp_path / "runs").exists()
     with pytest.raises(ValueError, match="movielens is trained as published"):
         shell("recipe", "--model", "fm")
+    with pytest.raises(ValueError, match="recipe is of real data"):
+        shell("recipe", "--dataset", FRAPPE, "--model", "fm", "--planted", "1000")
     with pytest.raises(ValueError, match="did you mean 'deepfm'"):
         recipes.known("movielens_ids", "depfm")
     assert recipes.training_of(tmp_path, "movielens", "fm") == {}
@@ -129,3 +131,11 @@ def test_frappe_counts_with_its_own_split():
     assert pooling.why_not(run, {}, rows, data, tuned=True) is None
     other = {**run, "settings": {**run["settings"], "split": "random:3"}}
     assert pooling.why_not(other, {}, rows, data, tuned=True) == "other data"
+
+
+@pytest.mark.parametrize("dataset", ["movielens", "movielens_ids", "criteo", "avazu", "frappe"])
+@pytest.mark.parametrize("model", ["fm", "deepfm", "autoint"])
+def test_a_search_saves_the_budgets_that_are_compared(dataset, model, tmp_path):
+    given = reproduce.read(["compare", "--dataset", dataset, "--model", model])
+    given.dense = None
+    assert {*schemes.budgets(given)} <= {*PRESETS[dataset]["candidate_p"]}

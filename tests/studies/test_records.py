@@ -138,6 +138,25 @@ def test_planted_data_are_kept_apart(tmp_path):
     assert [run["run_id"] for run in results_in(path.parent, planted="9_rows")] == ["b"]
 
 
+def test_a_folder_of_planted_data_is_known_by_its_place(tmp_path):
+    path, folder = tmp_path / "shipped" / "runs.csv", tmp_path / "planted" / "9_rows"
+    put(folder, result("b"))
+    runs_csv.append(path, folder)
+    assert runs_csv.kinds(path) == ["9_rows"]
+    lines = redraw(folder, ["table3"], new=True)
+    assert [line.rpartition("/")[2] for line in lines] == ["table3_planted_movielens.md"]
+    assert "SYNTHETIC" in (folder / "figures" / "table3_planted_movielens.md").read_text()
+
+
+def test_a_replaced_curve_has_nothing_of_the_old_one(tmp_path):
+    curves.keep_evaluations(tmp_path, {"r": curve(epochs=8), "other": curve(epochs=4)})
+    curves.keep_evaluations(tmp_path, {"r": curve(end=0.7, epochs=4)})
+    known = curves._by_run(tmp_path / curves.FOLDER / "by_epoch.csv")
+    assert [line["epoch"] for line in known["r"]] == [2, 4]
+    assert [line["epoch"] for line in known["other"]] == [2, 4]
+    assert known["r"][-1]["test_auc"] == curve(end=0.7, epochs=4)[-1]["test_auc"]
+
+
 def test_shipped_results_are_added_where_asked(tmp_path, monkeypatch):
     monkeypatch.setattr("studies.collect.SHIPPED", tmp_path / "shipped")
     for name in ("a", "b"):

@@ -129,6 +129,19 @@ def test_without_a_ticket_of_the_budget_the_page_says_so(tmp_path):
     assert page.missing == [f"no ticket of {BUDGET:,} parameters"]
 
 
+def test_what_is_shipped_chooses_and_is_run_again_in_a_folder_of_ones_own(tmp_path, monkeypatch):
+    given = Namespace(dataset="movielens", model="fm", seeds=[1, 2, 3], out=str(tmp_path),
+                      dense=4129 * 64)
+    monkeypatch.setattr(planned_runs, "results_in", lambda out, shipped: made() if shipped else [])
+    planned = [run.what for run in planned_runs.runs_behind(given, "starts")]
+    assert len(planned) == len(set(planned))
+    of_budget = [what for what in planned if f"retrain_emb_param={BUDGET} " in what]
+    assert len([what for what in of_budget if what.endswith("seed 1")]) == (
+        len(starts.INITS) * len(starts.PENALTIES))
+    best = [what for what in of_budget if what.endswith("seed 3")]
+    assert len(best) == 2  # of the published start, and of the one that shipped runs choose
+
+
 def test_runs_that_a_record_has_are_not_planned_again(tmp_path, monkeypatch):
     given = Namespace(dataset="movielens", model="fm", seeds=[1, 2, 3], out=str(tmp_path),
                       dense=4129 * 64)

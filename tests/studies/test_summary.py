@@ -58,8 +58,15 @@ def test_tables_of_few_bits_are_counted_and_not_passed_over(tmp_path):
         folder.mkdir(parents=True)
         (folder / "result.json").write_text(json.dumps({**result(run_id), "stage": stage}))
     text = summary.of_folder(tmp_path)
-    assert "2 tables of few bits an entry are not among these" in text
+    assert "Runs of other stages are not among these: 2 quantise." in text
     assert text.count("| FM") == 1
+
+
+def test_a_size_that_is_learned_is_one_row_over_seeds():
+    runs = [result(f"a{seed}", seed=seed, embedding="darts", params=400 + seed) for seed in (1, 2)]
+    other = result("b", embedding="darts", params=999, own={"latent_dim": 16})
+    assert [(scheme, seeds) for scheme, _, seeds in lines(*runs, other)] == [
+        ("DartsEmb, d 16", "1"), ("DartsEmb, d 8", "2")]
 
 
 def test_what_is_no_folder_of_results_is_refused(tmp_path):

@@ -1,6 +1,7 @@
 """Planted files in the place of real ones: kept apart, marked, and never taken for real."""
 
 import csv
+import json
 import re
 from pathlib import Path
 
@@ -70,6 +71,18 @@ def test_the_report_marks_planted_pages_and_keeps_real_ones_clear_of_them(shell,
     assert len(set(re.findall('id="(.*?)"', content))) == len(re.findall('href="#(.*?)"',
                                                                          content)) >= 2
     assert "> Table 3: the data of Criteo<" not in content.replace(">Table", "> Table")
+
+
+def test_a_tuning_reads_the_choices_of_its_own_data(shell, tmp_path, capsys):
+    for folder, width in (("", 7), ("planted/3000_rows/", 4)):
+        path = tmp_path / "out" / f"{folder}tuned" / "criteo_fm_uniform.json"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        point = {"latent_dim": width, "l2_regularization": 1e-5}
+        path.write_text(json.dumps({"chosen": [{"settings": point, "run_id": "a",
+                                                "num_embedding_params": 1}]}))
+    shell("tune", "--embedding", "uniform", "--dataset", "criteo", "--model", "deepfm",
+          "--settings-of", "fm", "--planted", 3000, "--dry-run")
+    assert "deepfm uniform latent_dim=4 " in capsys.readouterr().out
 
 
 def test_tickets_of_a_short_planted_file_are_of_the_budgets_that_fit(shell, tmp_path, monkeypatch):

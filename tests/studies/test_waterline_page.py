@@ -107,6 +107,32 @@ def test_the_best_other_is_that_of_the_best_mean_over_the_most_seeds(tmp_path):
     assert large[4] == "uniform"
 
 
+def mask(seed, entries, size, auc):
+    made = quantised(f"k{seed}{entries}", seed, size, auc, embedding="masked", method="lowbit",
+                     scheme="mask", bits=8)
+    made["identity"]["extra"] |= {"mask": f"m{seed}{entries}", "initial": "i", "others": "o"}
+    return {**made, "num_embedding_params": entries}
+
+
+def test_masks_of_other_numbers_of_entries_are_other_trials(tmp_path):
+    masks = [mask(1, 5000, 30_000, 0.88), mask(1, 3000, 21_000, 0.86), mask(2, 3000, 21_200, 0.86)]
+    page = waterline.build([*made(), *masks], tmp_path, "movielens", "fm")
+    line = next(line for line in page.tables[1].rows if line[1] == "PEP's mask"
+                and line[0] == "20,000")
+    assert line[2].startswith("bits 8, entries 5,000, ")
+    assert (line[3], line[4], line[7]) == ("2", "30,000", "1")  # trials, bytes, seeds
+    groups = waterline._grouped(masks).values()
+    assert sorted([run["seed"] for run in runs] for runs in groups) == [[1], [1, 2]]
+
+
+def test_runs_on_other_rows_are_left_out_and_counted(tmp_path):
+    other = {**uniform(1, 21_500, 0.95), "manifest": "sample"}
+    page = waterline.build([*made(), other], tmp_path, "movielens", "fm")
+    assert page.tables[0].rows == waterline.build(made(), tmp_path, "movielens",
+                                                  "fm").tables[0].rows
+    assert page.left_out == ["Left out: 1 run of other data."]
+
+
 def test_ablations_stand_beside_the_method_at_their_budget(tmp_path):
     page = waterline.build(made(), tmp_path, "movielens", "fm")
     names = [row[0] for row in page.tables[2].rows]
