@@ -84,6 +84,16 @@ def described(vocabulary: Vocabulary) -> str:
     return "\n".join(lines)
 
 
+def _with_values(vocabulary: Vocabulary, name: str) -> Field:
+    """The field of a name; of a slot of a column with several values the first one, whose ids it
+    has."""
+    field = vocabulary.field(name)
+    if not field.info.slot:
+        return field
+    return next(one for one in vocabulary.fields
+                if one.info.column == field.info.column and not one.info.slot)
+
+
 def looked_up(field: Field, value: str | None, row: int | None) -> str:
     """One line: value, id, count."""
     if row is None:
@@ -121,7 +131,7 @@ def main(arguments: list[str] | None = None) -> None:
         elif given.value is None and given.id is None:
             raise ValueError("give --value or --id too: what is to be looked up")
         else:
-            print(looked_up(vocabulary.field(given.field), given.value, given.id))
+            print(looked_up(_with_values(vocabulary, given.field), given.value, given.id))
     except (ValueError, OSError, KeyError) as error:
         print(f"error: {error.args[0] if isinstance(error, KeyError) else error}", file=sys.stderr)
         sys.exit(2)

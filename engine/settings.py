@@ -410,11 +410,11 @@ def _choices(rules: Mapping[str, Any]) -> Collection[str] | None:
 def _check(known: Known, value: Any, free: bool = False) -> Any:
     """The value as it is kept; with `free`, any name is allowed."""
     name, kind, rules = known.name, known.kind, known.rules
-    if kind == tuple[str, ...] and isinstance(value, (list, tuple, str, int)):
+    if kind == tuple[str, ...] and isinstance(value, (list, tuple, str, int, float)):
         listed = value.split(",") if isinstance(value, str) else value
-        listed = [listed] if isinstance(listed, int) else listed
-        value = tuple(_typed(name, str(element) if isinstance(element, int) else element, str,
-                             value) for element in listed if element != "")
+        listed = [listed] if isinstance(listed, (int, float)) else listed
+        value = tuple(_typed(name, str(element) if isinstance(element, (int, float)) else element,
+                             str, value) for element in listed if element != "")
     elif typing.get_origin(kind) is tuple and isinstance(value, (list, tuple)):
         value = tuple(_typed(name, element, int, value) for element in value)
     else:

@@ -190,10 +190,14 @@ def _dense_columns(trained: TrainedModel) -> list[str]:
     if not trained.model.num_dense:
         return []
     layout: Layout | None = LAYOUTS.get(dataset.schema.name)
-    names = layout.dense if layout is not None else trained.run.settings.flat().get("dense", ())
+    # of an own table in its own order, which is not that of the setting
+    names = (layout.dense if layout is not None
+             else dataset.manifest.get("table", {}).get("dense", ()))
     if len(names) != trained.model.num_dense:
         raise ValueError(f"the model reads {trained.model.num_dense} dense features, and their "
-                         f"columns are not known (there are {len(names)} of these: {list(names)})")
+                         f"columns are not known (there are {len(names)} of these: {list(names)});"
+                         " an own table that an older version has encoded must be encoded again: "
+                         "delete it from the cache, and train with --data")
     return list(names)
 
 

@@ -106,7 +106,8 @@ def _raw(info: FieldInfo, value: str) -> str:
     if info.rule != QUANTILES:
         return value
     edges = [float("-inf"), *info.edges, float("inf")]
-    return f"[{edges[int(value)]:g}, {edges[int(value) + 1]:g})"
+    low, high = (repr(edges[int(value) + more]).removesuffix(".0") for more in (0, 1))
+    return f"[{low}, {high})"
 
 
 def kept_of(run_id: str, budget: str | None, context: RunContext) -> tuple[str, Dataset,

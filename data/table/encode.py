@@ -193,6 +193,8 @@ def _encode(table: Table, request: OwnTable, split: tuple[str, str], folder: Pat
                        "vocabulary": request.vocabulary,
                        "distinct": [each.distinct for each in coded],
                        "table": {"ignored": {**ignored, **dropped}, "label": label_counts,
+                                 "dense": [plan.column for plan, own
+                                           in zip(spooled.numbers, dense, strict=True) if own],
                                  "split": ":".join(split).strip(":")}},
                       source, Vocabulary(tuple(each.field for each in coded)))
 
@@ -306,6 +308,9 @@ def _code_fields(spooled: Spooled, options: TableOptions, train: np.ndarray | No
         if offset >= 1 << 31:
             raise ValueError(f"the fields up to {plan.name!r} have {offset:,} values, more than "
                              "2^31 ids; raise min_count, or ignore a column")
+    if not coded and not dropped:
+        raise ValueError("every column is dense, and no field is left; a model needs one column at "
+                         "least that is no dense one")
     if not coded:
         raise ValueError(f"min_count={options.min_count} leaves every field empty; lower it "
                          "(1 keeps all values)")
@@ -481,6 +486,10 @@ def _write_rows(spooled: Spooled, coded: list[_Coded], dense: np.ndarray, labels
                 job.result()
             found = labels[label]
             leaks.add(ids, found)
+            for place, row in np.argwhere(np.isinf(numbers) & dense[:, None])[:1]:
+                raise ValueError(f"the dense column {spooled.numbers[place].column!r} has an "
+                                 f"infinite value in row {first + row + 1:,}; leave it empty, or "
+                                 "write a number")
             kept = _signed_log(numbers[dense]).T
             writer.add(np.bincount(here, minlength=len(SPLITS)), ids[order], found[order],
                        kept[order])

@@ -28,6 +28,7 @@ import pyarrow.parquet as pq
 from data.raw.bad_lines import BadLines
 from data.raw.forms import refuse_foreign
 from data.raw.source import fingerprint
+from models.serving.rows import MOST_LINE_ENDS
 from models.vocabulary import Packed, as_text
 
 log = logging.getLogger("pep")
@@ -35,7 +36,6 @@ log = logging.getLogger("pep")
 BLOCK_BYTES = 1 << 23  # of text read at a time
 BATCH_ROWS = 100_000  # of Parquet and of tables in memory
 MOST_COLUMNS = 2_000
-MOST_LINE_ENDS = 100  # in a cell; more are of a quote that was not closed
 SEPARATORS = ",\t;|"
 SUFFIXES = (".csv", ".tsv", ".txt", ".parquet", ".pq", ".gz", ".zst", ".zip", ".bz2")
 PARTS = {"train": "train", "valid": "validation", "validation": "validation", "val": "validation",
@@ -95,15 +95,30 @@ def find_files(path: Path) -> list[tuple[Path, str | None]]:
                         ", ".join(others), "is" if len(others) == 1 else "are")
         by_part = dict(zip(parts, files, strict=True))
         return [(by_part[part], part) for part in ("train", "validation", "test")]
-    numbered = [re.search(r"(\d+)\D*$", file.name.split(".")[0]) for file in files]
-    if len(files) > 1 and all(numbered):
-        numbers = [int(found[1]) for found in numbered if found]
-        lacking = sorted(set(range(min(numbers), max(numbers) + 1)) - set(numbers))
-        if lacking:
-            raise ValueError(f"--data: {path} has the parts {files[0].name} to {files[-1].name}, "
-                             f"but part {lacking[0]} is missing ({len(lacking)} in all); fetch it, "
-                             "or give the others numbers without a gap")
+    numbers = _part_numbers([file.name.split(".")[0] for file in files])
+    lacking = sorted(set(range(min(numbers), max(numbers) + 1)) - set(numbers)) if numbers else []
+    if lacking:
+        raise ValueError(f"--data: {path} has the parts {files[0].name} to {files[-1].name}, "
+                         f"but part {lacking[0]} is missing ({len(lacking)} in all); fetch it, "
+                         "or give the others numbers without a gap")
     return [(file, None) for file in files]
+
+
+def _part_numbers(names: Sequence[str]) -> list[int]:
+    """The numbers of parts, where names differ in one number that is no date; else none.
+
+    >>> _part_numbers(["part-00000-3f2-c000", "part-00002-3f2-c000"]), _part_numbers(["a1", "b"])
+    ([0, 2], [])
+    >>> _part_numbers(["20231130", "20231201"]), _part_numbers(["d_2023-11-30", "d_2023-12-01"])
+    ([], [])
+    """
+    found = [re.findall(r"\d+", name) for name in names]
+    if len({len(own) for own in found}) > 1:
+        return []
+    varying = [column for column in zip(*found, strict=True) if len(set(column)) > 1]
+    if len(varying) != 1 or all(re.fullmatch(r"(19|20)\d{6}", number) for number in varying[0]):
+        return []
+    return [int(number) for number in varying[0]]
 
 
 def _named(folder: Path, names: Sequence[str]) -> list[tuple[Path, str | None]]:
@@ -393,10 +408,16 @@ def _in_memory(data: Any) -> pa.Table:
             column = data.iloc[:, place]
             if isinstance(column.dtype, pd.PeriodDtype):  # of which Arrow takes numbers
                 column = column.astype(str).where(column.notna(), None)
+            kinds = getattr(column.dtype, "categories", column).dtype
             try:
-                arrays[str(name)] = pa.array(column, from_pandas=True)
+                made = pa.array(column, from_pandas=True)
             except (pa.ArrowInvalid, pa.ArrowTypeError):
-                arrays[str(name)] = pa.array([as_text(value) for value in column], pa.string())
+                made = None
+            # Arrow writes decimals with as many places as the longest of them, and no intervals
+            if (made is None or pa.types.is_decimal(made.type)
+                    or isinstance(kinds, pd.IntervalDtype)):
+                made = pa.array([as_text(value) for value in column], pa.string())
+            arrays[str(name)] = made
         if len(arrays) != data.shape[1]:
             raise ValueError("the DataFrame has two columns of one name; give each its own")
         data = pa.table(arrays)

@@ -96,7 +96,8 @@ def plans_of(table: Table, options: TableOptions, used: set[str],
         used: columns that make the split.
         first: the first rows, which tell columns of numbers with a fraction.
     """
-    left_out = {options.label, *options.ignore, *used, ""} - {*options.fields, *options.dense}
+    named = {*options.fields, *options.dense, *options.dates}
+    left_out = {options.label, *options.ignore, *used, ""} - named
     chosen = {*options.fields, *options.dense, *options.dates, *options.multi}
     plans: list[FieldPlan] = []
     for column in table.columns:

@@ -17,6 +17,8 @@ from ..vocabulary import Packed
 BLOCK = 1 << 21  # bytes of a file at a time
 ROWS = 1 << 16  # of a Parquet file at a time
 SEPARATORS = {".csv": ",", ".tsv": "\t", ".txt": "\t"}
+MOST_LINE_ENDS = 100  # in a cell; more are of a quote that was not closed
+GZIP, PARQUET = b"\x1f\x8b", b"PAR1"  # first bytes
 # first bytes of what is not unpacked here
 PACKED = {b"BZh": "bzip2", b"PK\x03\x04": "zip", b"\xfd7zXZ": "xz", b"\x28\xb5\x2f\xfd": "zstd"}
 
@@ -101,8 +103,9 @@ def columns_of(rows: Any, needed: Sequence[str]) -> Columns:
         values = {name: [rows[name]] if single else rows[name] for name in needed}
     elif hasattr(rows, "column_names") or hasattr(rows, "columns"):
         names = getattr(rows, "column_names", None)
-        require(list(rows.columns if names is None else names), needed)
-        values = {name: _listed(rows[name]) for name in needed}
+        there = {str(name): name for name in (rows.columns if names is None else names)}
+        require(list(there), needed)
+        values = {name: _listed(rows[there[name]]) for name in needed}
     elif isinstance(rows, np.ndarray | Sequence) and not isinstance(rows, str | bytes):
         listed = list(rows)
         if listed and isinstance(listed[0], Mapping):
@@ -179,8 +182,11 @@ def read_file(path: Path, form: FileForm, needed: Sequence[str]) -> Iterator[Col
         raise FileNotFoundError(f"there is no file {path}")
     with path.open("rb") as file:
         head = file.read(6)
-    if path.suffix in (".parquet", ".pq"):
+    if head.startswith(PARQUET) or path.suffix.lower() in (".parquet", ".pq"):
         return _read_parquet(path, needed)
+    if head.startswith((b"\xff\xfe", b"\xfe\xff")):
+        raise ValueError(f"{path} is UTF-16 text; turn it into UTF-8: iconv -f UTF-16 -t UTF-8 "
+                         "FILE > NEW")
     packed = next((kind for magic, kind in PACKED.items() if head.startswith(magic)), None)
     if packed is not None:
         raise ValueError(f"{path} is packed by {packed}; unpack it, or pack it by gzip (.gz)")
@@ -213,17 +219,18 @@ def _read_text(path: Path, form: FileForm, needed: Sequence[str]) -> Iterator[Co
 
 
 def _read_lines(path: Path, form: FileForm, needed: Sequence[str]) -> Iterator[Columns | Lines]:
-    packed = path.suffix == ".gz"
-    suffix = path.with_suffix("").suffix if packed else path.suffix
+    with path.open("rb") as file:
+        packed = file.read(2) == GZIP or path.suffix.lower() == ".gz"
+    suffix = path.with_suffix("").suffix if path.suffix.lower() == ".gz" else path.suffix
     # an own table may be saved with another separator; a published layout has its own
-    separator = form.separator if form.columns else SEPARATORS.get(suffix, form.separator)
+    separator = form.separator if form.columns else SEPARATORS.get(suffix.lower(), form.separator)
     with gzip.open(path) if packed else path.open("rb") as file:
         first = file.readline()
         if not first.strip():
             raise ValueError(f"{path} is empty; it must hold rows of {', '.join(needed)}")
-        if not form.columns and not _has(first, separator, needed) and _has(first, form.separator,
-                                                                            needed):
-            separator = form.separator  # of the training table
+        if not form.columns:  # as it is found in training
+            separator = next((mark for mark in (separator, form.separator, *",\t;|")
+                              if _has(first, mark, needed)), separator)
         names = _names(path, first, separator, form, needed)
         left = b""
         if names is None:  # no header: columns by position
@@ -248,7 +255,11 @@ def _has(first: bytes, separator: str, needed: Sequence[str]) -> bool:
 
 def _cells(first: bytes, separator: str) -> list[str]:
     text = first.decode("utf-8-sig", errors="replace").rstrip("\r\n")
-    return next(csv.reader([text], delimiter=separator), [])
+    try:
+        return next(csv.reader([text], delimiter=separator), [])
+    except csv.Error as error:
+        raise ValueError(f"the first line cannot be read ({error}); a line must end in a newline, "
+                         "and a cell have fewer than 131,072 characters") from error
 
 
 def _names(path: Path, first: bytes, separator: str, form: FileForm,
@@ -295,6 +306,9 @@ def _quoted(path: Path, left: bytes, file: Any, separator: str, names: list[str]
     rows: list[list[str]] = []
     try:
         for row in csv.reader(stream, delimiter=separator):
+            if any(len(cell) >= MOST_LINE_ENDS <= cell.count("\n") for cell in row):
+                raise ValueError(f"{path} has a cell of {MOST_LINE_ENDS} lines or more: a quote is "
+                                 "opened there and not closed; close it, or double it")
             rows.append(row)
             if len(rows) == ROWS:
                 yield _of_lists(rows, places, len(names))

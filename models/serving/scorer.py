@@ -238,9 +238,11 @@ class Scorer:
         if out.exists() and path.exists() and out.samefile(path):
             raise ValueError(f"{out} holds the raw rows, and scores would be written over them; "
                              "name another file")
-        if (out.parent / MANIFEST).exists() and out.name in (MANIFEST, *self.manifest["files"]):
-            raise ValueError(f"{out} is a file of an exported model; name another file for the "
-                             "scores")
+        files = (MANIFEST, *self.manifest["files"])
+        for folder in out.resolve().parents:
+            if (folder / MANIFEST).exists() and str(out.resolve().relative_to(folder)) in files:
+                raise ValueError(f"{out} is a file of an exported model; name another file for the "
+                                 "scores")
 
 
 def _lines(found: np.ndarray, first: int) -> memoryview:

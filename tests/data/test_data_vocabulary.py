@@ -3,6 +3,7 @@
 import json
 
 import numpy as np
+import pandas as pd
 import pytest
 from makers import write_movielens
 from test_ingest import LAYOUTS, content_of, open_set, put
@@ -12,6 +13,8 @@ from data.raw.layout import BUCKET, DECIMAL, HEX
 from data.raw.plain import cells_of
 from data.registry import DATASETS
 from data.split import split_rows
+from data.table.encode import open_table
+from data.table.options import OwnTable, TableOptions
 from utils.files import write_record
 
 
@@ -139,6 +142,16 @@ def test_gaps_ids_and_fields_are_said(stored, capsys):
     assert say(stored, capsys, "toy", "--field", "town", "--value", "Bonn").endswith(
         "no id; the field has none for unknown values")
     assert "town" in say(stored, capsys, "toy")
+
+
+def test_a_slot_has_the_values_of_its_column(tmp_path, capsys):
+    frame = pd.DataFrame({"click": [0, 1] * 20, "tags": ["a/b", "b"] * 20})
+    options = TableOptions("click", min_count=1, multi={"tags": ("/", 2)})
+    open_table(frame, tmp_path / "cache", OwnTable("toy", options))
+    answers = [say(tmp_path, capsys, "toy", "--field", name, "--value", "b")
+               for name in ("tags", "tags.2")]
+    assert answers[0] == answers[1]
+    assert "no id" not in answers[0]
 
 
 @pytest.mark.parametrize(("arguments", "why"), [

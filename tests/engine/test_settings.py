@@ -179,6 +179,11 @@ def test_whole_numbers_become_floats_and_lists_become_tuples():
     assert settings.search.candidate_p == (5,)
 
 
+@pytest.mark.parametrize("value", [1.0, [1.0], "1.0"])
+def test_a_number_among_names_is_the_text_that_stands_for_it(value):
+    assert parse({"positive": value}).flat()["positive"] == ("1.0",)
+
+
 def test_flat_settings_parse_to_the_same_settings_also_by_way_of_json():
     settings = parse({**PRESETS["criteo"], "lr": 0.01, "mlp_dims": [7]})
     assert parse(settings.flat()) == settings

@@ -239,8 +239,10 @@ def test_scores_are_not_written_over_what_is_needed(home, tmp_path):
     raw_rows(5)[0].to_csv(path, index=False)
     for out, message in ((path, "holds the raw rows"), (tmp_path / "home" / ".." / "r.csv", "raw"),
                          (home / "manifest.json", "a file of an exported model"),
+                         (home / "vocabulary" / "ids.npy", "a file of an exported model"),
                          (tmp_path, "is a folder")):
-        before = {each: each.read_bytes() for each in (path, home / "manifest.json")}
+        before = {each: each.read_bytes() for each in (path, home / "manifest.json",
+                                                       home / "vocabulary" / "ids.npy")}
         with pytest.raises(ValueError, match=message):
             load(home).score_file(path, out)
         assert before == {each: each.read_bytes() for each in before}
@@ -252,6 +254,38 @@ def umask():
     mask = os.umask(0)
     os.umask(mask)
     return mask
+
+
+def test_a_file_is_read_by_its_beginning_and_not_by_its_name(home, tmp_path):
+    scorer, (table, _) = load(home), raw_rows(20)
+    expected = scorer.score(table)
+    text = table.to_csv(index=False).encode()
+    table.to_parquet(tmp_path / "r.PARQUET")
+    (tmp_path / "packed.csv").write_bytes(gzip.compress(text))
+    (tmp_path / "R.CSV.GZ").write_bytes(gzip.compress(text))
+    for mark in ";|\t,":  # whatever stood between the cells of the training table
+        table.to_csv(tmp_path / f"{ord(mark)}.csv", sep=mark, index=False)
+    for path in [*tmp_path.glob("*.[cCpP]*"), tmp_path / "R.CSV.GZ"]:
+        done = scorer.score_file(path, tmp_path / "scores.txt")
+        assert (done.rows, done.bad) == (len(table), 0), path
+        scores = pd.read_csv(tmp_path / "scores.txt")["probability"]
+        np.testing.assert_allclose(scores, expected, atol=1e-6)
+
+
+@pytest.mark.parametrize(("content", "why"), [
+    ("user,item,genre,gender\n1,2,3,4\n".encode("utf-16"), "is UTF-16 text; turn it into UTF-8"),
+    (b"user,item,genre,gender\r1,2,3,4\r", "a line must end in a newline"),
+    (b'user,item,genre,gender\n1,2,3,4\n1,"2\n' + b"1,2,3,4\n" * 300,
+     "a cell of 100 lines or more: a quote is opened")])
+def test_text_that_cannot_be_scored_is_named(home, tmp_path, content, why):
+    (tmp_path / "r.csv").write_bytes(content)
+    with pytest.raises(ValueError, match=why):
+        load(home).score_file(tmp_path / "r.csv", tmp_path / "out.csv")
+
+
+def test_columns_may_have_numbers_for_names(home):
+    found = rows.columns_of(pd.DataFrame([[5, 7]], columns=[1, 0]), ["0", "1"])
+    assert {name: list(values) for name, values in found.values.items()} == {"0": [7], "1": [5]}
 
 
 def test_a_quote_that_is_never_closed_is_named(home, tmp_path):

@@ -10,6 +10,7 @@ import tiny
 from data import store
 from data.table.encode import open_table
 from data.table.options import OwnTable, TableOptions
+from models.vocabulary import FieldInfo
 from studies import sizes
 
 
@@ -35,6 +36,13 @@ def test_every_feature_has_its_value_count_and_width(toy, tmp_path):
     read = pd.read_parquet(tmp_path / "s.parquet")
     assert read["kept_width"].tolist() == kept.tolist()
     assert read["value"].isna().tolist() == [False, True, False, False, False]
+
+
+def test_edges_of_buckets_can_be_told_apart():
+    info = FieldInfo("t", "bucket", rule="quantiles", edges=(1700012345.25, 1700012345.5, 2e9))
+    assert [sizes._raw(info, str(place)) for place in range(4)] == [
+        "[-inf, 1700012345.25)", "[1700012345.25, 1700012345.5)", "[1700012345.5, 2000000000)",
+        "[2000000000, inf)"]
 
 
 def test_widths_are_those_of_the_run(tmp_path, monkeypatch, capsys):

@@ -7,6 +7,7 @@ import os
 import re
 import zipfile
 from concurrent.futures import ThreadPoolExecutor
+from decimal import Decimal
 from pathlib import Path
 
 import numpy as np
@@ -238,6 +239,31 @@ def test_dates_become_their_parts(tmp_path):
             :, position].tolist()
 
 
+def test_a_date_that_makes_the_split_has_its_parts_too(tmp_path):
+    times = pd.date_range("2026-01-30", periods=200, freq="7h")
+    frame = pd.DataFrame({"click": np.arange(200) % 2, "at": times.astype(str)})
+    dataset = open_own(put(tmp_path, frame), tmp_path, "time:at", min_count=1,
+                       dates={"at": ("hour",)})
+    assert dataset.schema.fields == ("at.hour",)
+
+
+def test_the_manifest_names_dense_columns_in_the_order_of_the_table(tmp_path):
+    options = TableOptions("click", dense=("price", "skewed"), min_count=3)
+    made = open_table(put(tmp_path, frame_of()), tmp_path / "cache",
+                      OwnTable("toy", options, with_dense=True))
+    assert made.manifest["table"]["dense"] == ["skewed", "price"]
+
+
+@pytest.mark.parametrize(("frame", "why"), [
+    (pd.DataFrame({"click": [0, 1] * 30, "n": [1.5, np.inf] * 30, "u": ["a"] * 60}),
+     "the dense column 'n' has an infinite value in row 2;"),
+    (pd.DataFrame({"click": [0, 1] * 30, "n": [1.5, 2.5] * 30}), "every column is dense")])
+def test_dense_columns_that_cannot_be_used_are_named(tmp_path, frame, why):
+    request = OwnTable("toy", TableOptions("click", dense=("n",)), with_dense=True)
+    with pytest.raises(ValueError, match=why):
+        open_table(put(tmp_path, frame), tmp_path / "cache", request)
+
+
 def test_quantiles_of_a_long_column_are_of_a_sample(tmp_path, monkeypatch):
     monkeypatch.setattr(encode, "SAMPLE", 500)
     rng = np.random.default_rng(0)
@@ -352,6 +378,31 @@ def test_periods_are_read_as_they_are_looked_up(tmp_path):
     assert (dataset.vocabulary.field("month").lookup(list(frame["month"])) >= 0).all()
     assert dataset.vocabulary.field("month").lookup(["2026-02"]).tolist() == (
         dataset.vocabulary.field("month").lookup([frame["month"][1]]).tolist())
+
+
+def test_decimals_and_intervals_are_read_as_they_are_looked_up(tmp_path):
+    frame = pd.DataFrame({"click": [0, 1] * 20, "cut": pd.cut(range(40), 4),
+                          "paid": [Decimal("2.25"), Decimal("1.0")] * 20})
+    dataset = open_own(frame, tmp_path, min_count=1)
+    for place, name in enumerate(("cut", "paid")):
+        found = dataset.vocabulary.field(name).lookup(list(frame[name]))
+        assert found[order_of(40)].tolist() == dataset.ids[:, place].tolist()
+
+
+def test_daily_files_are_no_numbered_parts(tmp_path):
+    days = [f"clicks_2023-{day}" for day in ("11-29", "11-30", "12-01")]
+    for names in (days, [day.replace("-", "") for day in days]):
+        folder = tmp_path / names[0]
+        folder.mkdir()
+        for name in names:
+            (folder / f"{name}.csv").write_text(ROWS)
+        assert sum(open_own(folder, tmp_path / names[0], min_count=1).counts) == 240
+    parts = tmp_path / "spark"
+    parts.mkdir()
+    for part in (0, 2):
+        (parts / f"part-0000{part}-3f2a-c000.csv").write_text(ROWS)
+    with pytest.raises(ValueError, match="part 1 is missing"):
+        open_own(parts, tmp_path)
 
 
 @pytest.mark.parametrize("closing", [True, False], ids=["closed", "never"])

@@ -1,0 +1,34 @@
+"""A model of an own table with dense columns reads raw rows as the run has read them."""
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from data.split import split_rows
+from data.table.options import SPLIT_SEED
+from engine import stages
+from engine.evaluate import auc
+from engine.run import RunContext
+from engine.settings import parse
+from models.serving.scorer import load
+from serving.export import export
+
+SETTINGS = {"dataset": "shop", "label": "buys", "dense": ["stock", "price"], "min_count": 1,
+            "split": "auto", "model": "dlrm", "embedding": "uniform", "latent_dim": 4,
+            "arch_mlp_bot": [8], "arch_mlp_top": [8], "batch_size": 64, "lr": 0.02,
+            "max_epochs": 3, "eval_interval": 1, "log_interval": 1, "tensorboard": False}
+
+
+def test_dense_columns_in_another_order_than_the_tables(tmp_path):
+    rng = np.random.default_rng(0)
+    price = rng.gamma(2, 20, 600)
+    frame = pd.DataFrame({"user": rng.integers(0, 20, 600), "price": price.round(2),
+                          "stock": rng.integers(0, 9, 600), "buys": (price < 30).astype(int)})
+    context = RunContext(out=tmp_path / "out", cache=tmp_path / "cache", data=frame)
+    result = stages.train(parse(SETTINGS), 1, context)
+    export(result["run_id"], tmp_path / "model", context=context)
+    held_out = frame.iloc[split_rows(len(frame), SPLIT_SEED)[1]]
+    scores = load(tmp_path / "model").score(held_out)
+    found = auc(held_out["buys"].to_numpy(), scores)
+    assert found == pytest.approx(result["validation_auc"], abs=1e-6)
+    assert found > 0.65  # by the price, so that columns that change places would show
