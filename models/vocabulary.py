@@ -34,6 +34,7 @@ ZONED = re.compile(r"(.*\d\d:\d\d.*?)(?:Z|([+-])(\d\d):?(\d\d))", re.ASCII)
 NOT_FOUND = -1  # the id of a value that is not known, in a field without an id for those
 UNKNOWN = "(any other value)"  # what `Field.value` says of a field's unknown id
 PER_BUCKET = 4  # values that share a bucket, on average
+MOST_LINE_ENDS = 100  # in a cell; more are of a quote that was not closed
 WHOLE_FLOATS = 1e15  # below it a float without a fraction is written as a whole number
 _ARRAYS = ("text", "starts", "tags", "ids", "counts", "buckets")
 

@@ -28,8 +28,7 @@ import pyarrow.parquet as pq
 from data.raw.bad_lines import BadLines
 from data.raw.forms import refuse_foreign
 from data.raw.source import fingerprint
-from models.serving.rows import MOST_LINE_ENDS
-from models.vocabulary import Packed, as_text
+from models.vocabulary import MOST_LINE_ENDS, Packed, as_text
 
 log = logging.getLogger("pep")
 

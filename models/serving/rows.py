@@ -12,12 +12,11 @@ from typing import Any
 
 import numpy as np
 
-from ..vocabulary import Packed
+from ..vocabulary import MOST_LINE_ENDS, Packed
 
 BLOCK = 1 << 21  # bytes of a file at a time
 ROWS = 1 << 16  # of a Parquet file at a time
 SEPARATORS = {".csv": ",", ".tsv": "\t", ".txt": "\t"}
-MOST_LINE_ENDS = 100  # in a cell; more are of a quote that was not closed
 GZIP, PARQUET = b"\x1f\x8b", b"PAR1"  # first bytes
 # first bytes of what is not unpacked here
 PACKED = {b"BZh": "bzip2", b"PK\x03\x04": "zip", b"\xfd7zXZ": "xz", b"\x28\xb5\x2f\xfd": "zstd"}
