@@ -84,6 +84,18 @@ def main(work: Callable[[], object], trains: bool = True, shared: bool = False) 
         if "--traceback" in sys.argv:
             raise
         sys.exit(_say(f"error: {error}", 2))
+    except (MemoryError, RuntimeError) as error:
+        if "--traceback" in sys.argv or not _is_of_memory(error):
+            raise
+        why = (str(error) or type(error).__name__).splitlines()[0]
+        sys.exit(_say(f"error: there is not enough memory ({why}); take a smaller latent_dim or "
+                      "batch_size, or several processes (docs/scale.md)", 2))
+
+
+def _is_of_memory(error: Exception) -> bool:
+    """Whether it is of Python's, of torch's or of a GPU's memory."""
+    return (isinstance(error, MemoryError) or type(error).__name__ == "OutOfMemoryError"
+            or "can't allocate memory" in str(error))
 
 
 def _ignore_interrupts() -> None:

@@ -1,9 +1,11 @@
 """Where encoded data sets are kept: --cache, else PEP_CACHE, else data/cache."""
 
 import sys
+from types import SimpleNamespace
 
 import pytest
 import tiny
+import torch
 from shipped import train_avazu, train_criteo, train_movielens, train_movielens_retrain
 
 import compress
@@ -129,3 +131,19 @@ def test_what_is_planted_is_kept_apart_from_a_chosen_cache(run, tmp_path):
     assert code == 2
     assert "--planted keeps what it encodes under --out, apart from other data" in error
     assert f"leave out --cache {tmp_path}" in error
+
+
+@pytest.mark.parametrize(("make", "said"), [
+    (lambda: torch.empty(1 << 48), "there is not enough memory ("),
+    (lambda: bytearray(1 << 60), "there is not enough memory ("),
+    (lambda: torch.zeros(2) @ torch.zeros(3), None)], ids=["torch", "python", "another error"])
+def test_a_full_memory_is_said_in_one_line(run, make, said):
+    script = SimpleNamespace(main=make)
+    if said is None:
+        with pytest.raises(RuntimeError, match="inconsistent tensor size"):
+            run(script)
+        return
+    code, _, errors = run(script)
+    assert code == 2
+    assert errors.startswith(f"error: {said}")
+    assert len(errors.splitlines()) == 1
