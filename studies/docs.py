@@ -616,6 +616,26 @@ def encode_jobs() -> str:
                   "peak GB of a reading process"), rows).markdown()
 
 
+def table_speed() -> str:
+    """A table of one's own: encoded, and read by other readers."""
+    way = {"csv": "CSV, encoded", "parquet": "Parquet, encoded"}
+    rows: Rows = [(way.get(record["variant"], f"CSV read by {record['variant']}, no more"),
+                   f"{record['rows']:,}", f"{record['seconds']:.1f}",
+                   f"{record['processor_seconds']:.1f}", f"{record['rows_per_second']:,.0f}",
+                   f"{record['peak_memory_bytes'] / 1e9:.2f} GB")
+                  for record in benchmarks("table")[0]]
+    return Table(("what", "rows", "seconds", "processor seconds", "rows/s", "peak memory"),
+                 rows).markdown()
+
+
+def stranger() -> str:
+    """From a CSV to a table of kept sizes: the three commands."""
+    rows: Rows = [(step["what"], f"{step['seconds']:.0f}", f"{step['processor_seconds']:.0f}",
+                   f"{step['peak_memory_bytes'] / 1e9:.2f} GB")
+                  for step in benchmarks("stranger")[0]["steps"] if "seconds" in step]
+    return Table(("command", "seconds", "processor seconds", "peak memory"), rows).markdown()
+
+
 def scale_processes() -> str:
     """Processor time, memory and bytes of a search's step in several processes."""
     records = benchmarks("scale-processes")[0]
@@ -702,7 +722,8 @@ TABLES: dict[str, Callable[[], str]] = {
     "afm-deepfm": lambda: afm("deepfm"), "afm-autoint": lambda: afm("autoint"),
     "step-speed": step_speed, "step-speed-gpu": lambda: step_speed("nvidia-h200"),
     "scale-gpu": scale_gpu, "epoch-speed": epoch_speed, "scale-speed": scale_speed,
-    "encode-speed": encode_speed, "encode-jobs": encode_jobs,
+    "encode-speed": encode_speed, "encode-jobs": encode_jobs, "table-speed": table_speed,
+    "stranger": stranger,
     "scale-processes": scale_processes, "serving-lookups": serving_lookups,
     "serving-files": serving_files, "export-sizes": export_sizes}
 
