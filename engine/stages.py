@@ -331,7 +331,7 @@ def retrain_one(settings: Settings, seed: int, context: RunContext, dataset: Dat
         return result
     own = own_rows(len(initial), settings.train.lanes)
     embedding = Masked(start[own], torch.from_numpy(ticket.table[own] != 0), len(sizes))
-    embedding.num_rows = len(initial)
+    embedding.num_rows = len(initial)  # of the whole table, also where `own` is a part of it
     model = build_model(sizes, values, derive(seed, "retrain:model"), embedding, dataset.num_dense)
     if settings.retrain.rewind == "all":
         model.load_state_dict({name: torch.from_numpy(value) for name, value in others.items()},

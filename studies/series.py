@@ -57,17 +57,22 @@ def by_budget(results: Results) -> dict[int, list[dict[str, Any]]]:
 
 
 def all_by_budget(results: Results) -> dict[int, list[dict[str, Any]]]:
-    """As `by_budget`, with every run. A training whose size is learned has other parameters with
-    each seed: its runs belong together by their width."""
-    groups: dict[tuple[bool, int], list[dict[str, Any]]] = defaultdict(list)
+    """As `by_budget`, with every run, and with the mean parameters of those that have no budget.
+
+    Trainings of one width belong together: seeds differ in their parameters where a size is
+    learned, and by the values that training has left at zero.
+    """
+    groups: dict[int, list[dict[str, Any]]] = defaultdict(list)
+    trained: dict[int, list[dict[str, Any]]] = defaultdict(list)
     for result in results:
-        learned = result["stage"] == "train" and result["settings"]["embedding"] == "darts"
-        size = result["settings"]["latent_dim"] if learned else result["num_embedding_params"]
-        budgets = result.get("snapshot", {}).get("budgets") or [size]
-        groups[learned, budgets[0]].append(result)
-    sized = {round(statistics.mean(run["num_embedding_params"] for run in own)) if learned
-             else size: own for (learned, size), own in groups.items()}
-    return {size: sized[size] for size in sorted(sized)}
+        parameters = result["num_embedding_params"]
+        if result["stage"] == "train" and parameters:
+            trained[result["settings"]["latent_dim"]].append(result)
+        else:
+            groups[(result.get("snapshot", {}).get("budgets") or [parameters])[0]].append(result)
+    for own in trained.values():
+        groups[round(statistics.mean(run["num_embedding_params"] for run in own))] += own
+    return {size: groups[size] for size in sorted(groups)}
 
 
 def from_last(results: Results) -> bool:

@@ -486,13 +486,14 @@ def _write_rows(spooled: Spooled, coded: list[_Coded], dense: np.ndarray, labels
                 job.result()
             found = labels[label]
             leaks.add(ids, found)
-            for place, row in np.argwhere(np.isinf(numbers) & dense[:, None])[:1]:
-                raise ValueError(f"the dense column {spooled.numbers[place].column!r} has an "
-                                 f"infinite value in row {first + row + 1:,}; leave it empty, or "
-                                 "write a number")
-            kept = _signed_log(numbers[dense]).T
+            own = numbers[dense]
+            if len(infinite := np.argwhere(np.isinf(own))):
+                place, row = infinite[0]
+                name = spooled.numbers[np.flatnonzero(dense)[place]].column
+                raise ValueError(f"the dense column {name!r} has an infinite value in row "
+                                 f"{first + row + 1:,}; leave it empty, or write a number")
             writer.add(np.bincount(here, minlength=len(SPLITS)), ids[order], found[order],
-                       kept[order])
+                       _signed_log(own).T[order])
             first += len(label)
             bar.update(len(label))
 

@@ -91,7 +91,8 @@ class Blueprint:
         width: D, the setting `latent_dim`.
         own: the embedding's own settings, a record of the class that its entry names.
         counts: how often each feature occurs in training; called by embeddings that need it.
-        cut: whether the tables are cut over processes next: what fills them is then not copied.
+        cut: whether several processes divide the table next; it is then used as drawn, without a
+            copy in memory.
     """
 
     draw: Draw

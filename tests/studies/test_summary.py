@@ -69,6 +69,11 @@ def test_a_size_that_is_learned_is_one_row_over_seeds():
         ("DartsEmb, d 16", "1"), ("DartsEmb, d 8", "2")]
 
 
+def test_values_that_training_left_at_zero_part_no_seeds():
+    runs = [result(f"a{seed}", seed=seed, params=800 - seed) for seed in (1, 2, 3)]
+    assert [(row[2], row[-1]) for row in summarise(runs)] == [("798", "3")]
+
+
 def test_what_is_no_folder_of_results_is_refused(tmp_path):
     (tmp_path / "runs").mkdir()
     with pytest.raises(ValueError, match=rf"is no folder of results.* Did you mean {tmp_path}\?"):
