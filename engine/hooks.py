@@ -2,6 +2,8 @@
 
 import json
 import logging
+import signal
+import threading
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -243,5 +245,10 @@ class Checkpoint(Hook):
         def note(number: int, frame: object) -> None:
             self.interrupted = True
 
-        with handling(note):
-            yield
+        try:
+            with handling(note):
+                yield
+        except ConnectionError:  # torchrun sends SIGTERM when a process is lost
+            if threading.current_thread() is threading.main_thread():
+                signal.signal(signal.SIGTERM, signal.SIG_IGN)  # so that the message is printed
+            raise

@@ -16,7 +16,8 @@ def run(name, stage="train", seed=1, params=8, auc=0.8, model="fm", dataset="mov
     settings = {"model": model, "dataset": dataset, "embedding": "uniform", **settings}
     return {"run_id": name, "stage": stage, "seed": seed, "num_embedding_params": params,
             "test_auc": auc,
-            "manifest": manifest, "settings": settings, "identity": {"settings": settings},
+            "manifest": manifest, "settings": {**settings, "latent_dim": params},
+            "identity": {"settings": settings},
             **({"snapshot": snapshot} if snapshot else {})}
 
 

@@ -87,6 +87,18 @@ def test_the_other_ends_within_ten_seconds_with_a_message(tmp_path, kind, victim
     assert "the same command goes on from the last checkpoint" in said
 
 
+def test_a_signal_to_end_does_not_cut_the_message_short():
+    """It may come at any moment after the exchange has failed."""
+    before = signal.getsignal(signal.SIGTERM)
+    try:
+        with (pytest.raises(ConnectionError),
+              Checkpoint(lambda state: None, LONG).listening()):
+            raise ConnectionError("rank 1 has lost another process")
+        os.kill(os.getpid(), signal.SIGTERM)  # would end the suite
+    finally:
+        signal.signal(signal.SIGTERM, before)
+
+
 def test_a_process_that_ends_before_the_others_ends_none_of_them(tmp_path):
     processes = started(2, None, tmp_path / "end")
     for process in processes:
