@@ -214,7 +214,10 @@ def _watch_others(rank: int, size: int) -> None:
         with lock, contextlib.suppress(RuntimeError):  # it has died
             if other in untold:
                 untold.remove(other)
-                dist.send(torch.zeros(1), dst=other, group=group)
+                word = dist.isend(torch.zeros(1), dst=other, group=group)
+                assert word is not None  # as this process belongs to the group
+                # what is sent while the connection breaks may stay on its way for ever
+                word.wait(timedelta(seconds=GRACE))
 
     def watch(other: int) -> None:
         try:

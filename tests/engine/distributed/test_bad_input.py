@@ -23,9 +23,7 @@ def alone(monkeypatch):
 @pytest.fixture
 def of_two(monkeypatch):
     """Torchrun's environment of the first of two processes, on a free port, and a short wait."""
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
+    port = worlds.free_port()
     for name, value in {"RANK": 0, "WORLD_SIZE": 2, "MASTER_ADDR": "127.0.0.1",
                         "MASTER_PORT": port}.items():
         monkeypatch.setenv(name, str(value))

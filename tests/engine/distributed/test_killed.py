@@ -3,12 +3,12 @@
 import multiprocessing
 import os
 import signal
-import socket
 import time
 from pathlib import Path
 
 import pytest
 import torch
+from worlds import free_port
 
 from engine import cli
 from engine.distributed import world as worlds
@@ -30,7 +30,21 @@ def compute(world, until):
         torch.ones(100, 100) @ torch.ones(100, 100)
 
 
-WORK = {"exchange": exchange, "compute": compute}
+class NeverSent:
+    """As what gloo sends at the moment when a connection breaks: it stays on its way."""
+
+    def wait(self, timeout=None):
+        time.sleep(LONG if timeout is None else timeout.total_seconds())
+        raise RuntimeError("timed out")
+
+
+def unsent(world, until):
+    """As `exchange`, and the last words to a process that has died do not arrive."""
+    worlds.dist.isend = lambda *arguments, **named: NeverSent()
+    exchange(world, until)
+
+
+WORK = {"exchange": exchange, "compute": compute, "unsent": unsent}
 
 
 def rank_of(rank, size, port, kind, out):
@@ -54,9 +68,7 @@ def rank_of(rank, size, port, kind, out):
 
 
 def started(size, kind, out: Path):
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
+    port = free_port()
     out.mkdir()
     forking = multiprocessing.get_context("forkserver")
     forking.set_forkserver_preload(["engine.stages"])
@@ -70,7 +82,8 @@ def started(size, kind, out: Path):
     return processes
 
 
-@pytest.mark.parametrize(("kind", "victim"), [("exchange", 0), ("exchange", 1), ("compute", 0)])
+@pytest.mark.parametrize(("kind", "victim"), [
+    ("exchange", 0), ("exchange", 1), ("compute", 0), ("unsent", 1)])
 def test_the_other_ends_within_ten_seconds_with_a_message(tmp_path, kind, victim):
     processes = started(2, kind, tmp_path / kind)
     os.kill(processes[victim].pid, signal.SIGKILL)

@@ -88,15 +88,19 @@ def _work(rank: int, size: int, port: int, out: Path, runs: list[tuple[str, int 
         os._exit(1)
 
 
+def free_port() -> int:
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        return free.getsockname()[1]
+
+
 def start(size: int, out: Path, runs: list[tuple[str, int | None]]) -> mp.ProcessContext:
     """The processes of a world, which make all runs of these names, until these steps.
 
     Each begins as a copy of one process that has imported torch and nothing of this one, which
     takes a tenth of a second instead of seconds.
     """
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
+    port = free_port()
     out.mkdir(parents=True, exist_ok=True)
     mp.set_forkserver_preload(["engine.stages"])
     return mp.start_processes(_work, (size, port, out, runs), size, join=False,
