@@ -5,7 +5,7 @@
     python train_table.py --data clicks.csv --label click --embedding uniform --set latent_dim=8
     python train_table.py --settings                                     # all settings
 
-CSV or TSV (plain, gzip, zip, zstd), Parquet, or a folder of parts of one of them; docs/own-data.md
+CSV or TSV (plain, gzip, bzip2, zip, zstd), Parquet, or a folder of parts of one of them; docs/own-data.md
 says how columns are read.
 """
 
@@ -26,7 +26,7 @@ SETTINGS = {
     "multi": {},
     "min_count": 10,  # rarer values share their field's unknown id; 1 keeps all
     # auto: three files named train, valid and test, else random; random:SEED; time:COLUMN;
-    # column:COLUMN; ids:FILE
+    # column:COLUMN; files:TRAIN,VALIDATION,TEST; ids:FILE
     "split": "auto",
     "vocabulary": "all",  # rows whose values get an id of their own; all, or train
     # what is trained

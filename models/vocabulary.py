@@ -118,6 +118,9 @@ class Packed:
 def as_text(value: Any) -> str | None:
     """The text that stands for a value; None for a gap (None, NaN, NaT, pandas.NA).
 
+    Raises:
+        ValueError: it is a collection of values, or bytes that are no UTF-8.
+
     >>> [as_text(value) for value in ("é", 7, 7.0, 0.25, True, float("nan"), b"x")]
     ['é', '7', '7', '0.25', 'true', None, 'x']
     >>> as_text(np.datetime64("2026-01-31T08")), as_text(datetime(2026, 1, 31, 8, 0, 0, 5))
@@ -128,33 +131,46 @@ def as_text(value: Any) -> str | None:
     if isinstance(value, str):
         return str(value)
     if isinstance(value, bytes):
-        return value.decode()
-    if value is None or type(value).__name__ in ("NAType", "NaTType"):
+        try:
+            return value.decode()
+        except UnicodeDecodeError as error:
+            raise ValueError(f"{value!r:.60} is no UTF-8 ({error.reason}); turn it into "
+                             "text") from error
+    if value is None or value is np.ma.masked or type(value).__name__ in ("NAType", "NaTType"):
         return None
     if isinstance(value, bool | np.bool_):
         return "true" if value else "false"
-    if isinstance(value, np.timedelta64):  # which counts as a whole number
-        return None if np.isnat(value) else str(value // np.timedelta64(1, "s"))
+    # first of these, as numpy's durations count as whole numbers
+    if isinstance(value, np.timedelta64 | np.datetime64 | datetime | time | timedelta):
+        return _text_of_time(value)
     if isinstance(value, int | np.integer):
         return str(int(value))
     if isinstance(value, float | np.floating):
         if math.isnan(value):
             return None
-        number = value if isinstance(value, float) else value.item()
-        whole = abs(number) < WHOLE_FLOATS and number == int(number)
-        return str(int(number)) if whole else str(number)
+        whole = abs(value) < WHOLE_FLOATS and value == int(value)
+        # numpy's float64 is a float; float32 has fewer digits, and 0.1 is 0.1 there too
+        return str(int(value)) if whole else str(value)
+    if hasattr(value, "as_py"):  # Arrow's
+        return as_text(value.as_py())
+    if isinstance(value, list | tuple | set | dict | np.ndarray):
+        raise ValueError(f"a cell must hold one value, got {value!r:.60}; several are one text "
+                         "with a separator between them (multi)")
+    return str(value)
+
+
+def _text_of_time(value: Any) -> str | None:
+    """Whole seconds of a duration, or up to the second of a moment or a time of day."""
+    if isinstance(value, np.timedelta64):
+        return None if np.isnat(value) else str(value // np.timedelta64(1, "s"))
     if isinstance(value, np.datetime64):
-        if np.isnat(value):
-            return None
-        return str(value.astype("datetime64[s]")).replace("T", " ")
+        return None if np.isnat(value) else str(value.astype("datetime64[s]")).replace("T", " ")
     if isinstance(value, datetime):  # pandas' too; of UTC, as Arrow's are read
         naive = value if value.tzinfo is None else value.astimezone(UTC).replace(tzinfo=None)
         return naive.isoformat(" ", "seconds")
     if isinstance(value, time):
         return value.isoformat("seconds")
-    if isinstance(value, timedelta):  # pandas' too
-        return str(value // timedelta(seconds=1))
-    return str(value)
+    return str(value // timedelta(seconds=1))  # pandas' durations too
 
 
 def pack(values: Any) -> Packed:

@@ -144,6 +144,13 @@ def parent_of(result: Result, by_id: Mapping[str, Result]) -> Result | None:
     return by_id.get(result.get("snapshot", {}).get("run_id"))
 
 
+def settings_of_parent(parent: Result) -> Result:
+    """`settings_of` it, with the length where the data set has no published one that all have."""
+    length = ({} if parent["settings"].get("dataset") in LENGTH
+              else {"max_epochs": parent["settings"]["max_epochs"]})
+    return {**settings_of(parent), **length}
+
+
 def published(result: Result, by_id: Mapping[str, Result]) -> bool:
     """Whether a run, and the search that its snapshot is from, have the published settings."""
     parent = parent_of(result, by_id)
@@ -163,7 +170,7 @@ def key(result: Result, by_id: Mapping[str, Result], rewind: bool = True) -> str
     snapshot, parent = result.get("snapshot", {}), parent_of(result, by_id)
     scheme = kind(result) if result["stage"] not in COMPRESSED else result["stage"]
     return json.dumps([result["stage"], scheme, snapshot.get("budgets"), snapshot.get("how"),
-                       own, settings_of(parent) if parent else None,
+                       own, settings_of_parent(parent) if parent else None,
                        result["manifest"], result["identity"].get("algorithm_version")],
                       sort_keys=True)
 

@@ -84,23 +84,23 @@ def from_last(results: Results) -> bool:
 def _facts(result: dict[str, Any], by_id: dict[str, dict[str, Any]]) -> dict[str, str]:
     """Everything but seed, width of a baseline and budget that sets a run apart, as text by
     name."""
-    own = _labels(result)
+    own = _labels(result, pooling.settings_of(result))
     if result["stage"] != "retrain":
         own.pop("latent_dim", None)
     facts = dict(own)
     parent = pooling.parent_of(result, by_id)
     if parent is not None:
-        facts |= {f"search {name}": f"search {label}" for name, label in _labels(parent).items()
+        facts |= {f"search {name}": f"search {label}"
+                  for name, label in _labels(parent, pooling.settings_of_parent(parent)).items()
                   if own.get(name) != label}
     if result.get("snapshot", {}).get("how"):
         facts["made"] = f"made {result['snapshot']['how']}"
     return {**facts, "data": f"data {result['manifest']}"}
 
 
-def _labels(result: dict[str, Any]) -> dict[str, str]:
-    """A run's settings as text by name; published decays go without saying, rewinding is among the
-    marks."""
-    own = pooling.settings_of(result)
+def _labels(result: dict[str, Any], own: dict[str, Any]) -> dict[str, str]:
+    """A run's own settings as text by name; published decays go without saying, rewinding is among
+    the marks."""
     if pooling.published_protocol(result):  # it is among the marks
         own = {name: value for name, value in own.items() if name not in pooling.PROTOCOL}
     published = all(own[name] == value for name, value in pooling.DECAYS.items() if name in own)

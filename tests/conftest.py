@@ -25,11 +25,15 @@ hypothesis.settings.register_profile("suite", deadline=None, derandomize=True, d
 hypothesis.settings.load_profile("suite")
 
 
+gc.disable()  # until all is imported, which makes little garbage
+
+
 def pytest_collection_finish():
     """What has been imported stays; looking through it for garbage took a tenth of the suite."""
     gc.collect()
     gc.freeze()
     gc.set_threshold(100_000, 20, 50)
+    gc.enable()
 
 
 def pytest_collection_modifyitems(items):

@@ -52,6 +52,7 @@ from utils.text import unknown
 
 log = logging.getLogger("pep")
 
+TYPES_VERSION = 2  # raise it when values of Parquet or of memory would be encoded differently
 SAMPLE = 2_000_000  # numbers of a column that its quantiles are taken of; fewer: of all
 FEW = 12  # values of a field that is looked at for a copy of the label
 YES, NO = ("1", "1.0", "true", "yes", "t", "y"), ("0", "0.0", "-1", "false", "no", "f", "n")
@@ -91,6 +92,8 @@ def open_table(data: Any, cache: Path, request: OwnTable,
     check_options(request.options, table.columns, used)
     seen = table.fingerprint()
     source = {"files": seen, "rules": request.rules()}
+    if table.typed:
+        source["types"] = TYPES_VERSION
     key = sha256_of(str(sorted(_contents(seen))), str(source["rules"]))[:12]
     target = cache / f"{request.name}-{key}"
     dataset = _load(target, source)
@@ -394,8 +397,15 @@ class _Sample:
         """Between buckets of about as many rows each; equal ones fall together."""
         if not len(self.values):
             return ()
-        shares = np.arange(1, buckets) / buckets
-        return tuple(np.unique(np.quantile(self.values, shares)).tolist())
+        edges = np.quantile(self.values, np.arange(1, buckets) / buckets)
+        with np.errstate(over="ignore"):
+            float32 = (self.values.astype(np.float32) == self.values).all()
+        if float32 and (self.values % 1).any():
+            # 0.1 of such a column is another number than the text 0.1; both are in one bucket
+            short = edges.astype(np.float32)
+            written = np.array([float(str(edge)) for edge in short])
+            edges = np.where(short == edges, np.minimum(edges, written), edges)
+        return tuple(np.unique(edges).tolist())
 
 
 def _bucket_counts(spooled: Spooled, infos: Mapping[int, FieldInfo],

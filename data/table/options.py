@@ -11,6 +11,7 @@ from models.vocabulary import DATE_PARTS, LOG_SQUARED, QUANTILES
 from utils.text import unknown
 
 SLOTS = 16  # most values of a cell, where its column does not say how many
+ROLES = ("multi", "ignore", "dense", "bucket", "dates")  # of a column, one alone
 NONE = "none"  # a rule: the numbers of a column are categories as they stand
 QUANTILE_BUCKETS = 20  # of a rule "quantiles" that does not say how many
 RULES_VERSION = 1  # raise it when the same table would be encoded differently
@@ -160,24 +161,37 @@ def check_options(options: TableOptions, columns: tuple[str, ...], used: Mapping
     for rule in [options.bucket] if isinstance(options.bucket, str) else by_column.values():
         check_rule(rule)
     for column, parts in options.dates.items():
-        for part in parts:
-            if part not in DATE_PARTS:
-                raise ValueError(f"dates: {column}: {unknown('part', part, DATE_PARTS)}")
+        _check_dates(column, parts, columns)
     for column, rule in options.multi.items():
         _check_multi(column, rule, columns)
-        roles = [role for role in ("dense", "bucket", "dates", "ignore") if column in named[role]]
-        if roles or column in used:
-            raise ValueError(f"{column!r} is in multi and also in "
-                             f"{roles[0] if roles else 'split'}; take it out of one of them")
-    for role in ("fields", "dense", "dates", "multi", "ignore"):
+    for role in ("fields", *ROLES):
         if options.label in named[role]:
             raise ValueError(f"{role} names the label {options.label!r}; a model that reads what "
                              "it is to predict learns nothing; take it out")
-    for column in options.ignore:
-        roles = [role for role in ("fields", "dense", "dates") if column in named[role]]
-        if roles or column in used:
-            raise ValueError(f"{column!r} is in ignore and also in "
-                             f"{roles[0] if roles else 'split'}; take it out of one of them")
+    for column in columns:
+        roles = [role for role in ROLES if column in named[role]]
+        if "ignore" in roles and column in options.fields:
+            roles.append("fields")
+        if column in used and {"multi", "ignore"} & {*roles}:
+            roles.append("split")
+        if len(roles) > 1:
+            raise ValueError(f"{column!r} is in {roles[0]} and also in {roles[1]}; take it out of "
+                             "one of them")
+        if "bucket" in roles and column not in options.fields and (options.fields
+                                                                   or column in used):
+            raise ValueError(f"bucket: {column!r} is no field; name it in fields too, or take it "
+                             "out of bucket")
+
+
+def _check_dates(column: str, parts: tuple[Any, ...], columns: tuple[str, ...]) -> None:
+    for part in parts:
+        if part not in DATE_PARTS:
+            raise ValueError(f"dates: {column}: {unknown('part', part, DATE_PARTS)}")
+        if parts.count(part) > 1:
+            raise ValueError(f"dates: {column}: {part!r} is named twice; name each part once")
+        if f"{column}.{part}" in columns:
+            raise ValueError(f"dates: the parts of {column!r} are called {column}.{part} and so "
+                             f"on, and the table has such a column; rename that one")
 
 
 def _check_multi(column: str, rule: Any, columns: tuple[str, ...]) -> None:

@@ -293,6 +293,11 @@ class Table:
                                  "file of a table must have the same columns")
         return Table(files)
 
+    @property
+    def typed(self) -> bool:
+        """Whether columns have types, and are not all of text."""
+        return self.memory is not None or any(file.kind == "parquet" for file in self.files)
+
     def fingerprint(self) -> dict[str, Any]:
         """What tells this table from another without reading gigabytes."""
         if self.memory is None:
@@ -410,7 +415,7 @@ def _in_memory(data: Any) -> pa.Table:
             kinds = getattr(column.dtype, "categories", column).dtype
             try:
                 made = pa.array(column, from_pandas=True)
-            except (pa.ArrowInvalid, pa.ArrowTypeError):
+            except (pa.ArrowInvalid, pa.ArrowTypeError, OverflowError):  # of an int from 2^64 on
                 made = None
             # Arrow writes decimals with as many places as the longest of them, and no intervals
             if (made is None or pa.types.is_decimal(made.type)
@@ -431,27 +436,33 @@ def _parquet(file: TableFile, columns: Sequence[str]) -> Iterator[pa.RecordBatch
         yield from opened.iter_batches(BATCH_ROWS, columns=list(columns))
 
 
-def texts_of(array: pa.Array) -> Packed:
-    """A column as packed texts, an empty one for a gap; see `models.vocabulary.as_text`."""
+def strings_of(array: pa.Array) -> pa.Array:
+    """A column as strings, an empty one for a gap, by the rule of `models.vocabulary.as_text`."""
     kind = array.type
     if pa.types.is_dictionary(kind):
         array = array.dictionary_decode()
         kind = array.type
     if pa.types.is_floating(kind):
-        # written by one rule, here and where a model is used
         coded = array.dictionary_encode()
-        values = pa.array([as_text(value) or "" for value in coded.dictionary.to_pylist()],
-                          pa.string())
-        array = values.take(coded.indices)
-    elif pa.types.is_timestamp(kind):
-        array = pc.cast(array, pa.timestamp("s"), safe=False).cast(pa.string())
+        # numpy's float32 is written with fewer digits than a float of the same value
+        values = coded.dictionary.to_pylist() if pa.types.is_float64(kind) else (
+            coded.dictionary.to_numpy(zero_copy_only=False))
+        array = pa.array([as_text(value) or "" for value in values],
+                         pa.string()).take(coded.indices)
+    elif pa.types.is_timestamp(kind):  # the cast alone takes those before 1970 towards it
+        array = pc.floor_temporal(array, unit="second").cast(pa.timestamp("s")).cast(pa.string())
     elif pa.types.is_time(kind):
         array = pc.cast(array, pa.time32("s"), safe=False).cast(pa.string())
-    elif pa.types.is_duration(kind):  # whole seconds; below 0 Arrow rounds towards it
+    elif pa.types.is_duration(kind) or isinstance(kind, pa.BaseExtensionType):
         array = pa.array([as_text(value) for value in array.to_pylist()], pa.string())
     elif not pa.types.is_string(kind):
         array = array.cast(pa.string())
-    array = pc.fill_null(array, "")
+    return pc.fill_null(array, "")
+
+
+def texts_of(array: pa.Array) -> Packed:
+    """`strings_of` a column, packed."""
+    array = strings_of(array)
     _, offsets, content = array.buffers()
     starts = np.frombuffer(offsets, np.int32)[array.offset:array.offset + len(array) + 1] if len(
         array) else np.zeros(1, np.int32)
@@ -464,8 +475,6 @@ def values_of(array: pa.Array) -> np.ndarray | Packed:
     kind = array.type
     if pa.types.is_integer(kind) or pa.types.is_floating(kind):
         return array.cast(pa.float64(), safe=False).to_numpy(zero_copy_only=False)
-    if pa.types.is_decimal(kind):
-        return array.cast(pa.float64()).to_numpy(zero_copy_only=False)
     return texts_of(array)
 
 

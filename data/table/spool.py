@@ -13,7 +13,7 @@ from tqdm import tqdm
 
 from data.table.count import TextCounter
 from data.table.options import NONE, TableOptions, slot_names
-from data.table.read import Table, has_fractions, texts_of, values_of
+from data.table.read import Table, has_fractions, strings_of, texts_of, values_of
 from models.vocabulary import date_part, numbers_of, seconds_of
 
 MOST_LABELS = 10_000  # distinct values after which a column is surely no label
@@ -194,19 +194,21 @@ def _number_texts(batch: pa.RecordBatch, plan: FieldPlan, counter: TextCounter,
                   spooled: Spooled) -> np.ndarray:
     """(n,) int32 numbers of a field; (slots, n) of a column with several values in a cell."""
     column = batch.column(plan.column)
-    if plan.separator is not None:
-        return _number_slots(column, plan, counter, spooled)
-    if plan.part is None:
-        return counter.add(texts_of(column))
-    return counter.add(date_part(texts_of(column), plan.part, plan.column))
+    try:
+        if plan.separator is not None:
+            return _number_slots(column, plan, counter, spooled)
+        if plan.part is None:
+            return counter.add(texts_of(column))
+        return counter.add(date_part(texts_of(column), plan.part, plan.column))
+    except pa.ArrowInvalid as error:  # of bytes
+        raise ValueError(f"column {plan.column!r} is of bytes that are no text ({error}); turn "
+                         "them into text, or put the column into ignore") from error
 
 
 def _number_slots(column: pa.Array, plan: FieldPlan, counter: TextCounter,
                   spooled: Spooled) -> np.ndarray:
     """(slots, n) int32: the values of each cell in their order, and 0, the gap, behind them."""
-    if not pa.types.is_string(column.type):
-        column = column.cast(pa.string())
-    cells = pc.split_pattern(pc.fill_null(column, ""), pattern=plan.separator)
+    cells = pc.split_pattern(strings_of(column), pattern=plan.separator)
     lengths = pc.list_value_length(cells).to_numpy()
     longest = int(lengths.max(initial=0))
     if longest > plan.slots:

@@ -9,7 +9,11 @@ import logging
 from collections.abc import Callable
 from typing import Any
 
-import numba
+try:
+    import numba
+except ImportError as error:
+    raise ImportError("files, and numbers that fall into buckets, are read by numba, which is not "
+                      "installed: pip install numba") from error
 
 log = logging.getLogger("pep")
 

@@ -102,8 +102,9 @@ def columns_of(rows: Any, needed: Sequence[str]) -> Columns:
         values = {name: [rows[name]] if single else rows[name] for name in needed}
     elif hasattr(rows, "column_names") or hasattr(rows, "columns"):
         names = getattr(rows, "column_names", None)
-        there = {str(name): name for name in (rows.columns if names is None else names)}
-        require(list(there), needed)
+        listed = list(rows.columns if names is None else names)
+        require([str(name) for name in listed], needed)
+        there = {str(name): name for name in listed}
         values = {name: _listed(rows[there[name]]) for name in needed}
     elif isinstance(rows, np.ndarray | Sequence) and not isinstance(rows, str | bytes):
         listed = list(rows)
@@ -132,17 +133,30 @@ def _is_sequence(value: Any) -> bool:
 
 
 def _listed(column: Any) -> Any:
-    """A column of a DataFrame or Arrow table as `as_text` takes it."""
+    """A column of a DataFrame or Arrow table as `as_text` takes it.
+
+    Floats as numpy has them, as those of 32 bits are written with fewer digits; integers as
+    Python's, as numpy makes floats of them where there are gaps.
+    """
     if hasattr(column, "to_pylist"):
-        return column.to_pylist()
-    values = getattr(column, "to_numpy", None)
-    return column if values is None else values()
+        few_bits = str(column.type) in ("float", "halffloat")
+        return column.to_numpy(zero_copy_only=False) if few_bits else column.to_pylist()
+    kind = getattr(column, "dtype", None)
+    kind = getattr(getattr(kind, "categories", None), "dtype", kind)
+    numpys = kind is getattr(column, "dtype", None) and isinstance(kind, np.dtype)
+    if not numpys and "float" not in str(kind).lower() and hasattr(column, "to_list"):
+        return column.to_list()
+    return column.to_numpy() if hasattr(column, "to_numpy") else column
 
 
 def require(there: Sequence[Any], needed: Sequence[str]) -> None:
-    """Raise a ValueError that names missing columns and the nearest ones that are there."""
+    """Raise a ValueError that names missing columns and the nearest ones that are there, or a
+    needed one that is there twice."""
     missing = [name for name in needed if name not in there]
     if not missing:
+        twice = next((name for name in needed if list(there).count(name) > 1), None)
+        if twice is not None:
+            raise ValueError(f"the rows have two columns {twice!r}; leave one of them out")
         return
     near = difflib.get_close_matches(missing[0], [str(name) for name in there], 3, 0.5)
     hint = f" (near {missing[0]!r}: {', '.join(near)})" if near else ""
@@ -203,8 +217,7 @@ def _read_parquet(path: Path, needed: Sequence[str]) -> Iterator[Columns]:
         opened = parquet.ParquetFile(path)
         require(opened.schema_arrow.names, needed)
         for batch in opened.iter_batches(ROWS, columns=list(needed)):
-            yield Columns({name: batch.column(name).to_pylist() for name in needed},
-                          batch.num_rows)
+            yield Columns({name: _listed(batch.column(name)) for name in needed}, batch.num_rows)
     except (pyarrow.ArrowException, OSError) as error:
         raise ValueError(f"{path} is no whole Parquet file ({error}); write it again") from error
 
@@ -270,8 +283,6 @@ def _names(path: Path, first: bytes, separator: str, form: FileForm,
         ValueError: a header must be there and is not, or lacks columns.
     """
     cells = _cells(first, separator)
-    if set(needed) <= set(cells):
-        return cells
     if not form.header and len(set(needed) & set(cells)) < len(needed) / 2:
         return None
     try:

@@ -153,6 +153,10 @@ def test_an_unseen_value_has_a_score_and_a_missing_column_has_a_name(home):
     assert np.isfinite(scorer.score(table.assign(user="nobody"))).all()
     with pytest.raises(ValueError, match=r"lack 1 of .* 4 columns: genre \(near 'genre': genres"):
         scorer.score(table.rename(columns={"genre": "genres"}))
+    with pytest.raises(ValueError, match="the rows have two columns 'user'"):
+        scorer.score(pd.concat([table, table[["user"]]], axis=1))
+    with pytest.raises(ValueError, match=r"a cell must hold one value, got \[1\]"):
+        scorer.score({name: [[1], [2]] for name in table})
     with pytest.raises(ValueError, match="row 1 must be of 4 values"):
         scorer.score([[1, 2, 3, 4], [1, 2]])
     with pytest.raises(TypeError, match="got a int"):
@@ -226,7 +230,8 @@ def test_bad_lines_are_counted_and_named(home, tmp_path, quotes):
     ("1,2,3,4\n", "The first line must name the columns"),
     ("user,item,genre,gender\n1\n", "none of its 1 rows could be scored: row 0: 1 cells"),
     ("user,item,genre,gender\n", "none of its 0 rows could be scored; it is empty"),
-    ("user,user,item,genre\n", "lack 1 of the model's 4 columns: gender")])
+    ("user,user,item,genre\n", "lack 1 of the model's 4 columns: gender"),
+    ("user,user,item,genre,gender\n", "the rows have two columns 'user'")])
 def test_files_that_cannot_be_scored_leave_nothing(home, tmp_path, text, message):
     (tmp_path / "r.csv").write_text(text)
     with pytest.raises(ValueError, match=message):

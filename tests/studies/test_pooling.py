@@ -144,6 +144,20 @@ def test_how_much_was_rewound_sets_tickets_apart():
     assert pooling.key(whole, {}, rewind=False) == pooling.key(alone, {}, rewind=False)
 
 
+def test_tickets_of_searches_of_other_lengths_are_apart_where_no_length_is_published():
+    """Where one is, the page leaves out what is of another length."""
+    for dataset, groups in (("clicks", 2), ("movielens", 1)):
+        searches = [search(f"s{seed}", seed, dataset=dataset, own={"max_epochs": epochs})
+                    for seed, epochs in ((1, 2), (2, 60), (3, 60))]
+        runs = [ticket(f"t{seed}", seed, source="cut_last", searched=f"s{seed}", dataset=dataset)
+                for seed in (1, 2, 3)]
+        by_id = pooling.by_run([*searches, *runs])
+        assert len(pooling.averaged(runs, by_id)) == groups
+        labels = series_of([*searches, *runs])
+        assert len(labels) == groups
+        assert all(("search max_epochs" in label) == (groups == 2) for label in labels)
+
+
 def test_runs_with_the_published_protocol_are_counted_and_named_as_such():
     own = {"early_stop_metric": "published_protocol", "eval_interval": 5, "early_stop": 40}
     run = result("p", own=own)

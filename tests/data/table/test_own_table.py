@@ -5,6 +5,7 @@ import gzip
 import logging
 import os
 import re
+import uuid
 import zipfile
 from concurrent.futures import ThreadPoolExecutor
 from decimal import Decimal
@@ -17,12 +18,14 @@ import pyarrow.csv as pa_csv
 import pyarrow.parquet as pq
 import pytest
 
+from data import store
 from data.raw import source
 from data.split import SPLITS, split_rows
 from data.table import count, encode, read
 from data.table.encode import describe, open_table
 from data.table.options import SPLIT_SEED, OwnTable, TableOptions, check_split
 from data.table.spool import spool
+from models.serving.rows import FileForm, columns_of, read_file
 from models.vocabulary import as_text
 
 NASTY = ["a", "b", "", "Zürich", 'say "hi"', "x,y", "two\nlines", "日本", "NaN", "null", "007", "7",
@@ -389,6 +392,60 @@ def test_decimals_and_intervals_are_read_as_they_are_looked_up(tmp_path):
         assert found[order_of(40)].tolist() == dataset.ids[:, place].tolist()
 
 
+def test_columns_with_types_are_scored_as_they_were_encoded(tmp_path):
+    """From a DataFrame, a Parquet file and text, whatever a column's gaps make of its type."""
+    rng, rows = np.random.default_rng(0), 400
+    cents = rng.integers(0, 999, rows)
+    moments = np.datetime64("1969-12-31T12:00:00.5") + rng.integers(0, 9, rows) * np.timedelta64(
+        3, "h")
+    table = pa.table({
+        "click": rng.integers(0, 2, rows),
+        "paid": pa.array([Decimal(int(each)).scaleb(-2) for each in cents], pa.decimal128(10, 2)),
+        "weight": pa.array(cents / 10, pa.float32()), "size": pa.array(cents / 10, pa.float32()),
+        "user": pa.array([10**18 + int(each) if each % 3 else None for each in cents]),
+        "when": pa.array(moments), "seen": pa.array(moments), "who": pa.array(
+            [uuid.uuid5(uuid.NAMESPACE_DNS, str(each % 9)) for each in cents], pa.uuid()),
+        "tags": pa.array(cents % 5 + 0.1, pa.float32())})
+    pq.write_table(table, tmp_path / "clicks.parquet")
+    dataset = open_own(table, tmp_path, min_count=1, bucket={"weight": "none", "size": "quantiles"},
+                       dates={"when": ("day", "hour")}, multi={"tags": ("|", 2)})
+    pandas = table.to_pandas()
+    texts = pandas.assign(weight=cents / 10, size=cents / 10, tags=cents % 5 + 0.1,
+                          user=pd.Series(table["user"].to_pylist(), dtype=object),
+                          when=pandas["when"].astype(str))
+    frames = [table, table.to_pandas(types_mapper=pd.ArrowDtype), texts,
+              texts.assign(user=pd.array(table["user"].to_pylist(), "Int64")),
+              texts.assign(user=texts["user"].astype("category")),
+              pandas.assign(user=texts["user"], weight=pandas["weight"].astype("Float32"))]
+    own = [each.info.column or each.name for each in dataset.vocabulary.fields]
+    read = [columns_of(frame, own).values for frame in frames]
+    read += [block.values for block in read_file(tmp_path / "clicks.parquet",
+                                                 FileForm(",", True, None, "click"), own)]
+    for values in read:
+        for place, each in enumerate(dataset.vocabulary.fields):
+            assert each.lookup(values[own[place]])[order_of(rows)].tolist() == (
+                dataset.ids[:, place].tolist()), each.name
+
+
+def test_columns_of_types_that_are_no_text_are_named(tmp_path):
+    frame = pd.DataFrame({"click": [0, 1] * 20, "raw": [b"\xff", b"\xfe"] * 20})
+    with pytest.raises(ValueError, match="column 'raw' is of bytes that are no text"):
+        open_own(frame, tmp_path, min_count=1)
+    huge = pd.DataFrame({"click": [0, 1] * 20, "id": [2**70, 1] * 20})
+    assert open_own(huge, tmp_path, min_count=1).vocabulary.field("id").lookup(
+        [2**70]).tolist() != [-1]
+
+
+def test_a_table_with_types_of_older_rules_is_encoded_again(tmp_path, monkeypatch):
+    frame = pd.DataFrame({"click": [0, 1] * 20, "a": range(40)})
+    monkeypatch.setattr("data.table.encode.TYPES_VERSION", 1)
+    before = open_own(frame, tmp_path, min_count=1)
+    monkeypatch.undo()
+    assert open_own(frame, tmp_path, min_count=1).hash == before.hash
+    sources = [made["source"]["types"] for made in store.manifests(tmp_path / "cache").values()]
+    assert sources == [2]
+
+
 def test_daily_files_are_no_numbered_parts(tmp_path):
     days = [f"clicks_2023-{day}" for day in ("11-29", "11-30", "12-01")]
     for names in (days, [day.replace("-", "") for day in days]):
@@ -520,6 +577,11 @@ def test_the_summary_says_what_was_read_and_left_out(tmp_path):
     ({"dates": {"mixed": ("hour",)}}, "'mixed' is of times, got"),
     ({"dates": {"mixed": ("hours",)}}, "unknown part 'hours'; did you mean 'hour'"),
     ({"ignore": ("one",), "fields": ("one",)}, "'one' is in ignore and also in fields"),
+    ({"dense": ("price",), "bucket": {"price": "log2"}}, "'price' is in dense and also in bucket"),
+    ({"dense": ("one",), "dates": {"one": ("hour",)}}, "'one' is in dense and also in dates"),
+    ({"bucket": {"price": "log2"}, "fields": ("one",)}, "bucket: 'price' is no field"),
+    ({"bucket": {"click": "log2"}}, "bucket names the label"),
+    ({"dates": {"one": ("hour", "hour")}}, "dates: one: 'hour' is named twice"),
 ])
 def test_options_that_do_not_fit_are_refused(tmp_path, options, why):
     with pytest.raises(ValueError, match=f"(?s){why}"):
