@@ -41,7 +41,7 @@ def options() -> argparse.Namespace:
     """The command line."""
     read = argparse.ArgumentParser(description=__doc__,
                                    formatter_class=argparse.RawDescriptionHelpFormatter)
-    read.add_argument("--seed", type=int, default=1,
+    read.add_argument("--seed", type=cli.seed, default=1,
                       help="of initial values and batch order; the data stay the same")
     read.add_argument("--out", type=Path, default=Path("tmp/demo"),
                       help="where runs and figure go (tmp/demo)")

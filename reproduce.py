@@ -55,7 +55,7 @@ def options() -> argparse.ArgumentParser:
         return own
 
     own = command("recipe", "choose how a model is trained on data without published settings")
-    own.add_argument("--seed", type=int, default=1, help="of all trials")
+    own.add_argument("--seed", type=cli.seed, default=1, help="of all trials")
     _add_runs(own, seeds=False)
     own = command("tune", "choose the settings of one scheme on validation rows")
     own.add_argument("--embedding",
@@ -63,7 +63,7 @@ def options() -> argparse.ArgumentParser:
     own.add_argument("--trials", type=int, default=TRIALS, help="points of the grid")
     own.add_argument("--settings-of", metavar="MODEL",
                      help="no grid, but the settings that were chosen for this model")
-    own.add_argument("--seed", type=int, default=1, help="of all trials")
+    own.add_argument("--seed", type=cli.seed, default=1, help="of all trials")
     _add_runs(own, seeds=False)
     own = command("compare", "run every scheme at its tuned settings")
     own.add_argument("--scheme", action="append",
@@ -71,7 +71,7 @@ def options() -> argparse.ArgumentParser:
     _add_runs(own)
     own = command("plan", "count the runs and hours of everything")
     own.add_argument("--dataset", help=f"{', '.join(PRESETS)} or all (default: movielens)")
-    own.add_argument("--seeds", type=int, nargs="+", default=[1, 2, 3], help="of every run")
+    own.add_argument("--seeds", type=cli.seed, nargs="+", default=[1, 2, 3], help="of every run")
     command("report", "write all that has been run into one HTML file")
     own = command("summary", "print all results of a folder as a table")
     own.add_argument("folder", type=Path, nargs="?",
@@ -89,7 +89,8 @@ def _add_runs(own: argparse.ArgumentParser, seeds: bool = True) -> None:
     own.add_argument("--model", default="fm",
                      help=f"{', '.join(MODELS)} (default: fm)")
     if seeds:
-        own.add_argument("--seeds", type=int, nargs="+", default=[1, 2, 3], help="of every run")
+        own.add_argument("--seeds", type=cli.seed, nargs="+", default=[1, 2, 3],
+                         help="of every run")
     own.add_argument("--planted", type=int, nargs="?", const=PLANTED_ROWS, metavar="ROWS",
                      help="on a synthetic file of so many rows in the format of criteo or avazu; "
                           "its results are kept apart and marked")

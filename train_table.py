@@ -5,8 +5,8 @@
     python train_table.py --data clicks.csv --label click --embedding uniform --set latent_dim=8
     python train_table.py --settings                                     # all settings
 
-CSV or TSV (plain, gzip, bzip2, zip, zstd), Parquet, or a folder of parts of one of them; docs/own-data.md
-says how columns are read.
+CSV or TSV (plain, gzip, bzip2, zip, zstd), Parquet, or a folder of parts of one of them;
+docs/own-data.md says how columns are read.
 """
 
 from studies import scripts

@@ -164,10 +164,12 @@ def _users(file: LineFile) -> dict[bytes, tuple[str, int, int, str]]:
     users = {}
     for number, (user, gender, age, occupation, zip_code) in file.rows():
         whole = age.isdigit() and occupation.isdigit() and user.isdigit()
-        if gender in (b"F", b"M") and whole and _as_published(zip_code):
-            users[user] = (gender.decode(), int(age), int(occupation), zip_code.decode("latin-1"))
-        else:
+        if gender not in (b"F", b"M") or not whole or not _as_published(zip_code):
             file.bad(number, "expected user::F or M::age::occupation::zip")
+        elif user in users:
+            file.bad(number, f"user {user.decode()} stands there twice")
+        else:
+            users[user] = (gender.decode(), int(age), int(occupation), zip_code.decode("latin-1"))
     file.check()
     return users
 
@@ -182,10 +184,12 @@ def _movies(file: LineFile) -> dict[bytes, tuple[int, str]]:
     movies = {}
     for number, (movie, title, genres) in file.rows():
         year = re.search(rb"\((\d{4})\)\s*$", title)
-        if year and movie.isdigit() and genres and _as_published(genres):
-            movies[movie] = (int(year[1]), genres.decode("latin-1"))
-        else:
+        if not (year and movie.isdigit() and genres and _as_published(genres)):
             file.bad(number, "expected movie::title (year)::genres")
+        elif movie in movies:
+            file.bad(number, f"movie {movie.decode()} stands there twice")
+        else:
+            movies[movie] = (int(year[1]), genres.decode("latin-1"))
     file.check()
     return movies
 

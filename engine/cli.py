@@ -18,6 +18,17 @@ from engine.distributed import launch
 if TYPE_CHECKING:
     from engine.run import RunContext
 
+def seed(text: str) -> int:
+    """The value of --seed, for argparse: all generators take these.
+
+    >>> seed("7")
+    7
+    """
+    if not 0 <= (number := int(text)) < 1 << 63:
+        raise argparse.ArgumentTypeError(f"must lie between 0 and 2^63 - 1, got {text}")
+    return number
+
+
 def add_cache_option(options: argparse.ArgumentParser) -> None:
     """`--cache`, for every command that opens a data set; `cache_folder` reads what it gives."""
     options.add_argument("--cache", metavar="DIR", help="where encoded data sets are kept "

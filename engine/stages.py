@@ -244,6 +244,8 @@ def retrain(settings: Settings, seed: int, context: RunContext,
 def _read(settings: Settings, seed: int, context: RunContext, explicit: frozenset[str],
           only: str | None = None) -> tuple[Settings, dict[str, PrunedTables], Path, Dataset]:
     """The settings of the tickets, the tickets by name, their folder and the data set."""
+    if settings.flat().get("threshold_init") == AUTO:  # the search's record has the start it found
+        explicit -= {"threshold_init"}
     folder, owner = _searched(settings, seed, context, explicit)
     settings = _as_searched(settings, owner, explicit)
     wanted = [only] if only else snapshots.resolve(folder, settings.retrain.retrain_emb_param)

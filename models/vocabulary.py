@@ -148,7 +148,7 @@ def as_text(value: Any) -> str | None:
     if isinstance(value, float | np.floating):
         if math.isnan(value):
             return None
-        whole = abs(value) < WHOLE_FLOATS and value == int(value)
+        whole = abs(float(value)) < WHOLE_FLOATS and value == int(value)
         # numpy's float64 is a float; float32 has fewer digits, and 0.1 is 0.1 there too
         return str(int(value)) if whole else str(value)
     if hasattr(value, "as_py"):  # Arrow's

@@ -4,7 +4,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from studies.kinds import FINETUNED
+from studies.kinds import COMPRESSED, FINETUNED
 from utils.files import read_record
 from utils.recorded import translate_result
 from utils.text import counted
@@ -55,6 +55,8 @@ def checked(result: Any) -> dict[str, Any]:
     """
     stage = result.get("stage") if isinstance(result, dict) else None
     needed = NEEDED | OF_STAGE.get(stage if isinstance(stage, str) else "", {})
+    if stage in COMPRESSED and result.get("epochs") == 0:  # nothing was trained
+        needed.pop("train_loss")
     missing = [name for name, kind in needed.items() if not isinstance(_within(result, name), kind)]
     if missing:
         raise ValueError(f"not a run's result, it lacks {', '.join(missing)}")

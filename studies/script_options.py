@@ -49,7 +49,7 @@ def parser(description: str, variants: Variants, retraining: bool = False,
     options.add_argument("--embedding",
                          help="whose snapshots: the embedding that the search had" if retraining
                          else "pep, or a baseline (--settings names them all)")
-    options.add_argument("--seed", type=int, default=1,
+    options.add_argument("--seed", type=cli.seed, default=1,
                          help="of initial values, batch order and dropout")
     options.add_argument("--tuned", type=int, metavar="N",
                          help="take the settings that `reproduce.py tune` chose "
@@ -136,6 +136,9 @@ def read(options: argparse.Namespace, script: dict[str, Any], variants: Variants
                                     options.seed)
         tuned = {**training, **point}
     settings = parse({**given, **tuned, **explicit})
+    if settings.scheme != PEP and not options.retraining and (alias or options.overwrite):
+        raise ValueError(f"--{'alias' if alias else 'overwrite'} is of a search's folder of "
+                         f"snapshots, and {settings.scheme} makes none; leave it out")
     if alias is None and not options.retraining:
         base = dict(usual)
         for changed in chosen:

@@ -391,6 +391,9 @@ EARLY = {
     "alias with a path": (["--alias", "../mine"],
                           "--alias must be a plain folder name, got '../mine'"),
     "alias of dots": (["--alias", ".."], "--alias must be a plain folder name"),
+    "alias of a training": (["--embedding", "uniform", "--alias", "mine"],
+                            "--alias is of a search's folder of snapshots, and uniform makes none"),
+    "negative seed": (["--seed", "-1"], "must lie between 0 and 2^63 - 1, got -1"),
     "empty alias": (["--alias", ""], "--alias must be a plain folder name"),
 }
 

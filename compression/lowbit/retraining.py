@@ -1,6 +1,7 @@
 """Retraining a table of few bits from the dense weights, and the record of it."""
 
 import argparse
+import math
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import Any
@@ -35,7 +36,8 @@ class Retraining:
     decay: float | None = None
 
     def __post_init__(self) -> None:
-        if self.epochs < 0 or not self.lr > 0 or (self.decay is not None and self.decay < 0):
+        decay = 0.0 if self.decay is None else self.decay
+        if self.epochs < 0 or not (0 < self.lr < math.inf and 0 <= decay < math.inf):
             raise ValueError(f"a retraining takes 0 epochs or more, a positive lr and a decay of 0 "
                              f"or more, got {self.epochs}, {self.lr} and {self.decay}")
 

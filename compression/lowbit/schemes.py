@@ -86,6 +86,8 @@ class Scheme:
                              "leave --width and --no-rotation away, or name one of these")
         if self.name in CODED and (not self.subspaces or not self.centroids):
             raise ValueError(f"{self.name} needs --subspaces and --centroids")
+        if self.name in CODED and (self.subspaces or 0) < 0:
+            raise ValueError(f"--subspaces must be positive, got {self.subspaces}")
 
     def identity(self) -> dict[str, Any]:
         """For a run's id and for tables."""

@@ -125,8 +125,8 @@ def choose(method: str, model: DLRM, resource: Resource, budget: float, dynamics
     """What a baseline keeps of a trained model within a budget, (L, G).
 
     magnitude, taylor, group-lasso (of a model trained with it): by score and price; random and
-    uniform: the same share of every layer, any units or by magnitude; handmade: all fields,
-    narrower layers.
+    uniform: the same share of every layer, any units or those of least energy for what they save;
+    handmade: all fields, narrower layers.
 
     Args:
         dynamics: whose limits hold here too.
@@ -141,5 +141,7 @@ def choose(method: str, model: DLRM, resource: Resource, budget: float, dynamics
     if method == "random":
         drawn = torch.rand(scores.shape, generator=torch.Generator().manual_seed(seed),
                            dtype=torch.float64)
-        return by_ratio(resource, budget, drawn.to(scores.device), dynamics)
+        # what a unit saves must not count: scores are divided by it
+        drawn = drawn.to(scores.device) * resource.savings(resource.valid)
+        return by_ratio(resource, budget, drawn, dynamics)
     return by_price(resource, budget, scores, dynamics)

@@ -85,12 +85,13 @@ def load(run_id: str, groups: str, context: RunContext) -> LoadedDLRM:
 
 
 def compress(base: LoadedDLRM, task: Task, context: RunContext,
-             changes: dict[str, Any] | None = None) -> dict[str, Any]:
+             changes: dict[str, Any] | None = None, descend_again: bool = True) -> dict[str, Any]:
     """Choose what stays, build the small model and train it.
 
     Args:
         changes: settings of the descent and of the training after it that differ from the base's,
             of those in CHANGEABLE.
+        descend_again: whether --force holds for the descent too.
 
     Returns:
         The result of the small model's training; `compression` says how it was made.
@@ -104,12 +105,14 @@ def compress(base: LoadedDLRM, task: Task, context: RunContext,
             raise ValueError(f"--set {name}: the descent and the training after it have the base's "
                              f"data and model, and --epochs and --finetune-epochs say how long "
                              f"they are; settings that may differ: {', '.join(CHANGEABLE)}")
-    settings = parse({**own, "eval_interval": 1, **changes})
+    # these stages run in one process, whatever the base's training did
+    lanes = {"lanes": 0} if {"optimizer", "ema", "precision", "table_update"} & {*changes} else {}
+    settings = parse({**own, "eval_interval": 1, **changes, **lanes})
     task = replace(task, dynamics=replace(task.dynamics, keep=_units(base, task.keep_fields)))
     about = {"base": base.trained.run_id, **asdict(task), "dynamics": _identity(task)}
     if not task.along:
         del about["along"]  # older runs have no such key
-    kept, model, record = _kept(base, task, settings, context)
+    kept, model, record = _kept(base, task, settings, context, descend_again)
     scratch = task.scratch or task.method == "handmade"
     epochs = task.finetune_epochs
     if task.method not in TRAIN_ON:
@@ -131,13 +134,14 @@ def compress(base: LoadedDLRM, task: Task, context: RunContext,
                    keep_best=True)
 
 
-def _kept(base: LoadedDLRM, task: Task, settings: Settings,
-          context: RunContext) -> tuple[Tensor, DLRM, dict[str, Any]]:
+def _kept(base: LoadedDLRM, task: Task, settings: Settings, context: RunContext,
+          descend_again: bool) -> tuple[Tensor, DLRM, dict[str, Any]]:
     """What stays, (L, G), the model to take it from, and what the descent recorded, if there was
     one."""
     resource = Resource(base.layout, task.resource)
     if task.method in ("umec", "group-lasso", AS_UMEC):
-        return _descended(base, task, settings, context)
+        force = context.force and descend_again
+        return _descended(base, task, settings, replace(context, force=force))
     if task.method == "dense" or context.dry_run:
         return resource.valid, base.model, {}
     kept = baselines.choose(task.method, base.model, resource, task.budget, task.dynamics,
@@ -159,7 +163,11 @@ def _descended(base: LoadedDLRM, task: Task, settings: Settings,
                   extra={key: named[key] for key in keys})
     result = run.finished() or _descend(run, base, descent)
     record = {**result["compression"], "descent": run.run_id}
-    found = load_checkpoint(run.folder / _file(task.budget, descent.budget))
+    path = run.folder / _file(task.budget, descent.budget)
+    if not path.is_file():
+        raise FileNotFoundError(f"the descent {run.run_id} has finished, and {path} is gone; make "
+                                "it again with --force")
+    found = load_checkpoint(path)
     kept = found["kept"].bool()
     if task.method == AS_UMEC:
         resource = Resource(base.layout, task.resource)
@@ -218,7 +226,7 @@ def _descend(run: Run, base: LoadedDLRM, task: Task) -> dict[str, Any]:
 
 def _file(budget: float, last: float) -> str:
     """Name of what a descent leaves under a budget; the last one has the plain name."""
-    return FILE if budget == last else f"compressed_{budget:g}.safetensors"
+    return FILE if budget == last else f"compressed_{budget:.15g}.safetensors"
 
 
 def _batches(base: LoadedDLRM) -> list[tuple[Any, Tensor]]:
@@ -242,7 +250,8 @@ def _identity(task: Task) -> dict[str, Any]:
 def _names(base: LoadedDLRM) -> list[str]:
     """Names of the fields, the branch of the dense features first where there is one."""
     fields = list(base.run.dataset.schema.fields)
-    return [DENSE, *fields] if base.layout.dense else fields
+    dense = f"{DENSE} (dense)" if DENSE in fields else DENSE
+    return [dense, *fields] if base.layout.dense else fields
 
 
 def _units(base: LoadedDLRM, names: Sequence[str]) -> tuple[int, ...]:
@@ -273,20 +282,24 @@ def work(args: argparse.Namespace) -> None:
     dynamics = Dynamics(args.slr, args.ylr, args.zlr, args.sl2wd, args.zclamp, args.punit,
                         args.min_keep, joint=args.mode == "joint", faithful=args.faithful,
                         by_embedding=by_embedding)
+    if args.score and args.method not in ("umec", AS_UMEC):
+        raise ValueError(f"--score changes nothing for {args.method}; it is of umec and {AS_UMEC}. "
+                         "Leave it out")
     names = tuple(name for name in args.keep_fields.split(",") if name)
     changes = dict(parse_assignment(text) for text in args.set)
     base = load(args.run, args.groups, replace(context, force=False))
-    along = tuple(sorted(set(args.budget), reverse=True)) if args.one_descent else ()
+    budgets = list(dict.fromkeys(args.budget))
+    along = tuple(sorted(budgets, reverse=True)) if args.one_descent else ()
     tasks = [Task(budget, args.method, args.resource, args.groups, dynamics, names, args.epochs,
                   args.finetune_epochs, args.finetune_from == "scratch", args.strength, along)
-             for budget in args.budget]
+             for budget in budgets]
     keep = _units(base, names)
     limits = replace(dynamics, keep=keep).limits(base.layout.counts, base.layout.dense_units)
     resource = Resource(base.layout, args.resource)
     for task in tasks:  # check all of them before the first is run
         baselines.attainable(task.budget, resource, limits, keep)
     for task in tasks:
-        print(describe(compress(base, task, context, changes)))
+        print(describe(compress(base, task, context, changes, not along or task is tasks[0])))
 
 
 def describe(result: dict[str, Any]) -> str:

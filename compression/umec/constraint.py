@@ -19,7 +19,8 @@ again and get stuck at the bounds of s. The default dynamics differ in six point
 - s may leave its upper bound;
 - s and z are frozen from the first feasible step on, while y grows until the removed units are
   empty;
-- if the model is still over the budget after FORCED of the steps, `project` puts it there.
+- if the model is still over the budget after FORCED of the steps, or a step has gone FAR below it,
+  as in a descent of few steps, `project` puts it there.
 """
 
 from collections.abc import Callable, Sequence
@@ -43,6 +44,7 @@ from engine.loop import Hook
 from models.dlrm import DLRM
 
 FORCED = 0.7  # share of the steps after which a budget that is not met is enforced
+FAR = 0.01  # of the whole resource below a budget, where a step has removed too much
 EMPTY = 1e-6  # share of a layer's initial energy below which removed units count as empty
 GROWTH = 10  # e-folds of y over a whole training once feasible, while removed units are not empty
 SHRINK = 20  # e-folds of a removed unit's weights over a whole training, per unit of y
@@ -100,7 +102,9 @@ class ResourceConstraint(Hook):
         self.multiple = torch.full_like(self.limit, dynamics.punit)
         self.multiple[0] = 1
         self.rates = self._rates()
-        self.s = torch.zeros_like(self.limit)
+        # a step may go far below a budget; looking waits for the device
+        self.coarse = not dynamics.faithful and bool((self.rates.s > 1).any())
+        self.s = self.before = torch.zeros_like(self.limit)  # now, and before the last step
         self.y = torch.full_like(self.limit, 0.0 if dynamics.faithful else 1.0)
         self.z = torch.zeros_like(self.limit[0])
         self.spent = torch.ones_like(self.z)  # R
@@ -152,7 +156,13 @@ class ResourceConstraint(Hook):
         factors = torch.where(self.positions < removed[:, None], factors, 1.0)
         scale_units(state.model, self.resource, factors.scatter(1, orders, factors))
         ordered = energies.gather(1, orders) * (factors * factors)  # the order stays the same
+        self.before = self.s
         self._move(ordered, orders, removed)
+        if self.coarse and int(self.feasible_at) < 0 and bool((self.s > self.before).any()):
+            self._measure(ordered, orders)
+            if self._far_below(self.budget):
+                self.s = self._projected(energies_of(state.model, self.resource), self.budget,
+                                         self.before)
         self._force_when_late(state)
         self._dual_ascent(ordered, orders, state.step)
 
@@ -227,11 +237,7 @@ class ResourceConstraint(Hook):
 
     def _dual_ascent(self, ordered: Tensor, orders: Tensor, step: int) -> None:
         """Raise y and z with the new weights and the new s."""
-        removed, rates = self._removed_counts(self.s), self.rates
-        sums = torch.where(self.positions < removed[:, None], ordered,
-                           0.0).sum(1, dtype=torch.float64)
-        self.energy = sums / self.start
-        self.spent = self._fraction(orders, removed)
+        rates, sums = self.rates, self._measure(ordered, orders)
         excess = self.spent - self.budget
         if self.dynamics.faithful:
             self.y = self.y + rates.y * sums
@@ -246,6 +252,18 @@ class ResourceConstraint(Hook):
         self.feasible_at = torch.where((self.feasible_at < 0) & (excess <= 0), step,
                                        self.feasible_at)
 
+    def _measure(self, ordered: Tensor, orders: Tensor) -> Tensor:
+        """Note what is spent, and the energies (L,) of removed units, which are returned."""
+        removed = self._removed_counts(self.s)
+        sums = torch.where(self.positions < removed[:, None], ordered,
+                           0.0).sum(1, dtype=torch.float64)
+        self.energy = sums / self.start
+        self.spent = self._fraction(orders, removed)
+        return sums
+
+    def _far_below(self, budget: float) -> bool:
+        return float(self.spent) < budget - FAR
+
     def _fraction(self, orders: Tensor, removed: Tensor) -> Tensor:
         if self.resource.uniform:
             return self.resource.fraction_of_counts(self.counts - removed)
@@ -258,14 +276,14 @@ class ResourceConstraint(Hook):
         self.forced = True
         self._pass(state, self.open_budgets)
         if int(self.feasible_at) < 0:
-            self.s = self._projected(energies_of(state.model, self.resource), self.budget)
+            self.s = self._projected(energies_of(state.model, self.resource), self.budget, self.s)
             self.feasible_at = torch.full_like(self.feasible_at, state.step)
 
     def _pass(self, state: Any, budgets: Sequence[float]) -> None:
         """Save the model under each of these budgets."""
         for budget in budgets:
             self._save(budget, self.kept(state.model, budget))
-            self.passed[f"{budget:g}"] = state.step
+            self.passed[f"{budget:.15g}"] = state.step
         self.open_budgets = [budget for budget in self.open_budgets if budget not in budgets]
 
     def _save(self, budget: float, kept: Tensor) -> None:
@@ -282,10 +300,11 @@ class ResourceConstraint(Hook):
             self._save(budget, self.kept(model, budget))
         return self.passed
 
-    def _projected(self, energies: Tensor, budget: float) -> Tensor:
-        """s (L,) that meets a budget: units go in their order until it holds."""
+    def _projected(self, energies: Tensor, budget: float, s: Tensor) -> Tensor:
+        """s (L,) that meets a budget: beyond those of `s`, units go in their order until it
+        holds."""
         counts = project(self.resource, budget, energies / self.start[:, None],
-                         self.orders(energies), self._removed_counts(self.s).tolist(), self.limits,
+                         self.orders(energies), self._removed_counts(s).tolist(), self.limits,
                          self.dynamics.punit)
         return torch.tensor(counts, dtype=torch.float64, device=self.s.device)
 
@@ -324,7 +343,9 @@ class ResourceConstraint(Hook):
         if self.dynamics.faithful:
             removed = self._removed_counts(self.s)
         else:
-            removed = self._projected(energies, budget or self.budget)
+            budget = budget or self.budget
+            passed = self.coarse and budget > self.budget and self._far_below(budget)
+            removed = self._projected(energies, budget, self.before if passed else self.s)
         return without_first(self.orders(energies), removed) & self.resource.valid
 
     def state_dict(self) -> dict[str, Any]:
@@ -346,7 +367,7 @@ class ResourceConstraint(Hook):
         self.history, self.begun = content["history"], bool(content["start"].any())
         self.passed = content["passed"]
         self.open_budgets = [budget for budget in self.open_budgets
-                             if f"{budget:g}" not in self.passed]
+                             if f"{budget:.15g}" not in self.passed]
         for name, value in content.items():
             if isinstance(value, Tensor):
                 getattr(self, name).copy_(value)

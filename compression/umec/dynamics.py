@@ -1,5 +1,6 @@
 """How UMEC descends, and what it may remove."""
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -24,7 +25,8 @@ class Dynamics:
             trained briefly: its vectors grow first.
 
     Raises:
-        ValueError: `faithful` with `by_embedding`, or `zclamp` without `faithful`.
+        ValueError: `faithful` with `by_embedding`, `zclamp` without `faithful`, or a rate that is
+            no number or below 0.
     """
 
     slr: float = 0.05
@@ -40,6 +42,9 @@ class Dynamics:
     by_embedding: bool = False
 
     def __post_init__(self) -> None:
+        for name in ("slr", "ylr", "zlr", "sl2wd"):
+            if not 0 <= (rate := getattr(self, name)) < math.inf:
+                raise ValueError(f"--{name} must be a number from 0, got {rate}")
         if self.faithful and self.by_embedding:
             raise ValueError("--faithful orders fields by the energy of their weights alone, as "
                              "published; --score weight_x_emb_rms contradicts it. Leave out one")
@@ -64,7 +69,7 @@ class Dynamics:
                 unit of a field stays beside them.
 
         Raises:
-            ValueError: a unit to keep does not exist, or a layer has not so many.
+            ValueError: a unit to keep does not exist, or a number is below 1.
         """
         wrong = [unit for unit in self.keep if not 0 <= unit < counts[0]]
         if wrong or self.min_keep < 1 or self.punit < 1:

@@ -4,6 +4,7 @@ Torch is not imported here: --help does not need it.
 """
 
 import argparse
+import math
 from dataclasses import dataclass, field
 
 from compression.umec.dynamics import Dynamics
@@ -14,6 +15,7 @@ AS_UMEC = "as-umec"  # magnitude, with as many units of each layer as UMEC has l
 BASELINES = ("magnitude", "taylor", "group-lasso", "random", "uniform", "handmade")
 METHODS = ("umec", *BASELINES, AS_UMEC, "dense")
 KINDS = ("flops_top", "flops_all", "params_all", "bytes")  # of a resource
+DESCENT = ("slr", "ylr", "zlr", "sl2wd", "zclamp")  # of UMEC's dynamics
 GROUPS = ("field", "field_dim")  # units of the first layer
 DENSE = "numbers"  # the branch of the dense features, among the names of fields
 
@@ -53,6 +55,16 @@ class Task:
                              f"{AS_UMEC} at one of them; this is {self.method} at {self.budget}")
         if self.method not in METHODS:
             raise ValueError(unknown("method", self.method, METHODS))
+        if not 0 < self.strength < math.inf:
+            raise ValueError(f"--strength must be a positive number, got {self.strength}")
+        own, usual = self.dynamics, Dynamics()
+        given = {f"--{name}": getattr(own, name) != getattr(usual, name) for name in DESCENT}
+        for option, is_given, methods in (
+                *((option, is_given, ("umec", AS_UMEC)) for option, is_given in given.items()),
+                ("--strength", self.strength != Task.strength, ("group-lasso",))):
+            if is_given and self.method not in methods:
+                raise ValueError(f"{option} changes nothing for {self.method}; it is of "
+                                 f"{' and '.join(methods)}. Leave it out")
         if min(self.epochs, self.finetune_epochs) < 1:
             raise ValueError(f"epochs and finetune_epochs must be at least 1, got {self.epochs} "
                              f"and {self.finetune_epochs}")

@@ -91,7 +91,7 @@ def open_table(data: Any, cache: Path, request: OwnTable,
     used = {split[1]: "split"} if split[0] in (TIME, COLUMN) else {}
     check_options(request.options, table.columns, used)
     seen = table.fingerprint()
-    source = {"files": seen, "rules": request.rules()}
+    source: dict[str, Any] = {"files": seen, "rules": request.rules()}
     if table.typed:
         source["types"] = TYPES_VERSION
     key = sha256_of(str(sorted(_contents(seen))), str(source["rules"]))[:12]

@@ -2,6 +2,7 @@
 refused."""
 
 import json
+import math
 import sys
 
 import numpy as np
@@ -106,6 +107,47 @@ def test_one_descent_goes_through_several_budgets(trained, base):
     with pytest.raises(ValueError,
                        match=r"one descent through the budgets .* this is magnitude at 0.7"):
         Task(0.7, "magnitude", along=(0.7, 0.4))
+
+
+def test_one_descent_is_made_again_once(trained, monkeypatch, capsys):
+    out, run_id = trained
+    tiny.install(monkeypatch, DATA)
+    made, descend = [], compress_umec._descend
+    monkeypatch.setattr(compress_umec, "_descend", lambda *what: made.append(1) or descend(*what))
+    call = ["umec", "--run", run_id, "--budget", "0.8", "--budget", "0.6", "--budget", "0.8",
+            "--one-descent", "--epochs", "1", "--finetune-epochs", "1", "--out", str(out)]
+    for more, count in (([], 1), ([], 1), (["--force"], 2)):
+        monkeypatch.setattr(sys, "argv", ["compress.py", *call, *more])
+        compress.main()
+        assert len(made) == count
+        assert len(capsys.readouterr().out.splitlines()) == 2
+    [path] = out.glob("runs/*/compressed_0.8.safetensors")
+    path.unlink()
+    monkeypatch.setattr(sys, "argv", ["compress.py", *call])
+    with pytest.raises(FileNotFoundError, match=r"compressed_0.8.* is gone; .* --force"):
+        compress.main()
+
+
+@pytest.mark.parametrize(("method", "given", "words"), [
+    ("umec", {"dynamics": {"slr": -1.0}}, "--slr must be a number from 0, got -1.0"),
+    ("umec", {"dynamics": {"zlr": math.nan}}, "--zlr must be a number from 0, got nan"),
+    ("group-lasso", {"strength": math.inf}, "--strength must be a positive number"),
+    ("umec", {"strength": 0.5}, "--strength changes nothing for umec; it is of group-lasso"),
+    ("magnitude", {"dynamics": {"slr": 1.0}}, "--slr changes nothing for magnitude; it is of umec "
+                                              "and as-umec")])
+def test_what_changes_nothing_or_is_no_rate_is_refused(method, given, words):
+    with pytest.raises(ValueError, match=words):
+        Task(0.5, method, **{**given, "dynamics": Dynamics(**given.get("dynamics", {}))})
+
+
+def test_a_model_of_lanes_is_compressed_in_one_process(tmp_path, monkeypatch):
+    tiny.install(monkeypatch, DATA)
+    adam = {"optimizer": "adam", "lr": 0.01, "table_update": "auto"}
+    run_id = train(tmp_path, **adam, lanes=4)["run_id"]
+    lanes = compress_umec.load(run_id, "field", tiny.context(tmp_path))
+    made = compress_umec.compress(lanes, Task(0.9, epochs=1, finetune_epochs=1),
+                                  tiny.context(tmp_path), {"ema": 0.9})
+    assert made["settings"]["lanes"] == 0
 
 
 def test_a_killed_descent_goes_on_where_it_was(trained, base, tmp_path, monkeypatch):

@@ -1,5 +1,6 @@
 """Other schemes at few bits: what they keep, what they take, and what is refused."""
 
+import math
 import shutil
 
 import numpy as np
@@ -204,6 +205,7 @@ def test_masks_are_counted_in_the_smaller_form():
     ({"name": "uniform", "bits": 4, "keep": 3}, "--keep belongs to mask"),
     ({"name": "mask", "bits": 4, "width": 3}, "mask takes a run's own mask as it is"),
     ({"name": "mask", "bits": 4, "rotation": False}, "leave --width and --no-rotation away"),
+    ({"name": "pq", "bits": 4, "subspaces": -2, "centroids": 4}, "--subspaces must be positive"),
     ({"name": "pq", "bits": 4}, "pq needs --subspaces and --centroids")])
 def test_options_that_do_not_belong_to_a_scheme_are_refused(given, words):
     with pytest.raises(ValueError, match=words):
@@ -234,6 +236,7 @@ def test_a_run_of_another_embedding_than_the_scheme_takes_is_refused(dense, tmp_
 
 def test_retraining_options_are_checked():
     for wrong in ({"epochs": -1, "lr": 0.1}, {"epochs": 1, "lr": 0.0},
+                  {"epochs": 1, "lr": math.inf}, {"epochs": 1, "lr": 0.1, "decay": math.nan},
                   {"epochs": 1, "lr": 0.1, "decay": -1.0}):
         with pytest.raises(ValueError, match="a retraining takes"):
             Retraining(**wrong)

@@ -9,7 +9,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from compression.umec.constraint import ResourceConstraint
+from compression.umec.constraint import FAR, ResourceConstraint
 from compression.umec.dynamics import Dynamics
 from compression.umec.resources import GROUPS, KINDS, Resource, layout_of, of_model
 from compression.umec.shrink import shrink
@@ -76,11 +76,26 @@ def test_prices_and_counts_stay_where_they_may_be(faithful):
 def test_s_leaves_its_upper_bound_and_the_published_one_does_not():
     for faithful in (False, True):
         model = made()
-        hook = ResourceConstraint(resource_of(model), 0.4, Dynamics(faithful=faithful), 20)
+        hook = ResourceConstraint(resource_of(model), 0.4, Dynamics(faithful=faithful), 400)
         # nothing speaks for the removal of a fifth neuron, or of the fourth
         hook.s[2], hook.y[2] = 4 - 1e-8, 1e4
         descend(model, hook, 3)
         assert (float(hook.s[2]) < 4 - 1e-6) == (not faithful)
+
+
+@pytest.mark.parametrize("steps", [2, 3, 12, 47])
+@pytest.mark.parametrize("budget", [0.8, 0.5])
+def test_a_descent_of_few_steps_stops_at_the_budget(steps, budget):
+    """Its steps are of several units."""
+    model = made()
+    kept = {}
+    hook = ResourceConstraint(resource_of(model), budget, Dynamics(), steps, passing=[0.9],
+                              save=lambda passed, mask: kept.update({passed: mask}))
+    descend(model, hook, steps)
+    hook.finish(model)
+    largest = float(hook.resource.savings(hook.resource.valid)[hook.resource.valid].max())
+    for limit, mask in {**kept, budget: hook.kept(model)}.items():
+        assert limit - largest - FAR <= float(hook.resource.fraction(mask)) <= limit
 
 
 def ranks_by_savings(resource):

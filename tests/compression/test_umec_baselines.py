@@ -2,14 +2,16 @@
 
 from types import SimpleNamespace
 
+import numpy as np
 import pytest
 import torch
 from test_shrink import batch
-from test_umec import made, resource_of
+from test_umec import ROWS, made, resource_of
 from torch.nn.functional import binary_cross_entropy_with_logits
 
 from compression.umec import baselines
 from compression.umec.dynamics import Dynamics
+from compression.umec.resources import Resource, layout_of
 from compression.umec.task import BASELINES
 from compression.umec.units import energies_of
 
@@ -82,6 +84,18 @@ def test_taylors_importance_is_the_squared_change_of_the_loss():
                  * weight.detach()[:, 4 * unit:4 * unit + 4]).sum() ** 2
                 for unit in range(6)]
     torch.testing.assert_close(found[0, :6], torch.stack(expected).double(), rtol=1e-4, atol=1e-12)
+
+
+def test_random_takes_any_unit_whatever_it_saves():
+    """Fields of 2 to 50 rows, by bytes."""
+    model = made()
+    resource = Resource(layout_of(model, ROWS, "field"), "bytes")
+    gone = np.zeros(len(ROWS))
+    for seed in range(300):
+        kept = baselines.choose("random", model, resource, 0.5, Dynamics(joint=False), batches,
+                                seed)
+        gone += ~kept[0, 1:1 + len(ROWS)].numpy()
+    assert gone.min() > 0.5 * gone.max()
 
 
 def test_hand_made_widths_keep_all_fields_while_they_can():

@@ -261,6 +261,16 @@ def test_many_bad_lines_show_the_first_five_and_count_the_rest(tmp_path, lines):
     assert "line 6:" not in str(caught.value)
 
 
+def test_who_and_what_stand_there_twice_are_shown_and_count_once(tmp_path, lines, caplog):
+    whole = movielens.read_columns(write_lines(tmp_path, lines))[0]
+    lines["users.dat"].append("7::M::56::3::99999")
+    lines["movies.dat"].append("1::Other (1901)::Drama")
+    again = movielens.read_columns(write_lines(tmp_path, lines))[0]
+    assert all(np.array_equal(again[name], column) for name, column in whole.items())
+    assert "line 121: user 7 stands there twice" in caplog.text
+    assert "movie 1 stands there twice" in caplog.text
+
+
 @pytest.mark.parametrize("bad", ["7::X::25::1::12345", "7::F::old::1::12345",
                                  "7::F::25::clerk::12345", "7::F::25::1", "u7::F::25::1::12345"])
 def test_a_bad_user_is_shown(tmp_path, lines, caplog, bad):

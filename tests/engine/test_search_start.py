@@ -5,6 +5,7 @@ import pytest
 import tiny
 import torch
 
+from engine import stages
 from engine.pep.search_start import BEGIN, announce_pruning, start_by_rule, steps_to_pruning
 from engine.pep.threshold_trace import DecayOnlyThreshold
 from engine.settings import parse
@@ -86,6 +87,9 @@ def test_a_start_by_rule_is_read_off_a_uniform_table_and_is_the_search_of_that_n
     by_rule = tiny.train(tmp_path, **settings, threshold_init="auto")
     start = float(re.search(r"threshold_init=auto: (-?[\d.]+) ", caplog.text)[1])
     assert by_rule["settings"]["threshold_init"] == start
+    again = parse({**tiny.SETTINGS, **settings, "threshold_init": "auto"})
+    assert [ticket["snapshot"]["budgets"] for ticket in stages.retrain(
+        again, 1, tiny.context(tmp_path), frozenset({"threshold_init"}))] == [[100]]
     by_hand = tiny.train(tmp_path / "other", **settings, threshold_init=start)
     assert by_hand["run_id"] == by_rule["run_id"]
     dense = tiny.train(tmp_path, **settings | {"embedding": "uniform"})

@@ -72,6 +72,12 @@ def test_unreadable_results_are_listed_and_the_others_kept(tmp_path, capsys, tex
     assert str(tmp_path / "runs" / "b" / "result.json") in said
 
 
+def test_what_was_not_trained_has_no_loss(tmp_path):
+    made = factored("c", epochs=0)
+    put(tmp_path, "c", json.dumps({**made, "epochs": 0, "train_loss": None}))
+    assert [found["run_id"] for found in results_in(tmp_path)] == ["c"]
+
+
 def test_no_page_fails_beside_them(tmp_path):
     for name, text in BROKEN.items():
         put(tmp_path, name, text)
