@@ -114,8 +114,8 @@ def with_intervals(run: Run, result: dict[str, Any], models: Callable[[], Sequen
         against: the other's run, for the record.
 
     Returns:
-        `result` with `intervals`: [low, high] of test_auc and test_logloss, and of the same less
-        the other's (`test_auc_less`, `test_logloss_less`).
+        `result` with `intervals`: [low, high] of test_auc and test_logloss, and of their
+        differences from the other's (`test_auc_less`, `test_logloss_less`).
     """
     if result.get(INTERVALS, {}).get("against") == against:
         return result

@@ -7,6 +7,7 @@ first rating. What a file does not say is a gap.
 """
 
 import csv
+import warnings
 from pathlib import Path
 from typing import Any
 
@@ -131,8 +132,11 @@ def _csv(path: Path, names: dict[str, str]) -> pd.DataFrame:
 
 def _read(path: Path, **how: Any) -> pd.DataFrame:
     try:
-        read = pd.read_csv(path, dtype=str, keep_default_na=False, **how)
-    except (pd.errors.ParserError, pd.errors.EmptyDataError, UnicodeDecodeError) as error:
+        with warnings.catch_warnings():  # of rows that are too long, whose ends would be lost
+            warnings.simplefilter("error", pd.errors.ParserWarning)
+            read = pd.read_csv(path, dtype=str, keep_default_na=False, **how)
+    except (pd.errors.ParserError, pd.errors.ParserWarning, pd.errors.EmptyDataError,
+            UnicodeDecodeError) as error:
         raise ValueError(f"{path} cannot be read ({error}); fetch it again, and use it as "
                          "published") from error
     if read.empty:

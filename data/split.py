@@ -19,7 +19,7 @@ def split_rows(rows: int, seed: int) -> list[np.ndarray]:
     cover all.
 
     The seed belongs to the data set, never to a run: search and retrain must see the same test
-        rows.
+    rows.
 
     >>> [len(part) for part in split_rows(1000, seed=1)]
     [800, 100, 100]

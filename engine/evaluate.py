@@ -51,8 +51,8 @@ class Split:
 
     @contextlib.contextmanager
     def prepared(self, model: nn.Module) -> Iterator[None]:
-        """The model with a table that is computed once, in the place of an embedding that would
-        compute its rows in every batch; as it is where the split has fewer ids than that."""
+        """In the block, an embedding that computes its rows in every batch is replaced by a table
+        that is computed once; not where the split has fewer ids than the table has rows."""
         embedding: Any = model.embedding if isinstance(model, ClickModel) else None
         if embedding is None or not embedding.computes_rows or (
                 embedding.num_rows > self.ids.numel()):

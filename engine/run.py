@@ -154,7 +154,8 @@ def open_data(settings: Settings, context: RunContext, processes: int = 1,
 
     Args:
         processes: that read its raw file, where that has not been encoded yet.
-        wanted: hash of the set that a run has used, of an own table that is not named.
+        wanted: hash of the set that a run has used; an own table whose file is not named with
+            --data is looked up by it.
 
     Raises:
         ValueError: the data set's raw files are read by one process alone, or it has no ids of

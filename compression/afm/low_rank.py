@@ -66,8 +66,7 @@ def decompose(moments: Moments) -> Spectrum:
     positive.
 
     The published demo takes left and right singular vectors of the covariance for each other, which
-    they are not where
-    eigenvalues vanish: its full rank does not give the layer back.
+    they are not where eigenvalues vanish: its full rank does not give the layer back.
 
     >>> spectrum = decompose(Moments(2).add(torch.tensor([[1.0, 0.0], [3.0, 0.0]])))
     >>> spectrum.values.tolist(), spectrum.vectors.abs().tolist()

@@ -1,9 +1,9 @@
 """The schemes that the water line is compared with, at few bits: what each starts from, and what it
 takes.
 
-All use the same quantiser, the same retraining, and rows sorted as it suits them, since whoever
-gives out ids can take any order over. Everything that is stored is counted: a header, how many rows
-of each kind a field has, steps, masks, codebooks, codes.
+All use the same quantiser and the same retraining. Each may sort the rows of a field as suits it,
+as the vocabulary can give out ids in any order. Everything that is stored is counted: a header, how
+many rows of each kind a field has, steps, masks, codebooks, codes.
 """
 
 import bisect
@@ -52,8 +52,8 @@ class Scheme:
         width: of uniform, mask, pq and mgqe: the first columns of the rotated table; None for all.
         keep: of mask: entries that are kept, those of largest magnitude; None, without `bytes`,
             for the run's own mask.
-        bytes: of mask: as many entries as everything stored takes these bytes for, or the few more
-            that the next entry takes.
+        bytes: of mask: the size of everything that is stored; it says how many entries are kept,
+            and may be exceeded by what one entry more takes.
         subspaces, centroids: of pq and mgqe: codes of a row, and the values that each can have.
         rotation: of uniform, mask, pq and mgqe: to the principal axes first.
     """

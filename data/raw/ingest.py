@@ -65,6 +65,9 @@ def open_raw(layout: Layout, folder: str | None, cache: Path, with_ids: bool, vo
     target = cache / f"{layout.name}-{sha256_of(*map(str, source.values()))[:12]}"
     dataset = store.load(target, source)
     if dataset is not None:  # without the lock, so that a cache which cannot be written serves too
+        if path.stat().st_mtime > (target / "manifest.json").stat().st_mtime:
+            log.warning("%s was written after it was encoded, with the same size, beginning and "
+                        "end; if its rows have changed, delete %s", path, target)
         return dataset
     require_writable(cache, "--cache (or PEP_CACHE)")
     with locked(cache / f"{target.name}.lock", wait=True):

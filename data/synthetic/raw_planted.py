@@ -8,10 +8,9 @@ each field draws the labels, so that it is known what can be learned.
 
 A cell depends on seed, row and field alone: neither the number of rows nor that of threads changes
 a row. A field has `head` popular values, of which number r (from 0) is drawn about in proportion to
-1 / (r + flat), and a tail of values
-of one row each: row i holds tail value (factor * i + offset) mod `full_rows` if there is one of
-that number. So a file of full length holds each tail value once, and a shorter one its share of
-them. The teacher has one vector for a whole
+1 / (r + flat), and a tail of values of one row each: row i holds tail value
+(factor * i + offset) mod `full_rows` if there is one of that number. So a file of full length holds
+each tail value once, and a shorter one its share of them. The teacher has one vector for a whole
 tail: nobody can learn more from values that are seen once.
 """
 

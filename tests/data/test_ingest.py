@@ -10,6 +10,7 @@ import re
 import signal
 import subprocess
 import sys
+import time
 import zipfile
 from contextlib import contextmanager
 from dataclasses import replace
@@ -274,6 +275,17 @@ def test_the_same_file_elsewhere_under_another_name_is_not_read_again(toy, tmp_p
 
 def with_label_turned(text, at):
     return text[:at] + (b"1" if text[at:at + 1] == b"0" else b"0") + text[at + 1:]
+
+
+def test_a_file_that_may_have_changed_in_its_middle_is_warned_of(toy, caplog):
+    path, cache = toy
+    open_set(path, cache)
+    open_set(path, cache)
+    assert "was written after" not in caplog.text
+    os.utime(path, (time.time() + 10, time.time() + 10))
+    open_set(path, cache)
+    assert f"{path} was written after it was encoded" in caplog.text
+    assert f"delete {cache / folders(cache)[0]}" in caplog.text
 
 
 CHANGES = {

@@ -108,6 +108,13 @@ def test_files_that_cannot_be_used_are_named(tmp_path, name, content, why):
         movielens.open_dataset(str(folder), tmp_path / "cache")
 
 
+def test_rows_that_are_too_long_are_refused(tmp_path):
+    folder, lines = hundred_k(tmp_path / "raw")
+    (folder / "u.data").write_text("".join("\t".join([*line, "7"]) + "\n" for line in lines))
+    with pytest.raises(ValueError, match=r"u\.data cannot be read .*fetch it again"):
+        movielens.open_dataset(str(folder), tmp_path / "cache")
+
+
 def test_ratings_of_movies_that_cannot_be_used_are_left_out(tmp_path, caplog):
     folder, lines = hundred_k(tmp_path / "raw", ratings=4000)
     movies = (folder / "u.item").read_bytes().splitlines(keepends=True)
