@@ -45,8 +45,8 @@ PRUNED = ("pep", "magnitude", "imp", "random", "random_per_field", "random_per_f
 GRIDS: dict[str, dict[str, Sequence[Any]]] = {
     **{name: dict(entry.grid) for name, entry in EMBEDDINGS.items() if entry.grid},
     **{name: {"l2_regularization": DECAYS} for name in PRUNED[1:]}}
-# Of the table that PEP cuts, where no paper gives one; widths are tried in the place of later starts
-# there, which were worse at every size.
+# Of the table that PEP cuts, where no paper gives one. They are tried in the place of later starts,
+# which were worse there at every size.
 WIDTHS = {"movielens_ids": [64, 32, 16]}
 DECAY = "l2_regularization"
 LR = "lr"  # logistic regression, without embeddings
