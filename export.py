@@ -13,11 +13,11 @@ import argparse
 from pathlib import Path
 
 from engine import cli
-from models.serving.values import FLOAT32, TYPES
+from models.serving import FLOAT32, TYPES
 
 
-def main() -> None:
-    """The script."""
+def read() -> argparse.Namespace:
+    """The command line."""
     options = argparse.ArgumentParser(description=__doc__,
                                       formatter_class=argparse.RawDescriptionHelpFormatter)
     options.add_argument("--run", required=True, help="id of a finished run, or its beginning")
@@ -33,7 +33,12 @@ def main() -> None:
     cli.add_cache_option(options)
     options.add_argument("--traceback", action="store_true",
                          help="show where in the code an error comes from")
-    args = options.parse_args()
+    return options.parse_args()
+
+
+def main() -> None:
+    """The script."""
+    args = read()
     from data.store import cache_folder
     from engine.run import RunContext
     from serving.export import describe, export
@@ -43,4 +48,5 @@ def main() -> None:
 
 
 if __name__ == "__main__":
+    cli.main(read, trains=False)  # --help and wrong options answer at once
     cli.main(main)

@@ -12,10 +12,6 @@ import logging
 import sys
 from pathlib import Path
 
-from tqdm import tqdm
-
-from models.serving.scorer import load
-
 
 def main() -> None:
     """The script."""
@@ -25,6 +21,10 @@ def main() -> None:
     options.add_argument("--data", required=True, help="file of raw rows")
     options.add_argument("--out", required=True, help="file of scores to write")
     args = options.parse_args()
+    from tqdm import tqdm
+
+    from models.serving.scorer import load  # torch takes seconds, and --help needs none
+
     logging.basicConfig(level=logging.WARNING, format="%(message)s")
     try:
         scorer = load(args.model)

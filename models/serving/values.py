@@ -8,9 +8,8 @@ import torch
 from torch import Tensor, nn
 
 from ..kernels.eager import has_numba, runs_on_numba
+from . import FLOAT32, INT8, TYPES
 
-FLOAT32, FLOAT16, INT8 = "float32", "float16", "int8"
-TYPES = (FLOAT32, FLOAT16, INT8)
 _NONE = np.zeros(0, np.float32)
 LEVELS = 127  # of int8, on either side of 0
 

@@ -35,3 +35,11 @@ def test_first_steps_and_checkpoints_import_no_compiler_and_no_data_frames():
     done = subprocess.run([sys.executable, "-c", CODE], capture_output=True, text=True, cwd=ROOT)
     assert done.returncode == 0, done.stderr
     assert done.stdout.split() == []
+
+
+def test_the_options_of_commands_need_no_torch():
+    code = ("import sys, compress, export, reproduce, score, train_table; "
+            "print(*(name for name in ('torch', 'numba') if name in sys.modules))")
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=ROOT)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.split() == []
