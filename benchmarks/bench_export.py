@@ -15,7 +15,7 @@ import torch
 from data.store import cache_folder
 from engine.record import provenance
 from engine.run import RunContext
-from models.serving.values import TYPES
+from models.serving import TYPES
 from serving.export import export
 from utils.files import write_json
 

@@ -28,14 +28,14 @@ from torch import Tensor, nn
 
 from benchmarks import criteo_shape
 from engine.record import peak_memory_bytes, provenance
-from models.serving import artefact
+from models.serving import FLOAT32, TYPES, artefact
 from models.serving.compact import Compact, CompactRows
 from models.serving.model import ServedModel
 from models.serving.parts import FirstOrder, Pairs
 from models.serving.plain import FORMS
 from models.serving.scorer import load
 from models.serving.tables import CompactTable, DenseTable
-from models.serving.values import FLOAT32, TYPES, Rows
+from models.serving.values import Rows
 
 SHAPES = {"movielens": (4129, 64, 23_675),
           "criteo": (criteo_shape.ROWS, criteo_shape.WIDTH,

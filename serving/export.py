@@ -20,11 +20,11 @@ from engine.evaluate import auc, logloss
 from engine.record import provenance
 from engine.run import RunContext
 from models.memory import require_memory
-from models.serving import artefact
+from models.serving import FLOAT16, FLOAT32, INT8, artefact
 from models.serving.artefact import Artefact
 from models.serving.model import ServedModel
 from models.serving.tables import PackedRows
-from models.serving.values import FLOAT16, FLOAT32, INT8, check_type
+from models.serving.values import check_type
 from serving import onnx
 from serving.forms import served, served_with
 from serving.runs import TrainedModel, load_trained

@@ -24,6 +24,7 @@ from models.embedding.quantised import Quantised, QuantisedParts, Quantiser
 from models.embedding.quotient_remainder import Qr
 from models.embedding.tensor_train import TensorTrain
 from models.kernels.nearest import nearest
+from models.serving import FLOAT32
 from models.serving.compact import CompactRows
 from models.serving.levels import LevelRows
 from models.serving.tables import (
@@ -40,7 +41,7 @@ from models.serving.tables import (
     TensorTrainTable,
     shared,
 )
-from models.serving.values import FLOAT32, Rows
+from models.serving.values import Rows
 
 # a table, and for each row of the training's table its row in this one, (N,)
 Form = tuple[ServedTable, np.ndarray]

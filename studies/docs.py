@@ -23,7 +23,7 @@ from itertools import chain, product
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from models.serving.values import TYPES
+from models.serving import TYPES
 from studies import choice, paired, pooling, runs_csv, sampling, starts
 from studies.collect import results_in
 from studies.curves import RUNS_CSV, SHIPPED

@@ -5,7 +5,7 @@ import json
 import tiny
 
 from benchmarks import bench_export
-from models.serving.values import TYPES
+from models.serving import TYPES
 
 
 def test_every_type_has_its_bytes_and_its_parity(tmp_path, monkeypatch, capsys):
