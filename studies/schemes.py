@@ -47,7 +47,7 @@ GRIDS: dict[str, dict[str, Sequence[Any]]] = {
     **{name: {"l2_regularization": DECAYS} for name in PRUNED[1:]}}
 # Of the table that PEP cuts, where no paper gives one. They are tried in the place of later starts,
 # which were worse there at every size.
-WIDTHS = {"movielens_ids": [64, 32, 16]}
+WIDTHS = {"movielens_ids": [64, 16, 8]}
 DECAY = "l2_regularization"
 LR = "lr"  # logistic regression, without embeddings
 LONG = recipes.LIMITS
@@ -94,7 +94,8 @@ def points(given: argparse.Namespace, scheme: str, trials: int,
         FileNotFoundError: nothing has been tuned for that model.
     """
     if settings_of is None:
-        return tuning.points(grid(given, scheme), trials)
+        found = tuning.points(grid(given, scheme), trials)
+        return [point for point in found if _fits(given, point)]
     chosen = [trial["settings"] for trial in
               tuning.chosen(tuning.found(Path(given.out), given.dataset, settings_of, scheme))]
     if scheme in PRUNED:
@@ -102,6 +103,14 @@ def points(given: argparse.Namespace, scheme: str, trials: int,
                   for point, budget in zip(chosen, budgets(given)[::-1], strict=True)]
     size = next(iter(grid(given, scheme)))  # first again: a file's keys are sorted
     return [{size: point[size], **point} for point in chosen]
+
+
+def _fits(given: argparse.Namespace, point: tuning.Point) -> bool:
+    """Whether a table of the point's own width has as many parameters as its budget."""
+    budget, width = point.get("retrain_emb_param"), point.get("latent_dim")
+    if given.dense is None or budget is None or width is None:
+        return True
+    return bool(budget <= given.dense // PRESETS[given.dataset]["latent_dim"] * width)
 
 
 def run(given: argparse.Namespace, scheme: str, point: tuning.Point, seed: int,

@@ -1,5 +1,7 @@
 """Training settings of data without published ones: trials, the choice, and what runs by it."""
 
+import argparse
+import itertools
 import json
 
 import pytest
@@ -139,3 +141,13 @@ def test_a_search_saves_the_budgets_that_are_compared(dataset, model, tmp_path):
     given = reproduce.read(["compare", "--dataset", dataset, "--model", model])
     given.dense = None
     assert {*schemes.budgets(given)} <= {*PRESETS[dataset]["candidate_p"]}
+
+
+def test_where_no_paper_gives_pep_a_width_it_is_tuned_and_holds_the_budget():
+    given = argparse.Namespace(dataset="movielens_ids", model="fm", out="no/such", dense=13_837 * 64)
+    found = schemes.points(given, "pep", 12)
+    tried = {(point["retrain_emb_param"], point["latent_dim"]) for point in found}
+    assert tried == {*itertools.product((200_000, 100_000, 50_000, 23_675), (64, 16, 8))} - {
+        (200_000, 8)}
+    given.dataset = FRAPPE
+    assert all("latent_dim" not in point for point in schemes.points(given, "pep", 12))
