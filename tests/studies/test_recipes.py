@@ -144,7 +144,8 @@ def test_a_search_saves_the_budgets_that_are_compared(dataset, model, tmp_path):
 
 
 def test_where_no_paper_gives_pep_a_width_it_is_tuned_and_holds_the_budget():
-    given = argparse.Namespace(dataset="movielens_ids", model="fm", out="no/such", dense=13_837 * 64)
+    given = argparse.Namespace(dataset="movielens_ids", model="fm", out="no/such",
+                               dense=13_837 * 64)
     found = schemes.points(given, "pep", 12)
     tried = {(point["retrain_emb_param"], point["latent_dim"]) for point in found}
     assert tried == {*itertools.product((200_000, 100_000, 50_000, 23_675), (64, 16, 8))} - {
