@@ -5,7 +5,8 @@ from typing import Any
 
 import numpy as np
 
-from studies import curves
+from studies import choice, curves
+from studies.kinds import Results
 from studies.page import Page
 
 
@@ -65,6 +66,16 @@ def read(out: Path, search: dict[str, Any], budget: int) -> np.ndarray:
 def path_of(out: Path, search: dict[str, Any], name: str) -> Path:
     """Of a snapshot, by its file's name."""
     return out / "embedding" / search["settings"]["model"] / search["alias"] / name
+
+
+def sources(search: dict[str, Any], every: Results) -> dict[int, dict[str, Any]]:
+    """The search that has each budget's snapshot: this one, or another that differs in the list of
+    budgets alone."""
+    alike = [run for run in every if run["seed"] == search["seed"] and choice.alike(run, search)]
+    owners: dict[int, dict[str, Any]] = {}
+    for run in [*alike, search]:
+        owners |= dict.fromkeys(budgets_of(run), run)
+    return owners
 
 
 def budgets_of(search: dict[str, Any]) -> set[int]:

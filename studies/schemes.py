@@ -137,8 +137,8 @@ def run(given: argparse.Namespace, scheme: str, point: tuning.Point, seed: int,
 def training(given: argparse.Namespace, scheme: str, point: tuning.Point) -> tuning.Point:
     """The settings of a point's run that are not the script's, beside the point's own; of PEP, of
     its search."""
-    others = {**(OF_OTHERS if DECAY in point else {}),
-              **recipes.training_of(Path(given.out), given.dataset, given.model)}
+    chosen = recipes.training_of(Path(given.out), given.dataset, given.model)
+    others = {**(OF_OTHERS if DECAY in {**point, **chosen} else {}), **chosen}
     if scheme not in PRUNED:
         return {"max_epochs": LONG["max_epochs"], **others}
     own, others = tuning.of_search(point), tuning.of_search(others)

@@ -176,7 +176,7 @@ def chosen_for(path: Path, most: int) -> tuple[Point, Point]:
                          "again")
     point, training = fitting[-1]["settings"], fitting[-1]["training"]
     # of the embedding alone, also in files from before that was a setting
-    if "l2_regularization" in point:
+    if "l2_regularization" in {**training, **point}:
         training = {"weight_decay": 1e-5, **training}
     return point, training
 

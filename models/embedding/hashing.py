@@ -52,7 +52,7 @@ class Hash(TableEmbedding):
 
     def forward(self, ids: Tensor) -> Tensor:
         """ids (B, F) -> (B, F, D)."""
-        places = self.places.index_select(0, ids.reshape(-1)).view(ids.shape[0], -1)  # (B, 2 F)
+        places = self.places.index_select(0, ids.reshape(-1)).view(len(ids), 2 * ids.shape[1])
         return lookup(self.weight, places).unflatten(1, (-1, 2)).sum(2)
 
     @torch.no_grad()

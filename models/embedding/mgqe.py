@@ -153,7 +153,8 @@ def _decode(codes: Tensor, centroids: Tensor) -> Tensor:
     """codes (B, F, S), centroids (S, K, D / S) -> (B, F, D)."""
     subspaces, size, _ = centroids.shape
     places = codes + size * torch.arange(subspaces, device=codes.device)
-    return lookup(centroids.flatten(0, 1), places.flatten(1)).view(*codes.shape[:2], -1)
+    found = lookup(centroids.flatten(0, 1), places.flatten(1))
+    return found.view(*codes.shape[:2], subspaces * centroids.shape[2])
 
 
 def _bits(size: int) -> int:

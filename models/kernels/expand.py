@@ -114,9 +114,7 @@ def expand_rows(kept: Kept, ids: Tensor) -> Tensor:
     if not (runs_on_numba() and kept.has_loop and ids.is_cpu):
         found = expand_rows_plain(kept, ids)
         return found.float() if kept.values.dtype in STORED else found
-    if ids.dtype not in (torch.int32, torch.int64):
-        raise TypeError(f"ids must be int32 or int64, got {ids.dtype}; convert them with .long()")
-    ids = ids.contiguous()
+    ids = _by_address(ids)
     out = torch.empty((*ids.shape, kept.width), dtype=torch.float32, device="cpu")
     wrong = kept.loop(*kept.arrays, ids.data_ptr(), ids.dtype == torch.int64, ids.numel(),
                       out.data_ptr(), kept.width)
@@ -124,6 +122,13 @@ def expand_rows(kept: Kept, ids: Tensor) -> Tensor:
         allowed = f"in 0 .. {len(kept.places) - 1}" if len(kept.places) else "0 or more"
         raise IndexError(f"ids must be {allowed}, got {int(ids.min())} .. {int(ids.max())}")
     return out
+
+
+def _by_address(ids: Tensor) -> Tensor:
+    """As loops read them from memory: one behind the other."""
+    if ids.dtype not in (torch.int32, torch.int64):
+        raise TypeError(f"ids must be int32 or int64, got {ids.dtype}; convert them with .long()")
+    return ids.contiguous()
 
 
 def fm_rows(kept: Kept, weights: Tensor, bias: float, ids: Tensor) -> Tensor:
@@ -142,9 +147,11 @@ def fm_rows(kept: Kept, weights: Tensor, bias: float, ids: Tensor) -> Tensor:
 
     Raises:
         IndexError: an id is not in 0 .. N - 1.
+        TypeError: ids are not whole numbers of 4 or 8 bytes.
     """
     from .avx512 import fm_of
 
+    ids = _by_address(ids)
     logits = torch.empty(len(ids), dtype=torch.float32, device="cpu")
     loop = fm_of(kept.masks.shape[1])
     wrong = loop(*kept.arrays[:4], weights.numpy(), np.float32(bias), ids.reshape(-1).numpy(),

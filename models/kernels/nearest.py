@@ -67,7 +67,7 @@ def nearest(weight: Tensor, ids: Tensor, centroids: Tensor, allowed: Tensor) -> 
     codes = np.empty((count, len(centroids)), np.int64)
     columns = centroids.transpose(1, 2).contiguous()
     _code_rows(weight.contiguous().numpy(), unique[:count], columns.numpy(), allowed.numpy(), codes)
-    return torch.from_numpy(codes[local]).view(*ids.shape, -1)
+    return torch.from_numpy(codes[local]).view(*ids.shape, len(centroids))
 
 
 def nearest_plain(weight: Tensor, ids: Tensor, centroids: Tensor, allowed: Tensor) -> Tensor:

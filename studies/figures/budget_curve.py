@@ -212,7 +212,8 @@ def widen_crowd(axes: Axes, values: Sequence[float], low: bool = False,
         free = all(abs(height - other) > APART for other in heights.values())
         if bottom <= tick <= top and free:
             heights[float(tick)] = height
-    digits = 3 if len({f"{tick:.3f}" for tick in heights}) == len(heights) else 4
+    # a tick at 0.9025 must not be called 0.902
+    digits = 3 if all(abs(tick - round(tick, 3)) < 1e-6 for tick in heights) else 4
     axes.set_yticks(list(heights), [f"{tick:.{digits}f}" for tick in heights])
 
 

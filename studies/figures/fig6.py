@@ -66,12 +66,12 @@ def build(results: Results, out: Path, dataset: str, model: str) -> Page:
     page = Page("fig6", dataset, model,
                 f"Figure 6: sparsity and frequency, {shown(model)} on {shown(dataset)}")
     found = choice.of(page, results, model, kinds=("pep",))
-    searches = choice.chosen(page, "search with feature-dimension thresholds",
-                             choice.searches(found), found)
+    fine = choice.searches(found)
+    searches = choice.chosen(page, "search with feature-dimension thresholds", fine, found)
     trajectories = needs(page, "sparsity", searches,
                          "it was searched before that was recorded; search again")
     counted = [part for run in searches if (part := _counted(page, out, run))]
-    kept = [whole for one in counted if (whole := _kept(page, out, one))]
+    kept = [whole for one in counted if (whole := _kept(page, out, one, fine))]
     _numbers(page, trajectories, kept)
     panels: list[Callable[[Axes], None]] = []
     if counted:
@@ -123,17 +123,19 @@ def frequencies_of(page: Page, out: Path, search: dict[str, Any]) -> np.ndarray 
     return None
 
 
-def _kept(page: Page, out: Path, counted: Counted) -> Kept | None:
-    """With what is kept at the budget nearest to the share of Figure 5."""
+def _kept(page: Page, out: Path, counted: Counted, every: Results) -> Kept | None:
+    """With what is kept at the budget nearest to the share of Figure 5, by this search or by
+    another one of `every` that differs in the list of budgets alone."""
     search, frequencies = counted
-    budgets = masks.budgets_of(search)
+    budgets = masks.sources(search, every)
     if not budgets:
         page.missing.append(f"snapshot of run {search['run_id']} (seed {search['seed']}): it names "
                             f"none")
         return None
-    budget = choice.nearest(budgets, SHARE * search["num_embedding_params_dense"])
-    mask = masks.mask_of(page, out, search, budget)
-    return None if mask is None else Kept(search, frequencies, mask.sum(axis=1), budget)
+    budget = choice.nearest({*budgets}, SHARE * search["num_embedding_params_dense"])
+    source = budgets[budget]
+    mask = masks.mask_of(page, out, source, budget)
+    return None if mask is None else Kept(source, frequencies, mask.sum(axis=1), budget)
 
 
 def _numbers(page: Page, trajectories: Results, kept: list[Kept]) -> None:

@@ -64,7 +64,7 @@ def build(results: Results, out: Path, dataset: str, model: str) -> Page:
     searches = choice.chosen(page, "search with feature-dimension thresholds", fine, found)
     by_budget: dict[int, list[Mask]] = defaultdict(list)
     for search in searches:
-        for budget, source in _sources(search, fine).items():
+        for budget, source in masks.sources(search, fine).items():
             if (kept := masks.mask_of(page, out, source, budget)) is not None:
                 by_budget[budget].append(Mask(source, kept, frequencies_of(page, out, source)))
     lines = {budget: [_compare(one, other) for one, other in itertools.combinations(members, 2)]
@@ -83,16 +83,6 @@ def build(results: Results, out: Path, dataset: str, model: str) -> Page:
         nearest = choice.nearest(set(lines), SHARE * searches[0]["num_embedding_params_dense"])
         _draw(page, lines, nearest, by_budget[nearest])
     return page
-
-
-def _sources(search: dict[str, Any], every: Results) -> dict[int, dict[str, Any]]:
-    """The search that has each budget's snapshot: this one, or another that differs in the list of
-    budgets alone."""
-    alike = [run for run in every if run["seed"] == search["seed"] and choice.alike(run, search)]
-    owners: dict[int, dict[str, Any]] = {}
-    for run in [*alike, search]:
-        owners |= dict.fromkeys(masks.budgets_of(run), run)
-    return owners
 
 
 def _compare(one: Mask, other: Mask) -> dict[str, Any]:

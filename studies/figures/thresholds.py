@@ -46,6 +46,9 @@ NOTE = ("Left: non-zero parameters while the search goes on, with one cause of p
         f"have; bars are one standard deviation. {by_epoch.LEGEND} Differences are paired by seed, "
         f"with the 95 % confidence interval of their mean.")
 
+# searches, each with the search that has the snapshot of each budget
+Sources = list[tuple[dict[str, Any], dict[int, dict[str, Any]]]]
+
 
 def build(results: Results, out: Path, dataset: str, model: str) -> Page:
     """The page of a data set and a model.
@@ -58,9 +61,9 @@ def build(results: Results, out: Path, dataset: str, model: str) -> Page:
                 f"What moves the thresholds, {shown(model)} on {shown(dataset)}")
     found = choice.of(page, results, model, kinds=("pep", PEP))
     searches, lines = {}, []
+    every = {cause: choice.searches(found, cause) for cause in NAMES}
     for cause, name in NAMES.items():
-        searches[cause] = choice.chosen(page, f"search with {name}",
-                                        choice.searches(found, cause), found)
+        searches[cause] = choice.chosen(page, f"search with {name}", every[cause], found)
         if searches[cause]:
             page.numbers.append(number(f"parameters at the end of the search, {name}",
                                        searches[cause],
@@ -73,7 +76,8 @@ def build(results: Results, out: Path, dataset: str, model: str) -> Page:
                              "it was searched before that was recorded; search again")
                 for cause, runs in searches.items()}
     _causes(page, recorded)
-    _overlap(page, out, searches[PUBLISHED], searches[DECAY_ONLY])
+    _overlap(page, out, *([(run, masks.sources(run, every[cause])) for run in searches[cause]]
+                          for cause in (PUBLISHED, DECAY_ONLY)))
     tickets = {cause: _tickets(page, found, cause) for cause in (PUBLISHED, DECAY_ONLY)}
     _differences(page, tickets)
     page.notes.append(NOTE)
@@ -98,22 +102,25 @@ def _causes(page: Page, recorded: dict[Cause, list[dict[str, Any]]]) -> None:
                                        form=",.0f"))
 
 
-def _overlap(page: Page, out: Path, published: Results, decay_only: Results) -> None:
+def _overlap(page: Page, out: Path, published: Sources, decay_only: Sources) -> None:
     """How much of the learned mask is in that of decay alone, of the same seed and budget, against
     chance."""
-    by_seed = {run["seed"]: run for run in decay_only}
-    pairs = [(run, by_seed[run["seed"]]) for run in published if run["seed"] in by_seed]
+    by_seed = {run["seed"]: own for run, own in decay_only}
     shares: dict[int, list[float]] = defaultdict(list)
-    for one, other in pairs:
-        for budget in sorted(masks.budgets_of(one) & masks.budgets_of(other), reverse=True):
-            first, second = (masks.mask_of(page, out, run, budget) for run in (one, other))
+    for run, own in published:
+        others = by_seed.get(run["seed"], {})
+        for budget in sorted({*own} & {*others}, reverse=True):
+            behind = [own[budget], others[budget]]
+            first, second = (masks.mask_of(page, out, one, budget) for one in behind)
             if first is not None and second is not None:
                 shares[budget].append(float((first & second).sum() / budget))
-                page.rows.append({"panel": "overlap", "seed": one["seed"], "budget": budget,
+                page.rows.append({"panel": "overlap", "seed": run["seed"], "budget": budget,
                                   "overlap": shares[budget][-1], "by_chance": budget / first.size,
-                                  RUNS: runs_of([one, other])})
+                                  RUNS: runs_of(behind)})
+    if published and decay_only and not shares:
+        page.missing.append("masks of both causes at one budget and seed")
     for budget, values in shares.items():
-        chance = budget / published[0]["num_embedding_params_dense"]
+        chance = budget / published[0][0]["num_embedding_params_dense"]
         page.numbers.append(Number(f"share of the learned mask that decay alone keeps too, "
                                    f"{budget:,} parameters", values,
                                    len(values), form=".3f", beside=f"by chance {chance:.3f}"))

@@ -103,6 +103,7 @@ def test_contract(name, rows):
     assert not table.requires_grad
     torch.testing.assert_close(vectors, table[ids.long()])
     assert torch.equal(vectors == 0, table[ids.long()] == 0)
+    assert embedding(ids[:0]).shape == (0, len(SIZES), WIDTH)
     counted = COUNTED[name](embedding) if name in COUNTED else [table]
     assert embedding.num_params() == sum(int((part.detach().numpy() != 0).sum())
                                          for part in counted)

@@ -138,6 +138,10 @@ def test_a_factorisation_machine_in_one_loop_is_its_definition(kind, width, valu
     torch.testing.assert_close(model(ids).double(), wanted, rtol=1e-5, atol=1e-4)
     torch.testing.assert_close(model(ids[:0]), torch.zeros(0))
     torch.testing.assert_close(model(ids.T.contiguous().T), model(ids))
+    torch.testing.assert_close(model(ids.T.contiguous().T[4:5]), model(ids[4:5]))
+    torch.testing.assert_close(model(ids.repeat_interleave(2, 1)[:, ::2]), model(ids))
+    with pytest.raises(TypeError, match=r"ids must be int32 or int64, got torch\.uint8"):
+        model(ids.to(torch.uint8))
     for wrong in (-1, 61):
         ids[7, 2] = wrong
         with pytest.raises(IndexError, match=r"ids must be in 0 \.\. 60, got"):

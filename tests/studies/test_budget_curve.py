@@ -243,6 +243,17 @@ def test_values_that_crowd_get_most_of_the_axis_and_the_rest_is_shaded():
     assert even.get_yscale() == "linear"
 
 
+def test_ticks_are_where_their_labels_say():
+    axes = new_figure((3.4, 2.6)).add_subplot()
+    values = [0.8936, 0.8971, 0.9033, 0.9009, 0.8914, 0.8989, 0.9042, 0.9015, 0.9001, 0.8988]
+    axes.plot(values)
+    budget_curve.widen_crowd(axes, values)
+    found = {label.get_text(): tick
+             for label, tick in zip(axes.get_yticklabels(), axes.get_yticks(), strict=True)}
+    assert any(tick == pytest.approx(0.9025) for tick in found.values())
+    assert {text: float(text) for text in found} == pytest.approx(found, abs=1e-6)
+
+
 def test_ticks_of_a_narrow_panel_keep_apart():
     panels = new_figure((7.0, 2.9)).subplots(1, 3)
     for axes in panels:

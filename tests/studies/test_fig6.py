@@ -33,6 +33,15 @@ def test_numbers_by_hand(tmp_path):
     assert page.missing == []
 
 
+def test_the_budget_is_that_of_figure_5_whichever_search_has_it(tmp_path):
+    longer = [put(tmp_path, search(f"x{seed}", seed, snapshots=["4", "3"])) for seed in (1, 2, 3)]
+    for run in longer:
+        np.save(tmp_path / "runs" / run["run_id"] / "popularity.npy", FREQUENCIES)
+    page = fig6.build([*made(tmp_path), *longer], tmp_path, "movielens", "fm")
+    assert {row["budget"] for row in page.rows if row["panel"] == "result"} == {BUDGET}
+    assert page.numbers[-1].seeds == 3
+
+
 def test_the_correlation_is_of_ranks():
     assert masks.rank_correlation(np.array([1, 10, 100, 1000]),
                                   np.array([0, 2, 1, 3])) == pytest.approx(

@@ -66,6 +66,20 @@ def test_counts_overlap_and_paired_difference_by_hand(tmp_path):
     assert "search with no decay: no run (seeds 1, 2, 3)" in page.missing
 
 
+def test_a_mask_is_taken_of_the_search_that_has_it(tmp_path):
+    """Though another one, with a longer list of other budgets, stands for the seed."""
+    runs = made(tmp_path)
+    longer = [put(tmp_path, search(f"x{seed}", seed, snapshots=["4", "3"],
+                                   thresholds={"lines": LINES}), curve()) for seed in (1, 2, 3)]
+    page = thresholds.build([*runs, *longer], tmp_path, "movielens", "fm")
+    share = f"share of the learned mask that decay alone keeps too, {BUDGET} parameters"
+    assert numbers(page)[share].values == [0.5] * 3
+    without = [run for run in (*runs, *longer) if run["run_id"] not in ("s1", "s2", "s3")]
+    page = thresholds.build(without, tmp_path, "movielens", "fm")
+    assert share not in numbers(page)
+    assert "masks of both causes at one budget and seed" in page.missing
+
+
 def test_searches_with_a_cause_taken_away_never_pass_for_the_published_one(tmp_path):
     page = thresholds.build([run for run in made(tmp_path) if run["run_id"][0] in "cdu"], tmp_path,
                             "movielens", "fm")

@@ -57,6 +57,9 @@ def test_a_file_that_does_not_say_how_its_runs_were_trained_is_older(tmp_path):
     trial = {"settings": {"d": 4}, "num_embedding_params": 40}
     path.write_text(json.dumps({"chosen": [{**trial, "training": {"max_epochs": 9}}]}))
     assert chosen_for(path, 40) == ({"d": 4}, {"max_epochs": 9})
+    # the table's decay was of the training, and the other parameters' was not written yet
+    path.write_text(json.dumps({"chosen": [{**trial, "training": {"l2_regularization": 0.1}}]}))
+    assert chosen_for(path, 40)[1] == {"l2_regularization": 0.1, "weight_decay": 1e-5}
     path.write_text(json.dumps({"chosen": [trial]}))
     with pytest.raises(ValueError,
                        match=r"x\.json does not say how long its runs were: it is older; run"):
