@@ -14,7 +14,7 @@ from tqdm import tqdm
 from data.table.count import TextCounter
 from data.table.options import NONE, TableOptions, slot_names
 from data.table.read import Table, has_fractions, strings_of, texts_of, values_of
-from models.vocabulary import date_part, numbers_of, seconds_of
+from models.vocabulary import Packed, date_part, numbers_of, seconds_of
 
 MOST_LABELS = 10_000  # distinct values after which a column is surely no label
 MEMORY = "the table in memory"
@@ -158,7 +158,7 @@ def spool(table: Table, options: TableOptions, split: tuple[str, str], target: P
             if kind == "time":
                 spooled.order.append(_numbers(batch, FieldPlan(by, by, part="time"), spooled.rows))
             elif spooled.order_values is not None:
-                spooled.order.append(spooled.order_values.add(texts_of(batch.column(by))))
+                spooled.order.append(spooled.order_values.add(_texts(batch.column(by), by)))
             spooled.sizes.append(batch.num_rows)
             spooled.files.append((part, batch.num_rows))
             bar.update(batch.num_rows)
@@ -182,8 +182,9 @@ def _rows(batch: pa.RecordBatch, spooled: Spooled, label: str,
     numbers = [pool.submit(_numbers, batch, plan, spooled.rows) for plan in spooled.numbers]
     for job in [*texts, *numbers]:
         yield job.result()
+    answers = _texts(batch.column(label), label)
     try:
-        yield spooled.labels.add(texts_of(batch.column(label)))
+        yield spooled.labels.add(answers)
     except ValueError:
         raise ValueError(f"the label {label!r} has more than {MOST_LABELS:,} distinct values, such "
                          f"as {spooled.labels.packed.get(1)!r}; a label has two: name another "
@@ -194,15 +195,18 @@ def _number_texts(batch: pa.RecordBatch, plan: FieldPlan, counter: TextCounter,
                   spooled: Spooled) -> np.ndarray:
     """(n,) int32 numbers of a field; (slots, n) of a column with several values in a cell."""
     column = batch.column(plan.column)
+    if plan.separator is not None:
+        return _number_slots(column, plan, counter, spooled)
+    texts = _texts(column, plan.column)
+    return counter.add(texts if plan.part is None else date_part(texts, plan.part, plan.column))
+
+
+def _texts(column: pa.Array, name: str) -> Packed:
     try:
-        if plan.separator is not None:
-            return _number_slots(column, plan, counter, spooled)
-        if plan.part is None:
-            return counter.add(texts_of(column))
-        return counter.add(date_part(texts_of(column), plan.part, plan.column))
-    except pa.ArrowInvalid as error:  # of bytes
-        raise ValueError(f"column {plan.column!r} is of bytes that are no text ({error}); turn "
-                         "them into text, or put the column into ignore") from error
+        return texts_of(column)
+    except pa.ArrowInvalid as error:
+        raise ValueError(f"column {name!r} is of bytes that are no text ({error}); turn them into "
+                         "text, or put the column into ignore") from error
 
 
 def _number_slots(column: pa.Array, plan: FieldPlan, counter: TextCounter,

@@ -142,9 +142,9 @@ def _listed(column: Any) -> Any:
         few_bits = str(column.type) in ("float", "halffloat")
         return column.to_numpy(zero_copy_only=False) if few_bits else column.to_pylist()
     kind = getattr(column, "dtype", None)
-    kind = getattr(getattr(kind, "categories", None), "dtype", kind)
-    numpys = kind is getattr(column, "dtype", None) and isinstance(kind, np.dtype)
-    if not numpys and "float" not in str(kind).lower() and hasattr(column, "to_list"):
+    values = getattr(kind, "categories", column)  # of a column of categories, those
+    floats = "float" in str(getattr(values, "dtype", "")).lower()
+    if not isinstance(kind, np.dtype) and not floats and hasattr(column, "to_list"):
         return column.to_list()
     return column.to_numpy() if hasattr(column, "to_numpy") else column
 

@@ -431,6 +431,8 @@ def test_columns_of_types_that_are_no_text_are_named(tmp_path):
     frame = pd.DataFrame({"click": [0, 1] * 20, "raw": [b"\xff", b"\xfe"] * 20})
     with pytest.raises(ValueError, match="column 'raw' is of bytes that are no text"):
         open_own(frame, tmp_path, min_count=1)
+    with pytest.raises(ValueError, match="column 'raw' is of bytes that are no text"):
+        open_own(frame.rename(columns={"click": "c"}), tmp_path, label="raw", min_count=1)
     huge = pd.DataFrame({"click": [0, 1] * 20, "id": [2**70, 1] * 20})
     assert open_own(huge, tmp_path, min_count=1).vocabulary.field("id").lookup(
         [2**70]).tolist() != [-1]
