@@ -254,6 +254,8 @@ def _csv(rng: np.random.Generator, folder: Path) -> Outcome:
 
 def _listed(array: pa.Array) -> Sequence[Any]:
     """Its values; those of float32 as such, which have fewer digits than Python's floats."""
+    if pa.types.is_dictionary(array.type):
+        array = array.dictionary_decode()
     return (array.to_numpy(zero_copy_only=False) if pa.types.is_float32(array.type)
             else array.to_pylist())
 

@@ -139,6 +139,8 @@ def _listed(column: Any) -> Any:
     Python's, as numpy makes floats of them where there are gaps.
     """
     if hasattr(column, "to_pylist"):
+        if str(column.type).startswith("dictionary"):
+            column = column.cast(column.type.value_type)
         few_bits = str(column.type) in ("float", "halffloat")
         return column.to_numpy(zero_copy_only=False) if few_bits else column.to_pylist()
     kind = getattr(column, "dtype", None)

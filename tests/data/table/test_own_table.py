@@ -416,7 +416,8 @@ def test_columns_with_types_are_scored_as_they_were_encoded(tmp_path):
     frames = [table, table.to_pandas(types_mapper=pd.ArrowDtype), texts,
               texts.assign(user=pd.array(table["user"].to_pylist(), "Int64")),
               texts.assign(user=texts["user"].astype("category")),
-              pandas.assign(user=texts["user"], weight=pandas["weight"].astype("Float32"))]
+              pandas.assign(user=texts["user"], weight=pandas["weight"].astype("Float32")),
+              table.set_column(2, "weight", table["weight"].dictionary_encode())]
     own = [each.info.column or each.name for each in dataset.vocabulary.fields]
     read = [columns_of(frame, own).values for frame in frames]
     read += [block.values for block in read_file(tmp_path / "clicks.parquet",
