@@ -57,14 +57,15 @@ class Task:
             raise ValueError(unknown("method", self.method, METHODS))
         if not 0 < self.strength < math.inf:
             raise ValueError(f"--strength must be a positive number, got {self.strength}")
-        own, usual = self.dynamics, Dynamics()
-        given = {f"--{name}": getattr(own, name) != getattr(usual, name) for name in DESCENT}
-        for option, is_given, methods in (
-                *((option, is_given, ("umec", AS_UMEC)) for option, is_given in given.items()),
-                ("--strength", self.strength != Task.strength, ("group-lasso",))):
-            if is_given and self.method not in methods:
-                raise ValueError(f"{option} changes nothing for {self.method}; it is of "
-                                 f"{' and '.join(methods)}. Leave it out")
+        usual = Dynamics()
+        given = [(name, f"umec and {AS_UMEC}") for name in DESCENT
+                 if getattr(self.dynamics, name) != getattr(usual, name)]
+        if self.strength != Task.strength:
+            given.append(("strength", "group-lasso"))
+        for option, methods in given:
+            if self.method not in methods.split(" and "):
+                raise ValueError(f"--{option} changes nothing for {self.method}; it is of "
+                                 f"{methods}. Leave it out")
         if min(self.epochs, self.finetune_epochs) < 1:
             raise ValueError(f"epochs and finetune_epochs must be at least 1, got {self.epochs} "
                              f"and {self.finetune_epochs}")

@@ -156,8 +156,8 @@ def require(there: Sequence[Any], needed: Sequence[str]) -> None:
     needed one that is there twice."""
     missing = [name for name in needed if name not in there]
     if not missing:
-        twice = next((name for name in needed if list(there).count(name) > 1), None)
-        if twice is not None:
+        if len({*there}) < len(there) and (
+                twice := next((name for name in needed if list(there).count(name) > 1), None)):
             raise ValueError(f"the rows have two columns {twice!r}; leave one of them out")
         return
     near = difflib.get_close_matches(missing[0], [str(name) for name in there], 3, 0.5)
