@@ -58,14 +58,15 @@ class Task:
         if not 0 < self.strength < math.inf:
             raise ValueError(f"--strength must be a positive number, got {self.strength}")
         usual = Dynamics()
-        given = [(name, f"umec and {AS_UMEC}") for name in DESCENT
-                 if getattr(self.dynamics, name) != getattr(usual, name)]
+        given: list[tuple[str, tuple[str, ...]]] = [
+            (name, ("umec", AS_UMEC)) for name in DESCENT
+            if getattr(self.dynamics, name) != getattr(usual, name)]
         if self.strength != Task.strength:
-            given.append(("strength", "group-lasso"))
+            given.append(("strength", ("group-lasso",)))
         for option, methods in given:
-            if self.method not in methods.split(" and "):
+            if self.method not in methods:
                 raise ValueError(f"--{option} changes nothing for {self.method}; it is of "
-                                 f"{methods}. Leave it out")
+                                 f"{' and '.join(methods)}. Leave it out")
         if min(self.epochs, self.finetune_epochs) < 1:
             raise ValueError(f"epochs and finetune_epochs must be at least 1, got {self.epochs} "
                              f"and {self.finetune_epochs}")
