@@ -6,8 +6,6 @@ import statistics
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
-from scipy.special import stdtrit
-
 LEVEL = 0.95
 
 
@@ -55,6 +53,8 @@ def interval(values: Sequence[float]) -> Interval:
     >>> str(interval([0.1, 0.2, 0.3]))
     '+0.2000 ± 0.2484'
     """
+    from scipy.special import stdtrit  # a quarter of a second
+
     count = len(values)
     if count < 2:
         return Interval(values[0], math.nan, count)

@@ -14,7 +14,17 @@ from compression.umec.task import Task
 from engine import stages
 from engine.run import RunContext
 from engine.settings import parse
-from studies import afm_runs, plan, pooling, recipes, schemes, starts, tuning, waterline_runs
+from studies import (
+    afm_runs,
+    plan,
+    pooling,
+    recipe_runs,
+    recipes,
+    schemes,
+    starts,
+    tuning,
+    waterline_runs,
+)
 from studies.collect import results_in
 from studies.figures import PAGES, extreme, table4, umec_fig2, umec_fig3
 from studies.page import Page
@@ -54,7 +64,7 @@ def runs_behind(given: argparse.Namespace, name: str) -> list[PlannedRun]:
     if name == "afm":
         return _of_afm(given)
     if name == "leaderboard":
-        return recipes.of_all_seeds(given)
+        return recipe_runs.of_all_seeds(given)
     if name == "waterline":
         return waterline_runs.needs(given)
     if name == "starts":
@@ -169,7 +179,7 @@ def everything(given: argparse.Namespace) -> list[PlannedRun]:
     needs = []
     for name in (given.model, recipes.LINEAR):
         if name in recipes.RECIPES.get(given.dataset, {}):
-            needs += [recipes.planned_run(given, name, point, 1)
+            needs += [recipe_runs.planned_run(given, name, point, 1)
                       for point in recipes.trials(given.dataset, name)]
     for scheme in schemes.COMPARED.get(given.dataset, tuple(schemes.GRIDS)):
         if scheme == schemes.LR:

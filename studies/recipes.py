@@ -1,19 +1,12 @@
 """How a model is trained on a data set that nobody has published settings for: trials of one
 uniform table, chosen on validation rows. All schemes of such a data set are trained that way."""
 
-import argparse
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from functools import partial
 from pathlib import Path
 from typing import Any
 
-from engine import stages
-from engine.run import RunContext
-from engine.settings import parse
 from studies import tuning
-from studies.plan import PlannedRun
-from studies.published import PRESETS
 from utils.text import unknown
 
 Point = tuning.Point
@@ -102,13 +95,14 @@ def trials(dataset: str, name: str) -> list[Point]:
 
 def file_of(out: Path, dataset: str, name: str) -> Path:
     """Where a chosen recipe stands: in `out`, else the shipped one where there is one."""
-    own = out / "tuned" / _stem(dataset, name)
+    own = own_file(out, dataset, name)
     shipped = tuning.SHIPPED / own.name
     return shipped if shipped.exists() and not own.exists() else own
 
 
-def _stem(dataset: str, name: str) -> str:
-    return f"recipe_{dataset}_{name}.json"
+def own_file(out: Path, dataset: str, name: str) -> Path:
+    """Where a recipe that is chosen in `out` goes."""
+    return out / "tuned" / f"recipe_{dataset}_{name}.json"
 
 
 def chosen(out: Path, dataset: str, name: str) -> dict[str, Any] | None:
@@ -140,42 +134,3 @@ def require(out: Path, dataset: str, *names: str) -> None:
             raise FileNotFoundError(
                 f"how {name} is trained on {dataset} is not chosen yet; first run `python "
                 f"reproduce.py recipe --dataset {dataset} --model {name}` with the same --out")
-
-
-def run(given: argparse.Namespace, name: str, point: Point, seed: int,
-        context: RunContext) -> dict[str, Any]:
-    """Train one trial; a finished one is not run again."""
-    recipe = known(given.dataset, name)
-    settings = {**PRESETS[given.dataset], **OF_OTHERS, **LIMITS, "model": recipe.model,
-                "embedding": "uniform", **point}
-    return stages.train(parse(settings), seed, context)
-
-
-def planned_run(given: argparse.Namespace, name: str, point: Point, seed: int) -> PlannedRun:
-    """One trial of a plan."""
-    return PlannedRun(f"{name} {tuning.describe(point)} seed {seed}",
-                      (known(given.dataset, name).model, "uniform"),
-                      partial(run, given, name, point, seed))
-
-
-def choose(given: argparse.Namespace, name: str, context: RunContext) -> Path:
-    """Write which of the finished trials has the best validation AUC; no test row is looked at."""
-    path = context.out / "tuned" / _stem(given.dataset, name)
-    tuning.tune(trials(given.dataset, name),
-                lambda point: run(given, name, point, given.seed, context), path,
-                {"dataset": given.dataset, "model": name, "seed": given.seed},
-                lambda point: {"max_epochs": LIMITS["max_epochs"], **OF_OTHERS})
-    return path
-
-
-def of_all_seeds(given: argparse.Namespace) -> list[PlannedRun]:
-    """Every recipe of a data set that is chosen, with all seeds."""
-    out = Path(given.out)
-    needs = []
-    for name in RECIPES.get(given.dataset, {}):
-        if point := settings_of(out, given.dataset, name):
-            needs += [planned_run(given, name, point, seed) for seed in given.seeds]
-        else:
-            print(f"left out, because its settings are not chosen: {name} (python reproduce.py "
-                  f"recipe --dataset {given.dataset} --model {name})")
-    return needs

@@ -15,6 +15,7 @@ from studies import (
     pages,
     plan,
     planned_runs,
+    recipe_runs,
     recipes,
     schemes,
     synthetic_data,
@@ -43,11 +44,11 @@ def cost(given: argparse.Namespace, context: RunContext) -> None:
 def choose_recipe(given: argparse.Namespace, context: RunContext) -> None:
     """Run the trials of a recipe and write what validation chose."""
     wanted = recipes.trials(given.dataset, given.model)
-    run_all([recipes.planned_run(given, given.model, point, given.seed) for point in wanted],
+    run_all([recipe_runs.planned_run(given, given.model, point, given.seed) for point in wanted],
             given, context)
     if not given.dry_run:
         with plan.quiet():  # all of them are finished now
-            print(recipes.choose(given, given.model, context))
+            print(recipe_runs.choose(given, given.model, context))
 
 
 def tune(given: argparse.Namespace, context: RunContext) -> None:

@@ -17,11 +17,8 @@ from typing import Any
 
 import numpy as np
 
-from compression.loaded_run import find_result, model_of, run_of_record, weights_of
 from data.store import Dataset
-from engine import cli, snapshots
-from engine.run import RunContext
-from models.embedding.mixed_width import Mixed
+from engine import cli
 from models.vocabulary import QUANTILES, FieldInfo
 from studies.figures.budget_curve import new_figure, save
 from studies.figures.styles import DISTINCT, INK
@@ -31,8 +28,6 @@ COLUMNS = ("field", "value", "meaning", "count", "share_of_rows", "kept_width",
            "share_of_kept")
 # what an id means; of a cell with several values the empty slots are counted, not the gaps
 VALUE, GAP, RARE, EMPTY = "value", "gap", "rare", "empty slot"
-# tables in which values share what is stored
-SHARED = ("mgqe", "hash", "qr", "tt")
 BINS = 12  # of counts, in the picture
 MOST_LINES = len(DISTINCT)
 
@@ -110,46 +105,6 @@ def _raw(info: FieldInfo, value: str) -> str:
     return f"[{low}, {high})"
 
 
-def kept_of(run_id: str, budget: str | None, context: RunContext) -> tuple[str, Dataset,
-                                                                           np.ndarray]:
-    """The run's id, its data set, and the entries kept of each row of its table, (N,).
-
-    Args:
-        budget: of a search, which snapshot; None: the smallest.
-
-    Raises:
-        FileNotFoundError: no such run or snapshot, or it kept no weights.
-        ValueError: it has no table of vectors, or its data have changed.
-    """
-    result = find_result(run_id, context)
-    run = run_of_record(result, context)
-    if run.settings.scheme == "none":
-        raise ValueError(f"run {result['run_id']} is of a model without vectors")
-    if result["stage"] == "search":
-        folder = context.out / "embedding" / run.settings.model.model / result["alias"]
-        name = budget or str(min(int(name) for name in result["snapshots"] if name.isdecimal()))
-        if name not in result["snapshots"]:
-            raise FileNotFoundError(f"the search {result['run_id']} has no snapshot {name!r}; it "
-                                    f"has {', '.join(result['snapshots'])}")
-        table = snapshots.read(folder / f"{name}.npz")[0].table
-        return f"{result['run_id']}_{name}", run.dataset, (table != 0).sum(axis=1)
-    if budget is not None:
-        raise ValueError(f"--budget is of a search; run {result['run_id']} is a {result['stage']}")
-    scheme = run.settings.scheme
-    if result["stage"] not in ("train", "retrain") or scheme in SHARED:
-        what = (f"has {scheme} vectors, which share what is stored" if scheme in SHARED
-                else f"is a {result['stage']} of compress.py")
-        raise ValueError(f"run {result['run_id']} {what}: no value has a width of its own there; "
-                         "name a ticket or the training of a uniform, mde or darts table")
-    weights = weights_of(context.out / "runs" / result["run_id"])
-    model = model_of(run, result, weights)
-    model.load_state_dict(weights)
-    embedding = model.embedding
-    kept = (embedding.stored_widths() if isinstance(embedding, Mixed)
-            else (embedding.table() != 0).sum(dim=1))
-    return result["run_id"], run.dataset, kept.numpy()
-
-
 def write(sizes: list[FieldSizes], path: Path) -> None:
     """Write a line for each feature to a .csv or .parquet."""
     with atomic_path(path) as temporary:
@@ -208,6 +163,8 @@ def summary(sizes: list[FieldSizes]) -> str:
 
 def show(options: argparse.Namespace) -> None:
     """Write the file and the picture of a run, and print the summary."""
+    from studies.kept_widths import kept_of  # and torch with it
+
     name, dataset, kept = kept_of(options.run, options.budget, cli.place_of(options))
     sizes = sizes_of(dataset, kept)
     folder = Path(options.out) / "sizes"

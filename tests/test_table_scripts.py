@@ -15,6 +15,7 @@ from compression.pruning import methods
 from data import vocabulary
 from engine.run import RunContext
 from studies import runs_csv, scripts, sizes
+from studies.kept_widths import kept_of
 
 QUICK = {"latent_dim": 4, "max_epochs": 3, "eval_interval": 1, "batch_size": 256, "lr": 0.02,
          "threshold_init": -3.0, "log_interval": 1, "tensorboard": False, "min_count": 2}
@@ -139,7 +140,7 @@ def test_a_trained_table_is_pruned_and_measured_without_naming_its_file(searched
     trained = load_uniform(run, context)
     pruned = methods.by_magnitude(trained, [50])
     assert np.count_nonzero(pruned[50]) == 50
-    _, dataset, kept = sizes.kept_of(run, None, context)
+    _, dataset, kept = kept_of(run, None, context)
     assert sum(len(field.values) for field in sizes.sizes_of(dataset, kept)) == len(kept)
 
 

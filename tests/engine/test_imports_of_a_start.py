@@ -38,7 +38,8 @@ def test_first_steps_and_checkpoints_import_no_compiler_and_no_data_frames():
 
 
 def test_the_options_of_commands_need_no_torch():
-    code = ("import sys, compress, export, reproduce, score, train_table; "
+    code = ("import sys, compress, export, reproduce, score, train_table\n"
+            "from studies import docs, pages, records, sizes, summary\n"
             "print(*(name for name in ('torch', 'numba') if name in sys.modules))")
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=ROOT)
     assert done.returncode == 0, done.stderr

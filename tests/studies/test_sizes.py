@@ -12,6 +12,7 @@ from data.table.encode import open_table
 from data.table.options import OwnTable, TableOptions
 from models.vocabulary import FieldInfo
 from studies import sizes
+from studies.kept_widths import kept_of
 
 
 @pytest.fixture
@@ -48,11 +49,11 @@ def test_edges_of_buckets_can_be_told_apart():
 def test_widths_are_those_of_the_run(tmp_path, monkeypatch, capsys):
     tiny.install(monkeypatch, tiny.dataset())
     ticketless = tiny.train(tmp_path, embedding="uniform")
-    name, dataset, kept = sizes.kept_of(ticketless["run_id"][:6], None, tiny.context(tmp_path))
+    name, dataset, kept = kept_of(ticketless["run_id"][:6], None, tiny.context(tmp_path))
     assert name == ticketless["run_id"]
     assert kept.tolist() == [4] * dataset.schema.num_rows
     search = tiny.train(tmp_path, embedding="pep", candidate_p=[500, 200])
-    name, _, kept = sizes.kept_of(search["run_id"], None, tiny.context(tmp_path))
+    name, _, kept = kept_of(search["run_id"], None, tiny.context(tmp_path))
     assert kept.sum() == 200
     assert name.endswith("_200")
     sizes.main([search["run_id"], "--budget", "500", "--out", str(tmp_path)])
@@ -67,25 +68,25 @@ def test_what_has_no_widths_is_refused(tmp_path, monkeypatch):
     tiny.install(monkeypatch, tiny.dataset())
     linear = tiny.train(tmp_path, model="linear")
     with pytest.raises(ValueError, match="a model without vectors"):
-        sizes.kept_of(linear["run_id"], None, tiny.context(tmp_path))
+        kept_of(linear["run_id"], None, tiny.context(tmp_path))
     uniform = tiny.train(tmp_path, embedding="uniform")
     with pytest.raises(ValueError, match="--budget is of a search"):
-        sizes.kept_of(uniform["run_id"], "200", tiny.context(tmp_path))
+        kept_of(uniform["run_id"], "200", tiny.context(tmp_path))
     search = tiny.train(tmp_path, embedding="pep", candidate_p=[200])
     with pytest.raises(FileNotFoundError, match="has no snapshot '7'; it has 200"):
-        sizes.kept_of(search["run_id"], "7", tiny.context(tmp_path))
+        kept_of(search["run_id"], "7", tiny.context(tmp_path))
 
 
 def test_of_an_mde_table_it_is_what_is_stored_and_shared_tables_are_refused(tmp_path, monkeypatch):
     tiny.install(monkeypatch, tiny.dataset())
     mde = tiny.train(tmp_path, embedding="mde", mde_blocks=2, mde_alpha=0.5)
-    _, dataset, kept = sizes.kept_of(mde["run_id"], None, tiny.context(tmp_path))
+    _, dataset, kept = kept_of(mde["run_id"], None, tiny.context(tmp_path))
     assert set(kept.tolist()) < {1, 2, 3, 4}
     assert len(set(kept.tolist())) > 1
     assert kept.sum() < mde["num_embedding_params"] < 4 * dataset.schema.num_rows
     shared = tiny.train(tmp_path, embedding="hash", hash_rows=9)
     with pytest.raises(ValueError, match="has hash vectors, which share what is stored"):
-        sizes.kept_of(shared["run_id"], None, tiny.context(tmp_path))
+        kept_of(shared["run_id"], None, tiny.context(tmp_path))
 
 
 def test_of_cells_with_several_values_it_is_the_share_of_rows(tmp_path):

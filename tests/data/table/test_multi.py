@@ -23,6 +23,7 @@ from models.embedding.base import TableEmbedding
 from models.serving.scorer import load
 from serving.export import export
 from studies import sizes
+from studies.kept_widths import kept_of
 
 GENRES = ["Drama", "Comedy", "Sci-Fi", "Zürich|", "War"]
 SEPARATOR = "/"
@@ -133,7 +134,7 @@ def test_pep_counts_shared_rows_once_and_its_tickets_are_retrained(tmp_path):
     assert search["num_embedding_params_dense"] == 4 * rows
     tickets = stages.retrain(settings, 1, context)
     assert [ticket["num_embedding_params"] for ticket in tickets] == [60, 30]
-    _, dataset, kept = sizes.kept_of(tickets[0]["run_id"], None, context)
+    _, dataset, kept = kept_of(tickets[0]["run_id"], None, context)
     assert kept.sum() == 60
     assert len(kept) == rows == dataset.schema.num_rows
 
