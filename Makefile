@@ -8,13 +8,18 @@ DATA := $(if $(PEP_DATA),PEP_DATA=$(abspath $(PEP_DATA)))
 # worker, and every command that a test starts, compiles all sources again
 test slow: export PYTHONDONTWRITEBYTECODE =
 
+# The suite writes some ten thousand small files: into memory where 2 GB of it are free (Linux)
+MEMORY := $(shell test -w /dev/shm && df -Pm /dev/shm | awk 'NR == 2 && $$4 > 2000 {print "/dev/shm"}')
+test: export PYTEST_DEBUG_TEMPROOT = $(MEMORY)
+
 .PHONY: demo test check slow bench torture clean
 
 demo: .venv/run
 	$(RUN) demo.py
 
 test: .venv/dev
-	$(DATA) $(RUN) -m pytest -n $(WORKERS) --dist loadfile -m "not slow"
+	$(DATA) $(RUN) -m pytest -n $(WORKERS) --dist loadfile -m "not slow" \
+		$(if $(MEMORY),-o tmp_path_retention_policy=failed)
 
 slow: .venv/dev
 	$(DATA) $(RUN) -m pytest -n $(WORKERS) --dist loadfile -m slow
