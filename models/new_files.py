@@ -8,11 +8,14 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import IO
 
+MANIFEST = "manifest.json"  # of a folder; what has none is not whole
+
 
 @contextmanager
 def new_file(path: Path) -> Iterator[IO[bytes]]:
     """Yield an open temporary file beside `path`; it gets that name when the block ends well, and
-    goes when it does not. Its mode is that of any new file.
+    goes when it does not. Its mode is that of any new file. Where `path` is a link, the file that
+    it leads to is replaced; a pipe or a device is written to as it is.
 
     >>> place = Path(tempfile.mkdtemp()) / "a.txt"
     >>> with new_file(place) as file:
@@ -20,6 +23,11 @@ def new_file(path: Path) -> Iterator[IO[bytes]]:
     >>> place.read_text()
     'a'
     """
+    if path.exists() and not path.is_file() and not path.is_dir():
+        with path.open("wb") as file:
+            yield file
+        return
+    path = path.resolve()
     path.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.NamedTemporaryFile(dir=path.parent, prefix=f".{path.name}.", suffix=".part",
                                      delete=False) as file:
@@ -35,6 +43,13 @@ def new_file(path: Path) -> Iterator[IO[bytes]]:
             raise
 
 
+def require_free(folder: Path) -> None:
+    """Raise FileExistsError where there is anything but an empty folder."""
+    if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
+        what = "there already and not empty" if folder.is_dir() else "a file"
+        raise FileExistsError(f"{folder} is {what}; name a new folder, or delete it first")
+
+
 def _umask() -> int:
     """The process's umask, which can only be read by setting it."""
     mask = os.umask(0)
@@ -44,10 +59,12 @@ def _umask() -> int:
 
 @contextmanager
 def new_folder(folder: Path) -> Iterator[Path]:
-    """Yield a temporary folder beside `folder`, which is absent or empty; it gets that name when
-    the block ends well, and goes when it does not.
+    """Yield a temporary folder; it becomes `folder` when the block ends well, and goes when it does
+    not. In a folder that is there and empty (a mount, say, which cannot be replaced) its files
+    take their places, MANIFEST last.
 
     Raises:
+        FileExistsError: something is there that is no empty folder.
         OSError: it cannot be written; the message names the folder, what was written and what is
             free.
 
@@ -57,14 +74,20 @@ def new_folder(folder: Path) -> Iterator[Path]:
     >>> [path.name for path in (place / "model").iterdir()]
     ['a.txt']
     """
+    require_free(folder)
+    folder = folder.resolve()
+    there = folder.exists()
     folder.parent.mkdir(parents=True, exist_ok=True)
-    temporary = Path(tempfile.mkdtemp(prefix=f".{folder.name}.", dir=folder.parent))
+    temporary = Path(tempfile.mkdtemp(prefix=f".{folder.name}.",
+                                      dir=folder if there else folder.parent))
     try:
         yield temporary
-        temporary.chmod(folder.parent.stat().st_mode & 0o777)
-        if folder.exists():
-            folder.rmdir()  # an empty one
-        temporary.rename(folder)
+        if there:
+            for path in sorted(temporary.iterdir(), key=lambda path: path.name == MANIFEST):
+                path.rename(folder / path.name)
+        else:
+            temporary.chmod(0o777 & ~_umask())
+            temporary.rename(folder)
     except OSError as error:
         if error.filename is not None:  # it names a path itself
             raise

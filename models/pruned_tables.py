@@ -160,7 +160,7 @@ def _filled(own: Tensor, kept: Tensor) -> Tensor:
     if kept.numel() != int(own.sum()):
         raise ValueError(f"{int(own.sum())} entries are kept, and there are {kept.numel()} initial "
                          "values")
-    return torch.zeros(own.shape, dtype=kept.dtype).masked_scatter_(own, kept)
+    return torch.zeros(own.shape, dtype=kept.dtype, device=kept.device).masked_scatter_(own, kept)
 
 
 def _array(table: Tensor) -> np.ndarray[Any, Any]:

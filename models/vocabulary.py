@@ -153,7 +153,9 @@ def as_text(value: Any) -> str | None:
         return str(int(value)) if whole else str(value)
     if hasattr(value, "as_py"):  # Arrow's
         return as_text(value.as_py())
-    if isinstance(value, list | tuple | set | dict | np.ndarray):
+    if getattr(value, "ndim", None) == 0 and hasattr(value, "item"):  # one value of a tensor
+        return as_text(np.asarray(value)[()])
+    if isinstance(value, list | tuple | set | dict) or hasattr(value, "ndim"):
         raise ValueError(f"a cell must hold one value, got {value!r:.60}; several are one text "
                          "with a separator between them (multi)")
     return str(value)

@@ -20,6 +20,7 @@ from engine.evaluate import auc, logloss
 from engine.record import provenance
 from engine.run import RunContext
 from models.memory import require_memory
+from models.new_files import require_free
 from models.serving import FLOAT16, FLOAT32, INT8, artefact
 from models.serving.artefact import Artefact
 from models.serving.model import ServedModel
@@ -68,8 +69,7 @@ def export(run_id: str, folder: Path | str, values: str = FLOAT32,
     if with_onnx:
         onnx.require()
     folder = Path(folder)
-    if folder.exists() and any(folder.iterdir()):  # before minutes are spent
-        raise FileExistsError(f"{folder} is there already and not empty; name a new folder")
+    require_free(folder)  # before minutes are spent
     trained = load_trained(run_id, context or RunContext())
     vocabulary = trained.run.dataset.vocabulary
     if vocabulary is None:

@@ -102,7 +102,7 @@ class _SoftThreshold(torch.autograd.Function):
     @staticmethod
     def backward(ctx, grad: Tensor) -> tuple[Tensor, Tensor]:
         values, gates = ctx.saved_tensors
-        if not _in_one_pass(values, gates):
+        if torch.is_grad_enabled() or not _in_one_pass(values, gates):  # a gradient of it is asked
             kept = torch.where(values.abs() > gates, grad, 0.0)
             return kept, (-kept * torch.sign(values)).sum_to_size(gates.shape)
         grads = torch.empty_like(values), torch.empty_like(values)
@@ -124,6 +124,8 @@ def soft_threshold(values: Tensor, gates: Tensor) -> Tensor:
     >>> soft_threshold(torch.tensor([-3.0, 0.5, 2.0]), torch.tensor(1.0)).tolist()
     [-2.0, 0.0, 1.0]
     """
+    if torch._C._functorch.peek_interpreter_stack() is not None:  # torch.func has no rule for it
+        return soft_threshold_plain(values, gates)
     return _SoftThreshold.apply(values, gates)
 
 

@@ -49,7 +49,8 @@ def choose(model: nn.Module, only: Only) -> dict[str, Plain]:
 
 def _named(model: nn.Module, only: Any) -> list[Plain]:
     """The tables of these names; a table that is used at several places has several."""
-    names = list(only) if isinstance(only, (list, tuple, set, frozenset)) else [only]
+    one = isinstance(only, (str, type, nn.Module)) or not isinstance(only, Iterable)
+    names = [only] if one else list(only)
     if not all(isinstance(name, str) for name in names):
         raise TypeError(f"only must be names of tables or a function of (name, module), got "
                         f"{only!r}; by class: only=lambda name, module: isinstance(module, "

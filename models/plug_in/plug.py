@@ -231,16 +231,16 @@ def masked(model: Any, cut: PrunedTables) -> Plugged:
                          f"and plug first")
     refuse_compiled(bare(model), tables.values())
     refuse_hooked(tables)
-    tickets = {}
+    tickets, initial = {}, {}
     for name, table in tables.items():
         mask = cut.values[name] != 0
         if table.padding_idx is not None:
             mask[table.padding_idx] = True
         tickets[table] = TicketTable(table.plain[0], table.values, mask)
+        initial[name] = cut.initial[name].to(table.values.device)
     for name, table in tables.items():
         forget(table)
-        initial = cut.initial[name].to(table.values.device)
-        table.values.copy_(torch.where(tickets[table].mask, initial, 0.0))
+        table.values.copy_(torch.where(tickets[table].mask, initial[name], 0.0))
         table.values.grad = None
     _put(bare(model), tickets)
     return Plugged(model)

@@ -1,14 +1,16 @@
 """The tables of a plugged model on disk, and put into a fresh model whose dense tables never
 exist.
 
-    Plugged(model).save("tables")                       # after the retraining
+    plugged.save("tables")                              # after the retraining
+    own = tuple(f"{name}." for name in plugged.tables)  # everything but the tables is yours
+    rest = {key: value for key, value in model.state_dict().items() if not key.startswith(own)}
 
     with torch.device("meta"):                          # another process: no memory for tables
         model = Model()
-    model.load_state_dict(rest, assign=True)            # everything but the tables is yours
+    model.load_state_dict(rest, strict=False, assign=True)
     load_tables(model, "tables")                        # compact tables in their places
 
-A folder holds `manifest.json`, with a checksum of the other file, and `tables.safetensors`.
+A folder holds `manifest.json`, with checksums of both files, and `tables.safetensors`.
 """
 
 import hashlib
@@ -21,22 +23,22 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from ..new_files import new_folder
+from ..new_files import MANIFEST, new_folder, require_free
+from ..serving.artefact import CHECKSUM, checksum_of
 from ..serving.tensor_file import read_tensors, write_tensors
 from .compact import CompactTable, places_of, smallest_integer
 from .snapshot import bare, plugged_tables
 from .table import PepTable, PluggedTable
 
 FORMAT = 2  # 1 has other numbers for each width, and a place for each row in the table's order
-MANIFEST, TENSORS = "manifest.json", "tables.safetensors"
+TENSORS = "tables.safetensors"
 
 
 @torch.no_grad()
 def save_tables(model: Any, folder: str | os.PathLike[str]) -> Path:
     """Write the tables of a plugged model, compact; see `Plugged.save`."""
     folder = Path(folder)
-    if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
-        raise FileExistsError(f"{folder} is there already and not empty; name a new folder")
+    require_free(folder)
     tables = plugged_tables(bare(model))
     searched = [name for name, table in tables.items() if isinstance(table, PepTable)]
     if searched:
@@ -55,6 +57,7 @@ def save_tables(model: Any, folder: str | os.PathLike[str]) -> Path:
     with new_folder(folder) as temporary:
         write_tensors(temporary / TENSORS, tensors)
         manifest = {"format": FORMAT, "tables": described, "sha256": _sha256(temporary / TENSORS)}
+        manifest[CHECKSUM] = checksum_of(manifest)
         (temporary / MANIFEST).write_text(json.dumps(manifest, indent=1) + "\n")
     return folder
 
@@ -78,6 +81,7 @@ def load_tables(model: nn.Module, folder: str | os.PathLike[str]) -> dict[str, C
     folder = Path(folder)
     described = _read_manifest(folder)
     tensors = read_tensors(folder / TENSORS)
+    model = bare(model)
     modules = dict(model.named_modules(remove_duplicate=False))
     made: dict[str, CompactTable] = {}
     for number, (name, about) in enumerate(described.items()):
@@ -108,12 +112,17 @@ def _read_manifest(folder: Path) -> dict[str, Any]:
     try:
         manifest = json.loads((folder / MANIFEST).read_text())
         version, tables, checksum = (manifest[key] for key in ("format", "tables", "sha256"))
+        newer = int(version) > FORMAT
     except (ValueError, KeyError, TypeError, RecursionError) as error:
         raise ValueError(f"{folder / MANIFEST} cannot be read ({error}); save the tables "
                          "again") from error
-    if version > FORMAT:
+    if newer:
         raise ValueError(f"{folder} is of format {version}, this version of pep reads up to "
                          f"{FORMAT}; install a newer one")
+    # folders of earlier versions have no checksum of the manifest itself
+    if manifest.get(CHECKSUM, own := checksum_of(manifest)) != own:
+        raise ValueError(f"{folder / MANIFEST} is not as it was saved (its checksum is wrong); "
+                         "save the tables again, or copy the folder anew")
     if _sha256(folder / TENSORS) != checksum:
         raise ValueError(f"{folder / TENSORS} is not as it was saved (its checksum is wrong); save "
                          "the tables again, or copy the folder anew")

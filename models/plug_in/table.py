@@ -65,6 +65,13 @@ class PluggedTable(nn.Module):
                                  f"{SET_VALUES}")
         super().__setattr__(name, value)
 
+    def _load_from_state_dict(self, *state: Any, **named: Any) -> None:
+        """`assign=True` makes another Parameter, which the module that was there takes too."""
+        super()._load_from_state_dict(*state, **named)
+        (plain,) = self.plain
+        if plain._parameters["weight"] is not None:
+            plain._parameters["weight"] = self.values
+
     def reset_parameters(self) -> None:
         """Refused: what the table restarts from was noted by plug()."""
         raise RuntimeError(f"a plugged table cannot be initialised anew; {SET_VALUES}")

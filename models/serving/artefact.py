@@ -16,13 +16,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from ..new_files import new_folder
+from ..new_files import MANIFEST, new_folder
 from ..vocabulary import Vocabulary
 from .model import ServedModel
 from .tensor_file import read_tensors, write_tensors
 
 FORMAT = 1  # raise it when a reader of before cannot read what is written now
-MANIFEST, TENSORS, VOCABULARY = "manifest.json", "model.safetensors", "vocabulary"
+TENSORS, VOCABULARY = "model.safetensors", "vocabulary"
 CHECKSUM = "checksum"  # of the manifest itself, in it
 AGAIN = "export the run again, or copy the folder anew"
 
@@ -54,12 +54,8 @@ def write(artefact: Artefact, folder: Path,
         The manifest, with the sizes of all parts and the checksums of all files.
 
     Raises:
-        FileExistsError: the folder has something in it.
-        OSError: it cannot be written, see `new_folder`.
+        OSError: see `new_folder`.
     """
-    if folder.exists() and any(folder.iterdir()):
-        raise FileExistsError(f"{folder} is there already and not empty; name a new folder, or "
-                              "delete it first")
     with new_folder(folder) as temporary:
         write_tensors(temporary / TENSORS, artefact.model.tensors())
         artefact.vocabulary.write(temporary / VOCABULARY)
@@ -74,7 +70,7 @@ def write(artefact: Artefact, folder: Path,
                  "vocabulary": own}
         manifest = {"format": FORMAT, **artefact.manifest, "model": artefact.model.shape(),
                     "bytes": sizes, "files": files}
-        manifest[CHECKSUM] = _own_checksum(manifest)
+        manifest[CHECKSUM] = checksum_of(manifest)
         (temporary / MANIFEST).write_text(json.dumps(manifest, indent=1, sort_keys=True) + "\n")
     return manifest
 
@@ -110,15 +106,19 @@ def read_manifest(folder: Path) -> dict[str, Any]:
     except (ValueError, KeyError, TypeError, AttributeError, ArithmeticError,
             RecursionError) as error:
         raise ValueError(f"{path} cannot be read ({error}); {AGAIN}") from error
+    if "tables" in manifest:
+        raise ValueError(f"{folder} holds the tables of a plugged model, without the rest of it: "
+                         "put them into the model with load_tables(model, folder)")
     if version > FORMAT:
         raise ValueError(f"the exported model {folder} is of format {version}, this version of pep "
                          f"reads up to {FORMAT}; install a newer one, or export the run with this")
-    if checksum != _own_checksum(manifest):
+    if checksum != checksum_of(manifest):
         raise ValueError(f"{path} is not as it was exported (its checksum is wrong); {AGAIN}")
     return manifest
 
 
-def _own_checksum(manifest: dict[str, Any]) -> str:
+def checksum_of(manifest: dict[str, Any]) -> str:
+    """Of all of a manifest but its checksum."""
     others = {key: value for key, value in manifest.items() if key != CHECKSUM}
     return hashlib.sha256(json.dumps(others, sort_keys=True).encode()).hexdigest()
 

@@ -176,7 +176,7 @@ class CompactRows:
         """The R kept rows and a row of zeros, dense in the stored type."""
         rows, masks = self.num_rows, self.masks()
         data = np.zeros((rows + 1, self.width), self.values.dtype)
-        bits = BITS[masks.view(np.uint8)].reshape(rows, -1)[:, :self.width]
+        bits = BITS[masks.view(np.uint8)].reshape(rows, 16 * masks.shape[1])[:, :self.width]
         data[:rows][bits > 0] = self.values
         scales = self.scales
         if scales is not None:

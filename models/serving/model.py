@@ -42,7 +42,7 @@ class ServedModel(nn.Module):
             first = self.parts[0]
             return fm_rows(self.kept, first.weight, first.bias.item(), ids)
         vectors = self.table(ids) if self.reads_vectors else None
-        logits = torch.zeros(ids.shape[0])
+        logits = torch.zeros(ids.shape[0], device=ids.device)
         for part in self.parts:
             logits = logits + part(self.table, ids, vectors, numbers)
         return logits

@@ -96,8 +96,9 @@ class Pairs(Part):
         assert vectors is not None
         if runs_on_numba(vectors):  # the bits of the training's own
             batch, fields = ids.shape
-            places = torch.arange(batch * fields, dtype=torch.int32).view(batch, fields)
-            return fm(vectors.flatten(0, 1), places, torch.zeros(1, 1), places[:, :0])
+            places = torch.arange(batch * fields, dtype=torch.int32,
+                                  device=vectors.device).view(batch, fields)
+            return fm(vectors.flatten(0, 1), places, vectors.new_zeros(1, 1), places[:, :0])
         return (vectors.sum(dim=1).square() - vectors.square().sum(dim=1)).sum(dim=1) / 2
 
 

@@ -80,8 +80,8 @@ def columns_of(rows: Any, needed: Sequence[str]) -> Columns:
 
     Args:
         rows: a DataFrame or Arrow table; columns by name, each a sequence of values, or for one row
-            each a value; a sequence of such rows; or rows of bare values (rows, columns), array or
-            lists, in the order of `needed`.
+            each a value; a sequence of such rows (dicts, named tuples, Series) or a structured
+            array; or rows of bare values (rows, columns), array or lists, in the order of `needed`.
 
     Raises:
         ValueError: a column is missing, or bare rows have another number of values.
@@ -90,6 +90,8 @@ def columns_of(rows: Any, needed: Sequence[str]) -> Columns:
     >>> columns_of({"town": "Rome", "age": 7}, ["age", "town"]).values
     {'age': [7], 'town': ['Rome']}
     """
+    if not hasattr(rows, "columns") and (named := _named(rows)) is not None:
+        rows = named
     if isinstance(rows, Mapping):
         require(list(rows), needed)
         single = not any(_is_sequence(rows[name]) for name in needed)
@@ -108,10 +110,13 @@ def columns_of(rows: Any, needed: Sequence[str]) -> Columns:
         values = {name: _listed(rows[there[name]]) for name in needed}
     elif isinstance(rows, np.ndarray | Sequence) and not isinstance(rows, str | bytes):
         listed = list(rows)
-        if listed and isinstance(listed[0], Mapping):
-            for row in listed:
-                require(list(row), needed)
-            values = {name: [row[name] for row in listed] for name in needed}
+        by_name = [_named(row) for row in listed]
+        if any(row is not None for row in by_name):
+            if None in by_name:
+                bare = by_name.index(None)
+                raise ValueError(f"row {bare} must have its values by name, as other rows have; "
+                                 f"got {listed[bare]!r:.80}")
+            values = _of_named([row for row in by_name if row is not None], needed)
         else:
             wrong = [place for place, row in enumerate(listed)
                      if not _is_sequence(row) or len(row) != len(needed)]
@@ -128,8 +133,28 @@ def columns_of(rows: Any, needed: Sequence[str]) -> Columns:
     return Columns(values, next(iter(lengths.values()), 0))
 
 
+def _named(row: Any) -> Mapping[Any, Any] | None:
+    """A row's values by their names, of a named tuple, a Series or a record (an array of records:
+    its columns); None of a row without names."""
+    if isinstance(row, Mapping):
+        return row
+    if hasattr(row, "_asdict"):
+        return row._asdict()
+    if hasattr(row, "to_dict") and hasattr(row, "index"):
+        return row.to_dict()
+    names = getattr(getattr(row, "dtype", None), "names", None)
+    return None if names is None else {name: row[name] for name in names}
+
+
+def _of_named(rows: Sequence[Mapping[Any, Any]], needed: Sequence[str]) -> dict[str, list[Any]]:
+    for row in rows:
+        require(list(row), needed)
+    return {name: [row[name] for row in rows] for name in needed}
+
+
 def _is_sequence(value: Any) -> bool:
-    return hasattr(value, "__len__") and not isinstance(value, str | bytes | Mapping)
+    return (hasattr(value, "__len__") and not isinstance(value, str | bytes | Mapping)
+            and getattr(value, "ndim", 1) != 0)
 
 
 def _listed(column: Any) -> Any:
@@ -241,7 +266,8 @@ def _read_lines(path: Path, form: FileForm, needed: Sequence[str]) -> Iterator[C
     with gzip.open(path) if packed else path.open("rb") as file:
         first = file.readline()
         if not first.strip():
-            raise ValueError(f"{path} is empty; it must hold rows of {', '.join(needed)}")
+            what = "begins with a blank line" if first else "is empty"
+            raise ValueError(f"{path} {what}; it must hold rows of {', '.join(needed)}")
         if not form.columns:  # as it is found in training
             separator = next((mark for mark in (separator, form.separator, *",\t;|")
                               if _has(first, mark, needed)), separator)

@@ -167,6 +167,10 @@ class Scorer:
                 read = numbers_of(columns.values[name], name)
             except ValueError:
                 read = numbers_of(_numbers_alone(columns.values[name], name, columns.bad), name)
+            infinite = np.isinf(read)  # which training refuses
+            for row in np.flatnonzero(infinite):
+                columns.bad.setdefault(int(row), f"field {name!r} has an infinite value")
+            read = np.where(infinite, np.nan, read)
             if self.manifest["dataset"] == "criteo":  # as published: nothing below 0
                 read = np.maximum(read, 0)
             numbers[:, place] = np.nan_to_num(np.sign(read) * np.log1p(np.abs(read)))

@@ -309,7 +309,8 @@ def test_code_that_calls_torchs_lookup_with_what_a_table_says_of_itself(state):
 
 def test_which_tables():
     assert list(plug(Shop(), only="users").tables) == ["users"]
-    assert list(plug(Shop(), only=["tower.0", "first_order"]).tables) == ["items", "first_order"]
+    for names in (["tower.0", "first_order"], {"tower.0": 1, "first_order": 1}.keys()):
+        assert list(plug(Shop(), only=names).tables) == ["items", "first_order"]
     assert list(plug(Shop(), only=lambda name,
                      module: module.num_embeddings < 10).tables) == ["fields.0", "fields.1"]
 
@@ -721,12 +722,15 @@ def test_budgets_by_table_and_none():
     assert torch.equal(snapshot(model).values["users"], model.users.weight)
 
 
-def test_the_default_device_has_no_say():
+def test_the_default_device_has_no_say(tmp_path):
     model = searched()
     expected = snapshot(model, 60)
     torch.set_default_device("meta")
     try:
         cuts = snapshot(model, 60), snapshot(model, {"users": 5})
+        cuts[0].save(tmp_path / "cut.npz")
+        assert {table.device.type for table in PrunedTables.load(tmp_path / "cut.npz").initial
+                .values()} == {"cpu"}
         masked(model, cuts[0])
         unplug(model, compact=True)
     finally:

@@ -1,5 +1,7 @@
 """Tables of a plugged model on disk, and in a fresh model without dense tables."""
 
+import copy
+import functools
 import hashlib
 import json
 
@@ -9,8 +11,10 @@ import torch
 from torch import nn
 
 from models import Plugged, PrunedTables, load_tables, masked, plug, unplug
+from models.new_files import MANIFEST
 from models.plug_in.compact import places_of
-from models.plug_in.saved import MANIFEST, TENSORS
+from models.plug_in.saved import TENSORS
+from models.serving.artefact import CHECKSUM
 from models.serving.tensor_file import read_tensors, write_tensors
 
 
@@ -45,7 +49,8 @@ IDS = torch.randint(50, (40, 3), generator=torch.Generator().manual_seed(1))
 def test_a_fresh_model_without_dense_tables_gives_the_same(kind, tmp_path):
     model, plugged = ticket(kind)
     plugged.save(tmp_path / "tables")
-    rest = {name: value for name, value in model.state_dict().items() if name.startswith("head")}
+    own = tuple(f"{name}." for name in plugged.tables)
+    rest = {key: value for key, value in model.state_dict().items() if not key.startswith(own)}
     with torch.device("meta"):
         fresh = Model(kind=kind)
     fresh.load_state_dict(rest, strict=False, assign=True)
@@ -79,6 +84,14 @@ def test_bad_folders_and_models(tmp_path):
     (folder / MANIFEST).write_text("[" * 99_999)
     with pytest.raises(ValueError, match=f"{MANIFEST} cannot be read"):
         load_tables(Model(), folder)
+    (folder / MANIFEST).write_text(json.dumps(manifest))
+    for path, damage in ((("format",), "2"), (("tables", "item", "type"), "float16"),
+                         (("tables", "item"), {}), (("tables",), [])):
+        damaged = copy.deepcopy(manifest)
+        functools.reduce(dict.get, path[:-1], damaged)[path[-1]] = damage
+        (folder / MANIFEST).write_text(json.dumps(damaged))
+        with pytest.raises(ValueError, match=f"{MANIFEST} is not as it was saved"):
+            load_tables(Model(), folder)
     (folder / MANIFEST).write_text(json.dumps(manifest))
     content = bytearray((folder / TENSORS).read_bytes())
     content[-1] ^= 1
@@ -120,6 +133,7 @@ def test_a_folder_of_format_1_is_read(tmp_path):
     tensors = {name: np.array(tensor) for name, tensor in tensors.items()}
     write_tensors(folder / TENSORS, tensors)
     manifest = json.loads((folder / MANIFEST).read_text())
+    del manifest[CHECKSUM]  # which folders of that time have not
     checksum = hashlib.sha256((folder / TENSORS).read_bytes()).hexdigest()
     (folder / MANIFEST).write_text(json.dumps({**manifest, "format": 1, "sha256": checksum}))
     fresh = Model()

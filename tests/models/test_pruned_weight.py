@@ -123,8 +123,9 @@ def test_reading_is_that_of_a_tensor():
     assert torch.equal(table.values.grad != 0, table.margins() > 0)
 
 
-def test_in_torch_func_and_in_inference_mode():
-    model = plugged_model("masked")  # the soft threshold has no rule for torch.func
+@pytest.mark.parametrize("state", ["searched", "masked"])
+def test_in_torch_func_and_in_inference_mode(state):
+    model = plugged_model(state)
     parameters = dict(model.named_parameters())
 
     class Scores(nn.Module):
@@ -144,6 +145,24 @@ def test_in_torch_func_and_in_inference_mode():
     torch.testing.assert_close(each["item.values"].sum(0), model["item"].values.grad)
     with torch.inference_mode():
         assert type(model["item"].weight) is torch.Tensor
+
+
+@pytest.mark.parametrize("kind", [torch.float32, torch.float64])
+def test_the_gradient_of_a_gradient(kind):
+    model = plugged_model().to(kind)
+    table = model["item"]
+    (first,) = torch.autograd.grad((table(torch.arange(ROWS)) ** 3).sum(), table.values,
+                                   create_graph=True)
+    (first ** 2).sum().backward()
+    shrunk = table.table().detach()  # d/dv (3 S^2)^2 = 36 S^3 where an entry is kept
+    torch.testing.assert_close(table.values.grad, 36 * shrunk ** 3)
+
+
+def test_assigned_values_are_those_of_the_module_that_was_there():
+    model = plugged_model()
+    model.load_state_dict({name: value.clone() for name, value in model.state_dict().items()},
+                          assign=True)
+    assert model["item"].plain[0].weight is model["item"].values
 
 
 def test_a_compiled_model_that_reads_it():

@@ -64,8 +64,16 @@ def test_an_entry_costs_at_most_5_bytes_and_no_row_without_entries_costs_any():
 
 def test_a_table_without_entries():
     packed, new_ids = CompactRows.pack(np.zeros((4, 3), np.float32), "float32")
-    assert not Compact(packed)(torch.from_numpy(new_ids)).any()
+    for by_mask in (True, False)[not has_avx512():]:
+        assert not Compact(packed, by_mask)(torch.from_numpy(new_ids)).any()
     assert packed.num_rows == 0
+
+
+def test_very_wide_rows_are_not_worth_a_loop():
+    table = pruned(20, 3_000)
+    packed, new_ids = CompactRows.pack(table, "float32")
+    assert not packed.kept().has_loop
+    assert (Compact(packed)(torch.from_numpy(new_ids)).numpy() == table).all()
 
 
 @pytest.mark.parametrize("name", ["values", "columns", "counts"])

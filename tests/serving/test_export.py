@@ -141,10 +141,17 @@ def test_rows_come_in_every_form(home):
     columns = {name: table[name].tolist() for name in table}
     for same in (table.assign(label=1)[["label", *reversed(table.columns)]], columns,
                  table.to_dict("records"), table.to_numpy(), table.astype(str).to_numpy().tolist(),
-                 {name: np.array(values) for name, values in columns.items()}):
+                 {name: np.array(values) for name, values in columns.items()},
+                 {name: torch.tensor(values) for name, values in columns.items()},
+                 table[table.columns[::-1]].to_records(index=False),
+                 list(table[table.columns[::-1]].itertuples(index=False)),
+                 [row for _, row in table.iterrows()]):
         np.testing.assert_array_equal(scorer.score(same), wanted)
-    one = scorer.score({name: values[0] for name, values in columns.items()})
-    np.testing.assert_allclose(one, wanted[:1], rtol=1e-6)
+    for first in ({name: values[0] for name, values in columns.items()}, table.iloc[0],
+                  {name: torch.tensor(values[0]) for name, values in columns.items()}):
+        np.testing.assert_allclose(scorer.score(first), wanted[:1], rtol=1e-6)
+    with pytest.raises(ValueError, match="row 1 must have its values by name"):
+        scorer.score([*table[:1].to_dict("records"), None])
     assert scorer.score(table[:0]).shape == (0,)
 
 
