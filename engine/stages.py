@@ -291,7 +291,7 @@ def _searched(settings: Settings, seed: int, context: RunContext,
         raise FileNotFoundError(f"there is no search in {folder}; run the search first, or name "
                                 f"one with --alias (in {folder.parent} there are: "
                                 f"{', '.join(near) or 'none'})."
-                                f"{shipped_words(alias=folder.name)}")
+                                f"{shipped_words(alias=folder.name, model=folder.parent.name)}")
     return folder, owner
 
 

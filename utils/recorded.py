@@ -33,13 +33,13 @@ def translate(recorded: dict[str, Any]) -> dict[str, Any]:
     return {**recorded, **older, "rewind": recorded.get("rewind", "embedding")}
 
 
-def shipped_words(run_id: str = "", alias: str = "") -> str:
+def shipped_words(run_id: str = "", alias: str = "", model: str = "") -> str:
     """A sentence for an error about files that are not there: that the run is among the shipped
     records, which have no weights and no snapshots. "" where it is not among them.
 
     Args:
         run_id: of the run, or the beginning of it.
-        alias: of a search, instead.
+        alias: of a search, instead, of `model`.
 
     >>> shipped_words("no such run")
     ''
@@ -49,12 +49,14 @@ def shipped_words(run_id: str = "", alias: str = "") -> str:
     with RUNS_CSV.open(newline="") as file:
         for line in csv.DictReader(file):
             named = bool(run_id) and line["run_id"].startswith(run_id)
-            if named or f"alias={alias}" in line["other"].split():
+            if named or line["model"] == model and f"alias={alias}" in line["other"].split():
                 return (f" Run {line['run_id']} ({line['stage']} of {line['model']} on "
                         f"{line['dataset']}, seed {line['seed']}) is among the shipped records, "
                         f"{RUNS_CSV}, but these have no weights and no snapshots: run it again to "
                         f"go on from it.")
     return ""
+
+
 def translate_result(result: dict[str, Any]) -> dict[str, Any]:
     """A run's result, whenever it was made: its settings, and the lines of its thresholds.
 

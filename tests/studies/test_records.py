@@ -278,7 +278,8 @@ def test_a_shipped_run_without_files_is_told_apart(tmp_path, monkeypatch):
     monkeypatch.setattr(recorded, "RUNS_CSV", path)
     said = recorded.shipped_words("ab")
     assert "Run abc (search of fm on movielens, seed 1) is among the shipped records" in said
-    assert recorded.shipped_words(alias="alias_abc") == said
+    assert recorded.shipped_words(alias="alias_abc", model="fm") == said
+    assert not recorded.shipped_words(alias="alias_abc", model="deepfm")
     with pytest.raises(FileNotFoundError, match=r"Run abc .* no weights and no snapshots"):
         find_result("abc", SimpleNamespace(out=tmp_path / "out"))
     with pytest.raises(FileNotFoundError, match=r"Run abc .* no weights and no snapshots"):
