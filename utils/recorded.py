@@ -49,7 +49,7 @@ def shipped_words(run_id: str = "", alias: str = "", model: str = "") -> str:
     with RUNS_CSV.open(newline="") as file:
         for line in csv.DictReader(file):
             named = bool(run_id) and line["run_id"].startswith(run_id)
-            if named or line["model"] == model and f"alias={alias}" in line["other"].split():
+            if named or (line["model"] == model and f"alias={alias}" in line["other"].split()):
                 return (f" Run {line['run_id']} ({line['stage']} of {line['model']} on "
                         f"{line['dataset']}, seed {line['seed']}) is among the shipped records, "
                         f"{RUNS_CSV}, but these have no weights and no snapshots: run it again to "
