@@ -119,7 +119,7 @@ def redraw(folder: Path = SHIPPED, names: Sequence[str] = tuple(PAGES), new: boo
         for model in MODELS:
             path = shown / f"{dataset}_{model}.png"
             own = _as_published(results, dataset, model) if path.exists() else []
-            if budget_curve.draw(own, dataset, model, to):
+            if budget_curve.draw(own, dataset, model, to, settings=", published settings"):
                 lines.append(f"written: {to / path.name}")
     if folder.resolve() == SHIPPED.resolve():
         path = scale_curve.draw(docs.scale_records(), "fm", to / "scale_fm.png")

@@ -25,6 +25,7 @@ SIZE = (7.0, 5.6)  # inches: both columns of a page
 QUANTITIES = {"num_embedding_params": "embedding parameters",
               "inference_bytes": "bytes at inference"}
 SCORES = {"test_auc": "test AUC", "test_logloss": "test log-loss"}  # up
+FEW = 3  # curves, which do not crowd
 BESIDE = "as published"  # settings of PEP at budgets beside those that it was tuned at
 HEAD = ("scheme", "settings", "parameters", "bytes", "test AUC", "test log-loss", "seeds")
 
@@ -214,17 +215,10 @@ def table(found: Sequence[Entry]) -> Table:
                         for entry in found])
 
 
-def picture(found: Sequence[Entry], title: str, absent: Sequence[int] = ()) -> Figure:
+def picture(found: Sequence[Entry], title: str) -> Figure:
     """Four panels: test AUC and log-loss against parameters, and against bytes, which older results
-    lack.
-
-    Args:
-        absent: budgets that no run has; crosses on the lower edge of the left panels.
-    """
+    lack."""
     figure = budget_curve.new_figure(SIZE)
-    least = min((entry.mean("num_embedding_params") for entry in found if entry.scheme != "LR"),
-                default=0.0)
-    absent = [size for size in absent if size >= least]  # smaller ones would stretch the axis
     panels = figure.subplots(2, 2, sharex="col", sharey="row")
     curves: dict[str, list[Entry]] = defaultdict(list)
     for entry in found:
@@ -239,10 +233,9 @@ def picture(found: Sequence[Entry], title: str, absent: Sequence[int] = ()) -> F
                     _curve(axes, scheme, known, (quantity, score), styles[scheme])
             budget_curve.log_sizes(axes)
             budget_curve.tidy(axes)
-        budget_curve.mark_missing(row[0], absent)
         low = score == "test_logloss"
         ends = [entry.mean(score) + (-1 if low else 1) * entry.spread(score) for entry in found]
-        for axes in row:
+        for axes in row if len(curves) > FEW else ():
             budget_curve.widen_crowd(axes, [entry.mean(score) for entry in found], low,
                                      min(ends) if low else max(ends))
         row[0].set_ylabel(budget_curve.score_label(label, several), fontsize=8)

@@ -61,7 +61,8 @@ class Point(NamedTuple):
         return statistics.stdev(self.aucs) if len(self.aucs) > 1 else 0.0
 
 
-def draw(results: Results, dataset: str, model: str, folder: Path, of: Results = ()) -> Path | None:
+def draw(results: Results, dataset: str, model: str, folder: Path, of: Results = (),
+         settings: str = "") -> Path | None:
     """Write folder/<dataset>_<model>.png from the retrained tickets, the baselines and LR; None
     without any.
 
@@ -75,6 +76,7 @@ def draw(results: Results, dataset: str, model: str, folder: Path, of: Results =
         dataset, model: those to draw.
         folder: made when it is absent.
         of: those of them that the picture must show.
+        settings: of all of them, for the title.
     """
     series = series_of([result for result in results if result["settings"]["dataset"] == dataset
                         and result["settings"]["model"] in (model, "linear")])
@@ -89,7 +91,7 @@ def draw(results: Results, dataset: str, model: str, folder: Path, of: Results =
     figure = new_figure((width, height + LINE * (lines + 1)))
     axes = figure.add_subplot()
     draw_series(axes, chosen)
-    axes.set_title(f"{shown(model)} on {shown(dataset)}", fontsize=8)
+    axes.set_title(f"{shown(model)} on {shown(dataset)}{settings}", fontsize=8)
     return save(figure, folder / f"{dataset}_{model}.png")
 
 
@@ -205,7 +207,8 @@ def widen_crowd(axes: Axes, values: Sequence[float], low: bool = False,
                                            partial(np.interp, xp=(0, share, 1), fp=ends)))
     axes.set_ylim(bottom, top)
     fine, coarse = ((bottom, edge), (edge, top)) if low else ((edge, top), (bottom, edge))
-    axes.axhspan(*coarse, color=INK, alpha=0.08, linewidth=0, zorder=0)
+    axes.axhspan(*coarse, color=INK, alpha=0.08, linewidth=0, zorder=0,
+                 label="shaded: coarser scale")
     heights: dict[float, float] = {}  # of the ticks, the fine ones first
     for tick in [*MaxNLocator(6).tick_values(*fine), *MaxNLocator(3).tick_values(*coarse)]:
         height = float(np.interp(tick, ends, (0, share, 1)))
@@ -228,14 +231,6 @@ def with_bars(axes: Axes, points: Sequence[tuple[float, Sequence[float]]], label
                   yerr=spreads if any(spreads) else None, label=shown(label), color=colour,
                   marker=marker,
                   linestyle=line, markersize=4, linewidth=1.1, capsize=2)
-
-
-def mark_missing(axes: Axes, sizes: Sequence[float]) -> None:
-    """A cross on the lower edge at each size that was asked for and that no run has."""
-    if sizes:
-        axes.plot(list(sizes), [0.02] * len(sizes), transform=axes.get_xaxis_transform(),
-                  linestyle="none", marker="x",
-                  color=INK, markersize=4, label="no run")
 
 
 def _label(axes: Axes, several: bool) -> None:

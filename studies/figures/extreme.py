@@ -6,7 +6,6 @@ that each of these has a ticket of exactly its size beside it. Below width 1 no 
 """
 
 import math
-from collections.abc import Sequence
 from itertools import chain
 from pathlib import Path
 from typing import Any
@@ -63,7 +62,7 @@ def build(results: Results, out: Path, dataset: str, model: str) -> Page:
              for scheme in (MAGNITUDE, UNIFORM)}
     page.notes.append(NOTE)
     if any(curves.values()):
-        _draw(page, curves, gains, [budget for budget in BUDGETS if not curves[PEP].get(budget)])
+        _draw(page, curves, gains)
     return page
 
 
@@ -93,8 +92,8 @@ def _gains(page: Page, ours: Sizes, scheme: str, others: Sizes) -> dict[int, pai
     return gains
 
 
-def _draw(page: Page, curves: dict[str, Sizes], gains: dict[str, dict[int, paired.Interval]],
-          absent: Sequence[int]) -> None:
+def _draw(page: Page, curves: dict[str, Sizes],
+          gains: dict[str, dict[int, paired.Interval]]) -> None:
     page.figure = budget_curve.new_figure(SIZE)
     left, right = page.figure.subplots(1, 2)
     for scheme, sizes in curves.items():
@@ -102,7 +101,6 @@ def _draw(page: Page, curves: dict[str, Sizes], gains: dict[str, dict[int, paire
             budget_curve.with_bars(left, [(size, [run["test_auc"] for run in runs]) for size,
                                           runs in sizes.items()],
                                    scheme, STYLES[scheme])
-    budget_curve.mark_missing(left, absent)
     for number_of, (scheme, by_size) in enumerate(gains.items()):
         _intervals(right, scheme, by_size, 1 + 0.04 * (2 * number_of - 1))
     several = any(len(runs) > 1 for runs in chain.from_iterable(

@@ -48,7 +48,7 @@ def build(results: Results, out: Path, dataset: str, model: str) -> Page:
     name = name_of("fig2", dataset)
     page = Page(name, dataset, model,
                 (f"Figure {name[3:]}: " if name.startswith("fig") else "")
-                + f"AUC against size, {shown(model)} on {shown(dataset)}")
+                + f"AUC and log-loss against size, {shown(model)} on {shown(dataset)}")
     found = choice.of(page, results, model, "linear", tuned=True)
     entries = points(page, found, out, dataset, model) + _of_other_starts(results, dataset, model)
     _list_missing(page, entries, [result for result in found if _belongs(result, dataset)])
@@ -76,7 +76,8 @@ def build(results: Results, out: Path, dataset: str, model: str) -> Page:
                           "seeds and more budgets, it is shown too.")
     page.tables.append(baselines.table(entries))
     if entries:
-        page.figure = baselines.picture(entries, page.title, _absent(page, found))
+        _list_absent(page, found)
+        page.figure = baselines.picture(entries, page.title)
     return page
 
 
@@ -135,8 +136,8 @@ def _list_missing(page: Page, entries: list[Entry], found: Results) -> None:
         choice.list_absent(page, _name(entry), entry.results)
 
 
-def _absent(page: Page, found: Results) -> list[int]:
-    """Budgets that searches were asked for and no ticket has; the page lists them."""
+def _list_absent(page: Page, found: Results) -> None:
+    """Name budgets that searches were asked for and no ticket has."""
     granularities = COARSE.get(page.dataset, choice.FINE)
     have = {choice.budget_of(run) for run in choice.tickets(found, granularities=granularities)
             if not pooling.rewound_alone(run)}
@@ -152,7 +153,6 @@ def _absent(page: Page, found: Results) -> list[int]:
         if not known:
             page.missing.append(f"{PEP} at {budget:,} parameters: "
                                 + ("not retrained" if reached else "no search reached it"))
-    return sorted(absent)
 
 
 def _size(entry: Entry) -> int:

@@ -36,13 +36,11 @@ def test_differences_are_paired_by_seed_with_their_interval(tmp_path):
     assert "test AUC, PEP at 500 parameters †" in numbers
 
 
-def test_budgets_without_a_run_are_listed_and_drawn(tmp_path):
+def test_budgets_without_a_run_are_listed(tmp_path):
     page = extreme.build(made(tmp_path), tmp_path, "movielens", "fm")
     absent = [budget for budget in extreme.BUDGETS if budget not in (4129, 500)]
     for budget in absent:
         assert f"PEP at {budget:,} parameters: no run (seeds 1, 2, 3)" in page.missing
-    [crosses] = [line for line in page.figure.axes[0].lines if line.get_label() == "no run"]
-    assert list(crosses.get_xdata()) == absent
     assert "uniform d 2: no run (seeds 1, 2, 3)" in page.missing
     written = write(page, tmp_path / "pages")
     assert [path.suffix for path in written] == [".csv", ".png", ".md"]

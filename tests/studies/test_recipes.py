@@ -94,7 +94,7 @@ def test_what_validation_chose_trains_every_scheme(shell, tmp_path, capsys):
     assert sorted({trial["settings"]["l2_regularization"] for trial in decays}) == pytest.approx(
         [chosen["l2_regularization"], 10 * chosen["l2_regularization"]])
     page = (tmp_path / "figures" / "frappe_frappe_fm.md").read_text()
-    assert page.startswith("# AUC against size, FM on Frappe")
+    assert page.startswith("# AUC and log-loss against size, FM on Frappe")
     assert all(f"| {name} |" in page for name in ("LR", "uniform", "PEP", "magnitude pruning"))
     board = leaderboard.build(results_in(tmp_path), tmp_path, FRAPPE, "fm")
     assert [number.seeds for number in board.numbers] == [2, 2]
