@@ -16,8 +16,10 @@ from matplotlib.ticker import FuncFormatter, NullLocator
 
 from studies.figures import budget_curve
 from studies.figures.styles import COLOURS
+from studies.names import shown
 
 MARKERS = "os^Dv<"
+LINES = ("-", "--", ":", "-.")  # curves may lie on one another
 SIZE = (7.0, 2.8)  # inches: both columns of a page
 # variants that are drawn, and what older records call them
 NAMES = {"naive": "published", "streamed": "streamed", "dense": "streamed", "lazy": "lazy",
@@ -45,9 +47,8 @@ def draw(rows: Sequence[dict[str, Any]], model: str, path: Path) -> Path:
     _panel(left, chosen, "ms_per_step", 1.0, "milliseconds a step")
     _panel(right, chosen, "peak_memory_bytes", 1e-9, "peak memory, GB")
     left.legend(fontsize=6.5, frameon=False)
-    left.set_title("{}, batch 1,024 x 39: {}, {} threads".format(model, chosen[0]["device"],
-                                                                 chosen[0]["threads"]),
-                   fontsize=8)
+    figure.suptitle(f"{shown(model)}, batch 1,024 x 39: {chosen[0]['device']}, "
+                    f"{chosen[0]['threads']} threads", fontsize=8)
     return budget_curve.save(figure, path)
 
 
@@ -57,7 +58,7 @@ def _panel(axes: Axes, rows: Sequence[dict[str, Any]], quantity: str, unit: floa
         points = sorted((row["num_rows"], row[quantity] * unit) for row in rows
                         if row["variant"] == variant)
         axes.plot([x for x, _ in points], [y for _, y in points], label=variant, linewidth=1.2,
-                  markersize=4,
+                  markersize=4, linestyle=LINES[number % len(LINES)],
                   color=COLOURS[number % len(COLOURS)],
                   marker=MARKERS[number % len(MARKERS)])
     axes.set_xscale("log")

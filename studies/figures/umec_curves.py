@@ -188,6 +188,9 @@ def _draw(page: Page, curves: Curves) -> None:
             if points := [(place, values) for place, values in places.items()
                           if statistics.mean(values) >= lowest]:
                 _points(axes, method, points)
+            else:
+                axes.plot([], [], ".", color=budget_curve.INK,
+                          label=f"{shown(method)}: below the picture")
         for runs in curves.get(DENSE, {}).values():
             budget_curve.horizontal(axes, DENSE, statistics.mean(run[field] for run in runs))
         axes.set_ylim(lowest, highest)
@@ -196,7 +199,7 @@ def _draw(page: Page, curves: Curves) -> None:
         for edge in range(1, len(budgets)):
             axes.axvline(edge - 0.5, color=budget_curve.INK, alpha=0.3, linewidth=0.6)
     axes.set_xticks(range(len(budgets)), [_compression(curves, budget) for budget in budgets])
-    axes.set_xlabel("compression ratio (1 - R), mean of the methods", fontsize=8)
+    axes.set_xlabel("share taken away (1 - budget), mean of the methods", fontsize=8)
     budget_curve.legend_below(page.figure, panels)
     page.figure.suptitle(page.title, fontsize=8)
 
