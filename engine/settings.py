@@ -146,7 +146,7 @@ class RetrainSettings:
     """Which snapshot is retrained, and from which values."""
 
     retrain_emb_param: int | str = option("all", "a number of parameters, a budget, or all",
-                                          in_id=False)
+                                          owner=MASKED, in_id=False)
     re_init: bool = option(False, "same mask, fresh random values instead of the initial ones",
                            owner=MASKED)
     rewind: str = option("all", "what restarts at the search's initial values; all, as published; "

@@ -104,7 +104,8 @@ def resolve(folder: Path, wanted: int | str) -> list[str]:
     existing = names(folder)
     if not existing:
         raise FileNotFoundError(f"there are no snapshots in {folder}; run the search with this "
-                                f"alias first")
+                                f"alias first, or, if it has run and reached no budget, for larger "
+                                f"budgets or more epochs")
     if wanted == "all":
         return [name for name in existing if MAGNITUDE not in name]
     if str(wanted) in existing:

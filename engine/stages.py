@@ -3,6 +3,7 @@ tickets."""
 
 import json
 import logging
+import re
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -51,7 +52,9 @@ TABLE = "embedding.weight"  # of a model whose embedding is one table
 
 
 # what the default alias names by itself
-NAMED = ("dataset", "model", "embedding", "latent_dim", "threshold_type", "early_stop_metric")
+NAMED = ("dataset", "model", "embedding", "latent_dim", "threshold_type")
+# of how an own table is read, what it names beside the settings of a run's id
+OF_TABLES = ("fields", "dense", "bucket", "dates", "multi", "min_count", "ignore", "positive")
 LONGEST = 90  # characters of changed settings in an alias; more become a hash
 
 
@@ -87,16 +90,34 @@ def _departures(settings: Settings, usual: Settings) -> list[str]:
         in_id = known.rules["id_name"] or name
         if name not in NAMED and own.get(in_id) != others.get(in_id):
             value = values[name]
-            text = "-".join(map(str, value)) if isinstance(value, tuple) else str(value)
-            changed.append(f"{name}_{text}")
+            if (name, value) != ("early_stop_metric", PUBLISHED_PATIENCE):  # which is named
+                changed.append(f"{name}_{_as_name(value)}")
+    changed += [f"{name}_{_as_name(value)}" for name in OF_TABLES
+                if (value := getattr(settings.table, name)) != getattr(usual.table, name)]
     if settings.data.split != usual.data.split:
         changed.append(f"split_{Path(settings.data.split).stem.replace(':', '-')}")
     return changed
 
 
+def _as_name(value: Any) -> str:
+    """A setting's value as a part of a folder's name.
+
+    >>> _as_name((9000, 400)), _as_name({"when": ("hour",)})
+    ('9000-400', 'when-hour')
+    """
+    text = "-".join(map(str, value)) if isinstance(value, tuple) else str(value)
+    return re.sub(r"[^\w.+-]+", "-", text).strip("-") if re.search(r"[^\w.+-]", text) else text
+
+
+def _listed(value: Any) -> Any:
+    """A tuple as --set takes it."""
+    return list(value) if isinstance(value, tuple) else value
+
+
 def alias_folder(out: Path, settings: Settings, seed: int, alias: str | None) -> Path:
     """tmp/embedding/<model>/<alias>; without an alias, that of `default_alias`."""
-    if alias is not None and (not alias or Path(alias).name != alias or alias in (".", "..")):
+    if alias is not None and (not alias or Path(alias).name != alias or alias in (".", "..")
+                              or alias.startswith("-")):
         raise ValueError(f"--alias must be a plain folder name, got {alias!r}")
     return out / "embedding" / settings.model.model / (alias or default_alias(settings, seed))
 
@@ -152,7 +173,8 @@ def _with_start(settings: Settings, seed: int, context: RunContext, dataset: Dat
     batches = -(-dataset.counts[0] // settings.train.batch_size)
     settings = parse({**settings.flat(), "threshold_init": 0.0})  # a number, to build V0
     initial = fresh_model(Run(settings, seed, context, dataset, "search", {})).embedding.weight
-    start = start_by_rule(initial, trained, result["selected_epoch"] * batches, settings)
+    start = start_by_rule(initial, trained, result["selected_epoch"] * batches, settings,
+                          max(_usable_targets(settings, dataset)))
     log.info("threshold_init=auto: %g (run %s is best after epoch %d)", start, result["run_id"],
              result["selected_epoch"])
     return parse({**settings.flat(), "threshold_init": start})
@@ -189,7 +211,8 @@ def _search(run: Run, folder: Path) -> dict[str, Any]:
             _copy_from_other_aliases(folder, run.run_id)
         saver = SaveAtBudgets(
             model.embedding, targets, settings.search.budget == "exact",
-            lambda name, table, meta: _save(trainer, folder, name, table, meta))
+            lambda name, table, meta: _save(trainer, folder, name, table, meta),
+            (lambda: snapshots.names(folder)) if trainer.writes else None)
         return [saver, sparsity, thresholds]
 
     def finish(trainer: Trainer) -> dict[str, Any]:
@@ -248,6 +271,10 @@ def _read(settings: Settings, seed: int, context: RunContext, explicit: frozense
         explicit -= {"threshold_init"}
     folder, owner = _searched(settings, seed, context, explicit)
     settings = _as_searched(settings, owner, explicit)
+    if only is None:
+        if folder != alias_folder(context.out, settings, seed, context.alias):
+            log.info("retraining the snapshots in %s", folder)
+        _warn_of_unfinished(folder, owner, context)
     wanted = [only] if only else snapshots.resolve(folder, settings.retrain.retrain_emb_param)
     read = {name: snapshots.read(folder / f"{name}.npz")[0] for name in wanted}
     snapshots.read(folder / f"{snapshots.INITIAL}.npz")
@@ -259,6 +286,18 @@ def _read(settings: Settings, seed: int, context: RunContext, explicit: frozense
     return settings, read, folder, dataset
 
 
+def _warn_of_unfinished(folder: Path, owner: dict[str, Any], context: RunContext) -> None:
+    """Say where a search has no result, so that budgets may be missing among its snapshots."""
+    if (context.out / "runs" / owner["run_id"] / "result.json").exists():
+        return
+    wanted = map(str, parse(translate(owner["settings"])).search.candidate_p)
+    there = snapshots.names(folder)
+    if absent := [name for name in wanted if name not in there]:
+        log.warning("the search of %s (run %s) has no result: it is not finished, or went on under "
+                    "another alias. Of its budgets these are not there: %s", folder,
+                    owner["run_id"], ", ".join(absent))
+
+
 def _searched(settings: Settings, seed: int, context: RunContext,
               explicit: frozenset[str]) -> tuple[Path, dict[str, Any]]:
     """A search's folder of snapshots and the record of the search.
@@ -268,6 +307,7 @@ def _searched(settings: Settings, seed: int, context: RunContext,
 
     Raises:
         FileNotFoundError: there is none, or there are several; the existing ones are listed.
+        ValueError: the search of the alias has another seed.
     """
     folder = alias_folder(context.out, settings, seed, context.alias)
     owner = snapshots.owner_of(folder)
@@ -285,13 +325,15 @@ def _searched(settings: Settings, seed: int, context: RunContext,
         if matching:
             [folder] = matching
             owner = owners[folder]
-            log.info("retraining the snapshots in %s", folder)
     if owner is None:
         near = sorted(path.parent.name for path in folder.parent.glob("*/search.json"))
         raise FileNotFoundError(f"there is no search in {folder}; run the search first, or name "
                                 f"one with --alias (in {folder.parent} there are: "
                                 f"{', '.join(near) or 'none'})."
                                 f"{shipped_words(alias=folder.name, model=folder.parent.name)}")
+    if owner["seed"] != seed:  # tickets of one mask would be averaged as of several seeds
+        raise ValueError(f"the search in {folder} has seed {owner['seed']}, and --seed {seed} was "
+                         f"asked for; give --seed {owner['seed']}")
     return folder, owner
 
 
@@ -427,5 +469,10 @@ def _as_searched(settings: Settings, owner: dict[str, Any], explicit: frozenset[
             raise ValueError(f"{name}={flat[name]!r} was given, but the snapshot was made with "
                              f"{searched[name]!r}; leave {name} away, or run another search")
         flat[name] = searched[name]
+    for name in ("candidate_p", "budget"):  # a retraining has none of its own
+        if name in explicit and flat[name] != searched[name]:
+            raise ValueError(f"{name}={_listed(flat[name])} was given, and the search had "
+                             f"{_listed(searched[name])}; to retrain one budget: --set "
+                             f"retrain_emb_param=NUMBER")
     kept = parse(flat)
     return replace(kept, model=replace(kept.model, embedding=MASKED))

@@ -71,14 +71,15 @@ def execute(run: Run, model: ClickModel, hooks_for: Callable[["Trainer"], Sequen
     with alone(run) as there:
         trainer = trainer_of(run, model)
         trainer.there = there
+        if run.context.force and trainer.writes:
+            trainer.forget()  # its hooks begin anew, and what they save is deleted
         own = hooks_for(trainer)
         try:
             reason = trainer.train(own, keep_best)
         except FloatingPointError as error:
             raise FloatingPointError(f"run {run.run_id}: {error}") from error
         if reason == "interrupted":
-            raise Interrupted(f"interrupted at step {trainer.state.step}; the same command goes on "
-                              f"from there")
+            raise Interrupted(f"interrupted at step {trainer.state.step}; {_how_to_go_on(run)}")
         if keep_best:
             trainer.state.refresh()  # no late step may be taken on the weights that are loaded now
             model.load_state_dict(trainer.early_stop.best_weights)
@@ -94,6 +95,14 @@ def execute(run: Run, model: ClickModel, hooks_for: Callable[["Trainer"], Sequen
             write_record(run.folder / "result.json", result)
             trainer.forget()
         return result
+
+
+def _how_to_go_on(run: Run) -> str:
+    if not run.context.force:
+        return "the same command goes on from there"
+    if (run.folder / "result.json").exists():
+        return "the result of before is still there, and --force begins anew"
+    return "the same command without --force goes on from there"
 
 
 @contextmanager

@@ -4,6 +4,7 @@ Torch, and what imports it, is imported in the functions that need it: --help do
 """
 
 import argparse
+import itertools
 import logging
 import textwrap
 from collections.abc import Mapping
@@ -92,6 +93,16 @@ def parser(description: str, variants: Variants, retraining: bool = False,
     return options
 
 
+def _require_agreement(chosen: Mapping[str, Mapping[str, Any]]) -> None:
+    """Raise ValueError where two variants that are asked for set one key to different values."""
+    for (one, settings), (other, others) in itertools.combinations(chosen.items(), 2):
+        for name in sorted({*settings} & {*others}):
+            if settings[name] != others[name]:
+                raise ValueError(f"--{one} sets {name} to {settings[name]} and --{other} to "
+                                 f"{others[name]}; give one of the two, and what you want of the "
+                                 f"other by --set")
+
+
 def read(options: argparse.Namespace, script: dict[str, Any], variants: Variants,
          usual: Mapping[str, Any]) -> "tuple[Settings, RunContext, frozenset[str]]":
     """Checked settings, places, and the names that the user set by hand.
@@ -120,10 +131,14 @@ def read(options: argparse.Namespace, script: dict[str, Any], variants: Variants
     if "published" in variants and options.published:
         log.info(textwrap.fill(NOT_REPRODUCED, 80))
     given = {"lanes": launch.LANES, **script} if launch.launched() else dict(script)
+    _require_agreement({name: variants[name] for name in variants if vars(options)[name]})
     for changed in chosen:
         given |= changed
     given |= explicit
     if options.own_table:
+        if "dataset" in by_hand:
+            raise ValueError("a table of your own has the name of its file, or that of --set "
+                             "name=...; leave dataset away")
         given["dataset"] = own_name(options.data, given.get("name", ""), DATASETS)
     alias, tuned = options.alias, {}
     if options.tuned is not None:

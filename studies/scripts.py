@@ -91,7 +91,7 @@ def _search(options: argparse.Namespace, script: Preset) -> None:
     else:
         result = stages.train(settings, options.seed, context)
         print(table.of_results([result]))
-        if result["stage"] == "search":
+        if result.get("snapshots"):
             folder = stages.alias_folder(context.out, settings, options.seed, context.alias)
             print(f"snapshots: {folder}\nto retrain them: {_next(options, settings, folder)}")
 
@@ -142,8 +142,7 @@ def _retrain(options: argparse.Namespace, script: Preset) -> None:
     results = [result for [result] in jobs.run_all(tickets, context, at_once)]
     if context.rank:
         return
-    print(table.of_results(results))
     ran = results[0]["settings"]
     figure = budget_curve.draw(results_in(context.out), ran["dataset"], ran["model"],
                                context.out / "figures", of=results)
-    print("figure:", figure)
+    print(f"{table.of_results(results)}\nfigure: {figure}")

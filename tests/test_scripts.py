@@ -102,8 +102,9 @@ class Shell:
     def search(self, *arguments, **options):
         return self(train_movielens, *arguments, **options)
 
-    def retrain(self, *arguments, **options):
-        return self(train_movielens_retrain, "--jobs", "1", *arguments, **options)
+    def retrain(self, *arguments, quick=True):
+        words = sets(*BASELINE, QUIET) if quick else []
+        return self(train_movielens_retrain, "--jobs", "1", *words, *arguments, quick=False)
 
     def results(self, stage=None):
         found = [json.loads(path.read_text())
@@ -605,6 +606,50 @@ def test_a_trial_takes_a_folder_of_its_own_which_its_retraining_finds(after, cap
     with caplog.at_level("INFO", "pep"):
         assert after.retrain(*sets("gk=2.0"))[0] == 0
     assert f"retraining the snapshots in {after.alias(trial)}" in caplog.messages
+
+
+def test_a_retraining_keeps_to_its_search(after):
+    for words, message in ((sets("candidate_p=[5]"), "the search had [400, 150]; to retrain one"),
+                           (sets("budget=as_reached"), "the search had exact"),
+                           (("--alias", ALIAS, "--seed", "2"), "has seed 1, and --seed 2 was")):
+        code, _, error = after.retrain(*words)
+        assert code == 2
+        assert message in error
+    assert after.retrain(*sets("candidate_p=[400, 150]", "retrain_emb_param=150"))[0] == 0
+
+
+def test_options_that_a_search_has_no_use_for(shell):
+    for words, message in ((sets("retrain_emb_param=7"), "or use the retrain script"),
+                           (("--recipe_fm", "--published"), "--published sets"),
+                           (("--alias=-x",), "--alias must be a plain folder name")):
+        code, _, error = shell.search(*words)
+        assert code == 2
+        assert message in error
+
+
+def test_other_patience_is_another_folder(shell):
+    assert shell.search(*sets("early_stop_metric=loss"))[0] == 0
+    assert shell.search()[0] == 0
+    assert len(list((shell.out / "embedding" / "fm").iterdir())) == 2
+
+
+def test_a_search_that_reaches_no_budget_names_no_retraining(shell):
+    code, said, _ = shell.search(*sets("budget=as_reached", "candidate_p=[3]"))
+    assert code == 0
+    assert "to retrain them" not in said
+    code, _, error = shell.retrain()
+    assert code == 2
+    assert "if it has run and reached no budget" in error
+
+
+def test_who_reads_half_of_the_output_gets_no_error(monkeypatch, capsys):
+    def work():
+        raise BrokenPipeError(32, "Broken pipe")
+
+    with pytest.raises(SystemExit) as stop:
+        cli.main(work)
+    assert stop.value.code == 141
+    assert capsys.readouterr().err == ""
 
 
 # full disks

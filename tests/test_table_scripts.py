@@ -4,6 +4,7 @@ import contextlib
 import io
 import json
 import sys
+from pathlib import Path
 
 import numpy as np
 import pandas as pd
@@ -13,7 +14,9 @@ import torch
 from compression.loaded_run import load_uniform
 from compression.pruning import methods
 from data import vocabulary
+from engine import stages
 from engine.run import RunContext
+from engine.settings import parse
 from studies import runs_csv, scripts, sizes
 from studies.kept_widths import kept_of
 
@@ -172,3 +175,12 @@ def test_dlrm_reads_dense_columns_as_numbers(searched):
     assert code == 0, said
     assert "1 columns of numbers beside the fields" in said
     assert "price  " not in said
+
+
+def test_a_table_that_is_read_in_another_way_takes_another_folder():
+    own = {"dataset": "clicks", "label": "click", "split": "auto"}
+    ways = [{}, {"bucket": "log2"}, {"dates": {"when": ["hour"]}}, {"dense": ["price"]},
+            {"min_count": 1}, {"multi": {"tags": "|"}}, {"ignore": ["id"]}]
+    aliases = [stages.default_alias(parse(own | way), 1, parse(own)) for way in ways]
+    assert len({*aliases}) == len(ways)
+    assert all(Path(alias).name == alias for alias in aliases)

@@ -1,7 +1,7 @@
 """The hook that saves pruned tables at their budgets."""
 
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from typing import Any
 
 import numpy as np
@@ -27,14 +27,20 @@ class SaveAtBudgets(Hook):
         targets: non-zero counts, falling.
         exact: whether budgets are cut to the very count.
         save: takes (name, table, meta) and writes the snapshot.
+        there: gives the names of the snapshots that are there, of which a search that goes on
+            must lack none that it has saved; None: nobody looks.
     """
 
     name = "save_at_budgets"
 
     def __init__(self, embedding: Pep, targets: tuple[int, ...], exact: bool,
-                 save: Callable[[str, np.ndarray, dict[str, Any]], None]) -> None:
+                 save: Callable[[str, np.ndarray, dict[str, Any]], None],
+                 there: Callable[[], Collection[str]] | None = None) -> None:
         self.embedding = embedding
+        self.targets = targets
         self.open = list(targets)
+        self.saved: list[str] = []
+        self.there = there
         self.exact = exact
         self.save = save
         # other functions of the same results where the table is cut over processes
@@ -108,13 +114,26 @@ class SaveAtBudgets(Hook):
 
     def _save(self, name: str, table: np.ndarray, meta: dict[str, Any]) -> None:
         self.save(name, table, {**meta, "num_embedding_params": int(self.count(table))})
+        self.saved.append(name)
 
     def state_dict(self) -> dict[str, Any]:
-        """The open budgets, and V and s at the last count above the next."""
-        return {"open": self.open, "above": self.above}
+        """The open budgets, what is saved, and V and s at the last count above the next."""
+        return {"open": self.open, "saved": self.saved, "above": self.above}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """From a checkpoint."""
+        """From a checkpoint.
+
+        Raises:
+            FileNotFoundError: snapshots that the search had saved are gone.
+        """
         self.open = state["open"]
+        # checkpoints of earlier versions do not say; those of exact budgets have their names
+        met = [str(target) for target in self.targets if target not in self.open]
+        self.saved = state.get("saved", met if self.exact else [])
+        there = self.saved if self.there is None else self.there()
+        if gone := [name for name in self.saved if name not in there]:
+            raise FileNotFoundError(f"the search had saved the snapshots {', '.join(gone)} before "
+                                    f"it was stopped, and they are gone; search again with "
+                                    f"--force")
         device = self.embedding.weight.device
         self.above = {name: value.to(device) for name, value in state["above"].items()}

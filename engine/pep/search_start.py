@@ -33,7 +33,8 @@ def check_start(embedding: Pep, settings: Settings, targets: tuple[int, ...]) ->
     left = embedding.num_params()
     gone = share_below(embedding.weight, model.g_type, model.gk, model.threshold_init)
     if left < max(targets):
-        fits = fitting_start(embedding.weight, model.g_type, model.gk, BEGIN)
+        most = min(BEGIN, 1 - max(targets) / size)  # that may be pruned
+        fits = fitting_start(embedding.weight, model.g_type, model.gk, most)
         raise ValueError(
             f"threshold_init={model.threshold_init:g} prunes {gone:.1%} of the table before the "
             f"first step: {left:,} of {size:,} entries are left, and candidate_p asks for "
@@ -100,7 +101,8 @@ def steps_to_pruning(values: Tensor, settings: Settings) -> float:
     return math.log(target / model.threshold_init) / math.log1p(-train.lr * decay)
 
 
-def start_by_rule(initial: Tensor, trained: Tensor, steps: int, settings: Settings) -> float:
+def start_by_rule(initial: Tensor, trained: Tensor, steps: int, settings: Settings,
+                  largest: int = 0) -> float:
     """The start from which decay alone lifts s to the median of a trained table after
     PART_OF_EPOCHS of the steps that the table took to its best validation score.
 
@@ -112,6 +114,7 @@ def start_by_rule(initial: Tensor, trained: Tensor, steps: int, settings: Settin
         initial: V0 (N, D) of the search; the start prunes at most MOST of it.
         trained: V (N, D) of a uniform table at its best epoch.
         steps: that it took until then.
+        largest: budget, which the start leaves.
 
     Returns:
         s, in tenths.
@@ -125,4 +128,5 @@ def start_by_rule(initial: Tensor, trained: Tensor, steps: int, settings: Settin
     model = settings.embedding
     median = fitting_start(trained, model.g_type, model.gk, 0.5)
     start = median - settings.train.lr * PART_OF_EPOCHS * steps
-    return round(min(start, fitting_start(initial, model.g_type, model.gk, MOST)), 1)
+    most = max(min(MOST, 1 - largest / initial.numel()), 0)
+    return round(min(start, fitting_start(initial, model.g_type, model.gk, most)), 1)

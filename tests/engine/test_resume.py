@@ -420,6 +420,66 @@ def test_sigterm_ends_a_run_with_a_checkpoint_and_code_130(tmp_path, seen, undis
     same(bits(tmp_path, tiny.train(tmp_path, **CASES["deepfm"]), seen), undisturbed["deepfm"])
 
 
+@pytest.mark.parametrize("lost", ["the folder", "one snapshot", "to another search"])
+def test_a_search_whose_snapshots_are_gone_does_not_go_on_without_them(tmp_path, seen, undisturbed,
+                                                                       lost):
+    case, places = CASES["search"], {"alias": "x"}
+    with pytest.MonkeyPatch.context() as patch:
+        kill_at(patch, "after the checkpoint", 29)
+        with pytest.raises(Killed):
+            tiny.train(tmp_path, places=places, **case, **EACH_STEP)
+    [folder] = tmp_path.glob("embedding/*/x")
+    assert "550" in snapshots.names(folder)
+    if lost == "the folder":
+        shutil.rmtree(folder)
+    elif lost == "one snapshot":
+        (folder / "550.npz").unlink()
+    else:
+        other = case | {"gk": 0.5, "max_epochs": 1}
+        tiny.train(tmp_path, places=places | {"overwrite": True}, **other)
+        places = places | {"overwrite": True}
+    with pytest.raises(FileNotFoundError, match=r"snapshots 550.* are gone; search .*--force"):
+        tiny.train(tmp_path, places=places, **case)
+    result = tiny.train(tmp_path, places=places | {"force": True}, **case)
+    assert sorted(result["snapshots"]) == sorted(undisturbed["search"]["result"]["snapshots"])
+
+
+def test_a_forced_search_that_is_killed_goes_on_from_its_own_checkpoint_alone(tmp_path, seen,
+                                                                              undisturbed):
+    case = CASES["search"]
+    with pytest.MonkeyPatch.context() as patch:
+        kill_at(patch, "after the checkpoint", 29)
+        with pytest.raises(Killed):
+            tiny.train(tmp_path, **case, **EACH_STEP)
+    with pytest.MonkeyPatch.context() as patch:
+        kill_at(patch, "after the update", 2)  # before it has a checkpoint
+        with pytest.raises(Killed):
+            tiny.train(tmp_path, places={"force": True}, **case)
+    same(bits(tmp_path, tiny.train(tmp_path, **case), seen), undisturbed["search"])
+
+
+def test_how_a_forced_run_goes_on(tmp_path, seen):
+    for result, said in ((False, "the same command without --force goes on from there"),
+                         (True, "the result of before is still there, and --force begins anew")):
+        if result:
+            tiny.train(tmp_path, **CASES["deepfm"])
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(engine.trainer.Trainer, "train", lambda *arguments: "interrupted")
+            with pytest.raises(KeyboardInterrupt, match=said):
+                tiny.train(tmp_path, places={"force": True}, **CASES["deepfm"])
+
+
+def test_a_retraining_of_an_unfinished_search_says_what_is_open(tmp_path, seen, caplog):
+    case = CASES["search"]
+    with pytest.MonkeyPatch.context() as patch:
+        kill_at(patch, "after the checkpoint", 29)
+        with pytest.raises(Killed):
+            tiny.train(tmp_path, **case, **EACH_STEP)
+    stages.tickets(tiny.settings(**case), 1, tiny.context(tmp_path))
+    assert "has no result: it is not finished" in caplog.text
+    assert re.search(r"Of its budgets these are not there: (300, )?20$", caplog.text.strip())
+
+
 def test_a_search_that_is_kept_out_leaves_the_other_ones_snapshots_alone(tmp_path, seen):
     first = tiny.train(tmp_path, **CASES["search"])
     before = {path: path.read_bytes() for path in tmp_path.glob("embedding/*/*/*")}

@@ -103,6 +103,17 @@ def test_a_later_best_epoch_gives_an_earlier_start_and_none_prunes_much_of_the_t
     median = start_by_rule(1000 * TABLE, 10 * TABLE, 0, settings)  # no limit from so large a V0
     assert start <= median - 0.001 * 0.4 * steps + 0.05
     assert share_below(TABLE, "sigmoid", 1.0, start) <= 0.2
+    largest = int(0.95 * TABLE.numel())
+    start = start_by_rule(TABLE, 10 * TABLE, steps, settings, largest)
+    assert share_below(TABLE, "sigmoid", 1.0, start) <= 0.05
+
+
+def test_the_start_that_an_error_proposes_fits(tmp_path):
+    settings = SEARCH | {"candidate_p": [800]}  # all of the table
+    with pytest.raises(ValueError, match="candidate_p asks for 800") as error:
+        tiny.train(tmp_path, **settings, threshold_init=-3.0)
+    start = float(re.search(r"Start at (\S+) or lower", str(error.value))[1])
+    tiny.train(tmp_path, **settings, threshold_init=start)
 
 
 @pytest.mark.parametrize(("settings", "message"), [
