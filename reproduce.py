@@ -34,6 +34,7 @@ from utils.text import unknown
 
 FIGURES = (*PAGES, *OF_OTHER_DATA)  # and tables
 COMMANDS = ("recipe", "tune", "compare", "plan", "report", "summary", *FIGURES)
+OF_EVERY_MODEL = ("table2", "table3", "umec-fig2", "umec-fig3", "leaderboard")  # or of DLRM alone
 PLANTED_ROWS = 1_000_000  # of --planted without a number
 NO_SET = ("reproduce.py runs the published and the tuned settings, so it takes no --set; to run "
           "other settings: python train_movielens.py --set {}")
@@ -78,16 +79,17 @@ def options() -> argparse.ArgumentParser:
                      help="of the results (default: that of --out); experiments holds the shipped")
     for name in FIGURES:
         page, dataset = OF_OTHER_DATA.get(name, (name, ""))
-        _add_runs(command(name, f"{page} of {dataset}" if dataset else
-                          f"run and draw {name}"))
+        _add_runs(command(name, f"{page} of {dataset}" if dataset else f"run and draw {name}"),
+                  model=page not in OF_EVERY_MODEL)
     return made
 
 
-def _add_runs(own: argparse.ArgumentParser, seeds: bool = True) -> None:
+def _add_runs(own: argparse.ArgumentParser, seeds: bool = True, model: bool = True) -> None:
     """The options of a command that runs what is missing."""
     own.add_argument("--dataset", help=f"{', '.join(PRESETS)}, or all (default: movielens)")
-    own.add_argument("--model", default="fm",
-                     help=f"{', '.join(MODELS)} (default: fm)")
+    own.set_defaults(model=MODELS[0])
+    if model:
+        own.add_argument("--model", help=f"{', '.join(MODELS)} (default: {MODELS[0]})")
     if seeds:
         own.add_argument("--seeds", type=cli.seed, nargs="+", default=[1, 2, 3],
                          help="of every run")

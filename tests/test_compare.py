@@ -549,3 +549,11 @@ def test_shipped_settings_and_times_are_used(shell, tmp_path, monkeypatch, capsy
     assert [line.partition(" (about ")[0].split()[:2] for line in lines[1:]] == [
         ["fm", "uniform"], ["fm", "uniform"], ["linear", "lr"]]
     assert all("(about" in line for line in lines[1:])  # LR by the shipped records, nobody ran it
+
+
+@pytest.mark.parametrize("page", reproduce.OF_EVERY_MODEL)
+def test_a_page_that_is_of_no_single_model_takes_none(page, capsys):
+    with pytest.raises(SystemExit):
+        reproduce.read([page, "--model", "deepfm"])
+    assert "unrecognized arguments: --model deepfm" in capsys.readouterr().err
+    assert reproduce.read([page]).model == "fm"
