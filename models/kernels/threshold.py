@@ -111,6 +111,11 @@ class _SoftThreshold(torch.autograd.Function):
         return grads
 
 
+def _in_torch_func() -> bool:
+    """Whether grad, vmap or another of torch.func's are at work, which have no rule for ours."""
+    return torch._C._functorch.peek_interpreter_stack() is not None
+
+
 def soft_threshold(values: Tensor, gates: Tensor) -> Tensor:
     """sign(V) relu(|V| - g), element by element; `gates` must broadcast to the shape of `values`.
 
@@ -124,7 +129,7 @@ def soft_threshold(values: Tensor, gates: Tensor) -> Tensor:
     >>> soft_threshold(torch.tensor([-3.0, 0.5, 2.0]), torch.tensor(1.0)).tolist()
     [-2.0, 0.0, 1.0]
     """
-    if torch._C._functorch.peek_interpreter_stack() is not None:  # torch.func has no rule for it
+    if not torch.compiler.is_compiling() and _in_torch_func():
         return soft_threshold_plain(values, gates)
     return _SoftThreshold.apply(values, gates)
 
