@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
+from numpy.typing import DTypeLike
 
 GIB = 1 << 30
 GROUP = Path("/sys/fs/cgroup")
@@ -56,7 +57,7 @@ def require_memory(need: int, what: str) -> None:
                          "parameters, or a machine with more memory (docs/scale.md)")
 
 
-def array_in_file(shape: Sequence[int], dtype: np.typing.DTypeLike, folder: Path) -> np.ndarray:
+def array_in_file(shape: Sequence[int], dtype: DTypeLike, folder: Path) -> np.ndarray:
     """An array of zeros in a file of its own, which has no name and ends with the array.
 
     The system keeps as much of it in memory as it likes.

@@ -1,14 +1,17 @@
 """A file or folder that is written whole or not at all."""
 
+import hashlib
+import json
 import os
 import shutil
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import IO
+from typing import IO, Any
 
 MANIFEST = "manifest.json"  # of a folder; what has none is not whole
+CHECKSUM = "checksum"  # of the manifest itself, in it
 
 
 @contextmanager
@@ -41,6 +44,12 @@ def new_file(path: Path) -> Iterator[IO[bytes]]:
         except BaseException:
             temporary.unlink(missing_ok=True)
             raise
+
+
+def checksum_of(manifest: dict[str, Any]) -> str:
+    """Of all of a manifest but its own checksum."""
+    others = {key: value for key, value in manifest.items() if key != CHECKSUM}
+    return hashlib.sha256(json.dumps(others, sort_keys=True).encode()).hexdigest()
 
 
 def require_free(folder: Path) -> None:

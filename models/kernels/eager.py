@@ -23,12 +23,12 @@ def widened(values: Tensor) -> Tensor:
 
 
 def runs_on_numba(*values: Tensor) -> bool:
-    """Whether all values are float32 on a CPU and nothing records the operations: a compiler or a
-    tracer would see a loop's result as a constant, or fail at it.
+    """Whether all values are float32 on a CPU, numba is installed and nothing records the
+    operations: a compiler or a tracer would see a loop's result as a constant, or fail at it.
 
     >>> runs_on_numba(torch.ones(2)), runs_on_numba(torch.ones(2).double())
     (True, False)
     """
     recorded = torch.compiler.is_compiling() or torch.jit.is_tracing()
-    return not recorded and all(value.device.type == "cpu" and value.dtype == torch.float32
-                                for value in values)
+    return not recorded and has_numba() and all(
+        value.device.type == "cpu" and value.dtype == torch.float32 for value in values)

@@ -23,8 +23,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from ..new_files import MANIFEST, new_folder, require_free
-from ..serving.artefact import CHECKSUM, checksum_of
+from ..new_files import CHECKSUM, MANIFEST, checksum_of, new_folder, require_free
 from ..serving.tensor_file import read_tensors, write_tensors
 from .compact import CompactTable, places_of, smallest_integer
 from .snapshot import bare, plugged_tables

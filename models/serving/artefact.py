@@ -16,14 +16,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from ..new_files import MANIFEST, new_folder
+from ..new_files import CHECKSUM, MANIFEST, checksum_of, new_folder
 from ..vocabulary import Vocabulary
 from .model import ServedModel
 from .tensor_file import read_tensors, write_tensors
 
 FORMAT = 1  # raise it when a reader of before cannot read what is written now
 TENSORS, VOCABULARY = "model.safetensors", "vocabulary"
-CHECKSUM = "checksum"  # of the manifest itself, in it
 AGAIN = "export the run again, or copy the folder anew"
 
 
@@ -115,12 +114,6 @@ def read_manifest(folder: Path) -> dict[str, Any]:
     if checksum != checksum_of(manifest):
         raise ValueError(f"{path} is not as it was exported (its checksum is wrong); {AGAIN}")
     return manifest
-
-
-def checksum_of(manifest: dict[str, Any]) -> str:
-    """Of all of a manifest but its checksum."""
-    others = {key: value for key, value in manifest.items() if key != CHECKSUM}
-    return hashlib.sha256(json.dumps(others, sort_keys=True).encode()).hexdigest()
 
 
 def _sha256(path: Path) -> str:

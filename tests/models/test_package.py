@@ -11,13 +11,13 @@ import pytest
 import models
 
 ROOT = Path(__file__).resolve().parent.parent.parent
+HEAVY = ("numba", "scipy", "pandas", "sklearn", "torchfm", "engine", "utils")
 LIGHT = """
 import sys
 sys.path.insert(0, {folder!r})
 import pep
 print(pep.__version__)
-heavy = {{"numba", "scipy", "pandas", "sklearn", "torchfm", "engine", "utils"}}
-print(sorted(heavy & set(sys.modules)))
+print(sorted({heavy} & set(sys.modules)))
 """
 
 
@@ -30,19 +30,32 @@ def folder(tmp_path_factory):
 
 
 def test_it_imports_alone_and_without_numba(folder):
-    done = subprocess.run([sys.executable, "-c", LIGHT.format(folder=str(folder))], cwd=folder,
+    done = subprocess.run([sys.executable, "-c", LIGHT.format(folder=str(folder), heavy={*HEAVY})], cwd=folder,
                           capture_output=True, text=True)
     assert done.stdout.splitlines() == [models.__version__, "[]"], done.stderr
 
 
-def test_the_example_of_its_description_runs(folder, monkeypatch):
+def example():
     text = (ROOT / "models" / "README.md").read_text()
     assert not re.search(r"!\[|\]\((?!http)", text)  # no picture and no link that a registry lacks
     [code] = re.findall(r"```python\n(.*?)```", text, re.DOTALL)
+    return code
+
+
+def test_the_example_of_its_description_runs():
     found: dict = {}
-    exec(code.replace("from pep", "from models"), found)
+    exec(example().replace("from pep", "from models"), found)
     [table] = found["tables"].values()
     assert 0 < table.num_params() <= 2_000
+
+
+def test_it_needs_torch_and_numpy_alone(folder):
+    absent = "".join(f"sys.modules[{name!r}] = None\n" for name in HEAVY)
+    code = (f"import sys\n{absent}sys.path.insert(0, {str(folder)!r})\n{example()}\n"
+            "[table] = tables.values()\nprint(table.num_params())")
+    done = subprocess.run([sys.executable, "-c", code], cwd=folder, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    assert 0 < int(done.stdout.split()[-1]) <= 2_000
 
 
 def test_every_package_is_listed_and_the_typing_marker_ships():

@@ -11,10 +11,9 @@ import torch
 from torch import nn
 
 from models import Plugged, PrunedTables, load_tables, masked, plug, unplug
-from models.new_files import MANIFEST
+from models.new_files import CHECKSUM, MANIFEST
 from models.plug_in.compact import places_of
 from models.plug_in.saved import TENSORS
-from models.serving.artefact import CHECKSUM
 from models.serving.tensor_file import read_tensors, write_tensors
 
 
