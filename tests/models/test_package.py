@@ -30,8 +30,8 @@ def folder(tmp_path_factory):
 
 
 def test_it_imports_alone_and_without_numba(folder):
-    done = subprocess.run([sys.executable, "-c", LIGHT.format(folder=str(folder), heavy={*HEAVY})], cwd=folder,
-                          capture_output=True, text=True)
+    code = LIGHT.format(folder=str(folder), heavy={*HEAVY})
+    done = subprocess.run([sys.executable, "-c", code], cwd=folder, capture_output=True, text=True)
     assert done.stdout.splitlines() == [models.__version__, "[]"], done.stderr
 
 
