@@ -18,7 +18,7 @@ demo: .venv/run
 	$(RUN) demo.py
 
 test: .venv/dev
-	$(DATA) $(RUN) -m pytest -n $(WORKERS) --dist loadfile -m "not slow" \
+	$(DATA) $(RUN) -m pytest -n $(WORKERS) --dist loadfile --no-loadscope-reorder -m "not slow" \
 		$(if $(MEMORY),-o tmp_path_retention_policy=failed)
 
 slow: .venv/dev
