@@ -90,7 +90,7 @@ def main(work: Callable[[], object], trains: bool = True, shared: bool = False) 
         sys.stdout.flush()
     except BrokenPipeError:  # who reads the output has read enough, as `head` does
         sys.stdout = open(os.devnull, "w")  # noqa: SIM115 - or Python's own flush fails
-        sys.exit(141)
+        sys.exit(128 + signal.SIGPIPE)
     except KeyboardInterrupt as stop:  # a run's own says at which step
         _ignore_interrupts()
         sys.exit(_say(str(stop) or "interrupted; finished runs stay, and a run under way goes on "

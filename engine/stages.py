@@ -53,7 +53,7 @@ TABLE = "embedding.weight"  # of a model whose embedding is one table
 
 # what the default alias names by itself
 NAMED = ("dataset", "model", "embedding", "latent_dim", "threshold_type")
-# of how an own table is read, what it names beside the settings of a run's id
+# and of how an own table is read, which a run's id holds as the hash of the data
 OF_TABLES = ("fields", "dense", "bucket", "dates", "multi", "min_count", "ignore", "positive")
 LONGEST = 90  # characters of changed settings in an alias; more become a hash
 
@@ -102,11 +102,11 @@ def _departures(settings: Settings, usual: Settings) -> list[str]:
 def _as_name(value: Any) -> str:
     """A setting's value as a part of a folder's name.
 
-    >>> _as_name((9000, 400)), _as_name({"when": ("hour",)})
-    ('9000-400', 'when-hour')
+    >>> _as_name((9000, 400)), _as_name(-8.0), _as_name({"when": ("hour",)})
+    ('9000-400', '-8.0', 'when-hour')
     """
     text = "-".join(map(str, value)) if isinstance(value, tuple) else str(value)
-    return re.sub(r"[^\w.+-]+", "-", text).strip("-") if re.search(r"[^\w.+-]", text) else text
+    return re.sub(r"[^\w.+-]+", "-", text.strip("{}[](),'\" "))
 
 
 def _listed(value: Any) -> Any:

@@ -47,7 +47,7 @@ def new_file(path: Path) -> Iterator[IO[bytes]]:
 
 
 def checksum_of(manifest: dict[str, Any]) -> str:
-    """Of all of a manifest but its own checksum."""
+    """SHA-256 of a manifest without its own checksum."""
     others = {key: value for key, value in manifest.items() if key != CHECKSUM}
     return hashlib.sha256(json.dumps(others, sort_keys=True).encode()).hexdigest()
 

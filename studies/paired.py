@@ -53,11 +53,11 @@ def interval(values: Sequence[float]) -> Interval:
     >>> str(interval([0.1, 0.2, 0.3]))
     '+0.2000 ± 0.2484'
     """
-    from scipy.special import stdtrit  # a quarter of a second
-
     count = len(values)
     if count < 2:
         return Interval(values[0], math.nan, count)
+    from scipy.special import stdtrit  # a quarter of a second
+
     factor = float(stdtrit(count - 1, (1 + LEVEL) / 2))
     return Interval(statistics.mean(values), factor * statistics.stdev(values) / math.sqrt(count),
                     count)

@@ -1,4 +1,4 @@
-"""Trials of how a model is trained on a data set without published settings (`studies.recipes`)."""
+"""Running the trials of `studies.recipes`, and writing which of them validation chooses."""
 
 import argparse
 from functools import partial

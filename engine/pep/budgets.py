@@ -27,8 +27,8 @@ class SaveAtBudgets(Hook):
         targets: non-zero counts, falling.
         exact: whether budgets are cut to the very count.
         save: takes (name, table, meta) and writes the snapshot.
-        there: gives the names of the snapshots that are there, of which a search that goes on
-            must lack none that it has saved; None: nobody looks.
+        there: lists the snapshots on disk, which a resumed search checks against those that it
+            had saved; None: no check.
     """
 
     name = "save_at_budgets"
@@ -117,7 +117,8 @@ class SaveAtBudgets(Hook):
         self.saved.append(name)
 
     def state_dict(self) -> dict[str, Any]:
-        """The open budgets, what is saved, and V and s at the last count above the next."""
+        """The open budgets, the names of saved snapshots, and V and s at the last count above the
+        next budget."""
         return {"open": self.open, "saved": self.saved, "above": self.above}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:

@@ -114,7 +114,7 @@ def start_by_rule(initial: Tensor, trained: Tensor, steps: int, settings: Settin
         initial: V0 (N, D) of the search; the start prunes at most MOST of it.
         trained: V (N, D) of a uniform table at its best epoch.
         steps: that it took until then.
-        largest: budget, which the start leaves.
+        largest: the largest budget; the start leaves at least as many entries.
 
     Returns:
         s, in tenths.

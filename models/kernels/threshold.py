@@ -112,7 +112,8 @@ class _SoftThreshold(torch.autograd.Function):
 
 
 def _in_torch_func() -> bool:
-    """Whether grad, vmap or another of torch.func's are at work, which have no rule for ours."""
+    """Whether a transform of torch.func (grad, vmap, ...) is active; they do not support
+    `_SoftThreshold`."""
     return torch._C._functorch.peek_interpreter_stack() is not None
 
 

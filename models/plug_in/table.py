@@ -66,7 +66,7 @@ class PluggedTable(nn.Module):
         super().__setattr__(name, value)
 
     def _load_from_state_dict(self, *state: Any, **named: Any) -> None:
-        """`assign=True` makes another Parameter, which the module that was there takes too."""
+        """With `assign=True` torch replaces the Parameter; the plain module gets the new one."""
         super()._load_from_state_dict(*state, **named)
         (plain,) = self.plain
         if plain._parameters["weight"] is not None:
