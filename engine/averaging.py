@@ -1,4 +1,4 @@
-"""Weight averaging and the schedule of the learning rate: two hooks that any training may have."""
+"""Weight averaging and schedules of the learning rate: hooks that any training may have."""
 
 import math
 from collections.abc import Callable, Iterator
@@ -105,5 +105,46 @@ class CosineRate(Hook):
 
     def __call__(self, state: State) -> None:
         """Set it in all groups of the optimiser."""
-        for group in state.optimizer.param_groups:
-            group["lr"] = self.at(state.step)
+        _set_rate(state, self.at(state.step))
+
+
+class PlateauRate(Hook):
+    """Set the learning rate of the next step: a tenth of it after every `patience` evaluations that
+    are no better than the best.
+
+    It comes after the hook that evaluates, at the end of each epoch. Call it once before the first
+    step, as nothing of it is in a checkpoint.
+
+    Args:
+        lr: of the first step.
+        scores: of the evaluations so far, higher is better.
+        patience: evaluations.
+    """
+
+    def __init__(self, lr: float, scores: Callable[[], list[float]], patience: int) -> None:
+        self.lr = lr
+        self.scores = scores
+        self.patience = patience
+
+    def now(self) -> float:
+        """The rate after the evaluations so far.
+
+        >>> scores = [0.5, 0.7, 0.6, 0.6, 0.7, 0.8, 0.7, 0.7]
+        >>> [round(PlateauRate(0.1, lambda: scores[:n], 2).now(), 4) for n in (0, 3, 4, 6, 8)]
+        [0.1, 0.1, 0.01, 0.01, 0.001]
+        """
+        best, waited, drops = -math.inf, 0, 0
+        for score in self.scores():
+            waited = 0 if score > best else waited + 1
+            best = max(best, score)
+            drops += waited > 0 and waited % self.patience == 0
+        return self.lr / 10**drops
+
+    def __call__(self, state: State) -> None:
+        """Set it in all groups of the optimiser."""
+        _set_rate(state, self.now())
+
+
+def _set_rate(state: State, lr: float) -> None:
+    for group in state.optimizer.param_groups:
+        group["lr"] = lr

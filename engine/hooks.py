@@ -141,6 +141,10 @@ class EarlyStop(Hook):
                                  for name, value in state.model.state_dict().items()}
         return "early_stop" if self.seen - self.best["evaluation"] >= self.patience else None
 
+    def scores(self) -> list[float]:
+        """The metric at each evaluation so far, higher is better."""
+        return [self._score(line) for line in self.history()]
+
     def _score(self, line: dict[str, Any]) -> float:
         return line["validation_auc"] if self.metric == "auc" else -line["validation_logloss"]
 

@@ -28,7 +28,7 @@ PEP = "pep"  # the embedding that is searched, with the budgets below
 NO_EMBEDDING = "none"  # what a model has that takes no embedding
 VALIDATION_METRICS = ("auc", "loss")  # that patience may look at
 PUBLISHED_PATIENCE = "published_protocol"  # patience on the mean of per-batch test AUCs
-CONSTANT, COSINE = "constant", "cosine"  # courses of the learning rate
+CONSTANT, COSINE, PLATEAU = "constant", "cosine", "plateau"  # courses of the learning rate
 
 
 def _embeddings() -> tuple[str, ...]:
@@ -120,8 +120,9 @@ class TrainSettings:
     optimizer: str = option("adam", "Adam, or plain gradient descent", choices=("adam", "sgd"))
     ema: float = option(0.0, "decay of an exponential moving average of all weights, which is "
                         "evaluated and kept in their place; 0: none", low=0, below=1)
-    lr_schedule: str = option(CONSTANT, "learning-rate schedule; cosine: to 0 over max_epochs",
-                              choices=(CONSTANT, COSINE))
+    lr_schedule: str = option(CONSTANT, "learning-rate schedule; cosine: to 0 over max_epochs; "
+                              "plateau: a tenth after half of early_stop without gain",
+                              choices=(CONSTANT, COSINE, PLATEAU))
     lanes: int = option(0, "parts that a batch is cut into, for as many processes as divide them "
                         "(torchrun, which sets it to 4); a power of two; 0: one process", low=0)
 

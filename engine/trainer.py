@@ -15,7 +15,7 @@ import torch
 
 from data.loader import Loader
 from engine import checkpoint
-from engine.averaging import CosineRate, WeightAverage
+from engine.averaging import CosineRate, PlateauRate, WeightAverage
 from engine.distributed import launch
 from engine.evaluate import Metrics, Split, measure_both, with_base_rate
 from engine.hooks import (
@@ -39,7 +39,7 @@ from engine.record import (
     reset_peak_memory,
 )
 from engine.run import ALGORITHM_VERSION, CHECKPOINT, WEIGHTS, Interrupted, Run, derive
-from engine.settings import COSINE, PUBLISHED_PATIENCE, identity
+from engine.settings import COSINE, PLATEAU, PUBLISHED_PATIENCE, identity
 from models.base import ClickModel
 from models.build import inference_bytes, num_embedding_params
 from models.memory import GIB, require_memory
@@ -254,10 +254,6 @@ class Trainer:
         saver = self._saver(save, step)
         hooks: list[Hook] = [EverySteps(train.log_interval, require_finite)]
         hooks += [hook if hook.every_step else EverySteps(train.log_interval, hook) for hook in own]
-        if train.lr_schedule == COSINE:
-            rate = CosineRate(train.lr, train.max_epochs * self.loader.batches)
-            rate(self.state)
-            hooks.append(rate)
         measure: Callable[[State], str | None] = self.evaluate
         if average is not None:
             hooks.append(average)
@@ -267,6 +263,7 @@ class Trainer:
             self.patience = train.early_stop_metric
             # the measure of an average calls it already, while the averages are in place
             hooks.append(self.early_stop)
+        hooks += self._rate()  # after what measures, as it may go by that
         if self.patience == PUBLISHED_PATIENCE:
             hooks.append(PublishedPatience(self.evaluate.published_scores, train.early_stop))
         if train.tensorboard and self.writes:
@@ -282,6 +279,19 @@ class Trainer:
                            train.max_epochs)
             finally:
                 progress.close()
+
+    def _rate(self) -> list[Hook]:
+        """The hook that changes the learning rate, if any; the rate of the next step is set."""
+        train = self.run.settings.train
+        if train.lr_schedule == COSINE:
+            cosine = CosineRate(train.lr, train.max_epochs * self.loader.batches)
+            cosine(self.state)
+            return [cosine]
+        if train.lr_schedule == PLATEAU:
+            plateau = PlateauRate(train.lr, self.early_stop.scores, (train.early_stop + 1) // 2)
+            plateau(self.state)
+            return [EveryEpochs(1, train.max_epochs, plateau)]
+        return []
 
     def result(self, reason: str) -> dict[str, Any]:
         """The record of a finished training, measured on the model as it is now."""

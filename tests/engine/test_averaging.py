@@ -1,6 +1,7 @@
 """The average of the weights, and the schedule of the learning rate."""
 
 import copy
+import json
 import math
 
 import pytest
@@ -63,15 +64,21 @@ def test_the_averages_are_measured_and_kept_in_place_of_the_weights(tmp_path, se
     assert result["train_loss"] == pytest.approx(plain["train_loss"], abs=1e-6)
 
 
-def test_the_rate_of_each_step_is_the_cosines_down_to_nothing(tmp_path, monkeypatch, seen):
-    rates, call = [], Step.__call__
+@pytest.fixture
+def rates(monkeypatch):
+    """The learning rate of each step."""
+    seen, call = [], Step.__call__
 
     def watched(step, *batch):
-        rates.append(step.optimizer.param_groups[0]["lr"])
+        seen.append(step.optimizer.param_groups[0]["lr"])
         assert len({group["lr"] for group in step.optimizer.param_groups}) == 1
         return call(step, *batch)
 
     monkeypatch.setattr(Step, "__call__", watched)
+    return seen
+
+
+def test_the_rate_of_each_step_is_the_cosines_down_to_nothing(tmp_path, rates, seen):
     tiny.train(tmp_path, embedding="uniform", lr=0.1, lr_schedule="cosine", max_epochs=2,
                early_stop=9)
     total = len(rates)
@@ -81,7 +88,24 @@ def test_the_rate_of_each_step_is_the_cosines_down_to_nothing(tmp_path, monkeypa
     assert rates[-1] < 0.002
 
 
-@pytest.mark.parametrize("changes", [{"ema": 0.9}, {"lr_schedule": "cosine"}])
+def test_the_rate_is_a_tenth_after_half_of_the_patience_without_gain(tmp_path, rates, seen):
+    result = tiny.train(tmp_path, model="deepfm", embedding="uniform", mlp_dims=[32], lr=0.2,
+                        lr_schedule="plateau", max_epochs=30, early_stop=4)
+    batches = math.ceil(DATA.counts[0] / 64)
+    lines = (tmp_path / "runs" / result["run_id"] / "curve.jsonl").read_text().splitlines()
+    expected, best, waited, rate = [0.2] * batches, -1.0, 0, 0.2
+    for line in lines[:-1]:
+        auc = json.loads(line)["validation_auc"]
+        best, waited = (auc, 0) if auc > best else (best, waited + 1)
+        rate = rate / 10 if waited in {2, 4} else rate
+        expected += [rate] * batches
+    assert rates == pytest.approx(expected)
+    assert result["stop_reason"] == "early_stop"
+    assert len(set(expected)) > 1
+
+
+@pytest.mark.parametrize("changes", [{"ema": 0.9}, {"lr_schedule": "cosine"},
+                                     {"lr_schedule": "plateau"}])
 def test_a_search_refuses_both(tmp_path, seen, changes):
     with pytest.raises(ValueError, match="Give both to the retraining"):
         tiny.train(tmp_path, embedding="pep", candidate_p=[300], **changes)

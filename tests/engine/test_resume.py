@@ -38,6 +38,8 @@ CASES = {
                   "threshold_decay": "decoupled", "l2_regularization": 0.01},
     "averaged": {"model": "deepfm", "embedding": "uniform", "max_epochs": 4, "mlp_dims": [32],
                  "ema": 0.9, "lr_schedule": "cosine", "early_stop": 9},
+    "plateau": {"model": "deepfm", "embedding": "uniform", "max_epochs": 4, "mlp_dims": [32],
+                "lr": 0.2, "lr_schedule": "plateau", "early_stop": 2},  # falls after two epochs
     "by row": {"model": "deepfm", "embedding": "pep", "candidate_p": [550, 20], "max_epochs": 4,
                "lr": 0.02,
                # 198 rows; 180 ids in a batch
@@ -175,7 +177,8 @@ SNAPSHOTS = [("before the snapshot", 1), ("before the snapshot", 2), ("after the
 @pytest.mark.parametrize(("case", "place", "number"), [
     *(("search", *seam) for seam in SEAMS),
     *((case, *SEAMS[0]) for case in OTHERS), *((case, *SEAMS[1]) for case in OTHERS),
-    *(("search", *seam) for seam in SNAPSHOTS)])
+    *(("search", *seam) for seam in SNAPSHOTS),
+    ("plateau", "after the update", 19)])  # the rate has fallen
 def test_killed_at_the_seams(tmp_path, seen, undisturbed, case, place, number):
     assert killed(tmp_path, place, number, **CASES[case])
     same(bits(tmp_path, tiny.train(tmp_path, **CASES[case]), seen), undisturbed[case])
