@@ -101,10 +101,10 @@ def run_of_record(result: dict[str, Any], context: RunContext) -> Run:
         ValueError: the data have changed since.
     """
     settings = parse(translate(result["settings"]))
-    dataset, _ = open_data(settings, context, wanted=result["manifest"])
-    if dataset.hash != result["manifest"]:
-        raise ValueError(f"run {result['run_id']} was trained on other data (manifest "
-                         f"{result['manifest']}, this is {dataset.hash}); use the same raw files")
+    dataset, _ = open_data(settings, context, wanted=result)
+    if other := dataset.other_than(result):
+        raise ValueError(f"run {result['run_id']} was trained on other data ({other}); use the "
+                         "same raw files")
     return Run(settings, result["seed"], context, dataset, result["stage"],
                result["identity"]["extra"])
 

@@ -59,6 +59,22 @@ class Dataset:
         return str(self.manifest["content"])
 
     @property
+    def values_hash(self) -> str | None:
+        """Identity of the fields' names and raw values; None for rows that came encoded."""
+        return None if self.vocabulary is None else self.vocabulary.hash
+
+    def other_than(self, record: Mapping[str, Any]) -> str | None:
+        """How this data set is another one than that of a run's record; None where it is none.
+
+        Older records do not say which raw values their ids stood for.
+        """
+        if record["manifest"] != self.hash:
+            return f"manifest {record['manifest']}, this is {self.hash}"
+        if record.get("values_hash") not in (None, self.values_hash):
+            return "the same ids, but fields of other names or other raw values"
+        return None
+
+    @property
     def unused_unknown_rows(self) -> int:
         """Rows of the table that are kept for unknown values and that no row of the data set has.
 

@@ -33,7 +33,8 @@ def find(named: str, out: Path, cache: Path) -> tuple[str, Vocabulary]:
 
     Raises:
         FileNotFoundError: there is no such run or set; the sets that are there are listed.
-        ValueError: several runs begin so, or a record is damaged.
+        ValueError: several runs begin so, a record is damaged, or one is too old to say which it is
+            of several sets that differ in their raw values alone.
     """
     if (Path(named) / store.VOCABULARY).is_dir():
         manifest = _record(Path(named) / "manifest.json")
@@ -43,24 +44,38 @@ def find(named: str, out: Path, cache: Path) -> tuple[str, Vocabulary]:
     if len(runs) > 1:
         raise ValueError(f"several runs begin with {named!r}: "
                          f"{', '.join(path.parent.name for path in runs)}")
-    wanted, settings = {named}, {"dataset": named}
+    wanted, settings, values = {named}, {"dataset": named}, None
     if runs:
         result = _record(runs[0])
         wanted, settings = {result["manifest"]}, result["settings"]
+        values = result.get("values_hash")
     if settings["dataset"] in MADE:
         made = DATASETS[settings["dataset"]](None, cache, False, settings.get("vocabulary", "all"),
                                              settings.get("split", RANDOM))
         if made.vocabulary is not None and (not runs or made.hash in wanted):
             return settings["dataset"], made.vocabulary
     stored = store.manifests(cache)
-    for folder, manifest in stored.items():
-        if wanted & {manifest["content"], manifest["dataset"], folder.name}:
-            return manifest["dataset"], Vocabulary.open(folder / store.VOCABULARY)
+    fitting = [folder for folder, manifest in stored.items()
+               if wanted & {manifest["content"], manifest["dataset"], folder.name}]
+    if runs:
+        fitting = _of_run(fitting, values, named)
+    if fitting:
+        return stored[fitting[0]]["dataset"], Vocabulary.open(fitting[0] / store.VOCABULARY)
     there = ", ".join(folder.name for folder in stored) or "none"
     raise FileNotFoundError(
         f"there is no finished run in {out / 'runs'} and no encoded set in {cache} that is called "
         f"{named!r} (sets that are there: {there}); give a run's id, or encode the data again: the "
         "training script does, with --encode-only")
+
+
+def _of_run(folders: list[Path], values: str | None, named: str) -> list[Path]:
+    """Of sets with a run's rows, those with its raw values."""
+    hashes = {folder: Vocabulary.open(folder / store.VOCABULARY).hash for folder in folders}
+    if values is None and len(set(hashes.values())) > 1:
+        raise ValueError(f"run {named} does not say which of these sets it is of, whose rows are "
+                         "the same and whose raw values are not; name one of the folders: "
+                         f"{', '.join(map(str, folders))}")
+    return [folder for folder in folders if values in (None, hashes[folder])]
 
 
 def _record(path: Path) -> dict[str, Any]:

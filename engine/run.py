@@ -4,7 +4,7 @@ import contextlib
 import hashlib
 import json
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
@@ -149,13 +149,13 @@ def derive(seed: int, purpose: str) -> int:
 
 
 def open_data(settings: Settings, context: RunContext, processes: int = 1,
-              wanted: str | None = None) -> tuple[Dataset, torch.device]:
+              wanted: Mapping[str, Any] | None = None) -> tuple[Dataset, torch.device]:
     """Check the device and the output folder, then open the data set.
 
     Args:
         processes: that read its raw file, where that has not been encoded yet.
-        wanted: hash of the set that a run has used; an own table whose file is not named with
-            --data is looked up by it.
+        wanted: the record of a run; an own table whose file is not named with --data is looked up
+            by it.
 
     Raises:
         ValueError: the data set's raw files are read by one process alone, or it has no ids of

@@ -185,7 +185,7 @@ def _search(run: Run, folder: Path) -> dict[str, Any]:
     settings, context = run.settings, run.context
     targets = _usable_targets(settings, run.dataset)
     owner = {"run_id": run.run_id, "settings": settings.flat(), "seed": run.seed,
-             "manifest": run.dataset.hash}
+             "manifest": run.dataset.hash, "values_hash": run.dataset.values_hash}
     result = run.finished()
     if result is not None and _copy_snapshots(result, folder, owner, context):
         log.info("the snapshots are in %s", folder)
@@ -279,10 +279,9 @@ def _read(settings: Settings, seed: int, context: RunContext, explicit: frozense
     read = {name: snapshots.read(folder / f"{name}.npz")[0] for name in wanted}
     snapshots.read(folder / f"{snapshots.INITIAL}.npz")
     dataset, _ = open_data(settings, context)
-    if owner["manifest"] != dataset.hash:
-        raise ValueError(f"the snapshots in {folder} were made from other data (manifest "
-                         f"{owner['manifest']}, this is {dataset.hash}); use the same raw files, "
-                         f"or run the search again")
+    if other := dataset.other_than(owner):
+        raise ValueError(f"the snapshots in {folder} were made from other data ({other}); use the "
+                         "same raw files, or run the search again")
     return settings, read, folder, dataset
 
 

@@ -8,6 +8,7 @@ wrong id.
 """
 
 import dataclasses
+import hashlib
 import json
 import math
 import re
@@ -526,6 +527,21 @@ class Vocabulary:
     def size(self) -> int:
         """Ids of all fields."""
         return sum(field.size for field in self.fields)
+
+    @cached_property
+    def hash(self) -> str:
+        """Identity of the fields' names, raw values and ids; counts are no part of it."""
+        found = hashlib.sha256()
+        for field in self.fields:
+            # what is left at its default is left out, so that a new entry changes no older hash
+            said = [[one.name, value] for one in dataclasses.fields(FieldInfo)
+                    if (value := getattr(field.info, one.name)) != one.default
+                    and not one.name.endswith("_count")]
+            found.update(json.dumps(said).encode())
+            for array, kind in ((field.packed.text, np.uint8), (field.packed.starts, np.int64),
+                                (field.ids, np.int64)):
+                found.update(np.ascontiguousarray(array, kind).data)
+        return found.hexdigest()[:16]
 
     def counts(self) -> np.ndarray:
         """(N,) int64, rows that had each id when values were counted; N is the largest id + 1."""

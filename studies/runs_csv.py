@@ -40,7 +40,7 @@ SIZES = "sizes"  # widths by field, in the order of the fields' names
 SPECTRA = "spectra"  # the run whose spectra these are
 HEAD = (PLANTED, *COLUMNS, DATA, SIZES, SPECTRA, *NESTED)
 NOT_KEPT = ("versions", "peak_memory_bytes", "samples_per_second", "processor_seconds", "compiled",
-            "steps", "seconds_per_epoch", "validation_accuracy")  # no page reads them
+            "values_hash", "steps", "seconds_per_epoch", "validation_accuracy")
 ALGORITHM_VERSION = 1  # of lines that name none
 # settings that most runs have, in these values: a line names those that differ
 COMMON: dict[str, Any] = {

@@ -11,7 +11,7 @@ import pandas as pd
 import pytest
 import torch
 
-from compression.loaded_run import load_uniform
+from compression.loaded_run import load_uniform, run_of_record
 from compression.pruning import methods
 from data import vocabulary
 from engine import stages
@@ -105,6 +105,24 @@ def test_a_file_that_changed_since_the_search_is_refused(tmp_path):
     said, code = say(tmp_path, scripts.retrain, RETRAIN, "--set", "name=c", "--jobs", "1")
     assert code == 2
     assert "encoded sets in" in said or "has changed since" in said
+
+
+def test_a_table_with_the_same_ids_and_other_values_is_another_one(tmp_path):
+    for folder, sign in (("a", "u"), ("b", "xu")):
+        (tmp_path / folder).mkdir()
+        clicks().assign(user=lambda frame, sign=sign: sign + frame["user"].astype(str)).to_csv(
+            tmp_path / folder / "c.csv", index=False)
+    one, other = (("--data", str(tmp_path / folder / "c.csv")) for folder in "ab")
+    assert say(tmp_path, scripts.search, TABLE, *one, "--label", "click")[1] == 0
+    assert say(tmp_path, scripts.search, TABLE, *other, "--label", "click", "--encode-only")[1] == 0
+    [search] = results(tmp_path)
+    context = RunContext(tmp_path / "out", tmp_path / "cache", device="cpu")
+    _, looked_up = vocabulary.find(search["run_id"], context.out, context.cache)
+    for known in (run_of_record(search, context).dataset.vocabulary, looked_up):
+        assert known.field("user").value(0).startswith("u")
+    said, code = say(tmp_path, scripts.retrain, RETRAIN, *other, "--jobs", "1")
+    assert code == 2
+    assert "fields of other names or other raw values" in said
 
 
 @pytest.mark.parametrize(("arguments", "why"), [

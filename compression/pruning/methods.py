@@ -46,7 +46,7 @@ def prune(trained: LoadedRun, method: str, tables: dict[int, np.ndarray], contex
     if context.dry_run:
         return folder
     owner = {"run_id": f"{run.run_id}-{method}", "settings": settings.flat(), "seed": run.seed,
-             "manifest": run.dataset.hash}
+             "manifest": run.dataset.hash, "values_hash": run.dataset.values_hash}
     snapshots.claim(folder, owner, context.overwrite)
     if not context.overwrite:
         for budget, table in tables.items():

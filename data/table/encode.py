@@ -59,7 +59,7 @@ YES, NO = ("1", "1.0", "true", "yes", "t", "y"), ("0", "0.0", "-1", "false", "no
 
 
 def open_table(data: Any, cache: Path, request: OwnTable,
-               wanted: str | None = None) -> store.Dataset:
+               wanted: Mapping[str, Any] | None = None) -> store.Dataset:
     """The encoded set, from the cache when it was made from the same table by the same rules.
 
     A set is never replaced by another one: where a file has other rows than before and the same
@@ -70,8 +70,8 @@ def open_table(data: Any, cache: Path, request: OwnTable,
             this name in the cache.
         cache: where encoded sets are kept.
         request: name and rules.
-        wanted: hash of the set that a run has used, which is taken from the cache where data is
-            None, whatever has become of its file.
+        wanted: the record of a run, whose set is taken from the cache where data is None, whatever
+            has become of its file.
 
     Raises:
         FileNotFoundError: there is no such file; or, without data, no such set in the cache.
@@ -114,7 +114,9 @@ def open_table(data: Any, cache: Path, request: OwnTable,
                     raise ValueError(f"{data} changed while it was read; wait until it is "
                                      "complete and start again")
             dataset = store.load(folder, source)
-            if before is not None and dataset is not None and dataset.hash == before["content"]:
+            old = None if before is None else store.load(target, before["source"])
+            if old is not None and dataset is not None and (
+                    (old.hash, old.values_hash) == (dataset.hash, dataset.values_hash)):
                 shutil.rmtree(target)  # the file was touched or moved, and nothing else
                 folder.rename(target)
                 dataset = store.load(target, source)
@@ -138,21 +140,30 @@ def _contents(seen: Mapping[str, Any]) -> list[str]:
             for file in seen.values()]
 
 
-def _from_cache(request: OwnTable, cache: Path, wanted: str | None) -> store.Dataset:
+def _from_cache(request: OwnTable, cache: Path, wanted: Mapping[str, Any] | None) -> store.Dataset:
     """The set that was encoded before, if it is the wanted one, or its file is still the same or is
     gone.
 
     Raises:
         FileNotFoundError: there is none, or there are several.
-        ValueError: its file has changed.
+        ValueError: its file has changed; or the wanted record is too old to say which it is of
+            several that differ in their raw values alone.
     """
     rules = request.rules()
     found = {folder: manifest for folder, manifest in store.manifests(cache).items()
              if manifest["dataset"] == request.name
              and manifest["source"].get("rules") == rules}
-    for folder, manifest in found.items():
-        if manifest["content"] == wanted and (dataset := store.load(folder, manifest["source"])):
-            return dataset
+    if wanted is not None:
+        loaded = (store.load(folder, manifest["source"]) for folder, manifest in found.items()
+                  if manifest["content"] == wanted["manifest"])
+        same = {dataset.values_hash: dataset for dataset in loaded
+                if dataset is not None and dataset.other_than(wanted) is None}
+        if len(same) > 1:
+            raise ValueError(f"run {wanted['run_id']} does not say which of {len(same)} encoded "
+                             f"sets in {cache} it is of, whose rows are the same and whose raw "
+                             "values are not; name the table with --data")
+        if same:
+            return next(iter(same.values()))
     if len(found) != 1:
         raise FileNotFoundError(
             f"{len(found) or 'no'} encoded sets in {cache} are called {request.name!r} and were "

@@ -134,6 +134,20 @@ def test_a_value_is_looked_up_in_a_run_or_a_set(stored, capsys, name):
         "town: 'Rome' is 'Rome', id 0, in 50 rows")
 
 
+def test_a_run_has_the_set_of_its_own_values(stored, capsys):
+    towns = [None, "Bonn", "Wien", "Wien"] * 25
+    other = store.build("toy", {"town": towns, "age": np.arange(100) % 3}, np.arange(100) % 2, 7)
+    store.save(other, stored / "cache" / "toy-2", {})
+    with pytest.raises(SystemExit):
+        say(stored, capsys, "abc", "--field", "town", "--value", "Rome")
+    assert "run abc does not say which of these sets it is of" in capsys.readouterr().err
+    path = stored / "runs" / "abc123" / "result.json"
+    result = json.loads(path.read_text())
+    for dataset, town in ((other, "Wien"), (store.load(stored / "cache" / "toy-1", {}), "Rome")):
+        path.write_text(json.dumps({**result, "values_hash": dataset.values_hash}))
+        assert "id 0, in 50" in say(stored, capsys, "abc", "--field", "town", "--value", town)
+
+
 def test_gaps_ids_and_fields_are_said(stored, capsys):
     assert say(stored, capsys, "toy", "--field", "town", "--value", "") == (
         "town: '' is a gap, id 1, in 25 rows")

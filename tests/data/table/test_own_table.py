@@ -181,6 +181,8 @@ def test_a_table_is_the_same_in_every_form(tmp_path, make):
         assert set(found_fields) == set(frame.columns) - {"click", "id"}
         assert np.array_equal(found.labels, open_own(path, tmp_path).labels)
         frame = frame.iloc[:, ::-1]
+    else:
+        assert found.values_hash == open_own(path, tmp_path).values_hash
     is_as_defined(found, frame)
 
 
@@ -200,6 +202,7 @@ def test_typed_columns_are_read_as_they_are_written(tmp_path):
     plain = open_own(put(tmp_path, texts), tmp_path, bucket="none")
     assert np.array_equal(found.ids, plain.ids)
     assert np.array_equal(found.labels, plain.labels)
+    assert found.values_hash == plain.values_hash
     lookup = found.vocabulary.field("share").lookup(typed["share"].to_numpy())
     assert np.array_equal(lookup[order_of(rows)], found.ids[:, 1])
 
@@ -499,7 +502,9 @@ def test_a_set_is_read_back_and_a_changed_file_is_encoded_again(tmp_path, monkey
     path = put(tmp_path, frame_of())
     first = open_own(path, tmp_path)
     os.utime(path, ns=(1, 1))  # touched, and nothing else
-    assert open_own(path, tmp_path).hash == first.hash
+    again = open_own(path, tmp_path)
+    assert (again.hash, again.values_hash) == (first.hash, first.values_hash)
+    assert len(list((tmp_path / "cache").glob("*/"))) == 1
     put(tmp_path, frame_of(seed=1))
     assert open_own(path, tmp_path).hash != first.hash
 
@@ -520,9 +525,28 @@ def test_another_table_of_the_same_size_and_ends_is_a_set_of_its_own(tmp_path, m
     folders = [folder for folder in (tmp_path / "cache").iterdir() if folder.is_dir()]
     assert len(folders) == 2
     for dataset in (first, second):  # a run's own rows are found, whichever they are
-        assert open_own(None, tmp_path, wanted=dataset.hash).hash == dataset.hash
+        wanted = {"run_id": "a", "manifest": dataset.hash}
+        assert open_own(None, tmp_path, wanted=wanted).hash == dataset.hash
     with pytest.raises(FileNotFoundError, match="2 encoded sets"):
         open_own(None, tmp_path)
+
+
+def test_sets_that_differ_in_their_raw_values_alone_are_told_apart(tmp_path, monkeypatch):
+    monkeypatch.setattr(source, "ENDS", 64)
+    frame = pd.DataFrame({"click": ["0", "1"] * 200, "town": "Bonn"})
+    frame.loc[150:250, "town"] = "Rome"
+    first = open_own(put(tmp_path, frame), tmp_path)
+    path = put(tmp_path, frame.replace("Rome", "Oslo"))
+    os.utime(path, ns=(1, 1))
+    second = open_own(path, tmp_path)
+    assert first.hash == second.hash
+    for dataset, town in ((first, "Rome"), (second, "Oslo")):
+        wanted = {"run_id": "a", "manifest": dataset.hash, "values_hash": dataset.values_hash}
+        found = open_own(None, tmp_path, wanted=wanted).vocabulary.field("town")
+        assert found.lookup([town]) != found.unknown
+    assert "other raw values" in second.other_than(wanted | {"values_hash": first.values_hash})
+    with pytest.raises(ValueError, match="does not say which of 2 encoded sets"):
+        open_own(None, tmp_path, wanted=wanted | {"values_hash": None})
 
 
 def test_without_a_file_the_set_is_found_in_the_cache_unless_its_file_changed(tmp_path):
