@@ -414,6 +414,9 @@ def _check(known: Known, value: Any, free: bool = False) -> Any:
     if kind == tuple[str, ...] and isinstance(value, (list, tuple, str, int, float)):
         listed = value.split(",") if isinstance(value, str) else value
         listed = [listed] if isinstance(listed, (int, float)) else listed
+        # true is the word of a column of booleans
+        listed = [str(element).lower() if isinstance(element, bool) else element
+                  for element in listed]
         value = tuple(_typed(name, str(element) if isinstance(element, (int, float)) else element,
                              str, value) for element in listed if element != "")
     elif typing.get_origin(kind) is tuple and isinstance(value, (list, tuple)):

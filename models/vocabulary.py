@@ -31,7 +31,7 @@ DATE_PARTS = ("hour", "weekday", "day", "month", "year")  # weekday: 0 is Monday
 DAY = 86_400  # seconds
 EARLIEST, LATEST = 1e8, 1e11  # seconds since 1970 that may be meant, of 1973 to 5138
 NUMBER = re.compile(r"-?(\d+\.?\d*|\.\d+)", re.ASCII)
-ZONED = re.compile(r"(.*\d\d:\d\d.*?)(?:Z|([+-])(\d\d):?(\d\d))", re.ASCII)
+ZONED = re.compile(r"(.*\d\d:\d\d.*?)(?:Z|([+-])(\d\d)(?::?(\d\d))?)", re.ASCII)
 NOT_FOUND = -1  # the id of a value that is not known, in a field without an id for those
 UNKNOWN = "(any other value)"  # what `Field.value` says of a field's unknown id
 PER_BUCKET = 4  # values that share a bucket, on average
@@ -111,9 +111,9 @@ class Packed:
                                                                               self.ends)
 
     def get(self, position: int) -> str:
-        """One text."""
+        """One text; bytes of a file that are no UTF-8 are shown as U+FFFD."""
         starts, ends = self.spans
-        return bytes(self.text[int(starts[position]):int(ends[position])]).decode()
+        return bytes(self.text[int(starts[position]):int(ends[position])]).decode(errors="replace")
 
 
 def as_text(value: Any) -> str | None:
@@ -156,7 +156,8 @@ def as_text(value: Any) -> str | None:
         return as_text(value.as_py())
     if getattr(value, "ndim", None) == 0 and hasattr(value, "item"):  # one value of a tensor
         return as_text(np.asarray(value)[()])
-    if isinstance(value, list | tuple | set | dict) or hasattr(value, "ndim"):
+    several = isinstance(value, list | tuple | set | dict)
+    if several or hasattr(value, "ndim") or hasattr(value, "__next__"):
         raise ValueError(f"a cell must hold one value, got {value!r:.60}; several are one text "
                          "with a separator between them (multi)")
     return str(value)
@@ -275,7 +276,8 @@ def _seconds(values: Any, field: str) -> tuple[np.ndarray, np.ndarray]:
     seconds[numeric] = [float(text) for text in compress(texts, numeric)]
     written = [_without_zone(text) for text in compress(texts, ~numeric)]
     try:
-        times = np.array([text or "NaT" for text, _ in written], "datetime64[s]")
+        times = np.array([_of_digits(text) if text else "NaT" for text, _ in written],
+                         "datetime64[s]")
     except ValueError:
         wrong = next(text for text in compress(texts, ~numeric) if text and not _is_time(text))
         raise ValueError(f"field {field!r} is of times, got {wrong[:40]!r}; write "
@@ -295,13 +297,20 @@ def _without_zone(text: str) -> tuple[str, float]:
     if zoned is None:
         return text, 0.0
     moment, sign, hours, minutes = zoned.groups()
-    ahead = 0.0 if sign is None else 3600.0 * int(hours) + 60.0 * int(minutes)
+    ahead = 0.0 if sign is None else 3600.0 * int(hours) + 60.0 * int(minutes or 0)
     return moment, -ahead if sign == "-" else ahead
+
+
+def _of_digits(text: str) -> str:
+    """A time that begins with a digit or a sign: numpy takes words for one, such as "today"."""
+    if not text.lstrip("+-")[:1].isdecimal():
+        raise ValueError(f"{text!r} is no time")
+    return text
 
 
 def _is_time(text: str) -> bool:
     try:
-        np.datetime64(_without_zone(text)[0], "s")
+        np.datetime64(_of_digits(_without_zone(text)[0]), "s")
     except ValueError:
         return False
     return True

@@ -128,6 +128,7 @@ def picture(sizes: list[FieldSizes], title: str, path: Path) -> None:
     figure = new_figure((7, 4.5))
     axes = figure.subplots()
     largest = sorted(sizes, key=lambda field: -len(field.values))[:MOST_LINES]
+    lines, names = [], []
     for field, colour in zip(largest, DISTINCT, strict=False):
         came = field.counts > 0
         counts, widths = field.counts[came], field.kept[came]
@@ -138,14 +139,17 @@ def picture(sizes: list[FieldSizes], title: str, path: Path) -> None:
         there = np.unique(place)
         across = [np.exp(np.log(counts[place == one]).mean()) for one in there]
         up = [widths[place == one].mean() for one in there]
-        axes.plot(across, up, marker="o", markersize=4, color=colour,
-                  label=f"{field.name} ({len(field.values):,})")
+        lines += axes.plot(across, up, marker="o", markersize=4, color=colour)
+        escaped = field.name.replace("$", r"\$")  # which begins a formula
+        names.append(f"{escaped} ({len(field.values):,})")
     axes.set_xscale("log")
     axes.set_xlabel("rows with the value")
     axes.set_ylabel("kept width, mean of the values of such counts")
     axes.set_title(title, fontsize=10)
     axes.tick_params(colors=INK)
-    axes.legend(fontsize=8, title="field (its values)", title_fontsize=8, frameon=False)
+    # lines and names by themselves: the legend leaves out a line whose own name begins with _
+    axes.legend(lines, names, fontsize=8, title="field (its values)", title_fontsize=8,
+                frameon=False)
     save(figure, path)
 
 

@@ -165,6 +165,17 @@ def test_a_trained_table_is_pruned_and_measured_without_naming_its_file(searched
     assert sum(len(field.values) for field in sizes.sizes_of(dataset, kept)) == len(kept)
 
 
+def test_every_field_is_in_the_legend_whatever_its_name(tmp_path, monkeypatch):
+    drawn = []
+    monkeypatch.setattr(sizes, "save", lambda figure, path: drawn.append(figure))
+    fields = [sizes.FieldSizes(name, ["a", "b", "c"], [sizes.VALUE] * 3, np.array([1, 5, 9]),
+                               np.array([0, 2, 4])) for name in ("_id", "$a_$")]
+    sizes.picture(fields, "kept", tmp_path / "a.png")
+    drawn[0].canvas.draw()
+    legend = drawn[0].axes[0].get_legend()
+    assert [text.get_text() for text in legend.get_texts()] == ["_id (3)", r"\$a_\$ (3)"]
+
+
 def test_its_runs_are_recorded_and_read_back(searched, tmp_path):
     """Also with a column whose name would part the names of a line."""
     clicks().rename(columns={"item": "the item/no=1"}).to_csv(tmp_path / "c.csv", index=False)

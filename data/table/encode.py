@@ -421,19 +421,21 @@ class _Sample:
 
 def _bucket_counts(spooled: Spooled, infos: Mapping[int, FieldInfo],
                    train: np.ndarray | None) -> dict[int, dict[int | None, int]]:
-    """Of each column of numbers, bucket -> rows; None is the gap."""
+    """Of each column of numbers, bucket -> rows, 0 where no row of `train` has it; None is the gap.
+    """
     found: dict[int, dict[int | None, int]] = {position: {} for position in infos}
     first = 0
     for _, numbers, labels in spooled.blocks() if infos else ():
-        chosen = slice(None) if train is None else train[first:first + len(labels)]
+        own = np.ones(len(labels), bool) if train is None else train[first:first + len(labels)]
         for position, info in infos.items():
-            column, tally = numbers[position][chosen], found[position]
+            column, tally = numbers[position], found[position]
             gaps = np.isnan(column)
-            values, counts = np.unique(buckets_of(column[~gaps], info), return_counts=True)
+            values, places = np.unique(buckets_of(column[~gaps], info), return_inverse=True)
+            counts = np.bincount(places[own[~gaps]], minlength=len(values))
             for value, count in zip(values.tolist(), counts.tolist(), strict=True):
                 tally[value] = tally.get(value, 0) + count
             if gaps.any():
-                tally[None] = tally.get(None, 0) + int(gaps.sum())
+                tally[None] = tally.get(None, 0) + int(own[gaps].sum())
         first += len(labels)
     return found
 

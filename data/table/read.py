@@ -12,7 +12,7 @@ import logging
 import re
 import zipfile
 import zlib
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -34,6 +34,7 @@ log = logging.getLogger("pep")
 
 BLOCK_BYTES = 1 << 23  # of text read at a time
 BATCH_ROWS = 100_000  # of Parquet and of tables in memory
+FIRST_ROWS = 10_000  # which tell whether a column is of numbers with fractions
 MOST_COLUMNS = 2_000
 SEPARATORS = ",\t;|"
 SUFFIXES = (".csv", ".tsv", ".txt", ".parquet", ".pq", ".gz", ".zst", ".zip", ".bz2")
@@ -52,6 +53,7 @@ class TableFile:
         kind: "parquet" or "text".
         separator: of text.
         part: of the split, where the files are the split.
+        rows: whether there is something behind the header.
     """
 
     path: Path
@@ -59,6 +61,7 @@ class TableFile:
     columns: tuple[str, ...]
     separator: str = ","
     part: str | None = None
+    rows: bool = True
 
 
 def find_files(path: Path) -> list[tuple[Path, str | None]]:
@@ -94,6 +97,10 @@ def find_files(path: Path) -> list[tuple[Path, str | None]]:
                         ", ".join(others), "is" if len(others) == 1 else "are")
         by_part = dict(zip(parts, files, strict=True))
         return [(by_part[part], part) for part in ("train", "validation", "test")]
+    if {"train", "test"} <= set(parts):
+        log.warning("%s has train and test, and no file called valid: all are one table, which is "
+                    "split anew; for the files as they are name three: --split "
+                    "files:TRAIN,VALIDATION,TEST", path)
     numbers = _part_numbers([file.name.split(".")[0] for file in files])
     lacking = sorted(set(range(min(numbers), max(numbers) + 1)) - set(numbers)) if numbers else []
     if lacking:
@@ -157,16 +164,19 @@ def describe_file(path: Path, part: str | None = None) -> TableFile:
         return TableFile(path, "parquet", columns, part=part)
     with _opened(path) as stream, _errors_named(path):
         text = stream.read(1 << 20)
+        rows = b"\n" in text.strip() or bool(stream.read(1))
     if not text.strip():
         raise ValueError(f"{path} is empty; give a file with a header and rows")
     refuse_foreign(path, text[:512])
+    if text[257:262] == b"ustar":
+        raise ValueError(f"{path} is a tar archive; unpack it, and name the folder of its files")
     content = _decoded(path, text.removeprefix(b"\xef\xbb\xbf"))
     found = {mark: _first_row(content, mark) for mark in SEPARATORS}
     separator = max(SEPARATORS, key=lambda mark: len(found[mark]))
     if not found[separator]:
         raise ValueError(f"{path} does not begin with a header. {PUBLISHED}")
     _check_names(path, found[separator])
-    return TableFile(path, "text", found[separator], separator, part)
+    return TableFile(path, "text", found[separator], separator, part, rows)
 
 
 def _decoded(path: Path, text: bytes) -> str:
@@ -234,7 +244,10 @@ def _opened(path: Path) -> Iterator[Any]:
     with ExitStack() as stack, _errors_named(path):
         with path.open("rb") as file:
             head = file.read(8)
-        if head.startswith(b"PK\x03\x04"):
+        if head.startswith(b"\xfd7zXZ"):
+            raise ValueError(f"{path} is packed by xz; unpack it, or pack it by gzip, zstd, bzip2 "
+                             "or zip")
+        if head.startswith((b"PK\x03\x04", b"PK\x05\x06")):  # the second of an empty one
             archive = stack.enter_context(zipfile.ZipFile(path))
             names = [name for name in archive.namelist() if not name.endswith("/")]
             if "xl/workbook.xml" in names:
@@ -242,7 +255,11 @@ def _opened(path: Path) -> Iterator[Any]:
             if len(names) != 1:
                 raise ValueError(f"{path} holds {len(names)} files ({', '.join(names[:3])}); pack "
                                  "one table alone, or unpack it and name the folder")
-            yield stack.enter_context(archive.open(names[0]))
+            try:
+                opened = archive.open(names[0])
+            except (RuntimeError, NotImplementedError) as error:  # a password, an odd method
+                raise ValueError(f"{path} cannot be unpacked here ({error}); unpack it") from error
+            yield stack.enter_context(opened)
             return
         kind = next((kind for magic, kind in _COMPRESSED.items() if head.startswith(magic)), None)
         source = stack.enter_context(pa.OSFile(str(path)))
@@ -320,6 +337,8 @@ class Table:
                 yield None, batch
         for file in self.files:
             with _errors_named(file.path):
+                if not file.rows:  # of which the reader makes an error
+                    continue
                 batches = (_parquet(file, columns) if file.kind == "parquet"
                            else self._text(file, columns))
                 for batch in batches:
@@ -407,6 +426,9 @@ class _Hash(io.RawIOBase):
 def _in_memory(data: Any) -> pa.Table:
     """An Arrow table of a pandas one; columns of several kinds of values become text."""
     if isinstance(data, pd.DataFrame):
+        if index := [str(name) for name in data.index.names if name is not None]:
+            log.warning("the DataFrame's index (%s) is no column and is left out; reset_index() "
+                        "makes it one", ", ".join(index))
         arrays = {}
         for place, name in enumerate(data.columns):
             column = data.iloc[:, place]
@@ -415,7 +437,8 @@ def _in_memory(data: Any) -> pa.Table:
             kinds = getattr(column.dtype, "categories", column).dtype
             try:
                 made = pa.array(column, from_pandas=True)
-            except (pa.ArrowInvalid, pa.ArrowTypeError, OverflowError):  # of an int from 2^64 on
+            except (pa.ArrowInvalid, pa.ArrowTypeError, pa.ArrowNotImplementedError,
+                    OverflowError):  # of an int from 2^64 on
                 made = None
             # Arrow writes decimals with as many places as the longest of them, and no intervals
             if (made is None or pa.types.is_decimal(made.type)
@@ -425,9 +448,9 @@ def _in_memory(data: Any) -> pa.Table:
         if len(arrays) != data.shape[1]:
             raise ValueError("the DataFrame has two columns of one name; give each its own")
         data = pa.table(arrays)
+    _check_names(Path("the table"), data.column_names)
     for name in data.column_names:
         _require_flat("the table", name, data.schema.field(name).type)
-    _check_names(Path("the table"), data.column_names)
     return data
 
 
@@ -478,16 +501,20 @@ def values_of(array: pa.Array) -> np.ndarray | Packed:
     return texts_of(array)
 
 
-def has_fractions(array: pa.Array) -> bool:
-    """Whether a column is of numbers of which some have a fraction; a column of gaps is not."""
+def has_fractions(arrays: Iterable[pa.Array]) -> bool:
+    """Whether a column's first FIRST_ROWS, which may come in several arrays, are numbers of which
+    some have a fraction; a column of gaps is not."""
     from models.vocabulary import numbers_of
 
-    try:
-        numbers = numbers_of(values_of(array.slice(0, 10_000)), "")
-    except ValueError:
-        return False
-    numbers = numbers[np.isfinite(numbers)]
-    return bool(len(numbers) and (numbers % 1 != 0).any())
+    found, left = False, FIRST_ROWS
+    for array in arrays:
+        try:
+            numbers = numbers_of(values_of(array.slice(0, left)), "")
+        except ValueError:
+            return False
+        found |= bool((numbers[np.isfinite(numbers)] % 1 != 0).any())
+        left -= len(numbers)
+    return found
 
 
 def parts_of_column(values: Mapping[int, str]) -> dict[int, int]:

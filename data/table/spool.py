@@ -1,7 +1,8 @@
 """The first pass over a table: each text becomes the number under which it first came in its
 column, each number stays one, and both go to the disk."""
 
-from collections.abc import Iterator
+import itertools
+from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -13,7 +14,7 @@ from tqdm import tqdm
 
 from data.table.count import TextCounter
 from data.table.options import NONE, TableOptions, slot_names
-from data.table.read import Table, has_fractions, strings_of, texts_of, values_of
+from data.table.read import FIRST_ROWS, Table, has_fractions, strings_of, texts_of, values_of
 from models.vocabulary import Packed, date_part, numbers_of, seconds_of
 
 MOST_LABELS = 10_000  # distinct values after which a column is surely no label
@@ -88,13 +89,13 @@ class Spooled:
 
 
 def plans_of(table: Table, options: TableOptions, used: set[str],
-             first: pa.RecordBatch) -> list[FieldPlan]:
+             first: Sequence[pa.RecordBatch]) -> list[FieldPlan]:
     """The fields in the order of the columns; those of a date in the order of its parts, and slots
     in theirs.
 
     Args:
         used: columns that make the split.
-        first: the first rows, which tell columns of numbers with a fraction.
+        first: the first FIRST_ROWS, or more, which tell columns of numbers with a fraction.
     """
     named = {*options.fields, *options.dense, *options.dates}
     left_out = {options.label, *options.ignore, *used, ""} - named
@@ -113,7 +114,7 @@ def plans_of(table: Table, options: TableOptions, used: set[str],
                                 slots=most)
                       for slot, name in enumerate(slot_names(column, most))]
             continue
-        rule = options.rule_of(column, has_fractions(first.column(column)))
+        rule = options.rule_of(column, has_fractions(batch.column(column) for batch in first))
         plans.append(FieldPlan(column, column, len(plans), rule))
     return plans
 
@@ -133,10 +134,10 @@ def spool(table: Table, options: TableOptions, split: tuple[str, str], target: P
     used = {by} if kind in ("time", "column") else set()
     columns = [column for column in table.columns if column and column not in options.ignore]
     batches = table.batches(columns)
-    first = next((batch for batch in batches if batch[1].num_rows), None)
-    if first is None:
+    first = list(_first_rows(batches))
+    if not first:
         raise ValueError("the table has no row behind its header; give a file with rows")
-    plans = plans_of(table, options, used, first[1])
+    plans = plans_of(table, options, used, [batch for _, batch in first])
     if not plans:
         raise ValueError("no column is left for a field; name some in fields, or ignore fewer")
     texts = [plan for plan in plans if plan.rule == NONE]
@@ -149,7 +150,7 @@ def spool(table: Table, options: TableOptions, split: tuple[str, str], target: P
                       order_values=TextCounter(by) if kind == "column" else None)
     with target.open("wb") as out, tqdm(desc="reading", unit="rows", unit_scale=True,
                                         disable=None) as bar:
-        for part, batch in _with_first(first, batches):
+        for part, batch in itertools.chain(first, batches):
             if not batch.num_rows:
                 continue
             for array in _rows(batch, spooled, options.label, pool):
@@ -166,11 +167,16 @@ def spool(table: Table, options: TableOptions, split: tuple[str, str], target: P
     return spooled
 
 
-def _with_first(first: tuple[str | None, pa.RecordBatch],
-                others: Iterator[tuple[str | None, pa.RecordBatch]]
+def _first_rows(batches: Iterator[tuple[str | None, pa.RecordBatch]]
                 ) -> Iterator[tuple[str | None, pa.RecordBatch]]:
-    yield first
-    yield from others
+    """Batches that have rows, until FIRST_ROWS are reached."""
+    rows = 0
+    for part, batch in batches:
+        if batch.num_rows:
+            yield part, batch
+        rows += batch.num_rows
+        if rows >= FIRST_ROWS:
+            return
 
 
 def _rows(batch: pa.RecordBatch, spooled: Spooled, label: str,

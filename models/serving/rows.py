@@ -4,6 +4,7 @@ import csv
 import difflib
 import gzip
 import io
+import re
 import zlib
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -80,8 +81,9 @@ def columns_of(rows: Any, needed: Sequence[str]) -> Columns:
 
     Args:
         rows: a DataFrame or Arrow table; columns by name, each a sequence of values, or for one row
-            each a value; a sequence of such rows (dicts, named tuples, Series) or a structured
-            array; or rows of bare values (rows, columns), array or lists, in the order of `needed`.
+            each a value; a sequence of such rows (dicts, named tuples, Series, a data base's rows)
+            or a structured array; or rows of bare values (rows, columns), array or lists, in the
+            order of `needed`.
 
     Raises:
         ValueError: a column is missing, or bare rows have another number of values.
@@ -94,14 +96,16 @@ def columns_of(rows: Any, needed: Sequence[str]) -> Columns:
         rows = named
     if isinstance(rows, Mapping):
         require(list(rows), needed)
-        single = not any(_is_sequence(rows[name]) for name in needed)
-        texts = [name for name in needed if isinstance(rows[name], str | bytes)]
-        if texts and not single:
-            several = next(name for name in needed if _is_sequence(rows[name]))
-            raise ValueError(f"column {texts[0]!r} is one value and {several!r} has several: give "
+        values = {name: list(rows[name]) if hasattr(rows[name], "__next__") else rows[name]
+                  for name in needed}
+        several = [name for name in needed if _is_sequence(values[name])]
+        if 0 < len(several) < len(needed):
+            one = next(name for name in needed if name not in several)
+            raise ValueError(f"column {one!r} is one value and {several[0]!r} has several: give "
                              "lists for all, or one row with one text a cell (several values of a "
                              "cell with their separator between them)")
-        values = {name: [rows[name]] if single else rows[name] for name in needed}
+        if not several:
+            values = {name: [value] for name, value in values.items()}
     elif hasattr(rows, "column_names") or hasattr(rows, "columns"):
         names = getattr(rows, "column_names", None)
         listed = list(rows.columns if names is None else names)
@@ -134,8 +138,8 @@ def columns_of(rows: Any, needed: Sequence[str]) -> Columns:
 
 
 def _named(row: Any) -> Mapping[Any, Any] | None:
-    """A row's values by their names, of a named tuple, a Series or a record (an array of records:
-    its columns); None of a row without names."""
+    """A row's values by their names, of a named tuple, a Series, a data base's row or a record (an
+    array of records: its columns); None of a row without names."""
     if isinstance(row, Mapping):
         return row
     if hasattr(row, "_asdict"):
@@ -143,6 +147,8 @@ def _named(row: Any) -> Mapping[Any, Any] | None:
     if hasattr(row, "to_dict") and hasattr(row, "index"):
         return row.to_dict()
     names = getattr(getattr(row, "dtype", None), "names", None)
+    if names is None and hasattr(row, "keys") and hasattr(row, "__getitem__"):  # of a data base
+        names = row.keys()
     return None if names is None else {name: row[name] for name in names}
 
 
@@ -280,12 +286,22 @@ def _read_lines(path: Path, form: FileForm, needed: Sequence[str]) -> Iterator[C
             left += block
             quoted = b'"' in block
             if (end := left.rfind(b"\n") + 1) and not quoted:
-                yield Lines(left[:end], separator, names)
+                if lines := _not_blank(left[:end], names):
+                    yield Lines(lines, separator, names)
                 left = left[end:]
         if quoted:  # a quoted cell may hold line breaks: the rest is read by Python's csv
             yield from _quoted(path, left, file, separator, names, needed)
-        elif left:
-            yield Lines(left.removesuffix(b"\n") + b"\n", separator, names)
+        elif lines := _not_blank(left.removesuffix(b"\n") + b"\n", names):
+            yield Lines(lines, separator, names)
+
+
+def _not_blank(lines: bytes, names: Sequence[str]) -> bytes:
+    """Lines without blank ones, which training passes over too; in a file of one column they are
+    gaps."""
+    if len(names) == 1 or not (b"\n\n" in lines or b"\n\r\n" in lines
+                               or lines.startswith((b"\n", b"\r\n"))):
+        return lines
+    return re.sub(rb"^\r?\n", b"", lines, flags=re.MULTILINE)
 
 
 def _has(first: bytes, separator: str, needed: Sequence[str]) -> bool:
@@ -347,7 +363,8 @@ def _quoted(path: Path, left: bytes, file: Any, separator: str, names: list[str]
             if any(len(cell) >= MOST_LINE_ENDS <= cell.count("\n") for cell in row):
                 raise ValueError(f"{path} has a cell of {MOST_LINE_ENDS} lines or more: a quote is "
                                  "opened there and not closed; close it, or double it")
-            rows.append(row)
+            if row or len(names) == 1:  # a blank line has no cell
+                rows.append(row)
             if len(rows) == ROWS:
                 yield _of_lists(rows, places, len(names))
                 rows = []

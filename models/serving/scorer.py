@@ -111,9 +111,23 @@ class Scorer:
             columns = Lines(own, lines.separator, lines.names).columns(self.columns)
             ids[left] = self.encode(columns)[0]
             bad = {int(left[place]): why for place, why in columns.bad.items()}
+        self._warn_of_unknown_in(ids, lines)
         found = self.score_ids(ids)
         found[list(bad)] = np.nan
         return found, bad
+
+    def _warn_of_unknown_in(self, ids: np.ndarray, lines: Lines) -> None:
+        """`_warn_of_unknown` of the ids of lines."""
+        first: Columns | None = None
+        for place, field in enumerate(self.vocabulary.fields):
+            found = ids[:, place]
+            if len(found) and found[0] in (field.unknown, self.model.table.num_rows):
+                if first is None:
+                    end = lines.text.index(b"\n") + 1
+                    first = Lines(lines.text[:end], lines.separator, lines.names).columns(
+                        self.columns)
+                self._warn_of_unknown(field, np.where(found == self.model.table.num_rows, NOT_FOUND,
+                                                      found), first)
 
     @cached_property
     def _encoder(self) -> Any:

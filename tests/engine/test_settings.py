@@ -184,6 +184,11 @@ def test_a_number_among_names_is_the_text_that_stands_for_it(value):
     assert parse({"positive": value}).flat()["positive"] == ("1.0",)
 
 
+@pytest.mark.parametrize("value", [True, [True], "true"])
+def test_true_is_the_word_of_a_column_of_booleans(value):
+    assert parse({"positive": value}).flat()["positive"] == ("true",)
+
+
 def test_flat_settings_parse_to_the_same_settings_also_by_way_of_json():
     settings = parse({**PRESETS["criteo"], "lr": 0.01, "mlp_dims": [7]})
     assert parse(settings.flat()) == settings

@@ -1,12 +1,14 @@
 """Runs to folders to scores of raw rows, with runs of the tiny data set."""
 
 import bz2
+import csv
 import gzip
 import json
 import logging
 import lzma
 import os
 import shutil
+import sqlite3
 from argparse import ArgumentParser
 
 import numpy as np
@@ -521,11 +523,50 @@ def test_scores_are_written_as_python_writes_them():
         np.testing.assert_allclose(float(one.split(",")[1]), float(two.split(",")[1]), rtol=2e-7)
 
 
-def test_a_column_of_which_nothing_is_known_is_named_once(home, caplog):
+@pytest.mark.parametrize("form", ["frame", "file", "quoted file"])
+def test_a_column_of_which_nothing_is_known_is_named_once(home, caplog, form):
     scorer, (table, _) = load(home), raw_rows(40)
     table["user"] = table["user"].map("u{:03d}".format)
+    path = home.parent / "new.csv"
+    table.to_csv(path, index=False, quoting=csv.QUOTE_ALL if form == "quoted file" else 0)
     for _ in range(2):
-        assert np.isfinite(scorer.score(table)).all()
+        if form == "frame":
+            assert np.isfinite(scorer.score(table)).all()
+        else:
+            assert scorer.score_file(path, home.parent / "out.csv").bad == 0
     [record] = caplog.records
     assert record.getMessage().startswith("the model knows none of the 40 values of column 'user', "
                                           f"the first of which is read as {table['user'][0]!r}")
+
+
+def test_rows_of_a_data_base_are_read_by_their_names(home):
+    scorer, (table, _) = load(home), raw_rows(30)
+    connection = sqlite3.connect(":memory:")
+    connection.row_factory = sqlite3.Row
+    table[table.columns[::-1]].to_sql("clicks", connection, index=False)
+    rows = connection.execute("select * from clicks").fetchall()
+    np.testing.assert_array_equal(scorer.score(rows), scorer.score(table))
+
+
+def test_columns_may_be_iterators_and_cells_may_not(home):
+    scorer, (table, _) = load(home), raw_rows(30)
+    columns = {name: iter(table[name].tolist()) for name in table}
+    np.testing.assert_array_equal(scorer.score(columns), scorer.score(table))
+    rows = table.head(2).to_dict("records")
+    with pytest.raises(ValueError, match="a cell must hold one value"):
+        scorer.score([{**rows[0], "user": iter([7])}, rows[1]])
+    with pytest.raises(ValueError, match="column 'user' is one value and 'item' has several"):
+        scorer.score({**{name: table[name].tolist() for name in table}, "user": 7})
+
+
+@pytest.mark.parametrize("quotes", [csv.QUOTE_MINIMAL, csv.QUOTE_ALL])
+def test_blank_lines_are_passed_over_as_in_training(home, monkeypatch, quotes):
+    scorer, (table, _) = load(home), raw_rows(30)
+    monkeypatch.setattr(rows, "BLOCK", 50)
+    head, *lines = table.to_csv(index=False, quoting=quotes).splitlines(keepends=True)
+    path, wanted = home.parent / "rows.csv", scorer.score(table)
+    path.write_text(head + "\n" + "\r\n\n".join(lines) + "\n\n")
+    done = scorer.score_file(path, home.parent / "scores.csv")
+    assert (done.rows, done.bad) == (30, 0)
+    found = pd.read_csv(home.parent / "scores.csv")["probability"]
+    np.testing.assert_allclose(found, wanted, rtol=1e-6)

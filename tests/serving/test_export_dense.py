@@ -41,6 +41,15 @@ def test_dense_columns_in_another_order_than_the_tables(shop):
     assert found > 0.65  # by the price, so that columns that change places would show
 
 
+def test_bytes_that_are_no_text_in_a_column_of_numbers_are_a_bad_row(shop, tmp_path):
+    frame, _, folder = shop
+    (tmp_path / "rows.csv").write_bytes(frame[:3].to_csv(index=False).encode().replace(
+        b"%g" % frame["price"][1], b"\xff\xfe"))
+    done = load(folder).score_file(tmp_path / "rows.csv", tmp_path / "scores.csv")
+    assert (done.rows, done.bad) == (3, 1)
+    assert "row 1: field 'price' is of numbers" in str(done)
+
+
 def test_an_infinite_number_is_a_bad_row(shop, tmp_path):
     frame, _, folder = shop
     rows = frame[:3].astype({"price": str})

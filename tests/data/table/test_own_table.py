@@ -2,9 +2,12 @@
 words."""
 
 import gzip
+import io
 import logging
+import lzma
 import os
 import re
+import tarfile
 import uuid
 import zipfile
 from concurrent.futures import ThreadPoolExecutor
@@ -210,6 +213,16 @@ def test_typed_columns_are_read_as_they_are_written(tmp_path):
 # how numbers and dates are read
 
 
+def test_what_a_column_is_does_not_depend_on_where_parts_end(tmp_path):
+    table = pa.table({"click": ["0", "1"] * 100, "price": ["5.0"] + ["1.25", "", "2.5", "7"] * 49
+                      + ["9.5"] * 3})
+    whole = open_own(table, tmp_path)
+    assert whole.vocabulary.field("price").info.rule == "quantiles"
+    for row in (1, 2, 199):
+        parts = pa.concat_tables([table.slice(0, row), table.slice(row)])
+        assert open_own(parts, tmp_path).hash == whole.hash
+
+
 def test_dense_columns_are_numbers_for_one_model_and_buckets_for_others(tmp_path):
     frame = frame_of()
     path = put(tmp_path, frame)
@@ -365,6 +378,18 @@ def test_a_vocabulary_of_the_training_rows(tmp_path):
     counts = train["mixed"].value_counts()
     assert {value or "": number for _, value, number in field.entries()} == {
         **counts.to_dict(), "(any other value)": 0}
+
+
+def test_rows_for_unknown_values_that_nothing_has_are_counted_in_columns_of_numbers(tmp_path):
+    age = [20.0, 30.0, 40.0, 50.0] * 20
+    frame = pd.DataFrame({"click": [0, 1] * 40, "age": age, "size": [1.0, 2.0] * 40,
+                          "part": ["train"] * 60 + ["valid"] * 10 + ["test"] * 10})
+    frame.loc[frame["part"] != "train", "age"] = 90.0  # a bucket that no training row has
+    dataset = open_own(frame, tmp_path, "column:part", vocabulary="train", min_count=1,
+                       bucket={"age": "log2", "size": "log2"})
+    used = {int(row) for row in np.unique(dataset.ids)}
+    unknown = [field.unknown for field in dataset.vocabulary.fields]
+    assert dataset.unused_unknown_rows == sum(row not in used for row in unknown) == 1
 
 
 def test_labels_in_words_and_those_that_are_named(tmp_path):
@@ -647,7 +672,35 @@ def files(folder, **content):
 ROWS = "click,town\n" + "1,Rome\n0,Oslo\n" * 40
 
 
+def zipped(**changes):
+    """A zip of one table; `flags` sets a bit of its member's, `method` its packing."""
+    packed = io.BytesIO()
+    with zipfile.ZipFile(packed, "w") as archive:
+        if not changes.get("empty"):
+            archive.writestr("a.csv", ROWS)
+    content = bytearray(packed.getvalue())
+    member = content.find(b"PK\x01\x02")  # its line in the archive's list
+    if "flags" in changes:
+        content[member + 8] |= changes["flags"]
+    if "method" in changes:
+        content[member + 10] = changes["method"]
+    return bytes(content)
+
+
+def tarred():
+    packed = io.BytesIO()
+    with tarfile.open(fileobj=packed, mode="w:gz") as archive:
+        archive.addfile(tarfile.TarInfo("a.csv"))
+    return packed.getvalue()
+
+
 @pytest.mark.parametrize(("content", "why"), [
+    ({"a_zip": zipped(flags=1)}, "cannot be unpacked here.*is encrypted.*; unpack it"),
+    ({"a_zip": zipped(method=9)}, "cannot be unpacked here.*not supported.*; unpack it"),
+    ({"a_zip": zipped(empty=True)}, "holds 0 files"),
+    ({"a_csv": lzma.compress(ROWS.encode())}, "is packed by xz; unpack it"),
+    ({"a_csv": tarred()}, "is a tar archive"),
+    ({"a_csv": "click,town"}, "no row behind its header"),
     ({"a_csv": ""}, "is empty"),
     ({"a_csv": "click,town\n"}, "no row behind its header"),
     ({"a_csv": "click\n1\n0\n"}, "has one column"),
@@ -678,6 +731,35 @@ def test_a_cut_off_parquet_file_is_named(tmp_path):
     path.write_bytes(path.read_bytes()[:-100])
     with pytest.raises(ValueError, match=r"t\.parquet cannot be read"):
         open_own(path, tmp_path)
+
+
+def test_a_part_of_a_header_alone_has_no_rows(tmp_path):
+    whole = open_own(files(tmp_path / "one", a_csv=ROWS), tmp_path)
+    parts = files(tmp_path / "two", a_csv="click,town", b_csv=ROWS, c_csv="click,town\n")
+    assert open_own(parts, tmp_path).hash == whole.hash
+
+
+def test_two_columns_of_one_name_in_memory_are_named(tmp_path):
+    table = pa.table([["0", "1"] * 20, ["a"] * 40, ["b"] * 40], names=["click", "town", "town"])
+    with pytest.raises(ValueError, match="two columns are called 'town'"):
+        open_own(table, tmp_path)
+
+
+def test_an_index_and_files_that_are_no_split_are_said(tmp_path, caplog):
+    frame = pd.DataFrame({"click": [0, 1] * 40, "town": ["a", "b"] * 40})
+    open_own(frame.rename_axis("user"), tmp_path)
+    assert "the DataFrame's index (user) is no column and is left out" in caplog.text
+    open_own(files(tmp_path / "raw", train_csv=ROWS, test_csv=ROWS), tmp_path)
+    assert "has train and test, and no file called valid" in caplog.text
+
+
+@pytest.mark.parametrize("word", ["now", "today", "NaT"])
+def test_a_word_is_no_time(tmp_path, word):
+    frame = pd.DataFrame({"click": [0, 1] * 40, "at": ["2026-01-31 08:00+02"] * 79 + [word]})
+    with pytest.raises(ValueError, match=f"'at' is of times, got '{word}'"):
+        open_own(frame, tmp_path, dates={"at": ("hour",)})
+    found = open_own(frame[:78], tmp_path, dates={"at": ("hour",)})
+    assert found.vocabulary.field("at.hour").value(0) == "6"
 
 
 def test_nested_columns_are_refused(tmp_path):
