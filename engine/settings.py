@@ -121,7 +121,8 @@ class TrainSettings:
     ema: float = option(0.0, "decay of an exponential moving average of all weights, which is "
                         "evaluated and kept in their place; 0: none", low=0, below=1)
     lr_schedule: str = option(CONSTANT, "learning-rate schedule; cosine: to 0 over max_epochs; "
-                              "plateau: a tenth after half of early_stop without gain",
+                              "plateau: a tenth after every early_stop / 2 evaluations (rounded "
+                              "up) without gain",
                               choices=(CONSTANT, COSINE, PLATEAU))
     lanes: int = option(0, "parts that a batch is cut into, for as many processes as divide them "
                         "(torchrun, which sets it to 4); a power of two; 0: one process", low=0)
@@ -463,6 +464,11 @@ def _check_together(settings: Settings) -> None:
     if list(targets) != sorted(set(targets), reverse=True):
         raise ValueError(f"candidate_p must be strictly decreasing, got {list(targets)}")
     _check_lanes(settings)
+    train = settings.train
+    if (train.lr_schedule == PLATEAU and train.early_stop < 2
+            and train.early_stop_metric != PUBLISHED_PATIENCE):
+        raise ValueError("with lr_schedule plateau and early_stop 1 the run ends where its rate "
+                         "would fall for the first time; give early_stop 2 or more")
     flat, model = settings.flat(), settings.model
     MODELS[model.model].check(settings.own[model.model], flat)
     if settings.scheme != MASKED:

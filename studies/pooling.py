@@ -4,7 +4,8 @@ A page that stands beside the paper takes a run when all of this holds, and coun
 a line:
 
 - **Full length.** A training or retraining that early stopping ended is at full length whatever
-  its `max_epochs`: a longer limit would not have changed it. One that ran into `max_epochs` is at
+  its `max_epochs`: a longer limit would not have changed it, but under a cosine, of whose rates
+  it is a setting. One that ran into `max_epochs` is at
   full length when that is at least the script's (LENGTH). A search is never stopped early, so it
   must have the script's very length, or have met its last budget before.
 - **The data set's own rows**, all of them (ROWS). Where no run has them, the page shows the data
@@ -64,8 +65,8 @@ class Data(NamedTuple):
 def settings_of(result: Result) -> Result:
     """What sets a run's result apart, by name: departures from the defaults, and always the decays.
 
-    FREE settings and the length are left out. A decay of None is that of the embedding, so that
-    records from before and after the setting `weight_decay` compare.
+    FREE settings and the length, but that of a cosine, are left out. A decay of None is that of the
+    embedding, so that records from before and after the setting `weight_decay` compare.
 
     >>> run = {"stage": "train", "identity": {"settings": {"max_epochs": 300, "lr": 0.1}},
     ...        "settings": {"model": "fm", "l2_regularization": 1e-4, "weight_decay": None}}
@@ -82,6 +83,8 @@ def settings_of(result: Result) -> Result:
               "l2_penalty": settings.get("l2_penalty", DECAYS["l2_penalty"])}
     if settings["model"] == "linear":  # it has no embedding
         decays = {"weight_decay": decays["weight_decay"]}
+    if settings.get("lr_schedule") == "cosine":
+        own["max_epochs"] = settings["max_epochs"]
     rewind = {"rewind": settings.get("rewind", "embedding")} if result["stage"] == "retrain" else {}
     return {**own, **decays, **rewind}
 

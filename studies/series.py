@@ -6,7 +6,7 @@ from collections import defaultdict
 from itertools import chain
 from typing import Any
 
-from studies import names, pooling
+from studies import names, pooling, published, tuning
 from studies.kinds import COMPRESSED, PEP, STEPPING_STONE, Results, kind
 from utils.text import counted
 
@@ -90,8 +90,12 @@ def _facts(result: dict[str, Any], by_id: dict[str, dict[str, Any]]) -> dict[str
     facts = dict(own)
     parent = pooling.parent_of(result, by_id)
     if parent is not None:
-        facts |= {f"search {name}": f"search {label}"
-                  for name, label in _labels(parent, pooling.settings_of_parent(parent)).items()
+        theirs = _labels(parent, pooling.settings_of_parent(parent))
+        # what the ticket departs in, and the search does not
+        theirs |= {name: names.setting(name, parent["settings"][name], parent["settings"])
+                   for name in own if name in parent["settings"]
+                   and name not in (*theirs, *tuning.RETRAINING, *pooling.NAMED)}
+        facts |= {f"search {name}": f"search {label}" for name, label in theirs.items()
                   if own.get(name) != label}
     if result.get("snapshot", {}).get("how"):
         facts["made"] = f"made {result['snapshot']['how']}"
@@ -102,11 +106,14 @@ def _labels(result: dict[str, Any], own: dict[str, Any]) -> dict[str, str]:
     """A run's own settings as text by name; published decays go without saying, rewinding is among
     the marks."""
     if pooling.published_protocol(result):  # it is among the marks
-        own = {name: value for name, value in own.items() if name not in pooling.PROTOCOL}
-    published = all(own[name] == value for name, value in pooling.DECAYS.items() if name in own)
+        dataset = result["settings"].get("dataset", "")
+        protocol = published.VARIANTS.get(dataset, published.VARIANTS["movielens"])["published"]
+        own = {name: value for name, value in own.items()
+               if name not in pooling.PROTOCOL or value != protocol.get(name, value)}
+    usual = all(own[name] == value for name, value in pooling.DECAYS.items() if name in own)
     labels = {name: names.setting(name, value, own) for name, value in own.items()
               if name != "rewind"}
-    if published:
+    if usual:
         return {name: label for name, label in labels.items() if name not in pooling.DECAYS}
     if "l2_regularization" in own:  # its label says what the rest has
         del labels["weight_decay"]
@@ -124,6 +131,8 @@ def _marks(result: dict[str, Any], by_id: dict[str, dict[str, Any]],
     parent = pooling.parent_of(result, by_id)
     if pooling.published_protocol(result):
         marks.append("published protocol")
+        if result["stop_reason"] == "max_epochs" and result["stage"] != "search":
+            marks.append(f"cut at {counted(result['settings']['max_epochs'], 'epoch')}")
     elif not pooling.full_length(result):
         marks.append(f"cut at {counted(result['settings']['max_epochs'], 'epoch')}")
     if (parent is not None and not pooling.published_protocol(parent)

@@ -91,10 +91,18 @@ def _label(result: dict[str, Any]) -> str:
     return ", ".join([about["method"], *(name for name, on in variants.items() if on)])
 
 
+def _own_settings(result: dict[str, Any]) -> str:
+    """What a method was asked for, but for what its curve and figure say."""
+    about = result["compression"]
+    dynamics = {name: value for name, value in about["dynamics"].items()
+                if name not in ("faithful", "joint")}
+    return json.dumps([dynamics, about.get("keep_fields"), about.get("strength")], sort_keys=True)
+
+
 def _of_one_setting(page: Page, results: Results, data: pooling.Data,
                     every: Results) -> list[dict[str, Any]]:
     """Those of the setting with the most runs, one a seed: trained alike, for as long, from the
-    same training.
+    same training; and of each method those that were asked for the same.
 
     Args:
         data: that the page shows.
@@ -114,14 +122,16 @@ def _of_one_setting(page: Page, results: Results, data: pooling.Data,
         return []
     most = max(groups.values(),
                key=lambda runs: (data.manifest in (None, runs[0]["manifest"]), len(runs)))
-    if len(most) < len(results):
-        page.left_out.append(
-            f"Left out: {pooling.words({'other settings or data': len(results) - len(most)})}."
-        )
+    curves: dict[str, dict[str, list[dict[str, Any]]]] = defaultdict(lambda: defaultdict(list))
+    for result in most:
+        curves[_label(result)][_own_settings(result)].append(result)
     points: dict[Any, list[dict[str, Any]]] = defaultdict(list)
-    for result in most:  # the whole model once, though both figures ask for it
-        points[_label(result), result["compression"]["budget"] if _label(result) != DENSE
-               else 1].append(result)
+    for label, forms in curves.items():
+        for result in max(forms.values(), key=len):
+            # the whole model once, though both figures ask for it
+            points[label, result["compression"]["budget"] if label != DENSE else 1].append(result)
+    if left := len(results) - sum(map(len, points.values())):
+        page.left_out.append(f"Left out: {pooling.words({'other settings or data': left})}.")
     found = list(chain.from_iterable(map(pooling.one_a_seed, points.values())))
     return sorted(found, key=lambda result: (_label(result), -result["compression"]["budget"],
                                              result["seed"]))

@@ -65,7 +65,7 @@ def build(results: Results, out: Path, dataset: str, model: str) -> Page:
     if strange := len(quantised) - len(own):
         page.left_out.append(f"Left out: {pooling.words({'other data': strange})}.")
     schemes: dict[str, Groups] = defaultdict(dict)
-    for key, runs in _grouped(own).items():
+    for key, runs in _grouped(own, pooling.by_run(results)).items():
         schemes[scheme_of(runs[0])][key] = runs
     mine, plain, ablations = _trials(schemes.pop(WATERLINE, {}))
     ours = {budget: best_of(list(groups.values())) for budget, groups in mine.items()}
@@ -128,8 +128,9 @@ def form_of(run: Mapping[str, Any]) -> str:
                       f"decay {settings['l2_regularization']:g}"])
 
 
-def _grouped(runs: Results) -> Groups:
-    """Runs that differ in the seed alone, one a seed."""
+def _grouped(runs: Results, by_id: Mapping[str, dict[str, Any]]) -> Groups:
+    """Runs that differ in the seed alone, one a seed; so do the runs in `by_id` that they were made
+    of."""
     found: Groups = defaultdict(list)
     for run in runs:
         extra = {name: value for name, value in run["identity"]["extra"].items()
@@ -137,8 +138,10 @@ def _grouped(runs: Results) -> Groups:
         # a retrained ticket is another mask with each seed
         extra = {name: value for name, value in extra.items()
                  if name not in ("mask", "initial", "others")}
-        found[json.dumps([run["manifest"], run["identity"]["settings"], extra, _entries(run)],
-                         sort_keys=True)].append(run)
+        source = by_id.get(run["compression"]["source"])
+        made_of = [pooling.settings_of(source), source["settings"]["max_epochs"]] if source else []
+        found[json.dumps([run["manifest"], run["identity"]["settings"], extra, _entries(run),
+                          made_of], sort_keys=True)].append(run)
     return {key: sorted(pooling.one_a_seed(own), key=lambda run: run["seed"])
             for key, own in found.items()}
 

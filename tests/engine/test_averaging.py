@@ -104,6 +104,13 @@ def test_the_rate_is_a_tenth_after_half_of_the_patience_without_gain(tmp_path, r
     assert len(set(expected)) > 1
 
 
+def test_a_rate_that_would_fall_where_the_run_ends_is_refused():
+    with pytest.raises(ValueError, match="give early_stop 2 or more"):
+        tiny.settings(embedding="uniform", lr_schedule="plateau", early_stop=1)
+    tiny.settings(embedding="uniform", lr_schedule="plateau", early_stop=1,
+                  early_stop_metric="published_protocol")
+
+
 @pytest.mark.parametrize("changes", [{"ema": 0.9}, {"lr_schedule": "cosine"},
                                      {"lr_schedule": "plateau"}])
 def test_a_search_refuses_both(tmp_path, seen, changes):

@@ -164,3 +164,30 @@ def test_runs_with_the_published_protocol_are_counted_and_named_as_such():
     assert reason(run) == reason(run, tuned=True) == "the published protocol"
     assert reason(ticket("t", searched="s"), search("s", own=own)) == "the published protocol"
     assert list(series_of([run, result("u")])) == ["uniform", "uniform, published protocol"]
+
+
+def test_a_published_run_of_another_width_or_length_is_named():
+    own = {"early_stop_metric": "published_protocol", "eval_interval": 5, "early_stop": 40}
+    runs = [ticket("a", own={**own, "latent_dim": 32}), ticket("b", own={**own, "latent_dim": 64}),
+            ticket("c", own={**own, "latent_dim": 32, "max_epochs": 20}, stop_reason="max_epochs")]
+    assert set(series_of(runs)) == {"PEP, published protocol",
+                                    "PEP, latent_dim 64, published protocol",
+                                    "PEP, published protocol, cut at 20 epochs"}
+
+
+def test_tickets_that_depart_from_their_searches_are_apart_from_those_that_do_not():
+    searches = [search("s1"), search("s2", 2, own={"lr": 0.01})]
+    runs = [ticket("a", 1, searched="s1", own={"lr": 0.01}),
+            ticket("b", 2, searched="s2", own={"lr": 0.01})]
+    searches[0]["settings"]["lr"] = 0.001  # which its identity, at the default, does not name
+    by_id = pooling.by_run([*searches, *runs])
+    assert len(pooling.averaged(runs, by_id)) == 2
+    assert list(series_of([*searches, *runs])) == ["PEP", "PEP, search lr 0.001"]
+
+
+def test_the_length_is_a_setting_of_a_cosine():
+    runs = [result(f"r{seed}", seed=seed, own={"lr_schedule": schedule, "max_epochs": epochs})
+            for seed, schedule, epochs in ((1, "cosine", 14), (2, "cosine", 28),
+                                           (3, "constant", 150), (4, "constant", 300))]
+    assert [[run["run_id"] for run in each]
+            for each in pooling.averaged(runs, {})] == [["r3", "r4"], ["r1"], ["r2"]]

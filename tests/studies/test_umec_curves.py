@@ -112,6 +112,16 @@ def test_a_seed_counts_once_and_small_models_of_another_training_are_left_out(tm
     assert "Left out: 1 run of other settings or data." in text(page)
 
 
+def test_small_models_that_were_asked_for_in_another_way_are_left_out(tmp_path):
+    other = {"dynamics": {"joint": True, "faithful": False, "zlr": 50.0}}
+    kept = {"keep_fields": ["a"], "budget": 0.5}
+    page = umec_fig2.build([*results(), made("x", seed=3, auc=0.5, **other),
+                            made("y", seed=4, auc=0.5, **kept)], tmp_path, "criteo", "dlrm")
+    found = {number.what: number for number in page.numbers}
+    assert list(found["AUC, UMEC at 0.5"].values) == [0.8, 0.8]
+    assert "Left out: 2 runs of other settings or data." in text(page)
+
+
 def test_a_sample_is_called_one_and_has_nothing_beside_it(tmp_path):
     runs = results()
     for run in runs:

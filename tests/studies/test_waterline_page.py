@@ -121,8 +121,18 @@ def test_masks_of_other_numbers_of_entries_are_other_trials(tmp_path):
                 and line[0] == "20,000")
     assert line[2].startswith("bits 8, entries 5,000, ")
     assert (line[3], line[4], line[7]) == ("2", "30,000", "1")  # trials, bytes, seeds
-    groups = waterline._grouped(masks).values()
+    groups = waterline._grouped(masks, {}).values()
     assert sorted([run["seed"] for run in runs] for runs in groups) == [[1], [1, 2]]
+
+
+def test_tables_made_of_other_trainings_are_no_means(tmp_path):
+    runs = [result("d1", seed=1, auc=0.85, own={"ema": 0.9}),
+            result("d2", seed=2, auc=0.5, own={"lr": 0.1}), ours(1, 20_000, 0.84),
+            ours(2, 20_000, 0.4)]
+    page = waterline.build(runs, tmp_path, "movielens", "fm")
+    found = {number.what: list(number.values) for number in page.numbers}
+    assert found["test AUC, the water line, 20,000 bytes"] == [0.84]
+    assert found["test AUC, the dense model, float32"] == [0.85]
 
 
 def test_runs_on_other_rows_are_left_out_and_counted(tmp_path):
