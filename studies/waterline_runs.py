@@ -267,7 +267,8 @@ def run(given: argparse.Namespace, trial: OwnTrial | Trial, seed: int,
 
 
 def _ticket(given: argparse.Namespace, entries: int, seed: int, context: RunContext) -> str:
-    """The id of PEP's ticket of so many entries, retrained by the recipe."""
+    """The id of PEP's ticket of so many entries, retrained with the recipe's averages; on MovieLens
+    all else is as published."""
     point = {"retrain_emb_param": entries}
     [result] = [schemes.run(given, "pep", {**point, **_averaged(given)}, seed, context)]
     return result["run_id"]

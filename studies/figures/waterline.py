@@ -45,6 +45,8 @@ NOTE = ("Everything that is stored of a table is counted: header, class counts, 
         "scheme with the best mean validation AUC. The lead is paired by seed. Right, the rest of "
         "the model is counted too, with first-order weights and layers at 8 bits, and the scores "
         "are of that model.")
+AS_PUBLISHED = ("PEP's masks are of tickets that were trained as published, at d 64 with a decay of "
+                "1e-5, and not by the recipe; weights are averaged as in it.")
 Groups = dict[str, list[dict[str, Any]]]
 
 
@@ -77,6 +79,8 @@ def build(results: Results, out: Path, dataset: str, model: str) -> Page:
     dense = [run for run in here if run["run_id"] in sources]
     page.behind = [*dense, *own]
     page.notes.append(NOTE)
+    if PEP_MASK in schemes and dataset == "movielens":
+        page.notes.append(AS_PUBLISHED)
     beside = {budget: {name: found for name, groups in schemes.items()
                        if (found := best_near(groups, budget))} for budget in ours}
     page.tables.append(Table(HEAD, [_line(page, budget, runs, beside[budget])
