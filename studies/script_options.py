@@ -105,7 +105,7 @@ def _require_agreement(chosen: Mapping[str, Mapping[str, Any]]) -> None:
 
 def read(options: argparse.Namespace, script: dict[str, Any], variants: Variants,
          usual: Mapping[str, Any]) -> "tuple[Settings, RunContext, frozenset[str]]":
-    """Checked settings, places, and the names that the user set by hand.
+    """Checked settings, places, and the names that were set by hand or, of a search, tuned.
 
     What the user sets goes before what was tuned, this before the variants that were asked for, and
     these before the script's dict.
@@ -118,7 +118,7 @@ def read(options: argparse.Namespace, script: dict[str, Any], variants: Variants
             model's than the run's.
     """
     from data.registry import DATASETS
-    from engine.settings import MASKED, PEP, parse, parse_assignment, require_used
+    from engine.settings import MASKED, PEP, identity, parse, parse_assignment, require_used
     from engine.stages import NAMED, default_alias
     from studies import tuning
 
@@ -140,16 +140,15 @@ def read(options: argparse.Namespace, script: dict[str, Any], variants: Variants
             raise ValueError("a table of your own has the name of its file, or that of --set "
                              "name=...; leave dataset away")
         given["dataset"] = own_name(options.data, given.get("name", ""), DATASETS)
-    alias, tuned = options.alias, {}
+    alias, decisive = options.alias, frozenset(explicit)
+    tuned: dict[str, Any] = {}
     if options.tuned is not None:
-        flat = parse(given).flat()
-        path = tuning.found(Path(options.out), flat["dataset"], flat["model"], flat["embedding"])
-        point, training = tuning.chosen_for(path, options.tuned)
-        own = tuning.of_search(point)
-        if flat["embedding"] == "pep" and alias is None and tuning.departs(usual, own):
-            alias = tuning.alias_of({**usual, "latent_dim": flat["latent_dim"]}, "pep", own,
-                                    options.seed)
-        tuned = {**training, **point}
+        tuned, name = _tuned(options, given, usual)
+        settings = parse({**given, **tuned, **explicit})
+        plain = parse({**script, **{name: settings.flat()[name] for name in NAMED}, **tuned})
+        if alias is None and identity(plain) == identity(settings):
+            alias = name
+        decisive |= {name for name in tuned if name not in tuning.RETRAINING}
     settings = parse({**given, **tuned, **explicit})
     if settings.scheme != PEP and not options.retraining and (alias or options.overwrite):
         raise ValueError(f"--{'alias' if alias else 'overwrite'} is of a search's folder of "
@@ -163,4 +162,36 @@ def read(options: argparse.Namespace, script: dict[str, Any], variants: Variants
     require_used(settings, [*by_hand, *(["embedding"] if options.embedding else [])],
                  also=(MASKED, PEP) if options.retraining else ())
     context = cli.place_of(options, alias=alias, force=options.force, overwrite=options.overwrite)
-    return settings, context, frozenset(explicit)
+    return settings, context, decisive
+
+
+def _tuned(options: argparse.Namespace, given: Mapping[str, Any],
+           usual: Mapping[str, Any]) -> tuple[dict[str, Any], str | None]:
+    """The settings of a tuned run that are not those of the script, and the name of its snapshots,
+    where `reproduce.py` gives them one that is not the default.
+
+    Args:
+        given: the script's settings, with those of the command line.
+        usual: as for `read`.
+    """
+    from engine.settings import PEP, parse
+    from studies import recipes, tuning
+    from studies.published import PRESETS
+
+    flat = parse(dict(given)).flat()
+    dataset, out = flat["dataset"], Path(options.out)
+    path = tuning.found(out, dataset, flat["model"], flat["embedding"])
+    point, training = tuning.chosen_for(path, options.tuned)
+    # of another data set than the script's: its own preset lies below what was tuned
+    other = usual.get("dataset") != dataset
+    beside = dict(PRESETS.get(dataset, {})) if other else {}
+    if options.retraining:
+        recipe = recipes.training_of(out, dataset, flat["model"])
+        beside |= {name: value for name, value in recipe.items() if name in tuning.RETRAINING}
+        beside |= recipes.LIMITS if other else {}
+    named = {"model": flat["model"], "embedding": flat["embedding"]}
+    own = tuning.of_search(point)
+    base = {**usual, **beside, "latent_dim": flat["latent_dim"], "dataset": dataset}
+    alias = (tuning.alias_of(base, PEP, own, options.seed)
+             if flat["embedding"] == PEP and tuning.departs(base, own) else None)
+    return {**beside, **named, **training, **point}, alias

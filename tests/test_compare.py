@@ -25,6 +25,8 @@ from studies import (
     recipes,
     run_figures,
     schemes,
+    script_options,
+    scripts,
     tuning,
 )
 from studies.collect import results_in
@@ -520,6 +522,51 @@ def test_the_scripts_search_and_retrain_as_pep_was_tuned(shell, tmp_path, monkey
     shell(train_movielens, "--tuned", 100)
     shell(train_movielens_retrain, "--tuned", 100)
     assert len(results_in(tmp_path)) == made
+
+
+OWN_TABLE = {"label": "", "split": "auto", "eval_interval": 2, "lr": 1e-3}
+
+
+def tuned_file(out, name, settings, training=()):
+    (out / "tuned").mkdir(exist_ok=True)
+    trial = {"settings": settings, "training": dict(training), "num_embedding_params": 100}
+    (out / "tuned" / f"{name}.json").write_text(json.dumps({"trials": [trial], "chosen": [trial]}))
+
+
+def read_tuned(out, script, *words, retraining=False):
+    variants, usual = scripts._variants(script), scripts._usual(script)
+    options = script_options.parser("about", variants, retraining, "label" in script)
+    given = options.parse_args(["--tuned", "100", "--out", str(out), *words])
+    return script_options.read(given, script, variants, usual)
+
+
+def test_what_was_tuned_on_another_data_set_than_the_scripts_is_trained_as_it_was(tmp_path):
+    tuned_file(tmp_path, "recipe_frappe_fm", {"lr": 0.01, "ema": 0.99, "latent_dim": 10})
+    tuned_file(tmp_path, "frappe_fm_pep", {"threshold_init": -8.0, "retrain_emb_param": 100},
+               {"candidate_p": [300, 100], "lr": 0.01})
+    data = ("--data", str(tmp_path / "frappe"))
+    settings, context, _ = read_tuned(tmp_path, OWN_TABLE, *data)
+    assert settings.data.dataset == "frappe"
+    assert settings.search.candidate_p == (300, 100)
+    train = settings.train
+    assert (train.lr, train.eval_interval, train.max_epochs, train.ema) == (0.01, 1, 150, 0)
+    assert context.alias == "frappe_pep_threshold_init_-8.0_d64_seed1"
+    settings, context, decisive = read_tuned(tmp_path, OWN_TABLE, *data, retraining=True)
+    train = settings.train
+    assert (train.lr, train.eval_interval, train.max_epochs, train.ema) == (0.01, 1, 300, 0.99)
+    assert context.alias == "frappe_pep_threshold_init_-8.0_d64_seed1"
+    assert "threshold_init" in decisive
+
+
+def test_what_departs_from_the_tuned_settings_has_another_name(tmp_path):
+    tuned_file(tmp_path, "movielens_fm_pep", {"threshold_init": -8.0, "retrain_emb_param": 100})
+    own = PRESETS["movielens"]
+    assert read_tuned(tmp_path, own)[1].alias == "movielens_pep_threshold_init_-8.0_d64_seed1"
+    assert read_tuned(tmp_path, own, "--set", "lr=0.01")[1].alias == (
+        "movielens_pep_lr_0.01_threshold_init_-8.0_d64_seed1")
+    assert read_tuned(tmp_path, own, "--set", "threshold_init=-6")[1].alias == (
+        "movielens_pep_threshold_init_-6.0_d64_seed1")
+    assert "published" in read_tuned(tmp_path, own, "--published")[1].alias
 
 
 def test_fewer_trials_than_there_were_are_refused(shell):

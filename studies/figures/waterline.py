@@ -45,8 +45,8 @@ NOTE = ("Everything that is stored of a table is counted: header, class counts, 
         "scheme with the best mean validation AUC. The lead is paired by seed. Right, the rest of "
         "the model is counted too, with first-order weights and layers at 8 bits, and the scores "
         "are of that model.")
-AS_PUBLISHED = ("PEP's masks are of tickets that were trained as published, at d 64 with a decay of "
-                "1e-5, and not by the recipe; weights are averaged as in it.")
+AS_PUBLISHED = ("PEP's masks are of tickets that were trained as published, at d 64 with a decay "
+                "of 1e-5, and not by the recipe; weights are averaged as in it.")
 Groups = dict[str, list[dict[str, Any]]]
 
 
