@@ -29,7 +29,11 @@ def kept_of(run_id: str, budget: str | None, context: RunContext) -> tuple[str, 
         raise ValueError(f"run {result['run_id']} is of a model without vectors")
     if result["stage"] == "search":
         folder = context.out / "embedding" / run.settings.model.model / result["alias"]
-        name = budget or str(min(int(name) for name in result["snapshots"] if name.isdecimal()))
+        budgets = [int(name) for name in result["snapshots"] if name.isdecimal()]
+        if not budgets and budget is None:
+            raise FileNotFoundError(f"the search {result['run_id']} met none of its budgets and "
+                                    "has no snapshot; name another run")
+        name = budget or str(min(budgets))
         if name not in result["snapshots"]:
             raise FileNotFoundError(f"the search {result['run_id']} has no snapshot {name!r}; it "
                                     f"has {', '.join(result['snapshots'])}")

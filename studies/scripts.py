@@ -53,7 +53,12 @@ def _options(description: str, script: Preset, retraining: bool) -> argparse.Nam
 
 
 def _variants(script: Preset) -> script_options.Variants:
-    return published.VARIANTS.get(script.get("dataset", ""), {})
+    found = published.VARIANTS.get(script.get("dataset", ""), {})
+    if "retrain_emb_param" not in script:
+        return found
+    # of a retraining the snapshot says whose they are
+    return {option: {name: value for name, value in changed.items() if name != "embedding"}
+            for option, changed in found.items()}
 
 
 def _usual(script: Preset) -> Preset:

@@ -19,7 +19,7 @@ from makers import tree, write_movielens
 from shipped import ROOT, train_movielens, train_movielens_retrain
 
 from engine import cli, snapshots, stages
-from studies import published, script_options
+from studies import published, script_options, scripts
 
 BASELINE = ("latent_dim=8", "max_epochs=2", "eval_interval=1", "batch_size=256")
 QUICK = (*BASELINE, "candidate_p=[400, 150]")
@@ -693,3 +693,10 @@ def test_a_stopped_search_that_goes_on_under_another_alias_leaves_all_budgets_th
     monkeypatch.setattr(snapshots, "save", original)
     assert shell.search("--alias", "mine", *arguments)[0] == 0
     assert snapshots.names(shell.alias("mine")) == ["1500", "1200", "900"]
+
+
+def test_a_recipe_of_a_retraining_leaves_the_embedding_to_the_snapshot():
+    recipe = scripts._variants(train_movielens_retrain.SETTINGS)["recipe_fm"]
+    assert recipe["ema"] == 0.999
+    assert "embedding" not in recipe
+    assert scripts._variants(train_movielens.SETTINGS)["recipe_fm"]["embedding"] == "uniform"

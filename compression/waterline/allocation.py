@@ -191,7 +191,9 @@ def _filled(level: Level, at: float, budget: int) -> Allocation:
     next one alone may be a column of the largest field, and leave hundreds of bytes."""
     found = level.at(at)
     wanted = level.worth - at + 0.5
-    for place in np.argsort(np.floor(wanted) - wanted, axis=None):
+    with np.errstate(invalid="ignore"):  # of columns that are worth nothing, which come last
+        missing = np.floor(wanted) - wanted
+    for place in np.argsort(missing, axis=None):
         columns = found.columns.copy()
         field, column = np.unravel_index(place, columns.shape)
         if not np.isfinite(wanted[field, column]) or columns[field, column] == COLUMNS[1]:

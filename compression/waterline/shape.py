@@ -55,9 +55,9 @@ class Shape:
         if not 1 <= self.most <= MOST or not 0 <= self.rung <= MOST:
             raise ValueError(f"most takes 1 to {MOST} bits, rung 0 to {MOST}; got {self.most} and "
                              f"{self.rung}")
-        if self.rung > self.most:
-            raise ValueError(f"a rung of {self.rung} bits is above the most, {self.most}; give a "
-                             f"smaller rung, or leave one of the two away")
+        if self.rung and self.most != MOST:
+            raise ValueError(f"with a rung of {self.rung} bits an entry has these or none, and "
+                             f"most ({self.most}) changes nothing; leave one of the two away")
 
     def identity(self) -> dict[str, Any]:
         """What differs from the method, for a run's id and for tables."""

@@ -75,6 +75,10 @@ def test_what_has_no_widths_is_refused(tmp_path, monkeypatch):
     search = tiny.train(tmp_path, embedding="pep", candidate_p=[200])
     with pytest.raises(FileNotFoundError, match="has no snapshot '7'; it has 200"):
         kept_of(search["run_id"], "7", tiny.context(tmp_path))
+    none = tiny.train(tmp_path, embedding="pep", candidate_p=[20], budget="as_reached",
+                      places={"alias": "none"})
+    with pytest.raises(FileNotFoundError, match="met none of its budgets and has no snapshot"):
+        kept_of(none["run_id"], None, tiny.context(tmp_path))
 
 
 def test_of_an_mde_table_it_is_what_is_stored_and_shared_tables_are_refused(tmp_path, monkeypatch):
