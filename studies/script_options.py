@@ -140,16 +140,16 @@ def read(options: argparse.Namespace, script: dict[str, Any], variants: Variants
             raise ValueError("a table of your own has the name of its file, or that of --set "
                              "name=...; leave dataset away")
         given["dataset"] = own_name(options.data, given.get("name", ""), DATASETS)
-    alias, decisive = options.alias, frozenset(explicit)
     tuned: dict[str, Any] = {}
+    alias, usual_alias = options.alias, None
     if options.tuned is not None:
-        tuned, name = _tuned(options, given, usual)
-        settings = parse({**given, **tuned, **explicit})
-        plain = parse({**script, **{name: settings.flat()[name] for name in NAMED}, **tuned})
-        if alias is None and identity(plain) == identity(settings):
-            alias = name
-        decisive |= {name for name in tuned if name not in tuning.RETRAINING}
+        tuned, usual_alias = _tuned(options, given, usual)
     settings = parse({**given, **tuned, **explicit})
+    same = {name: settings.flat()[name] for name in NAMED}
+    # where nothing departs from what was tuned
+    if alias is None and tuned and identity(parse({**script, **same, **tuned})) == identity(
+            settings):
+        alias = usual_alias
     if settings.scheme != PEP and not options.retraining and (alias or options.overwrite):
         raise ValueError(f"--{'alias' if alias else 'overwrite'} is of a search's folder of "
                          f"snapshots, and {settings.scheme} makes none; leave it out")
@@ -157,12 +157,12 @@ def read(options: argparse.Namespace, script: dict[str, Any], variants: Variants
         base = dict(usual)
         for changed in chosen:
             base |= changed
-        same = {name: settings.flat()[name] for name in NAMED}
         alias = default_alias(settings, options.seed, parse({**base, **same}))
     require_used(settings, [*by_hand, *(["embedding"] if options.embedding else [])],
                  also=(MASKED, PEP) if options.retraining else ())
     context = cli.place_of(options, alias=alias, force=options.force, overwrite=options.overwrite)
-    return settings, context, decisive
+    of_search = {name for name in tuned if name not in tuning.RETRAINING}
+    return settings, context, frozenset({*explicit, *of_search})
 
 
 def _tuned(options: argparse.Namespace, given: Mapping[str, Any],
