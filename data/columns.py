@@ -24,7 +24,7 @@ def as_column(values: Any, name: str) -> np.ndarray:
         (rows,) array.
 
     Raises:
-        ValueError: the values are not one-dimensional.
+        ValueError: the values are not one-dimensional, or complex numbers.
 
     >>> as_column(pd.Series(["a", "b"], index=[1, 0]), "town").tolist()
     ['a', 'b']
@@ -51,6 +51,11 @@ def as_column(values: Any, name: str) -> np.ndarray:
             f"column {name!r} must be one-dimensional, got a {kind} of shape {found.shape}; "
             "give one array, list or Series of single values for each column"
         )
+    if found.dtype.kind == "c":
+        raise ValueError(f"column {name!r} is of complex numbers, which have no order; give their "
+                         "parts as columns")
+    if found.dtype == np.float16:  # which pandas does not count
+        found = found.astype(np.float32)
     if found.dtype == object and pd.isna(found).any():
         found = found.copy()
         found[pd.isna(found)] = None
@@ -72,7 +77,11 @@ def as_columns(columns: Mapping[str, Any], labels: Any) -> tuple[dict[str, np.nd
     """
     if not len(columns):
         raise ValueError("there is no column; give at least one field")
+    names = list(columns)
     found = {name: as_column(values, name) for name, values in columns.items()}
+    if len(found) < len(names):
+        twice = next(name for name in names if names.count(name) > 1)
+        raise ValueError(f"two columns are called {twice!r}; give each a name of its own")
     checked = _as_labels(labels)
     lengths = {name: len(values) for name, values in found.items()}
     if set(lengths.values()) != {len(checked)}:

@@ -39,7 +39,8 @@ def build_vocabulary(column: Any, with_unknown: bool = False, field: str = "colu
         field: its name, for errors.
 
     Raises:
-        ValueError: the values cannot be put in order or counted (numbers beside bytes, lists).
+        ValueError: the values cannot be put in order or counted (numbers beside bytes, lists, truth
+            values beside numbers).
 
     >>> build_vocabulary(np.array(["b", "a", "b", "c"])).values.tolist()
     ['b', 'a', 'c']
@@ -47,6 +48,10 @@ def build_vocabulary(column: Any, with_unknown: bool = False, field: str = "colu
     [None, 7, 5]
     """
     values = as_column(column, field)
+    kinds = set(map(type, values)) if values.dtype == object else set()
+    if kinds & {bool, np.bool_} and kinds - {bool, np.bool_, str, bytes, type(None)}:
+        raise ValueError(f"field {field!r} has truth values beside numbers, of which True would be "
+                         "1; give it values of one kind")
     try:
         codes, known = pd.factorize(values, sort=True)
     except (TypeError, ValueError) as error:

@@ -121,6 +121,9 @@ def open_dataset(folder: str | None, cache: Path, with_ids: bool = False, vocabu
 
             columns, labels, kinds = movielens_forms.read_columns(raw, form, with_ids)
         dataset = store.build(NAME, columns, labels, SPLIT_SEED, vocabulary, split, kinds)
+        if changed := [name for name in names if sha256_of_file(raw / name) != hashes[name]]:
+            raise ValueError(f"{raw / changed[0]} changed while it was read; wait until it is "
+                             "complete and start again")
         store.save(dataset, target, source)
     positives = [int(dataset.split(part)[1].sum()) for part in SPLITS]
     require_both_classes(NAME, positives, dataset.counts)  # of an older set too
@@ -163,7 +166,7 @@ def _users(file: LineFile) -> dict[bytes, tuple[str, int, int, str]]:
     """user -> (gender, age, occupation, zip code)."""
     users = {}
     for number, (user, gender, age, occupation, zip_code) in file.rows():
-        whole = age.isdigit() and occupation.isdigit() and user.isdigit()
+        whole = _is_whole(age) and _is_whole(occupation) and _is_whole(user)
         if gender not in (b"F", b"M") or not whole or not _as_published(zip_code):
             file.bad(number, "expected user::F or M::age::occupation::zip")
         elif user in users:
@@ -172,6 +175,11 @@ def _users(file: LineFile) -> dict[bytes, tuple[str, int, int, str]]:
             users[user] = (gender.decode(), int(age), int(occupation), zip_code.decode("latin-1"))
     file.check()
     return users
+
+
+def _is_whole(text: bytes) -> bool:
+    """Whether a text is a whole number of 64 bits."""
+    return text.isdigit() and len(text) <= 18
 
 
 def _as_published(text: bytes) -> bool:
@@ -184,7 +192,7 @@ def _movies(file: LineFile) -> dict[bytes, tuple[int, str]]:
     movies = {}
     for number, (movie, title, genres) in file.rows():
         year = re.search(rb"\((\d{4})\)\s*$", title)
-        if not (year and movie.isdigit() and genres and _as_published(genres)):
+        if not (year and _is_whole(movie) and genres and _as_published(genres)):
             file.bad(number, "expected movie::title (year)::genres")
         elif movie in movies:
             file.bad(number, f"movie {movie.decode()} stands there twice")
@@ -201,7 +209,7 @@ def _ratings(file: LineFile, users: dict[bytes, tuple[str, int, int, str]],
     rows = tqdm(file.rows(), f"reading {file.path.name}", len(file.lines), unit="rows",
                 unit_scale=True, disable=None)
     for number, (user, movie, rating, time) in rows:
-        if user not in users or movie not in movies or rating not in scale or not time.isdigit():
+        if user not in users or movie not in movies or rating not in scale or not _is_whole(time):
             file.bad(number, "expected a known user::a known movie::1 to 5::seconds")
         elif rating != b"3":
             ratings.append(scale[rating])

@@ -2,8 +2,8 @@
 32M, latest), which say nothing of the users.
 
 Labels follow one rule in every form: a rating above 3 stars is positive, one below is negative, and
-one of exactly 3 is dropped; so 3.5 is positive and 2.5 negative. Time stamps count from the file's
-first rating. What a file does not say is a gap.
+one of exactly 3 is dropped; so 3.5 is positive and 2.5 negative. Time stamps count from the first
+rating that is kept. What a form does not tell is a gap.
 """
 
 import csv
@@ -23,6 +23,7 @@ GENRES = ("unknown", "Action", "Adventure", "Animation", "Children's", "Comedy",
           "Sci-Fi", "Thriller", "War", "Western")  # of u.item's last columns
 RATINGS = ["user", "movie", "rating", "time"]
 NEUTRAL = 3.0  # stars
+WHOLE = r"\d{1,18}"  # of numbers that fit into 64 bits
 
 Columns = dict[str, np.ndarray]
 
@@ -35,7 +36,7 @@ def read_columns(folder: Path, form: str,
         ValueError: a file is damaged, or too many of its lines cannot be used.
     """
     if form == "MovieLens-100k":
-        users = _rows(folder / "u.user", "|", ["user", "age", "gender", "occupation", "zip"])
+        users = _users_100k(folder / "u.user")
         movies = _movies_100k(folder / "u.item")
         ratings = _rows(folder / "u.data", "\t", RATINGS)
     else:
@@ -45,17 +46,19 @@ def read_columns(folder: Path, form: str,
                                                 "rating": "rating", "timestamp": "time"})
     known = ratings["movie"].isin(movies.index)
     if users is not None:
-        users = _by_id(users, "user", folder / "u.user")
         known &= ratings["user"].isin(users.index)
-    numbers = ratings[["rating", "time"]].apply(pd.to_numeric, errors="coerce")
-    good = known & numbers["rating"].between(0.5, 5) & numbers["time"].ge(0)
+    stars = pd.to_numeric(ratings["rating"], errors="coerce")
+    for name in ("user", "movie", "time"):
+        known &= ratings[name].str.fullmatch(WHOLE)
+    good = known & stars.between(0.5, 5)
     _check(folder / FORMS[form][0], ratings, good.to_numpy(),
-           "expected a known user and movie, 0.5 to 5 stars and seconds")
-    used = (good & (numbers["rating"] != NEUTRAL)).to_numpy()
+           "expected a known user and movie by number, 0.5 to 5 stars and whole seconds",
+           header=users is None)
+    used = (good & (stars != NEUTRAL)).to_numpy()
     if not used.any():
         raise ValueError(f"{folder / FORMS[form][0]} has no usable rating (ratings of 3 are "
                          "dropped)")
-    seconds = numbers["time"].to_numpy(np.float64)[used].astype(np.int64)
+    seconds = ratings["time"][used].to_numpy(object).astype(np.int64)
     timestamp = FieldInfo("timestamp", BUCKET, rule=LOG_SQUARED, origin=float(seconds.min()))
     columns, labels = _columns(ratings[used], seconds, users, movies, with_ids)
     return columns, labels, {"timestamp": timestamp}
@@ -77,6 +80,14 @@ def _columns(ratings: pd.DataFrame, seconds: np.ndarray, users: pd.DataFrame | N
         columns |= {name: pd.to_numeric(ratings[name]).to_numpy() for name in ("user", "movie")}
     stars = pd.to_numeric(ratings["rating"]).to_numpy()
     return columns, (stars > NEUTRAL).astype(np.int8)
+
+
+def _users_100k(path: Path) -> pd.DataFrame:
+    users = _rows(path, "|", ["user", "age", "gender", "occupation", "zip"])
+    good = (users["user"].str.fullmatch(WHOLE) & users["age"].str.fullmatch(WHOLE)
+            & users["gender"].isin(["M", "F"]) & (users["occupation"] != "") & (users["zip"] != ""))
+    _check(path, users, good.to_numpy(), "expected user|age|M or F|occupation|zip")
+    return _by_id(users[good], "user", path)
 
 
 def _movies_100k(path: Path) -> pd.DataFrame:
@@ -122,7 +133,7 @@ def _rows(path: Path, separator: str, names: list[str]) -> pd.DataFrame:
 
 def _csv(path: Path, names: dict[str, str]) -> pd.DataFrame:
     """A CSV file with these columns, under their new names."""
-    read = _read(path, encoding="utf-8-sig")
+    read = _read(path, encoding="utf-8-sig", index_col=False)
     missing = [name for name in names if name not in read.columns]
     if missing:
         raise ValueError(f"{path} lacks the column {missing[0]!r}; as published its header is "
@@ -144,12 +155,14 @@ def _read(path: Path, **how: Any) -> pd.DataFrame:
     return read
 
 
-def _check(path: Path, rows: pd.DataFrame, good: np.ndarray, expected: str) -> None:
+def _check(path: Path, rows: pd.DataFrame, good: np.ndarray, expected: str,
+           header: bool = False) -> None:
     """Show rows that cannot be used; too many are an error."""
     bad = BadLines(path, "Use the file as published by GroupLens, unchanged")
     for place in np.flatnonzero(~good):
         if not bad.room:
             break
-        bad.note(int(place) + 1, expected, "|".join(map(str, rows.iloc[place])).encode(), {})
+        cells = "|".join(map(str, rows.iloc[place]))
+        bad.note(int(place) + 1 + header, expected, cells.encode(), {})
     bad.count = int(np.count_nonzero(~good))
     bad.check(len(rows))

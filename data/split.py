@@ -61,7 +61,8 @@ def split_indices(split: str, rows: int, seed: int,
 
     Args:
         split: "random", or "ids:FILE": an .npz whose arrays train, validation and test hold row
-            numbers of the raw file, from 0, the header aside.
+            numbers of the raw file, from 0, the header aside (of MovieLens: of the ratings that
+            are not 3, in file order).
         kept: (lines,) bool, which lines of the raw file are the rows, when some were unusable; None
             when all are.
 
@@ -78,8 +79,9 @@ def split_indices(split: str, rows: int, seed: int,
     for position, (name, ids) in enumerate(_read(path, lines).items()):
         beyond = ids[(ids < 0) | (ids >= lines)]
         if len(beyond):
-            raise ValueError(f"{path}: {name} names row {beyond[0]}, but the raw file has the rows "
-                             f"0 to {lines - 1}")
+            what = "the data have" if kept is None else "the raw file has"
+            raise ValueError(f"{path}: {name} names row {beyond[0]}, but {what} the rows 0 to "
+                             f"{lines - 1}")
         twice = ids[part_of_line[ids] != len(SPLITS)]
         if len(twice):
             raise ValueError(f"{path}: row {twice[0]} is in {name} and in "

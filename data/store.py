@@ -143,8 +143,8 @@ def build(name: str, columns: Mapping[str, Any], labels: Any, split_seed: int,
 
     Raises:
         ValueError: columns and labels differ in length, a label is missing or neither 0 nor 1, a
-            field mixes kinds of values, a split has one class alone, or `vocabulary` or `split` is
-            unknown.
+            field's values cannot be put in order, a split has one class alone, or `vocabulary` or
+            `split` is unknown.
 
     >>> build("toy", {"town": list("abc") * 40}, [0, 1, 1] * 40, split_seed=1).schema.sizes
     (3,)

@@ -113,14 +113,14 @@ def looked_up(field: Field, value: str | None, row: int | None) -> str:
     """One line: value, id, count."""
     if row is None:
         row = int(field.lookup([value or None])[0])
-    if row == NOT_FOUND:
-        return f"{field.name} = {value!r}: no id; the field has none for unknown values"
+        if row == NOT_FOUND:
+            return f"{field.name} = {value!r}: no id; the field has none for unknown values"
     counts = {found: count for found, _, count in field.entries()}
     meaning = field.value(row)
     shown = "a gap" if meaning is None else repr(meaning)
     if row == field.unknown:
         shown = "the unknown value, which all rare and new ones share"
-    elif field.info.rule:
+    elif field.info.rule and meaning is not None:
         shown = f"bucket {meaning}"
     asked = "" if value is None else f"{value!r} is "
     return f"{field.name}: {asked}{shown}, id {row}, in {counts[row]:,} rows"
@@ -141,6 +141,8 @@ def main(arguments: list[str] | None = None) -> None:
     given = options.parse_args(arguments)
     try:
         name, vocabulary = find(given.set, Path(given.out), store.cache_folder(given.cache))
+        if given.field is None and (given.value is not None or given.id is not None):
+            raise ValueError("give --field too: of which field is it a value or an id?")
         if given.field is None:
             print(f"{name}: {vocabulary.size:,} ids\n{described(vocabulary)}")
         elif given.value is None and given.id is None:

@@ -224,7 +224,7 @@ def _unpacked(path: Path, file: Any, layout: Layout, stack: ExitStack) -> IO[byt
     while True:
         head = stream.peek(TAR_HEAD)[:TAR_HEAD]
         if head.startswith(b"\x1f\x8b"):
-            stream = stack.enter_context(gzip.GzipFile(fileobj=stream))
+            stream = stack.enter_context(gzip.GzipFile(fileobj=stream, mode="rb"))
         elif head.startswith(b"\xfd7zXZ\0"):
             if lzma is None:
                 raise ValueError(f"{path} is packed by xz, which this Python cannot read; unpack "

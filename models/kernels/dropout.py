@@ -34,7 +34,7 @@ class Dropout(nn.Module):
         super().__init__()
         if not 0 <= p < 1:
             raise ValueError(f"dropout must be in [0, 1), got {p}")
-        self.dropped = round(p * LEVELS)
+        self.dropped = min(round(p * LEVELS), LEVELS - 1)  # something is kept
 
     def forward(self, x: Tensor) -> Tensor:
         """Any shape."""

@@ -1,12 +1,13 @@
 """What reading `weight` of a plugged table gives: a tensor that refuses writes."""
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
 
+WRITES = ("apply_", "map_", "map2_")  # which the version counters do not see
 _SET_DATA = torch.Tensor.data.__set__  # type: ignore[attr-defined]
 
 
@@ -31,15 +32,18 @@ class PrunedWeight(Tensor):
     @classmethod
     def __torch_function__(cls, func: Callable[..., Any], types: Any, args: Any = (),
                            kwargs: Any = None) -> Any:
-        """Call torch's function; afterwards the version counters say whether it wrote."""
+        """Call torch's function; afterwards the version counters say whether it wrote. Tensors of
+        inference mode have none, and the function's name says it."""
         kwargs = kwargs or {}
         with torch._C.DisableTorchFunctionSubclass():
             if torch.compiler.is_compiling():
                 return func(*args, **kwargs)
             weights = list(_weights((*args, *kwargs.values())))
-            before = [weight._version for weight in weights]
+            if func.__name__ in WRITES or _writes_unseen(func.__name__, weights, kwargs):
+                raise _refusal(func.__name__)
+            before = _versions(weights)
             result = func(*args, **kwargs)
-            if func == _SET_DATA or before != [weight._version for weight in weights]:
+            if func == _SET_DATA or before != _versions(weights):
                 raise _refusal(func.__name__)
             return _guard_views(result, weights[0])
 
@@ -63,7 +67,20 @@ def guarded(table: Tensor) -> Tensor:
     """The table as a PrunedWeight; as it is where nobody initialises: compiled, traced."""
     if torch.compiler.is_compiling() or torch.jit.is_tracing() or _transformed(table):
         return table
-    return table if table.is_inference() else table.as_subclass(PrunedWeight)
+    return table.as_subclass(PrunedWeight)
+
+
+def _writes_unseen(name: str, weights: Iterable[Tensor], named: Mapping[str, Any]) -> bool:
+    """Whether a function of this name writes into a tensor of inference mode."""
+    if not any(weight.is_inference() for weight in weights):
+        return False
+    in_place = name == "__setitem__" or (name.endswith("_") and not name.endswith("__"))
+    asked = named.get("inplace") or isinstance(named.get("out"), PrunedWeight)
+    return in_place or bool(asked)
+
+
+def _versions(weights: Iterable[Tensor]) -> list[int]:
+    return [weight._version for weight in weights if not weight.is_inference()]
 
 
 def _guard_views(result: Any, weight: Tensor) -> Any:

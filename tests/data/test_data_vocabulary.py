@@ -158,6 +158,12 @@ def test_gaps_ids_and_fields_are_said(stored, capsys):
     assert "town" in say(stored, capsys, "toy")
 
 
+def test_a_gap_of_a_bucket_is_called_one(tmp_path, capsys):
+    frame = pd.DataFrame({"click": [0, 1] * 20, "price": [1.5, None, 2.5, 3.5] * 10})
+    open_table(frame, tmp_path / "cache", OwnTable("toy", TableOptions("click", min_count=1)))
+    assert "'' is a gap" in say(tmp_path, capsys, "toy", "--field", "price", "--value", "")
+
+
 def test_a_slot_has_the_values_of_its_column(tmp_path, capsys):
     frame = pd.DataFrame({"click": [0, 1] * 20, "tags": ["a/b", "b"] * 20})
     options = TableOptions("click", min_count=1, multi={"tags": ("/", 2)})
@@ -173,6 +179,8 @@ def test_a_slot_has_the_values_of_its_column(tmp_path, capsys):
     (("toy", "--field", "city", "--value", "x"), "the fields are town, age"),
     (("toy", "--field", "town", "--id", "77"), "has no id 77"),
     (("toy", "--field", "town"), "give --value or --id too"),
+    (("toy", "--field", "town", "--id", "-1"), "has no id -1"),
+    (("toy", "--id", "1"), "give --field too"),
 ])
 def test_what_is_not_there_is_named(stored, capsys, arguments, why):
     with pytest.raises(SystemExit) as stop:

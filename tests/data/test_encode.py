@@ -50,3 +50,15 @@ def test_values_outside_the_vocabulary_get_the_unknown_code_alone(known, column)
 def test_a_value_without_a_code_is_an_error_that_names_field_and_value():
     with pytest.raises(ValueError, match=r"field 'age'.*99"):
         encode(np.array([5, 99]), KnownValues(np.array([5]), unknown=None), "age")
+
+
+def test_truth_values_beside_numbers_are_refused():
+    with pytest.raises(ValueError, match="field 'flag' has truth values beside numbers"):
+        build_vocabulary([True, 1, 0, False], field="flag")
+    assert build_vocabulary([True, "yes", None], field="flag").size == 3
+
+
+def test_half_precision_is_counted_and_complex_numbers_are_named():
+    assert build_vocabulary(np.array([1, 2, 2], np.float16)).values.tolist() == [2, 1]
+    with pytest.raises(ValueError, match="column 'z' is of complex numbers"):
+        build_vocabulary(np.array([1j, 2j]), field="z")

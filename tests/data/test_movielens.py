@@ -110,6 +110,21 @@ def test_a_second_open_reads_the_cache(tmp_path, made_data, monkeypatch):
     assert np.array_equal(second.labels, first.labels)
 
 
+def test_a_file_that_changes_while_it_is_read_is_refused(tmp_path, lines, monkeypatch):
+    read = movielens.read_columns
+
+    def slowly(folder, with_ids):
+        columns = read(folder, with_ids)
+        with (folder / "ratings.dat").open("a") as file:
+            file.write("\n")
+        return columns
+
+    monkeypatch.setattr(movielens, "read_columns", slowly)
+    with pytest.raises(ValueError, match=r"ratings\.dat changed while it was read"):
+        open_from(tmp_path, lines)
+    assert not any((tmp_path / "cache").glob("*/manifest.json"))
+
+
 def test_a_changed_raw_file_is_encoded_again(tmp_path, lines):
     before = open_from(tmp_path, lines)
     user, movie, rating, seconds = lines["ratings.dat"][5].split("::")
@@ -272,7 +287,8 @@ def test_who_and_what_stand_there_twice_are_shown_and_count_once(tmp_path, lines
 
 
 @pytest.mark.parametrize("bad", ["7::X::25::1::12345", "7::F::old::1::12345",
-                                 "7::F::25::clerk::12345", "7::F::25::1", "u7::F::25::1::12345"])
+                                 "7::F::25::clerk::12345", "7::F::25::1", "u7::F::25::1::12345",
+                                 f"{10**20}::F::25::1::12345"])
 def test_a_bad_user_is_shown(tmp_path, lines, caplog, bad):
     lines["users.dat"].append(bad)
     movielens.read_columns(write_lines(tmp_path, lines))

@@ -108,6 +108,41 @@ def test_files_that_cannot_be_used_are_named(tmp_path, name, content, why):
         movielens.open_dataset(str(folder), tmp_path / "cache")
 
 
+@pytest.mark.parametrize("bad", ["1,1,4.0,inf", "1,1,4.0,1e300", "1,1,4.0,5.7", "1,1,4.0,-5",
+                                 "abc,1,4.0,5", ",1,4.0,5", "1.5,1,4.0,5", "1,1,6,5"])
+def test_a_bad_rating_is_shown_with_its_line_and_left_out(tmp_path, caplog, bad):
+    folder, _ = newer(tmp_path / "raw")
+    good = movielens.open_dataset(str(folder), tmp_path / "cache", with_ids=True)
+    with (folder / "ratings.csv").open("a") as file:
+        file.write(f"\n{bad}\n")
+    found = movielens.open_dataset(str(folder), tmp_path / "cache", with_ids=True)
+    assert found.hash == good.hash
+    assert "line 202: expected a known user and movie by number" in caplog.text
+
+
+@pytest.mark.parametrize("bad", ["21|24|M", "21|F|30|other|2", "21|24.0|M|other|2",
+                                 "21|24|M||2", f"{10**20}|24|M|other|2"])
+def test_a_bad_user_is_shown(tmp_path, caplog, bad):
+    folder, _ = hundred_k(tmp_path / "raw")
+    good = movielens.open_dataset(str(folder), tmp_path / "cache")
+    with (folder / "u.user").open("a") as file:
+        file.write(f"{bad}\n")
+    assert movielens.open_dataset(str(folder), tmp_path / "cache").hash == good.hash
+    assert "line 21: expected user|age|M or F|occupation|zip" in caplog.text
+
+
+def test_columns_that_a_file_has_beside_its_own_do_not_shift_them(tmp_path):
+    folder, _ = newer(tmp_path / "raw")
+    good = movielens.open_dataset(str(folder), tmp_path / "cache")
+    ratings = (folder / "ratings.csv").read_text().splitlines()
+    (folder / "ratings.csv").write_text("\n".join(f"x,{line}" for line in ratings))
+    assert movielens.open_dataset(str(folder), tmp_path / "cache").hash == good.hash
+    (folder / "ratings.csv").write_text("\n".join([ratings[0], *(f"{line}," for line
+                                                                 in ratings[1:])]))
+    with pytest.raises(ValueError, match=r"ratings\.csv cannot be read"):
+        movielens.open_dataset(str(folder), tmp_path / "cache")
+
+
 def test_rows_that_are_too_long_are_refused(tmp_path):
     folder, lines = hundred_k(tmp_path / "raw")
     (folder / "u.data").write_text("".join("\t".join([*line, "7"]) + "\n" for line in lines))

@@ -176,6 +176,8 @@ PACKED = {
     "tar of a gzip": tarred({"toy.txt.gz": gzip.compress(TEXT), "readme.txt": b"hello"}),
     "plain": TEXT, "gzip": gzip.compress(TEXT), "gzip in parts": gzip.compress(TEXT[:999])
     + gzip.compress(TEXT[999:]),
+    "gzip of a gzip": gzip.compress(gzip.compress(TEXT)),
+    "gzip of a tar.gz": gzip.compress(tarred(DAC, "w:gz")),
     "zip": zipped({"toy.txt": TEXT}), "stored zip": zipped({"toy.txt": TEXT}, zipfile.ZIP_STORED),
     "zip of a gzip": zipped({"toy.gz": gzip.compress(TEXT)}, zipfile.ZIP_STORED),
     "zip of folders and others": zipped({"a/readme.txt": b"hello", "a/b/toy.txt": TEXT,

@@ -86,7 +86,7 @@ def test_a_row_twice_in_one_part_is_an_error(tmp_path):
 def test_rows_that_the_file_does_not_have_are_an_error_that_says_which_it_has(tmp_path, ids, dtype,
                                                                               shown):
     refuse(save(tmp_path, dtype=dtype, test=ids),
-           f": test names row {shown}, but the raw file has the rows 0 to 9")
+           f": test names row {shown}, but the data have the rows 0 to 9")
 
 
 def test_rows_in_no_part_are_an_error_that_counts_them_and_names_the_first(tmp_path):

@@ -7,6 +7,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
+import pandas as pd
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -355,3 +356,9 @@ def test_what_a_killed_process_left_of_a_set_is_removed(tmp_path, dead_process):
     (left / "ids.npy").touch()
     store.save(toy(), tmp_path / "toy", SOURCE)
     assert [path.name for path in tmp_path.iterdir()] == ["toy"]
+
+
+def test_two_columns_of_one_name_are_refused():
+    frame = pd.DataFrame([[1, 2]] * 40, columns=["a", "a"])
+    with pytest.raises(ValueError, match="two columns are called 'a'"):
+        store.build("toy", frame, [0, 1] * 20, 1)

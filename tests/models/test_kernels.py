@@ -172,6 +172,10 @@ def test_dropout_follows_the_seed_and_two_draws_differ():
     assert not torch.equal(first, second)
 
 
+def test_a_share_that_is_rounded_to_all_keeps_something():
+    assert torch.isfinite(Dropout(0.999999).train()(torch.randn(99))).all()
+
+
 def test_dropout_of_zero_and_in_evaluation_mode_is_the_identity_and_draws_nothing():
     x = torch.randn(8)
     before = torch.get_rng_state()

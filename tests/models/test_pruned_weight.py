@@ -42,17 +42,20 @@ WRITES = {
     "detached": lambda weight: weight.detach().zero_(),
     "a row of the detached": lambda weight: weight.detach()[0].copy_(torch.ones(WIDTH)),
     "inplace=": lambda weight: functional.relu(weight, inplace=True),
+    "apply_": lambda weight: weight.data.apply_(lambda value: 0.0),
 }
+MODES = {"with gradients": torch.enable_grad, "without": torch.no_grad,
+         "inference": torch.inference_mode}
 
 
 @pytest.mark.parametrize("state", ["searched", "masked", "compact"])
-@pytest.mark.parametrize("grad", [True, False])
+@pytest.mark.parametrize("mode", MODES)
 @pytest.mark.parametrize("write", WRITES)
-def test_what_would_be_lost_is_refused(write, grad, state):
+def test_what_would_be_lost_is_refused(write, mode, state):
     model = plugged_model(state)
     before = copy.deepcopy(model.state_dict())
     message = r"would write into `weight` of a plugged table.*before plug\(\).*`values`"
-    with torch.set_grad_enabled(grad), pytest.raises(RuntimeError, match=message):
+    with MODES[mode](), pytest.raises(RuntimeError, match=message):
         WRITES[write](model["item"].weight)
     assert all(torch.equal(value, before[name]) for name, value in model.state_dict().items())
 
@@ -144,7 +147,9 @@ def test_in_torch_func_and_in_inference_mode(state):
     whole(users).backward()
     torch.testing.assert_close(each["item.values"].sum(0), model["item"].values.grad)
     with torch.inference_mode():
-        assert type(model["item"].weight) is torch.Tensor
+        weight = model["item"].weight
+        assert torch.equal(users @ weight.T, users @ model["item"].table().T)
+        assert type(weight.clone()) is torch.Tensor
 
 
 @pytest.mark.parametrize("kind", [torch.float32, torch.float64])
