@@ -211,7 +211,7 @@ def teacher_logits(name: str, start: int, rows: int, seed: int = SEED) -> np.nda
 
 def write(name: str, rows: int, path: Path, seed: int = SEED, values: int | None = None) -> None:
     """Write the first `rows` rows of a data set, whole or not at all; `values` is the most that a
-    category has of them.
+    category has of them, beside the gap.
 
     Raises:
         ValueError: the data set is not known, has not so many rows, or is to have fewer than 2
@@ -257,7 +257,7 @@ def main() -> None:
     options.add_argument("--seed", type=int, default=SEED,
                          help="of teacher, rows and labels (default: %(default)s)")
     options.add_argument("--values", type=int,
-                         help="most of a category, so that a short file can be learned")
+                         help="most of a category, beside the gap, so that a short file can be learned")
     chosen = options.parse_args()
     try:
         write(chosen.name, chosen.rows, chosen.out, chosen.seed, chosen.values)

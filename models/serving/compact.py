@@ -6,8 +6,8 @@ is arithmetic (see `models.kernels.expand`), rows with nothing cost nothing, and
 old numbers are stored. Whoever gives out ids, a vocabulary, takes the new order over.
 
 A row says where its entries stand by a bit for each column, or, where that is shorter, by the
-columns' numbers; which of the two follows from its width. So a table of E entries takes at most 5 E
-bytes in float32, 3 E in float16, D up to 256.
+columns' numbers; which of the two follows from its width. So, D up to 256, a table of E entries
+takes at most 5 E bytes in float32, 3 E in float16, and some bytes a width for the numbers of rows.
 """
 
 from dataclasses import dataclass
