@@ -257,7 +257,7 @@ def main() -> None:
     options.add_argument("--seed", type=int, default=SEED,
                          help="of teacher, rows and labels (default: %(default)s)")
     options.add_argument("--values", type=int,
-                         help="most of a category, beside the gap, so that a short file can be learned")
+                         help="most of a category beside the gap, to learn from a short file")
     chosen = options.parse_args()
     try:
         write(chosen.name, chosen.rows, chosen.out, chosen.seed, chosen.values)
