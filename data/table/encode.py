@@ -430,10 +430,12 @@ def _bucket_counts(spooled: Spooled, infos: Mapping[int, FieldInfo],
         for position, info in infos.items():
             column, tally = numbers[position], found[position]
             gaps = np.isnan(column)
-            values, places = np.unique(buckets_of(column[~gaps], info), return_inverse=True)
-            counts = np.bincount(places[own[~gaps]], minlength=len(values))
+            buckets, counted = buckets_of(column[~gaps], info), own[~gaps]
+            values, counts = np.unique(buckets[counted], return_counts=True)
             for value, count in zip(values.tolist(), counts.tolist(), strict=True):
                 tally[value] = tally.get(value, 0) + count
+            for value in np.unique(buckets[~counted]).tolist():
+                tally.setdefault(value, 0)
             if gaps.any():
                 tally[None] = tally.get(None, 0) + int(own[gaps].sum())
         first += len(labels)
