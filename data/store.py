@@ -64,7 +64,7 @@ class Dataset:
         return None if self.vocabulary is None else self.vocabulary.hash
 
     def other_than(self, record: Mapping[str, Any]) -> str | None:
-        """How this data set is another one than that of a run's record; None where it is none.
+        """How this data set differs from that of a run's record; None where it does not.
 
         Older records do not say which raw values their ids stood for.
         """
