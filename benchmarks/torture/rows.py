@@ -204,7 +204,7 @@ def _rating(line: str, users: dict[str, list[str]],
     cells = line.split("::")
     if len(cells) != 4 or cells[0] not in users or cells[1] not in movies:
         return None
-    if not re.fullmatch("[1-5]::[0-9]+", "::".join(cells[2:])):
+    if not re.fullmatch("[1-5]::[0-9]{1,18}", "::".join(cells[2:])):
         return None
     gender, age, job, code = users[cells[0]]
     _, title, genres = movies[cells[1]]
