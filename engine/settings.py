@@ -415,7 +415,7 @@ def _check(known: Known, value: Any, free: bool = False) -> Any:
     if kind == tuple[str, ...] and isinstance(value, (list, tuple, str, int, float)):
         listed = value.split(",") if isinstance(value, str) else value
         listed = [listed] if isinstance(listed, (int, float)) else listed
-        # true is the word of a column of booleans
+        # a column of booleans has the words true and false
         listed = [str(element).lower() if isinstance(element, bool) else element
                   for element in listed]
         value = tuple(_typed(name, str(element) if isinstance(element, (int, float)) else element,

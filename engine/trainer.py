@@ -281,7 +281,7 @@ class Trainer:
                 progress.close()
 
     def _rate(self) -> list[Hook]:
-        """The hook that changes the learning rate, if any; the rate of the next step is set."""
+        """The hook that changes the learning rate, if any. Sets the rate of the first step."""
         train = self.run.settings.train
         if train.lr_schedule == COSINE:
             cosine = CosineRate(train.lr, train.max_epochs * self.loader.batches)

@@ -302,7 +302,7 @@ def _without_zone(text: str) -> tuple[str, float]:
 
 
 def _of_digits(text: str) -> str:
-    """A time that begins with a digit or a sign: numpy takes words for one, such as "today"."""
+    """The text, if it begins with a digit or a sign: numpy reads words such as "today" as times."""
     if not text.lstrip("+-")[:1].isdecimal():
         raise ValueError(f"{text!r} is no time")
     return text

@@ -4,10 +4,10 @@ A page that stands beside the paper takes a run when all of this holds, and coun
 a line:
 
 - **Full length.** A training or retraining that early stopping ended is at full length whatever
-  its `max_epochs`: a longer limit would not have changed it, but under a cosine, of whose rates
-  it is a setting. One that ran into `max_epochs` is at
-  full length when that is at least the script's (LENGTH). A search is never stopped early, so it
-  must have the script's very length, or have met its last budget before.
+  its `max_epochs`: a longer limit would not have changed it. (Under a cosine it would have: there
+  `max_epochs` is a setting like others.) One that ran into `max_epochs` is at full length when that
+  is at least the script's (LENGTH). A search is never stopped early, so it must have the script's
+  very length, or have met its last budget before.
 - **The data set's own rows**, all of them (ROWS). Where no run has them, the page shows the data
   that most runs have, says so in its title, and puts nothing beside the paper.
 - **Not the published protocol** (`--published`), whose runs are counted under that name.

@@ -48,15 +48,15 @@ def retrain(description: str, script: Preset) -> None:
 
 
 def _options(description: str, script: Preset, retraining: bool) -> argparse.Namespace:
-    return script_options.parser(description, _variants(script), retraining,
+    return script_options.parser(description, _variants(script, retraining), retraining,
                                  own_table="label" in script).parse_args()
 
 
-def _variants(script: Preset) -> script_options.Variants:
+def _variants(script: Preset, retraining: bool) -> script_options.Variants:
     found = published.VARIANTS.get(script.get("dataset", ""), {})
-    if "retrain_emb_param" not in script:
+    if not retraining:
         return found
-    # of a retraining the snapshot says whose they are
+    # a retraining has the embedding of its snapshot
     return {option: {name: value for name, value in changed.items() if name != "embedding"}
             for option, changed in found.items()}
 
@@ -66,13 +66,19 @@ def _usual(script: Preset) -> Preset:
     return published.PRESETS.get(script.get("dataset", ""), script)
 
 
+def _read(options: argparse.Namespace,
+          script: Preset) -> "tuple[Settings, RunContext, frozenset[str]]":
+    return script_options.read(options, script, _variants(script, options.retraining),
+                               _usual(script))
+
+
 def _settings(options: argparse.Namespace, script: Preset) -> None:
     """Print the settings as the run would have them."""
     from engine.settings import described
 
     if options.own_table:
         options.data = options.data or "table.csv"  # which table makes no difference here
-    settings, *_ = script_options.read(options, script, _variants(script), _usual(script))
+    settings, *_ = _read(options, script)
     print(described(settings.flat()))
 
 
@@ -85,7 +91,7 @@ def _search(options: argparse.Namespace, script: Preset) -> None:
         raise ValueError(f"--jobs {options.jobs} goes with --encode-only, where several processes "
                          f"read a raw file; a search of several starts with torchrun (see "
                          f"docs/scale.md)")
-    settings, context, _ = script_options.read(options, script, _variants(script), _usual(script))
+    settings, context, _ = _read(options, script)
     if options.own_table:
         settings = _shown(settings, context)
     if options.encode_only:
@@ -136,8 +142,7 @@ def _retrain(options: argparse.Namespace, script: Preset) -> None:
     from studies.collect import results_in
     from studies.figures import budget_curve
 
-    settings, context, explicit = script_options.read(options, script, _variants(script),
-                                                      _usual(script))
+    settings, context, explicit = _read(options, script)
     at_once = jobs.processes(options.jobs, options.device)
     names = stages.tickets(settings, options.seed, context, explicit)
     tickets = [jobs.Job(f"retrain {settings.model.model} {name}",

@@ -534,7 +534,7 @@ def tuned_file(out, name, settings, training=()):
 
 
 def read_tuned(out, script, *words, retraining=False):
-    variants, usual = scripts._variants(script), scripts._usual(script)
+    variants, usual = scripts._variants(script, retraining), scripts._usual(script)
     options = script_options.parser("about", variants, retraining, "label" in script)
     given = options.parse_args(["--tuned", "100", "--out", str(out), *words])
     return script_options.read(given, script, variants, usual)

@@ -696,7 +696,8 @@ def test_a_stopped_search_that_goes_on_under_another_alias_leaves_all_budgets_th
 
 
 def test_a_recipe_of_a_retraining_leaves_the_embedding_to_the_snapshot():
-    recipe = scripts._variants(train_movielens_retrain.SETTINGS)["recipe_fm"]
+    recipe = scripts._variants(train_movielens_retrain.SETTINGS, retraining=True)["recipe_fm"]
     assert recipe["ema"] == 0.999
     assert "embedding" not in recipe
-    assert scripts._variants(train_movielens.SETTINGS)["recipe_fm"]["embedding"] == "uniform"
+    of_a_search = scripts._variants(train_movielens.SETTINGS, retraining=False)["recipe_fm"]
+    assert of_a_search["embedding"] == "uniform"

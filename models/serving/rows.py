@@ -81,7 +81,7 @@ def columns_of(rows: Any, needed: Sequence[str]) -> Columns:
 
     Args:
         rows: a DataFrame or Arrow table; columns by name, each a sequence of values, or for one row
-            each a value; a sequence of such rows (dicts, named tuples, Series, a data base's rows)
+            each a value; a sequence of such rows (dicts, named tuples, Series, database rows)
             or a structured array; or rows of bare values (rows, columns), array or lists, in the
             order of `needed`.
 
@@ -138,7 +138,7 @@ def columns_of(rows: Any, needed: Sequence[str]) -> Columns:
 
 
 def _named(row: Any) -> Mapping[Any, Any] | None:
-    """A row's values by their names, of a named tuple, a Series, a data base's row or a record (an
+    """A row's values by their names, of a named tuple, a Series, a database row or a record (an
     array of records: its columns); None of a row without names."""
     if isinstance(row, Mapping):
         return row
@@ -147,7 +147,7 @@ def _named(row: Any) -> Mapping[Any, Any] | None:
     if hasattr(row, "to_dict") and hasattr(row, "index"):
         return row.to_dict()
     names = getattr(getattr(row, "dtype", None), "names", None)
-    if names is None and hasattr(row, "keys") and hasattr(row, "__getitem__"):  # of a data base
+    if names is None and hasattr(row, "keys") and hasattr(row, "__getitem__"):  # of a database
         names = row.keys()
     return None if names is None else {name: row[name] for name in names}
 

@@ -111,23 +111,12 @@ class Scorer:
             columns = Lines(own, lines.separator, lines.names).columns(self.columns)
             ids[left] = self.encode(columns)[0]
             bad = {int(left[place]): why for place, why in columns.bad.items()}
-        self._warn_of_unknown_in(ids, lines)
+        end = lines.text.find(b"\n") + 1
+        self._warn_of_unknown(ids, lambda: Lines(lines.text[:end], lines.separator,
+                                                 lines.names).columns(self.columns))
         found = self.score_ids(ids)
         found[list(bad)] = np.nan
         return found, bad
-
-    def _warn_of_unknown_in(self, ids: np.ndarray, lines: Lines) -> None:
-        """`_warn_of_unknown` of the ids of lines."""
-        first: Columns | None = None
-        for place, field in enumerate(self.vocabulary.fields):
-            found = ids[:, place]
-            if len(found) and found[0] in (field.unknown, self.model.table.num_rows):
-                if first is None:
-                    end = lines.text.index(b"\n") + 1
-                    first = Lines(lines.text[:end], lines.separator, lines.names).columns(
-                        self.columns)
-                self._warn_of_unknown(field, np.where(found == self.model.table.num_rows, NOT_FOUND,
-                                                      found), first)
 
     @cached_property
     def _encoder(self) -> Any:
@@ -171,8 +160,8 @@ class Scorer:
             except ValueError:
                 found = field.lookup(_without_bad(field, values, columns.bad))
             ids[:, place] = found
-            self._warn_of_unknown(field, found, columns)
         ids[ids == NOT_FOUND] = self.model.table.num_rows
+        self._warn_of_unknown(ids, lambda: columns)
         if not self.dense:
             return ids, None
         numbers = np.empty((columns.rows, len(self.dense)), np.float32)
@@ -190,19 +179,26 @@ class Scorer:
             numbers[:, place] = np.nan_to_num(np.sign(read) * np.log1p(np.abs(read)))
         return ids, numbers
 
-    def _warn_of_unknown(self, field: Field, found: np.ndarray, columns: Columns) -> None:
-        """Say once of a column whose values are all unknown, where most were known in training."""
-        name, absent = _column(field), NOT_FOUND if field.unknown is None else field.unknown
-        if name in self._named or len(found) < FEWEST or not (found == absent).all():
+    def _warn_of_unknown(self, ids: np.ndarray, rows: Callable[[], Columns]) -> None:
+        """Say once of a column whose values are all unknown, where most were known in training.
+
+        Args:
+            rows: gives the columns of the first row, or of more.
+        """
+        if len(ids) < FEWEST:
             return
-        known = int(field.counts.sum()) + field.info.missing_count
-        if known > field.info.unknown_count:
-            self._named.add(name)
-            values = columns.values[name]
-            value = (values if isinstance(values, Packed) else pack(values[:1])).get(0)
-            log.warning("the model knows none of the %d values of column %r, the first of which is "
-                        "read as %r: are they written as in the training table (0007, not 7)?",
-                        len(found), name, value)
+        for place, field in enumerate(self.vocabulary.fields):
+            name, info = _column(field), field.info
+            absent = self.model.table.num_rows if field.unknown is None else field.unknown
+            if name in self._named or info.slot or not (ids[:, place] == absent).all():
+                continue
+            if int(field.counts.sum()) + info.missing_count > info.unknown_count:
+                self._named.add(name)
+                values = rows().values[name]
+                value = (values if isinstance(values, Packed) else pack(values[:1])).get(0)
+                log.warning("the model knows none of the %d values of column %r, the first of "
+                            "which is read as %r: are they written as in the training table "
+                            "(0007, not 7)?", len(ids), name, value)
 
     def _slot(self, field: Field, values: Any, bad: dict[int, str]) -> list[str | None]:
         """What cells with several values have in one slot, None for nothing; cells with more values

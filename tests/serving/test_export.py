@@ -539,7 +539,7 @@ def test_a_column_of_which_nothing_is_known_is_named_once(home, caplog, form):
                                           f"the first of which is read as {table['user'][0]!r}")
 
 
-def test_rows_of_a_data_base_are_read_by_their_names(home):
+def test_database_rows_are_read_by_their_names(home):
     scorer, (table, _) = load(home), raw_rows(30)
     connection = sqlite3.connect(":memory:")
     connection.row_factory = sqlite3.Row
