@@ -33,7 +33,8 @@ def main() -> None:
     except (ValueError, OSError, ImportError) as error:
         print(f"error: {error}", file=sys.stderr)
         sys.exit(2)
-    print(f"{args.out}: {done.rows - done.bad:,} rows scored")
+    # not among the scores, where --out is /dev/stdout
+    print(f"{args.out}: {done.rows - done.bad:,} rows scored", file=sys.stderr)
     if done.bad:
         print(f"{done.bad:,} rows could not be used and have no score: {'; '.join(done.examples)}",
               file=sys.stderr)

@@ -156,8 +156,9 @@ def with_base_rate(result: dict[str, Any], dataset: Dataset) -> dict[str, Any]:
     if not result["validation_logloss"] <= base:
         log.warning("run %s: its validation log-loss %.6g is worse than %.6g, that of predicting "
                     "the training rows' share of positives for every row: as probabilities its "
-                    "predictions are of no use. Try a smaller lr, more epochs, more decay "
-                    "(l2_regularization), or --set early_stop_metric=loss", result["run_id"],
+                    "predictions are of no use. Try a smaller learning rate, more epochs, more "
+                    "decay of the table, or, of a script with settings, early_stop_metric=loss",
+                    result["run_id"],
                     result["validation_logloss"], base)
     return {**result, "validation_logloss_base_rate": base}
 

@@ -26,7 +26,9 @@ def new_file(path: Path) -> Iterator[IO[bytes]]:
     >>> place.read_text()
     'a'
     """
-    if path.exists() and not path.is_file() and not path.is_dir():
+    if path.is_dir():
+        raise IsADirectoryError(f"{path} is a folder; name a file")
+    if path.exists() and not path.is_file():
         with path.open("wb") as file:
             yield file
         return

@@ -206,7 +206,10 @@ def describe(exported: Exported) -> str:
     manifest = exported.manifest
     sizes, parity = manifest["bytes"], manifest["parity"]
     total = sum(sizes.values())
+    path = exported.folder / onnx.FILE
+    beside = f"; {onnx.FILE} beside them {path.stat().st_size:,}" if path.exists() else ""
     parts = ", ".join(f"{name.replace('_', ' ')} {size:,}" for name, size in sizes.items())
     return (f"{exported.folder}: run {manifest['run_id']}, {manifest['values']}, {total:,} bytes "
-            f"({parts})\nvalidation AUC {parity['auc_exported']:.6f} (run: {parity['auc']:.6f}), "
+            f"({parts}){beside}\n"
+            f"validation AUC {parity['auc_exported']:.6f} (run: {parity['auc']:.6f}), "
             f"probabilities differ by at most {parity['largest_difference']:.1g}")

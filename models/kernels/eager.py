@@ -4,7 +4,7 @@ import functools
 import importlib.util
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 
 @functools.cache
@@ -22,13 +22,27 @@ def widened(values: Tensor) -> Tensor:
     return values.float() if values.dtype == torch.bfloat16 else values
 
 
-def runs_on_numba(*values: Tensor) -> bool:
-    """Whether all values are float32 on a CPU, numba is installed and nothing records the
-    operations: a compiler or a tracer would see a loop's result as a constant, or fail at it.
+def recorded() -> bool:
+    """Whether anything but torch itself takes the operations: a compiler, a tracer, a transform of
+    torch.func (grad, vmap, ...), or a mode that gets each of them (make_fx, FakeTensorMode)."""
+    return (torch.compiler.is_compiling() or torch.jit.is_tracing()
+            or torch._C._functorch.peek_interpreter_stack() is not None
+            or torch._C._len_torch_dispatch_stack() > 0)
+
+
+def runs_on_numba(*values: Tensor, ids: Tensor | None = None) -> bool:
+    """Whether all values are float32 on a CPU, the ids too are there, numba is installed and the
+    operations are not `recorded`, for which a loop's result would be a constant. Subclasses of
+    Tensor are left to torch: their memory need not be what they stand for.
 
     >>> runs_on_numba(torch.ones(2)), runs_on_numba(torch.ones(2).double())
     (True, False)
+    >>> runs_on_numba(ids=torch.ones(2).long())
+    True
     """
-    recorded = torch.compiler.is_compiling() or torch.jit.is_tracing()
-    return not recorded and has_numba() and all(
-        value.device.type == "cpu" and value.dtype == torch.float32 for value in values)
+    return not recorded() and has_numba() and (ids is None or _plain(ids)) and all(
+        _plain(value) and value.dtype == torch.float32 for value in values)
+
+
+def _plain(tensor: Tensor) -> bool:
+    return tensor.device.type == "cpu" and type(tensor) in (Tensor, nn.Parameter)

@@ -115,7 +115,7 @@ def expand_rows(kept: Kept, ids: Tensor) -> Tensor:
         IndexError: an id is negative; or N or more, of a table with places.
         TypeError: ids are not whole numbers of 4 or 8 bytes.
     """
-    if not (runs_on_numba() and kept.has_loop and ids.is_cpu):
+    if not (kept.has_loop and runs_on_numba(ids=ids)):
         found = expand_rows_plain(kept, ids)
         return found.float() if kept.values.dtype in STORED else found
     ids = _by_address(ids)

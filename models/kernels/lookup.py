@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from .deferred import njit
+from .eager import recorded
 
 
 @njit(nogil=True)
@@ -67,11 +68,11 @@ def lookup(table: Tensor, ids: Tensor) -> Tensor:
     >>> lookup(torch.tensor([[1.0], [2.0]]), torch.tensor([[1, 0]])).tolist()
     [[[2.0], [1.0]]]
     """
-    if torch.compiler.is_compiling():
+    if recorded():
         return lookup_plain(table, ids)
     return _Lookup.apply(table, ids)
 
 
 def lookup_plain(table: Tensor, ids: Tensor) -> Tensor:
-    """The definition of `lookup`, and its form for a compiler."""
+    """The definition of `lookup`, and its form for compilers, tracers and transforms."""
     return table[ids.long()]

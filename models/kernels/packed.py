@@ -80,7 +80,7 @@ def unpack_rows(stream: np.ndarray, slots: Slots, ids: Tensor) -> Tensor:
     Raises:
         IndexError: an id that is not in 0 .. N-1.
     """
-    if not runs_on_numba():
+    if not runs_on_numba(ids=ids):
         return unpack_rows_plain(stream, slots, ids)
     from .unpack import unpack  # numba takes long to import
 

@@ -93,21 +93,33 @@ def refuse_unfit(name: str, module: Any) -> None:
     elif module.scale_grad_by_freq:
         reason = ("its gradients are scaled by frequency, which PEP does not do; set its "
                   "scale_grad_by_freq = False")
-    elif weight.dtype not in (torch.float32, torch.float64):
+    else:
+        reason = _unfit(weight)
+    if reason:
+        raise ValueError(f"the table {name} cannot be plugged: {reason}; or leave it out with "
+                         f"only=")
+
+
+def _unfit(weight: Tensor) -> str | None:
+    """Why PEP cannot search these values, if it cannot."""
+    reason = None
+    if weight.dtype not in (torch.float32, torch.float64):
         reason = (f"its weight is {weight.dtype}, too coarse for thresholds that move by the "
                   "learning rate; keep it in float32 and use autocast")
+    elif weight.is_inference():
+        reason = "its weight was made in inference mode and can have no gradient; make it outside"
     elif weight.is_meta:
         reason = "its weight has no values yet (device meta); load them first"
     elif not weight.requires_grad:
         reason = "its weight is frozen; set requires_grad_(True)"
+    elif not weight.numel():
+        reason = f"its weight is {tuple(weight.shape)} and has nothing to prune"
     elif not weight.isfinite().all():
         reason = "its weight has values that are not finite; initialise it first"
     elif not weight.any():
         reason = ("its weight is all zero, and an entry at 0 never gets a gradient from PEP; "
                   "initialise it first")
-    if reason:
-        raise ValueError(f"the table {name} cannot be plugged: {reason}; or leave it out with "
-                         f"only=")
+    return reason
 
 
 def has_hooks(module: nn.Module) -> bool:

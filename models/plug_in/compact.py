@@ -5,6 +5,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from ..kernels.eager import recorded
 from ..kernels.expand import PADDING, Kept, expand_rows, offsets_of
 from .table import Plain, PluggedTable
 
@@ -92,9 +93,9 @@ class CompactTable(PluggedTable):
         if ids.dtype not in (torch.int32, torch.int64):
             raise TypeError(f"ids must be int32 or int64, got {ids.dtype}; convert them with "
                             f".long()")
-        recorded = torch.jit.is_tracing() or torch.compiler.is_compiling()
-        kept = self._as_kept() if recorded else self._kept_once()
-        if ids.device.type == "cpu" and not recorded and ids.numel() and not kept.has_loop:
+        seen = recorded()
+        kept = self._as_kept() if seen else self._kept_once()
+        if ids.device.type == "cpu" and not seen and ids.numel() and not kept.has_loop:
             low, high = int(ids.min()), int(ids.max())
             if not 0 <= low <= high < self.num_embeddings:
                 raise IndexError(f"ids must be in 0 .. {self.num_embeddings - 1}, got {low} .. "

@@ -64,7 +64,9 @@ def save_tables(model: Any, folder: str | os.PathLike[str]) -> Path:
 def load_tables(model: nn.Module, folder: str | os.PathLike[str]) -> dict[str, CompactTable]:
     """Put saved tables into the places of a model's nn.Embedding and nn.EmbeddingBag modules.
 
-    The dense tables are never made: those of the model may be on the meta device.
+    The dense tables are never made: those of the model may be on the meta device. Others say on
+    which device and in which type the compact ones are; in place of one on the meta device comes
+    one on the CPU, in the saved type.
 
     Args:
         model: of the class that was plugged; changed in place, or left as it was on an error.
@@ -95,7 +97,8 @@ def load_tables(model: nn.Module, folder: str | os.PathLike[str]) -> dict[str, C
             raise ValueError(f"{name}: the saved table is of {size}, the model's of "
                              f"{(plain.num_embeddings, plain.embedding_dim)}; build the model as "
                              "it was")
-        made[name] = _read(plain, tensors, str(number), about["type"])
+        table = _read(plain, tensors, str(number), about["type"])
+        made[name] = table if plain.weight.is_meta else table.to(plain.weight)
     places = {id(modules[name]): table for name, table in made.items()}
     for name, module in modules.items():
         if id(module) in places:

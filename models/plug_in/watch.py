@@ -90,7 +90,8 @@ def _causes(optimizer: Optimizer, group: dict[str, Any], by_loss: bool) -> list[
         causes += [DECOUPLED]
     elif isinstance(optimizer, (torch.optim.SGD, torch.optim.ASGD, torch.optim.Adadelta)):
         causes += [UNSCALED]
-    elif not group.get("weight_decay", 0) and not by_loss:
+    # an optimiser without decay of its own never reads the key
+    elif not by_loss and not ("weight_decay" in optimizer.defaults and group.get("weight_decay")):
         causes += [NO_DECAY]
     return causes
 

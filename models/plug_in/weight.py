@@ -1,11 +1,14 @@
 """What reading `weight` of a plugged table gives: a tensor that refuses writes."""
 
+import copy
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
+
+from ..kernels.eager import recorded
 
 WRITES = ("apply_", "map_", "map2_")  # which the version counters do not see
 _SET_DATA = torch.Tensor.data.__set__  # type: ignore[attr-defined]
@@ -55,6 +58,10 @@ class PrunedWeight(Tensor):
         """Copied and saved as a plain tensor."""
         return self.as_subclass(Tensor).__reduce_ex__(protocol)
 
+    def __deepcopy__(self, memo: dict) -> Tensor:
+        """A plain tensor."""
+        return copy.deepcopy(self.as_subclass(Tensor), memo)
+
 
 def _refusal(name: str) -> RuntimeError:
     return RuntimeError(f"{name} would write into `weight` of a plugged table, which is computed "
@@ -65,7 +72,7 @@ def _refusal(name: str) -> RuntimeError:
 
 def guarded(table: Tensor) -> Tensor:
     """The table as a PrunedWeight; as it is where nobody initialises: compiled, traced."""
-    if torch.compiler.is_compiling() or torch.jit.is_tracing() or _transformed(table):
+    if recorded() or _transformed(table):
         return table
     return table.as_subclass(PrunedWeight)
 

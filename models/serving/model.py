@@ -38,7 +38,7 @@ class ServedModel(nn.Module):
 
     def forward(self, ids: Tensor, numbers: Tensor | None = None) -> Tensor:
         """ids (B, F), N for a value without an id; numbers (B, M) if the model reads some."""
-        if self.kept is not None and runs_on_numba() and ids.is_cpu and ids.shape[1]:
+        if self.kept is not None and ids.shape[1] and runs_on_numba(ids=ids):
             first = self.parts[0]
             return fm_rows(self.kept, first.weight, first.bias.item(), ids)
         vectors = self.table(ids) if self.reads_vectors else None

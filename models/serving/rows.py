@@ -4,6 +4,7 @@ import csv
 import difflib
 import gzip
 import io
+import itertools
 import re
 import zlib
 from collections.abc import Iterator, Mapping, Sequence
@@ -21,6 +22,9 @@ SEPARATORS = {".csv": ",", ".tsv": "\t", ".txt": "\t"}
 GZIP, PARQUET = b"\x1f\x8b", b"PAR1"  # first bytes
 # first bytes of what is not unpacked here
 PACKED = {b"BZh": "bzip2", b"PK\x03\x04": "zip", b"\xfd7zXZ": "xz", b"\x28\xb5\x2f\xfd": "zstd"}
+
+
+_END = "the file ends here\0"  # a line that is put behind the last one
 
 
 @dataclass
@@ -153,8 +157,11 @@ def _named(row: Any) -> Mapping[Any, Any] | None:
 
 
 def _of_named(rows: Sequence[Mapping[Any, Any]], needed: Sequence[str]) -> dict[str, list[Any]]:
-    for row in rows:
-        require(list(row), needed)
+    for place, row in enumerate(rows):
+        try:
+            require(list(row), needed)
+        except ValueError as error:
+            raise ValueError(f"row {place}: {error}") from None
     return {name: [row[name] for row in rows] for name in needed}
 
 
@@ -225,7 +232,8 @@ def read_file(path: Path, form: FileForm, needed: Sequence[str]) -> Iterator[Col
         ImportError: it is Parquet, and pyarrow is not installed.
     """
     if not path.is_file():
-        raise FileNotFoundError(f"there is no file {path}")
+        what = "is a pipe or a folder; give a file" if path.exists() else "does not exist"
+        raise FileNotFoundError(f"the file of rows {path} {what}")
     with path.open("rb") as file:
         head = file.read(6)
     if head.startswith(PARQUET) or path.suffix.lower() in (".parquet", ".pq"):
@@ -359,7 +367,9 @@ def _quoted(path: Path, left: bytes, file: Any, separator: str, names: list[str]
     places = {name: names.index(name) for name in needed}
     rows: list[list[str]] = []
     try:
-        for row in csv.reader(stream, delimiter=separator):
+        for row in csv.reader(itertools.chain(stream, [_END]), delimiter=separator):
+            if row == [_END]:
+                break
             if any(len(cell) >= MOST_LINE_ENDS <= cell.count("\n") for cell in row):
                 raise ValueError(f"{path} has a cell of {MOST_LINE_ENDS} lines or more: a quote is "
                                  "opened there and not closed; close it, or double it")
@@ -368,9 +378,12 @@ def _quoted(path: Path, left: bytes, file: Any, separator: str, names: list[str]
             if len(rows) == ROWS:
                 yield _of_lists(rows, places, len(names))
                 rows = []
+        else:
+            raise ValueError(f"{path} ends inside a cell in quotes, which begins {row[-1][:40]!r}: "
+                             "a quote is opened there and not closed; close it, or double it")
     except csv.Error as error:
-        raise ValueError(f"{path}: a cell in quotes cannot be read ({error}); look for a quote "
-                         "that is opened and not closed") from error
+        raise ValueError(f"{path}: a cell in quotes cannot be read ({error}); either a quote is "
+                         "opened and not closed, or the cell is too long") from error
     if rows:
         yield _of_lists(rows, places, len(names))
 

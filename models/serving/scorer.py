@@ -135,7 +135,19 @@ class Scorer:
 
     @torch.inference_mode()
     def score_ids(self, ids: np.ndarray, numbers: np.ndarray | None = None) -> np.ndarray:
-        """Probabilities (rows,) of ids (rows, F) in the exported numbering, and dense features."""
+        """Probabilities (rows,) of ids (rows, F) in the exported numbering, N for a value without
+        an id, and dense features (rows, M).
+
+        Raises:
+            ValueError: ids of another shape.
+            IndexError: an id that is not in 0 .. N.
+        """
+        table = self.model.table
+        if ids.ndim != 2 or ids.shape[1] != table.num_fields:
+            raise ValueError(f"ids must be (rows, {table.num_fields}), got {ids.shape}")
+        low, high = (ids.min(), ids.max()) if ids.size else (0, 0)
+        if low < 0 or high > table.num_rows:
+            raise IndexError(f"ids must be in 0 .. {table.num_rows}, got {low} .. {high}")
         found = np.empty(len(ids), np.float32)
         every = torch.from_numpy(ids)
         dense = None if numbers is None else torch.from_numpy(numbers)
@@ -145,9 +157,15 @@ class Scorer:
             found[part] = torch.sigmoid(logits).numpy()
         return found
 
-    def encode(self, columns: Columns) -> tuple[np.ndarray, np.ndarray | None]:
+    def encode(self, rows: Any) -> tuple[np.ndarray, np.ndarray | None]:
         """Ids (rows, F) int32, N for a value without an id, and dense features (rows, M) if the
-        model reads some. Rows with a value of the wrong kind are noted in `columns.bad`."""
+        model reads some.
+
+        Args:
+            rows: as for `score`; or `Columns`, in whose `bad` rows with a value of the wrong kind
+                are noted.
+        """
+        columns = rows if isinstance(rows, Columns) else columns_of(rows, self.columns)
         fields = self.vocabulary.fields
         ids = np.empty((columns.rows, len(fields)), np.int32)
         for place, field in enumerate(fields):
@@ -205,7 +223,11 @@ class Scorer:
         than the model has slots are noted in `bad`."""
         info = field.info
         slots = sum(other.info.column == info.column for other in self.vocabulary.fields)
-        packed, found = pack(values), []
+        try:
+            packed = pack(values)
+        except ValueError:
+            packed = pack(_readable(values, pack, bad))
+        found: list[str | None] = []
         for row in range(len(packed)):
             parts = packed.get(row).split(info.separator)
             if len(parts) > slots:
@@ -289,8 +311,8 @@ def _numbers_alone(values: Any, name: str, bad: dict[int, str]) -> list[Any]:
 
 def _readable(values: Any, read: Callable[[Any], Any], bad: dict[int, str]) -> list[Any]:
     """Values, None in the place of each that `read` refuses."""
-    packed = values if isinstance(values, Packed) else pack(values)
-    listed: list[Any] = [packed.get(place) for place in range(len(packed))]
+    listed: list[Any] = ([values.get(place) for place in range(len(values))]
+                         if isinstance(values, Packed) else list(values))
     for place, value in enumerate(listed):
         try:
             read([value])

@@ -7,7 +7,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from ..kernels.eager import has_numba, runs_on_numba
+from ..kernels.eager import runs_on_numba
 from . import FLOAT32, INT8, TYPES
 
 _NONE = np.zeros(0, np.float32)
@@ -120,7 +120,7 @@ class Rows(nn.Module):
 
     def forward(self, ids: Tensor) -> Tensor:
         """ids of any shape -> float32 (*ids.shape, W)."""
-        if self.data.dtype != torch.float32 and runs_on_numba() and has_numba() and ids.is_cpu:
+        if self.data.dtype != torch.float32 and runs_on_numba(ids=ids):
             return self._widened(ids)
         found = nn.functional.embedding(ids, self.data).float()
         if self.scales is not None:

@@ -33,6 +33,11 @@ def test_other_errors_and_paths_stay_as_they_are(tmp_path):
     assert not list(tmp_path.iterdir())
 
 
+def test_a_folder_is_refused_before_anything_is_written(tmp_path):
+    with pytest.raises(IsADirectoryError, match="is a folder; name a file"), new_file(tmp_path):
+        raise AssertionError("it must not come here")
+
+
 def test_a_link_stays_and_what_it_leads_to_is_replaced(tmp_path):
     (tmp_path / "target").write_text("old")
     (tmp_path / "link").symlink_to("target")

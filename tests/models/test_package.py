@@ -34,6 +34,7 @@ def test_the_example_of_its_description_runs():
     exec(example().replace("from pep", "from models"), found)
     [table] = found["tables"].values()
     assert 0 < table.num_params() <= 2_000
+    assert set(models.__all__) <= set(dir(models))  # what completes a name
 
 
 def test_it_needs_torch_and_numpy_alone(folder):

@@ -555,6 +555,11 @@ def not_finite():
     return model
 
 
+@torch.inference_mode()
+def of_inference_mode():
+    return nn.Sequential(nn.Embedding(5, 4))
+
+
 REFUSED = {
     "nothing there": (lambda: nn.Linear(2, 2), {}, "Linear holds no nn.Embedding"),
     "itself a table": (lambda: nn.Embedding(2, 2), {}, "itself an Embedding.*put it into a module"),
@@ -581,6 +586,9 @@ REFUSED = {
     "no values": (beside_a_good_one(device="meta"), {}, "no values yet"),
     "frozen": (lambda: nn.Sequential(nn.Embedding(5, 4).requires_grad_(False)), {},
                r"frozen; set requires_grad_"),
+    "of inference mode": (of_inference_mode, {}, "made in inference mode.*make it outside"),
+    "without rows": (lambda: nn.Sequential(nn.Embedding(0, 4)), {},
+                     r"its weight is \(0, 4\) and has nothing to prune"),
     "all zero": (zeros, {}, "all zero.*initialise"),
     "not finite": (not_finite, {}, "table 1 .*not finite; initialise"),
     "hooked": (hooked, {}, "hooks.*remove them first"),

@@ -65,6 +65,19 @@ def test_a_fresh_model_without_dense_tables_gives_the_same(kind, tmp_path):
         tmp_path / "tables" / TENSORS).read_bytes()
 
 
+@pytest.mark.parametrize("kind", [torch.float64, torch.bfloat16])
+def test_a_model_that_is_not_on_the_meta_device_says_which_type(kind, tmp_path):
+    model, plugged = ticket()
+    plugged.save(tmp_path / "tables")
+    fresh = Model(kind=kind)
+    fresh.head.load_state_dict(model.head.state_dict())
+    load_tables(fresh, tmp_path / "tables")
+    with torch.no_grad():
+        found = fresh(IDS)
+        assert found.dtype == kind
+        torch.testing.assert_close(found.float(), model(IDS), rtol=0.02, atol=0.02)
+
+
 def test_bad_folders_and_models(tmp_path):
     _, plugged = ticket()
     folder = plugged.save(tmp_path / "tables")

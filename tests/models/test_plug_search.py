@@ -134,6 +134,10 @@ OPTIMISERS = {
         lambda model, old: torch.optim.Adam(model.parameters()),
         "Adam has a weight_decay of 0",
     ),
+    "a decay that is never read": (
+        lambda model, old: torch.optim.Rprop(groups(model, weight_decay=0.01)),
+        "Rprop has a weight_decay of 0",
+    ),
     "SGD": (
         lambda model, old: torch.optim.SGD(groups(model, weight_decay=0.01), lr=0.1),
         "SGD does not scale",

@@ -7,7 +7,10 @@ import numpy as np
 import pytest
 import torch
 from torch import nn
+from torch._subclasses.fake_tensor import FakeTensorMode
+from torch.fx.experimental.proxy_tensor import make_fx
 from torch.nn import functional
+from torch.testing._internal.two_tensor import TwoTensor
 
 from models import masked, snapshot, unplug
 from models.plug_in.plug import plug
@@ -187,3 +190,29 @@ def test_a_write_through_one_of_several_views_is_refused_too(write):
     plug(model, threshold_init=-15.0)
     with pytest.raises(RuntimeError, match="would write into `weight` of a plugged table"):
         write(model["table"].weight)
+
+
+@pytest.mark.parametrize("state", ["searched", "ticket", "compact"])
+@pytest.mark.parametrize("rows", [3, 5_000])
+def test_what_takes_the_operations_sees_them(state, rows):
+    """A loop's result would be a constant to them, or memory that nobody has written."""
+    model = plugged_model(state)["item"]
+    ids, others = torch.randint(ROWS, (rows,)), torch.randint(ROWS, (rows,))
+    expected = model(others)
+    assert torch.equal(make_fx(model)(ids)(others), expected)
+    assert torch.equal(torch.func.functionalize(model)(others), expected)
+    assert torch.equal(torch.func.vmap(model)(others), expected)
+    assert torch.equal(model(TwoTensor(others, others.clone())), expected)
+    with FakeTensorMode(allow_non_fake_inputs=True):
+        assert model(torch.zeros(3, dtype=torch.long)).shape == (3, WIDTH)
+
+
+@pytest.mark.parametrize("state", ["searched", "compact"])
+def test_a_detached_weight_can_be_copied_deeply(state):
+    weight = plugged_model(state)["item"].weight
+    for given in (weight.data, weight.detach()):
+        found = copy.deepcopy({"best": given})["best"]
+        assert type(found) is torch.Tensor
+        assert torch.equal(found, weight)
+        found.fill_(0)
+    assert weight.any()

@@ -127,7 +127,7 @@ def test_small_types_are_widened_by_a_loop_as_by_torch(values, width, monkeypatc
     for wrong in (-1, 20):
         with pytest.raises(IndexError, match=r"ids must be in 0 \.\. 19, got"):
             rows(torch.tensor([3, wrong]))
-    monkeypatch.setattr("models.serving.values.has_numba", lambda: False)
+    monkeypatch.setattr("models.serving.values.runs_on_numba", lambda ids: False)
     assert torch.equal(rows(ids), found)
 
 

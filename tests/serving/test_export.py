@@ -154,6 +154,9 @@ def test_rows_come_in_every_form(home):
         np.testing.assert_allclose(scorer.score(first), wanted[:1], rtol=1e-6)
     with pytest.raises(ValueError, match="row 1 must have its values by name"):
         scorer.score([*table[:1].to_dict("records"), None])
+    with pytest.raises(ValueError, match="row 1: the rows lack 1 of the model's 4 columns: item"):
+        scorer.score([{"item": 1, **row} if place != 1 else row for place, row in enumerate(
+            table.drop(columns="item").to_dict("records"))])
     assert scorer.score(table[:0]).shape == (0,)
 
 
@@ -164,8 +167,7 @@ def test_an_unseen_value_has_a_score_and_a_missing_column_has_a_name(home):
         scorer.score(table.rename(columns={"genre": "genres"}))
     with pytest.raises(ValueError, match="the rows have two columns 'user'"):
         scorer.score(pd.concat([table, table[["user"]]], axis=1))
-    with pytest.raises(ValueError, match=r"a cell must hold one value, got \[1\]"):
-        scorer.score({name: [[1], [2]] for name in table})
+    assert np.isnan(scorer.score({name: [[1], [2]] for name in table})).all()
     with pytest.raises(ValueError, match="row 1 must be of 4 values"):
         scorer.score([[1, 2, 3, 4], [1, 2]])
     with pytest.raises(TypeError, match="got a int"):
@@ -290,7 +292,10 @@ def test_a_file_is_read_by_its_beginning_and_not_by_its_name(home, tmp_path):
     ("user,item,genre,gender\n1,2,3,4\n".encode("utf-16"), "is UTF-16 text; turn it into UTF-8"),
     (b"user,item,genre,gender\r1,2,3,4\r", "a line must end in a newline"),
     (b'user,item,genre,gender\n1,2,3,4\n1,"2\n' + b"1,2,3,4\n" * 300,
-     "a cell of 100 lines or more: a quote is opened")])
+     "a cell of 100 lines or more: a quote is opened"),
+    (b'user,item,genre,gender\n1,2,3,"4 inch\n' + b"1,2,3,4\n" * 60,
+     "ends inside a cell in quotes, which begins '4 inch"),
+    (b'user,item,genre,gender\n1,2,3,4\n1,2,3,"4', "ends inside a cell in quotes")])
 def test_text_that_cannot_be_scored_is_named(home, tmp_path, content, why):
     (tmp_path / "r.csv").write_bytes(content)
     with pytest.raises(ValueError, match=why):
@@ -305,7 +310,7 @@ def test_columns_may_have_numbers_for_names(home):
 def test_a_quote_that_is_never_closed_is_named(home, tmp_path):
     path = tmp_path / "r.csv"
     path.write_text('user,item,genre,gender\n1,"2\n' + "1,2,3,4\n" * 20_000)
-    with pytest.raises(ValueError, match=r"r.csv: a cell in quotes .* opened and not closed"):
+    with pytest.raises(ValueError, match=r"r.csv: a cell in quotes .* opened and not closed, or"):
         load(home).score_file(path, tmp_path / "out.csv")
 
 
@@ -441,6 +446,32 @@ def test_a_warning_names_bad_rows(home, caplog):
         assert np.isnan(scorer.score_columns(columns)).tolist() == [False, True, False]
 
 
+@pytest.mark.parametrize("cell", [b"\xff", ["a", "b"], "\ud800"])
+def test_one_cell_that_cannot_be_read_is_one_row_without_a_score(home, caplog, cell):
+    scorer, (table, _) = load(home), raw_rows(3)
+    listed = table.to_dict("records")
+    expected = scorer.score(listed)
+    listed[1] = {**listed[1], "genre": cell}
+    with caplog.at_level(logging.WARNING, "pep"):
+        found = scorer.score(listed)
+    assert np.isnan(found).tolist() == [False, True, False]
+    np.testing.assert_array_equal(found[[0, 2]], expected[[0, 2]])
+    assert "1 of 3 rows cannot be scored: row 1" in caplog.text
+
+
+def test_ids_of_rows_and_scores_of_ids(home):
+    scorer, (table, _) = load(home), raw_rows(30)
+    ids, numbers = scorer.encode(table)
+    assert numbers is None
+    np.testing.assert_array_equal(scorer.score_ids(ids), scorer.score(table))
+    allowed = scorer.model.table.num_rows
+    for wrong in (-1, allowed + 1):
+        with pytest.raises(IndexError, match=f"ids must be in 0 .. {allowed}, got .*{wrong}"):
+            scorer.score_ids(np.where(ids == ids[0, 0], wrong, ids))
+    with pytest.raises(ValueError, match=r"ids must be \(rows, 4\), got \(30, 3\)"):
+        scorer.score_ids(ids[:, :3])
+
+
 def test_the_command_of_afm_is_among_what_comes_home(out, tmp_path):
     dense = trained(out, embedding="uniform", latent_dim=8, model="deepfm")
     options = ArgumentParser()
@@ -553,8 +584,8 @@ def test_columns_may_be_iterators_and_cells_may_not(home):
     columns = {name: iter(table[name].tolist()) for name in table}
     np.testing.assert_array_equal(scorer.score(columns), scorer.score(table))
     rows = table.head(2).to_dict("records")
-    with pytest.raises(ValueError, match="a cell must hold one value"):
-        scorer.score([{**rows[0], "user": iter([7])}, rows[1]])
+    found = scorer.score([{**rows[0], "user": iter([7])}, rows[1]])
+    assert np.isnan(found).tolist() == [True, False]
     with pytest.raises(ValueError, match="column 'user' is one value and 'item' has several"):
         scorer.score({**{name: table[name].tolist() for name in table}, "user": 7})
 
