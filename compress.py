@@ -6,7 +6,7 @@
     python compress.py random --run ID --budget 6541          # any entries
     python compress.py random --run ID --like SNAPSHOT.npz    # as many a field as there
     python compress.py random --run ID --like SNAPSHOT.npz --per feature
-    python train_movielens_retrain.py --alias ALIAS           # the name that was printed
+    python train_movielens_retrain.py --alias ALIAS           # it is printed, with its options
     python compress.py afm --run ID --emb-rank 8 --mlp-rank 16           # low rank: `afm --help`
     python compress.py umec --run ID --budget 0.5             # a DLRM: fewer fields and neurons
     python compress.py umec --run ID --budget 0.5 --budget 0.2 --one-descent
@@ -16,6 +16,7 @@
 """
 
 import argparse
+import sys
 from pathlib import Path
 
 from compression.afm import options as afm
@@ -78,6 +79,7 @@ def prune(args: argparse.Namespace) -> None:
     from compression.loaded_run import load_uniform
     from compression.pruning import command as pruned
     from compression.pruning import methods
+    from studies.scripts import retraining
 
     method = args.pruning
     if method == "random" and bool(args.budget) == bool(args.like):
@@ -96,8 +98,15 @@ def prune(args: argparse.Namespace) -> None:
     tables = pruned.tables(trained, how, context)
     folder = methods.prune(trained, method, tables, context, how.how)
     print(f"snapshots of {', '.join(f'{count:,}' for count in tables)} parameters: {folder}")
-    print(f"retrain them with --model {trained.settings.model.model} --seed {trained.run.seed} "
-          f"--alias {folder.name}")
+    name = trained.settings.data.dataset
+    script = Path(sys.argv[0]).with_name(f"train_{name}.py")
+    own_table = not script.exists()
+    if own_table:
+        script = script.with_name("train_table.py")
+    command = retraining(script, trained.settings.model.model, folder,
+                         {**vars(args), "seed": trained.run.seed})
+    print(f"to retrain them: {command}"
+          + (f" --set name={name}" if own_table and not args.data else ""))
 
 
 def factor(args: argparse.Namespace) -> None:

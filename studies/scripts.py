@@ -6,10 +6,11 @@ The command line is read before anything heavy is imported, so that --help answe
 import argparse
 import shlex
 import sys
+from collections.abc import Mapping
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from engine import cli
 from studies import published, script_options
@@ -104,7 +105,8 @@ def _search(options: argparse.Namespace, script: Preset) -> None:
         print(table.of_results([result]))
         if result.get("snapshots"):
             folder = stages.alias_folder(context.out, settings, options.seed, context.alias)
-            print(f"snapshots: {folder}\nto retrain them: {_next(options, settings, folder)}")
+            print(f"snapshots: {folder}\nto retrain them: "
+                  + retraining(Path(sys.argv[0]), settings.model.model, folder, vars(options)))
 
 
 def _shown(settings: "Settings", context: "RunContext") -> "Settings":
@@ -124,14 +126,21 @@ def _shown(settings: "Settings", context: "RunContext") -> "Settings":
     return replace(settings, search=replace(settings.search, candidate_p=budgets))
 
 
-def _next(options: argparse.Namespace, settings: "Settings", folder: Path) -> str:
-    """The command that retrains the snapshots in a folder."""
-    script = Path(sys.argv[0])
-    words = ["python", str(script.with_name(f"{script.stem}_retrain.py")),
-             "--model", settings.model.model, "--alias", folder.name]
+def retraining(search: Path, model: str, folder: Path, given: Mapping[str, Any]) -> str:
+    """The command that retrains the snapshots in a folder.
+
+    Args:
+        search: the script that searches on the data set, train_movielens.py or another.
+        given: the options that the snapshots were made with, by name.
+
+    >>> retraining(Path("train_criteo.py"), "fm", Path("tmp/embedding/a b"), {"seed": 2})
+    "python train_criteo_retrain.py --model fm --alias 'a b' --seed 2"
+    """
+    words = ["python", str(search.with_name(f"{search.stem}_retrain.py")),
+             "--model", model, "--alias", folder.name]
     usual = {"seed": 1, "data": None, "out": "tmp", "cache": None, "split": None, "device": "auto"}
     for name, default in usual.items():
-        if (value := vars(options)[name]) != default:
+        if (value := given.get(name, default)) != default:
             words += [f"--{name}", str(value)]
     return shlex.join(words)
 

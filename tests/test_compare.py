@@ -239,7 +239,7 @@ def test_compress_writes_snapshots_and_says_how_to_go_on(shell, tmp_path, capsys
     shell(compress, "magnitude", "--run", run, "--budget", 200, "--budget", 50)
     said = capsys.readouterr().out
     assert "snapshots of 200, 50 parameters" in said
-    assert "--model fm --seed 1 --alias movielens_magnitude_d4_seed1" in said
+    assert "train_movielens_retrain.py --model fm --alias movielens_magnitude_d4_seed1" in said
     shell(compress, "imp", "--run", run, "--budget", 200, "--keep", 0.6)
     shell(compress, "random", "--run", run, "--budget", 70, "--alias", "drawn")
     folder = tmp_path / "embedding" / "fm"

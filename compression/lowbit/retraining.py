@@ -39,7 +39,8 @@ class Retraining:
         decay = 0.0 if self.decay is None else self.decay
         if self.epochs < 0 or not (0 < self.lr < math.inf and 0 <= decay < math.inf):
             raise ValueError(f"a retraining takes 0 epochs or more, a positive lr and a decay of 0 "
-                             f"or more, got {self.epochs}, {self.lr} and {self.decay}")
+                             f"or more, got epochs {self.epochs}, lr {self.lr} and decay "
+                             f"{self.decay}")
 
 
 def usual(model: str) -> Retraining:
