@@ -95,6 +95,7 @@ def prune(args: argparse.Namespace) -> None:
     how = pruned.Pruning(method, args.budget, args.like, args.keep)
     context = cli.place_of(args, alias=args.alias, overwrite=args.overwrite)
     trained = load_uniform(args.run, context)
+    methods.require_free(trained, method, args.budget, context, how.how)
     tables = pruned.tables(trained, how, context)
     folder = methods.prune(trained, method, tables, context, how.how)
     print(f"snapshots of {', '.join(f'{count:,}' for count in tables)} parameters: {folder}")

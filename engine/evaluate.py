@@ -154,12 +154,13 @@ def with_base_rate(result: dict[str, Any], dataset: Dataset) -> dict[str, Any]:
     """
     base = base_rate_logloss(dataset.split("validation")[1], dataset.split("train")[1])
     if not result["validation_logloss"] <= base:
+        by_loss = ("" if result.get("stage") == "search"
+                   else ", or early_stop_metric=loss where a command has settings")
         log.warning("run %s: its validation log-loss %.6g is worse than %.6g, that of predicting "
                     "the training rows' share of positives for every row: as probabilities its "
                     "predictions are of no use. Try a smaller learning rate, more epochs, more "
-                    "decay of the table, or, of a script with settings, early_stop_metric=loss",
-                    result["run_id"],
-                    result["validation_logloss"], base)
+                    "decay of the table%s", result["run_id"], result["validation_logloss"], base,
+                    by_loss)
     return {**result, "validation_logloss_base_rate": base}
 
 

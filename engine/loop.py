@@ -25,7 +25,8 @@ class State:
         batch: finished batches of the current epoch.
         step: finished batches of the whole run.
         epoch_done: whether the last step ended an epoch.
-        epoch_seconds: training time, without hooks, of each epoch that ran without interruption.
+        epoch_seconds: time of each epoch that ran without interruption: its steps and the hooks
+            between them, not those behind its last step (evaluation).
     """
 
     model: ClickModel

@@ -309,6 +309,11 @@ def require_used(settings: Settings, names: Collection[str], also: Collection[st
         raise ValueError(f"{name} is a setting of {kind} {' and '.join(owners)}, and this run has "
                          f"model {settings.model.model} and embedding {settings.scheme}, for which "
                          f"it changes nothing; leave it away, {instead}")
+    patience = {"early_stop", "early_stop_metric"} & {*names}
+    searching = settings.scheme == PEP and MASKED not in also
+    if searching and patience and settings.train.early_stop_metric != PUBLISHED_PATIENCE:
+        raise ValueError(f"{min(patience)} changes nothing for a search, which is not stopped "
+                         "early; give it to the retraining")
     idle = {*_unused(settings)}
     if settings.train.weight_decay is None:  # then this one is of all parameters
         idle.discard("l2_regularization")

@@ -133,14 +133,20 @@ def claim(folder: Path, search: dict[str, Any], overwrite: bool, empty: bool = F
     if same and not empty:
         return
     if owner is not None:
-        if not same and not overwrite:
-            raise FileExistsError(
-                f"{folder} belongs to another search (run {owner['run_id']}, "
-                f"{owner['settings']['dataset']}, seed {owner['seed']}); choose another --alias, "
-                f"or give --overwrite to replace its snapshots")
+        if not overwrite:
+            require_own(folder, search["run_id"])
         for path in folder.glob("*.npz"):
             path.unlink()
     write_record(folder / "search.json", search)
+
+
+def require_own(folder: Path, run_id: str) -> None:
+    """Raise FileExistsError where an alias folder belongs to another search."""
+    owner = owner_of(folder)
+    if owner is not None and owner["run_id"] != run_id:
+        raise FileExistsError(f"{folder} belongs to another search (run {owner['run_id']}, "
+                              f"{owner['settings']['dataset']}, seed {owner['seed']}); choose "
+                              f"another --alias, or give --overwrite to replace its snapshots")
 
 
 def owner_of(folder: Path) -> dict[str, Any] | None:

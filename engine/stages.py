@@ -206,6 +206,8 @@ def _search(run: Run, folder: Path) -> dict[str, Any]:
         nonlocal saver
         if trainer.writes:
             snapshots.claim(folder, owner, context.overwrite, empty=context.force)
+            if context.force:  # its snapshots are gone; so an interrupted search is gone on with
+                (run.folder / "result.json").unlink(missing_ok=True)
         _save_initial(trainer, folder)
         if trainer.writes and not context.force:
             _copy_from_other_aliases(folder, run.run_id)

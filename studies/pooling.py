@@ -179,14 +179,15 @@ def key(result: Result, by_id: Mapping[str, Result], rewind: bool = True) -> str
 
 
 def one_a_seed(results: Results) -> list[Result]:
-    """One run a seed, by seed, of runs with one `key`; those cut shorter than others are left out.
+    """One run a seed, by seed, of runs with one `key`; those cut before others were cut or had
+    ended are left out.
 
     Of searches, which differ in their lists of budgets alone, the one with the most snapshots.
     """
-    cut = [run["settings"]["max_epochs"] for run in results if _cut(run)]
+    ran = [run["settings"]["max_epochs"] if _cut(run) else run.get("epochs", 0) for run in results]
     best: dict[int, Result] = {}
     for run in results:
-        if _cut(run) and run["settings"]["max_epochs"] < max(cut):
+        if _cut(run) and run["settings"]["max_epochs"] < max(ran):
             continue
         if run["seed"] not in best or _rank(run) < _rank(best[run["seed"]]):
             best[run["seed"]] = run

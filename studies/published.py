@@ -44,24 +44,36 @@ PRESETS: dict[str, Preset] = {
                "max_epochs": 150, "eval_interval": 1},
 }
 
+# what the scripts of an own table begin with
+OWN_TABLE: Preset = {
+    "label": "", "positive": [], "fields": [], "ignore": [], "dense": [], "bucket": "quantiles",
+    "dates": {}, "multi": {}, "min_count": 10, "split": "auto", "vocabulary": "all",
+    **{name: _MOVIELENS[name] for name in (
+        "model", "embedding", "latent_dim", "threshold_type", "threshold_init", "mlp_dims",
+        "dropout", "batch_size", "lr", "l2_regularization", "weight_decay", "tensorboard",
+        "checkpoint_seconds", "max_epochs", "eval_interval", "early_stop")},
+    "candidate_p": []}
+
 LEADERBOARDS = ("frappe",)  # data sets of which others report numbers (`studies.recipes`)
 # schemes of a comparison on data sets of no paper's; all on the others
 COMPARED = {"frappe": ("lr", "uniform", "pep", "magnitude", "mgqe", "mde", "qr"),
             "movielens_ids": ("uniform", "pep", "magnitude")}
 
-_WHICH = ("dataset", "model", "embedding", "latent_dim", "threshold_type")  # of the search
+# which search
+_WHICH = ("dataset", "label", "split", "model", "embedding", "latent_dim", "threshold_type")
 
 
-def _retraining(dataset: str, **changes: Any) -> Preset:
-    search = PRESETS[dataset]
+def _retraining(search: Preset, **changes: Any) -> Preset:
     kept = (*_WHICH, *_TRAINING, "max_epochs", "eval_interval", "early_stop")
-    return {**{name: search[name] for name in kept},
+    return {**{name: search[name] for name in kept if name in search},
             "retrain_emb_param": "all", "re_init": False, "rewind": "all", **changes}
 
 
 RETRAIN: dict[str, Preset] = {
-    "movielens": _retraining("movielens", max_epochs=300),  # small tables still gain after 150
-    "criteo": _retraining("criteo"), "avazu": _retraining("avazu")}
+    # small tables still gain after 150
+    "movielens": _retraining(PRESETS["movielens"], max_epochs=300),
+    "criteo": _retraining(PRESETS["criteo"]), "avazu": _retraining(PRESETS["avazu"])}
+RETRAIN_OWN_TABLE = _retraining(OWN_TABLE)
 
 # a run's patience is on the mean of per-batch test AUCs, as in the published scripts
 PATIENCE = "published_protocol"

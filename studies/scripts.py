@@ -64,13 +64,21 @@ def _variants(script: Preset, retraining: bool) -> script_options.Variants:
 
 def _usual(script: Preset) -> Preset:
     """The settings that aliases are named against."""
+    if "label" in script:
+        return published.OWN_TABLE
     return published.PRESETS.get(script.get("dataset", ""), script)
 
 
 def _read(options: argparse.Namespace,
           script: Preset) -> "tuple[Settings, RunContext, frozenset[str]]":
-    return script_options.read(options, script, _variants(script, options.retraining),
-                               _usual(script))
+    settings, context, explicit = script_options.read(
+        options, script, _variants(script, options.retraining), _usual(script))
+    if not options.retraining:
+        return settings, context, explicit
+    # a retraining's dict names some settings; one that is added is asked for, as by --set
+    named = (published.RETRAIN_OWN_TABLE if options.own_table
+             else published.RETRAIN.get(script.get("dataset", ""), script))
+    return settings, context, explicit | (script.keys() - named.keys())
 
 
 def _settings(options: argparse.Namespace, script: Preset) -> None:

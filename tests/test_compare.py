@@ -264,6 +264,12 @@ def test_other_tables_of_one_run_are_not_mixed_up(shell, tmp_path, capsys):
                            match=r"\.npz holds another table, .* choose another --alias"):
             shell(compress, other[0], "--run", run, *other[1:])
         shell(compress, other[0], "--run", run, *other[1:], "--overwrite")
+    runs = len([*(tmp_path / "runs").iterdir()])
+    for words in (("--keep", 0.5), ("--run", tiny.train(tmp_path, embedding="uniform",
+                                                        lr=0.3)["run_id"])):
+        with pytest.raises(FileExistsError, match="choose another --alias"):
+            shell(compress, "imp", "--run", run, "--budget", 200, *words)
+    assert len([*(tmp_path / "runs").iterdir()]) == runs + 1  # refused before the first round
     assert snapshots.read(folder / "movielens_imp_d4_seed1"
                           / "200.npz")[0].meta["how"] == "keep 0.3"
     like = folder / "movielens_imp_d4_seed1" / "200.npz"

@@ -621,16 +621,12 @@ def test_a_retraining_keeps_to_its_search(after):
 def test_options_that_a_search_has_no_use_for(shell):
     for words, message in ((sets("retrain_emb_param=7"), "or use the retrain script"),
                            (("--recipe_fm", "--published"), "--published sets"),
+                           (sets("early_stop=3"), "early_stop changes nothing for a search"),
+                           (sets("early_stop_metric=loss"), "give it to the retraining"),
                            (("--alias=-x",), "--alias must be a plain folder name")):
         code, _, error = shell.search(*words)
         assert code == 2
         assert message in error
-
-
-def test_other_patience_is_another_folder(shell):
-    assert shell.search(*sets("early_stop_metric=loss"))[0] == 0
-    assert shell.search()[0] == 0
-    assert len(list((shell.out / "embedding" / "fm").iterdir())) == 2
 
 
 def test_a_search_that_reaches_no_budget_names_no_retraining(shell):

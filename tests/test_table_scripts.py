@@ -17,7 +17,7 @@ from data import vocabulary
 from engine import stages
 from engine.run import RunContext
 from engine.settings import parse
-from studies import runs_csv, scripts, sizes
+from studies import published, runs_csv, script_options, scripts, sizes
 from studies.kept_widths import kept_of
 
 QUICK = {"latent_dim": 4, "max_epochs": 3, "eval_interval": 1, "batch_size": 256, "lr": 0.02,
@@ -84,6 +84,22 @@ def test_its_tickets_are_retrained_without_naming_label_or_file_again(searched):
     assert code == 0, said
     assert "retrain" in said
     assert (folder / "out" / "figures" / "my_clicks_fm.png").exists()
+
+
+def test_a_key_that_is_added_to_the_dict_of_a_retraining_is_asked_for(searched):
+    [alias] = [path.parent.name for path in searched[0].glob("out/embedding/fm/*pep*/search.json")]
+    said, code = say(searched[0], scripts.retrain, {**RETRAIN, "dropout": 0.9},
+                     "--set", "name=my_clicks", "--alias", alias)
+    assert code == 2
+    assert "dropout=0.9 was given, but the snapshot was made with 0.2" in said
+
+
+@pytest.mark.parametrize(("start", "name"), [(-15.0, ""), (-6.0, "threshold_init_-6.0_")])
+def test_a_dict_that_was_edited_names_its_folder(start, name):
+    script = {**published.OWN_TABLE, "threshold_init": start}
+    given = script_options.parser("", {}, own_table=True).parse_args(["--data", "t.csv"])
+    _, context, _ = script_options.read(given, script, {}, scripts._usual(script))
+    assert context.alias == f"t_pep_{name}d64_seed1"
 
 
 def test_its_values_are_looked_up_by_run(searched, capsys):

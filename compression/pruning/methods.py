@@ -40,12 +40,10 @@ def prune(trained: LoadedRun, method: str, tables: dict[int, np.ndarray], contex
             budgets.
     """
     run, settings = trained.run, trained.settings
-    default = (f"{settings.data.dataset}_{method}_d{settings.model.latent_dim}_"
-               f"seed{run.seed}")
-    folder = alias_folder(context.out, settings, run.seed, context.alias or default)
+    folder, run_id = _home(trained, method, context)
     if context.dry_run:
         return folder
-    owner = {"run_id": f"{run.run_id}-{method}", "settings": settings.flat(), "seed": run.seed,
+    owner = {"run_id": run_id, "settings": settings.flat(), "seed": run.seed,
              "manifest": run.dataset.hash, "values_hash": run.dataset.values_hash}
     snapshots.claim(folder, owner, context.overwrite)
     if not context.overwrite:
@@ -62,11 +60,37 @@ def prune(trained: LoadedRun, method: str, tables: dict[int, np.ndarray], contex
     return folder
 
 
+def require_free(trained: LoadedRun, method: str, budgets: Sequence[int], context: RunContext,
+                 how: str) -> None:
+    """Raise FileExistsError before the tables are made, as making them may take trainings, where
+    `prune` would for another run or other options."""
+    folder, run_id = _home(trained, method, context)
+    if context.overwrite or context.dry_run:
+        return
+    snapshots.require_own(folder, run_id)
+    for path in (folder / f"{budget}.npz" for budget in budgets):
+        if path.exists() and snapshots.read(path)[0].meta.get("how", "") != how:
+            raise _another(path)
+
+
+def _home(trained: LoadedRun, method: str, context: RunContext) -> tuple[Path, str]:
+    """The method's alias folder, and the id of the run that it belongs to."""
+    run, settings = trained.run, trained.settings
+    default = (f"{settings.data.dataset}_{method}_d{settings.model.latent_dim}_"
+               f"seed{run.seed}")
+    folder = alias_folder(context.out, settings, run.seed, context.alias or default)
+    return folder, f"{run.run_id}-{method}"
+
+
 def _refuse_another(path: Path, table: np.ndarray) -> None:
     """Raise FileExistsError where a snapshot exists and holds another table."""
     if path.exists() and not np.array_equal(snapshots.read(path)[0].table, table):
-        raise FileExistsError(f"{path} holds another table, of other options or drawn beside other "
-                              "budgets; choose another --alias, or give --overwrite to replace it")
+        raise _another(path)
+
+
+def _another(path: Path) -> FileExistsError:
+    return FileExistsError(f"{path} holds another table, of other options or drawn beside other "
+                           "budgets; choose another --alias, or give --overwrite to replace it")
 
 
 def by_magnitude(trained: LoadedRun, budgets: Sequence[int]) -> dict[int, np.ndarray]:

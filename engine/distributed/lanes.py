@@ -335,7 +335,8 @@ class LaneStep(Step):
 
 
 def _begin(device: torch.device) -> None:
-    """Set up a thread of the pool: both settings hold for one thread alone."""
+    """Set up a thread of the pool: these settings hold for one thread alone."""
+    torch.set_num_threads(1)
     torch.set_flush_denormal(True)
     if device.type == "cuda":
         torch.cuda.set_device(device)

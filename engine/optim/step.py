@@ -90,6 +90,9 @@ def build_optimizer(model: ClickModel, lr: float, l2_regularization: float, weig
         l2_regularization: wd of the embedding and its thresholds.
         weight_decay: wd of everything else; the published code has one number for both.
         kind: "sgd" for plain gradient descent, as DLRM and UMEC publish it, with the same decay.
+
+    Raises:
+        ValueError: a parameter is not contiguous.
     """
     decays = model.embedding.decays
     inside: dict[str, list[nn.Parameter]] = {"coupled": []}
@@ -97,6 +100,9 @@ def build_optimizer(model: ClickModel, lr: float, l2_regularization: float, weig
     for name, parameter in model.named_parameters():
         if not parameter.requires_grad:
             continue
+        if not parameter.is_contiguous():  # the fused Adam walks through memory
+            raise ValueError(f"the parameter {name} must be contiguous, or moments that come back "
+                             f"from a checkpoint would be another entry's")
         if name.startswith("embedding."):
             inside.setdefault(decays.get(name.removeprefix("embedding."), "coupled"),
                               []).append(parameter)

@@ -59,8 +59,10 @@ class TensorTrain(TableEmbedding):
                              f"and the numbers of matrices multiply to at least the rows, not "
                              f"{room}")
         # (n_t, r_(t-1) * r_t)
-        self.cores = nn.ParameterList(core.flatten(1).clone() for core in cores)
-        self.last = nn.Parameter(last.clone())
+        # contiguous, as the fused Adam walks through memory, and its saved moments are
+        self.cores = nn.ParameterList(core.flatten(1).clone(memory_format=torch.contiguous_format)
+                                      for core in cores)
+        self.last = nn.Parameter(last.clone(memory_format=torch.contiguous_format))
 
     def forward(self, ids: Tensor) -> Tensor:
         """ids (B, F) -> (B, F, D), of float32 whatever the precision of the model's products: rows

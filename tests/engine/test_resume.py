@@ -461,6 +461,20 @@ def test_a_forced_search_that_is_killed_goes_on_from_its_own_checkpoint_alone(tm
     same(bits(tmp_path, tiny.train(tmp_path, **case), seen), undisturbed["search"])
 
 
+def test_a_finished_search_that_is_forced_and_killed_is_one_that_is_not_finished(
+        tmp_path, seen, undisturbed, caplog):
+    """Its old snapshots are gone: tickets of what is left would be said to be all."""
+    case = CASES["search"]
+    tiny.train(tmp_path, **case)
+    with pytest.MonkeyPatch.context() as patch:
+        kill_at(patch, "after the checkpoint", 29)
+        with pytest.raises(Killed):
+            tiny.train(tmp_path, places={"force": True}, **case, **EACH_STEP)
+    stages.tickets(tiny.settings(**case), 1, tiny.context(tmp_path))
+    assert "has no result: it is not finished" in caplog.text
+    same(bits(tmp_path, tiny.train(tmp_path, **case), seen), undisturbed["search"])
+
+
 def test_how_a_forced_run_goes_on(tmp_path, seen):
     for result, said in ((False, "the same command without --force goes on from there"),
                          (True, "the result of before is still there, and --force begins anew")):

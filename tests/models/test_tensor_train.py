@@ -4,8 +4,10 @@ from itertools import pairwise
 
 import pytest
 import torch
+from torch import nn
 from training import draw
 
+from engine.optim.step import build_optimizer
 from models.embedding.tensor_train import (
     TensorTrain,
     fresh_tensor_train,
@@ -109,3 +111,14 @@ def test_cores_that_do_not_fit_are_refused():
         TensorTrain(good, torch.ones(2, 3), 9, 1)
     with pytest.raises(ValueError, match="neighbours must share their rank"):
         TensorTrain(good, torch.ones(3, 3), 8, 1)
+
+
+def test_trains_made_of_a_table_lie_in_memory_as_their_saved_moments_do():
+    train = tensor_train_of(torch.randn(60, 6), 2, 4)
+    assert all(core.is_contiguous() for core in train.parameters())
+    model = nn.Module()
+    model.embedding = train
+    build_optimizer(model, 0.1, 0, 0)
+    train.last = nn.Parameter(train.last.detach().T)
+    with pytest.raises(ValueError, match=r"embedding\.last must be contiguous"):
+        build_optimizer(model, 0.1, 0, 0)

@@ -126,6 +126,13 @@ def test_a_seed_counts_once_with_its_longest_limit_and_its_newest_form_of_record
     assert [run["run_id"] for run in pooling.one_a_seed([few, many])] == ["z"]
 
 
+def test_a_run_that_was_cut_before_others_had_ended_is_no_seed_of_theirs():
+    ended = result("a", seed=1, own={"max_epochs": 60}) | {"epochs": 26}
+    for most, kept in ((2, ["a"]), (26, ["a", "b"]), (60, ["a", "b"])):
+        found = pooling.one_a_seed([ended, cut("b", most, seed=2)])
+        assert [run["run_id"] for run in found] == kept
+
+
 def test_old_and_new_words_of_one_decay_are_one_setting():
     old, new = (result("a", own=own) for own in ({"l2_regularization": 1e-5, "weight_decay": 1e-5},
                                                  {"l2_regularization": 1e-5, "weight_decay": None}))

@@ -16,7 +16,8 @@ OWN = {"train_movielens": published.PRESETS["movielens"],
        "train_criteo": published.PRESETS["criteo"], "train_avazu": published.PRESETS["avazu"],
        "train_movielens_retrain": published.RETRAIN["movielens"],
        "train_criteo_retrain": published.RETRAIN["criteo"],
-       "train_avazu_retrain": published.RETRAIN["avazu"]}
+       "train_avazu_retrain": published.RETRAIN["avazu"],
+       "train_table": published.OWN_TABLE, "train_table_retrain": published.RETRAIN_OWN_TABLE}
 
 
 def dict_of(name):

@@ -1,10 +1,16 @@
 """One run in 1, 2 and 4 processes leaves the same bits, and goes on in any number of them."""
 
+import os
 import shutil
+import subprocess
+import sys
 
+import numpy as np
+import pandas as pd
 import pytest
 import tiny
 import worlds
+from shipped import ROOT
 from worlds import CASES, bits
 
 
@@ -51,3 +57,27 @@ def test_killed_by_two_processes_it_goes_on_in_four_and_then_in_one(tmp_path, pr
         worlds.finish(worlds.start(size, tmp_path / "parts", [(name, until)]), tmp_path / "parts")
     worlds.run(name, tmp_path / "parts" / name)
     assert bits(tmp_path / "parts") == bits(tmp_path / "1")
+
+
+@pytest.mark.slow
+def test_lanes_have_the_same_bits_whatever_the_shell_says_of_threads(tmp_path):
+    """Threads of a pool begin with as many threads of their own as the system has cores."""
+    rng = np.random.default_rng(0)
+    pd.DataFrame({"click": rng.integers(0, 2, 4000), "price": rng.normal(size=4000).round(4),
+                  **{f"f{size}": rng.zipf(1.5, 4000) % size for size in (40, 30, 20, 10, 6)}}
+                 ).to_csv(tmp_path / "t.csv", index=False)
+    left = []
+    for threads in (None, "1"):
+        words = ["train_table.py", "--data", str(tmp_path / "t.csv"), "--label", "click", "--model",
+                 "deepfm", "--embedding", "uniform", "--out", str(tmp_path / f"{threads}"),
+                 "--cache", str(tmp_path / "cache"), "--device", "cpu"]
+        for setting in ("latent_dim=8", "batch_size=256", "max_epochs=4", "eval_interval=1",
+                        "lanes=4", "lr=0.02", "tensorboard=false"):
+            words += ["--set", setting]
+        given = {name: value for name, value in os.environ.items() if "NUM_THREADS" not in name}
+        given |= {"OMP_NUM_THREADS": threads} if threads else {}
+        subprocess.run([sys.executable, *words], cwd=ROOT, env=given, check=True,
+                       capture_output=True)
+        [weights] = (tmp_path / f"{threads}").glob("runs/*/model.safetensors")
+        left.append(weights.read_bytes())
+    assert left[0] == left[1]
