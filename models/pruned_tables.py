@@ -40,8 +40,8 @@ class PrunedTables:
         ValueError: values and initial values differ in names or shapes.
 
     >>> cut = PrunedTables({"user": torch.tensor([[0.0, 3.0]])}, {"user": torch.ones(1, 2)})
-    >>> cut.num_params(), cut.masks["user"].tolist()
-    (1, [[False, True]])
+    >>> cut.num_params(), cut.masks["user"].tolist(), cut
+    (1, [[False, True]], PrunedTables(entries left: user 1 of 2))
     """
 
     values: dict[str, Tensor]
@@ -54,6 +54,11 @@ class PrunedTables:
         if initial and pruned != initial:
             raise ValueError(f"pruned and initial tables must be of the same names and shapes, got "
                              f"{pruned} and {initial}")
+
+    def __repr__(self) -> str:
+        sizes = ", ".join(f"{name} {int(torch.count_nonzero(table)):,} of {table.numel():,}"
+                          for name, table in self.values.items())
+        return f"PrunedTables(entries left: {sizes})"
 
     @property
     def masks(self) -> dict[str, Tensor]:

@@ -263,8 +263,8 @@ class Scorer:
                 rows, bad = rows + len(found), bad + len(wrong)
                 progress(len(found))
             if rows == bad:
-                raise ValueError(f"{path}: none of its {rows:,} rows could be scored"
-                                 f"{': ' if examples else '; it is empty'}{'; '.join(examples)}")
+                raise ValueError(f"{path}: none of its {rows:,} rows could be scored: "
+                                 f"{'; '.join(examples)}" if rows else f"{path} has no rows")
         return ScoredFile(rows, bad, tuple(examples[:SHOWN]))
 
     def _require_free(self, out: Path, path: Path) -> None:

@@ -240,7 +240,7 @@ def test_bad_lines_are_counted_and_named(home, tmp_path, quotes):
     ("", "is empty"), ("user,item\n1,2\n", "lack 2 of the model's 4 columns: genre, gender"),
     ("1,2,3,4\n", "The first line must name the columns"),
     ("user,item,genre,gender\n1\n", "none of its 1 rows could be scored: row 0: 1 cells"),
-    ("user,item,genre,gender\n", "none of its 0 rows could be scored; it is empty"),
+    ("user,item,genre,gender\n", "r.csv has no rows"),
     ("user,user,item,genre\n", "lack 1 of the model's 4 columns: gender"),
     ("user,user,item,genre,gender\n", "the rows have two columns 'user'")])
 def test_files_that_cannot_be_scored_leave_nothing(home, tmp_path, text, message):
