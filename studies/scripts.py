@@ -64,9 +64,8 @@ def _variants(script: Preset, retraining: bool) -> script_options.Variants:
 
 def _usual(script: Preset) -> Preset:
     """The settings that aliases are named against."""
-    if "label" in script:
-        return published.OWN_TABLE
-    return published.PRESETS.get(script.get("dataset", ""), script)
+    own = published.OWN_TABLE if "label" in script else script
+    return published.PRESETS.get(script.get("dataset", ""), own)
 
 
 def _read(options: argparse.Namespace,
