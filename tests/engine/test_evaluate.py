@@ -109,7 +109,7 @@ def test_a_run_that_is_worse_than_a_constant_says_so_and_what_to_try(
     assert len(said) == useless
     if useless:
         for words in (f"run {result['run_id']}", f"{result['validation_logloss']:.6g}",
-                      f"{base:.6g}", "smaller lr"):
+                      f"{base:.6g}", "smaller learning rate"):
             assert words in said[0]
     last = table.of_results([result]).splitlines()[-1]
     assert last.startswith(f"! run {result['run_id']}: validation log-loss") == useless
