@@ -16,7 +16,6 @@
 """
 
 import argparse
-import sys
 from pathlib import Path
 
 from compression.afm import options as afm
@@ -79,7 +78,7 @@ def prune(args: argparse.Namespace) -> None:
     from compression.loaded_run import load_uniform
     from compression.pruning import command as pruned
     from compression.pruning import methods
-    from studies.scripts import retraining
+    from studies.scripts import retraining, script_of
 
     method = args.pruning
     if method == "random" and bool(args.budget) == bool(args.like):
@@ -95,19 +94,14 @@ def prune(args: argparse.Namespace) -> None:
     how = pruned.Pruning(method, args.budget, args.like, args.keep)
     context = cli.place_of(args, alias=args.alias, overwrite=args.overwrite)
     trained = load_uniform(args.run, context)
-    methods.require_free(trained, method, args.budget, context, how.how)
+    methods.refuse_taken(trained, method, args.budget, context, how.how)
     tables = pruned.tables(trained, how, context)
     folder = methods.prune(trained, method, tables, context, how.how)
     print(f"snapshots of {', '.join(f'{count:,}' for count in tables)} parameters: {folder}")
-    name = trained.settings.data.dataset
-    script = Path(sys.argv[0]).with_name(f"train_{name}.py")
-    own_table = not script.exists()
-    if own_table:
-        script = script.with_name("train_table.py")
-    command = retraining(script, trained.settings.model.model, folder,
+    command = retraining(*script_of(trained.settings.data.dataset, args.data),
+                         trained.settings.model.model, folder,
                          {**vars(args), "seed": trained.run.seed})
-    print(f"to retrain them: {command}"
-          + (f" --set name={name}" if own_table and not args.data else ""))
+    print(f"to retrain them: {command}")
 
 
 def factor(args: argparse.Namespace) -> None:

@@ -24,8 +24,8 @@ def read() -> argparse.Namespace:
     options.add_argument("--out", required=True, metavar="FOLDER",
                          help="the folder to write; it must not exist")
     options.add_argument("--values", default=FLOAT32, choices=TYPES,
-                         help="type of the table's values; float16 changes the AUC by 1e-5 at "
-                         "most, int8 by 1e-4, both by ten pairs of rows on few rows")
+                         help="type of the table's values; float16 changes the validation AUC "
+                         "by 1e-5 at most, int8 by 1e-4 (and by ten pairs of rows)")
     options.add_argument("--onnx", action="store_true", help="write model.onnx too")
     options.add_argument("--runs", default="tmp", metavar="FOLDER",
                          help="where runs lie: the --out of the training")

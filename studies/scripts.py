@@ -6,7 +6,7 @@ The command line is read before anything heavy is imported, so that --help answe
 import argparse
 import shlex
 import sys
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -112,8 +112,9 @@ def _search(options: argparse.Namespace, script: Preset) -> None:
         print(table.of_results([result]))
         if result.get("snapshots"):
             folder = stages.alias_folder(context.out, settings, options.seed, context.alias)
-            print(f"snapshots: {folder}\nto retrain them: "
-                  + retraining(Path(sys.argv[0]), settings.model.model, folder, vars(options)))
+            command = retraining(Path(sys.argv[0]), [], settings.model.model, folder,
+                                 vars(options))
+            print(f"snapshots: {folder}\nto retrain them: {command}")
 
 
 def _shown(settings: "Settings", context: "RunContext") -> "Settings":
@@ -133,23 +134,41 @@ def _shown(settings: "Settings", context: "RunContext") -> "Settings":
     return replace(settings, search=replace(settings.search, candidate_p=budgets))
 
 
-def retraining(search: Path, model: str, folder: Path, given: Mapping[str, Any]) -> str:
+def script_of(dataset: str, data: str | None) -> tuple[Path, list[str]]:
+    """The script that searches on a data set, beside the one that runs, and the words that it needs
+    to find the data set.
+
+    Args:
+        data: the --data of the command; without it an own table is found by its name.
+    """
+    from data.registry import DATASETS
+
+    folder = Path(sys.argv[0])
+    if dataset not in DATASETS:
+        return folder.with_name("train_table.py"), [] if data else ["--set", f"name={dataset}"]
+    if dataset in published.RETRAIN:
+        return folder.with_name(f"train_{dataset}.py"), []
+    return folder.with_name("train_movielens.py"), ["--set", f"dataset={dataset}"]
+
+
+def retraining(search: Path, words: Sequence[str], model: str, folder: Path,
+               given: Mapping[str, Any]) -> str:
     """The command that retrains the snapshots in a folder.
 
     Args:
-        search: the script that searches on the data set, train_movielens.py or another.
+        search, words: see `script_of`.
         given: the options that the snapshots were made with, by name.
 
-    >>> retraining(Path("train_criteo.py"), "fm", Path("tmp/embedding/a b"), {"seed": 2})
+    >>> retraining(Path("train_criteo.py"), [], "fm", Path("tmp/embedding/a b"), {"seed": 2})
     "python train_criteo_retrain.py --model fm --alias 'a b' --seed 2"
     """
-    words = ["python", str(search.with_name(f"{search.stem}_retrain.py")),
-             "--model", model, "--alias", folder.name]
+    command = ["python", str(search.with_name(f"{search.stem}_retrain.py")), *words,
+               "--model", model, "--alias", folder.name]
     usual = {"seed": 1, "data": None, "out": "tmp", "cache": None, "split": None, "device": "auto"}
     for name, default in usual.items():
         if (value := given.get(name, default)) != default:
-            words += [f"--{name}", str(value)]
-    return shlex.join(words)
+            command += [f"--{name}", str(value)]
+    return shlex.join(command)
 
 
 def _retrain(options: argparse.Namespace, script: Preset) -> None:

@@ -40,7 +40,7 @@ def prune(trained: LoadedRun, method: str, tables: dict[int, np.ndarray], contex
             budgets.
     """
     run, settings = trained.run, trained.settings
-    folder, run_id = _home(trained, method, context)
+    folder, run_id = _folder_of(trained, method, context)
     if context.dry_run:
         return folder
     owner = {"run_id": run_id, "settings": settings.flat(), "seed": run.seed,
@@ -60,11 +60,13 @@ def prune(trained: LoadedRun, method: str, tables: dict[int, np.ndarray], contex
     return folder
 
 
-def require_free(trained: LoadedRun, method: str, budgets: Sequence[int], context: RunContext,
+def refuse_taken(trained: LoadedRun, method: str, budgets: Sequence[int], context: RunContext,
                  how: str) -> None:
-    """Raise FileExistsError before the tables are made, as making them may take trainings, where
-    `prune` would for another run or other options."""
-    folder, run_id = _home(trained, method, context)
+    """Raise FileExistsError where the alias folder is another run's or has tables of other options.
+
+    `prune` refuses the same, but after the tables were made, which may have taken trainings.
+    """
+    folder, run_id = _folder_of(trained, method, context)
     if context.overwrite or context.dry_run:
         return
     snapshots.require_own(folder, run_id)
@@ -73,7 +75,7 @@ def require_free(trained: LoadedRun, method: str, budgets: Sequence[int], contex
             raise _another(path)
 
 
-def _home(trained: LoadedRun, method: str, context: RunContext) -> tuple[Path, str]:
+def _folder_of(trained: LoadedRun, method: str, context: RunContext) -> tuple[Path, str]:
     """The method's alias folder, and the id of the run that it belongs to."""
     run, settings = trained.run, trained.settings
     default = (f"{settings.data.dataset}_{method}_d{settings.model.latent_dim}_"

@@ -22,18 +22,22 @@ def widened(values: Tensor) -> Tensor:
     return values.float() if values.dtype == torch.bfloat16 else values
 
 
+def transformed() -> bool:
+    """Whether a transform of torch.func (grad, vmap, ...) is active."""
+    return torch._C._functorch.peek_interpreter_stack() is not None
+
+
 def recorded() -> bool:
-    """Whether anything but torch itself takes the operations: a compiler, a tracer, a transform of
-    torch.func (grad, vmap, ...), or a mode that gets each of them (make_fx, FakeTensorMode)."""
-    return (torch.compiler.is_compiling() or torch.jit.is_tracing()
-            or torch._C._functorch.peek_interpreter_stack() is not None
+    """Whether anything but torch itself takes the operations: a compiler, a tracer, a transform, or
+    a mode that gets each of them (make_fx, FakeTensorMode)."""
+    return (torch.compiler.is_compiling() or torch.jit.is_tracing() or transformed()
             or torch._C._len_torch_dispatch_stack() > 0)
 
 
 def runs_on_numba(*values: Tensor, ids: Tensor | None = None) -> bool:
-    """Whether all values are float32 on a CPU, the ids too are there, numba is installed and the
-    operations are not `recorded`, for which a loop's result would be a constant. Subclasses of
-    Tensor are left to torch: their memory need not be what they stand for.
+    """Whether a numba loop may read these tensors: it is installed, values are float32, all are on
+    a CPU and of no subclass of Tensor (whose memory need not hold its values), and the operations
+    are not `recorded`: a loop's result would be recorded as a constant.
 
     >>> runs_on_numba(torch.ones(2)), runs_on_numba(torch.ones(2).double())
     (True, False)

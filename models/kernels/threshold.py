@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from .deferred import njit
-from .eager import runs_on_numba
+from .eager import runs_on_numba, transformed
 
 # A.1 asks of g: positive, -> 0 at -inf, -> inf at +inf, bounded positive derivative, g'(s_init) <
 # 1. The paper's own sigmoid stops at 1 and so breaks the third; softplus satisfies all.
@@ -111,12 +111,6 @@ class _SoftThreshold(torch.autograd.Function):
         return grads
 
 
-def _in_torch_func() -> bool:
-    """Whether a transform of torch.func (grad, vmap, ...) is active; they do not support
-    `_SoftThreshold`."""
-    return torch._C._functorch.peek_interpreter_stack() is not None
-
-
 def soft_threshold(values: Tensor, gates: Tensor) -> Tensor:
     """sign(V) relu(|V| - g), element by element; `gates` must broadcast to the shape of `values`.
 
@@ -130,7 +124,7 @@ def soft_threshold(values: Tensor, gates: Tensor) -> Tensor:
     >>> soft_threshold(torch.tensor([-3.0, 0.5, 2.0]), torch.tensor(1.0)).tolist()
     [-2.0, 0.0, 1.0]
     """
-    if not torch.compiler.is_compiling() and _in_torch_func():
+    if not torch.compiler.is_compiling() and transformed():  # which takes no `_SoftThreshold`
         return soft_threshold_plain(values, gates)
     return _SoftThreshold.apply(values, gates)
 

@@ -84,14 +84,12 @@ class Scorer:
         """
         columns = columns_of(rows, self.columns)
         found = self.score_columns(columns)
-        if columns.bad:
-            log.warning("%d of %d rows cannot be scored: %s", len(columns.bad), columns.rows,
-                        "; ".join(_examples(columns.bad, 0)))
+        _warn_of_bad(columns)
         return found
 
     def score_columns(self, columns: Columns) -> np.ndarray:
         """The same of columns; further bad rows are noted in them."""
-        ids, numbers = self.encode(columns)
+        ids, numbers = self.encode_columns(columns)
         found = self.score_ids(ids, numbers)
         found[list(columns.bad)] = np.nan
         return found
@@ -109,7 +107,7 @@ class Scorer:
             starts = np.append(0, ends[:-1])
             own = b"".join(lines.text[starts[row]:ends[row]] for row in left)
             columns = Lines(own, lines.separator, lines.names).columns(self.columns)
-            ids[left] = self.encode(columns)[0]
+            ids[left] = self.encode_columns(columns)[0]
             bad = {int(left[place]): why for place, why in columns.bad.items()}
         end = lines.text.find(b"\n") + 1
         self._warn_of_unknown(ids, lambda: Lines(lines.text[:end], lines.separator,
@@ -158,14 +156,16 @@ class Scorer:
         return found
 
     def encode(self, rows: Any) -> tuple[np.ndarray, np.ndarray | None]:
-        """Ids (rows, F) int32, N for a value without an id, and dense features (rows, M) if the
-        model reads some.
+        """Raw rows, as for `score`, to ids (rows, F) int32, N for a value without an id, and dense
+        features (rows, M) if the model reads some. A value of the wrong kind is taken for a gap,
+        and a warning names its row; raises as `score` does."""
+        columns = columns_of(rows, self.columns)
+        found = self.encode_columns(columns)
+        _warn_of_bad(columns)
+        return found
 
-        Args:
-            rows: as for `score`; or `Columns`, in whose `bad` rows with a value of the wrong kind
-                are noted.
-        """
-        columns = rows if isinstance(rows, Columns) else columns_of(rows, self.columns)
+    def encode_columns(self, columns: Columns) -> tuple[np.ndarray, np.ndarray | None]:
+        """The same of columns; rows with a value of the wrong kind are noted in them."""
         fields = self.vocabulary.fields
         ids = np.empty((columns.rows, len(fields)), np.int32)
         for place, field in enumerate(fields):
@@ -287,6 +287,12 @@ def _lines(found: np.ndarray, first: int) -> memoryview:
 
     out = np.empty(len(found) * ROW_BYTES, np.uint8)
     return out[:write_scores(found, first, out)].data
+
+
+def _warn_of_bad(columns: Columns) -> None:
+    if columns.bad:
+        log.warning("%d of %d rows cannot be scored: %s", len(columns.bad), columns.rows,
+                    "; ".join(_examples(columns.bad, 0)))
 
 
 def _examples(bad: dict[int, str], first: int) -> list[str]:

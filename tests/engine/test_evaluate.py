@@ -111,6 +111,7 @@ def test_a_run_that_is_worse_than_a_constant_says_so_and_what_to_try(
         for words in (f"run {result['run_id']}", f"{result['validation_logloss']:.6g}",
                       f"{base:.6g}", "smaller learning rate"):
             assert words in said[0]
+        assert ("early_stop_metric" in said[0]) == (embedding != "pep")
     last = table.of_results([result]).splitlines()[-1]
     assert last.startswith(f"! run {result['run_id']}: validation log-loss") == useless
 

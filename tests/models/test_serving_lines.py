@@ -61,7 +61,7 @@ def _hold(scorer, text, separator=","):
     """Both ways, cell by cell; returns how many lines the one pass has read."""
     lines = Lines(text, separator, NAMES)
     columns = lines.columns(scorer.columns)
-    wanted = scorer.encode(columns)[0]
+    wanted = scorer.encode_columns(columns)[0]
     ids, ends, unread = scorer._encoder.encode(text, separator, NAMES)
     newlines = np.flatnonzero(np.frombuffer(text, np.uint8) == ord("\n"))
     assert ends.tolist() == (newlines + 1).tolist()

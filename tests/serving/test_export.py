@@ -160,7 +160,7 @@ def test_rows_come_in_every_form(home):
     assert scorer.score(table[:0]).shape == (0,)
 
 
-def test_an_unseen_value_has_a_score_and_a_missing_column_has_a_name(home):
+def test_an_unseen_value_has_a_score_and_a_missing_column_has_a_name(home, caplog):
     scorer, (table, _) = load(home), raw_rows(3)
     assert np.isfinite(scorer.score(table.assign(user="nobody"))).all()
     with pytest.raises(ValueError, match=r"lack 1 of .* 4 columns: genre \(near 'genre': genres"):
@@ -168,6 +168,7 @@ def test_an_unseen_value_has_a_score_and_a_missing_column_has_a_name(home):
     with pytest.raises(ValueError, match="the rows have two columns 'user'"):
         scorer.score(pd.concat([table, table[["user"]]], axis=1))
     assert np.isnan(scorer.score({name: [[1], [2]] for name in table})).all()
+    assert "2 of 2 rows cannot be scored: row 0: a cell must hold one value, got [1]" in caplog.text
     with pytest.raises(ValueError, match="row 1 must be of 4 values"):
         scorer.score([[1, 2, 3, 4], [1, 2]])
     with pytest.raises(TypeError, match="got a int"):
@@ -454,9 +455,11 @@ def test_one_cell_that_cannot_be_read_is_one_row_without_a_score(home, caplog, c
     listed[1] = {**listed[1], "genre": cell}
     with caplog.at_level(logging.WARNING, "pep"):
         found = scorer.score(listed)
+        assert caplog.text.count("1 of 3 rows cannot be scored: row 1") == 1
+        assert scorer.encode(listed)[0].shape == (3, 4)
+        assert caplog.text.count("1 of 3 rows cannot be scored: row 1") == 2
     assert np.isnan(found).tolist() == [False, True, False]
     np.testing.assert_array_equal(found[[0, 2]], expected[[0, 2]])
-    assert "1 of 3 rows cannot be scored: row 1" in caplog.text
 
 
 def test_ids_of_rows_and_scores_of_ids(home):
@@ -579,13 +582,14 @@ def test_database_rows_are_read_by_their_names(home):
     np.testing.assert_array_equal(scorer.score(rows), scorer.score(table))
 
 
-def test_columns_may_be_iterators_and_cells_may_not(home):
+def test_columns_may_be_iterators_and_cells_may_not(home, caplog):
     scorer, (table, _) = load(home), raw_rows(30)
     columns = {name: iter(table[name].tolist()) for name in table}
     np.testing.assert_array_equal(scorer.score(columns), scorer.score(table))
     rows = table.head(2).to_dict("records")
     found = scorer.score([{**rows[0], "user": iter([7])}, rows[1]])
     assert np.isnan(found).tolist() == [True, False]
+    assert "row 0: a cell must hold one value" in caplog.text
     with pytest.raises(ValueError, match="column 'user' is one value and 'item' has several"):
         scorer.score({**{name: table[name].tolist() for name in table}, "user": 7})
 

@@ -61,7 +61,7 @@ def test_killed_by_two_processes_it_goes_on_in_four_and_then_in_one(tmp_path, pr
 
 @pytest.mark.slow
 def test_lanes_have_the_same_bits_whatever_the_shell_says_of_threads(tmp_path):
-    """Threads of a pool begin with as many threads of their own as the system has cores."""
+    """OpenMP gives a new thread of a pool as many threads of its own as there are cores."""
     rng = np.random.default_rng(0)
     pd.DataFrame({"click": rng.integers(0, 2, 4000), "price": rng.normal(size=4000).round(4),
                   **{f"f{size}": rng.zipf(1.5, 4000) % size for size in (40, 30, 20, 10, 6)}}
