@@ -128,8 +128,9 @@ def describe(needs: Sequence[PlannedRun], seconds: Sequence[float | None]) -> st
 
 
 def run_all(needs: Sequence[PlannedRun], seconds: Sequence[float | None], context: RunContext,
-            at_once: int = 1) -> None:
-    """Run them with one bar over the whole plan, whose time left goes by the estimates.
+            at_once: int = 1) -> list[Any]:
+    """Run them with one bar over the whole plan, whose time left goes by the estimates; returns
+    their results in the same order.
 
     Args:
         at_once: processes, see `engine.jobs.run_all`, which says what it raises.
@@ -138,7 +139,7 @@ def run_all(needs: Sequence[PlannedRun], seconds: Sequence[float | None], contex
     usual = statistics.mean(known) if known else 1.0
     wanted = [jobs.Job(need.what, need.run, each or usual, need.alone)
               for need, each in zip(needs, seconds, strict=True)]
-    jobs.run_all(wanted, context, at_once)
+    return jobs.run_all(wanted, context, at_once)
 
 
 def _long(seconds: float) -> str:

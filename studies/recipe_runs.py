@@ -29,16 +29,6 @@ def planned_run(given: argparse.Namespace, name: str, point: tuning.Point, seed:
                       partial(run, given, name, point, seed))
 
 
-def choose(given: argparse.Namespace, name: str, context: RunContext) -> Path:
-    """Write which of the finished trials has the best validation AUC; no test row is looked at."""
-    path = recipes.own_file(context.out, given.dataset, name)
-    tuning.tune(recipes.trials(given.dataset, name),
-                lambda point: run(given, name, point, given.seed, context), path,
-                {"dataset": given.dataset, "model": name, "seed": given.seed},
-                lambda point: {"max_epochs": recipes.LIMITS["max_epochs"], **recipes.OF_OTHERS})
-    return path
-
-
 def of_all_seeds(given: argparse.Namespace) -> list[PlannedRun]:
     """Every recipe of a data set that is chosen, with all seeds."""
     out = Path(given.out)

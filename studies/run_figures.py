@@ -2,6 +2,9 @@
 `reproduce.py`, whose command line each function takes as `given`."""
 
 import argparse
+import logging
+from collections.abc import Callable
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -27,6 +30,17 @@ from studies.figures import PAGES
 from studies.plan import PlannedRun
 from studies.published import PRESETS
 
+log = logging.getLogger("pep")
+
+
+@dataclass(frozen=True)
+class Written:
+    """The file of a choice: where it is, what it says of itself, and of the training of a trial."""
+
+    path: Path
+    about: dict[str, Any]
+    training: Callable[[tuning.Point], tuning.Point]
+
 
 def cost(given: argparse.Namespace, context: RunContext) -> None:
     """Print what everything costs, by data set and model."""
@@ -43,12 +57,12 @@ def cost(given: argparse.Namespace, context: RunContext) -> None:
 
 def choose_recipe(given: argparse.Namespace, context: RunContext) -> None:
     """Run the trials of a recipe and write what validation chose."""
-    wanted = recipes.trials(given.dataset, given.model)
-    run_all([recipe_runs.planned_run(given, given.model, point, given.seed) for point in wanted],
-            given, context)
-    if not given.dry_run:
-        with plan.quiet():  # all of them are finished now
-            print(recipe_runs.choose(given, given.model, context))
+    _try_out(recipes.trials(given.dataset, given.model),
+             lambda point: recipe_runs.planned_run(given, given.model, point, given.seed),
+             Written(recipes.own_file(context.out, given.dataset, given.model),
+                     {"dataset": given.dataset, "model": given.model, "seed": given.seed},
+                     lambda point: {"max_epochs": recipes.LIMITS["max_epochs"],
+                                    **recipes.OF_OTHERS}), given, context)
 
 
 def tune(given: argparse.Namespace, context: RunContext) -> None:
@@ -62,19 +76,48 @@ def tune(given: argparse.Namespace, context: RunContext) -> None:
     wanted = schemes.points(given, given.embedding, given.trials, given.settings_of)
     path = tuning.file_of(context.out, given.dataset, given.model, given.embedding)
     tuning.require_no_fewer(path, wanted)
-    needs = [schemes.planned_run(given, given.embedding, point, given.seed) for point in wanted]
-    run_all(needs, given, context)
-    if given.dry_run:
-        return
     about = {"dataset": given.dataset, "model": given.model, "embedding": given.embedding,
              "seed": given.seed}
     if given.settings_of is not None:
         about["settings_of"] = given.settings_of
+    _try_out(wanted,
+             lambda point: schemes.planned_run(given, given.embedding, point, given.seed),
+             Written(path, about, partial(schemes.training, given, given.embedding)),
+             given, context)
+
+
+def _try_out(points: list[tuning.Point], planned: Callable[[tuning.Point], PlannedRun],
+             written: Written, given: argparse.Namespace, context: RunContext) -> None:
+    """Run what is missing of these trials and write what validation chose, as `tuning.tune` says.
+
+    A trial that diverges is over: it ends neither the others nor the choice, and is not run again.
+    """
+    needs = {tuning.key(point): planned(point) for point in points}
+    over = tuning.diverged(written.path, written.about)
+    ran = run_all([replace(need, run=partial(_or_diverged, need)) for each, need in needs.items()
+                   if each not in over], given, context)
+    if given.dry_run:
+        return
+    for each, need in needs.items():
+        if tuning.DIVERGED in ran.get(need.what, {}):
+            over[each] = ran[need.what][tuning.DIVERGED]
+
+    def result(point: tuning.Point) -> dict[str, Any]:
+        own = tuning.key(point)
+        return {tuning.DIVERGED: over[own]} if own in over else needs[own].run(context)
+
     with plan.quiet():  # all of them are finished now
-        tuning.tune(wanted, lambda point: schemes.run(given, given.embedding, point, given.seed,
-                                                      context),
-                    path, about, partial(schemes.training, given, given.embedding))
-    print(path)
+        tuning.tune(points, result, written.path, written.about, written.training)
+    print(written.path)
+
+
+def _or_diverged(need: PlannedRun, context: RunContext) -> dict[str, Any]:
+    """The run's result, or what was said when its training diverged."""
+    try:
+        return need.run(context)
+    except FloatingPointError as error:
+        log.warning("%s diverged and is never chosen: %s", need.what, error)
+        return {tuning.DIVERGED: str(error)}
 
 
 def with_size(given: argparse.Namespace, context: RunContext) -> argparse.Namespace:
@@ -88,8 +131,9 @@ def with_size(given: argparse.Namespace, context: RunContext) -> argparse.Namesp
     return with_options(given, dense=data.schema.num_rows * settings.model.latent_dim)
 
 
-def run_all(needs: list[PlannedRun], given: argparse.Namespace, context: RunContext) -> None:
-    """Print what is missing and, without --dry-run, run it."""
+def run_all(needs: list[PlannedRun], given: argparse.Namespace, context: RunContext
+            ) -> dict[str, Any]:
+    """Print what is missing and, without --dry-run, run it; the results by the runs' words."""
     at_once = jobs.processes(given.jobs, given.device)
     wanted = plan.missing(needs, context)
     earlier = results_in(context.out, shipped=True) if wanted else []
@@ -97,8 +141,10 @@ def run_all(needs: list[PlannedRun], given: argparse.Namespace, context: RunCont
                                        if result["settings"]["dataset"] == given.dataset],
                               pick_device(given.device).type == "cuda")
     print(plan.describe(wanted, seconds), flush=True)
-    if not given.dry_run:
-        plan.run_all(wanted, seconds, context, at_once)
+    if given.dry_run:
+        return {}
+    results = plan.run_all(wanted, seconds, context, at_once)
+    return {need.what: result for need, result in zip(wanted, results, strict=True)}
 
 
 def reproduce(given: argparse.Namespace, context: RunContext) -> None:

@@ -19,7 +19,7 @@ Point = dict[str, Any]  # the settings of one trial that differ from the script'
 KEPT = ("run_id", "num_embedding_params", "inference_bytes", "validation_auc", "validation_logloss",
         "epochs",
         "seconds")
-
+DIVERGED = "diverged"  # of a trial whose training ended in a number that is not finite: its message
 
 # settings of a retraining, not of the search before it
 RETRAINING = ("retrain_emb_param", "re_init", "rewind", "ema", "lr_schedule")
@@ -98,33 +98,41 @@ def tune(wanted: Sequence[Point], run: Callable[[Point], dict[str, Any]], path: 
     AUC.
 
     Nothing of the test rows is looked at here or written. Finished runs are not run again, so that
-    a tuning that was stopped goes on.
+    a tuning that was stopped goes on. A trial that diverged is written as one, and never chosen.
 
     Args:
         wanted: whose first setting sets the size.
-        run: trains one point and returns its result.
+        run: trains one point and returns its result, or {DIVERGED: message}.
         path: of the file to write.
         about: what the file says of itself: data set, model, scheme, seed.
         training: the settings beside a point's own that its run had in place of the script's.
 
     Raises:
-        ValueError: the file there holds more trials.
+        ValueError: the file there holds more trials, or all of these diverged.
     """
     require_no_fewer(path, wanted)
     trials = []
     for number, point in enumerate(wanted, 1):
         result = run(point)
+        kept = (DIVERGED,) if DIVERGED in result else KEPT
         trials.append({"settings": point, "training": training(point),
-                       **{name: result[name] for name in KEPT}})
+                       **{name: result[name] for name in kept}})
+        if DIVERGED in result:
+            print(f"{number}/{len(wanted)} {describe(point)}: diverged, never chosen", flush=True)
+            continue
         print(f"{number}/{len(wanted)} {describe(point)}: {result['num_embedding_params']:,} "
               f"parameters, {result['inference_bytes']:,} bytes, validation AUC "
               f"{result['validation_auc']:.4f}", flush=True)
     size = next(iter(wanted[0]))
     best: dict[str, dict[str, Any]] = {}
-    for trial in trials:
-        key = json.dumps(trial["settings"][size])
-        if key not in best or trial["validation_auc"] > best[key]["validation_auc"]:
-            best[key] = trial
+    finished = [trial for trial in trials if DIVERGED not in trial]
+    if not finished:
+        raise ValueError(f"all {len(trials)} trials diverged, the first so: "
+                         f"{trials[0][DIVERGED]}")
+    for trial in finished:
+        own = json.dumps(trial["settings"][size])
+        if own not in best or trial["validation_auc"] > best[own]["validation_auc"]:
+            best[own] = trial
     chosen = sorted(best.values(), key=lambda trial: trial["num_embedding_params"])
     write_json(path, {**about, "trials": trials, "chosen": chosen})
     return [trial["settings"] for trial in chosen]
@@ -147,13 +155,23 @@ def _read(path: Path, name: str) -> list[dict[str, Any]]:
     """A file's list of trials."""
     try:
         trials = read_record(path)[name]
-        if not trials or not all(trial["settings"] and trial["num_embedding_params"] >= 0
+        if not trials or not all(trial["settings"] and (DIVERGED in trial
+                                                        or trial["num_embedding_params"] >= 0)
                                  for trial in trials):
             raise ValueError(f"no trials under {name!r}")
     except (ValueError, KeyError, TypeError) as error:
         raise ValueError(f"{path} is corrupt ({error}); delete it and run `python reproduce.py "
                          f"tune` again") from error
     return trials
+
+
+def diverged(path: Path, about: dict[str, Any]) -> dict[str, str]:
+    """The trials that diverged of the file that says this of itself, if there is one: `key` of
+    their settings -> what was said."""
+    if not path.exists() or not read_record(path).items() >= about.items():
+        return {}
+    return {key(trial["settings"]): trial[DIVERGED] for trial in _read(path, "trials")
+            if DIVERGED in trial}
 
 
 def chosen_for(path: Path, most: int) -> tuple[Point, Point]:
@@ -179,6 +197,15 @@ def chosen_for(path: Path, most: int) -> tuple[Point, Point]:
     if "l2_regularization" in {**training, **point}:
         training = {"weight_decay": 1e-5, **training}
     return point, training
+
+
+def key(point: Point) -> str:
+    """The same for the same settings, in whatever order.
+
+    >>> key({"lr": 0.1, "latent_dim": 8}) == key({"latent_dim": 8, "lr": 0.1})
+    True
+    """
+    return json.dumps(point, sort_keys=True)
 
 
 def describe(point: Point) -> str:

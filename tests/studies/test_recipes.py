@@ -102,6 +102,23 @@ def test_what_validation_chose_trains_every_scheme(shell, tmp_path, capsys):
     assert {row["runs"] for row in board.rows if row["model"] == "FM"} <= trained
 
 
+def test_a_trial_that_diverges_ends_neither_the_others_nor_the_choice(shell, tmp_path, monkeypatch,
+                                                                      capsys, caplog):
+    monkeypatch.setitem(recipes.RECIPES, FRAPPE, {
+        "fm": Recipe("fm", {"lr": [1e30, 0.01], "l2_regularization": [1e-4]})})
+    for again in (False, True):
+        shell("recipe", "--dataset", FRAPPE, "--model", "fm")
+        written = json.loads((tmp_path / "tuned" / "recipe_frappe_fm.json").read_text())
+        [best] = written["chosen"]
+        assert best["settings"]["lr"] == 0.01
+        assert "the loss is nan" in written["trials"][0]["diverged"]
+        out = capsys.readouterr().out
+        assert ("nothing is missing" in out) == again
+        assert "1/2 latent_dim=4 lr=1e+30 l2_regularization=0.0001: diverged, never chosen" in out
+        assert ("diverged and is never chosen: run " in caplog.text) != again
+        caplog.clear()
+
+
 def test_without_a_recipe_nothing_is_run(shell, tmp_path):
     with pytest.raises(FileNotFoundError, match="recipe --dataset frappe --model fm"):
         shell("frappe", "--model", "fm")

@@ -4,7 +4,7 @@ import json
 
 import pytest
 
-from studies.tuning import chosen, chosen_for, points, tune
+from studies.tuning import DIVERGED, chosen, chosen_for, diverged, key, points, tune
 
 GRID = {"d": [4, 8, 16], "k": [1, 2, 3, 4], "a": [0.1, 0.2]}
 
@@ -74,3 +74,21 @@ def test_a_file_that_is_not_there_or_broken_is_named(tmp_path):
         path.write_text(content)
         with pytest.raises(ValueError, match=r"x.json is corrupt .*reproduce.py tune"):
             chosen(path)
+
+
+def test_a_trial_that_diverged_is_written_and_never_chosen(tmp_path, capsys):
+    path, wanted, ran = tmp_path / "x.json", points({"d": [4, 8], "k": [1, 2]}, 4), []
+
+    def run(point):
+        over = point["k"] == 2 or point["d"] == 8
+        return {DIVERGED: f"nan with {point['d']}"} if over else result_of(point, ran)
+
+    assert tune(wanted, run, path, {"seed": 1}) == [{"d": 4, "k": 1}]
+    assert capsys.readouterr().out.splitlines()[1] == "2/4 d=4 k=2: diverged, never chosen"
+    over = {key(point): f"nan with {point['d']}" for point in wanted[1:]}
+    assert diverged(path, {"seed": 1}) == over
+    assert not diverged(path, {"seed": 2})
+    assert not diverged(tmp_path / "none.json", {"seed": 1})
+    assert [trial["settings"] for trial in chosen(path)] == [{"d": 4, "k": 1}]
+    with pytest.raises(ValueError, match="all 2 trials diverged, the first so: nan with 8"):
+        tune(wanted[2:], run, tmp_path / "y.json", {})
