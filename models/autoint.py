@@ -21,18 +21,23 @@ from .options import Sizes, Values, option
 
 @dataclass(frozen=True)
 class Attention:
-    """Shape of the attention part: `layers` layers of `heads` heads over vectors of `width`."""
+    """Shape of the attention part: `layers` layers of `heads` heads over vectors of `width`;
+    a residual around all of them, or around each."""
 
     width: int = 64
     heads: int = 2
     layers: int = 3
     dropout: float = 0.4
     residual: bool = True
+    residual_each: bool = False
 
     def __post_init__(self) -> None:
         if self.width % self.heads:
             raise ValueError(f"atten_embed_dim {self.width} must be a multiple of num_heads "
                              f"{self.heads}")
+        if self.residual_each and not self.residual:
+            raise ValueError("residual_each says where the residual is, and with has_residual "
+                             "False there is none: leave one of the two away")
 
 
 class SelfAttention(nn.Module):
@@ -63,6 +68,10 @@ class SelfAttention(nn.Module):
 class AutoInt(ClickModel):
     """Linear map D -> width, self-attention layers, residual from D, ReLU, linear map to one logit.
 
+    That is torchfm's. With `residual_each` every layer is ReLU(attention(x) + x), as Song et al.
+    2019 have it (eq. 8); their W_Res is the linear map before the first layer, and the identity in
+    the others.
+
     Args:
         embedding: the injected one.
         num_fields: F.
@@ -80,7 +89,9 @@ class AutoInt(ClickModel):
         self.embedding = embedding
         self.project = nn.Linear(embedding.width, width)
         self.attention = nn.ModuleList(SelfAttention(attention) for _ in range(attention.layers))
-        self.residual = nn.Linear(embedding.width, width) if attention.residual else None
+        around_all = attention.residual and not attention.residual_each
+        self.residual = nn.Linear(embedding.width, width) if around_all else None
+        self.residual_each = attention.residual_each
         self.output = nn.Linear(num_fields * width, 1)
         self.mlp = None
         if mlp_dims is not None:
@@ -107,7 +118,7 @@ class AutoInt(ClickModel):
         """Vectors (B, F, D) -> what attention makes of them, (B, F, width)."""
         crossed = self.project(vectors)
         for layer in self.attention:
-            crossed = layer(crossed)
+            crossed = self._passed_on(layer(crossed), crossed)
         return crossed if self.residual is None else crossed + self.residual(vectors)
 
     def _crossed_by_row(self, table: Tensor, rows: Tensor) -> Tensor:
@@ -115,12 +126,19 @@ class AutoInt(ClickModel):
         computed for each row of the table, and looked up: a fifth of the products."""
         layers: list[Any] = list(self.attention)
         first, *others = layers
-        crossed = first.read(lookup(widened(first.mixed(self.project(table))), rows))
+        projected = self.project(table)
+        crossed = first.read(lookup(widened(first.mixed(projected)), rows))
+        if self.residual_each:
+            crossed = self._passed_on(crossed, lookup(widened(projected), rows))
         for layer in others:
-            crossed = layer(crossed)
+            crossed = self._passed_on(layer(crossed), crossed)
         if self.residual is None:
             return crossed
         return crossed + lookup(widened(self.residual(table)), rows)
+
+    def _passed_on(self, crossed: Tensor, given: Tensor) -> Tensor:
+        """What a layer passes on, of what its attention made of what it was given."""
+        return torch.relu(crossed + given) if self.residual_each else crossed
 
     def _watched(self) -> bool:
         """Whether somebody looks at what goes through the layers before the first attention."""
@@ -143,13 +161,16 @@ class AutoIntSettings(MlpSettings):
     atten_embed_dim: int = option(64, "width of the attention layers", low=1)
     has_residual: bool = option(True, "whether the vectors are added to what attention makes",
                                 source=_PAPER)
+    residual_each: bool = option(False, "the residual is around each attention layer, with a ReLU, "
+                                        "as in the paper; else once around all, as in torchfm",
+                                 source=f"{_PAPER}, eq. 8")
     full_part: bool = option(True, "whether there is an MLP beside the attention")
     with_linear: bool = option(False, "whether there is a first-order part (Table 4's AutoInt+LR)")
 
     def attention(self) -> Attention:
         """The attention part's shape; raises ValueError where the heads do not divide its width."""
         return Attention(self.atten_embed_dim, self.num_heads, self.num_layers, self.att_dropout,
-                         self.has_residual)
+                         self.has_residual, self.residual_each)
 
 
 def _build(embedding: Embedding, sizes: Sizes, own: AutoIntSettings, num_dense: int) -> AutoInt:

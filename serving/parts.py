@@ -26,6 +26,7 @@ from models.serving.parts import (
     Interaction,
     Pairs,
     Part,
+    ResidualAttention,
     Stack,
 )
 from models.serving.values import Rows
@@ -78,7 +79,8 @@ def _autoint(model: AutoInt, new_ids: np.ndarray, values: str) -> list[Part]:
     if model.residual is not None:
         layers["residual"] = stack_of(model.residual)
     layers["output"] = stack_of(model.output)
-    parts: list[Part] = [Attention(layers, heads)]
+    kind = ResidualAttention if model.residual_each else Attention
+    parts: list[Part] = [kind(layers, heads)]
     if model.mlp is not None:
         parts.append(Deep(stack_of(model.mlp)))
     if model.linear is not None:

@@ -209,10 +209,14 @@ class Attention(Part):
             query, key, value = mixed.permute(2, 0, 3, 1, 4).unbind(0)  # (B, heads, F, .)
             scores = query @ key.transpose(2, 3) / math.sqrt(width // self.heads)
             attended = (torch.softmax(scores, dim=-1) @ value).transpose(1, 2)
-            crossed = self._layer(f"out.{depth}")(attended.flatten(2))
+            crossed = self._passed_on(self._layer(f"out.{depth}")(attended.flatten(2)), crossed)
         if "residual" in self.names:
             crossed = crossed + self._layer("residual")(vectors)
         return self._layer("output")(torch.relu(crossed).flatten(1)).squeeze(1)
+
+    def _passed_on(self, crossed: Tensor, given: Tensor) -> Tensor:
+        """What a layer passes on, of what its attention made of what it was given."""
+        return crossed
 
     def tensors(self, name: str) -> Tensors:
         """Of all layers."""
@@ -232,6 +236,15 @@ class Attention(Part):
         """From the file's layers."""
         return cls({own: Stack.make(steps, tensors, f"{name}.{own}")
                     for own, steps in shape["layers"].items()}, shape["heads"])
+
+
+class ResidualAttention(Attention):
+    """The same with a residual and a ReLU in each attention layer."""
+
+    kind = "residual_attention"
+
+    def _passed_on(self, crossed: Tensor, given: Tensor) -> Tensor:
+        return torch.relu(crossed + given)
 
 
 class Interaction(Part):
@@ -289,7 +302,7 @@ class Interaction(Part):
 
 
 KINDS: dict[str, type[Part]] = {each.kind: each for each in (FirstOrder, Pairs, Deep, Attention,
-                                                             Interaction)}
+                                                             ResidualAttention, Interaction)}
 
 
 def read_part(shape: dict[str, Any], tensors: Tensors, name: str) -> Part:

@@ -36,7 +36,8 @@ from utils.files import read_record
 SIZES, WIDTH = (30, 5, 80), 6
 INVARIANT = [name for name, entry in MODELS.items() if entry.vector_weights is not None]
 VARIANTS = [(name, {}) for name in INVARIANT] + [
-    ("autoint", {"has_residual": False, "full_part": False, "with_linear": True})]
+    ("autoint", {"has_residual": False, "full_part": False, "with_linear": True}),
+    ("autoint", {"residual_each": True})]
 DATA = tiny.dataset()
 
 

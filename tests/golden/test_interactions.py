@@ -109,13 +109,13 @@ def test_attention_dropout_acts_on_the_attention_weights_in_training_only():
     assert torch.equal(layer.eval()(x), layer(x))
 
 
-@pytest.mark.parametrize("residual", [True, False])
+@pytest.mark.parametrize("residual", ["around all", "in each", "none"])
 @pytest.mark.parametrize("deep", [True, False])
 @pytest.mark.parametrize("linear", [True, False])
 def test_autoint_written_out(residual, deep, linear):
     embedding = Uniform(torch.randn(sum(SIZES), 3), len(SIZES))
     values = {"atten_embed_dim": 4, "num_heads": 2, "num_layers": 2, "att_dropout": 0.3,
-              "has_residual": residual,
+              "has_residual": residual != "none", "residual_each": residual == "in each",
               "mlp_dims": (5,), "dropout": 0.2, "full_part": deep, "with_linear": linear}
     model = model_of("autoint", embedding, **values).eval()
     weights = values_of(model)
@@ -130,8 +130,9 @@ def test_autoint_written_out(residual, deep, linear):
         attention = model.attention[number].layer
         with torch.no_grad():
             x = torch.tensor(crossed, dtype=torch.float32)
-            crossed = attention(x, x, x, need_weights=False)[0].double().numpy()
-    if residual:
+            read = attention(x, x, x, need_weights=False)[0].double().numpy()
+        crossed = np.maximum(read + crossed, 0) if residual == "in each" else read
+    if residual == "around all":
         crossed = crossed + layer("residual", vectors)
     logits = layer("output", np.maximum(crossed, 0).reshape(2, -1))[:, 0]
     if deep:
