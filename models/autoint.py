@@ -18,26 +18,25 @@ from .linear import FirstOrder
 from .mlp import Mlp
 from .options import Sizes, Values, option
 
+LAYERS = TORCHFM, PAPER = "torchfm", "paper"
+
 
 @dataclass(frozen=True)
 class Attention:
-    """Shape of the attention part: `layers` layers of `heads` heads over vectors of `width`;
-    a residual around all of them, or around each."""
+    """Shape of the attention part: `layers` layers of `heads` heads over vectors of `width`, of one
+    of the kinds LAYERS."""
 
     width: int = 64
     heads: int = 2
     layers: int = 3
     dropout: float = 0.4
     residual: bool = True
-    residual_each: bool = False
+    kind: str = TORCHFM
 
     def __post_init__(self) -> None:
         if self.width % self.heads:
             raise ValueError(f"atten_embed_dim {self.width} must be a multiple of num_heads "
                              f"{self.heads}")
-        if self.residual_each and not self.residual:
-            raise ValueError("residual_each says where the residual is, and with has_residual "
-                             "False there is none: leave one of the two away")
 
 
 class SelfAttention(nn.Module):
@@ -65,12 +64,40 @@ class SelfAttention(nn.Module):
         return self.layer.out_proj(read)
 
 
+class InteractingLayer(nn.Module):
+    """One layer as Song et al. 2019 have it (eqs. 5 to 8): ReLU(what the fields read from each
+    other + W_Res x). Ours divides the products by the root of a head's width, a factor that W_Query
+    can take up.
+
+    Args:
+        attention: its shape.
+        width: of the vectors it is given; None in layers behind the first, which have the right one
+            and add x itself.
+    """
+
+    def __init__(self, attention: Attention, width: int | None = None) -> None:
+        super().__init__()
+        given = attention.width if width is None else width
+        self.heads = attention.heads
+        self.mixing = nn.Linear(given, 3 * attention.width, bias=False)  # W_Query, W_Key, W_Value
+        self.residual: nn.Module | None = None
+        if attention.residual:
+            self.residual = nn.Identity() if width is None else nn.Linear(given, attention.width,
+                                                                          bias=False)
+        self.dropout = Dropout(attention.dropout)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(B, F, width given) -> (B, F, width)."""
+        dropped = self.dropout.dropped if self.training else 0
+        read = attention(self.mixing(x), self.heads, dropped, self.dropout.generator)
+        return torch.relu(read if self.residual is None else read + self.residual(x))
+
+
 class AutoInt(ClickModel):
     """Linear map D -> width, self-attention layers, residual from D, ReLU, linear map to one logit.
 
-    That is torchfm's. With `residual_each` every layer is ReLU(attention(x) + x), as Song et al.
-    2019 have it (eq. 8); their W_Res is the linear map before the first layer, and the identity in
-    the others.
+    That is torchfm's. With the paper's layers there is neither the first map nor a residual around
+    all: each layer has its own.
 
     Args:
         embedding: the injected one.
@@ -87,11 +114,18 @@ class AutoInt(ClickModel):
         super().__init__()
         width = attention.width
         self.embedding = embedding
-        self.project = nn.Linear(embedding.width, width)
-        self.attention = nn.ModuleList(SelfAttention(attention) for _ in range(attention.layers))
-        around_all = attention.residual and not attention.residual_each
-        self.residual = nn.Linear(embedding.width, width) if around_all else None
-        self.residual_each = attention.residual_each
+        self.project: nn.Linear | None = None
+        self.residual: nn.Linear | None = None
+        if attention.kind == PAPER:
+            self.attention = nn.ModuleList(
+                InteractingLayer(attention, None if depth else embedding.width)
+                for depth in range(attention.layers))
+        else:
+            self.project = nn.Linear(embedding.width, width)
+            self.attention = nn.ModuleList(SelfAttention(attention)
+                                           for _ in range(attention.layers))
+            if attention.residual:
+                self.residual = nn.Linear(embedding.width, width)
         self.output = nn.Linear(num_fields * width, 1)
         self.mlp = None
         if mlp_dims is not None:
@@ -101,12 +135,12 @@ class AutoInt(ClickModel):
     def forward(self, ids: Tensor) -> Tensor:
         """ids (B, F) -> logits (B,)."""
         table, rows = self.embedding.rows(ids)
-        if not runs_on_numba(table) or self._watched():
+        if self.project is None or not runs_on_numba(table) or self._watched(self.project):
             crossed = self._crossed(lookup(table, rows))
         else:
             # the batch's own rows: a table may hold more, of the other lanes of a process
             own, places = distinct(rows, len(table))
-            crossed = self._crossed_by_row(lookup(table, own), places)
+            crossed = self._crossed_by_row(self.project, lookup(table, own), places)
         logits = self.output(torch.relu(crossed).flatten(1))  # (B, 1)
         if self.mlp is not None:
             logits = logits + self.mlp.of_embedding(self.embedding, ids, table, rows)
@@ -116,33 +150,26 @@ class AutoInt(ClickModel):
 
     def _crossed(self, vectors: Tensor) -> Tensor:
         """Vectors (B, F, D) -> what attention makes of them, (B, F, width)."""
-        crossed = self.project(vectors)
+        crossed = vectors if self.project is None else self.project(vectors)
         for layer in self.attention:
-            crossed = self._passed_on(layer(crossed), crossed)
+            crossed = layer(crossed)
         return crossed if self.residual is None else crossed + self.residual(vectors)
 
-    def _crossed_by_row(self, table: Tensor, rows: Tensor) -> Tensor:
+    def _crossed_by_row(self, project: nn.Linear, table: Tensor, rows: Tensor) -> Tensor:
         """`_crossed` of `table[rows]`. All before the first attention is of one row alone, so it is
         computed for each row of the table, and looked up: a fifth of the products."""
         layers: list[Any] = list(self.attention)
         first, *others = layers
-        projected = self.project(table)
-        crossed = first.read(lookup(widened(first.mixed(projected)), rows))
-        if self.residual_each:
-            crossed = self._passed_on(crossed, lookup(widened(projected), rows))
+        crossed = first.read(lookup(widened(first.mixed(project(table))), rows))
         for layer in others:
-            crossed = self._passed_on(layer(crossed), crossed)
+            crossed = layer(crossed)
         if self.residual is None:
             return crossed
         return crossed + lookup(widened(self.residual(table)), rows)
 
-    def _passed_on(self, crossed: Tensor, given: Tensor) -> Tensor:
-        """What a layer passes on, of what its attention made of what it was given."""
-        return torch.relu(crossed + given) if self.residual_each else crossed
-
-    def _watched(self) -> bool:
+    def _watched(self, project: nn.Linear) -> bool:
         """Whether somebody looks at what goes through the layers before the first attention."""
-        inside = list(self.project.modules())
+        inside = list(project.modules())
         if self.residual is not None:
             inside += self.residual.modules()
         return any(module._forward_hooks or module._forward_pre_hooks for module in inside)
@@ -161,16 +188,16 @@ class AutoIntSettings(MlpSettings):
     atten_embed_dim: int = option(64, "width of the attention layers", low=1)
     has_residual: bool = option(True, "whether the vectors are added to what attention makes",
                                 source=_PAPER)
-    residual_each: bool = option(False, "the residual is around each attention layer, with a ReLU, "
-                                        "as in the paper; else once around all, as in torchfm",
-                                 source=f"{_PAPER}, eq. 8")
+    att_layer: str = option(TORCHFM, "attention layers: torchfm's, between a linear map and one "
+                                     "residual, or the paper's, with a residual and a ReLU in each",
+                            choices=LAYERS)
     full_part: bool = option(True, "whether there is an MLP beside the attention")
     with_linear: bool = option(False, "whether there is a first-order part (Table 4's AutoInt+LR)")
 
     def attention(self) -> Attention:
         """The attention part's shape; raises ValueError where the heads do not divide its width."""
         return Attention(self.atten_embed_dim, self.num_heads, self.num_layers, self.att_dropout,
-                         self.has_residual, self.residual_each)
+                         self.has_residual, self.att_layer)
 
 
 def _build(embedding: Embedding, sizes: Sizes, own: AutoIntSettings, num_dense: int) -> AutoInt:
@@ -183,9 +210,12 @@ def _check(own: AutoIntSettings, values: Values) -> None:
 
 
 def _vector_weights(model: AutoInt) -> list[Tensor]:
-    readers: list[Tensor] = [model.project.weight]
-    if model.residual is not None:
-        readers.append(model.residual.weight)
+    first: Any = model.attention[0]
+    if model.project is None:
+        reading = [first.mixing, first.residual]
+    else:
+        reading = [model.project, model.residual]
+    readers: list[Tensor] = [layer.weight for layer in reading if layer is not None]
     if model.mlp is not None:
         readers.append(model.mlp.get_parameter("mlp.0.weight"))
     return readers

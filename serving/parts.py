@@ -23,10 +23,10 @@ from models.serving.parts import (
     Attention,
     Deep,
     FirstOrder,
+    InteractingAttention,
     Interaction,
     Pairs,
     Part,
-    ResidualAttention,
     Stack,
 )
 from models.serving.values import Rows
@@ -69,23 +69,33 @@ def _deepfm(model: DeepFM, new_ids: np.ndarray, values: str) -> list[Part]:
 
 
 def _autoint(model: AutoInt, new_ids: np.ndarray, values: str) -> list[Part]:
-    layers = {"project": stack_of(model.project)}
-    heads = 1
-    for depth, each in enumerate(model.attention):
-        own: Any = each.layer
-        heads = own.num_heads
-        layers[f"in.{depth}"] = Stack([_values(own.in_proj_weight, own.in_proj_bias)])
-        layers[f"out.{depth}"] = stack_of(own.out_proj)
-    if model.residual is not None:
-        layers["residual"] = stack_of(model.residual)
-    layers["output"] = stack_of(model.output)
-    kind = ResidualAttention if model.residual_each else Attention
-    parts: list[Part] = [kind(layers, heads)]
+    parts: list[Part] = [_attention(model)]
     if model.mlp is not None:
         parts.append(Deep(stack_of(model.mlp)))
     if model.linear is not None:
         parts.append(_first_order(model.linear, new_ids, values))
     return parts
+
+
+def _attention(model: AutoInt) -> Attention:
+    layers: dict[str, Stack] = {}
+    each: Any
+    if model.project is None:
+        for depth, each in enumerate(model.attention):
+            layers[f"in.{depth}"] = stack_of(each.mixing)
+            if each.residual is not None:
+                layers[f"residual.{depth}"] = stack_of(each.residual)
+        layers["output"] = stack_of(model.output)
+        return InteractingAttention(layers, each.heads)
+    layers["project"] = stack_of(model.project)
+    for depth, each in enumerate(model.attention):
+        own = each.layer
+        layers[f"in.{depth}"] = Stack([_values(own.in_proj_weight, own.in_proj_bias)])
+        layers[f"out.{depth}"] = stack_of(own.out_proj)
+    if model.residual is not None:
+        layers["residual"] = stack_of(model.residual)
+    layers["output"] = stack_of(model.output)
+    return Attention(layers, own.num_heads)
 
 
 def _dlrm(model: DLRM, new_ids: np.ndarray, values: str) -> list[Part]:

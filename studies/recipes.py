@@ -17,7 +17,8 @@ _RATES, _AVERAGES = [1e-3, 3e-3, 1e-2], [0.0, 0.999]
 _TABLE = {"lr": _RATES, "l2_regularization": [1e-6, 1e-5, 1e-4, 1e-3], "ema": _AVERAGES}
 # deep models remember pairs of values and are best after fewer epochs, so stronger decays and
 # shorter averages are tried
-_DEEP = {"lr": _RATES, "l2_regularization": [1e-4, 1e-3, 1e-2, 1e-1], "ema": [0.0, 0.99]}
+_DECAYS = [1e-4, 1e-3, 1e-2, 1e-1]
+_DEEP = {"lr": _RATES, "l2_regularization": _DECAYS, "ema": [0.0, 0.99]}
 _MLP = {**_DEEP, "dropout": [0.0, 0.2, 0.5]}
 
 
@@ -47,8 +48,10 @@ RECIPES: dict[str, dict[str, Recipe]] = {
         "deepfm": Recipe("deepfm", _MLP, published=0.984243),
         "deepfm_wide": Recipe("deepfm", _MLP, {"mlp_dims": [400, 400, 400]}, published=0.984243),
         "autoint": Recipe("autoint", _MLP, {"att_dropout": 0.0}, published=0.984812),
-        "attention": Recipe("autoint", {**_DEEP, "att_dropout": [0.0, 0.2, 0.4]},
-                            {"full_part": False}, published=0.983085),
+        "attention": Recipe("autoint", {"lr": _RATES, "l2_regularization": _DECAYS,
+                                        "att_dropout": [0.0, 0.2, 0.4]},
+                            {"full_part": False, "att_layer": "paper", "lr_schedule": "plateau"},
+                            published=0.983085),
         "dlrm": Recipe("dlrm", {**_DEEP, "arch_interaction_op": ["cat", "dot"]},
                        {"arch_mlp_top": [400, 400, 400]}, published=0.983995)},
     "movielens_ids": {"fm": Recipe("fm", _TABLE), "deepfm": Recipe("deepfm", _MLP)}}

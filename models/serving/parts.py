@@ -202,21 +202,20 @@ class Attention(Part):
                 numbers: Tensor | None) -> Tensor:
         """(B,)."""
         crossed = self._layer("project")(vectors)  # (B, F, width)
-        width = crossed.shape[2]
         for depth in range(self.depth):
-            mixed = self._layer(f"in.{depth}")(crossed)
-            mixed = mixed.unflatten(2, (3, self.heads, width // self.heads))
-            query, key, value = mixed.permute(2, 0, 3, 1, 4).unbind(0)  # (B, heads, F, .)
-            scores = query @ key.transpose(2, 3) / math.sqrt(width // self.heads)
-            attended = (torch.softmax(scores, dim=-1) @ value).transpose(1, 2)
-            crossed = self._passed_on(self._layer(f"out.{depth}")(attended.flatten(2)), crossed)
+            crossed = self._layer(f"out.{depth}")(self._read(depth, crossed))
         if "residual" in self.names:
             crossed = crossed + self._layer("residual")(vectors)
         return self._layer("output")(torch.relu(crossed).flatten(1)).squeeze(1)
 
-    def _passed_on(self, crossed: Tensor, given: Tensor) -> Tensor:
-        """What a layer passes on, of what its attention made of what it was given."""
-        return crossed
+    def _read(self, depth: int, given: Tensor) -> Tensor:
+        """What the fields read from each other, (B, F, width)."""
+        mixed = self._layer(f"in.{depth}")(given)  # (B, F, 3 width)
+        each = mixed.shape[2] // 3 // self.heads
+        mixed = mixed.unflatten(2, (3, self.heads, each))
+        query, key, value = mixed.permute(2, 0, 3, 1, 4).unbind(0)  # (B, heads, F, .)
+        scores = query @ key.transpose(2, 3) / math.sqrt(each)
+        return (torch.softmax(scores, dim=-1) @ value).transpose(1, 2).flatten(2)
 
     def tensors(self, name: str) -> Tensors:
         """Of all layers."""
@@ -238,13 +237,23 @@ class Attention(Part):
                     for own, steps in shape["layers"].items()}, shape["heads"])
 
 
-class ResidualAttention(Attention):
-    """The same with a residual and a ReLU in each attention layer."""
+class InteractingAttention(Attention):
+    """The same with the layers of AutoInt's paper: for each "in.k" and perhaps "residual.k", and
+    "output"."""
 
-    kind = "residual_attention"
+    kind = "interacting_attention"
 
-    def _passed_on(self, crossed: Tensor, given: Tensor) -> Tensor:
-        return torch.relu(crossed + given)
+    def forward(self, table: ServedTable, ids: Tensor, vectors: Tensor | None,
+                numbers: Tensor | None) -> Tensor:
+        """(B,)."""
+        assert vectors is not None
+        crossed = vectors
+        for depth in range(self.depth):
+            read = self._read(depth, crossed)
+            if (own := f"residual.{depth}") in self.names:
+                read = read + self._layer(own)(crossed)
+            crossed = torch.relu(read)
+        return self._layer("output")(crossed.flatten(1)).squeeze(1)
 
 
 class Interaction(Part):
@@ -302,7 +311,7 @@ class Interaction(Part):
 
 
 KINDS: dict[str, type[Part]] = {each.kind: each for each in (FirstOrder, Pairs, Deep, Attention,
-                                                             ResidualAttention, Interaction)}
+                                                             InteractingAttention, Interaction)}
 
 
 def read_part(shape: dict[str, Any], tensors: Tensors, name: str) -> Part:

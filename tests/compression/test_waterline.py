@@ -37,7 +37,7 @@ SIZES, WIDTH = (30, 5, 80), 6
 INVARIANT = [name for name, entry in MODELS.items() if entry.vector_weights is not None]
 VARIANTS = [(name, {}) for name in INVARIANT] + [
     ("autoint", {"has_residual": False, "full_part": False, "with_linear": True}),
-    ("autoint", {"residual_each": True})]
+    ("autoint", {"att_layer": "paper"})]
 DATA = tiny.dataset()
 
 

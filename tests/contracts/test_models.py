@@ -27,7 +27,7 @@ CASES |= {f"{model} {embedding}": {"model": model, "embedding": embedding}
 CASES["dlrm dot"] = {"model": "dlrm", "embedding": "uniform", "arch_interaction_op": "dot"}
 CASES |= {f"autoint {variant}": {"model": "autoint", "embedding": "uniform", **variant}
           for variant in VARIANTS}
-CASES["autoint paper"] = {"model": "autoint", "embedding": "uniform", "residual_each": True}
+CASES["autoint paper"] = {"model": "autoint", "embedding": "uniform", "att_layer": "paper"}
 
 
 def make(case, seed=1):
@@ -140,12 +140,6 @@ def test_autoint_has_the_parts_that_its_variant_names(variant):
     model = make({"model": "autoint", "embedding": "uniform", **variant})
     assert (model.residual is not None, model.mlp is not None,
             model.linear is not None) == tuple(variant.values())
-
-
-def test_a_residual_that_is_left_out_is_in_no_place():
-    with pytest.raises(ValueError, match=r"residual_each .* has_residual False"):
-        make({"model": "autoint", "embedding": "uniform", "has_residual": False,
-              "residual_each": True})
 
 
 def test_attention_width_must_be_a_multiple_of_the_heads():

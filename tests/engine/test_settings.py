@@ -292,7 +292,7 @@ CHANGES = {
     "num_heads": 4, "num_layers": 1,
     "att_dropout": 0.1,
     "atten_embed_dim": 32, "has_residual": False, "full_part": False, "with_linear": True,
-    "residual_each": True,
+    "att_layer": "paper",
     "threshold_type": "global", "threshold_init": -9.0, "g_type": "softplus", "gk": 2.0,
     "threshold_decay": "none", "threshold_gradient": False, "batch_size": 99, "lr": 0.5,
     "l2_regularization": 0.5, "weight_decay": 0.5, "l2_penalty": 0.5, "grad_clip": 1.0,
@@ -322,7 +322,7 @@ THRESHOLDS = {"threshold_type", "threshold_init", "g_type", "gk", "threshold_dec
               "threshold_gradient",
               "candidate_p", "budget", "log_interval"}
 ATTENTION = {"num_heads", "num_layers", "att_dropout", "atten_embed_dim", "has_residual",
-             "residual_each", "full_part", "with_linear"}
+             "att_layer", "full_part", "with_linear"}
 MLP, TICKET = {"mlp_dims", "dropout", "precision"}, {"re_init", "rewind"}
 ARCH = {"arch_mlp_bot", "arch_mlp_top", "arch_interaction_op"}
 WITHOUT_EFFECT = {

@@ -109,13 +109,13 @@ def test_attention_dropout_acts_on_the_attention_weights_in_training_only():
     assert torch.equal(layer.eval()(x), layer(x))
 
 
-@pytest.mark.parametrize("residual", ["around all", "in each", "none"])
+@pytest.mark.parametrize("residual", [True, False])
 @pytest.mark.parametrize("deep", [True, False])
 @pytest.mark.parametrize("linear", [True, False])
 def test_autoint_written_out(residual, deep, linear):
     embedding = Uniform(torch.randn(sum(SIZES), 3), len(SIZES))
     values = {"atten_embed_dim": 4, "num_heads": 2, "num_layers": 2, "att_dropout": 0.3,
-              "has_residual": residual != "none", "residual_each": residual == "in each",
+              "has_residual": residual,
               "mlp_dims": (5,), "dropout": 0.2, "full_part": deep, "with_linear": linear}
     model = model_of("autoint", embedding, **values).eval()
     weights = values_of(model)
@@ -130,9 +130,8 @@ def test_autoint_written_out(residual, deep, linear):
         attention = model.attention[number].layer
         with torch.no_grad():
             x = torch.tensor(crossed, dtype=torch.float32)
-            read = attention(x, x, x, need_weights=False)[0].double().numpy()
-        crossed = np.maximum(read + crossed, 0) if residual == "in each" else read
-    if residual == "around all":
+            crossed = attention(x, x, x, need_weights=False)[0].double().numpy()
+    if residual:
         crossed = crossed + layer("residual", vectors)
     logits = layer("output", np.maximum(crossed, 0).reshape(2, -1))[:, 0]
     if deep:
@@ -146,4 +145,38 @@ def test_autoint_written_out(residual, deep, linear):
     if linear:
         logits = (logits + weights["linear.layer.fc.weight"][ids, 0].sum(1)
                   + weights["linear.layer.bias"])
+    np.testing.assert_allclose(model(torch.tensor(ids)).detach(), logits, atol=1e-5)
+
+
+@pytest.mark.parametrize("residual", [True, False])
+def test_autoint_with_the_papers_layers_written_out(residual):
+    """Equations 5 to 8 of Song et al. 2019, head by head; our products are divided by the root of a
+    head's width."""
+    embedding = Uniform(torch.randn(sum(SIZES), 3), len(SIZES))
+    values = {"atten_embed_dim": 4, "num_heads": 2, "num_layers": 2, "att_dropout": 0.3,
+              "has_residual": residual, "att_layer": "paper", "full_part": False,
+              "with_linear": False}
+    model = model_of("autoint", embedding, **values).eval()
+    weights = values_of(model)
+    ids = np.array([[0, 4, 7], [3, 6, 11]])
+    first, logits = weights.get("attention.0.residual.weight"), []
+    for row in weights["embedding.weight"][ids]:
+        fields = row  # e_1 .. e_M
+        for number in range(2):
+            query, key, value = np.split(weights[f"attention.{number}.mixing.weight"], 3)
+            passed = []
+            for m in range(len(fields)):
+                read = []
+                for head in (slice(0, 2), slice(2, 4)):
+                    psi = np.array([query[head] @ fields[m] @ (key[head] @ fields[k])
+                                    for k in range(len(fields))]) / np.sqrt(2)
+                    alpha = np.exp(psi) / np.exp(psi).sum()
+                    read.append(sum(alpha[k] * (value[head] @ fields[k])
+                                    for k in range(len(fields))))
+                own = 0
+                if residual:
+                    own = fields[m] if number else first @ fields[m]
+                passed.append(np.maximum(np.concatenate(read) + own, 0))
+            fields = np.array(passed)
+        logits.append(weights["output.weight"][0] @ fields.ravel() + weights["output.bias"][0])
     np.testing.assert_allclose(model(torch.tensor(ids)).detach(), logits, atol=1e-5)

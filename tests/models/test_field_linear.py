@@ -87,11 +87,11 @@ def test_a_first_layer_that_is_watched_or_replaced_is_called():
     torch.testing.assert_close(mlp.of_rows(table, places), expected)
 
 
-@pytest.mark.parametrize("residual", [(True,), (False,), (True, True)])
+@pytest.mark.parametrize("residual", [True, False])
 def test_attention_reads_what_is_computed_once_a_row(residual, monkeypatch):
     """AutoInt's layers before the first attention, against the same model that is watched."""
     initial = torch.randn(9, 5, generator=torch.Generator().manual_seed(1))
-    model = AutoInt(Uniform(initial, 3), 3, Attention(8, 2, 2, 0.0, *residual), (4,), 0.0, False)
+    model = AutoInt(Uniform(initial, 3), 3, Attention(8, 2, 2, 0.0, residual), (4,), 0.0, False)
     _, ids, _ = case()
     made = []
     whole = AutoInt._crossed_by_row

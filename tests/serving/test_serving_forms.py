@@ -77,8 +77,10 @@ def test_logistic_regression_and_a_dlrm_of_products(tmp_path):
     hold(built("dlrm", Uniform(torch.randn(16, 3), 3), 4, arch_interaction_op="dot"), tmp_path, 4)
 
 
-def test_autoint_with_a_residual_in_each_layer(tmp_path):
-    hold(built("autoint", Uniform(torch.randn(16, 3), 3), residual_each=True), tmp_path)
+@pytest.mark.parametrize("residual", [True, False])
+def test_autoint_with_the_papers_layers(residual, tmp_path):
+    hold(built("autoint", Uniform(torch.randn(16, 3), 3), att_layer="paper",
+               has_residual=residual), tmp_path)
 
 
 def test_a_dlrm_that_umec_has_shrunk(tmp_path):
