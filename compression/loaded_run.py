@@ -118,7 +118,8 @@ def weights_of(folder: Path) -> dict[str, torch.Tensor]:
     path = folder / WEIGHTS
     if not path.exists():
         raise FileNotFoundError(f"run {folder.name} has kept no weights ({path}); run it again "
-                                f"with --force")
+                                f"with --force; `reproduce.py`, which has none, does so once "
+                                f"{folder} is deleted")
     return load_checkpoint(path)["model"]
 
 

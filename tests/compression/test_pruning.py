@@ -151,7 +151,7 @@ def test_runs_that_cannot_be_pruned_are_refused(trained, tmp_path):
         load_uniform(linear, place)
     (tmp_path / "runs" / other / "model.safetensors").unlink()
     with pytest.raises(FileNotFoundError,
-                       match=r"has kept no weights .* run it again with --force"):
+                       match=r"has kept no weights .* run it again with --force; `repro"):
         load_uniform(other, place)
     path = tmp_path / "runs" / run_id / "result.json"
     write_record(path, {**read_record(path), "manifest": "else"})
