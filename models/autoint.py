@@ -59,9 +59,7 @@ class SelfAttention(nn.Module):
 
     def read(self, mixed: Tensor) -> Tensor:
         """What the fields read from each other: (B, F, 3 * width) -> (B, F, width)."""
-        dropped = self.dropout.dropped if self.training else 0
-        read = attention(mixed, self.layer.num_heads, dropped, self.dropout.generator)
-        return self.layer.out_proj(read)
+        return self.layer.out_proj(_read(mixed, self.layer.num_heads, self.dropout))
 
 
 class InteractingLayer(nn.Module):
@@ -88,9 +86,13 @@ class InteractingLayer(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """(B, F, width given) -> (B, F, width)."""
-        dropped = self.dropout.dropped if self.training else 0
-        read = attention(self.mixing(x), self.heads, dropped, self.dropout.generator)
+        read = _read(self.mixing(x), self.heads, self.dropout)
         return torch.relu(read if self.residual is None else read + self.residual(x))
+
+
+def _read(mixed: Tensor, heads: int, dropout: Dropout) -> Tensor:
+    """`attention`, with the dropout of its weights in training."""
+    return attention(mixed, heads, dropout.dropped if dropout.training else 0, dropout.generator)
 
 
 class AutoInt(ClickModel):

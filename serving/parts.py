@@ -79,6 +79,7 @@ def _autoint(model: AutoInt, new_ids: np.ndarray, values: str) -> list[Part]:
 
 def _attention(model: AutoInt) -> Attention:
     layers: dict[str, Stack] = {}
+    first: Any = model.attention[0]
     each: Any
     if model.project is None:
         for depth, each in enumerate(model.attention):
@@ -86,7 +87,7 @@ def _attention(model: AutoInt) -> Attention:
             if each.residual is not None:
                 layers[f"residual.{depth}"] = stack_of(each.residual)
         layers["output"] = stack_of(model.output)
-        return InteractingAttention(layers, each.heads)
+        return InteractingAttention(layers, first.heads)
     layers["project"] = stack_of(model.project)
     for depth, each in enumerate(model.attention):
         own = each.layer
@@ -95,7 +96,7 @@ def _attention(model: AutoInt) -> Attention:
     if model.residual is not None:
         layers["residual"] = stack_of(model.residual)
     layers["output"] = stack_of(model.output)
-    return Attention(layers, own.num_heads)
+    return Attention(layers, first.layer.num_heads)
 
 
 def _dlrm(model: DLRM, new_ids: np.ndarray, values: str) -> list[Part]:

@@ -34,7 +34,7 @@ log = logging.getLogger("pep")
 
 
 @dataclass(frozen=True)
-class Written:
+class ChoiceFile:
     """The file of a choice: where it is, what it says of itself, and of the training of a trial."""
 
     path: Path
@@ -59,7 +59,7 @@ def choose_recipe(given: argparse.Namespace, context: RunContext) -> None:
     """Run the trials of a recipe and write what validation chose."""
     _try_out(recipes.trials(given.dataset, given.model),
              lambda point: recipe_runs.planned_run(given, given.model, point, given.seed),
-             Written(recipes.own_file(context.out, given.dataset, given.model),
+             ChoiceFile(recipes.own_file(context.out, given.dataset, given.model),
                      {"dataset": given.dataset, "model": given.model, "seed": given.seed},
                      lambda point: {"max_epochs": recipes.LIMITS["max_epochs"],
                                     **recipes.OF_OTHERS}), given, context)
@@ -82,18 +82,18 @@ def tune(given: argparse.Namespace, context: RunContext) -> None:
         about["settings_of"] = given.settings_of
     _try_out(wanted,
              lambda point: schemes.planned_run(given, given.embedding, point, given.seed),
-             Written(path, about, partial(schemes.training, given, given.embedding)),
+             ChoiceFile(path, about, partial(schemes.training, given, given.embedding)),
              given, context)
 
 
 def _try_out(points: list[tuning.Point], planned: Callable[[tuning.Point], PlannedRun],
-             written: Written, given: argparse.Namespace, context: RunContext) -> None:
+             file: ChoiceFile, given: argparse.Namespace, context: RunContext) -> None:
     """Run what is missing of these trials and write what validation chose, as `tuning.tune` says.
 
     A trial that diverges is over: it ends neither the others nor the choice, and is not run again.
     """
     needs = {tuning.key(point): planned(point) for point in points}
-    over = tuning.diverged(written.path, written.about)
+    over = tuning.diverged(file.path, file.about)
     ran = run_all([replace(need, run=partial(_or_diverged, need)) for each, need in needs.items()
                    if each not in over], given, context)
     if given.dry_run:
@@ -107,8 +107,8 @@ def _try_out(points: list[tuning.Point], planned: Callable[[tuning.Point], Plann
         return {tuning.DIVERGED: over[own]} if own in over else needs[own].run(context)
 
     with plan.quiet():  # all of them are finished now
-        tuning.tune(points, result, written.path, written.about, written.training)
-    print(written.path)
+        tuning.tune(points, result, file.path, file.about, file.training)
+    print(file.path)
 
 
 def _or_diverged(need: PlannedRun, context: RunContext) -> dict[str, Any]:
